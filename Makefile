@@ -1,0 +1,71 @@
+# make demo | test | lint | bench | clean. Each works alone on a fresh machine with Python 3.11 or newer and a C++
+# compiler: the first run makes a virtual environment in .venv and installs the pinned versions into it.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
+# More arguments for pytest, for instance: make test PYTEST_ARGS="-k spectral -x"
+PYTEST_ARGS ?=
+# Test processes. Small tensors leave a second torch thread idle, so two processes of one thread each use two cores
+# better than one process of two threads does.
+TEST_JOBS ?= 2
+
+.DEFAULT_GOAL := help
+# Two pip processes must not write to one environment at a time, whatever -j says.
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+.PHONY: help demo test lint bench clean install install-demo typecheck-tree
+
+help:
+	@echo "make demo    install what the demonstration needs, and run it"
+	@echo "make test    install everything, and run the tests"
+	@echo "make lint    ruff (rules and format) and mypy"
+	@echo "make bench   time and error of the engines, as CSV"
+	@echo "make clean   remove .venv, caches and build folders"
+	@echo "PYTHON=...   the interpreter for .venv (default: python3)"
+
+demo: install-demo
+	$(BIN)/ccnn demo
+
+test: install
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n $(TEST_JOBS) $(PYTEST_ARGS)
+
+lint: install typecheck-tree
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	MYPYPATH=build/typecheck $(BIN)/mypy -p ccnn_irregular
+
+bench: install
+	$(BIN)/python benchmarks/run.py
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+install: $(VENV)/.installed-dev
+install-demo: $(VENV)/.installed-demo
+
+# A stamp is written last, so an interrupted installation starts again. Both stamps share the environment: the pins are
+# the same, and the second installation only adds what the first left out. setuptools comes first and pip is told to
+# build with it, because a separate build environment would not be pinned.
+$(VENV)/.installed-demo: EXTRAS := train,files,plots
+$(VENV)/.installed-dev: EXTRAS := dev
+$(VENV)/.installed-demo $(VENV)/.installed-dev: $(VENV)/pyvenv.cfg pyproject.toml constraints.txt
+	$(PIP) install --quiet -c constraints.txt setuptools
+	$(PIP) install --no-build-isolation -c constraints.txt -e '.[$(EXTRAS)]'
+	touch $@
+
+$(VENV)/pyvenv.cfg:
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) was not found; name an interpreter: make PYTHON=/path/to/python3.11 ..." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "ccnn_irregular needs Python 3.11 or newer, got %d.%d; name another: make PYTHON=/path/to/python3.11 ..." % sys.version_info[:2])'
+	@command -v "$${CXX:-c++}" >/dev/null || command -v g++ >/dev/null || echo "Warning: no C++ compiler found; KeOps needs one at run time, without it sums over pairs are slower" >&2
+	rm -rf $(VENV)
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "Could not make $(VENV); on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+
+# mypy names a module by its folder, and datasets/ and pipelines/ do not stand where they are installed. A folder of
+# links shows it the installed layout; being made anew each time, it holds new files without another installation.
+typecheck-tree:
+	rm -rf build/typecheck
+	mkdir -p build/typecheck/ccnn_irregular
+	ln -s $(CURDIR)/ccnn_irregular/* $(CURDIR)/datasets $(CURDIR)/pipelines build/typecheck/ccnn_irregular/
