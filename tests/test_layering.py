@@ -23,9 +23,8 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("kernels.generators", "kernels.masks"),
     ("kernels.kernel",),
     ("kernels",),
-    ("operators.plan",),
-    ("operators.formula",),
-    ("operators.fft",),
+    ("operators.engine",),
+    ("operators.layout",),
     ("operators.reference",),
     ("operators.pairwise", "operators.spectral"),
     ("operators",),
@@ -143,18 +142,18 @@ def test_the_package_has_files() -> None:
         ("quadrature", False, "def f():\n    import ccnn_irregular.layers"),
         ("quadrature", False, "if TYPE_CHECKING:\n    from ccnn_irregular import domains"),
         ("kernels.masks", False, "from .kernel import Kernel"),
-        ("kernels.masks", False, "from ..operators.plan import Plan"),
+        ("kernels.masks", False, "from ..operators.engine import Plan"),
         ("kernels.masks", False, "from .generators import Siren"),
         ("kernels.masks", False, "from . import Kernel"),
-        ("kernels", True, "from ..operators import plan"),
-        ("operators.plan", False, "from ccnn_irregular import Grid"),
+        ("kernels", True, "from ..operators import engine"),
+        ("operators.engine", False, "from ccnn_irregular import Grid"),
         ("layers", False, "import ccnn_irregular.datasets.physionet2012"),
         ("", True, "from ccnn_irregular.pipelines import cli"),
         ("datasets.physionet2012", False, "from ccnn_irregular.pipelines import cli"),
     ],
 )
 def test_a_wrong_import_is_found(module: str, is_package: bool, source: str) -> None:
-    known = ("domains", "layers", "operators.plan", "pipelines.cli", "datasets.physionet2012")
+    known = ("domains", "layers", "operators.engine", "pipelines.cli", "datasets.physionet2012")
     assert len(violations(source, module, is_package, known)) == 1
 
 
@@ -164,7 +163,7 @@ def test_a_wrong_import_is_found(module: str, is_package: bool, source: str) -> 
         ("domains", False, "import math\nimport numpy as np\nfrom .quadrature import trapezoid"),
         ("kernels", True, "from .kernel import Kernel\nfrom .masks import Gaussian"),
         ("kernels.kernel", False, "from . import masks"),
-        ("layers", False, "from .operators import Plan, plan, convolve"),
+        ("layers", False, "from .operators import Plan, engine, convolve"),
         ("", True, "from .domains import Grid\nfrom . import operators"),
         ("datasets.physionet2012", False, "from ccnn_irregular import Points\nfrom ._files import download"),
         ("pipelines.cli", False, "from ccnn_irregular.datasets import physionet2012"),
@@ -172,7 +171,7 @@ def test_a_wrong_import_is_found(module: str, is_package: bool, source: str) -> 
     ],
 )
 def test_a_right_import_is_accepted(module: str, is_package: bool, source: str) -> None:
-    known = ("domains", "operators", "operators.plan", "kernels.masks", "datasets", "datasets.physionet2012")
+    known = ("domains", "operators", "operators.engine", "kernels.masks", "datasets", "datasets.physionet2012")
     assert violations(source, module, is_package, known) == []
 
 
