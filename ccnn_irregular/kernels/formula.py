@@ -1,0 +1,90 @@
+"""The few operations kernel formulas need beyond arithmetic, for tensors and for KeOps' lazy tensors.
+
+A generator or mask is written once against ``Operations``; which enumeration of the pairs runs it
+is the engine's business. ``x`` is ``(..., n)`` here: a tensor, or a ``LazyTensor`` with n components.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+__all__ = ["TENSORS", "LazyOperations", "Operations", "TensorOperations"]
+
+
+class Operations(ABC):
+    """What a kernel formula may do with offsets, apart from ``+ - *`` and ``.sin() .cos() .exp() .relu()``."""
+
+    @abstractmethod
+    def vector(self, values: Tensor) -> Any:
+        """A parameter vector ``(n,)`` that broadcasts against ``x``."""
+
+    @abstractmethod
+    def linear(self, x: Any, weight: Tensor, bias: Tensor | None) -> Any:
+        """``weight @ x + bias`` with weight ``(m, n)``."""
+
+    @abstractmethod
+    def component(self, x: Any, axis: int) -> Any:
+        """Component ``axis`` of ``x``, kept as one component that broadcasts."""
+
+    @abstractmethod
+    def squared_norm(self, x: Any) -> Any:
+        """Sum of squares over the components, kept as one component."""
+
+    @abstractmethod
+    def step(self, x: Any) -> Any:
+        """1 where ``x >= 0``, else 0."""
+
+
+@final
+class TensorOperations(Operations):
+    """On tensors ``(..., n)``."""
+
+    def vector(self, values: Tensor) -> Tensor:
+        return values
+
+    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return torch.nn.functional.linear(x, weight, bias)
+
+    def component(self, x: Tensor, axis: int) -> Tensor:
+        return x[..., axis : axis + 1]
+
+    def squared_norm(self, x: Tensor) -> Tensor:
+        return (x * x).sum(-1, keepdim=True)
+
+    def step(self, x: Tensor) -> Tensor:
+        return (x >= 0).to(x.dtype)
+
+
+@final
+class LazyOperations(Operations):
+    """On ``pykeops.torch.LazyTensor``: builds the formula KeOps compiles, no array over the pairs.
+
+    Args:
+        parameter: ``pykeops.torch.Pm``, handed in so that this module never imports pykeops.
+    """
+
+    def __init__(self, parameter: Any) -> None:
+        self._parameter = parameter
+
+    def vector(self, values: Tensor) -> Any:
+        return self._parameter(values.reshape(-1))
+
+    def linear(self, x: Any, weight: Tensor, bias: Tensor | None) -> Any:
+        product = self.vector(weight).matvecmult(x)
+        return product if bias is None else product + self.vector(bias)
+
+    def component(self, x: Any, axis: int) -> Any:
+        return x.elem(axis)
+
+    def squared_norm(self, x: Any) -> Any:
+        return x.sqnorm2()
+
+    def step(self, x: Any) -> Any:
+        return x.step()
+
+
+TENSORS = TensorOperations()

@@ -1,0 +1,200 @@
+"""Continuous convolution on any sampling: choose an engine, plan once, apply.
+
+y(q_m) = sum_n  w_n  K(q_m - p_n)  x_n
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ccnn_irregular._checks import reject, require, require_dtype, require_finite
+from ccnn_irregular.domains import Domain, Grid, Points, Product
+from ccnn_irregular.kernels import Kernel
+from ccnn_irregular.operators.engine import Cost, Engine, Plan
+from ccnn_irregular.operators.layout import check_pair
+from ccnn_irregular.operators.pairwise import KeOps
+from ccnn_irregular.operators.reference import Reference
+from ccnn_irregular.operators.spectral import FFT
+
+__all__ = ["ENGINES", "Engine", "EngineName", "Explanation", "Plan", "convolve", "explain", "make_plan"]
+
+EngineName = Literal["auto", "reference", "keops", "fft"]
+
+ENGINES: dict[str, Engine] = {"reference": Reference(), "keops": KeOps(), "fft": FFT()}
+
+
+def convolve(
+    kernel: Kernel,
+    values: Tensor,
+    source: Domain,
+    query: Domain | None = None,
+    engine: EngineName = "auto",
+    rtol: float = 1e-3,
+    plan: Plan | None = None,
+) -> Tensor:
+    """Continuous convolution of sampled values: y(q) = sum_n w_n K(q - p_n) x_n.
+
+    Differentiable in the values, the kernel's parameters, and, on the pairwise engines, in the
+    coordinates and weights of ``Points``.
+
+    Args:
+        kernel: depthwise (C,) or full (D, C).
+        values: ``(N, C)`` on Points, ``(B, C, *sizes)`` on Grid, ``(N, C, *sizes)`` on Product, of the
+            kernel's dtype. Where a weight is 0 the value is never read and may be nan.
+        source: where the values were sampled. Points bring their weights, a grid its cell volume.
+        query: where the result is wanted; None = at the source. From Points to Grid every sample is
+            evaluated on the whole grid, from Grid to Points entry ``b`` at the points of sample ``b``.
+        engine: a name in ``ENGINES``, or "auto" for the cheapest that suits. A named engine is never
+            replaced (but see ``KeOps`` where there is no compiler).
+        rtol: relative error an approximate engine may make; the engines here are exact.
+        plan: from ``make_plan`` for the same source and query: geometry computed once.
+
+    Returns:
+        The result in the query's convention: ``(M, D)``, ``(B, D, *sizes)`` or ``(M, D, *sizes)``.
+
+    Raises:
+        ValueError: shapes, dtypes or devices that disagree; nan or infinite values that carry weight;
+            a kernel wider than half a period; an engine that does not suit the domains.
+    """
+    require(0 < rtol < 1, "rtol", "lie between 0 and 1", rtol)
+    if plan is None:
+        batch = len(values) if isinstance(source, Grid) and values.ndim else 1
+        plan = make_plan(kernel, source, query, engine=engine, batch=batch)
+    else:
+        require(plan.source is source or plan.source == source, "plan", "be made for this source", plan.source)
+        same = query is None or plan.query is query or plan.query == query
+        require(same, "plan", "be made for this query", plan.query)
+        require(engine in ("auto", plan.engine), "plan", f"be made for engine {engine!r}", repr(plan.engine))
+    _check_values(kernel, values, plan)
+    _check_periods(kernel, plan.source)
+    return ENGINES[plan.engine].apply(kernel, values, plan)
+
+
+def make_plan(
+    kernel: Kernel,
+    source: Domain,
+    query: Domain | None = None,
+    *,
+    engine: EngineName = "auto",
+    batch: int = 1,
+) -> Plan:
+    """Choose an engine and compute the geometry once, to be shared by layers between the same domains.
+
+    Args:
+        kernel: the kernel, or one like it: only its size enters, in the choice under "auto".
+        source: where values will be given.
+        query: where results are wanted; None = at the source.
+        engine: a name in ``ENGINES``, or "auto".
+        batch: number of entries on a grid, for the choice under "auto".
+
+    Raises:
+        ValueError: domains that disagree, or an engine that does not suit them.
+    """
+    query = source if query is None else query
+    require(engine == "auto" or engine in ENGINES, "engine", f"be 'auto' or one of {sorted(ENGINES)}", repr(engine))
+    require(source.d == kernel.d, "source", f"have the kernel's {kernel.d} axes", source.d)
+    check_pair(source, query)
+    if engine == "auto":
+        suitable = [name for name, one in ENGINES.items() if one.unsuitable(source, query) is None]
+        # On grids the FFT wins at every size that matters; else the cost model decides.
+        costs = {name: ENGINES[name].cost(kernel, source, query, batch).seconds for name in suitable}
+        name = "fft" if "fft" in costs else min(costs, key=costs.__getitem__)
+    else:
+        name = engine
+        reason = ENGINES[name].unsuitable(source, query)
+        if reason is not None:
+            reject("engine", f"suit source and query ({name!r}: {reason})", f"{source!r} and {query!r}")
+    return Plan(name, source, query, ENGINES[name].prepare(source, query))
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Predicted cost of every engine; ``str()`` is a table.
+
+    Attributes:
+        choice: the engine "auto" takes.
+        costs: engine name to its predicted cost, or the reason it is out.
+    """
+
+    choice: str
+    costs: dict[str, Cost | str]
+
+    def __str__(self) -> str:
+        lines = [f"{'engine':<12}{'seconds':>10}{'memory':>12}{'error':>10}  note"]
+        for name, cost in self.costs.items():
+            mark = "*" if name == self.choice else " "
+            if isinstance(cost, str):
+                lines.append(f"{mark}{name:<11}{'-':>10}{'-':>12}{'-':>10}  out: {cost}")
+            else:
+                memory = f"{cost.bytes / 2**20:.1f} MiB"
+                lines.append(f"{mark}{name:<11}{cost.seconds:>10.3g}{memory:>12}{'exact':>10}  {cost.note}")
+        return "\n".join([*lines, "* = what 'auto' takes; seconds are rough, for a forward pass on two CPU cores"])
+
+
+def explain(kernel: Kernel, source: Domain, query: Domain | None = None, *, batch: int = 1) -> Explanation:
+    """Predicted seconds and memory of every engine, or why it is out; ``print`` it.
+
+    Args:
+        kernel: the kernel.
+        source: where values are given.
+        query: where the result is wanted; None = at the source.
+        batch: number of entries on a grid.
+
+    Raises:
+        ValueError: domains that disagree.
+    """
+    query = source if query is None else query
+    choice = make_plan(kernel, source, query, batch=batch).engine
+    costs: dict[str, Cost | str] = {}
+    for name, engine in ENGINES.items():
+        reason = engine.unsuitable(source, query)
+        costs[name] = engine.cost(kernel, source, query, batch) if reason is None else reason
+    return Explanation(choice, costs)
+
+
+def _check_values(kernel: Kernel, values: Tensor, plan: Plan) -> None:
+    source, channels = plan.source, kernel.in_channels
+    if isinstance(source, Points):
+        wanted, fits = f"({source.count}, {channels})", values.shape == (source.count, channels)
+    elif isinstance(source, Grid):
+        wanted = f"(B, {channels}, {', '.join(map(str, source.sizes))})"
+        fits = values.ndim == 2 + source.d and values.shape[1:] == (channels, *source.sizes)
+    else:
+        shape = (source.points.count, channels, *source.grid.sizes)
+        wanted, fits = f"({', '.join(map(str, shape))})", values.shape == shape
+    require(fits, "values", f"have shape {wanted}", tuple(values.shape))
+    require_dtype("values", values, kernel.dtype, "the kernel")
+    device = kernel.extent.device
+    require(values.device == device, "values", f"be on the kernel's device {device}", values.device)
+    if not isinstance(source, Grid):
+        require(source.device == device, "source", f"be on the kernel's device {device}", source.device)
+        points = source.points if isinstance(source, Product) else source
+        _check_weighted_values(values, points.weights, channels)
+    else:
+        entries = None if isinstance(plan.query, Grid) else plan.query.samples
+        require(entries in (None, len(values)), "query", f"have one sample per entry, {len(values)}", entries)
+        require_finite("values", values)
+
+
+def _check_weighted_values(values: Tensor, weights: Tensor, channels: int) -> None:
+    if weights.ndim == 2:
+        require(weights.shape[1] == channels, "weights", f"have one column per channel, {channels}", weights.shape[1])
+    if bool(torch.isfinite(values.detach().sum())):
+        return
+    unread = (weights == 0).reshape(*weights.shape, *(1,) * (values.ndim - weights.ndim))
+    require_finite("values", torch.where(unread, 0.0, values.detach()))
+
+
+def _check_periods(kernel: Kernel, source: Domain) -> None:
+    factors = (source.points, source.grid) if isinstance(source, Product) else (source,)
+    periods = [period for factor in factors for period in factor.periods]
+    if not any(periods):
+        return
+    for axis, (period, reach) in enumerate(zip(periods, kernel.support.tolist(), strict=True)):
+        if period is not None:
+            rule = f"have a support of at most half the period {period:g} on axis {axis}"
+            require(reach <= period / 2, "kernel", rule, f"{reach:g}")

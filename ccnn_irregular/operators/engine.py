@@ -1,0 +1,72 @@
+"""What an engine is: three methods that evaluate y(q) = sum_n w_n K(q - p_n) x_n."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from ccnn_irregular.domains import Domain
+from ccnn_irregular.kernels import Kernel
+
+__all__ = ["Cost", "Engine", "Plan"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Geometry of one convolution, made once and shared by every layer between the same two domains.
+
+    Attributes:
+        engine: name of the engine it was made for.
+        source: where values are given.
+        query: where the result is wanted.
+        geometry: what the engine precomputed; its own business.
+    """
+
+    engine: str
+    source: Domain
+    query: Domain
+    geometry: Any
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Predicted cost of one forward pass.
+
+    Attributes:
+        seconds: rough wall time on two CPU cores.
+        bytes: peak memory beyond the values themselves.
+        note: what a user should know, or an empty string.
+    """
+
+    seconds: float
+    bytes: float
+    note: str = ""
+
+
+class Engine(ABC):
+    """One way to evaluate the convolution; all give the same answer.
+
+    Attributes:
+        name: key in ``ENGINES``.
+    """
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def unsuitable(self, source: Domain, query: Domain) -> str | None:
+        """Why the engine cannot serve these domains, or None."""
+
+    @abstractmethod
+    def cost(self, kernel: Kernel, source: Domain, query: Domain, batch: int) -> Cost:
+        """Predicted cost; ``batch`` is the number of entries on a grid."""
+
+    @abstractmethod
+    def prepare(self, source: Domain, query: Domain) -> Any:
+        """The geometry part of a ``Plan``."""
+
+    @abstractmethod
+    def apply(self, kernel: Kernel, values: Tensor, plan: Plan) -> Tensor:
+        """The convolution; values and result in the domains' conventions."""

@@ -1,0 +1,83 @@
+"""Values and domains as every pairwise engine wants them: flat rows, blocks of samples.
+
+The public conventions, (N, C) on Points, (B, C, *sizes) on Grid, (N, C, *sizes) on Product, end here.
+Inside, values are (N, B, C): B entries sharing one geometry, 1 unless both domains are grids.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ccnn_irregular._checks import reject, require
+from ccnn_irregular.domains import Domain, Grid, Points, Product
+
+__all__ = ["check_pair", "from_rows", "pair_points", "to_rows", "weighted"]
+
+
+def check_pair(source: Domain, query: Domain) -> None:
+    """Refuse a source and a query that cannot be convolved with each other.
+
+    Raises:
+        ValueError: different numbers of axes, samples, periods or different devices.
+    """
+    require(query.d == source.d, "query", f"have the source's {source.d} axes", query.d)
+    wanted, given = _samples(source), _samples(query)
+    if wanted is not None and given is not None:
+        require(given == wanted, "query", f"have one sample per sample of the source, {wanted}", given)
+    if not isinstance(source, Grid) and not isinstance(query, Grid):
+        require(query.device == source.device, "query", f"be on the source's device {source.device}", query.device)
+    for axis, (own, other) in enumerate(zip(_periods(source), _periods(query), strict=True)):
+        if other is not None and (own is None or abs(own - other) > 1e-9 * own):
+            reject("query", f"have the source's period {own} on axis {axis}", other)
+
+
+def pair_points(source: Domain, query: Domain) -> tuple[Points, Points]:
+    """Both domains as ``Points`` with the same samples; a grid is repeated for each sample of the other."""
+    samples = _samples(source) or _samples(query) or 1
+    device = next((side.device for side in (source, query) if not isinstance(side, Grid)), torch.device("cpu"))
+    return _as_points(source, samples, device), _as_points(query, samples, device)
+
+
+def weighted(values: Tensor, weights: Tensor) -> Tensor:
+    """Rows ``(N, B, C)`` times weights ``(N,)`` or ``(N, C)``; what weighs 0 is never read, nan or not."""
+    weights = weights.to(values.dtype)
+    weights = weights[:, None, None] if weights.ndim == 1 else weights[:, None, :]
+    return torch.where(weights == 0, 0.0, values) * weights
+
+
+def to_rows(values: Tensor, source: Domain, query: Domain) -> Tensor:
+    """Values in the source's convention as rows ``(N, B, C)`` of ``pair_points``' source."""
+    if isinstance(source, Points):
+        return values[:, None, :]
+    flat = values.flatten(2).movedim(1, 2)  # (B or N, nodes, C)
+    if isinstance(source, Grid) and isinstance(query, Grid):
+        return flat.movedim(0, 1)
+    return flat.flatten(0, 1)[:, None, :]
+
+
+def from_rows(rows: Tensor, source: Domain, query: Domain) -> Tensor:
+    """Rows ``(M, B, D)`` of ``pair_points``' query in the query's convention."""
+    if isinstance(query, Points):
+        return rows[:, 0, :]
+    if isinstance(source, Grid) and isinstance(query, Grid):
+        return rows.permute(1, 2, 0).reshape(rows.shape[1], rows.shape[2], *query.sizes)
+    grid = query if isinstance(query, Grid) else query.grid
+    return rows[:, 0, :].reshape(-1, grid.count, rows.shape[2]).movedim(1, 2).unflatten(2, grid.sizes)
+
+
+def _samples(domain: Domain) -> int | None:
+    """Number of samples; None for a grid, which serves any number."""
+    return None if isinstance(domain, Grid) else domain.samples
+
+
+def _periods(domain: Domain) -> tuple[float | None, ...]:
+    if isinstance(domain, Product):
+        return (*domain.points.periods, *domain.grid.periods)
+    return domain.periods
+
+
+def _as_points(domain: Domain, samples: int, device: torch.device) -> Points:
+    if isinstance(domain, Grid):
+        return domain.points(samples, device)
+    return domain.expanded() if isinstance(domain, Product) else domain
