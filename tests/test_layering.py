@@ -185,7 +185,10 @@ def test_a_file_without_a_place_is_named() -> None:
 def loaded_after(statement: str) -> set[str]:
     """The top-level modules that a new interpreter has loaded after ``statement``."""
     code = f"{statement}\nimport sys\nprint(*sorted({{name.partition('.')[0] for name in sys.modules}}))"
-    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
+    # -P: a folder of the same name in the working directory must not be taken for the package.
+    process = subprocess.run(
+        [sys.executable, "-P", "-c", code], capture_output=True, text=True, timeout=300, check=False
+    )
     assert process.returncode == 0, process.stderr
     return set(process.stdout.splitlines()[-1].split())
 
