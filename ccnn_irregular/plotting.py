@@ -1,0 +1,188 @@
+"""Plots of kernels and of irregular samples, in coordinate units. Needs matplotlib, imported when a plot is made.
+
+Every function draws on a matplotlib ``Figure`` of its own (no pyplot, no global state) unless it is given axes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ccnn_irregular._checks import require
+from ccnn_irregular._optional import import_optional
+from ccnn_irregular.kernels import Kernel
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["COLOURS", "new_figure", "plot_kernel", "plot_receptive_field", "plot_samples"]
+
+# Okabe and Ito's palette, told apart by readers with any colour vision; its yellow is too pale for lines.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_POINTS = 1001
+_MAX_CHANNELS_SHOWN = len(COLOURS) - 1
+_QUIET = "#666666"
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of that size in inches, laid out so that labels do not overlap."""
+    figure = import_optional("matplotlib.figure", "plotting", "plots")
+    made: Figure = figure.Figure(figsize=(width, height), layout="constrained", dpi=150)
+    return made
+
+
+def plot_kernel(
+    kernel: Kernel,
+    *,
+    channels: Sequence[int] | None = None,
+    reach: float | None = None,
+    unit: str | None = None,
+    axes: Axes | None = None,
+) -> Axes:
+    """The values of a kernel of one coordinate axis, channel by channel, and its mask.
+
+    Args:
+        kernel: with ``d = 1``.
+        channels: which of its values to draw (index into the flattened ``(C,)`` or ``(D, C)``), at most 6;
+            None = the 6 of largest norm.
+        reach: largest offset drawn, coordinate units; None = the kernel's support.
+        unit: of the coordinate, for the label.
+        axes: where to draw; None = a new figure.
+
+    Raises:
+        ValueError: a kernel of several axes, or one without a mask where no ``reach`` is given.
+    """
+    offsets, values = _sampled(kernel, reach)
+    norms = np.linalg.norm(values, axis=0)
+    largest = np.sort(np.argsort(-norms, kind="stable")[:_MAX_CHANNELS_SHOWN])
+    chosen = largest if channels is None else np.asarray(channels, dtype=np.int64)
+    fits = len(chosen) <= _MAX_CHANNELS_SHOWN and bool(((chosen >= 0) & (chosen < values.shape[1])).all())
+    rule = f"name at most {_MAX_CHANNELS_SHOWN} channels of 0..{values.shape[1] - 1}"
+    require(fits, "channels", rule, chosen.tolist())
+    axes = new_figure(6.0, 3.4).add_subplot() if axes is None else axes
+    for colour, channel in zip(COLOURS, chosen, strict=False):
+        axes.plot(offsets, values[:, channel], color=colour, linewidth=1.4, label=f"channel {channel}")
+    if kernel.mask is not None:
+        scale = float(np.abs(values[:, chosen]).max()) or 1.0
+        mask = _evaluate(kernel.mask, offsets, kernel.dtype)[:, 0] * scale
+        axes.plot(offsets, mask, color=_QUIET, linestyle="--", linewidth=1, label="mask (scaled)")
+        axes.plot(offsets, -mask, color=_QUIET, linestyle="--", linewidth=1)
+    axes.axhline(0, color=_QUIET, linewidth=0.5)
+    axes.set_xlabel(_with_unit("offset, query minus sample", unit))
+    axes.set_ylabel("kernel value")
+    axes.margins(x=0)
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize="small")
+    return axes
+
+
+def plot_receptive_field(
+    kernel: Kernel, *, reach: float | None = None, unit: str | None = None, axes: Axes | None = None
+) -> Axes:
+    """How strongly a kernel weighs samples at each offset: root mean square over its channels, scaled to peak 1.
+
+    The shaded part holds 90 % of the squared kernel; what lies beyond it hardly counts.
+
+    Args:
+        kernel: with ``d = 1``.
+        reach: largest offset drawn, coordinate units; None = the kernel's support.
+        unit: of the coordinate, for the label.
+        axes: where to draw; None = a new figure.
+
+    Raises:
+        ValueError: a kernel of several axes, or one without a mask where no ``reach`` is given.
+    """
+    offsets, values = _sampled(kernel, reach)
+    strength = np.sqrt(np.mean(values**2, axis=1))
+    strength = strength / (strength.max() or 1.0)
+    low, high = _central_share(offsets, strength**2, 0.9)
+    inside = (offsets >= low) & (offsets <= high)
+    axes = new_figure(6.0, 3.0).add_subplot() if axes is None else axes
+    axes.fill_between(offsets[inside], strength[inside], color=COLOURS[5], alpha=0.45, linewidth=0)
+    axes.plot(offsets, strength, color=COLOURS[0], linewidth=1.4)
+    axes.set_title(f"90 % within {_with_unit(f'{low:.3g} to {high:.3g}', unit, brackets=False)}", fontsize="small")
+    axes.set_xlabel(_with_unit("offset, query minus sample", unit))
+    axes.set_ylabel("kernel strength (peak = 1)")
+    axes.set_ylim(0, 1.05)
+    axes.margins(x=0)
+    return axes
+
+
+def plot_samples(
+    times: NDArray[np.floating[Any]],
+    values: NDArray[np.floating[Any]],
+    *,
+    names: Sequence[str] | None = None,
+    units: Sequence[str] | None = None,
+    time_unit: str | None = None,
+    panels: Sequence[Axes] | None = None,
+) -> Figure:
+    """One irregular series of several channels, one panel a channel: dots where it was sampled, nothing in between
+    but a thin line from one sample to the next.
+
+    Args:
+        times: ``(N,)``, coordinate units.
+        values: ``(N, C)``, nan where a channel was not observed.
+        names: of the C channels.
+        units: of the C channels, empty where there is none.
+        time_unit: of ``times``, for the label.
+        panels: C axes to draw on, top to bottom; None = a new figure.
+
+    Raises:
+        ValueError: shapes or numbers of names, units and panels that disagree.
+    """
+    times, values = np.asarray(times), np.asarray(values)
+    shapes = (times.shape, values.shape)
+    require(values.ndim == 2 and times.shape == values.shape[:1], "times and values", "be (N,) and (N, C)", shapes)
+    channels = values.shape[1]
+    names = [f"channel {channel}" for channel in range(channels)] if names is None else names
+    units = [""] * channels if units is None else units
+    counts = (len(names), len(units), channels if panels is None else len(panels))
+    require(counts == (channels,) * 3, "names, units and panels", f"number {channels}, one a channel", counts)
+    if panels is None:
+        panels = new_figure(7.0, 0.6 + 0.85 * channels).subplots(channels, 1, sharex=True, squeeze=False)[:, 0]
+    for panel, column, name, unit in zip(panels, values.T, names, units, strict=True):
+        observed = ~np.isnan(column)
+        panel.plot(times[observed], column[observed], color=COLOURS[0], linewidth=0.6, marker="o", markersize=2.5)
+        panel.set_ylabel(f"{name}\n{unit}" if unit else name, rotation=0, ha="right", va="center", fontsize="small")
+        panel.tick_params(labelsize="small")
+        panel.locator_params(axis="y", nbins=3)
+    panels[-1].set_xlabel(_with_unit("time", time_unit))
+    figure: Figure = panels[0].figure
+    figure.align_ylabels(list(panels))
+    return figure
+
+
+def _sampled(kernel: Kernel, reach: float | None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Offsets ``(n,)`` from -reach to reach and the flattened kernel values ``(n, C)`` there."""
+    require(kernel.d == 1, "kernel", "have one coordinate axis to be drawn as a curve", f"{kernel.d} axes")
+    reach = float(kernel.support[0]) if reach is None else reach
+    require(np.isfinite(reach) and reach > 0, "reach", "be positive and finite (a kernel without mask has none)", reach)
+    offsets = np.linspace(-reach, reach, _POINTS)
+    return offsets, _evaluate(kernel, offsets, kernel.dtype)
+
+
+def _evaluate(function: torch.nn.Module, offsets: NDArray[np.float64], dtype: torch.dtype) -> NDArray[np.float64]:
+    """``function`` at offsets ``(n,)`` of one axis, as ``(n, values)``."""
+    device = next((weight.device for weight in function.parameters()), torch.device("cpu"))
+    with torch.no_grad():
+        values = function(torch.as_tensor(offsets, dtype=dtype, device=device)[:, None])
+    return values.reshape(len(offsets), -1).double().cpu().numpy()
+
+
+def _central_share(offsets: NDArray[np.float64], density: NDArray[np.float64], share: float) -> tuple[float, float]:
+    """The offsets between which the middle ``share`` of ``density`` lies."""
+    mass = np.cumsum(density)
+    tail = 0.5 * (1 - share)
+    low, high = np.searchsorted(mass, [tail * mass[-1], (1 - tail) * mass[-1]])
+    return float(offsets[low]), float(offsets[min(high, len(offsets) - 1)])
+
+
+def _with_unit(text: str, unit: str | None, brackets: bool = True) -> str:
+    if unit is None:
+        return text
+    return f"{text} ({unit})" if brackets else f"{text} {unit}"

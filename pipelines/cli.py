@@ -1,0 +1,156 @@
+"""The ``ccnn`` command.
+
+This file is all that ``ccnn --help`` and a mistyped command load: PyTorch and Lightning are imported by the subcommand
+that needs them, once the arguments are known to make sense.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+__all__ = ["CONFIGS", "main"]
+
+CONFIGS = Path(__file__).parent / "configs"
+
+# Options that take several words: `--data.sets a b` reads better than a JSON list, which works too.
+_LISTS = ("--data.sets", "--test.sets", "--sets")
+_TRACEBACK = "CCNN_TRACEBACK"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run ``ccnn`` with ``argv`` (default: the arguments of the process).
+
+    Raises:
+        SystemExit: status 2 with one line on stderr where an argument or a file is at fault, 130 after Ctrl-C.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_help())
+        return
+    if arguments[0] not in COMMANDS:
+        _fail(f"the command must be one of {', '.join(COMMANDS)}, got {arguments[0]!r}")
+    try:
+        COMMANDS[arguments[0]][0](join_lists(packaged_configs(arguments)))
+    except (ValueError, OSError, ImportError) as error:
+        if os.environ.get(_TRACEBACK):
+            raise
+        _fail(str(error))
+    except KeyboardInterrupt:
+        _fail("interrupted", status=130)
+
+
+def _fail(message: str, status: int = 2) -> None:
+    print(f"ccnn: error: {message}", file=sys.stderr)
+    raise SystemExit(status)
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS))
+    commands = "\n".join(f"  {name:<{width}}  {summary}" for name, (_, summary) in COMMANDS.items())
+    return (
+        "usage: ccnn COMMAND [options]\n\n"
+        f"commands:\n{commands}\n\n"
+        f"packaged configurations: {', '.join(config_names())}\n\n"
+        "ccnn COMMAND --help lists every option of a command. A configuration (--config NAME or FILE) sets them,\n"
+        "any of them can be overridden after it: ccnn fit --config physionet2012 --data.root FOLDER --data.sets a b\n"
+        f"{_TRACEBACK}=1 in the environment shows where an error came from."
+    )
+
+
+def config_names() -> list[str]:
+    """Names of the packaged configurations."""
+    return sorted(path.stem for path in CONFIGS.glob("*.yaml"))
+
+
+def config_path(name: str) -> str:
+    """A configuration by its packaged name or its path.
+
+    Raises:
+        ValueError: neither a packaged name nor a file.
+    """
+    packaged = CONFIGS / f"{name}.yaml"
+    if packaged.is_file() and packaged.parent == CONFIGS:
+        return str(packaged)
+    if not Path(name).is_file():
+        raise ValueError(f"config must be a YAML file or one of {', '.join(config_names())}, got {name!r}")
+    return name
+
+
+def packaged_configs(arguments: Sequence[str]) -> list[str]:
+    """``arguments`` with the value of every ``--config`` (or ``-c``) resolved to a path."""
+    resolved = list(arguments)
+    for place, word in enumerate(arguments):
+        option, equals, value = word.partition("=")
+        if option not in ("--config", "-c"):
+            continue
+        if equals:
+            resolved[place] = f"{option}={config_path(value)}"
+        elif place + 1 < len(arguments):
+            resolved[place + 1] = config_path(arguments[place + 1])
+    return resolved
+
+
+def join_lists(arguments: Sequence[str]) -> list[str]:
+    """``arguments`` with the words after a list option joined into one JSON list; a written-out list is kept."""
+    joined: list[str] = []
+    words = list(arguments)
+    while words:
+        option, equals, first = words.pop(0).partition("=")
+        if option not in _LISTS:
+            joined.append(option + equals + first)
+            continue
+        values = [first] if equals else []
+        while words and not words[0].startswith("-"):
+            values.append(words.pop(0))
+        if len(values) == 1 and values[0].startswith("["):
+            joined += [option, values[0]]
+        else:
+            joined += [option, json.dumps(values)]
+    return joined
+
+
+def _train(arguments: list[str]) -> None:
+    from ccnn_irregular.pipelines import training_cli
+
+    training_cli.run(arguments)
+
+
+def _baseline(arguments: list[str]) -> None:
+    from ccnn_irregular.pipelines import baselines
+
+    baselines.run(arguments[1:])
+
+
+def _simulate(arguments: list[str]) -> None:
+    from jsonargparse import ArgumentParser
+
+    from ccnn_irregular.datasets import simulated_icu
+
+    parser = ArgumentParser(prog="ccnn simulate", description="write a simulated cohort in the challenge's file format")
+    parser.add_function_arguments(simulated_icu.write, as_positional=True)
+    options = parser.instantiate_classes(parser.parse_args(arguments[1:]))
+    simulated_icu.write(**options.as_dict())
+    print(f"simulated stays: {options.root}")
+
+
+def _demo(arguments: list[str]) -> None:
+    from ccnn_irregular.pipelines import demo
+
+    demo.run(arguments[1:])
+
+
+Command = Callable[[list[str]], None]
+
+COMMANDS: dict[str, tuple[Command, str]] = {
+    "fit": (_train, "train a network; the same command resumes an interrupted run"),
+    "validate": (_train, "losses and metrics on the validation stays"),
+    "test": (_train, "metrics with intervals as a table and JSON, and plots, on held-out stays or another folder"),
+    "predict": (_train, "write record_id,probability as CSV; needs no outcomes"),
+    "baseline": (_baseline, "gradient-boosted trees on hand-made statistics, same split and metrics"),
+    "simulate": (_simulate, "write a simulated cohort in the file format of the challenge"),
+    "demo": (_demo, "simulate, train, test and plot in about two minutes"),
+}

@@ -1,0 +1,31 @@
+"""``ccnn demo``: simulate a cohort, train on it, test on stays it never saw, plot. No real patient is involved."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from jsonargparse import ArgumentParser
+
+from ccnn_irregular.datasets import simulated_icu
+from ccnn_irregular.pipelines import training_cli
+from ccnn_irregular.pipelines.cli import config_path
+
+__all__ = ["run"]
+
+CONFIGURATION = "simulated_icu"
+
+
+def run(arguments: list[str]) -> None:
+    """Everything under one folder, which a second call sets aside."""
+    parser = ArgumentParser(prog="ccnn demo", description="simulate ICU stays, train, test on held-out ones and plot")
+    parser.add_argument("--folder", type=str, default=f"runs/{CONFIGURATION}", help="where data and results go")
+    parser.add_argument("--stays", type=int, default=1500, help="number of simulated stays")
+    parser.add_argument("--seed", type=int, default=0, help="of the simulator and of the training")
+    options = parser.parse_args(arguments)
+    folder = Path(options.folder)
+    cohort = folder / "simulated_cohort"
+    print(f"writing {options.stays} simulated stays to {cohort}")
+    simulated_icu.write(cohort, stays=options.stays, seed=options.seed)
+    config = ["--config", config_path(CONFIGURATION), "--data.root", str(cohort), "--run_dir", str(folder / "run")]
+    training_cli.run(["fit", *config, "--restart", "true", "--seed_everything", str(options.seed)])
+    training_cli.run(["test", *config])

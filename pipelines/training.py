@@ -1,0 +1,144 @@
+"""The Lightning module of a binary outcome: loss, optimiser, schedule, what is logged and what is saved."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+from torchmetrics.classification import BinaryAUROC, BinaryAveragePrecision
+
+from ccnn_irregular._checks import require
+
+if TYPE_CHECKING:
+    from ccnn_irregular.pipelines.icu_data import StayBatch
+
+__all__ = ["BinaryRisk", "decay_groups", "warmup_cosine"]
+
+
+class BinaryRisk(LightningModule):
+    """Risk of a binary outcome, one logit a stay.
+
+    Args:
+        network: ``forward(StayBatch) -> logits (B,)``; its ``fit_normalisation(cohort)`` is called once with the
+            training stays, and what it stores must be buffers, so that a checkpoint carries it to other data.
+        learning_rate: peak of the schedule.
+        weight_decay: of AdamW; vectors (biases, norms, widths) and masks are exempt.
+        warmup_epochs: linear rise before the cosine, in epochs.
+        final_share: share of the peak learning rate that is left at the end.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        learning_rate: float = 1e-3,
+        weight_decay: float = 1e-2,
+        warmup_epochs: float = 1.0,
+        final_share: float = 0.01,
+    ) -> None:
+        super().__init__()
+        require(learning_rate > 0, "learning_rate", "be positive", learning_rate)
+        require(weight_decay >= 0, "weight_decay", "not be negative", weight_decay)
+        require(warmup_epochs >= 0, "warmup_epochs", "not be negative", warmup_epochs)
+        require(0 <= final_share <= 1, "final_share", "be in [0, 1]", final_share)
+        self._save_plain_hyperparameters(network)
+        self.network = network
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.warmup_epochs = warmup_epochs
+        self.final_share = final_share
+        self.val_auroc = BinaryAUROC()
+        self.val_auprc = BinaryAveragePrecision()
+
+    def _save_plain_hyperparameters(self, network: nn.Module) -> None:
+        """Keep what a checkpoint can be rebuilt from, and no object that ``weights_only=True`` would refuse.
+
+        From the command line these are the parsed configuration, network included. From Python "network" is the module
+        itself: its weights are in the checkpoint anyway, and load_from_checkpoint(path, network=...) takes a new one.
+        """
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*is an instance of `nn.Module`")
+            self.save_hyperparameters(logger=False)
+        if self.hparams.get("network") is network:
+            self.remove_ignored_hparams(["network"])
+
+    def setup(self, stage: str) -> None:
+        """Take the normalisation from the training stays; a resumed run reads the same numbers from its checkpoint."""
+        if stage == "fit":
+            data = self.trainer.datamodule  # type: ignore[attr-defined]  # a Lightning attribute without annotation
+            require(data is not None, "fit", "be given a data module (for the normalisation)", "loaders alone")
+            self.network.fit_normalisation(data.training_cohort())  # type: ignore[operator]
+
+    def forward(self, batch: StayBatch) -> Tensor:
+        """Logits ``(B,)``."""
+        return self.network(batch)
+
+    def probabilities(self, batch: StayBatch) -> Tensor:
+        """Risk ``(B,)`` float64 in [0, 1], without gradients."""
+        with torch.no_grad():
+            return torch.sigmoid(self(batch).double())
+
+    def training_step(self, batch: StayBatch, batch_idx: int) -> Tensor:
+        loss = nn.functional.binary_cross_entropy_with_logits(self(batch), _labels(batch))
+        self.log("train_loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(batch))
+        return loss
+
+    def validation_step(self, batch: StayBatch, batch_idx: int) -> None:
+        logits, labels = self(batch), _labels(batch)
+        loss = nn.functional.binary_cross_entropy_with_logits(logits, labels)
+        self.val_auroc.update(logits, labels.long())
+        self.val_auprc.update(logits, labels.long())
+        shown: dict[str, Any] = {"val_loss": loss, "val_auroc": self.val_auroc, "val_auprc": self.val_auprc}
+        self.log_dict(shown, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(batch))
+
+    def predict_step(self, batch: StayBatch, batch_idx: int) -> dict[str, Tensor | None]:
+        """Record ids, probabilities and, where known, labels of the batch, on the CPU."""
+        labels = None if batch.labels is None else batch.labels.cpu()
+        return {
+            "record_ids": batch.record_ids.cpu(),
+            "probabilities": self.probabilities(batch).cpu(),
+            "labels": labels,
+        }
+
+    def configure_optimizers(self) -> Any:
+        optimiser = torch.optim.AdamW(decay_groups(self.network, self.weight_decay), lr=self.learning_rate)
+        steps = self.trainer.estimated_stepping_batches
+        require(math.isfinite(steps), "max_epochs", "be set: the learning rate falls to its end over it", steps)
+        warmup = round(self.warmup_epochs * steps / max(self.trainer.max_epochs or 1, 1))
+
+        def share(step: int) -> float:
+            return warmup_cosine(step, steps=int(steps), warmup=warmup, final_share=self.final_share)
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, share)
+        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def _labels(batch: StayBatch) -> Tensor:
+    if batch.labels is None:
+        raise ValueError("training and testing must have outcomes, got a batch without labels")
+    return batch.labels
+
+
+def decay_groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Parameters with and without weight decay.
+
+    Decay pulls towards zero, which is no neutral value for a width, a norm or a bias: parameters with at most one
+    axis and everything inside a module called ``mask`` are exempt.
+    """
+    trained = [(name, weight) for name, weight in network.named_parameters() if weight.requires_grad]
+    exempt = {name for name, weight in trained if weight.ndim <= 1 or "mask" in name.split(".")}
+    return [
+        {"params": [weight for name, weight in trained if name not in exempt], "weight_decay": weight_decay},
+        {"params": [weight for name, weight in trained if name in exempt], "weight_decay": 0.0},
+    ]
+
+
+def warmup_cosine(step: int, *, steps: int, warmup: int, final_share: float) -> float:
+    """Share of the peak learning rate at ``step``: a linear rise over ``warmup`` steps, then half a cosine."""
+    if step < warmup:
+        return (step + 1) / warmup
+    progress = min(1.0, (step - warmup) / max(steps - warmup, 1))
+    return final_share + (1 - final_share) * 0.5 * (1 + math.cos(math.pi * progress))
