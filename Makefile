@@ -7,8 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 # More arguments for pytest, for instance: make test PYTEST_ARGS="-k spectral -x"
 PYTEST_ARGS ?=
-# Test processes. Small tensors leave a second torch thread idle, so two processes of one thread each use two cores
-# better than one process of two threads does.
+# Test processes, with one torch thread each so that they do not compete for the cores. 0 runs all tests in one process.
 TEST_JOBS ?= 2
 
 .DEFAULT_GOAL := help
@@ -68,4 +67,4 @@ $(VENV)/pyvenv.cfg:
 typecheck-tree:
 	rm -rf build/typecheck
 	mkdir -p build/typecheck/ccnn_irregular
-	ln -s $(CURDIR)/ccnn_irregular/* $(CURDIR)/datasets $(CURDIR)/pipelines build/typecheck/ccnn_irregular/
+	ln -s "$(CURDIR)"/ccnn_irregular/* "$(CURDIR)/datasets" "$(CURDIR)/pipelines" build/typecheck/ccnn_irregular/
