@@ -6,7 +6,7 @@ Every function draws on a matplotlib ``Figure`` of its own (no pyplot, no global
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -143,18 +143,22 @@ def plot_samples(
     units = [""] * channels if units is None else units
     counts = (len(names), len(units), channels if panels is None else len(panels))
     require(counts == (channels,) * 3, "names, units and panels", f"number {channels}, one a channel", counts)
-    if panels is None:
-        panels = new_figure(7.0, 0.6 + 0.85 * channels).subplots(channels, 1, sharex=True, squeeze=False)[:, 0]
-    for panel, column, name, unit in zip(panels, values.T, names, units, strict=True):
+    rows = _rows_of_panels(channels) if panels is None else list(panels)
+    for panel, column, name, unit in zip(rows, values.T, names, units, strict=True):
         observed = ~np.isnan(column)
         panel.plot(times[observed], column[observed], color=COLOURS[0], linewidth=0.6, marker="o", markersize=2.5)
         panel.set_ylabel(f"{name}\n{unit}" if unit else name, rotation=0, ha="right", va="center", fontsize="small")
         panel.tick_params(labelsize="small")
         panel.locator_params(axis="y", nbins=3)
-    panels[-1].set_xlabel(_with_unit("time", time_unit))
-    figure: Figure = panels[0].figure
-    figure.align_ylabels(list(panels))
+    rows[-1].set_xlabel(_with_unit("time", time_unit))
+    figure = cast("Figure", rows[0].figure)
+    figure.align_ylabels(rows)
     return figure
+
+
+def _rows_of_panels(count: int) -> list[Axes]:
+    """A new figure of ``count`` panels with one time axis."""
+    return list(new_figure(7.0, 0.6 + 0.85 * count).subplots(count, 1, sharex=True, squeeze=False)[:, 0])
 
 
 def _sampled(kernel: Kernel, reach: float | None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

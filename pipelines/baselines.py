@@ -144,9 +144,9 @@ def run(arguments: list[str]) -> None:
     for seed in track(range(trees.seeds), description="trees", transient=True):
         classifier = train_trees(inputs, labels, trees, seed)
         risks.append(classifier.predict_proba(tested_inputs)[:, 1])
-        results[f"trees, seed {seed}"] = evaluate(outcomes, risks[-1])
+        results[f"trees {seed}"] = evaluate(outcomes, risks[-1])
     mean = np.mean(risks, axis=0)
-    results[f"trees, mean of {trees.seeds}"] = evaluate(outcomes, mean)
+    results["trees mean"] = evaluate(outcomes, mean)
     report = {
         "metrics": results,
         "n": len(tested),

@@ -9,6 +9,7 @@ from jsonargparse import ArgumentParser
 from ccnn_irregular.datasets import simulated_icu
 from ccnn_irregular.pipelines import training_cli
 from ccnn_irregular.pipelines.cli import config_path
+from ccnn_irregular.pipelines.run_folder import RunFolder
 
 __all__ = ["run"]
 
@@ -16,7 +17,7 @@ CONFIGURATION = "simulated_icu"
 
 
 def run(arguments: list[str]) -> None:
-    """Everything under one folder, which a second call sets aside."""
+    """Everything under one folder; what an earlier call left there is set aside."""
     parser = ArgumentParser(prog="ccnn demo", description="simulate ICU stays, train, test on held-out ones and plot")
     parser.add_argument("--folder", type=str, default=f"runs/{CONFIGURATION}", help="where data and results go")
     parser.add_argument("--stays", type=int, default=1500, help="number of simulated stays")
@@ -24,8 +25,10 @@ def run(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     folder = Path(options.folder)
     cohort = folder / "simulated_cohort"
+    if aside := RunFolder(folder).set_aside():
+        print(f"the earlier demo is now {aside}")
     print(f"writing {options.stays} simulated stays to {cohort}")
     simulated_icu.write(cohort, stays=options.stays, seed=options.seed)
     config = ["--config", config_path(CONFIGURATION), "--data.root", str(cohort), "--run_dir", str(folder / "run")]
-    training_cli.run(["fit", *config, "--restart", "true", "--seed_everything", str(options.seed)])
+    training_cli.run(["fit", *config, "--seed_everything", str(options.seed)])
     training_cli.run(["test", *config])

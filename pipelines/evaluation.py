@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -26,6 +26,7 @@ __all__ = [
     "Predictions",
     "bootstrap",
     "evaluate",
+    "joined",
     "point_estimates",
     "print_table",
     "versions",
@@ -37,7 +38,7 @@ __all__ = [
 METRICS = {
     "auroc": "AUROC",
     "auprc": "AUPRC",
-    "min_se_ppv": "min(Se, +P)",
+    "min_se_ppv": "min(Se,+P)",
     "ece": "calibration error",
     "brier": "Brier score",
 }
@@ -47,7 +48,7 @@ _VERSIONED = ("ccnn-irregular", "torch", "lightning", "torchmetrics", "scikit-le
 _PAIRS_AT_ONCE = 4_000_000
 
 
-@dataclass(frozen=True)
+@dataclass  # not frozen: Lightning refuses to pass frozen dataclasses from a step to the callbacks
 class Predictions:
     """Predicted risks.
 
@@ -60,6 +61,16 @@ class Predictions:
     record_ids: NDArray[np.int64]
     probabilities: NDArray[np.float64]
     labels: NDArray[np.int64] | None
+
+
+def joined(parts: Sequence[Predictions]) -> Predictions:
+    """Several predictions as one, in their order; labels only where every part has them."""
+    labels = [part.labels for part in parts if part.labels is not None]
+    return Predictions(
+        record_ids=np.concatenate([part.record_ids for part in parts]),
+        probabilities=np.concatenate([part.probabilities for part in parts]),
+        labels=np.concatenate(labels) if len(labels) == len(parts) else None,
+    )
 
 
 @dataclass(frozen=True)
@@ -103,7 +114,7 @@ def evaluate(
 
 def _checked(labels: NDArray, probabilities: NDArray) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     labels = np.asarray(labels).astype(np.int64)
-    probabilities = np.asarray(probabilities, dtype=np.float64)
+    probabilities = np.ascontiguousarray(probabilities, dtype=np.float64)
     shapes = (labels.shape, probabilities.shape)
     require(labels.ndim == 1 and shapes[0] == shapes[1], "labels and probabilities", "have one shape (B,)", shapes)
     inside = (probabilities >= 0) & (probabilities <= 1)
@@ -192,13 +203,14 @@ def _ranking_metrics(labels: NDArray, scores: NDArray, weights: NDArray) -> dict
 
 def print_table(results: Mapping[str, Mapping[str, Interval]], title: str) -> None:
     """Print one column a metric and one row a model, each value with its interval below it."""
+    from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("model", no_wrap=True)
     for label in METRICS.values():
-        table.add_column(label, justify="right")
+        table.add_column(label, justify="right", min_width=11)
     for model, intervals in results.items():
         shown = [intervals[name] for name in METRICS]
         table.add_row(model, *(f"{one.value:.3f}\n[dim]{one.low:.3f}-{one.high:.3f}[/dim]" for one in shown))

@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -39,7 +39,7 @@ UNITS = {
     "SaO2": "%", "SysABP": "mmHg", "Temp": "deg C", "TroponinI": "ug/L", "TroponinT": "ug/L", "Urine": "mL",
     "WBC": "1000/uL", "Weight": "kg",
 }  # fmt: skip
-_CHANCE = {"color": "#666666", "linestyle": "--", "linewidth": 1}
+_CHANCE: dict[str, Any] = {"color": "#666666", "linestyle": "--", "linewidth": 1}
 
 
 def save(figure: Figure, path: Path) -> Path:

@@ -164,7 +164,9 @@ class History(Callback):
         writer.writerows(self.rows)
         write_text(self.run.history, table.getvalue())
         shown = ", ".join(f"{name} {value:.3f}" for name, value in metrics.items())
-        get_console().print(f"epoch {trainer.current_epoch}: {shown} ({row['seconds']:.1f} s)", highlight=False)
+        get_console().print(
+            f"epoch {trainer.current_epoch}: {shown} ({row['seconds']:.1f} s)", highlight=False, soft_wrap=True
+        )
 
     def state_dict(self) -> dict[str, Any]:
         return {"rows": self.rows}

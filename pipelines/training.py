@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torchmetrics.classification import BinaryAUROC, BinaryAveragePrecision
 
 from ccnn_irregular._checks import require
+from ccnn_irregular.pipelines.evaluation import Predictions
 
 if TYPE_CHECKING:
     from ccnn_irregular.pipelines.icu_data import StayBatch
@@ -94,14 +95,13 @@ class BinaryRisk(LightningModule):
         shown: dict[str, Any] = {"val_loss": loss, "val_auroc": self.val_auroc, "val_auprc": self.val_auprc}
         self.log_dict(shown, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(batch))
 
-    def predict_step(self, batch: StayBatch, batch_idx: int) -> dict[str, Tensor | None]:
-        """Record ids, probabilities and, where known, labels of the batch, on the CPU."""
-        labels = None if batch.labels is None else batch.labels.cpu()
-        return {
-            "record_ids": batch.record_ids.cpu(),
-            "probabilities": self.probabilities(batch).cpu(),
-            "labels": labels,
-        }
+    def predict_step(self, batch: StayBatch, batch_idx: int) -> Predictions:
+        """Risks and, where known, labels of the batch, on the CPU."""
+        return Predictions(
+            record_ids=batch.record_ids.cpu().numpy(),
+            probabilities=self.probabilities(batch).cpu().numpy(),
+            labels=None if batch.labels is None else batch.labels.long().cpu().numpy(),
+        )
 
     def configure_optimizers(self) -> Any:
         optimiser = torch.optim.AdamW(decay_groups(self.network, self.weight_decay), lr=self.learning_rate)

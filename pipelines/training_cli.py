@@ -8,7 +8,7 @@ import time
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import yaml
@@ -22,6 +22,7 @@ from ccnn_irregular.pipelines import figures
 from ccnn_irregular.pipelines.evaluation import (
     Predictions,
     evaluate,
+    joined,
     print_table,
     versions,
     write_json,
@@ -32,7 +33,7 @@ from ccnn_irregular.pipelines.icu_data import ICUDataModule
 from ccnn_irregular.pipelines.run_folder import EpochSeed, History, RunFolder, checkpoints
 from ccnn_irregular.pipelines.training import BinaryRisk
 
-__all__ = ["Bootstrap", "TrainingCLI", "describe_data", "run"]
+__all__ = ["Bootstrap", "TrainingCLI", "describe_data", "load_weights", "run"]
 
 MONITOR = "val_auroc"
 _SUMMARIES = {
@@ -63,11 +64,14 @@ def run(args: list[str]) -> None:
     # Lightning greets, advertises and reports what it found; the commands report what a user asked for.
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
-    # A batch is one gather from memory: worker processes would only copy it once more.
-    warnings.filterwarnings("ignore", ".*does not have many workers.*")
-    # History and checkpoints lie in one folder that a resumed run finds again.
-    warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
-    TrainingCLI(args)
+    with warnings.catch_warnings():
+        # A batch is one gather from memory: worker processes would only copy it once more.
+        warnings.filterwarnings("ignore", ".*does not have many workers.*")
+        # History and checkpoints lie in one folder that a resumed run finds again.
+        warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
+        # Lightning's own use of PyTorch.
+        warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.* is deprecated.*")
+        TrainingCLI(args)
 
 
 class TrainingCLI(LightningCLI):
@@ -94,9 +98,10 @@ class TrainingCLI(LightningCLI):
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
         parser.set_defaults({"weights_only": True})
         parser.add_argument("--run_dir", type=str | None, help="folder of the run (default: runs/<configuration>)")
+        # Every command accepts it, though only fit uses it: one configuration file serves all four.
+        parser.add_lightning_class_args(EarlyStopping, "early_stopping")
+        parser.set_defaults({"early_stopping.monitor": MONITOR, "early_stopping.mode": "max"})
         if subcommand == "fit":
-            parser.add_lightning_class_args(EarlyStopping, "early_stopping")
-            parser.set_defaults({"early_stopping.monitor": MONITOR, "early_stopping.mode": "max"})
             parser.add_argument("--restart", type=bool, default=False, help="set an earlier run aside, start anew")
         if subcommand == "test":
             parser.add_class_arguments(Bootstrap, "bootstrap")
@@ -159,7 +164,7 @@ class TrainingCLI(LightningCLI):
             seed = self._get(self.config, "seed_everything")
             callbacks += [EpochSeed(seed), self.history, *checkpoints(self.run_folder, MONITOR)]
         else:
-            kwargs["callbacks"] = []
+            kwargs |= {"callbacks": [], "enable_checkpointing": False}
         self.trainer_defaults = {**self.trainer_defaults, "callbacks": callbacks}
         return super().instantiate_trainer(default_root_dir=str(self.run_folder.path), **kwargs)
 
@@ -168,6 +173,7 @@ class TrainingCLI(LightningCLI):
         started = time.monotonic()
         # Read before the folder is made: a mistyped data root must not leave an empty run behind.
         datamodule.setup("fit")
+        get_console().print(str(datamodule.cohort.report), highlight=False)
         write_text(self.run_folder.config, yaml.safe_dump(self._plain_config(), sort_keys=False))
         try:
             self.trainer.fit(model, datamodule=datamodule, **kwargs)
@@ -199,10 +205,15 @@ class TrainingCLI(LightningCLI):
             soft_wrap=True,
         )
 
-    def test(self, model: BinaryRisk, datamodule: ICUDataModule, ckpt_path: str, **kwargs: Any) -> None:
+    def validate(self, model: BinaryRisk, datamodule: ICUDataModule, ckpt_path: str, **kwargs: Any) -> None:
+        """Lightning's table of the validation metrics."""
+        load_weights(model, ckpt_path)
+        self.trainer.validate(model, datamodule=datamodule, verbose=kwargs["verbose"])
+
+    def test(self, model: BinaryRisk, datamodule: ICUDataModule, ckpt_path: str, **_: Any) -> None:
         """Evaluate on the stays that ``data.evaluate`` names: table, JSON, plots."""
         datamodule.setup("test")
-        predictions = self._predictions(model, datamodule, ckpt_path, kwargs["weights_only"])
+        predictions = self._predictions(model, datamodule, ckpt_path)
         assert predictions.labels is not None
         bootstrap = self._get(self.config_init, "bootstrap")
         results = evaluate(
@@ -231,25 +242,18 @@ class TrainingCLI(LightningCLI):
         for path in (folder / "metrics.json", folder / "predictions.csv", *plots):
             get_console().print(str(path), highlight=False, soft_wrap=True)
 
-    def predict(self, model: BinaryRisk, datamodule: ICUDataModule, ckpt_path: str, **kwargs: Any) -> None:
+    def predict(self, model: BinaryRisk, datamodule: ICUDataModule, ckpt_path: str, **_: Any) -> None:
         """Write the CSV."""
-        predictions = self._predictions(model, datamodule, ckpt_path, kwargs["weights_only"])
+        predictions = self._predictions(model, datamodule, ckpt_path)
         path = self._output(datamodule, prefix="predictions", suffix=".csv")
         write_predictions(path, predictions)
         get_console().print(f"{len(predictions.record_ids)} stays: {path}", highlight=False, soft_wrap=True)
 
-    def _predictions(
-        self, model: BinaryRisk, datamodule: ICUDataModule, ckpt_path: str, weights_only: bool | None
-    ) -> Predictions:
-        batches = self.trainer.predict(model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=weights_only)
-        assert batches is not None
-        parts: dict[str, list[torch.Tensor]] = {
-            name: [batch[name] for batch in batches if batch[name] is not None]  # type: ignore[index, call-overload]
-            for name in ("record_ids", "probabilities", "labels")
-        }
-        labels = torch.cat(parts["labels"]).long().numpy() if parts["labels"] else None
-        record_ids, probabilities = torch.cat(parts["record_ids"]), torch.cat(parts["probabilities"])
-        return Predictions(record_ids=record_ids.numpy(), probabilities=probabilities.numpy(), labels=labels)
+    def _predictions(self, model: BinaryRisk, datamodule: ICUDataModule, ckpt_path: str) -> Predictions:
+        load_weights(model, ckpt_path)
+        batches = self.trainer.predict(model, datamodule=datamodule)
+        get_console().print(str(datamodule.cohort.report), highlight=False)
+        return joined(cast("list[Predictions]", batches))
 
     def _output(self, datamodule: ICUDataModule, prefix: str, suffix: str) -> Path:
         """Where results go: as asked, or under a name in the run folder that tells one tested set from another."""
@@ -259,6 +263,22 @@ class TrainingCLI(LightningCLI):
     def _training_seed(self, ckpt_path: str) -> int | None:
         config = RunFolder(Path(ckpt_path).parent).saved_config()
         return None if config is None else config["seed_everything"]
+
+
+def load_weights(model: BinaryRisk, ckpt_path: str) -> None:
+    """Weights and normalisation of a checkpoint, into a model that was built from its options.
+
+    Not left to the trainer, which would ask for the callbacks of the training run as well.
+
+    Raises:
+        ValueError: the checkpoint is of another network.
+    """
+    try:
+        model.load_state_dict(torch.load(ckpt_path, map_location="cpu", weights_only=True)["state_dict"])
+    except (KeyError, RuntimeError) as error:
+        raise ValueError(
+            f"ckpt_path must hold the weights of the configured network, got {ckpt_path}: {error}"
+        ) from error
 
 
 def describe_data(data: ICUDataModule) -> dict[str, Any]:
