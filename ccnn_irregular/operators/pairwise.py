@@ -115,7 +115,7 @@ def _wrapped(offsets: Any, geometry: PairGeometry, dtype: torch.dtype, operation
         return offsets
     period = operations.vector(geometry.period.to(dtype))
     inverse = operations.vector(geometry.inverse_period.to(dtype))
-    return offsets - period * (offsets * inverse + 0.5).floor()
+    return offsets - period * (offsets * inverse).round(0)
 
 
 def _ranges(geometry: PairGeometry) -> tuple[Tensor, ...]:

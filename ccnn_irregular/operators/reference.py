@@ -87,7 +87,7 @@ class PairGeometry:
         position = torch.arange(total, device=rows.device) + self.pairs[start]
         source = self.first[query] + position - self.pairs[query]
         offset = self.query.coordinates[query] - self.source.coordinates[source]
-        return query, source, offset - self.period * torch.floor(offset * self.inverse_period + 0.5)
+        return query, source, offset - self.period * torch.round(offset * self.inverse_period)
 
 
 @final
