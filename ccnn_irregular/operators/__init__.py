@@ -16,15 +16,16 @@ from ccnn_irregular.domains import Domain, Grid, Points, Product
 from ccnn_irregular.kernels import Kernel
 from ccnn_irregular.operators.engine import Cost, Engine, Plan
 from ccnn_irregular.operators.layout import check_pair
+from ccnn_irregular.operators.nufft import Spectral
 from ccnn_irregular.operators.pairwise import KeOps
 from ccnn_irregular.operators.reference import Reference
 from ccnn_irregular.operators.spectral import FFT
 
 __all__ = ["ENGINES", "Engine", "EngineName", "Explanation", "Plan", "convolve", "explain", "make_plan"]
 
-EngineName = Literal["auto", "reference", "keops", "fft"]
+EngineName = Literal["auto", "reference", "keops", "fft", "spectral"]
 
-ENGINES: dict[str, Engine] = {"reference": Reference(), "keops": KeOps(), "fft": FFT()}
+ENGINES: dict[str, Engine] = {"reference": Reference(), "keops": KeOps(), "fft": FFT(), "spectral": Spectral()}
 
 
 def convolve(
@@ -50,7 +51,7 @@ def convolve(
             evaluated on the whole grid, from Grid to Points entry ``b`` at the points of sample ``b``.
         engine: a name in ``ENGINES``, or "auto" for the cheapest that suits. A named engine is never
             replaced (but see ``KeOps`` where there is no compiler).
-        rtol: relative error an approximate engine may make; the engines here are exact.
+        rtol: relative error "spectral" may make; all other engines are exact.
         plan: from ``make_plan`` for the same source and query: geometry computed once.
 
     Returns:
@@ -63,7 +64,7 @@ def convolve(
     require(0 < rtol < 1, "rtol", "lie between 0 and 1", rtol)
     if plan is None:
         batch = len(values) if isinstance(source, Grid) and values.ndim else 1
-        plan = make_plan(kernel, source, query, engine=engine, batch=batch)
+        plan = make_plan(kernel, source, query, engine=engine, rtol=rtol, batch=batch)
     else:
         require(plan.source is source or plan.source == source, "plan", "be made for this source", plan.source)
         same = query is None or plan.query is query or plan.query == query
@@ -80,15 +81,18 @@ def make_plan(
     query: Domain | None = None,
     *,
     engine: EngineName = "auto",
+    rtol: float = 1e-3,
     batch: int = 1,
 ) -> Plan:
     """Choose an engine and compute the geometry once, to be shared by layers between the same domains.
 
     Args:
-        kernel: the kernel, or one like it: only its size enters, in the choice under "auto".
+        kernel: the kernel, or one like it: its size enters the choice under "auto", its support and
+            spectrum the geometry of "spectral".
         source: where values will be given.
         query: where results are wanted; None = at the source.
         engine: a name in ``ENGINES``, or "auto".
+        rtol: relative error "spectral" may make.
         batch: number of entries on a grid, for the choice under "auto".
 
     Raises:
@@ -99,16 +103,16 @@ def make_plan(
     require(source.d == kernel.d, "source", f"have the kernel's {kernel.d} axes", source.d)
     check_pair(source, query)
     if engine == "auto":
-        suitable = [name for name, one in ENGINES.items() if one.unsuitable(source, query) is None]
+        suitable = [name for name, one in ENGINES.items() if one.unsuitable(kernel, source, query) is None]
         # On grids the FFT wins at every size that matters; else the cost model decides.
-        costs = {name: ENGINES[name].cost(kernel, source, query, batch).seconds for name in suitable}
+        costs = {name: ENGINES[name].cost(kernel, source, query, batch, rtol).seconds for name in suitable}
         name = "fft" if "fft" in costs else min(costs, key=costs.__getitem__)
     else:
         name = engine
-        reason = ENGINES[name].unsuitable(source, query)
+        reason = ENGINES[name].unsuitable(kernel, source, query)
         if reason is not None:
             reject("engine", f"suit source and query ({name!r}: {reason})", f"{source!r} and {query!r}")
-    return Plan(name, source, query, ENGINES[name].prepare(source, query))
+    return Plan(name, source, query, ENGINES[name].prepare(kernel, source, query, rtol))
 
 
 @dataclass(frozen=True)
@@ -118,10 +122,12 @@ class Explanation:
     Attributes:
         choice: the engine "auto" takes.
         costs: engine name to its predicted cost, or the reason it is out.
+        rtol: relative error the approximate engine may make.
     """
 
     choice: str
     costs: dict[str, Cost | str]
+    rtol: float
 
     def __str__(self) -> str:
         lines = [f"{'engine':<12}{'seconds':>10}{'memory':>12}{'error':>10}  note"]
@@ -130,30 +136,34 @@ class Explanation:
             if isinstance(cost, str):
                 lines.append(f"{mark}{name:<11}{'-':>10}{'-':>12}{'-':>10}  out: {cost}")
             else:
+                error = f"{self.rtol:g}" if name == "spectral" else "exact"
                 memory = f"{cost.bytes / 2**20:.1f} MiB"
-                lines.append(f"{mark}{name:<11}{cost.seconds:>10.3g}{memory:>12}{'exact':>10}  {cost.note}")
+                lines.append(f"{mark}{name:<11}{cost.seconds:>10.3g}{memory:>12}{error:>10}  {cost.note}")
         return "\n".join([*lines, "* = what 'auto' takes; seconds are rough, for a forward pass on two CPU cores"])
 
 
-def explain(kernel: Kernel, source: Domain, query: Domain | None = None, *, batch: int = 1) -> Explanation:
+def explain(
+    kernel: Kernel, source: Domain, query: Domain | None = None, *, rtol: float = 1e-3, batch: int = 1
+) -> Explanation:
     """Predicted seconds and memory of every engine, or why it is out; ``print`` it.
 
     Args:
         kernel: the kernel.
         source: where values are given.
         query: where the result is wanted; None = at the source.
+        rtol: relative error "spectral" may make.
         batch: number of entries on a grid.
 
     Raises:
         ValueError: domains that disagree.
     """
     query = source if query is None else query
-    choice = make_plan(kernel, source, query, batch=batch).engine
+    choice = make_plan(kernel, source, query, rtol=rtol, batch=batch).engine
     costs: dict[str, Cost | str] = {}
     for name, engine in ENGINES.items():
-        reason = engine.unsuitable(source, query)
-        costs[name] = engine.cost(kernel, source, query, batch) if reason is None else reason
-    return Explanation(choice, costs)
+        reason = engine.unsuitable(kernel, source, query)
+        costs[name] = engine.cost(kernel, source, query, batch, rtol) if reason is None else reason
+    return Explanation(choice, costs, rtol)
 
 
 def _check_values(kernel: Kernel, values: Tensor, plan: Plan) -> None:

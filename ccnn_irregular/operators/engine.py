@@ -56,15 +56,15 @@ class Engine(ABC):
     name: ClassVar[str]
 
     @abstractmethod
-    def unsuitable(self, source: Domain, query: Domain) -> str | None:
-        """Why the engine cannot serve these domains, or None."""
+    def unsuitable(self, kernel: Kernel, source: Domain, query: Domain) -> str | None:
+        """Why the engine cannot serve this kernel on these domains, or None."""
 
     @abstractmethod
-    def cost(self, kernel: Kernel, source: Domain, query: Domain, batch: int) -> Cost:
-        """Predicted cost; ``batch`` is the number of entries on a grid."""
+    def cost(self, kernel: Kernel, source: Domain, query: Domain, batch: int, rtol: float) -> Cost:
+        """Predicted cost; ``batch`` is the number of entries on a grid, ``rtol`` the error an approximation may make."""
 
     @abstractmethod
-    def prepare(self, source: Domain, query: Domain) -> Any:
+    def prepare(self, kernel: Kernel, source: Domain, query: Domain, rtol: float) -> Any:
         """The geometry part of a ``Plan``."""
 
     @abstractmethod

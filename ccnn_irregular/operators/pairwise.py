@@ -49,12 +49,12 @@ class KeOps(Engine):
 
     name: ClassVar[str] = "keops"
 
-    def unsuitable(self, source: Domain, query: Domain) -> str | None:
+    def unsuitable(self, kernel: Kernel, source: Domain, query: Domain) -> str | None:
         return None
 
-    def cost(self, kernel: Kernel, source: Domain, query: Domain, batch: int) -> Cost:
+    def cost(self, kernel: Kernel, source: Domain, query: Domain, batch: int, rtol: float) -> Cost:
         if compiler() is None:
-            blocked = Reference().cost(kernel, source, query, batch)
+            blocked = Reference().cost(kernel, source, query, batch, rtol)
             return Cost(blocked.seconds, blocked.bytes, _NO_COMPILER)
         pairs = pair_count(source, query)
         work = kernel_work(kernel) + kernel.generator.out_channels
@@ -62,7 +62,7 @@ class KeOps(Engine):
         rows = source.count * batch * kernel.in_channels + query.count * batch * kernel.out_channels
         return Cost(seconds, float(rows * kernel.extent.element_size()), "includes compiling at first use")
 
-    def prepare(self, source: Domain, query: Domain) -> PairGeometry:
+    def prepare(self, kernel: Kernel, source: Domain, query: Domain, rtol: float) -> PairGeometry:
         return PairGeometry.build(source, query)
 
     def apply(self, kernel: Kernel, values: Tensor, plan: Plan) -> Tensor:

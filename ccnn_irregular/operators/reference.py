@@ -96,10 +96,10 @@ class Reference(Engine):
 
     name: ClassVar[str] = "reference"
 
-    def unsuitable(self, source: Domain, query: Domain) -> str | None:
+    def unsuitable(self, kernel: Kernel, source: Domain, query: Domain) -> str | None:
         return None
 
-    def cost(self, kernel: Kernel, source: Domain, query: Domain, batch: int) -> Cost:
+    def cost(self, kernel: Kernel, source: Domain, query: Domain, batch: int, rtol: float) -> Cost:
         pairs = pair_count(source, query)
         block = min(pairs, _PAIRS_PER_BLOCK)
         item = kernel.extent.element_size()
@@ -107,7 +107,7 @@ class Reference(Engine):
         # About ten intermediates of the generator's width live at once in a block.
         return Cost(seconds, 10.0 * block * item * max(32, batch * kernel.generator.out_channels))
 
-    def prepare(self, source: Domain, query: Domain) -> PairGeometry:
+    def prepare(self, kernel: Kernel, source: Domain, query: Domain, rtol: float) -> PairGeometry:
         return PairGeometry.build(source, query)
 
     def apply(self, kernel: Kernel, values: Tensor, plan: Plan) -> Tensor:

@@ -96,7 +96,7 @@ class FFT(Engine):
 
     name: ClassVar[str] = "fft"
 
-    def unsuitable(self, source: Domain, query: Domain) -> str | None:
+    def unsuitable(self, kernel: Kernel, source: Domain, query: Domain) -> str | None:
         if not (isinstance(source, Grid) and isinstance(query, Grid)):
             return "source and query must both be grids"
         for axis, (a, b) in enumerate(zip(source.axes, query.axes, strict=True)):
@@ -104,8 +104,8 @@ class FFT(Engine):
                 return f"step ratio {b.step / a.step:g} on axis {axis} is no fraction up to 1/{_LARGEST_DENOMINATOR}"
         return None
 
-    def cost(self, kernel: Kernel, source: Domain, query: Domain, batch: int) -> Cost:
-        lattices = self.prepare(source, query)
+    def cost(self, kernel: Kernel, source: Domain, query: Domain, batch: int, rtol: float) -> Cost:
+        lattices = self.prepare(kernel, source, query, rtol)
         spans = _spans(kernel, lattices)
         taps = math.prod(last - first + 1 for first, last in spans)
         points = math.prod(a.length(*span) for a, span in zip(lattices, spans, strict=True))
@@ -115,7 +115,7 @@ class FFT(Engine):
         item = kernel.extent.element_size()
         return Cost(seconds, float(item * (2 * transforms * points + 10 * taps * 32)))
 
-    def prepare(self, source: Domain, query: Domain) -> tuple[_Lattice, ...]:
+    def prepare(self, kernel: Kernel, source: Domain, query: Domain, rtol: float) -> tuple[_Lattice, ...]:
         assert isinstance(source, Grid) and isinstance(query, Grid)
         return tuple(_Lattice.build(a, b) for a, b in zip(source.axes, query.axes, strict=True))
 
