@@ -6,6 +6,7 @@ units, masks or causality; ``Kernel`` joins them.
 
 from __future__ import annotations
 
+import itertools
 import math
 from abc import ABC, abstractmethod
 from typing import Any, final
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from ccnn_irregular._checks import require
 from ccnn_irregular.kernels.formula import TENSORS, Operations
 
-__all__ = ["MAGNet", "SIREN", "Generator"]
+__all__ = ["SIREN", "Generator", "MAGNet"]
 
 
 class Generator(nn.Module, ABC):
@@ -69,7 +70,7 @@ class SIREN(Generator):
         require(omega_0 > 0, "omega_0", "be positive", omega_0)
         self.omega_0 = omega_0
         widths = [d] + [hidden] * layers
-        self.linears = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths, widths[1:], strict=False))
+        self.linears = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(widths))
         self._output = nn.Linear(hidden, out_channels)
         with torch.no_grad():
             for index, linear in enumerate(self.linears):
@@ -88,9 +89,9 @@ class SIREN(Generator):
     def formula(self, offsets: Any, operations: Operations) -> Any:
         hidden = offsets
         for index, linear in enumerate(self.linears):
-            hidden = operations.linear(hidden, linear.weight, linear.bias)
+            hidden = _linear(linear, hidden, operations)
             hidden = (hidden * self.omega_0).sin() if index == 0 else hidden.sin()
-        return operations.linear(hidden, self._output.weight, self._output.bias)
+        return _linear(self._output, hidden, operations)
 
 
 @final
@@ -156,16 +157,22 @@ class MAGNet(Generator):
     def formula(self, offsets: Any, operations: Operations) -> Any:
         hidden = self._filter(0, offsets, operations)
         for level, linear in enumerate(self.linears):
-            hidden = operations.linear(hidden, linear.weight, linear.bias)
+            hidden = _linear(linear, hidden, operations)
             hidden = hidden * self._filter(level + 1, offsets, operations)
-        return operations.linear(hidden, self._output.weight, self._output.bias)
+        return _linear(self._output, hidden, operations)
 
     def _filter(self, level: int, offsets: Any, operations: Operations) -> Any:
         gamma, centre, wave = self.gammas[level], self.centres[level], self.waves[level]
         # Axis by axis: an array (..., hidden, d) never exists, on tensors or in KeOps' registers.
-        exponent = None
+        exponent: Any = 0.0
         for axis in range(self.d):
             scaled = operations.component(offsets, axis) * operations.vector(gamma[:, axis])
             distance = scaled - operations.vector(gamma[:, axis] * centre[:, axis])
-            exponent = distance * distance if exponent is None else exponent + distance * distance
-        return (exponent * -0.5).exp() * operations.linear(offsets, wave.weight, wave.bias).sin()
+            exponent = distance * distance + exponent
+        return (exponent * -0.5).exp() * _linear(wave, offsets, operations).sin()
+
+
+def _linear(layer: nn.Module, x: Any, operations: Operations) -> Any:
+    """A linear layer's map in terms of ``operations``."""
+    assert isinstance(layer, nn.Linear)  # what module lists hold is not visible to a type checker
+    return operations.linear(x, layer.weight, layer.bias)

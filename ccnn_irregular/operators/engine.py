@@ -61,7 +61,7 @@ class Engine(ABC):
 
     @abstractmethod
     def cost(self, kernel: Kernel, source: Domain, query: Domain, batch: int, rtol: float) -> Cost:
-        """Predicted cost; ``batch`` is the number of entries on a grid, ``rtol`` the error an approximation may make."""
+        """Predicted cost; ``batch`` counts the entries on a grid, ``rtol`` is the error an approximation may make."""
 
     @abstractmethod
     def prepare(self, kernel: Kernel, source: Domain, query: Domain, rtol: float) -> Any:

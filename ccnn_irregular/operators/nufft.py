@@ -100,7 +100,7 @@ class Spectral(Engine):
     def cost(self, kernel: Kernel, source: Domain, query: Domain, batch: int, rtol: float) -> Cost:
         sources, queries = pair_points(source, query)
         step, support = _step(kernel, rtol), float(kernel.support)
-        starts, total = _offsets(sources, queries, support)
+        _, total = _offsets(sources, queries, support)
         cells = total / step + 2 * _width(rtol)
         channels = kernel.in_channels + kernel.out_channels
         window = (sources.count * kernel.in_channels + queries.count * kernel.out_channels) * _width(rtol)
@@ -146,10 +146,7 @@ class Spectral(Engine):
         grid = _SparseProduct.apply(line.spread, rows)
         spectrum = torch.fft.rfft(grid, dim=0)  # (modes, C)
         transfer = _transfer(kernel, line) * line.correction.reshape(-1, *(1,) * len(kernel.shape))
-        if kernel.depthwise:
-            product = spectrum * transfer
-        else:
-            product = torch.einsum("kc,kdc->kd", spectrum, transfer)
+        product = spectrum * transfer if kernel.depthwise else torch.einsum("kc,kdc->kd", spectrum, transfer)
         result = torch.fft.irfft(product, n=line.length, dim=0)
         return from_rows(_SparseProduct.apply(line.interpolate, result)[:, None], plan.source, plan.query)
 

@@ -116,7 +116,8 @@ class FFT(Engine):
         return Cost(seconds, float(item * (2 * transforms * points + 10 * taps * 32)))
 
     def prepare(self, kernel: Kernel, source: Domain, query: Domain, rtol: float) -> tuple[_Lattice, ...]:
-        assert isinstance(source, Grid) and isinstance(query, Grid)
+        assert isinstance(source, Grid)
+        assert isinstance(query, Grid)
         return tuple(_Lattice.build(a, b) for a, b in zip(source.axes, query.axes, strict=True))
 
     def apply(self, kernel: Kernel, values: Tensor, plan: Plan) -> Tensor:
@@ -127,10 +128,7 @@ class FFT(Engine):
         spectrum = torch.fft.rfftn(_on_lattice(values, lattices), s=lengths, dim=dims)
         taps = _sampled(kernel, lattices, spans) * plan.source.cell_volume  # type: ignore[union-attr]
         transfer = torch.fft.rfftn(taps, s=lengths, dim=dims)
-        if kernel.depthwise:
-            product = spectrum * transfer
-        else:
-            product = torch.einsum("bc...,dc...->bd...", spectrum, transfer)
+        product = spectrum * transfer if kernel.depthwise else torch.einsum("bc...,dc...->bd...", spectrum, transfer)
         return _at_queries(torch.fft.irfftn(product, s=lengths, dim=dims), lattices, spans)
 
 
@@ -170,7 +168,7 @@ def _at_queries(result: Tensor, lattices: tuple[_Lattice, ...], spans: list[tupl
     for axis, (lattice, (first, _)) in enumerate(zip(lattices, spans, strict=True)):
         dim = result.ndim - d + axis
         start, stop = -first, (lattice.query - 1) * lattice.down - first + 1
-        if 0 <= start and stop <= result.shape[dim]:
+        if start >= 0 and stop <= result.shape[dim]:
             result = result[(slice(None),) * dim + (slice(start, stop, lattice.down),)]
         else:
             index = torch.arange(start, stop, lattice.down, device=result.device) % result.shape[dim]
