@@ -38,10 +38,10 @@ class GaussianMask(Mask):
     """Gaussian with a learned width per axis that reaches zero smoothly.
 
     A Gaussian cut where it falls below a threshold leaves a visible step there, and a step widens the
-    kernel's spectrum without bound. So its tangent at the threshold is taken off: with
-    s = 1/2 sum_d (x_d / width_d)^2, s_max = -log(threshold) and t = max(s_max - s, 0) the mask is
-    (exp(t) - 1 - t) / (exp(s_max) - 1 - s_max): 1 in the centre, zero with zero slope where the
-    Gaussian passes the threshold, and identical for every engine.
+    kernel's spectrum without bound. So its second-order Taylor polynomial at the threshold is taken
+    off: with s = 1/2 sum_d (x_d / width_d)^2, s_max = -log(threshold) and t = max(s_max - s, 0) the
+    mask is (exp(t) - 1 - t - t^2 / 2) / (exp(s_max) - 1 - s_max - s_max^2 / 2): 1 in the centre, zero
+    with zero slope and curvature where the Gaussian passes the threshold, identical for every engine.
 
     The width is learned as ``width * exp(log_scale)``: it stays positive, steps do not depend on the
     unit, and weight decay pulls towards the initial width.
@@ -84,4 +84,4 @@ class GaussianMask(Mask):
         s_max = -math.log(self.threshold)
         s = operations.squared_norm(offsets * operations.vector(1 / self.width)) * 0.5
         t = (s_max - s).relu()
-        return (t.exp() - 1 - t) * (1 / (math.exp(s_max) - 1 - s_max))
+        return (t.exp() - 1 - t - t * t * 0.5) * (1 / (math.exp(s_max) - 1 - s_max - 0.5 * s_max**2))

@@ -103,13 +103,13 @@ def make_plan(
     require(source.d == kernel.d, "source", f"have the kernel's {kernel.d} axes", source.d)
     check_pair(source, query)
     if engine == "auto":
-        suitable = [name for name, one in ENGINES.items() if one.unsuitable(kernel, source, query) is None]
+        suitable = [name for name, one in ENGINES.items() if one.unsuitable(kernel, source, query, rtol) is None]
         # On grids the FFT wins at every size that matters; else the cost model decides.
         costs = {name: ENGINES[name].cost(kernel, source, query, batch, rtol).seconds for name in suitable}
         name = "fft" if "fft" in costs else min(costs, key=costs.__getitem__)
     else:
         name = engine
-        reason = ENGINES[name].unsuitable(kernel, source, query)
+        reason = ENGINES[name].unsuitable(kernel, source, query, rtol)
         if reason is not None:
             reject("engine", f"suit source and query ({name!r}: {reason})", f"{source!r} and {query!r}")
     return Plan(name, source, query, ENGINES[name].prepare(kernel, source, query, rtol))
@@ -161,7 +161,7 @@ def explain(
     choice = make_plan(kernel, source, query, rtol=rtol, batch=batch).engine
     costs: dict[str, Cost | str] = {}
     for name, engine in ENGINES.items():
-        reason = engine.unsuitable(kernel, source, query)
+        reason = engine.unsuitable(kernel, source, query, rtol)
         costs[name] = engine.cost(kernel, source, query, batch, rtol) if reason is None else reason
     return Explanation(choice, costs, rtol)
 

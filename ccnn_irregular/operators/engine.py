@@ -56,7 +56,7 @@ class Engine(ABC):
     name: ClassVar[str]
 
     @abstractmethod
-    def unsuitable(self, kernel: Kernel, source: Domain, query: Domain) -> str | None:
+    def unsuitable(self, kernel: Kernel, source: Domain, query: Domain, rtol: float) -> str | None:
         """Why the engine cannot serve this kernel on these domains, or None."""
 
     @abstractmethod

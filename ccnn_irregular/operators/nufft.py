@@ -35,7 +35,7 @@ __all__ = ["Spectral"]
 # Window exp(beta (sqrt(1 - (2u/width)^2) - 1)): beta per cell of width for an oversampling of 2.
 _BETA_PER_CELL = 2.3
 _OVERSAMPLING = 2
-_SMALLEST_RTOL = 1e-8
+_SMALLEST_RTOL = {torch.float32: 1e-5, torch.float64: 1e-8}
 _FIRST_SAMPLES = 256
 _LARGEST_SAMPLES = 1 << 15
 _SECONDS_PER_FFT_OPERATION = 4e-10
@@ -82,7 +82,7 @@ class Spectral(Engine):
 
     name: ClassVar[str] = "spectral"
 
-    def unsuitable(self, kernel: Kernel, source: Domain, query: Domain) -> str | None:
+    def unsuitable(self, kernel: Kernel, source: Domain, query: Domain, rtol: float) -> str | None:
         if source.d != 1 or isinstance(source, Product) or isinstance(query, Product):
             return "source and query must be points on a line"
         if isinstance(source, Grid) and isinstance(query, Grid):
@@ -95,11 +95,16 @@ class Spectral(Engine):
             return "a causal kernel jumps at lag zero: its spectrum never ends"
         if any(isinstance(side, Points) and side.coordinates.requires_grad for side in (source, query)):
             return "gradients of the coordinates are asked for"
+        smallest = _SMALLEST_RTOL[kernel.dtype]
+        if rtol < smallest:
+            return f"rtol {rtol:g} is below {smallest:g}, the least in {kernel.dtype}"
+        if _step(kernel, rtol) is None:
+            return f"the kernel is too sharp for {_LARGEST_SAMPLES} samples over its support at rtol {rtol:g}"
         return None
 
     def cost(self, kernel: Kernel, source: Domain, query: Domain, batch: int, rtol: float) -> Cost:
         sources, queries = pair_points(source, query)
-        step, support = _step(kernel, rtol), float(kernel.support)
+        step, support = _step(kernel, rtol) or math.nan, float(kernel.support)
         _, total = _offsets(sources, queries, support)
         cells = total / step + 2 * _width(rtol)
         channels = kernel.in_channels + kernel.out_channels
@@ -110,9 +115,9 @@ class Spectral(Engine):
         return Cost(seconds, 4.0 * cells * channels * kernel.extent.element_size(), f"{cells:.0f} cells of {step:.3g}")
 
     def prepare(self, kernel: Kernel, source: Domain, query: Domain, rtol: float) -> _Line:
-        require(rtol >= _SMALLEST_RTOL, "rtol", f"be at least {_SMALLEST_RTOL:g} for engine 'spectral'", rtol)
         sources, queries = pair_points(source, query)
         step, support, width = _step(kernel, rtol), float(kernel.support), _width(rtol)
+        assert step is not None  # unsuitable came first
         starts, total = _offsets(sources, queries, support)
         # Half a window of margin at either end, so that no point's window leaves the line.
         length = int(next_fast_len(math.ceil(total / step) + 2 * width, real=True))
@@ -156,32 +161,27 @@ def _width(rtol: float) -> int:
     return math.ceil(-math.log10(rtol)) + 2
 
 
-def _step(kernel: Kernel, rtol: float) -> float:
+def _step(kernel: Kernel, rtol: float) -> float | None:
     """Cell of the line at which the kept modes hold all but ``rtol`` of the kernel's L2 norm.
 
-    The kernel is sampled finer and finer until the upper half of its spectrum is negligible.
-
-    Raises:
-        ValueError: the kernel is too sharp to be sampled.
+    The kernel is sampled finer and finer until the upper half of its spectrum is negligible; None
+    if it never is.
     """
     support = float(kernel.support)
     count = _FIRST_SAMPLES
     while count <= _LARGEST_SAMPLES:
-        step = 2 * support / count
-        offsets = (torch.arange(count, dtype=torch.float64, device=kernel.extent.device) - count // 2) * step
+        offsets = (torch.arange(count, dtype=torch.float64, device=kernel.extent.device) - count // 2) / count
         with torch.no_grad():
-            samples = kernel(offsets[:, None].to(kernel.dtype)).flatten(1).to(torch.float64)
-        energy = torch.fft.rfft(samples, n=2 * count, dim=0).abs().square()  # spacing pi / (2 support)
-        beyond = energy.flip(0).cumsum(0).flip(0)  # energy of mode k and above
-        negligible = (beyond <= (rtol / 2) ** 2 * beyond[:1].clamp(min=torch.finfo(torch.float64).tiny)).all(1)
-        last = int(negligible.to(torch.int64).argmax()) if bool(negligible.any()) else count
-        if last <= count // 2:
-            band = max(last, 1) * math.pi / (2 * support)
+            samples = kernel((2 * support * offsets)[:, None].to(kernel.dtype)).flatten(1).to(torch.float64)
+        energy = torch.fft.rfft(samples, n=2 * count, dim=0).abs().square()  # modes pi / (2 support) apart
+        beyond = energy.flip(0).cumsum(0).flip(0)  # energy of each mode and all above
+        negligible = (beyond <= (rtol / 2) ** 2 * beyond[:1]).all(1)
+        if bool(negligible[count // 2]):
+            first = int(negligible.to(torch.int64).argmax())
+            band = max(first, 1) * math.pi / (2 * support)
             return math.pi / (_OVERSAMPLING * band)
         count *= 2
-    rule = f"have a spectrum that can be sampled with {_LARGEST_SAMPLES} points over its support at rtol {rtol:g}"
-    require(False, "kernel", rule, "a sharper one; use engine 'reference' or 'keops'")
-    raise AssertionError
+    return None
 
 
 def _offsets(sources: Points, queries: Points, support: float) -> tuple[Tensor, float]:

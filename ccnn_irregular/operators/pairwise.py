@@ -49,7 +49,7 @@ class KeOps(Engine):
 
     name: ClassVar[str] = "keops"
 
-    def unsuitable(self, kernel: Kernel, source: Domain, query: Domain) -> str | None:
+    def unsuitable(self, kernel: Kernel, source: Domain, query: Domain, rtol: float) -> str | None:
         return None
 
     def cost(self, kernel: Kernel, source: Domain, query: Domain, batch: int, rtol: float) -> Cost:

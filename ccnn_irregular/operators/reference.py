@@ -96,7 +96,7 @@ class Reference(Engine):
 
     name: ClassVar[str] = "reference"
 
-    def unsuitable(self, kernel: Kernel, source: Domain, query: Domain) -> str | None:
+    def unsuitable(self, kernel: Kernel, source: Domain, query: Domain, rtol: float) -> str | None:
         return None
 
     def cost(self, kernel: Kernel, source: Domain, query: Domain, batch: int, rtol: float) -> Cost:

@@ -96,7 +96,7 @@ class FFT(Engine):
 
     name: ClassVar[str] = "fft"
 
-    def unsuitable(self, kernel: Kernel, source: Domain, query: Domain) -> str | None:
+    def unsuitable(self, kernel: Kernel, source: Domain, query: Domain, rtol: float) -> str | None:
         if not (isinstance(source, Grid) and isinstance(query, Grid)):
             return "source and query must both be grids"
         for axis, (a, b) in enumerate(zip(source.axes, query.axes, strict=True)):
