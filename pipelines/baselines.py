@@ -167,7 +167,9 @@ def run(arguments: list[str]) -> None:
 
 def _options(arguments: list[str], data_class: type[ICUDataModule]) -> Any:
     """Parsed options with ``data``, ``trees`` and ``test`` built; the configuration gives the defaults of ``data``."""
-    parser = ArgumentParser(prog="ccnn baseline", description="gradient-boosted trees on statistics of each series")
+    parser = ArgumentParser(
+        prog="ccnn baseline", allow_abbrev=False, description="gradient-boosted trees on statistics of each series"
+    )
     parser.add_argument("config", help="packaged configuration or YAML file whose data section gives the defaults")
     parser.add_class_arguments(data_class, "data", skip={"evaluate"}, instantiate=True)
     parser.add_class_arguments(Trees, "trees")
@@ -179,7 +181,7 @@ def _options(arguments: list[str], data_class: type[ICUDataModule]) -> Any:
         arguments = [config_path(arguments[0]), *arguments[1:]]
         section = yaml.safe_load(Path(arguments[0]).read_text(encoding="utf-8")).get("data", {})
         parser.set_defaults({f"data.{name}": value for name, value in section.items() if name != "evaluate"})
-    options = parser.instantiate_classes(parser.parse_args(arguments))
+    options = parser.instantiate(parser.parse_args(arguments))
     require(options.trees.seeds >= 1, "trees.seeds", "be at least 1", options.trees.seeds)
     return options
 

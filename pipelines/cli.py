@@ -130,9 +130,11 @@ def _simulate(arguments: list[str]) -> None:
 
     from ccnn_irregular.datasets import simulated_icu
 
-    parser = ArgumentParser(prog="ccnn simulate", description="write a simulated cohort in the challenge's file format")
+    parser = ArgumentParser(
+        prog="ccnn simulate", allow_abbrev=False, description="write a simulated cohort in the challenge's file format"
+    )
     parser.add_function_arguments(simulated_icu.write, as_positional=True)
-    options = parser.instantiate_classes(parser.parse_args(arguments[1:]))
+    options = parser.instantiate(parser.parse_args(arguments[1:]))
     simulated_icu.write(**options.as_dict())
     print(f"simulated stays: {options.root}")
 

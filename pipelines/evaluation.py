@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from ccnn_irregular._checks import require
@@ -126,7 +127,6 @@ def _checked(labels: NDArray, probabilities: NDArray) -> tuple[NDArray[np.int64]
 
 def point_estimates(labels: NDArray[np.int64], probabilities: NDArray[np.float64]) -> dict[str, float]:
     """AUROC, average precision, max over thresholds of min(recall, precision), expected calibration error, Brier."""
-    import torch
     from sklearn import metrics
     from torchmetrics.functional.classification import binary_calibration_error
 
@@ -176,8 +176,9 @@ def weighted_metrics(
     ranked = _ranking_metrics(labels, probabilities, weights)
     errors = probabilities - labels
     total = weights.sum(1)
-    # As torchmetrics has it: a bin owns its lower edge, and a risk of exactly 1 is a bin of its own.
-    bins = np.searchsorted(np.linspace(0, 1, CALIBRATION_BINS + 1), probabilities, side="right") - 1
+    # As torchmetrics has it, to the last bit: a bin owns its lower edge, and a risk of exactly 1 is a bin of its own.
+    edges = torch.linspace(0, 1, CALIBRATION_BINS + 1, dtype=torch.float64).numpy()
+    bins = np.searchsorted(edges, probabilities, side="right") - 1
     in_bin = bins[:, None] == np.arange(CALIBRATION_BINS + 1)
     ranked["ece"] = np.abs(weights @ (in_bin * errors[:, None])).sum(1) / total
     ranked["brier"] = weights @ errors**2 / total

@@ -128,7 +128,8 @@ def calibration(labels: NDArray[np.int64], risks: NDArray[np.float64]) -> Figure
     label = "a tenth of the stays, 95 % interval"
     axes.errorbar(predicted, observed, errors, fmt="o", color=COLOURS[0], markersize=4, linewidth=1, label=label)
     axes.set(xlabel="mean predicted risk", ylabel="share that died")
-    axes.legend(loc="upper left", frameon=False, fontsize="small")
+    # Above the axes: inside, some interval always reaches into it.
+    figure.legend(loc="outside upper center", frameon=False, fontsize="small", ncols=2)
     return figure
 
 
@@ -141,7 +142,7 @@ def _wilson(share: NDArray[np.float64], count: NDArray[np.int64]) -> tuple[NDArr
 
 
 def receptive_fields(kernels: Mapping[str, Kernel]) -> Figure:
-    """The learned kernels on one scale of hours, one panel each."""
+    """How strongly each learned kernel weighs a sample by its age, one panel a kernel."""
     columns = min(2, len(kernels))
     rows = math.ceil(len(kernels) / columns)
     figure = new_figure(4.0 * columns, 2.7 * rows)
@@ -149,6 +150,7 @@ def receptive_fields(kernels: Mapping[str, Kernel]) -> Figure:
     for panel, (name, kernel) in zip(panels, kernels.items(), strict=False):
         plot_receptive_field(kernel, unit="h", axes=panel)
         panel.set_title(f"{name}: {panel.get_title()}", fontsize="small")
+        panel.set_xlabel("time since the sample (h)")
     for panel in panels[len(kernels) :]:
         panel.set_visible(False)
     return figure
@@ -174,6 +176,7 @@ def patient_risk(model: BinaryRisk, stays: StayBatch, record_id: int) -> Figure:
     risk = panels[-1]
     risk.plot(hours, risks, color=COLOURS[1], marker=".", markersize=4, linewidth=1.2)
     risk.set(xlabel="time since admission (h)", xlim=(0, HOURS), ylim=(0, 1), xticks=range(0, HOURS + 1, 6))
+    risk.tick_params(labelsize="small")
     risk.set_ylabel("predicted\nrisk", rotation=0, ha="right", va="center", fontsize="small")
     figure.suptitle(f"Record {record_id}{_outcome(stay)}: risk from what was known by each hour", fontsize="medium")
     return figure

@@ -131,9 +131,11 @@ def split_stays(
     order = np.argsort(record_ids, kind="stable")
     repeated = record_ids[order][1:][np.diff(record_ids[order]) == 0]
     require(len(repeated) == 0, "record_ids", "be unique to be split", f"{repeated[:5].tolist()} more than once")
-    rest, held = _stratified_halves(order, labels, held_out, seed)
-    train, watched = _stratified_halves(rest, labels, validation, seed + 1)
-    return StaySplit(train=train, validation=watched, held_out=held)
+    # Positions in the order of the record ids are drawn, and only the result is translated into indices.
+    ranked = np.asarray(labels)[order]
+    rest, held = _stratified_halves(np.arange(len(order)), ranked, held_out, seed)
+    train, watched = _stratified_halves(rest, ranked, validation, seed + 1)
+    return StaySplit(train=order[train], validation=order[watched], held_out=order[held])
 
 
 def _stratified_halves(
@@ -184,10 +186,12 @@ class _Batches(Sampler[NDArray[np.int64]]):
         return self.count
 
     def __iter__(self) -> Iterator[NDArray[np.int64]]:
+        # A generator, so that the epoch is read when the first batch is wanted: a resumed trainer makes the iterator
+        # before it sets the epoch.
         stays = self.stays
         if self.shuffle_seed is not None:
             stays = np.random.default_rng((self.shuffle_seed, self.epoch)).permutation(stays)
-        return iter(np.array_split(stays, self.count) if self.count else [])
+        yield from np.array_split(stays, self.count)
 
 
 class ICUDataModule(LightningDataModule):
@@ -346,4 +350,5 @@ class ICUDataModule(LightningDataModule):
         assert self._stays is not None
         batches = _Batches(indices, self.batch_size, self.split_seed if shuffle else None)
         # batch_size=None hands each list of indices to the data set as it is: batching is the sampler's work.
-        return DataLoader(_Stays(self._stays), sampler=batches, batch_size=None)
+        # Its own generator keeps it from drawing from the global one, at moments that differ in a resumed run.
+        return DataLoader(_Stays(self._stays), sampler=batches, batch_size=None, generator=torch.Generator())

@@ -22,7 +22,7 @@ from typing import Any
 
 import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from rich import get_console
 
 from ccnn_irregular._checks import reject
@@ -123,14 +123,39 @@ def _is_free(key: str) -> bool:
 
 def checkpoints(run: RunFolder, monitor: str) -> list[Callback]:
     """Write ``best.ckpt`` and ``last.ckpt`` after every epoch (Lightning renames them into place when complete)."""
-    shared: dict[str, Any] = {
-        "dirpath": run.path,
-        "enable_version_counter": False,
-        "save_on_train_epoch_end": True,
-    }
-    best = ModelCheckpoint(filename=run.best.stem, monitor=monitor, mode="max", save_top_k=1, **shared)
-    last = ModelCheckpoint(filename=run.last.stem, save_top_k=1, **shared)
-    return [best, last]
+    best = _Best(
+        dirpath=run.path,
+        filename=run.best.stem,
+        monitor=monitor,
+        mode="max",
+        enable_version_counter=False,
+        save_on_train_epoch_end=True,
+    )
+    return [best, _Last(run.last)]  # in this order: the score of the best epoch is part of the last checkpoint
+
+
+class _Last(Checkpoint):
+    """Saves after every epoch."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        trainer.save_checkpoint(self.path)
+
+
+class _Best(ModelCheckpoint):
+    """Knows its score again in a run folder that was moved; Lightning would forget it and overwrite a better model."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        moved = {path: str(Path(str(self.dirpath)) / Path(path).name) for path in state_dict["best_k_models"]}
+        here = {
+            "dirpath": self.dirpath,
+            "best_model_path": moved[state_dict["best_model_path"]],
+            "kth_best_model_path": moved[state_dict["kth_best_model_path"]],
+            "best_k_models": {moved[path]: score for path, score in state_dict["best_k_models"].items()},
+        }
+        super().load_state_dict({**state_dict, **here})
 
 
 class EpochSeed(Callback):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import pickle
 import time
 import warnings
@@ -89,7 +90,8 @@ class TrainingCLI(LightningCLI):
                 "enable_model_summary": False,
                 "num_sanity_val_steps": 0,
             },
-            parser_kwargs={"prog": "ccnn"} | {name: {"description": text} for name, text in _SUMMARIES.items()},
+            parser_kwargs={"prog": "ccnn", "allow_abbrev": False}
+            | {name: {"description": text, "allow_abbrev": False} for name, text in _SUMMARIES.items()},
             auto_configure_optimizers=False,
             args=args,
         )
@@ -289,7 +291,7 @@ def describe_data(data: ICUDataModule) -> dict[str, Any]:
 
 def _configuration_name(options: Any) -> str:
     """The stem of the last configuration file, which names the run folder."""
-    return Path(str(options.config[-1])).stem if options.config else "default"
+    return Path(os.fspath(options.config[-1])).stem if options.config else "default"
 
 
 def _require_checkpoint(path: str) -> None:

@@ -1,0 +1,47 @@
+"""A network with the interface that ``BinaryRisk`` trains, small enough for tests: means and counts, two layers."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ccnn_irregular.datasets.physionet2012 import Cohort
+from ccnn_irregular.kernels import SIREN, GaussianMask, Kernel
+from ccnn_irregular.pipelines.icu_data import StayBatch
+
+
+class StandIn(nn.Module):
+    """Logits from the mean normalised value and the count of each series; dropout makes the random state matter."""
+
+    # Raise KeyboardInterrupt in the training step with this number, as Ctrl-C would.
+    interrupt_at: int | None = None
+
+    def __init__(self, hidden: int = 8) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(37))
+        self.register_buffer("scale", torch.ones(37))
+        self.body = nn.Sequential(nn.Linear(2 * 37, hidden), nn.GELU(), nn.Dropout(0.2), nn.Linear(hidden, 1))
+        self.kernel = Kernel(SIREN(1, 4), GaussianMask([2.0]), extent=[6.0])
+        self.steps = 0
+
+    def fit_normalisation(self, cohort: Cohort) -> None:
+        values = torch.from_numpy(cohort.values)
+        mean = torch.nan_to_num(values.nanmean(0))
+        self.mean.copy_(mean)
+        self.scale.copy_(torch.nan_to_num((values - mean).square().nanmean(0).sqrt()).clamp_min(1e-3))
+
+    def forward(self, batch: StayBatch) -> Tensor:
+        if self.training:
+            self.steps += 1
+            if self.steps == type(self).interrupt_at:
+                raise KeyboardInterrupt
+        stay = torch.repeat_interleave(torch.arange(len(batch)), batch.splits.diff())
+        values = (batch.values - self.mean) / self.scale
+        zeros = values.new_zeros(len(batch), 37)
+        counts = zeros.index_add(0, stay, (~values.isnan()).float())
+        means = zeros.index_add(0, stay, values.nan_to_num()) / counts.clamp_min(1)
+        used = 0 * self.kernel(torch.zeros(1, 1)).sum()
+        return self.body(torch.cat([means, counts.log1p()], 1))[:, 0] + used
+
+    def kernels(self) -> dict[str, Kernel]:
+        return {"only layer": self.kernel}

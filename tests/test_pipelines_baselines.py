@@ -1,0 +1,71 @@
+"""The statistics of the trees against a loop over stays and series, and the command from end to end."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ccnn_irregular.datasets import physionet2012, simulated_icu
+from ccnn_irregular.pipelines import baselines, cli
+
+QUICK = ["--trees.seeds", "2", "--trees.iterations", "5", "--data.progress", "false", "--data.cache", "false"]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("simulated")
+    simulated_icu.write(root, stays=100, seed=2, sets=("a", "b"))
+    return root
+
+
+def test_features_equal_those_of_a_loop(root: Path) -> None:
+    cohort = physionet2012.load(root, ("a",), cache=False, progress=False).select(range(30))
+    got = baselines.features(cohort)
+    assert got.shape == (30, 8 * 37 + 5)
+    assert got.dtype == np.float32
+    for stay in range(30):
+        rows = slice(cohort.splits[stay], cohort.splits[stay + 1])
+        for series in range(37):
+            column = cohort.values[rows, series]
+            seen, hours = column[~np.isnan(column)].astype(np.float64), cohort.times[rows][~np.isnan(column)]
+            wanted = np.full(8, np.nan)
+            wanted[6] = len(seen)
+            if len(seen):
+                wanted[:6] = seen.mean(), seen.min(), seen.max(), seen.std(), seen[0], seen[-1]
+                wanted[7] = hours[-1]
+            np.testing.assert_allclose(got[stay, series : 8 * 37 : 37], wanted, rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(got[:, 8 * 37 :], cohort.statics)
+
+
+def test_the_baseline_on_held_out_stays(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "out"
+    data = ["--data.root", str(root), "--data.sets", "a", "b"]
+    cli.main(["baseline", "simulated_icu", *data, *QUICK, "--output", str(output)])
+    report = json.loads((output / "metrics.json").read_text())
+    assert list(report["metrics"]) == ["trees 0", "trees 1", "trees mean"]
+    assert report["n"] == 50
+    assert report["trained_on"] == 150
+    assert report["data"]["sets"] == ["a", "b"]
+    assert len((output / "predictions.csv").read_text().splitlines()) == 51
+    assert "trees mean" in capsys.readouterr().out
+
+
+def test_the_baseline_on_another_folder(root: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    data = ["--data.root", str(root), "--test.root", str(root), "--test.sets", "b"]
+    cli.main(["baseline", "simulated_icu", *data, *QUICK, "--output", str(output)])
+    report = json.loads((output / "metrics.json").read_text())
+    assert (report["n"], report["trained_on"]) == (100, 100)
+    assert report["test"] == {"root": str(root), "sets": ["b"]}
+
+
+def test_bad_input(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["baseline", "simulated_icu", "--data.root", str(root), "--trees.seeds", "0"])
+    assert "trees.seeds must be at least 1, got 0" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["baseline", "no_such_configuration"])
+    assert "config must be a YAML file or one of physionet2012, simulated_icu" in capsys.readouterr().err

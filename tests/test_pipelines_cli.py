@@ -1,0 +1,296 @@
+"""``ccnn`` from end to end on a tiny simulated cohort: train, interrupt, resume, test, predict, and what it refuses."""
+
+from __future__ import annotations
+
+import csv
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from pipelines_stand_in import StandIn
+
+from ccnn_irregular.datasets import simulated_icu
+from ccnn_irregular.pipelines import cli
+from ccnn_irregular.pipelines.training import BinaryRisk
+
+# Lightning calls jsonargparse by names that its version 5 will no longer have.
+pytestmark = [
+    pytest.mark.filterwarnings(r"ignore:\s*By default only one Jsonargparse:DeprecationWarning"),
+    pytest.mark.filterwarnings(r"ignore:[\s\S]*removed in\s+v5\.0\.0:DeprecationWarning"),
+]
+
+EPOCHS = 3
+FIGURES = ["calibration.png", "patient.png", "precision_recall.png", "receptive_fields.png", "roc.png"]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("simulated")
+    simulated_icu.write(root, stays=100, seed=5, sets=("a", "b"))
+    return root
+
+
+@pytest.fixture
+def config(root: Path, tmp_path: Path) -> str:
+    """A configuration file named tiny.yaml."""
+    options = {
+        "seed_everything": 3,
+        "trainer": {"max_epochs": EPOCHS, "accelerator": "cpu", "enable_progress_bar": False},
+        "model": {"network": {"class_path": "pipelines_stand_in.StandIn"}, "learning_rate": 0.01},
+        "data": {
+            "root": str(root),
+            "held_out": 0.25,
+            "validation": 0.25,
+            "batch_size": 16,
+            "cache": False,
+            "progress": False,
+        },
+    }
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(options))
+    return str(path)
+
+
+@pytest.fixture(autouse=True)
+def in_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Run folders go to tmp_path; Lightning's handling of Ctrl-C is undone."""
+    monkeypatch.chdir(tmp_path)
+    handler = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, handler)
+
+
+def history(run: str) -> list[dict[str, str]]:
+    with (Path("runs") / run / "history.csv").open() as file:
+        return [{name: value for name, value in row.items() if name != "seconds"} for row in csv.DictReader(file)]
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The message of a command that ends with status 2."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(arguments)
+    assert stopped.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_train_test_predict(config: str, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cli.main(["fit", "--config", config, "--data.sets", "a", "b"])
+    run = tmp_path / "runs" / "tiny"
+    names = {path.name for path in run.iterdir()}
+    assert names == {"config.yaml", "best.ckpt", "last.ckpt", "history.csv", "summary.json", "training.png"}
+    assert len(history("tiny")) == EPOCHS
+    assert yaml.safe_load((run / "config.yaml").read_text())["data"]["sets"] == ["a", "b"]
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["epochs"] == EPOCHS
+    assert summary["best"]["val_auroc"] == max(float(row["val_auroc"]) for row in history("tiny"))
+
+    # Held-out stays: the default checkpoint is the best one.
+    capsys.readouterr()
+    cli.main(["test", "--config", config, "--data.sets=[a,b]"])
+    printed = capsys.readouterr().out
+    folder = run / f"test_{root.name}_a+b_held_out"
+    report = json.loads((folder / "metrics.json").read_text())
+    assert report["n"] == 50
+    assert report["checkpoint"] == "runs/tiny/best.ckpt"
+    assert report["seed"] == 3
+    assert f"{report['metrics']['auroc']['value']:.3f}" in printed
+    assert sorted(path.name for path in folder.glob("*.png")) == FIGURES
+    assert all(str(Path("runs/tiny", folder.name, name)) in printed for name in FIGURES)
+
+    # A hidden set in another folder, without outcomes: it can be predicted, not tested.
+    hidden = tmp_path / "hidden"
+    hidden.mkdir()
+    (hidden / "set-b").symlink_to(root / "set-b", target_is_directory=True)
+    data = ["--data.root", str(hidden), "--data.sets", "b"]
+    cli.main(["predict", "--config", config, *data, "--output", "risks.csv"])
+    lines = Path("risks.csv").read_text().splitlines()
+    assert lines[0] == "record_id,probability"
+    assert len(lines) == 101
+    message = refused(capsys, "test", "--config", config, *data, "--data.evaluate", "all")
+    assert "must hold Outcomes-b.txt" in message
+    message = refused(capsys, "predict", "--config", config, *data, "--data.evaluate", "held_out")
+    assert "must hold Outcomes-b.txt" in message
+
+    # With its outcomes every stay of it is evaluated, from another run folder too, and a stay can be named.
+    (hidden / "Outcomes-b.txt").symlink_to(root / "Outcomes-b.txt")
+    everything = [*data, "--data.evaluate", "all", "--run_dir", "elsewhere", "--output", "out"]
+    named = ["--ckpt_path", str(run / "last.ckpt"), "--record_id", lines[5].split(",")[0]]
+    cli.main(["test", "--config", config, *everything, *named, "--bootstrap.resamples", "50"])
+    report = json.loads(Path("out/metrics.json").read_text())
+    assert report["n"] == 100
+    assert report["bootstrap"]["resamples"] == 50
+    assert report["data"]["root"] == str(hidden)
+    message = refused(capsys, "test", "--config", config, *everything, *named[:2], "--record_id", "7")
+    assert "record_id must be one of the 100 stays that were read, got 7" in message
+
+    capsys.readouterr()
+    cli.main(["validate", "--config", config, "--data.sets", "a", "b"])
+    assert "val_auroc" in capsys.readouterr().out
+
+    # What the command line trained can be loaded from Python as it is.
+    model = BinaryRisk.load_from_checkpoint(run / "best.ckpt", map_location="cpu")
+    assert isinstance(model.network, StandIn)
+    assert float(model.network.mean.abs().sum()) > 0
+    assert torch.load(run / "best.ckpt", weights_only=True)["hyper_parameters"]["learning_rate"] == 0.01
+
+    # A checkpoint of something else is named as such.
+    Path("text.ckpt").write_text("no checkpoint")
+    message = refused(capsys, "test", "--config", config, "--ckpt_path", "text.ckpt")
+    assert "ckpt_path must be a checkpoint written by ccnn fit, got text.ckpt" in message
+    content = torch.load(run / "best.ckpt", weights_only=True)
+    del content["state_dict"]["network.mean"]
+    torch.save(content, "other.ckpt")
+    message = refused(capsys, "test", "--config", config, "--ckpt_path", "other.ckpt")
+    assert "ckpt_path must hold the weights of the configured network, got other.ckpt" in message
+
+
+def test_an_interrupted_run_resumes_to_the_same_result(
+    config: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cli.main(["fit", "--config", config, "--run_dir", "runs/whole"])
+    steps_an_epoch = 4
+    monkeypatch.setattr(StandIn, "interrupt_at", 2 * steps_an_epoch)  # in the second epoch
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["fit", "--config", config, "--run_dir", "runs/parts"])
+    assert stopped.value.code == 130
+    assert "interrupted after 1 epochs in runs/parts; the same command resumes" in capsys.readouterr().out
+    assert len(history("parts")) == 1
+
+    # What was saved is a usable checkpoint.
+    cli.main(["test", "--config", config, "--run_dir", "runs/parts"])
+
+    # Other options are refused, and the options that differ are named.
+    different = ["--model.learning_rate", "0.02", "--data.batch_size", "8"]
+    message = refused(capsys, "fit", "--config", config, "--run_dir", "runs/parts", *different)
+    assert "data.batch_size = 16 there and 8 here; model.learning_rate = 0.01 there and 0.02 here" in message
+
+    # The same ones resume, in a folder that was moved too, and end where the uninterrupted run ended.
+    monkeypatch.setattr(StandIn, "interrupt_at", None)
+    Path("runs/parts").rename("runs/moved")
+    capsys.readouterr()
+    cli.main(["fit", "--config", config, "--run_dir", "runs/moved"])
+    assert "resuming from runs/moved/last.ckpt" in capsys.readouterr().out
+    assert history("moved") == history("whole")
+    for name in ("best.ckpt", "last.ckpt"):
+        weights = [torch.load(f"runs/{run}/{name}", weights_only=True)["state_dict"] for run in ("moved", "whole")]
+        torch.testing.assert_close(*weights, rtol=0, atol=0)
+
+    # A finished run is not trained on by accident, but can be set aside.
+    message = refused(capsys, "fit", "--config", config, "--run_dir", "runs/moved")
+    assert "must hold no finished run" in message
+    cli.main(["fit", "--config", config, "--run_dir", "runs/moved", "--restart", "true", "--trainer.max_epochs", "1"])
+    assert len(history("moved")) == 1
+    assert len(history("moved.old-1")) == EPOCHS
+
+
+def test_ctrl_c_in_a_terminal(config: str, tmp_path: Path) -> None:
+    """The signal itself, sent to the process of the command."""
+    code = (
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "from ccnn_irregular.pipelines.cli import main; main()"
+    )
+    command = [sys.executable, "-u", "-c", code, "fit", "--config", config, "--trainer.max_epochs", "100000"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=tmp_path
+    ) as process:
+        assert process.stdout is not None
+        printed = []
+        for line in process.stdout:
+            printed.append(line)
+            if line.startswith("epoch 1:"):
+                process.send_signal(signal.SIGINT)
+        status = process.wait(timeout=60)
+    assert status == 130, "".join(printed)
+    assert "the same command resumes" in "".join(printed)
+    assert "Traceback" not in "".join(printed)
+    torch.load(tmp_path / "runs" / "tiny" / "last.ckpt", weights_only=True)
+
+
+def test_averaged_weights_are_what_is_saved(config: str) -> None:
+    options = yaml.safe_load(Path(config).read_text())
+    average = {"class_path": "lightning.pytorch.callbacks.EMAWeightAveraging", "init_args": {"decay": 0.9}}
+    options["trainer"]["callbacks"] = [average]
+    Path("averaged.yaml").write_text(yaml.safe_dump(options))
+    cli.main(["fit", "--config", "averaged.yaml"])
+    cli.main(["test", "--config", "averaged.yaml"])
+    content = torch.load("runs/averaged/last.ckpt", weights_only=True)
+    name = "network.body.0.weight"
+    assert (content["state_dict"][name] != content["current_model_state"][name]).any()
+
+
+def test_input_that_is_refused(config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cases = {
+        ("fit", "--config", "physionet"): "config must be a YAML file or one of physionet2012, simulated_icu, got 'phy",
+        ("fit", "--config", config, "--data.root", "nowhere"): "root must be an existing folder, got nowhere",
+        ("fit", "--config", config, "--data.sets", "d"): "sets must be different ones of ('a', 'b', 'c')",
+        ("fit", "--config", config, "--model.learning_rate", "-1"): "learning_rate must be positive, got -1.0",
+        ("fit", "--config", config, "--model.learning_rat", "1"): "learning_rat",
+        ("test", "--config", config): "ckpt_path must be a trained checkpoint, got no file runs/tiny/best.ckpt",
+        ("predict", "--config", config, "--ckpt_path", "no.ckpt"): "got no file no.ckpt",
+        ("nonsense",): "the command must be one of fit, validate, test, predict, baseline, simulate, demo, got 'nonse",
+        ("simulate", "data", "--stays", "0"): "stays must lie in 1..100000, got 0",
+    }
+    for arguments, message in cases.items():
+        assert message in refused(capsys, *arguments)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_traceback_is_there_for_who_wants_it(config: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CCNN_TRACEBACK", "1")
+    with pytest.raises(FileNotFoundError):
+        cli.main(["test", "--config", config])
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["--data.sets", "a", "b", "--x", "1"], ["--data.sets", '["a", "b"]', "--x", "1"]),
+        (["--data.sets", "a"], ["--data.sets", '["a"]']),
+        (["--data.sets=a", "b"], ["--data.sets", '["a", "b"]']),
+        (["--data.sets=[a,b]"], ["--data.sets", "[a,b]"]),
+        (["--data.sets", "[a, b]", "--y=2"], ["--data.sets", "[a, b]", "--y=2"]),
+        (["--other", "a", "b", "--flag="], ["--other", "a", "b", "--flag="]),
+    ],
+)
+def test_lists_may_be_words(given: list[str], expected: list[str]) -> None:
+    assert cli.join_lists(given) == expected
+
+
+def test_configurations_are_found_by_name_and_by_path(config: str) -> None:
+    packaged = str(cli.CONFIGS / "physionet2012.yaml")
+    assert cli.packaged_configs(["fit", "--config", "physionet2012"]) == ["fit", "--config", packaged]
+    assert cli.packaged_configs(["fit", "--config=physionet2012"]) == ["fit", f"--config={packaged}"]
+    assert cli.packaged_configs(["fit", "-c", config]) == ["fit", "-c", config]
+    assert cli.packaged_configs(["fit", "--config"]) == ["fit", "--config"]
+
+
+def test_help_lists_the_commands_without_loading_lightning() -> None:
+    code = (
+        "import sys\nfrom ccnn_irregular.pipelines.cli import main\nmain(['--help'])\n"
+        "print([name for name in ('lightning', 'sklearn', 'matplotlib', 'h5py') if name in sys.modules])"
+    )
+    started = time.monotonic()
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100, check=True)
+    assert time.monotonic() - started < 60
+    for command in cli.COMMANDS:
+        assert f"\n  {command}" in process.stdout
+    assert process.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("command", ["fit", "validate", "test", "predict", "baseline", "simulate", "demo"])
+def test_every_command_explains_its_options(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        cli.main([command, "--help"])
+    assert stopped.value.code == 0
+    printed = capsys.readouterr().out
+    wanted = {"simulate": ["--stays"], "demo": ["--folder"], "baseline": ["--data.root", "--trees.seeds"]}
+    for option in wanted.get(command, ["--data.root", "--model.learning_rate", "--trainer.max_epochs", "--run_dir"]):
+        assert option in printed

@@ -1,0 +1,127 @@
+"""The metrics against scikit-learn and torchmetrics, the bootstrap against resampling one by one, the files."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from sklearn import metrics
+from torchmetrics.functional.classification import binary_calibration_error
+
+from ccnn_irregular.pipelines import evaluation
+from ccnn_irregular.pipelines.evaluation import METRICS, Predictions, evaluate
+
+
+def drawn(seed: int, stays: int = 300, decimals: int = 2) -> tuple[np.ndarray, np.ndarray]:
+    """Labels and risks with many ties, zeros and ones among them."""
+    generator = np.random.default_rng(seed)
+    labels = (generator.random(stays) < 0.2).astype(np.int64)
+    risks = np.clip(np.round(generator.normal(0.2 + 0.3 * labels, 0.3), decimals), 0, 1)
+    return labels, risks
+
+
+def expected(labels: np.ndarray, risks: np.ndarray) -> dict[str, float]:
+    precision, recall, _ = metrics.precision_recall_curve(labels, risks)
+    return {
+        "auroc": metrics.roc_auc_score(labels, risks),
+        "auprc": metrics.average_precision_score(labels, risks),
+        "min_se_ppv": np.minimum(precision, recall).max(),
+        "ece": float(binary_calibration_error(torch.from_numpy(risks), torch.from_numpy(labels), n_bins=10, norm="l1")),
+        "brier": metrics.brier_score_loss(labels, risks),
+    }
+
+
+@pytest.mark.parametrize("decimals", [0, 1, 2, 12])
+def test_weighted_metrics_equal_the_metrics_of_the_repeated_stays(decimals: int) -> None:
+    labels, risks = drawn(decimals, decimals=decimals)
+    weights = np.random.default_rng(1).integers(0, 4, (20, len(labels)))
+    got = evaluation.weighted_metrics(labels, risks, weights.astype(np.float64))
+    for row, counts in enumerate(weights):
+        wanted = expected(np.repeat(labels, counts), np.repeat(risks, counts))
+        for name in METRICS:
+            assert got[name][row] == pytest.approx(wanted[name], abs=1e-6 if name == "ece" else 1e-12), name
+
+
+def test_point_estimates_are_the_library_ones() -> None:
+    labels, risks = drawn(7)
+    assert evaluation.point_estimates(labels, risks) == pytest.approx(expected(labels, risks), abs=1e-12)
+
+
+def test_the_interval_of_the_mean_is_the_known_one() -> None:
+    # The Brier score is a mean: its bootstrap interval is close to value +- 1.96 standard errors.
+    labels, risks = drawn(3, stays=2000)
+    got = evaluate(labels, risks, resamples=4000)["brier"]
+    errors = (risks - labels) ** 2
+    half = 1.96 * errors.std() / np.sqrt(len(errors))
+    assert got.low == pytest.approx(errors.mean() - half, abs=0.1 * half)
+    assert got.high == pytest.approx(errors.mean() + half, abs=0.1 * half)
+
+
+def test_the_bootstrap_is_repeatable_and_does_not_depend_on_how_many_fit_in_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    labels, risks = drawn(4)
+    first = evaluation.bootstrap(labels, risks, resamples=50, seed=5)
+    monkeypatch.setattr(evaluation, "_PAIRS_AT_ONCE", 7 * len(labels))
+    second = evaluation.bootstrap(labels, risks, resamples=50, seed=5)
+    other = evaluation.bootstrap(labels, risks, resamples=50, seed=6)
+    for name in METRICS:
+        np.testing.assert_allclose(first[name], second[name], rtol=1e-12)
+        assert (first[name] != other[name]).any()
+
+
+def test_resamples_without_deaths_are_left_out() -> None:
+    labels = np.array([1] + [0] * 9)
+    got = evaluate(labels, np.linspace(0.9, 0.1, 10))
+    assert got["auroc"].value == got["auroc"].low == got["auroc"].high == 1.0
+
+
+@pytest.mark.parametrize(
+    ("labels", "risks", "message"),
+    [
+        ([0, 0, 0], [0.1, 0.2, 0.3], "labels must hold both outcomes, got 0 deaths in 3 stays"),
+        ([0, 1], [0.1, 1.2], r"probabilities must be in \[0, 1\], got \[1.2\]"),
+        ([0, 1], [0.1, float("nan")], r"probabilities must be in \[0, 1\], got \[nan\]"),
+        ([0, 1], [0.1], r"labels and probabilities must have one shape \(B,\)"),
+    ],
+)
+def test_bad_input(labels: list[int], risks: list[float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        evaluate(np.array(labels), np.array(risks))
+
+
+def test_files_are_complete_and_leave_nothing_behind(tmp_path) -> None:
+    labels, risks = drawn(1, stays=50)
+    ids = np.arange(50) + 1000
+    evaluation.write_json(tmp_path / "new" / "m.json", {"metrics": evaluate(labels, risks, resamples=20)})
+    evaluation.write_predictions(tmp_path / "new" / "p.csv", Predictions(ids, risks, None))
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["m.json", "p.csv"]
+    assert set(json.loads((tmp_path / "new" / "m.json").read_text())["metrics"]["auroc"]) == {"value", "low", "high"}
+    lines = (tmp_path / "new" / "p.csv").read_text().splitlines()
+    assert lines[0] == "record_id,probability"
+    assert lines[1] == f"1000,{risks[0]:.6f}"
+    assert len(lines) == 51
+
+
+def test_the_table_fits_80_columns(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    intervals = evaluate(*drawn(1), resamples=20)
+    evaluation.print_table({"trees mean": intervals}, title="title")
+    printed = capsys.readouterr().out
+    assert "…" not in printed
+    assert max(map(len, printed.splitlines())) <= 80
+    for word in " ".join(METRICS.values()).split():
+        assert word in printed
+    for name, one in intervals.items():
+        assert f"{one.value:.3f}" in printed, name
+        assert f"{one.low:.3f}-{one.high:.3f}" in printed, name
+
+
+def test_predictions_are_joined_in_order() -> None:
+    parts = [Predictions(np.array([3, 1]), np.array([0.3, 0.1]), np.array([0, 1])) for _ in range(2)]
+    both = evaluation.joined(parts)
+    assert both.record_ids.tolist() == [3, 1, 3, 1]
+    assert both.labels is not None
+    assert evaluation.joined([parts[0], Predictions(np.array([1]), np.array([0.5]), None)]).labels is None

@@ -1,0 +1,99 @@
+"""Schedule, weight decay, and what a checkpoint holds when the module is trained from Python."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import EMAWeightAveraging
+from pipelines_stand_in import StandIn
+
+from ccnn_irregular.datasets import simulated_icu
+from ccnn_irregular.pipelines.icu_data import ICUDataModule
+from ccnn_irregular.pipelines.training import BinaryRisk, decay_groups, warmup_cosine
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> ICUDataModule:
+    root = tmp_path_factory.mktemp("simulated")
+    simulated_icu.write(root, stays=120, seed=1)
+    return ICUDataModule(str(root), batch_size=32, validation=0.25, cache=False, progress=False)
+
+
+def trainer(folder: Path, **options) -> Trainer:
+    quiet = {
+        "logger": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "enable_checkpointing": False,
+    }
+    return Trainer(default_root_dir=folder, accelerator="cpu", num_sanity_val_steps=0, **quiet | options)
+
+
+def test_the_rate_rises_then_falls_to_its_final_share() -> None:
+    rates = [warmup_cosine(step, steps=100, warmup=10, final_share=0.1) for step in range(101)]
+    np.testing.assert_allclose(rates[:10], np.arange(1, 11) / 10)
+    assert (np.diff(rates[10:]) < 0).all()
+    assert rates[55] == pytest.approx(0.55)
+    assert rates[100] == pytest.approx(0.1)
+    assert warmup_cosine(0, steps=10, warmup=0, final_share=0.0) == 1.0
+
+
+def test_vectors_and_masks_are_not_decayed() -> None:
+    network = StandIn()
+    network.mask = torch.nn.Linear(2, 2)
+    network.frozen = torch.nn.Parameter(torch.ones(2, 2), requires_grad=False)
+    decayed, exempt = decay_groups(network, 0.3)
+    names = {id(weight): name for name, weight in network.named_parameters()}
+    assert decayed["weight_decay"] == 0.3
+    assert exempt["weight_decay"] == 0.0
+    decayed_names = {names[id(weight)] for weight in decayed["params"]}
+    exempt_names = {names[id(weight)] for weight in exempt["params"]}
+    assert {"body.0.weight", "body.3.weight"} <= decayed_names
+    assert {"body.0.bias", "kernel.mask.log_scale", "mask.weight"} <= exempt_names
+    assert decayed_names | exempt_names == set(names.values()) - {"frozen"}
+
+
+def test_a_checkpoint_from_python_loads_with_weights_only(data: ICUDataModule, tmp_path: Path) -> None:
+    model = BinaryRisk(StandIn(), learning_rate=0.01)
+    fit = trainer(tmp_path, max_epochs=2, callbacks=[EMAWeightAveraging(decay=0.5)])
+    fit.fit(model, datamodule=data)
+    path = tmp_path / "model.ckpt"
+    fit.save_checkpoint(path)
+    content = torch.load(path, weights_only=True)
+    assert "network" not in content["hyper_parameters"]
+    assert content["hyper_parameters"]["learning_rate"] == 0.01
+    again = BinaryRisk.load_from_checkpoint(path, network=StandIn())
+    batch = next(iter(data.val_dataloader()))
+    torch.testing.assert_close(again.eval().probabilities(batch), model.eval().probabilities(batch), rtol=0, atol=0)
+    # The normalisation travels with the weights: it is that of the training stays, not the initial one.
+    torch.testing.assert_close(again.network.mean, torch.nan_to_num(_training_mean(data)))
+
+
+def _training_mean(data: ICUDataModule) -> torch.Tensor:
+    return torch.from_numpy(data.training_cohort().values).nanmean(0)
+
+
+def test_training_needs_an_end_and_a_data_module(data: ICUDataModule, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="max_epochs must be set"):
+        trainer(tmp_path, max_epochs=-1).fit(BinaryRisk(StandIn()), datamodule=data)
+    data.setup("fit")
+    with pytest.raises(ValueError, match="fit must be given a data module"):
+        trainer(tmp_path, max_epochs=1).fit(BinaryRisk(StandIn()), data.train_dataloader(), data.val_dataloader())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"learning_rate": 0.0}, "learning_rate must be positive, got 0.0"),
+        ({"weight_decay": -1.0}, "weight_decay must not be negative, got -1.0"),
+        ({"warmup_epochs": -1.0}, "warmup_epochs must not be negative, got -1.0"),
+        ({"final_share": 2.0}, r"final_share must be in \[0, 1\], got 2.0"),
+    ],
+)
+def test_bad_options(options: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        BinaryRisk(StandIn(), **options)
