@@ -46,7 +46,9 @@ def assert_close(
         raise AssertionError(f"{name}: expected is empty, so nothing is compared")
     actual, expected = actual.detach(), expected.detach()
     if not bool(torch.isfinite(actual).all()):
-        raise AssertionError(f"{name}: {int((~torch.isfinite(actual)).sum())} of {actual.numel()} values are not finite")
+        raise AssertionError(
+            f"{name}: {int((~torch.isfinite(actual)).sum())} of {actual.numel()} values are not finite"
+        )
     scale = float(expected.abs().max()) if scale is None else scale
     if scale == 0:
         raise AssertionError(f"{name}: expected is zero everywhere, so zeros would pass; give a scale")

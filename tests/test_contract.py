@@ -1,0 +1,648 @@
+"""What every exact engine promises: one equation, one answer (docs: the contract of the engines)."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import math
+
+import numpy as np
+import pytest
+import scipy.integrate
+import scipy.ndimage
+import scipy.signal
+import torch
+from contract_cases import (
+    DTYPES,
+    MODES,
+    SIZE_CASES,
+    STARTS,
+    STEPS,
+    PureGaussian,
+    adjoint,
+    check_keops_family,
+    compare_keops,
+    dense,
+    dense_grid,
+    grid_case,
+    name,
+    periodic_width,
+    requires_compiler,
+    run,
+    seeded,
+    small_kernel,
+    uniform,
+)
+from torch import Tensor
+
+from ccnn_irregular import ContinuousConv, GaussianMask, Grid, Kernel, MAGNet, Points, convolve
+from ccnn_irregular.quadrature import trapezoid
+from ccnn_irregular.testing import TOLERANCES, assert_all_close, assert_close
+
+# Gradients add up many terms of both signs, which float32 notices.
+GRADIENT_FACTOR = 10.0
+# The engines that need no compiler; KeOps follows further down, one test per family of formulas.
+EAGER = ("reference", "fft")
+
+
+# ---- the comparison itself ----
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("sizes", [(2,), (31,), (7, 9), (3, 2, 5, 1)], ids=name)
+def test_comparison_fails_for_wrong_results(sizes: tuple[int, ...], dtype: torch.dtype) -> None:
+    kernel, grid, _ = grid_case(sizes, "plain", dtype)
+    values = seeded(2, 2, *sizes, dtype=dtype)
+    right = convolve(kernel, values, grid, engine="reference")
+    assert_close(right.clone(), right)
+    wrong = {
+        "zeros": torch.zeros_like(right),
+        "half": right / 2,
+        "input": values,
+        "shifted": right.roll(1, dims=2),
+        "swapped channels": right.flip(1),
+        "swapped entries": right.flip(0),
+        "negative": -right,
+        "nan": torch.full_like(right, math.nan),
+        "another shape": right[..., :-1],
+        "another dtype": right.to(torch.float32 if dtype == torch.float64 else torch.float64),
+        "slightly larger": right * (1 + 3 * TOLERANCES[dtype]),
+    }
+    for what, result in wrong.items():
+        with pytest.raises(AssertionError, match=f"{what}: "):
+            assert_close(result, right, name=what)
+
+
+def test_comparison_refuses_to_compare_nothing() -> None:
+    zeros = torch.zeros(3, dtype=torch.float64)
+    with pytest.raises(AssertionError, match="zero everywhere"):
+        assert_close(zeros, zeros)
+    assert_close(zeros, zeros, scale=1.0)
+    with pytest.raises(AssertionError, match="nothing is compared"):
+        assert_close(zeros[:0], zeros[:0])
+    with pytest.raises(AssertionError, match="all that is expected is zero"):
+        assert_all_close({"a": zeros}, {"a": zeros})
+    with pytest.raises(AssertionError, match="names are"):
+        assert_all_close({"a": zeros}, {"a": zeros, "b": zeros + 1})
+    with pytest.raises(AssertionError, match=r"b: differs by .* largest at \(1,\): got 2, expected 1"):
+        assert_all_close({"b": torch.tensor([1.0, 2.0]).double()}, {"b": torch.ones(2).double()})
+    with pytest.raises(ValueError, match="dtype"):
+        assert_close(torch.ones(2, dtype=torch.float16), torch.ones(2, dtype=torch.float16))
+    with pytest.raises(ValueError, match="scale must be positive"):
+        assert_close(zeros, zeros, scale=0.0)
+
+
+# ---- one answer: every engine, dtype, number of axes, size and kind of grid ----
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("sizes", SIZE_CASES, ids=name)
+def test_engines_agree_on_grids(sizes: tuple[int, ...], dtype: torch.dtype, mode: str) -> None:
+    kernel, source, query = grid_case(sizes, mode, dtype)
+    values = seeded(2, 2, *sizes, dtype=dtype, requires_grad=True)
+    reference = run(kernel, values, source, query, "reference")
+    assert reference["output"].shape == (2, 2, *query.sizes)
+    assert_close(reference["output"], dense_grid(kernel, values, source, query))
+    assert_all_close(run(kernel, values, source, query, "fft"), reference, factor=GRADIENT_FACTOR)
+
+
+@pytest.mark.parametrize("shape", [(3,), (4, 3)], ids=["depthwise", "full"])
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("sizes", [(1,), (13,), (7, 4), (3, 2, 5), (3, 2, 4, 1)], ids=name)
+def test_grid_nodes_as_points_equal_the_fft(
+    sizes: tuple[int, ...], dtype: torch.dtype, mode: str, shape: tuple[int, ...]
+) -> None:
+    template, source, query = grid_case(sizes, mode, dtype)
+    kernel = small_kernel(
+        len(sizes), width=template.mask.width.tolist(), shape=shape, causal_axes=template.causal_axes, dtype=dtype
+    )
+    values = seeded(2, 3, *sizes, dtype=dtype, requires_grad=True)
+    on_grid = run(kernel, values, source, query, "fft")
+    rows = values.detach().flatten(2).movedim(1, 2).flatten(0, 1).requires_grad_()
+    nodes, wanted = source.points(samples=2), query.points(samples=2)
+    output = convolve(kernel, rows, nodes, wanted, engine="reference")
+    as_grid = output.unflatten(0, (2, -1)).movedim(1, 2).unflatten(2, query.sizes)
+    cotangent = seeded(*as_grid.shape, dtype=dtype, seed=99)
+    parameters = dict(kernel.named_parameters())
+    gradients = torch.autograd.grad(as_grid, [rows, *parameters.values()], cotangent)
+    as_points = {
+        "output": as_grid,
+        "gradient of values": gradients[0].unflatten(0, (2, -1)).movedim(1, 2).reshape(values.shape),
+        **{f"gradient of {key}": one for key, one in zip(parameters, gradients[1:], strict=True)},
+    }
+    assert TOLERANCES[dtype] <= {torch.float64: 1e-12, torch.float32: 1e-5}[dtype]
+    assert_close(as_points.pop("output"), on_grid.pop("output"))
+    assert_all_close(as_points, on_grid, factor=1.0 if dtype == torch.float64 else GRADIENT_FACTOR)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("d", [1, 2, 3, 4])
+@pytest.mark.parametrize("mode", ["plain", "causal", "periodic", "weights per channel"])
+def test_reference_equals_the_equation_on_points(d: int, dtype: torch.dtype, mode: str) -> None:
+    periods = [2.0, None, 2.5, 2.0][:d] if mode == "periodic" else None
+    kernel = small_kernel(d, width=(0.3,) * d, causal_axes=(0,) if mode == "causal" else (), dtype=dtype)
+    weights = uniform(30, 2, low=-0.5, high=1.0, seed=4).clamp(min=0) if mode == "weights per channel" else None
+    weights = uniform(30, low=0.1, seed=4) if weights is None else weights
+    coordinates, wanted = uniform(30, d, high=2.0, seed=1), uniform(20, d, high=2.0, seed=2)
+    splits, query_splits = torch.tensor([0, 12, 30]), torch.tensor([0, 9, 20])
+    results = []
+    for convolution in (lambda k, x, p, q: convolve(k, x, p, q, engine="reference"), dense):
+        leaves = {
+            "values": seeded(30, 2, dtype=dtype, requires_grad=True),
+            "coordinates": coordinates.clone().requires_grad_(),
+            "weights": weights.clone().requires_grad_(),
+            "query": wanted.clone().requires_grad_(),
+            **dict(kernel.named_parameters()),
+        }
+        source = Points(leaves["coordinates"], leaves["weights"], splits, periods=periods)
+        query = Points(leaves["query"], splits=query_splits, periods=periods)
+        output = convolution(kernel, leaves["values"], source, query)
+        gradients = torch.autograd.grad(output, list(leaves.values()), seeded(20, 2, dtype=dtype, seed=9))
+        results.append({"output": output, **dict(zip(leaves, gradients, strict=True))})
+    reference, judge = results
+    if mode == "weights per channel":
+        # A value of weight zero is never read, so no gradient of its weight exists either.
+        assert bool((weights == 0).any())
+    assert_all_close(reference, judge, factor=GRADIENT_FACTOR)
+
+
+@pytest.mark.parametrize("mode", ["plain", "causal", "periodic"])
+@pytest.mark.parametrize("engine", EAGER)
+def test_gradients_equal_finite_differences(engine: str, mode: str) -> None:
+    kernel, grid, query = grid_case((3, 4), mode, torch.float64)
+    layer = ContinuousConv(kernel, bias=False, engine=engine)
+    names = list(dict(layer.named_parameters()))
+
+    def function(values: Tensor, *parameters: Tensor) -> Tensor:
+        state = dict(zip(names, parameters, strict=True))
+        return torch.func.functional_call(layer, state, (values, grid, query))
+
+    inputs = [seeded(1, 2, 3, 4, requires_grad=True)]
+    inputs += [one.detach().clone().requires_grad_() for one in kernel.parameters()]
+    assert torch.autograd.gradcheck(function, inputs)
+
+
+def test_coordinate_and_weight_gradients_equal_finite_differences() -> None:
+    kernel = small_kernel(2, width=(0.6, 0.5))
+
+    def function(values: Tensor, coordinates: Tensor, weights: Tensor, query: Tensor) -> Tensor:
+        return convolve(kernel, values, Points(coordinates, weights), Points(query), engine="reference")
+
+    inputs = [seeded(5, 2), uniform(5, 2, seed=1), uniform(5, low=0.2, seed=2), uniform(4, 2, seed=3)]
+    assert torch.autograd.gradcheck(function, [one.requires_grad_() for one in inputs])
+
+
+# (step of the query over step of the source, shift of its start in source steps, number of nodes)
+RATIONAL = [
+    (1, 0.5, 8),
+    (1, -6.0, 25),
+    (2, 0.0, 6),
+    (3, -2.0, 7),
+    (1 / 2, 0.0, 23),
+    (1 / 3, -0.5, 20),
+    (3 / 2, 0.3, 8),
+    (2 / 3, -1.7, 19),
+    (7 / 5, 1.0, 1),
+    (1, 40.0, 5),
+    (1, -40.0, 5),
+]
+
+
+@pytest.mark.parametrize("causal", [False, True], ids=["plain", "causal"])
+@pytest.mark.parametrize(("ratio", "shift", "size"), RATIONAL)
+def test_rational_queries(ratio: float, shift: float, size: int, causal: bool) -> None:
+    source = Grid((12, 5), (0.1, 0.7), (-3.0, 2.0))
+    query = Grid((size, 4), (0.1 * ratio, 0.7 / 2), (-3.0 + 0.1 * shift, 1.3))
+    kernel = small_kernel(2, width=(0.15, 0.8), causal_axes=(0,) if causal else ())
+    values = seeded(2, 2, 12, 5, requires_grad=True)
+    reference = run(kernel, values, source, query, "reference")
+    result = run(kernel, values, source, query, "fft")
+    if abs(shift) == 40:
+        # Beyond the reach of the kernel: the answer is zero, and so are all gradients.
+        for key, one in reference.items():
+            assert not one.any()
+            assert_close(result[key], one, scale=1.0, name=key)
+    else:
+        assert_all_close(result, reference)
+
+
+@pytest.mark.parametrize(("ratio", "shift", "size"), [(1, 0.25, 12), (3, 0.0, 4), (1 / 2, 0.0, 24), (2 / 3, -30.0, 18)])
+def test_rational_periodic_queries(ratio: float, shift: float, size: int) -> None:
+    source = Grid((12, 5), (0.1, 0.7), periodic=(True, False))
+    query = Grid((size, 5), (0.1 * ratio, 0.7), (0.1 * shift, 0.0), periodic=(True, False))
+    kernel = small_kernel(2, width=(0.19, 0.8))
+    values = seeded(2, 2, 12, 5, requires_grad=True)
+    assert_all_close(run(kernel, values, source, query, "fft"), run(kernel, values, source, query, "reference"))
+    # A query without a period may lie anywhere, several periods away.
+    open_query = Grid((3, 5), (0.1 * ratio, 0.7), (2.4 + 0.1 * shift, 0.0))
+    assert_all_close(
+        run(kernel, values, source, open_query, "fft"), run(kernel, values, source, open_query, "reference")
+    )
+
+
+@pytest.mark.parametrize("masked", [True, False], ids=["wide mask", "no mask"])
+@pytest.mark.parametrize("causal", [False, True], ids=["plain", "causal"])
+def test_kernel_wider_than_the_grid(masked: bool, causal: bool) -> None:
+    grid = Grid((7, 4), (0.5, 0.7))
+    kernel = small_kernel(2, width=(20.0, 30.0), masked=masked, causal_axes=(0,) if causal else ())
+    values = seeded(2, 2, 7, 4, requires_grad=True)
+    assert_all_close(run(kernel, values, grid, grid, "fft"), run(kernel, values, grid, grid, "reference"))
+
+
+@pytest.mark.parametrize("width", [0.01, 0.32, 0.33])
+def test_kernel_narrower_than_a_step(width: float) -> None:
+    grid = Grid((6,), (1.0,))
+    kernel = small_kernel(1, width=(width,))
+    values = seeded(1, 2, 6)
+    result = convolve(kernel, values, grid, engine="fft")
+    centre = kernel(torch.zeros(1, dtype=torch.float64))
+    if width < 0.32:
+        assert_close(result, values * centre[:, None])
+    assert_close(result, convolve(kernel, values, grid, engine="reference"))
+    between = Grid((5,), (1.0,), (0.5,))
+    expected = convolve(kernel, values, grid, between, engine="reference")
+    assert bool((expected == 0).all()) == (width < 0.16)
+    assert_close(convolve(kernel, values, grid, between, engine="fft"), expected, scale=1.0)
+
+
+# ---- algebra ----
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("engine", EAGER)
+def test_linear(engine: str, dtype: torch.dtype) -> None:
+    kernel, grid, query = grid_case((7, 9), "strided", dtype)
+    x, y = seeded(2, 2, 7, 9, dtype=dtype), seeded(2, 2, 7, 9, dtype=dtype, seed=1)
+    together = convolve(kernel, 3 * x - 0.5 * y, grid, query, engine=engine)
+    apart = 3 * convolve(kernel, x, grid, query, engine=engine) - 0.5 * convolve(kernel, y, grid, query, engine=engine)
+    assert_close(together, apart)
+    assert not convolve(kernel, torch.zeros_like(x), grid, query, engine=engine).any()
+
+
+@pytest.mark.parametrize("sizes", [(9,), (8, 6), (3, 5, 4), (2, 4, 3, 3)], ids=name)
+@pytest.mark.parametrize("engine", EAGER)
+def test_shift_equivariant_on_grids(engine: str, sizes: tuple[int, ...]) -> None:
+    d = len(sizes)
+    kernel, grid, _ = grid_case(sizes, "periodic", torch.float64)
+    values, dims = seeded(2, 2, *sizes), tuple(range(2, 2 + d))
+    shifts = tuple(range(1, d + 1))
+    rolled = convolve(kernel, values.roll(shifts, dims), grid, engine=engine)
+    assert_close(rolled, convolve(kernel, values, grid, engine=engine).roll(shifts, dims))
+    # The same content one node later, away from the borders of a grid that does not repeat.
+    longer = Grid((sizes[0] + 1, *sizes[1:]), grid.steps, grid.starts)
+    nothing = torch.zeros(2, 2, 1, *sizes[1:], dtype=torch.float64)
+    early = convolve(kernel, torch.cat([values, nothing], 2), longer, engine=engine)
+    late = convolve(kernel, torch.cat([nothing, values], 2), longer, engine=engine)
+    assert_close(late[:, :, 1:], early[:, :, :-1])
+
+
+def test_shift_equivariant_on_points() -> None:
+    kernel = small_kernel(3, width=(0.4,) * 3, causal_axes=(0,))
+    values, positions, wanted = seeded(20, 2), uniform(20, 3, seed=1), uniform(9, 3, seed=2)
+    shift = torch.tensor([4.0, -2.0, 8.0], dtype=torch.float64)
+    here = convolve(kernel, values, Points(positions), Points(wanted), engine="reference")
+    there = convolve(kernel, values, Points(positions + shift), Points(wanted + shift), engine="reference")
+    assert_close(there, here)
+
+
+def test_blind_to_the_order_of_points() -> None:
+    kernel = small_kernel(2, width=(0.4, 0.3), shape=(3, 2))
+    values, positions, weights, wanted = (
+        seeded(20, 2),
+        uniform(20, 2, seed=1),
+        uniform(20, seed=2),
+        uniform(9, 2, seed=3),
+    )
+    order = torch.randperm(20, generator=torch.Generator().manual_seed(5))
+    expected = convolve(kernel, values, Points(positions, weights), Points(wanted), engine="reference")
+    source = Points(positions[order], weights[order])
+    assert_close(convolve(kernel, values[order], source, Points(wanted), engine="reference"), expected)
+    back = convolve(kernel, values, Points(positions, weights), Points(wanted.flip(0)), engine="reference")
+    assert_close(back.flip(0), expected)
+
+
+def test_doubled_points_at_half_weight_change_nothing() -> None:
+    kernel = small_kernel(2, width=(0.4, 0.3))
+    values, positions, weights = seeded(20, 2), uniform(20, 2, seed=1), uniform(20, seed=2)
+    expected = convolve(kernel, values, Points(positions, weights), Points(positions), engine="reference")
+    doubled = Points(positions.repeat_interleave(2, 0), weights.repeat_interleave(2) / 2)
+    twice = values.repeat_interleave(2, 0)
+    assert_close(convolve(kernel, twice, doubled, Points(positions), engine="reference"), expected)
+    unweighted = Points(doubled.coordinates, weights.repeat_interleave(2))
+    assert_close(convolve(kernel, twice, unweighted, Points(positions), engine="reference"), 2 * expected)
+
+
+@pytest.mark.parametrize("shape", [(2,), (3, 2)], ids=["depthwise", "full"])
+@pytest.mark.parametrize("periodic", [False, True], ids=["plain", "periodic"])
+@pytest.mark.parametrize("engine", EAGER)
+def test_adjoint_on_grids(engine: str, periodic: bool, shape: tuple[int, ...]) -> None:
+    source = Grid((7, 6), (0.5, 0.7), (1.0, 0.0), periodic=periodic)
+    query = Grid((14, 2), (0.25, 2.1), (0.9, 0.3), periodic=periodic)
+    kernel = small_kernel(2, width=(0.5, 0.6), shape=shape)
+    x, y = seeded(1, 2, *source.sizes), seeded(1, kernel.out_channels, *query.sizes, seed=1)
+    forward = (convolve(kernel, x, source, query, engine=engine) * y).sum() * query.cell_volume
+    backward = (x * convolve(adjoint(kernel), y, query, source, engine=engine)).sum() * source.cell_volume
+    assert_close(forward, backward)
+
+
+@pytest.mark.parametrize("shape", [(2,), (3, 2)], ids=["depthwise", "full"])
+def test_adjoint_on_points(shape: tuple[int, ...]) -> None:
+    kernel = small_kernel(2, width=(0.5, 0.4), shape=shape)
+    source = Points(uniform(15, 2, seed=1), uniform(15, seed=2), torch.tensor([0, 6, 15]))
+    query = Points(uniform(11, 2, seed=3), uniform(11, seed=4), torch.tensor([0, 8, 11]))
+    x, y = seeded(15, 2), seeded(11, kernel.out_channels, seed=1)
+    forward = (convolve(kernel, x, source, query, engine="reference") * y * query.weights[:, None]).sum()
+    backward = convolve(adjoint(kernel), y, query, source, engine="reference")
+    assert_close(forward, (x * backward * source.weights[:, None]).sum())
+
+
+# ---- integrals with known answers ----
+
+SIGMA, TAU = 1.0, 0.75  # widths of the sampled Gaussian and of the kernel
+PRODUCT_VARIANCE = SIGMA**2 * TAU**2 / (SIGMA**2 + TAU**2)
+
+
+def gaussian_kernel(d: int) -> Kernel:
+    return Kernel(PureGaussian(d), None, extent=[TAU] * d).to(torch.float64).requires_grad_(False)
+
+
+def gaussian(positions: Tensor, variance: float) -> Tensor:
+    return torch.exp(-positions.square().sum(-1) / (2 * variance))
+
+
+def gaussian_convolved(positions: Tensor, d: int) -> Tensor:
+    """Integral of exp(-|q - p|^2 / 2 TAU^2) exp(-|p|^2 / 2 SIGMA^2) dp."""
+    return (2 * math.pi * PRODUCT_VARIANCE) ** (d / 2) * gaussian(positions, SIGMA**2 + TAU**2)
+
+
+@pytest.mark.parametrize("d", [1, 2, 3])
+@pytest.mark.parametrize("engine", EAGER)
+def test_gaussian_error_falls_exponentially_on_grids(engine: str, d: int) -> None:
+    """The equal-weight rule aliases the integrand's spectrum: at q = 0 the relative error is, to leading
+    order, 2 d exp(-2 pi^2 v / h^2) with v the variance of the product of the two Gaussians."""
+    errors = []
+    for step in (1.5, 1.2, 0.9, 0.6):
+        half = math.ceil(6.5 / step)
+        source = Grid((2 * half + 1,) * d, (step,) * d, (-half * step,) * d)
+        query = Grid((1,) * d, (step,) * d)
+        values = gaussian(source.nodes(), SIGMA**2).reshape(1, 1, *source.sizes)
+        result = float(convolve(gaussian_kernel(d), values, source, query, engine=engine))
+        exact = float(gaussian_convolved(torch.zeros(d, dtype=torch.float64), d))
+        error = result / exact - 1
+        alias = math.exp(-2 * math.pi**2 * PRODUCT_VARIANCE / step**2)
+        assert error == pytest.approx((1 + 2 * alias + 2 * alias**4) ** d - 1, rel=1e-2)
+        errors.append(error)
+    assert errors[0] > 1e6 * errors[-1] > 0
+
+
+@pytest.mark.parametrize("engine", EAGER)
+def test_gaussian_everywhere_to_rounding(engine: str) -> None:
+    source = Grid((61, 53), (0.25, 0.3), (-7.5, -7.8))
+    query = Grid((9, 7), (0.5, 0.45), (-2.1, -1.0))
+    values = gaussian(source.nodes(), SIGMA**2).reshape(1, 1, *source.sizes)
+    result = convolve(gaussian_kernel(2), values, source, query, engine=engine)
+    assert_close(result, gaussian_convolved(query.nodes(), 2).reshape(1, 1, *query.sizes), factor=10)
+
+
+def test_gaussian_error_is_second_order_on_irregular_points() -> None:
+    queries = torch.linspace(-1.5, 1.5, 13, dtype=torch.float64)[:, None]
+    exact = gaussian_convolved(queries, 1)
+    errors = []
+    for count in (100, 200, 400, 800):
+        # A smooth map keeps the ratios of neighbouring gaps under refinement; jitter would hide the order.
+        even = torch.linspace(-1, 1, count + 1, dtype=torch.float64)
+        positions = 8 * (even + 0.25 * torch.sin(3 * even + 1) - 0.25 * math.sin(1) * (1 - even**2))
+        source = Points(positions[:, None], trapezoid(positions))
+        values = gaussian(source.coordinates, SIGMA**2)[:, None]
+        result = convolve(gaussian_kernel(1), values, source, Points(queries), engine="reference")[:, 0]
+        errors.append(float((result - exact).abs().max()))
+    for coarse, fine in itertools.pairwise(errors):
+        assert math.log2(coarse / fine) == pytest.approx(2, abs=0.1)
+
+
+def test_unweighted_points_do_not_converge() -> None:
+    """What the weights are for: without them the answer follows the density of the samples."""
+    positions = torch.cat([torch.linspace(-8, 0, 200), torch.linspace(0.01, 8, 800)]).double()
+    values, query = gaussian(positions[:, None], SIGMA**2)[:, None], Points(torch.ones(1, 1, dtype=torch.float64))
+    exact = float(gaussian_convolved(torch.ones(1, dtype=torch.float64), 1))
+    weighted = Points(positions[:, None], trapezoid(positions))
+    mean = Points(positions[:, None], torch.full((1000,), 16 / 1000, dtype=torch.float64))
+    right, wrong = (
+        float(convolve(gaussian_kernel(1), values, source, query, engine="reference")) for source in (weighted, mean)
+    )
+    assert right == pytest.approx(exact, 1e-4)
+    assert wrong > 1.2 * exact
+
+
+@pytest.mark.parametrize("causal", [False, True], ids=["plain", "causal"])
+def test_equals_adaptive_quadrature(causal: bool) -> None:
+    """A MAGNet kernel against a smooth signal, by scipy's adaptive rule and by Gauss-Legendre points."""
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        generator = MAGNet(1, 1, hidden=4, layers=2, omega_0=0.3)
+    axes = (0,) if causal else ()
+    kernel = (
+        Kernel(generator, GaussianMask([0.4]), extent=[1.0], causal_axes=axes).to(torch.float64).requires_grad_(False)
+    )
+    at, reach = 0.3, float(kernel.support)
+
+    def signal(p: float | np.ndarray) -> float | np.ndarray:
+        return np.cos(3 * p) + 0.5 * p
+
+    def integrand(p: float) -> float:
+        offset = torch.tensor([at - p], dtype=torch.float64)
+        return float(kernel(offset)) * float(signal(p))
+
+    upper = at if causal else at + reach
+    exact, error = scipy.integrate.quad(integrand, at - reach, upper, epsabs=1e-12, epsrel=1e-12, limit=200)
+    assert error < 1e-9
+    assert abs(exact) > 1e-3
+    nodes, weights = np.polynomial.legendre.leggauss(120)
+    middle, half = (at - reach + upper) / 2, (upper - at + reach) / 2
+    positions = torch.from_numpy(middle + half * nodes)
+    source = Points(positions[:, None], torch.from_numpy(half * weights))
+    values = torch.from_numpy(signal(positions.numpy()))[:, None]
+    query = Points(torch.tensor([[at]], dtype=torch.float64))
+    assert float(convolve(kernel, values, source, query, engine="reference")) == pytest.approx(exact, rel=1e-9)
+
+
+# ---- independent implementations: torch.nn.functional and scipy ----
+
+
+def taps(kernel: Kernel, grid: Grid) -> Tensor:
+    """Kernel values times cell volume at all offsets between nodes, ``(*shape, 2 N - 1, ...)``, first axis first."""
+    axes = [step * torch.arange(1 - n, n, dtype=torch.float64) for n, step in zip(grid.sizes, grid.steps, strict=True)]
+    mesh = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1)
+    with torch.no_grad():
+        return kernel(mesh.to(kernel.dtype)).movedim(tuple(range(grid.d)), tuple(range(-grid.d, 0))) * grid.cell_volume
+
+
+TORCH_CONVOLUTIONS = {
+    1: torch.nn.functional.conv1d,
+    2: torch.nn.functional.conv2d,
+    3: torch.nn.functional.conv3d,
+}
+
+
+@pytest.mark.parametrize("causal", [False, True], ids=["plain", "causal"])
+@pytest.mark.parametrize("shape", [(3,), (2, 3)], ids=["depthwise", "full"])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("sizes", [(1,), (11,), (12,), (5, 8), (3, 4, 5)], ids=name)
+@pytest.mark.parametrize("engine", EAGER)
+def test_equals_torch_convolution(
+    engine: str, sizes: tuple[int, ...], stride: int, shape: tuple[int, ...], causal: bool
+) -> None:
+    d = len(sizes)
+    grid = Grid(sizes, STEPS[:d], STARTS[:d])
+    query = Grid([-(-n // stride) for n in sizes], [stride * s for s in grid.steps], grid.starts)
+    kernel = small_kernel(d, shape=shape, causal_axes=(0,) if causal else ())
+    values = seeded(2, 3, *sizes)
+    # torch correlates, so the taps are reversed; zero padding lets every node see every other.
+    weight = taps(kernel, grid).flip(tuple(range(-d, 0)))
+    weight = weight[:, None] if kernel.depthwise else weight
+    groups = 3 if kernel.depthwise else 1
+    padding = [n - 1 for n in sizes]
+    expected = TORCH_CONVOLUTIONS[d](values, weight, stride=stride, padding=padding, groups=groups)
+    result = convolve(kernel, values, grid, query, engine=engine)
+    assert_close(result, expected)
+
+
+@pytest.mark.parametrize("engine", EAGER)
+def test_equals_torch_transposed_convolution(engine: str) -> None:
+    grid, query = Grid((9,), (0.5,)), Grid((17,), (0.25,))
+    kernel = small_kernel(1, shape=(2, 3))
+    weight = taps(kernel, query) / query.cell_volume * grid.cell_volume
+    values = seeded(2, 3, 9)
+    expected = torch.nn.functional.conv_transpose1d(values, weight.transpose(0, 1), stride=2)
+    centre = weight.shape[-1] // 2
+    assert_close(convolve(kernel, values, grid, query, engine=engine), expected[..., centre : centre + 17])
+
+
+@pytest.mark.parametrize("engine", EAGER)
+def test_equals_torch_circular_convolution(engine: str) -> None:
+    grid = Grid((9,), (0.5,), periodic=True)
+    kernel = small_kernel(1, width=periodic_width(grid))
+    values = seeded(2, 2, 9)
+    near = taps(kernel, Grid((5,), (0.5,))).flip(-1)[:, None]  # offsets up to 4 steps: half of 9
+    expected = torch.nn.functional.conv1d(torch.nn.functional.pad(values, (4, 4), mode="circular"), near, groups=2)
+    assert_close(convolve(kernel, values, grid, engine=engine), expected)
+
+
+@pytest.mark.parametrize("sizes", [(3, 2, 4, 5), (1, 5, 2, 3)], ids=name)
+@pytest.mark.parametrize("engine", EAGER)
+def test_equals_scipy_in_four_dimensions(engine: str, sizes: tuple[int, ...]) -> None:
+    grid = Grid(sizes, STEPS, STARTS)
+    kernel, values = small_kernel(4), seeded(2, 2, *sizes)
+    result = convolve(kernel, values, grid, engine=engine)
+    at_nodes = tuple(slice(n - 1, 2 * n - 1) for n in sizes)
+    weight = taps(kernel, grid).numpy()
+    for entry in range(2):
+        for channel in range(2):
+            whole = scipy.signal.fftconvolve(values[entry, channel].numpy(), weight[channel], mode="full")
+            assert_close(result[entry, channel], torch.from_numpy(np.ascontiguousarray(whole[at_nodes])))
+            direct = scipy.ndimage.convolve(values[entry, channel].numpy(), weight[channel], mode="constant")
+            assert_close(result[entry, channel], torch.from_numpy(direct))
+
+
+@pytest.mark.parametrize("engine", EAGER)
+def test_equals_scipy_wrapped_in_four_dimensions(engine: str) -> None:
+    sizes = (5, 4, 3, 6)
+    grid = Grid(sizes, STEPS, STARTS, periodic=True)
+    kernel, values = small_kernel(4, width=periodic_width(grid)), seeded(1, 2, *sizes)
+    near = taps(kernel, Grid([n // 2 + 1 for n in sizes], STEPS)).numpy()
+    result = convolve(kernel, values, grid, engine=engine)
+    for channel in range(2):
+        expected = scipy.ndimage.convolve(values[0, channel].numpy(), near[channel], mode="wrap")
+        assert_close(result[0, channel], torch.from_numpy(expected))
+
+
+# ---- layers in use ----
+
+
+@pytest.mark.parametrize("engine", EAGER)
+def test_lengths_in_any_order_answer_as_a_fresh_layer(engine: str) -> None:
+    layer = ContinuousConv(small_kernel(1), engine=engine).to(torch.float64)
+    untouched = copy.deepcopy(layer)
+    for length in (5, 97, 2, 30, 1, 5, 96):
+        grid, values = Grid((length,), (0.5,)), seeded(2, 2, length, seed=length)
+        result = layer(values, grid)
+        assert result.shape == (2, 2, length)
+        assert float(result.abs().max().detach()) > 0
+        assert torch.equal(result, copy.deepcopy(untouched)(values, grid))
+
+
+DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("engine", EAGER)
+def test_output_has_the_input_dtype_and_device(engine: str, dtype: torch.dtype, device: str) -> None:
+    kernel, grid, query = grid_case((7, 9), "strided", dtype)
+    expected = convolve(kernel, seeded(2, 2, 7, 9, dtype=dtype), grid, query, engine=engine)
+    kernel = kernel.to(device)
+    values = seeded(2, 2, 7, 9, dtype=dtype).to(device).requires_grad_()
+    result = convolve(kernel, values, grid, query, engine=engine)
+    assert result.dtype == dtype
+    assert result.device == values.device
+    assert_close(result.cpu(), expected)
+    (gradient,) = torch.autograd.grad(result.sum(), [values])
+    assert gradient.dtype == dtype
+    assert gradient.device == values.device
+    if engine == "reference":
+        nodes = grid.points(2, device=device)
+        rows = values.detach().flatten(2).movedim(1, 2).flatten(0, 1)
+        on_points = convolve(kernel, rows, nodes, query, engine=engine)
+        assert on_points.dtype == dtype
+        assert on_points.device == values.device
+        assert_close(on_points.cpu(), expected)
+
+
+def test_float64_is_not_downgraded() -> None:
+    """Two values that float32 cannot tell apart give different results."""
+    kernel, grid, _ = grid_case((9,), "plain", torch.float64)
+    values = seeded(1, 2, 9)
+    for engine in EAGER:
+        nearby = convolve(kernel, values * (1 + 1e-10), grid, engine=engine)
+        ratio = (nearby / convolve(kernel, values, grid, engine=engine) - 1).detach()
+        assert_close(ratio, torch.full_like(ratio, 1e-10), scale=1.0)
+        assert float(ratio.abs().min()) > 5e-11
+
+
+# ---- KeOps: each test holds all uses of one family of formulas, so nothing is compiled twice ----
+# Two and three axes are tested in test_operators.py: two test processes then share the compiling.
+
+
+@requires_compiler
+def test_keops_one_axis_causal(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    check_keops_family(monkeypatch, 1, "causal", None)
+    captured = capfd.readouterr()
+    assert captured.out == ""  # a library keeps quiet while it compiles
+
+
+@requires_compiler
+def test_keops_one_axis_forward(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_keops_family(monkeypatch, 1, "plain", [])
+    check_keops_family(monkeypatch, 1, "strided", [])
+    check_keops_family(monkeypatch, 1, "periodic", [])
+    kernel, grid, _ = grid_case((31,), "plain", torch.float32)
+    compare_keops(monkeypatch, kernel, seeded(2, 2, 31, dtype=torch.float32), grid, only=[])
+
+
+@requires_compiler
+def test_keops_magnet(monkeypatch: pytest.MonkeyPatch) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        generator = MAGNet(1, 2, hidden=3, layers=1, omega_0=0.5, spread=0.5)
+    kernel = Kernel(generator, GaussianMask([1.0]), extent=[1.0]).to(torch.float64)
+    source, query = Points(uniform(11, 1, high=3.0, seed=1)), Points(uniform(7, 1, high=3.0, seed=2))
+    compare_keops(monkeypatch, kernel, seeded(11, 2), source, query, ["generator.gammas.0"])
+
+
+@requires_compiler
+def test_keops_four_axes(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_keops_family(monkeypatch, 4, "periodic", None)
+    check_keops_family(monkeypatch, 4, "plain", [])
+    check_keops_family(monkeypatch, 4, "causal", [])
