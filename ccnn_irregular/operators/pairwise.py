@@ -79,7 +79,8 @@ class KeOps(Engine):
 def _reduce(kernel: Kernel, rows: Tensor, geometry: PairGeometry) -> Tensor:
     """Sum over all pairs: rows ``(N, B, C)`` to ``(M, B, D)``."""
     # KeOps prints to the terminal while it compiles; a library keeps quiet unless asked.
-    os.environ.setdefault("PYKEOPS_VERBOSE", "0")
+    # pykeops 2.3 reads KEOPS_VERBOSE before it sets it from its own variable.
+    os.environ.setdefault("KEOPS_VERBOSE", os.environ.setdefault("PYKEOPS_VERBOSE", "0"))
     keops = import_optional("pykeops.torch", "engine 'keops'")
     query, source = _centred(geometry, rows.dtype)
     batch = rows.shape[1]
