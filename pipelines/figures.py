@@ -52,7 +52,13 @@ def save(figure: Figure, path: Path) -> Path:
 
 
 def save_test_figures(
-    folder: Path, predictions: Predictions, model: BinaryRisk, stays: StayBatch, record_id: int | None = None
+    folder: Path,
+    predictions: Predictions,
+    model: BinaryRisk,
+    stays: StayBatch,
+    *,
+    source: str,
+    record_id: int | None = None,
 ) -> list[Path]:
     """Every plot of a test, into ``folder``.
 
@@ -61,6 +67,7 @@ def save_test_figures(
         predictions: of the evaluated stays, with labels.
         model: trained; its network's kernels are drawn.
         stays: where the stay to be drawn is looked up; holds at least the evaluated ones.
+        source: name of the data, for the titles.
         record_id: the stay to be drawn; None = the death that was predicted with the highest risk.
 
     Raises:
@@ -71,16 +78,16 @@ def save_test_figures(
     if record_id is None:
         record_id = int(predictions.record_ids[np.argmax(np.where(labels == 1, risks, -1.0))])
     made = {
-        "patient.png": patient_risk(model, stays, record_id),
-        "roc.png": roc(labels, risks),
-        "precision_recall.png": precision_recall(labels, risks),
-        "calibration.png": calibration(labels, risks),
+        "patient.png": patient_risk(model, stays, record_id, source),
+        "roc.png": roc(labels, risks, source),
+        "precision_recall.png": precision_recall(labels, risks, source),
+        "calibration.png": calibration(labels, risks, source),
         "receptive_fields.png": receptive_fields(model.network.kernels()),  # type: ignore[operator]
     }
     return [save(figure, folder / name) for name, figure in made.items()]
 
 
-def roc(labels: NDArray[np.int64], risks: NDArray[np.float64]) -> Figure:
+def roc(labels: NDArray[np.int64], risks: NDArray[np.float64], source: str) -> Figure:
     """Receiver operating characteristic."""
     from sklearn import metrics
 
@@ -92,10 +99,11 @@ def roc(labels: NDArray[np.int64], risks: NDArray[np.float64]) -> Figure:
     axes.plot(alarms, hits, color=COLOURS[0], label=f"network, area {area:.3f}", clip_on=False)
     axes.set(xlabel="false positive rate (survivors flagged)", ylabel="sensitivity (deaths flagged)")
     axes.legend(loc="lower right", frameon=False)
+    axes.set_title(_tested(labels, source), fontsize="small")
     return figure
 
 
-def precision_recall(labels: NDArray[np.int64], risks: NDArray[np.float64]) -> Figure:
+def precision_recall(labels: NDArray[np.int64], risks: NDArray[np.float64], source: str) -> Figure:
     """Precision against sensitivity, with the threshold at which the smaller of the two is largest."""
     from sklearn import metrics
 
@@ -111,10 +119,11 @@ def precision_recall(labels: NDArray[np.int64], risks: NDArray[np.float64]) -> F
     axes.plot(recall[best], precision[best], "o", color=COLOURS[1], label=f"min(Se, +P) {smaller:.3f}")
     axes.set(xlabel="sensitivity (deaths flagged)", ylabel="precision (flagged who died)")
     axes.legend(loc="upper right", frameon=False, fontsize="small")
+    axes.set_title(_tested(labels, source), fontsize="small")
     return figure
 
 
-def calibration(labels: NDArray[np.int64], risks: NDArray[np.float64]) -> Figure:
+def calibration(labels: NDArray[np.int64], risks: NDArray[np.float64], source: str) -> Figure:
     """Observed deaths against predicted risk in ten groups of equally many stays, with 95 % Wilson intervals."""
     groups = [group for group in np.array_split(np.argsort(risks, kind="stable"), CALIBRATION_GROUPS) if len(group)]
     predicted = np.array([risks[group].mean() for group in groups])
@@ -128,9 +137,14 @@ def calibration(labels: NDArray[np.int64], risks: NDArray[np.float64]) -> Figure
     label = "a tenth of the stays, 95 % interval"
     axes.errorbar(predicted, observed, errors, fmt="o", color=COLOURS[0], markersize=4, linewidth=1, label=label)
     axes.set(xlabel="mean predicted risk", ylabel="share that died")
+    axes.set_title(_tested(labels, source), fontsize="small")
     # Above the axes: inside, some interval always reaches into it.
     figure.legend(loc="outside upper center", frameon=False, fontsize="small", ncols=2)
     return figure
+
+
+def _tested(labels: NDArray[np.int64], source: str) -> str:
+    return f"{source}: {len(labels)} stays, {labels.sum()} deaths"
 
 
 def _wilson(share: NDArray[np.float64], count: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -156,8 +170,9 @@ def receptive_fields(kernels: Mapping[str, Kernel]) -> Figure:
     return figure
 
 
-def patient_risk(model: BinaryRisk, stays: StayBatch, record_id: int) -> Figure:
+def patient_risk(model: BinaryRisk, stays: StayBatch, record_id: int, source: str) -> Figure:
     """One stay: its most observed series, and the risk the model gives when only the first hours are known."""
+    model.eval()  # after predicting, Lightning puts a model back into training mode, with its dropout
     places = torch.nonzero(stays.record_ids == record_id).flatten()
     require(len(places) > 0, "record_id", f"be one of the {len(stays)} stays that were read", record_id)
     stay = stays.take(places[:1])
@@ -178,7 +193,8 @@ def patient_risk(model: BinaryRisk, stays: StayBatch, record_id: int) -> Figure:
     risk.set(xlabel="time since admission (h)", xlim=(0, HOURS), ylim=(0, 1), xticks=range(0, HOURS + 1, 6))
     risk.tick_params(labelsize="small")
     risk.set_ylabel("predicted\nrisk", rotation=0, ha="right", va="center", fontsize="small")
-    figure.suptitle(f"Record {record_id}{_outcome(stay)}: risk from what was known by each hour", fontsize="medium")
+    title = f"{source}, record {record_id}{_outcome(stay)}: risk from what was known by each hour"
+    figure.suptitle(title, fontsize="medium")
     return figure
 
 

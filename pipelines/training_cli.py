@@ -239,7 +239,9 @@ class TrainingCLI(LightningCLI):
         write_json(folder / "metrics.json", report)
         write_predictions(folder / "predictions.csv", predictions)
         record = self._get(self.config, "record_id")
-        plots = figures.save_test_figures(folder, predictions, model, datamodule.stays("all"), record_id=record)
+        source = Path(datamodule.root).name
+        stays = datamodule.stays("all")
+        plots = figures.save_test_figures(folder, predictions, model, stays, source=source, record_id=record)
         print_table({"network": results}, title=f"{report['n']} stays, {report['deaths']} deaths ({datamodule.root})")
         for path in (folder / "metrics.json", folder / "predictions.csv", *plots):
             get_console().print(str(path), highlight=False, soft_wrap=True)
