@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import final
 
 import torch
@@ -25,13 +26,13 @@ class Axis:
     """One uniform axis: ``size`` nodes at ``start + step * k``, in coordinate units.
 
     Attributes:
-        size: number of nodes, at least 1.
+        size: number of nodes, an integer of at least 1.
         step: distance of neighbouring nodes, positive.
         start: coordinate of the first node.
         periodic: whether the node after the last is the first again; the period is ``size * step``.
 
     Raises:
-        ValueError: size below 1, step not positive, or a value that is not finite.
+        ValueError: size below 1 or no integer, step not positive, or a value that is not finite.
     """
 
     size: int
@@ -40,7 +41,9 @@ class Axis:
     periodic: bool = False
 
     def __post_init__(self) -> None:
+        require(isinstance(self.size, Integral), "size", "be an integer", self.size)
         require(self.size >= 1, "size", "be at least 1", self.size)
+        object.__setattr__(self, "size", int(self.size))  # numpy's integers overflow silently
         require(math.isfinite(self.step) and self.step > 0, "step", "be positive and finite", self.step)
         require(math.isfinite(self.start), "start", "be finite", self.start)
 
@@ -153,7 +156,7 @@ class Grid:
         periodic: one flag for all axes or one per axis.
 
     Raises:
-        ValueError: a size below 1, a step that is not positive, lengths that disagree.
+        ValueError: a size below 1 or no integer, a step that is not positive, lengths that disagree.
     """
 
     def __init__(
@@ -170,7 +173,7 @@ class Grid:
         for name, given in (("steps", steps), ("starts", starts), ("periodic", periodic)):
             require(len(given) == d, name, f"have one entry per axis, {d}", tuple(given))
         self.axes = tuple(
-            Axis(int(size), float(step), float(start), bool(wraps))
+            Axis(size, float(step), float(start), bool(wraps))
             for size, step, start, wraps in zip(sizes, steps, starts, periodic, strict=True)
         )
 

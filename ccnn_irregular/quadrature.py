@@ -5,6 +5,8 @@ Weights carry the unit of the coordinates (hours, mm^3 ...) and are float64.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -57,11 +59,11 @@ def trapezoid(
 
     Raises:
         ValueError: positions not finite, not sorted or repeated within a sample; shapes that
-            disagree; ``cap`` not positive.
+            disagree; ``cap`` not positive or not finite.
     """
     require(positions.ndim == 1, "positions", "have shape (N,)", tuple(positions.shape))
     require_finite("positions", positions)
-    require(cap is None or cap > 0, "cap", "be positive", cap)
+    require(cap is None or 0 < cap < math.inf, "cap", "be positive and finite", cap)
     positions = positions.to(torch.float64)
     count = len(positions)
     if splits is None:

@@ -62,6 +62,7 @@ class _Lattice:
         """First and last tap k with a possibly non-zero kernel value K((shift + k) step)."""
         reach = support / self.step
         if self.periodic:
+            reach = min(reach, self.source)  # a kernel without a mask is refused later, by convolve
             first, last = math.ceil(-reach - self.shift), math.floor(reach - self.shift)
             last = min(last, first + self.source - 1)
         else:
