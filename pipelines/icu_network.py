@@ -1,4 +1,9 @@
-"""The network of the ICU task: irregular vital signs and laboratory values in, one logit a stay out."""
+"""The network of the ICU task: irregular vital signs and laboratory values in, one logit a stay out.
+
+Every series keeps its own times: a measurement enters with the quadrature weight of its own series,
+and what was not measured weighs nothing. The first continuous convolution reads these irregular
+samples and answers at the nodes of a regular grid over the stay, where the CCNN goes on by FFT.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ccnn_irregular._checks import require
@@ -19,10 +25,38 @@ if TYPE_CHECKING:
     from ccnn_irregular.datasets.physionet2012 import Cohort
     from ccnn_irregular.pipelines.icu_data import StayBatch
 
-__all__ = ["ICURiskNetwork"]
+__all__ = ["HatBasis", "ICURiskNetwork", "StaticsEncoder"]
+
+# A measurement repeated within minutes still counts as one of this many hours.
+_LEAST_WEIGHT = 0.1
+_CALIBRATION_STAYS = 64
+_UNITS = 4  # coronary care, cardiac surgery recovery, medical, surgical
 
 
 class ICURiskNetwork(nn.Module):
+    """CCNN on a regular latent grid behind one continuous convolution of the irregular samples.
+
+    Each of the 37 series enters as ``knots`` channels, the hat functions of its value on the training
+    quantiles (so that both a low and a high heart rate can mean risk), weighted by the trapezoid rule of
+    its own times, and one channel of ones, weighted 1 each: the intensity of measuring it.
+
+    Args:
+        hidden_channels: channels of the CCNN.
+        blocks: residual blocks of the CCNN.
+        width: initial standard deviation of the kernels' masks, hours.
+        extent: hours per generator unit.
+        omega_0: base frequency of the generators.
+        generator: "siren" or "magnet".
+        generator_hidden: width of the generators.
+        dropout: in the blocks and the head.
+        knots: hat functions per series.
+        cap: hours one measurement may stand for.
+        hours: length of a stay.
+        step: hours between nodes of the latent grid.
+        thinning: in training a random share of the measurements, up to this one, is dropped from each batch.
+        series_dropout: in training, probability that a series of a stay is dropped whole.
+    """
+
     def __init__(
         self,
         hidden_channels: int = 64,
@@ -33,23 +67,25 @@ class ICURiskNetwork(nn.Module):
         generator: Literal["magnet", "siren"] = "siren",
         generator_hidden: int = 32,
         dropout: float = 0.2,
+        knots: int = 4,
         cap: float = 6.0,
         hours: float = 48.0,
         step: float = 1.0,
-        knots: int = 4,
+        thinning: float = 0.8,
+        series_dropout: float = 0.2,
     ) -> None:
         super().__init__()
-        series, statics = len(SERIES), len(STATICS)
-        nodes = round(hours / step) 
-        self.knots = knots
+        for name, share in (("thinning", thinning), ("series_dropout", series_dropout)):
+            require(0 <= share < 1, name, "be in [0, 1)", share)
+        require(step > 0, "step", "be positive", step)
+        require(hours >= step, "hours", f"be at least one step {step}", hours)
         self.cap = cap
-        self.latent = Grid([nodes], [step], [step])
-        self.register_buffer("quantiles", torch.linspace(-2, 2, knots).repeat(series, 1))
-        self.register_buffer("static_mean", torch.zeros(statics))
-        self.register_buffer("static_scale", torch.ones(statics))
-        self.input_dropout = nn.Dropout(0.1)
+        self.thinning = thinning
+        self.series_dropout = series_dropout
+        self.basis = HatBasis(len(SERIES), knots)
+        self.statics = StaticsEncoder(hidden_channels)
         self.cnn = CCNN(
-            series * (knots + 1),
+            len(SERIES) * (knots + 1),
             hidden_channels,
             hidden_channels,
             blocks=blocks,
@@ -59,54 +95,123 @@ class ICURiskNetwork(nn.Module):
             generator=generator,
             generator_hidden=generator_hidden,
             dropout=dropout,
-            latent=self.latent,
+            latent=Grid([round(hours / step)], [step], [step]),
+            head="dense",
         )
-        self.static = nn.Sequential(nn.Linear(2 * statics + 4, hidden_channels), nn.GELU())
+        pooled = 4 * hidden_channels  # mean, maximum and end of the stay; statics
         self.head = nn.Sequential(
-            nn.LayerNorm(4 * hidden_channels), nn.Dropout(dropout), nn.Linear(4 * hidden_channels, hidden_channels), nn.GELU(),
-            nn.Dropout(dropout), nn.Linear(hidden_channels, 1)
+            nn.LayerNorm(pooled),
+            nn.Dropout(dropout),
+            nn.Linear(pooled, hidden_channels),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            nn.Linear(hidden_channels, 1),
         )
 
     @torch.no_grad()
     def fit_normalisation(self, cohort: Cohort) -> None:
-        levels = np.linspace(0.02, 0.98, self.knots)
-        q = np.stack([np.nanquantile(col, levels) if (~np.isnan(col)).any() else np.linspace(-2, 2, self.knots) for col in cohort.values.T])
-        # strictly increasing
-        for row in q:
-            eps = 1e-3 * max(1.0, abs(row).max())
-            for i in range(1, len(row)):
-                row[i] = max(row[i], row[i - 1] + eps)
-        self.quantiles.copy_(torch.from_numpy(q))
-        self.static_mean.copy_(torch.from_numpy(np.nanmean(cohort.statics, 0)))
-        self.static_scale.copy_(torch.from_numpy(np.nanstd(cohort.statics, 0) + 1e-6))
+        """Take knots and scales from the training stays, and scale the kernels for their sampling."""
+        from ccnn_irregular.pipelines.icu_data import StayBatch
 
-    def points(self, batch: StayBatch) -> tuple[Tensor, Points]:
-        observed = ~torch.isnan(batch.values)
-        w = trapezoid(batch.times, observed=observed, splits=batch.splits, cap=self.cap)
-        w = torch.where(observed, w.clamp(min=0.1), 0.0)
-        basis = hat_basis(torch.where(observed, batch.values, 0.0), self.quantiles)  # N, S, K
-        values = torch.cat([basis.flatten(1), observed.to(basis.dtype)], 1)
-        weights = torch.cat([w.repeat_interleave(self.knots, dim=1), observed.to(w)], 1)
-        return values, Points(batch.times[:, None], weights, batch.splits)
+        self.basis.fit(cohort.values)
+        self.statics.fit(cohort.statics)
+        first = StayBatch.from_cohort(cohort.select(np.arange(min(len(cohort), _CALIBRATION_STAYS))))
+        if len(first.times):
+            self.cnn.calibrate(self.sampling(first.times, first.splits, ~torch.isnan(first.values)))
 
     def forward(self, batch: StayBatch) -> Tensor:
-        values, source = self.points(batch)
-        features, _ = self.cnn.features(values, source)
-        pooled = torch.cat([features.mean(2), features.amax(2), features[:, :, -1]], 1)
-        missing = torch.isnan(batch.statics)
-        z = torch.where(missing, 0.0, (batch.statics - self.static_mean) / self.static_scale).clamp(-5, 5)
-        unit = nn.functional.one_hot((batch.statics[:, 3].nan_to_num(1.0).long() - 1).clamp(0, 3), 4).to(z.dtype)
-        static = self.static(torch.cat([z, missing.to(z.dtype), unit], 1))
-        return self.head(torch.cat([pooled, static], 1))[:, 0]
+        """Logits ``(B,)``; a stay without any measurement is judged by its statics."""
+        observed = ~torch.isnan(batch.values)
+        if self.training:
+            observed = self._thinned(observed, batch.splits)
+        hats = self.basis(torch.where(observed, batch.values, 0.0))
+        values = torch.cat([hats.flatten(1), observed.to(hats.dtype)], dim=1)
+        features = self.cnn(values, self.sampling(batch.times, batch.splits, observed))  # (B, channels, nodes)
+        pooled = [features.mean(2), features.amax(2), features[:, :, -1], self.statics(batch.statics)]
+        return self.head(torch.cat(pooled, dim=1))[:, 0]
+
+    def sampling(self, times: Tensor, splits: Tensor, observed: Tensor) -> Points:
+        """The measurements as points in hours with weights per channel, ``(N, 37 * (knots + 1))``."""
+        hours = trapezoid(times, observed=observed, splits=splits, cap=self.cap)
+        hours = torch.where(observed, hours.clamp(min=_LEAST_WEIGHT), 0.0)
+        per_hat = hours.repeat_interleave(self.basis.knots.shape[1], dim=1)
+        return Points(times[:, None], torch.cat([per_hat, observed.to(hours.dtype)], dim=1), splits)
 
     def kernels(self) -> dict[str, Kernel]:
+        """The learned kernels by layer; offsets in hours."""
         return self.cnn.kernels()
 
+    def _thinned(self, observed: Tensor, splits: Tensor) -> Tensor:
+        """What is left of the measurements: a random share of them, without some series of some stays."""
+        kept = torch.rand(observed.shape, device=observed.device) >= self.thinning * torch.rand(1).item()
+        series = torch.rand(len(splits) - 1, observed.shape[1], device=observed.device) >= self.series_dropout
+        return observed & kept & series.repeat_interleave(splits.diff(), dim=0)
 
-def hat_basis(values: Tensor, knots: Tensor) -> Tensor:
-    """(N, S) with knots (S, K) -> (N, S, K) piecewise linear partition of unity, constant outside."""
-    v = values.clamp(min=knots[:, 0], max=knots[:, -1])[..., None]
-    left, right = knots[:, :-1], knots[:, 1:]
-    t = ((v - left) / (right - left)).clamp(0, 1)  # N,S,K-1
-    up = torch.cat([torch.ones_like(v), t], -1)
-    return up - torch.cat([t, torch.zeros_like(v)], -1)
+
+class HatBasis(nn.Module):
+    """Piecewise linear basis of each series on quantiles of its training values.
+
+    The hats of a series are 0 or positive and sum to 1; beyond the outer knots they stay constant,
+    so an implausible value counts as a very high or very low one, no more.
+
+    Args:
+        series: number of series.
+        knots: number of hats per series, at least 2.
+    """
+
+    knots: Tensor
+
+    def __init__(self, series: int, knots: int) -> None:
+        super().__init__()
+        require(knots >= 2, "knots", "be at least 2", knots)
+        self.register_buffer("knots", torch.linspace(-2.0, 2.0, knots).repeat(series, 1))
+
+    @torch.no_grad()
+    def fit(self, values: NDArray[np.float32]) -> None:
+        """Put the knots on the quantiles 0.02 .. 0.98 of each column of ``values``, nan where not observed."""
+        levels = np.linspace(0.02, 0.98, self.knots.shape[1])
+        for series in np.flatnonzero(~np.isnan(values).all(axis=0)):
+            quantiles = np.nanquantile(values[:, series], levels)
+            # Equal quantiles (a score with few levels, a constant) are moved apart by a sliver of the scale.
+            sliver = 1e-3 * max(1.0, float(np.abs(quantiles).max())) * np.arange(len(levels))
+            self.knots[series] = torch.from_numpy(np.maximum.accumulate(quantiles) + sliver)
+
+    def forward(self, values: Tensor) -> Tensor:
+        """``(N, series)`` to ``(N, series, knots)``."""
+        left, right = self.knots[:, :-1], self.knots[:, 1:]
+        rise = ((values[..., None] - left) / (right - left)).clamp(0.0, 1.0)  # of each hat but the first
+        one, zero = torch.ones_like(rise[..., :1]), torch.zeros_like(rise[..., :1])
+        return torch.cat([one, rise], dim=-1) - torch.cat([rise, zero], dim=-1)
+
+
+class StaticsEncoder(nn.Module):
+    """Statics, which of them are missing, and the unit as one of four, through one hidden layer.
+
+    Args:
+        channels: size of the code.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(len(STATICS)))
+        self.register_buffer("scale", torch.ones(len(STATICS)))
+        self.hidden = nn.Sequential(nn.Linear(2 * len(STATICS) + _UNITS, channels), nn.GELU())
+
+    @torch.no_grad()
+    def fit(self, statics: NDArray[np.float32]) -> None:
+        """Standardise by the columns of ``statics``, nan where missing."""
+        for column in np.flatnonzero(~np.isnan(statics).all(axis=0)):
+            self.mean[column] = float(np.nanmean(statics[:, column]))
+            self.scale[column] = float(np.nanstd(statics[:, column])) or 1.0
+
+    def forward(self, statics: Tensor) -> Tensor:
+        """``(B, 5)``, nan where missing, to ``(B, channels)``."""
+        missing = torch.isnan(statics)
+        scores = torch.where(missing, 0.0, (statics - self.mean) / self.scale).clamp(-5.0, 5.0)
+        unit = torch.nan_to_num(statics[:, STATICS.index("ICUType")], nan=0.0).long()
+        # Units are 1..4; 0 (missing) has a column of its own in the one-hot code, which is dropped.
+        units = nn.functional.one_hot(unit.clamp(0, _UNITS), _UNITS + 1)[:, 1:]
+        return self.hidden(torch.cat([scores, missing.to(scores.dtype), units.to(scores.dtype)], dim=1))

@@ -1,0 +1,158 @@
+"""The ICU network: what it reads, what it must not depend on, and that it can learn."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from ccnn_irregular.datasets.physionet2012 import SERIES, STATICS
+from ccnn_irregular.pipelines.icu_data import StayBatch
+from ccnn_irregular.pipelines.icu_network import HatBasis, ICURiskNetwork, StaticsEncoder
+
+CHANNELS = len(SERIES)
+
+
+def batch_of(lengths: list[int], seed: int) -> StayBatch:
+    """Random stays at whole minutes; about a fifth of the cells is measured."""
+    generator = torch.Generator().manual_seed(seed)
+    times = [torch.randperm(2880, generator=generator)[:n].sort().values.double() / 60 for n in lengths]
+    values = torch.randn(sum(lengths), CHANNELS, generator=generator)
+    values[torch.rand(values.shape, generator=generator) > 0.2] = torch.nan
+    statics = torch.randn(len(lengths), len(STATICS), generator=generator)
+    statics[:, STATICS.index("ICUType")] = torch.randint(1, 5, (len(lengths),), generator=generator).float()
+    return StayBatch(
+        times=torch.cat(times),
+        values=values,
+        splits=torch.tensor([0, *lengths]).cumsum(0),
+        statics=statics,
+        labels=torch.arange(len(lengths)).float() % 2,
+        record_ids=torch.arange(len(lengths)),
+    )
+
+
+def network(**options: float) -> ICURiskNetwork:
+    torch.manual_seed(0)
+    return ICURiskNetwork(hidden_channels=16, generator_hidden=8, step=2.0, **options)  # type: ignore[arg-type]
+
+
+def logits(net: ICURiskNetwork, batch: StayBatch) -> Tensor:
+    with torch.no_grad():
+        return net.eval()(batch)
+
+
+def test_stays_do_not_see_each_other() -> None:
+    net, batch = network(), batch_of([30, 0, 5, 60, 1], seed=0)
+    together = logits(net, batch)
+    order = torch.tensor([3, 1, 0, 4, 2])
+    torch.testing.assert_close(logits(net, batch.take(order)), together[order], rtol=1e-3, atol=1e-4)
+    for stay in range(5):
+        alone = logits(net, batch.take(torch.tensor([stay])))
+        torch.testing.assert_close(alone, together[stay : stay + 1], rtol=1e-3, atol=1e-4)
+    assert together.unique().numel() == 5
+
+
+def test_a_row_without_any_value_changes_nothing() -> None:
+    net, batch = network(), batch_of([20, 20], seed=1)
+    blank = dataclasses.replace(
+        batch,
+        times=torch.cat([batch.times[:20], torch.tensor([47.99], dtype=torch.float64), batch.times[20:]]),
+        values=torch.cat([batch.values[:20], torch.full((1, CHANNELS), torch.nan), batch.values[20:]]),
+        splits=torch.tensor([0, 21, 41]),
+    )
+    assert float(batch.times[19]) < 47.99
+    torch.testing.assert_close(logits(net, blank), logits(net, batch), rtol=1e-3, atol=1e-4)
+
+
+def test_the_answer_depends_on_values_times_and_statics() -> None:
+    net, batch = network(), batch_of([40], seed=2)
+    before = logits(net, batch)
+    measured = torch.nonzero(~torch.isnan(batch.values))
+    changed = batch.values.clone()
+    changed[measured[0, 0], measured[0, 1]] += 1.0
+    others = {
+        "values": dataclasses.replace(batch, values=changed),
+        "times": dataclasses.replace(batch, times=batch.times * 0.5),
+        "statics": dataclasses.replace(batch, statics=batch.statics + 1.0),
+    }
+    for name, other in others.items():
+        assert not torch.allclose(logits(net, other), before, rtol=0, atol=1e-6), name
+
+
+def test_thinning_only_in_training() -> None:
+    net, batch = network(dropout=0.0), batch_of([40, 50], seed=3)
+    assert torch.equal(logits(net, batch), logits(net, batch))
+    net.train()
+    for module in net.modules():
+        if isinstance(module, torch.nn.BatchNorm1d):
+            module.eval()
+    with torch.no_grad():
+        assert not torch.allclose(net(batch), net(batch), rtol=0, atol=1e-6)
+
+
+def test_it_learns_what_one_series_tells() -> None:
+    net, batch = network(thinning=0.2, dropout=0.0), batch_of([20] * 32, seed=4)
+    assert batch.labels is not None
+    sick = batch.labels.repeat_interleave(batch.splits.diff())
+    batch.values[:, 3] += 3 * sick
+    net.basis.fit(batch.values.numpy())
+    optimiser = torch.optim.Adam(net.train().parameters(), lr=3e-3)
+    for _ in range(40):
+        optimiser.zero_grad()
+        torch.nn.functional.binary_cross_entropy_with_logits(net(batch), batch.labels).backward()
+        optimiser.step()
+    assert all(parameter.grad is not None for parameter in net.parameters() if parameter.requires_grad)
+    risk = logits(net, batch)
+    assert float(risk[batch.labels == 1].min()) > float(risk[batch.labels == 0].max())
+
+
+def test_hats_sum_to_one_and_interpolate() -> None:
+    basis = HatBasis(2, 4)
+    values = np.array([[0.0, 5.0], [1.0, 5.0], [2.0, np.nan], [10.0, 5.0]] * 50, dtype=np.float32)
+    basis.fit(values)
+    assert bool((basis.knots.diff(dim=1) > 0).all())  # the second series is constant
+    inputs = torch.tensor([[0.3, 5.0], [-100.0, 4.0], [1e6, 6.0]])
+    hats = basis(inputs)
+    torch.testing.assert_close(hats.sum(-1), torch.ones(3, 2))
+    assert bool((hats >= 0).all())
+    torch.testing.assert_close(hats[1, 0], torch.tensor([1.0, 0.0, 0.0, 0.0]))
+    torch.testing.assert_close(hats[2, 0], torch.tensor([0.0, 0.0, 0.0, 1.0]))
+    inside = inputs.clamp(basis.knots[:, 0], basis.knots[:, -1])
+    torch.testing.assert_close((hats * basis.knots).sum(-1), inside, rtol=1e-4, atol=1e-4)
+
+
+def test_statics_missing_is_not_the_mean() -> None:
+    torch.manual_seed(0)
+    encoder = StaticsEncoder(8)
+    statics = np.array([[60, 0, 170, 1, 80], [70, 1, np.nan, 2, 90], [80, 1, 180, 4, 100]], dtype=np.float32)
+    encoder.fit(statics)
+    average = torch.from_numpy(np.nanmean(statics, axis=0))[None]
+    missing = average.clone()
+    missing[0, STATICS.index("Height")] = torch.nan
+    assert torch.isfinite(encoder(missing)).all()
+    assert not torch.allclose(encoder(missing), encoder(average))
+
+
+def test_normalisation_travels_in_the_state() -> None:
+    net, other = network(), network()
+    net.basis.fit(batch_of([200], seed=5).values.numpy() * 7)
+    other.load_state_dict(net.state_dict())
+    batch = batch_of([30], seed=6)
+    assert torch.equal(logits(other, batch), logits(net, batch))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"knots": 1}, "knots must be at least 2, got 1"),
+        ({"thinning": 1.0}, r"thinning must be in \[0, 1\), got 1.0"),
+        ({"step": 0.0}, "step must be positive, got 0.0"),
+        ({"hours": 0.5, "step": 1.0}, "hours must be at least one step 1.0, got 0.5"),
+    ],
+)
+def test_refusals(options: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ICURiskNetwork(**options)  # type: ignore[arg-type]
