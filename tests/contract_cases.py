@@ -103,16 +103,22 @@ def run(
 ) -> dict[str, Tensor]:
     """The convolution and its gradients for every leaf that asks for one, by name.
 
-    ``only`` restricts the gradients by name; parameters are named as in the kernel.
+    ``only`` restricts the gradients by name, and no other leaf asks for one from then on; parameters
+    are named as in the kernel.
     """
-    output = convolve(kernel, values, source, query, engine=engine)
     leaves = {"values": values, **dict(kernel.named_parameters())}
     for side, domain in (("source", source), ("query", query)):
         if isinstance(domain, Points):
-            leaves |= {f"{side} coordinates": domain.coordinates, f"{side} weights": domain.weights}
-    wanted = {key: leaf for key, leaf in leaves.items() if leaf.requires_grad and key != "query weights"}
+            leaves[f"{side} coordinates"] = domain.coordinates
+    if isinstance(source, Points):
+        leaves["source weights"] = source.weights
+    wanted = {key: leaf for key, leaf in leaves.items() if leaf.requires_grad}
     if only is not None:
+        # KeOps compiles a formula for every leaf that asks for a gradient, used or not.
+        for key in wanted.keys() - set(only):
+            leaves[key].requires_grad_(False)
         wanted = {key: wanted[key] for key in only}
+    output = convolve(kernel, values, source, query, engine=engine)
     results = {"output": output}
     if wanted:
         cotangent = seeded(*output.shape, dtype=output.dtype, seed=99)

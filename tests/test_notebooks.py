@@ -16,8 +16,8 @@ NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 LARGEST = 600_000  # bytes of a stored notebook: it is opened in a browser
 SECONDS_PER_CELL = 300
 
-# Paths of the machine a notebook was last run on, and the escape codes of a terminal.
-MACHINE = re.compile(r"(?<![\w.])/(?:home|root|tmp|Users|usr|var|mnt|work|opt)/|[A-Z]:\\|\x1b\[")
+# An absolute path (of the machine a notebook was last run on), and the escape codes of a terminal.
+MACHINE = re.compile(r"(?<![\w.:/])/(?:[\w.-]+/)+[\w.-]+|\b[A-Z]:\\|\x1b\[")
 
 # Put before the first cell: warnings that our own code or a cell causes are errors.
 STRICT = "import warnings\nwarnings.filterwarnings('error', module=r'(ccnn_irregular|__main__)(\\..*)?$')"

@@ -83,7 +83,12 @@ def _reduce(kernel: Kernel, rows: Tensor, geometry: PairGeometry) -> Tensor:
     os.environ.setdefault("KEOPS_VERBOSE", os.environ.setdefault("PYKEOPS_VERBOSE", "0"))
     keops = import_optional("pykeops.torch", "engine 'keops'")
     query, source = _centred(geometry, rows.dtype)
-    batch = rows.shape[1]
+    batch, count = rows.shape[1], len(query)
+    # KeOps takes an axis of one row for a parameter: a second row, cut off below or of value zero.
+    if count == 1:
+        query = query.repeat(2, 1)
+    if len(source) == 1:
+        source, rows = source.repeat(2, 1), torch.cat([rows, torch.zeros_like(rows)])
     # Entries sharing the geometry are a batch dimension of the reduction.
     lead = (1,) if batch > 1 else ()
     query_i = keops.LazyTensor(query.reshape(*lead, -1, 1, kernel.d).contiguous())
@@ -96,7 +101,7 @@ def _reduce(kernel: Kernel, rows: Tensor, geometry: PairGeometry) -> Tensor:
     product = kernel_values * values_j if kernel.depthwise else kernel_values.matvecmult(values_j)
     if geometry.source.samples > 1:
         product.ranges = _ranges(geometry)
-    result = product.sum(len(lead) + 1)
+    result = product.sum(len(lead) + 1).narrow(-2, 0, count)
     if geometry.source.samples > 1:
         # Query rows of a sample without sources belong to no range: KeOps leaves them unset.
         partners = geometry.pairs.diff() > 0
