@@ -22,7 +22,7 @@ def run(arguments: list[str]) -> None:
         prog="ccnn demo", allow_abbrev=False, description="simulate ICU stays, train, test on held-out ones and plot"
     )
     parser.add_argument("--folder", type=str, default=f"runs/{CONFIGURATION}", help="where data and results go")
-    parser.add_argument("--stays", type=int, default=1200, help="number of simulated stays")
+    parser.add_argument("--stays", type=int, default=2000, help="number of simulated stays")
     parser.add_argument("--seed", type=int, default=0, help="of the simulator and of the training")
     options = parser.parse_args(arguments)
     folder = Path(options.folder)

@@ -143,7 +143,8 @@ class ICURiskNetwork(nn.Module):
 
     def _thinned(self, observed: Tensor, splits: Tensor) -> Tensor:
         """What is left of the measurements: a random share of them, without some series of some stays."""
-        kept = torch.rand(observed.shape, device=observed.device) >= self.thinning * torch.rand(1).item()
+        share = self.thinning * torch.rand(1).item() ** 2  # mostly a little: the stays to come are not thinned
+        kept = torch.rand(observed.shape, device=observed.device) >= share
         series = torch.rand(len(splits) - 1, observed.shape[1], device=observed.device) >= self.series_dropout
         return observed & kept & series.repeat_interleave(splits.diff(), dim=0)
 

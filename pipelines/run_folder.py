@@ -74,6 +74,10 @@ class RunFolder:
     def summary(self) -> Path:
         return self.path / "summary.json"
 
+    def is_run(self, config: Path) -> bool:
+        """Whether ``config`` is this folder's own configuration, beside a checkpoint."""
+        return config.name == self.config.name and self.last.is_file()
+
     def saved_config(self) -> dict[str, Any] | None:
         """The options the run was started with, or None where no run was."""
         return yaml.safe_load(self.config.read_text(encoding="utf-8")) if self.config.is_file() else None

@@ -118,7 +118,7 @@ class TrainingCLI(LightningCLI):
         """Parse, then find the run folder and the checkpoint in it."""
         self.config = parser.parse_args(args)
         options = self.config[self.config.subcommand]
-        self.run_folder = RunFolder(Path(options.run_dir or f"runs/{_configuration_name(options)}"))
+        self.run_folder = RunFolder(Path(options.run_dir or _default_run_dir(options)))
         if self.config.subcommand == "fit":
             self._find_resumable(options)
         else:
@@ -143,9 +143,14 @@ class TrainingCLI(LightningCLI):
             get_console().print(f"resuming from {options.ckpt_path}")
 
     def _plain_config(self) -> dict[str, Any]:
-        """The options of the subcommand as plain values."""
+        """The options of the subcommand as plain values, without those that only make sense in one call of fit.
+
+        So the file saved in the run folder serves every command: ``ccnn test --config runs/NAME/config.yaml``.
+        """
         subcommand = self.config.subcommand
-        return yaml.safe_load(self._parser(subcommand).dump(self.config[subcommand], format="yaml", skip_none=False))
+        text = self._parser(subcommand).dump(self.config[subcommand], format="yaml", skip_none=False)
+        once = ("restart", "ckpt_path", "config", "weights_only")
+        return {name: value for name, value in yaml.safe_load(text).items() if name not in once}
 
     def _parse_ckpt_path(self) -> None:
         """Take the options of the model from the checkpoint, which the configuration may no longer match."""
@@ -291,9 +296,12 @@ def describe_data(data: ICUDataModule) -> dict[str, Any]:
     return {name: getattr(data, name) for name in names}
 
 
-def _configuration_name(options: Any) -> str:
-    """The stem of the last configuration file, which names the run folder."""
-    return Path(os.fspath(options.config[-1])).stem if options.config else "default"
+def _default_run_dir(options: Any) -> Path:
+    """``runs/`` and the stem of the last configuration file; the file a run keeps stands for that run's own folder."""
+    if not options.config:
+        return Path("runs/default")
+    path = Path(os.fspath(options.config[-1]))
+    return path.parent if RunFolder(path.parent).is_run(path) else Path("runs") / path.stem
 
 
 def _require_checkpoint(path: str) -> None:

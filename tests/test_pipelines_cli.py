@@ -105,6 +105,11 @@ def test_train_test_predict(config: str, root: Path, tmp_path: Path, capsys: pyt
     assert sorted(path.name for path in folder.glob("*.png")) == FIGURES
     assert all(str(Path("runs/tiny", folder.name, name)) in printed for name in FIGURES)
 
+    # The configuration that the run keeps serves the other commands as well.
+    cli.main(["test", "--config", str(run / "config.yaml"), "--output", "again"])
+    again = json.loads((tmp_path / "again" / "metrics.json").read_text())
+    assert again["metrics"]["auroc"] == report["metrics"]["auroc"]
+
     # A hidden set in another folder, without outcomes: it can be predicted, not tested.
     hidden = tmp_path / "hidden"
     hidden.mkdir()
