@@ -645,4 +645,3 @@ def test_keops_magnet(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_keops_four_axes(monkeypatch: pytest.MonkeyPatch) -> None:
     check_keops_family(monkeypatch, 4, "periodic", None)
     check_keops_family(monkeypatch, 4, "plain", [])
-    check_keops_family(monkeypatch, 4, "causal", [])

@@ -1,0 +1,283 @@
+"""Layers: biases and mixes on every domain, calibration, weighted means."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from contract_cases import seeded, small_kernel, uniform
+from torch import nn
+
+from ccnn_irregular import (
+    SIREN,
+    ContinuousConv,
+    GaussianMask,
+    Grid,
+    Kernel,
+    Points,
+    Product,
+    SeparableContinuousConv,
+    convolve,
+    make_plan,
+)
+from ccnn_irregular.domains import Domain
+from ccnn_irregular.layers import BatchNorm, PointwiseLinear, mean_over_positions
+from ccnn_irregular.quadrature import trapezoid
+from ccnn_irregular.testing import assert_close
+
+RAGGED = Points(uniform(9, 1, high=2.0, seed=1), uniform(9, low=0.2, seed=2), torch.tensor([0, 4, 4, 9]))
+GRIDS = [Grid((7,), (0.5,)), Grid((4, 3), (0.5, 0.7)), Grid((3, 2, 4), (0.5, 0.7, 1.1)), Grid((2, 3, 1, 2), (1.0,) * 4)]
+
+
+# ---- convolution layers ----
+
+
+def test_layer_is_the_convolution_plus_bias() -> None:
+    layer = ContinuousConv(small_kernel(1, shape=(3, 2)), engine="reference").to(torch.float64)
+    assert layer.bias.shape == (3,)
+    assert not layer.bias.any()
+    with torch.no_grad():
+        layer.bias.copy_(torch.tensor([1.0, -2.0, 3.0]))
+    values, query = seeded(9, 2), Points(uniform(4, 1, seed=3), splits=torch.tensor([0, 1, 3, 4]))
+    expected = convolve(layer.kernel, values, RAGGED, query, engine="reference") + torch.tensor([[1.0, -2.0, 3.0]])
+    assert_close(layer(values, RAGGED, query), expected)
+    plain = ContinuousConv(small_kernel(1), bias=False)
+    assert plain.bias is None
+    assert "bias" not in plain.state_dict()
+
+
+@pytest.mark.parametrize("grid", GRIDS, ids=lambda grid: f"d={grid.d}")
+def test_layer_on_grids(grid: Grid) -> None:
+    layer = ContinuousConv(small_kernel(grid.d)).to(torch.float64)
+    with torch.no_grad():
+        layer.bias.copy_(torch.tensor([1.0, -2.0]))
+    values = seeded(2, 2, *grid.sizes)
+    result = layer(values, grid)
+    without = convolve(layer.kernel, values, grid, engine="reference")
+    assert_close(result[:, 0], without[:, 0] + 1)
+    assert_close(result[:, 1], without[:, 1] - 2)
+
+
+def test_layer_with_a_plan() -> None:
+    layer, grid = ContinuousConv(small_kernel(1)).to(torch.float64), GRIDS[0]
+    plan, values = make_plan(layer.kernel, grid), seeded(2, 2, 7)
+    assert torch.equal(layer(values, grid, plan=plan), layer(values, grid))
+    with pytest.raises(ValueError, match="plan must be made for this source"):
+        layer(values, Grid((7,), (0.25,)), plan=plan)
+
+
+def test_separable_layer_mixes_after_the_convolution() -> None:
+    layer = SeparableContinuousConv(small_kernel(2), 5, engine="reference").to(torch.float64)
+    with torch.no_grad():
+        layer.depthwise.bias.copy_(torch.tensor([0.3, -0.4]))
+        layer.pointwise.bias.copy_(torch.arange(5.0))
+    assert layer.kernel is layer.depthwise.kernel
+    grid = GRIDS[1]
+    values = seeded(2, 2, 4, 3)
+    inner = convolve(layer.kernel, values, grid, engine="reference") + torch.tensor([0.3, -0.4])[:, None, None]
+    mixed = torch.einsum("dc,bcxy->bdxy", layer.pointwise.weight, inner) + torch.arange(5.0)[:, None, None]
+    assert_close(layer(values, grid), mixed)
+    rows = values.flatten(2).movedim(1, 2).flatten(0, 1)
+    on_points = layer(rows, grid.points(2))
+    assert_close(on_points.unflatten(0, (2, 12)).movedim(1, 2).unflatten(2, (4, 3)), mixed)
+    bare = SeparableContinuousConv(small_kernel(2), 5, bias=False)
+    assert bare.depthwise.bias is None
+    assert bare.pointwise.bias is None
+
+
+def test_separable_layer_equals_one_full_kernel() -> None:
+    """Depthwise, then mixed, is the full kernel W[d, c] K[c]: one layer, two ways to compute it."""
+    separable = SeparableContinuousConv(small_kernel(1), 3, bias=False).to(torch.float64)
+    full = small_kernel(1, shape=(3, 2))
+    with torch.no_grad():
+        mix, inner, outer = separable.pointwise.weight, separable.kernel.generator, full.generator
+        outer.linears.load_state_dict(inner.linears.state_dict())
+        outer.output.weight.copy_((mix[:, :, None] * inner.output.weight[None]).flatten(0, 1))
+        outer.output.bias.copy_((mix * inner.output.bias[None]).flatten())
+    values = seeded(9, 2)
+    assert_close(
+        convolve(full, values, RAGGED, engine="reference"),
+        separable.pointwise(convolve(separable.kernel, values, RAGGED, engine="reference")),
+    )
+
+
+@pytest.mark.parametrize("shape", [(6, 3), (6, 3, 5), (6, 3, 4, 5), (6, 3, 2, 3, 4), (6, 3, 2, 3, 2, 2)])
+def test_pointwise_linear_on_every_shape(shape: tuple[int, ...]) -> None:
+    for bias in (True, False):
+        layer = PointwiseLinear(3, 4, bias=bias).to(torch.float64)
+        if bias:
+            with torch.no_grad():
+                layer.bias.copy_(torch.arange(4.0))
+        values = seeded(*shape)
+        moved = nn.functional.linear(values.movedim(1, -1), layer.weight, layer.bias).movedim(-1, 1)
+        assert_close(layer(values), moved)
+
+
+def test_pointwise_linear_keeps_the_variance() -> None:
+    torch.manual_seed(0)
+    layer = PointwiseLinear(200, 300)
+    assert not layer.bias.any()
+    assert float(layer(torch.randn(500, 200)).var().detach()) == pytest.approx(1.0, rel=0.1)
+
+
+@pytest.mark.parametrize("shape", [(20, 3), (6, 3, 5), (6, 3, 4, 5), (6, 3, 2, 3, 2, 2)])
+def test_batch_norm_normalises_each_channel_over_all_positions(shape: tuple[int, ...]) -> None:
+    norm = BatchNorm(3).to(torch.float64)
+    values = seeded(*shape) * 3 + 2
+    dims = [0, *range(2, len(shape))]
+    view = [1, 3] + [1] * (len(shape) - 2)
+    mean, variance = values.mean(dims), values.var(dims, unbiased=False)
+    expected = (values - mean.view(view)) / (variance.view(view) + norm.eps).sqrt()
+    assert_close(norm(values), expected)
+    assert_close(norm.running_mean, 0.1 * mean)
+
+
+# ---- calibration ----
+
+
+def sampling(name: str) -> tuple[Domain, Domain | None]:
+    """A source and a query with a hundred queries or more."""
+    even = torch.sort(uniform(150, high=15.0, seed=3)).values
+    match name:
+        case "dense grid":
+            return Grid((150,), (0.05,)), None
+        case "sparse grid":
+            return Grid((150,), (0.9,)), None
+        case "irregular points":
+            return Points(even[:, None], trapezoid(even)), None
+        case "irregular points without weights":
+            return Points(even[:, None]), None
+        case "ragged":
+            splits = torch.tensor([0, 20, 20, 85, 150])
+            return Points(even[:, None], trapezoid(even, splits=splits, cap=1.0), splits), None
+        case "points to grid":
+            return Points(even[:, None], trapezoid(even)), Grid((150,), (0.1,))
+        case "square grid":
+            return Grid((14, 11), (0.3, 0.5)), None
+        case _:
+            return Product(Points(uniform(8, 1, high=4.0, seed=1), uniform(8, seed=2)), Grid((16,), (0.2,))), None
+
+
+SAMPLINGS = (
+    "dense grid",
+    "sparse grid",
+    "irregular points",
+    "irregular points without weights",
+    "ragged",
+    "points to grid",
+    "square grid",
+    "product",
+)
+
+
+def white_noise(domain: Domain, channels: int, seed: int) -> torch.Tensor:
+    if isinstance(domain, Grid):
+        return seeded(1, channels, *domain.sizes, seed=seed)
+    if isinstance(domain, Product):
+        return seeded(domain.points.count, channels, *domain.grid.sizes, seed=seed)
+    return seeded(domain.count, channels, seed=seed)
+
+
+@pytest.mark.parametrize("full", [False, True], ids=["depthwise", "full"])
+@pytest.mark.parametrize("name", SAMPLINGS)
+def test_calibration_keeps_the_variance_of_white_noise(name: str, full: bool) -> None:
+    source, query = sampling(name)
+    torch.manual_seed(0)
+    channels = 8 if full else 32
+    shape = (6, channels) if full else (channels,)
+    generator = SIREN(source.d, 6 * channels if full else channels, hidden=16, omega_0=2.0)
+    kernel = Kernel(generator, GaussianMask([0.6] * source.d), extent=[1.0] * source.d, shape=shape)
+    layer = ContinuousConv(kernel).to(torch.float64)
+    before = copy.deepcopy(kernel)
+    layer.calibrate(source, query)
+    # The kernel is scaled as a whole: its form stays.
+    offsets = uniform(5, source.d, low=-0.4, high=0.4, seed=5)
+    ratio = (kernel(offsets) / before(offsets)).detach()
+    assert_close(ratio, ratio.flatten()[0].expand_as(ratio).contiguous(), factor=1e3)
+    with torch.no_grad():
+        draws = [layer(white_noise(source, channels, seed), source, query) for seed in range(60)]
+    # 64 of the queries decide the scale and the borders differ from the middle: near 1, not exact.
+    assert float(torch.stack(draws).square().mean()) == pytest.approx(1.0, rel=0.15)
+    again = copy.deepcopy(layer)
+    again.calibrate(source, query)
+    for mine, other in zip(layer.parameters(), again.parameters(), strict=True):
+        assert torch.allclose(mine, other, rtol=1e-12)
+
+
+def test_calibration_is_exact_for_few_queries() -> None:
+    """With fewer queries than are looked at, the mean of sum (w K)^2 over them is exactly 1."""
+    layer = ContinuousConv(small_kernel(1, shape=(3, 2)), engine="reference").to(torch.float64)
+    query = Points(uniform(6, 1, high=2.0, seed=4), splits=torch.tensor([0, 2, 2, 6]))
+    layer.calibrate(RAGGED, query)
+    # Columns of the operator, one source entry at a time.
+    power = 0.0
+    with torch.no_grad():
+        for row in range(9):
+            for channel in range(2):
+                impulse = torch.zeros(9, 2, dtype=torch.float64)
+                impulse[row, channel] = 1
+                power += float(layer(impulse, RAGGED, query).square().sum())
+    assert power / (6 * 3) == pytest.approx(1.0, rel=1e-12)
+
+
+def test_calibration_is_explicit() -> None:
+    """No forward pass changes a layer."""
+    layer = SeparableContinuousConv(small_kernel(1), 3, engine="reference").to(torch.float64)
+    before = copy.deepcopy(layer.state_dict())
+    attributes = {name: set(vars(module)) for name, module in layer.named_modules()}
+    layer(seeded(9, 2), RAGGED)
+    layer(seeded(1, 2, 7), GRIDS[0])
+    assert all(torch.equal(one, before[key]) for key, one in layer.state_dict().items())
+    assert attributes == {name: set(vars(module)) for name, module in layer.named_modules()}
+    layer.calibrate(RAGGED)
+    assert not torch.equal(
+        layer.state_dict()["depthwise.kernel.generator._output.weight"],
+        before["depthwise.kernel.generator._output.weight"],
+    )
+
+
+# ---- means ----
+
+
+def test_mean_is_weighted_per_sample() -> None:
+    values = seeded(9, 3)
+    means = mean_over_positions(values, RAGGED)
+    assert means.shape == (3, 3)
+    for number, (first, last) in enumerate(((0, 4), (4, 4), (4, 9))):
+        weights = RAGGED.weights[first:last, None]
+        expected = (weights * values[first:last]).sum(0) / weights.sum() if last > first else torch.zeros(3).double()
+        assert_close(means[number], expected, scale=1.0)
+    assert bool(means[0].all())
+
+
+def test_mean_with_weights_per_channel() -> None:
+    weights = torch.tensor([[1.0, 0.0], [3.0, 0.0], [0.0, 2.0]])
+    points = Points(torch.arange(3.0)[:, None], weights, torch.tensor([0, 2, 3]))
+    means = mean_over_positions(torch.tensor([[1.0, 9.0], [2.0, 9.0], [7.0, 5.0]]), points)
+    assert means.tolist() == [[1.75, 0.0], [0.0, 5.0]]
+
+
+def test_mean_does_not_follow_the_density_of_samples() -> None:
+    """A signal measured more often where it is high has the same mean over time."""
+    positions = torch.cat([torch.linspace(0, 1, 10), torch.linspace(1.001, 2, 500)]).double()
+    values = (positions > 1).double()[:, None]
+    weighted = mean_over_positions(values, Points(positions[:, None], trapezoid(positions)))
+    assert float(weighted) == pytest.approx(0.5, abs=2e-3)
+    assert float(mean_over_positions(values, Points(positions[:, None]))) > 0.95
+
+
+@pytest.mark.parametrize("grid", GRIDS, ids=lambda grid: f"d={grid.d}")
+def test_mean_on_grids(grid: Grid) -> None:
+    values = seeded(2, 3, *grid.sizes)
+    expected = values.sum(tuple(range(2, values.ndim))) / grid.count
+    assert_close(mean_over_positions(values, grid), expected)
+
+
+def test_mean_on_products() -> None:
+    product = Product(RAGGED, Grid((4, 2), (0.5, 0.7)))
+    values = seeded(9, 3, 4, 2)
+    rows = values.flatten(2).movedim(1, 2).flatten(0, 1)
+    means = mean_over_positions(values, product)
+    assert_close(means, mean_over_positions(rows, product.expanded()))
+    assert not means[1].any()

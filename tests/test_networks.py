@@ -1,0 +1,309 @@
+"""The continuous CNN: the published size, every domain in, and nothing hidden in forward."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from contract_cases import seeded, uniform
+from torch import Tensor
+
+from ccnn_irregular import CCNN, Grid, Points, Product
+from ccnn_irregular.domains import Domain
+from ccnn_irregular.layers import mean_over_positions
+from ccnn_irregular.networks import ResidualBlock, masked_kernel
+from ccnn_irregular.quadrature import trapezoid
+from ccnn_irregular.testing import assert_close
+
+SMALL: dict[str, Any] = {"blocks": 2, "generator_hidden": 6, "omega_0": 1.0, "width": [0.6], "extent": [2.0]}
+RAGGED = Points(uniform(14, 1, high=5.0, seed=1), uniform(14, low=0.2, seed=2), torch.tensor([0, 6, 6, 14]))
+# Coordinates that ask for a gradient keep approximate engines away.
+EXACT = Points(RAGGED.coordinates.clone().requires_grad_(), RAGGED.weights, RAGGED.splits)
+
+
+def small(in_channels: int = 2, d: int = 1, seed: int = 0, **changes: Any) -> CCNN:
+    torch.manual_seed(seed)
+    options = SMALL | {"width": [0.6] * d, "extent": [2.0] * d} | changes
+    return CCNN(in_channels, 8, 3, **options).to(torch.float64).eval()
+
+
+# ---- size ----
+
+
+@pytest.mark.parametrize(
+    ("hidden", "blocks", "generator_hidden", "in_channels", "d", "count"),
+    [
+        (140, 4, 32, 1, 1, 198_769),  # sequential MNIST
+        (140, 4, 32, 3, 1, 199_117),  # sequential CIFAR-10
+        (140, 4, 32, 3, 2, 201_042),  # CIFAR-10
+        (380, 6, 64, 1, 1, 1_993_091),
+        (380, 6, 64, 3, 1, 1_993_983),
+        (380, 6, 64, 3, 2, 1_999_366),
+    ],
+)
+def test_parameter_counts_are_those_of_the_released_models(
+    hidden: int, blocks: int, generator_hidden: int, in_channels: int, d: int, count: int
+) -> None:
+    network = CCNN(
+        in_channels,
+        hidden,
+        10,
+        blocks=blocks,
+        extent=[1.0] * d,
+        width=[0.075] * d,
+        generator_hidden=generator_hidden,
+        omega_0=2976.49,
+    )
+    assert sum(one.numel() for one in network.parameters()) == count
+
+
+# ---- every domain ----
+
+
+@pytest.mark.parametrize("generator", ["magnet", "siren"])
+def test_ragged_points_give_one_output_per_sample(generator: str) -> None:
+    network = small(generator=generator)
+    values = seeded(14, 2)
+    output = network(values, EXACT)
+    assert output.shape == (3, 3)
+    for number, (first, last) in enumerate(((0, 6), (6, 14))):
+        own = Points(EXACT.coordinates[first:last], EXACT.weights[first:last])
+        assert_close(network(values[first:last], own)[0], output[2 * number], factor=1e3)
+    # An empty sample has no positions to average over: the head's bias.
+    assert_close(output[1], network.output.bias, scale=1.0)
+    # Without a gradient of the coordinates an approximation may serve, within its tolerance.
+    assert_close(network(values, RAGGED), output, factor=1e9)
+
+
+@pytest.mark.parametrize("sizes", [(9,), (6, 5), (3, 4, 5), (2, 3, 4, 2)], ids=str)
+def test_grids_of_any_dimension(sizes: tuple[int, ...]) -> None:
+    d = len(sizes)
+    network = small(d=d)
+    grid, values = Grid(sizes, (0.5,) * d), seeded(2, 2, *sizes)
+    output = network(values, grid)
+    assert output.shape == (2, 3)
+    assert_close(network(values[1:], grid), output[1:], factor=10)
+    # The grid's nodes as points: another engine, the same network.
+    rows = values.flatten(2).movedim(1, 2).flatten(0, 1)
+    coordinates = grid.points(2).coordinates.clone().requires_grad_()
+    nodes = Points(coordinates, grid.points(2).weights, grid.points(2).splits)
+    assert_close(network(rows, nodes), output, factor=1e3)
+
+
+def test_product_domain() -> None:
+    network = small(d=2)
+    product = Product(RAGGED, Grid((4,), (0.5,)))
+    values = seeded(14, 2, 4)
+    output = network(values, product)
+    assert output.shape == (3, 3)
+    rows = values.flatten(2).movedim(1, 2).flatten(0, 1)
+    assert_close(network(rows, product.expanded()), output, factor=1e3)
+
+
+def test_latent_grid() -> None:
+    latent = Grid((12,), (0.5,), (-0.5,))
+    network, values = small(latent=latent), seeded(14, 2)
+    features, domain = network.features(values, RAGGED)
+    assert domain is latent
+    assert features.shape == (3, 8, 12)
+    assert network(values, RAGGED).shape == (3, 3)
+    assert_close(network(values, RAGGED), network.output(features.mean(2)))
+    # By hand: stem at the latent nodes, blocks on the grid.
+    stem = network.stem(values, RAGGED, latent)
+    hidden = torch.nn.functional.gelu(network.stem_norm(stem))
+    for block in network.blocks:
+        hidden = block(hidden, latent)
+    assert_close(network.norm(hidden), features)
+
+
+def test_latent_grid_reads_channels_observed_at_different_times() -> None:
+    latent = Grid((12,), (0.5,), (-0.5,))
+    network = small(latent=latent)
+    observed = uniform(14, 2, seed=3) < 0.5
+    positions = RAGGED.coordinates[:, 0].sort().values
+    weights = trapezoid(positions, observed=observed, cap=2.0)
+    values = torch.where(observed, seeded(14, 2), float("nan")).requires_grad_()
+    output = network(values, Points(positions[:, None], weights))
+    assert bool(torch.isfinite(output).all())
+    (gradient,) = torch.autograd.grad(output.sum(), [values])
+    assert not gradient[~observed].any()
+    assert bool((gradient[observed] != 0).all())
+
+
+def test_dense_head() -> None:
+    values, grid = seeded(2, 2, 6, 5), Grid((6, 5), (0.5, 0.4))
+    network = small(d=2, head="dense")
+    dense = network(values, grid)
+    assert dense.shape == (2, 3, 6, 5)
+    features, _ = network.features(values, grid)
+    assert_close(dense, network.output(features))
+    twin = small(d=2)
+    assert_close(twin(values, grid), dense.flatten(2).mean(2), factor=10)
+    on_points = small(head="dense")(seeded(14, 2), RAGGED)
+    assert on_points.shape == (14, 3)
+    on_latent = small(head="dense", latent=Grid((12,), (0.5,)))(seeded(14, 2), RAGGED)
+    assert on_latent.shape == (3, 3, 12)
+
+
+def test_mean_head_weighs_positions() -> None:
+    network, values = small(), seeded(14, 2)
+    features, _ = network.features(values, RAGGED)
+    assert_close(network(values, RAGGED), network.output(mean_over_positions(features, RAGGED)))
+
+
+def test_residual_block_is_its_published_order() -> None:
+    torch.manual_seed(0)
+    kernel = masked_kernel(4, extent=[2.0], width=[0.6], omega_0=1.0, generator_hidden=6)
+    block = ResidualBlock(4, kernel).to(torch.float64).eval()
+    grid, values = Grid((9,), (0.5,)), seeded(2, 4, 9)
+    gelu = torch.nn.functional.gelu
+    inner = gelu(block.conv(block.norm(values), grid))
+    assert_close(block(values, grid), values + gelu(block.linear(inner)))
+
+
+@pytest.mark.parametrize("generator", ["magnet", "siren"])
+def test_causal_network_does_not_see_the_future(generator: str) -> None:
+    def difference(causal: bool) -> Tensor:
+        """What a change at nodes 12 and later does to the output, per node."""
+        network = small(generator=generator, causal=causal, head="dense")
+        before, after = network(values, grid), network(changed, grid)
+        return ((after - before).abs().amax((0, 1)) / before.abs().max()).detach()
+
+    grid, values = Grid((20,), (0.5,)), seeded(1, 2, 20)
+    changed = values.clone()
+    changed[..., 12:] += 10
+    assert float(difference(causal=True)[:12].max()) < 1e-12
+    # A causal kernel sees the present; a MAGNet starts out with none of it, for its waves are sines.
+    assert float(difference(causal=True)[13 if generator == "magnet" else 12 :].min()) > 1e-3
+    assert float(difference(causal=False)[:12].max()) > 1e-3
+
+
+def test_kernel_of_another_resolution_is_the_same_function() -> None:
+    """Sampled twice as finely, the same signal gives nearly the same answer without retraining."""
+    network = small(generator="siren")
+
+    def answer(count: int) -> Tensor:
+        grid = Grid((count,), (8.0 / count,), (4.0 / count,))
+        nodes = grid.nodes()[:, 0]
+        return network(torch.stack([torch.sin(nodes), torch.cos(2 * nodes)])[None], grid).detach()
+
+    coarse, fine, finest = answer(40), answer(80), answer(160)
+    assert float((fine - finest).abs().max()) < 0.02 * float((finest - network.output.bias.detach()).abs().max())
+    assert float((fine - finest).abs().max()) < 0.5 * float((coarse - finest).abs().max())
+
+
+# ---- training ----
+
+
+DOMAINS: dict[str, tuple[int, Domain, Sequence[int]]] = {
+    "points": (1, RAGGED, (14, 2)),
+    "grid": (2, Grid((6, 5), (0.5, 0.4)), (2, 2, 6, 5)),
+    "product": (2, Product(RAGGED, Grid((3,), (0.5,))), (14, 2, 3)),
+}
+
+
+@pytest.mark.parametrize("latent", [False, True], ids=["own domain", "latent"])
+@pytest.mark.parametrize("name", DOMAINS)
+def test_gradient_reaches_every_parameter(name: str, latent: bool) -> None:
+    d, source, shape = DOMAINS[name]
+    network = small(d=d, latent=Grid((5,) * d, (0.7,) * d) if latent else None).train()
+    values = seeded(*shape, requires_grad=True)
+    network(values, source).square().sum().backward()
+    assert values.grad is not None
+    assert bool(values.grad.any())
+    for key, parameter in network.named_parameters():
+        assert parameter.grad is not None, key
+        assert bool(torch.isfinite(parameter.grad).all()), key
+        assert bool(parameter.grad.any()), key
+
+
+def attributes(network: torch.nn.Module) -> dict[str, dict[str, object]]:
+    return {key: {name: id(value) for name, value in vars(module).items()} for key, module in network.named_modules()}
+
+
+@pytest.mark.parametrize("name", DOMAINS)
+def test_forward_writes_nothing(name: str) -> None:
+    d, source, shape = DOMAINS[name]
+    network = small(d=d)
+    before, state = attributes(network), copy.deepcopy(network.state_dict())
+    network(seeded(*shape), source)
+    network(seeded(*shape), source).sum().backward()
+    assert attributes(network) == before
+    for key, one in network.state_dict().items():
+        assert torch.equal(one, state[key]), key
+
+
+def test_lengths_in_any_order_answer_as_a_fresh_network() -> None:
+    network = small()
+    untouched = copy.deepcopy(network)
+    for length in (5, 40, 2, 1, 17, 5):
+        grid, values = Grid((length,), (0.5,)), seeded(2, 2, length, seed=length)
+        assert torch.equal(network(values, grid), copy.deepcopy(untouched)(values, grid))
+
+
+def test_dropout_acts_in_training_only() -> None:
+    network, values = small(dropout=0.5), seeded(14, 2)
+    assert torch.equal(network(values, RAGGED), network(values, RAGGED))
+    for module in network.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.train()
+    assert not torch.equal(network(values, RAGGED), network(values, RAGGED))
+
+
+def test_kernels_are_listed_by_layer() -> None:
+    kernels = small().kernels()
+    assert list(kernels) == ["stem", "blocks.0.conv", "blocks.1.conv"]
+    assert [one.in_channels for one in kernels.values()] == [2, 8, 8]
+    assert kernels["stem"].support.tolist() == pytest.approx([0.6 * 3.03485], rel=1e-4)
+
+
+def test_calibration_keeps_every_convolution_at_unit_variance() -> None:
+    positions = torch.sort(uniform(200, high=20.0, seed=1)).values
+    source = Points(positions[:, None], trapezoid(positions))
+    latent = Grid((160,), (0.125,))
+    torch.manual_seed(0)
+    network = CCNN(16, 16, 3, blocks=2, extent=[2.0], width=[0.4], generator_hidden=8, omega_0=1.0, latent=latent)
+    network = network.to(torch.float64)
+    network.calibrate(source)
+    with torch.no_grad():
+        stem = network.stem(seeded(200, 16), source, latent)
+        assert float(stem.var()) == pytest.approx(1.0, rel=0.5)
+        for block in network.blocks:
+            output = block.conv(seeded(4, 16, 160), latent)
+            assert float(output.var()) == pytest.approx(1.0, rel=0.5)
+
+
+def test_deep_network_keeps_its_scale() -> None:
+    """Twenty calibrated blocks: activations neither vanish nor explode, in forward and backward."""
+    torch.manual_seed(0)
+    grid = Grid((32,), (0.25,))
+    network = CCNN(2, 8, 3, blocks=20, extent=[2.0], width=[0.4], generator_hidden=4, omega_0=1.0).to(torch.float64)
+    network.calibrate(grid)
+    hidden = torch.nn.functional.gelu(network.stem_norm(network.stem(seeded(4, 2, 32), grid))).detach()
+    hidden.requires_grad_()
+    growth, output = [], hidden
+    for block in network.blocks:
+        branch = block(output, grid) - output
+        growth.append(float(branch.detach().std()))
+        output = output + branch
+    assert 0.1 < min(growth) < max(growth) < 1.5
+    (gradient,) = torch.autograd.grad(output, [hidden], seeded(*output.shape, seed=1))
+    assert 0.5 < float(gradient.std()) < 20
+
+
+def test_training_step_lowers_the_loss() -> None:
+    network = small().train()
+    network.calibrate(RAGGED)
+    values, target = seeded(14, 2), torch.tensor([0, 1, 2])
+    optimiser = torch.optim.Adam(network.parameters(), lr=0.01)
+    losses = []
+    for _ in range(15):
+        loss = torch.nn.functional.cross_entropy(network(values, RAGGED), target)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.6 * losses[0]
