@@ -180,7 +180,7 @@ class CCNN(nn.Module):
         plan = None
         for block in self.blocks:
             assert isinstance(block, ResidualBlock)
-            if plan is None:
+            if plan is None or plan.engine == "spectral":  # whose geometry follows the support and spectrum of a kernel
                 plan = make_plan(block.conv.kernel, domain, batch=len(hidden))
             hidden = block(hidden, domain, plan)
         return self.norm(hidden), domain
