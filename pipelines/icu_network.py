@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ccnn_irregular.datasets.physionet2012 import Cohort
     from ccnn_irregular.pipelines.icu_data import StayBatch
 
-__all__ = ["HatBasis", "ICURiskNetwork", "StaticsEncoder"]
+__all__ = ["HatBasis", "ICURiskNetwork", "StandardScore"]
 
 # A measurement repeated within minutes still counts as one of this many hours.
 _LEAST_WEIGHT = 0.1
@@ -34,15 +34,19 @@ _UNITS = 4  # coronary care, cardiac surgery recovery, medical, surgical
 
 
 class ICURiskNetwork(nn.Module):
-    """CCNN on a regular latent grid behind one continuous convolution of the irregular samples.
+    """A small ensemble of CCNNs on a regular latent grid, each behind one continuous convolution of the samples.
 
     Each of the 37 series enters as ``knots`` channels, the hat functions of its value on the training
     quantiles (so that both a low and a high heart rate can mean risk), weighted by the trapezoid rule of
     its own times, and one channel of ones, weighted 1 each: the intensity of measuring it.
 
+    Members differ by their initial weights and by what is thinned away in training; each is trained on
+    its own, and the mean of their logits is the answer (Lakshminarayanan et al. 2017, arXiv 1612.01474).
+
     Args:
-        hidden_channels: channels of the CCNN.
-        blocks: residual blocks of the CCNN.
+        members: number of CCNNs.
+        hidden_channels: channels of each CCNN.
+        blocks: residual blocks of each CCNN.
         width: initial standard deviation of the kernels' masks, hours.
         extent: hours per generator unit.
         omega_0: base frequency of the generators.
@@ -59,6 +63,7 @@ class ICURiskNetwork(nn.Module):
 
     def __init__(
         self,
+        members: int = 1,
         hidden_channels: int = 64,
         blocks: int = 2,
         width: float = 6.0,
@@ -72,40 +77,39 @@ class ICURiskNetwork(nn.Module):
         hours: float = 48.0,
         step: float = 1.0,
         thinning: float = 0.8,
-        series_dropout: float = 0.2,
+        series_dropout: float = 0.1,
     ) -> None:
         super().__init__()
         for name, share in (("thinning", thinning), ("series_dropout", series_dropout)):
             require(0 <= share < 1, name, "be in [0, 1)", share)
+        require(members >= 1, "members", "be at least 1", members)
         require(step > 0, "step", "be positive", step)
         require(hours >= step, "hours", f"be at least one step {step}", hours)
         self.cap = cap
         self.thinning = thinning
         self.series_dropout = series_dropout
         self.basis = HatBasis(len(SERIES), knots)
-        self.statics = StaticsEncoder(hidden_channels)
-        self.cnn = CCNN(
-            len(SERIES) * (knots + 1),
-            hidden_channels,
-            hidden_channels,
-            blocks=blocks,
-            extent=(extent,),
-            width=(width,),
-            omega_0=omega_0,
-            generator=generator,
-            generator_hidden=generator_hidden,
-            dropout=dropout,
-            latent=Grid([round(hours / step)], [step], [step]),
-            head="dense",
-        )
-        pooled = 4 * hidden_channels  # mean, maximum and end of the stay; statics
-        self.head = nn.Sequential(
-            nn.LayerNorm(pooled),
-            nn.Dropout(dropout),
-            nn.Linear(pooled, hidden_channels),
-            nn.GELU(),
-            nn.Dropout(dropout),
-            nn.Linear(hidden_channels, 1),
+        self.statics = StandardScore(len(STATICS))
+        self.members = nn.ModuleList(
+            _Member(
+                CCNN(
+                    len(SERIES) * (knots + 1),
+                    hidden_channels,
+                    hidden_channels,
+                    blocks=blocks,
+                    extent=(extent,),
+                    width=(width,),
+                    omega_0=omega_0,
+                    generator=generator,
+                    generator_hidden=generator_hidden,
+                    dropout=dropout,
+                    latent=Grid([round(hours / step)], [step], [step]),
+                    head="dense",
+                ),
+                hidden_channels,
+                dropout,
+            )
+            for _ in range(members)
         )
 
     @torch.no_grad()
@@ -117,18 +121,21 @@ class ICURiskNetwork(nn.Module):
         self.statics.fit(cohort.statics)
         first = StayBatch.from_cohort(cohort.select(np.arange(min(len(cohort), _CALIBRATION_STAYS))))
         if len(first.times):
-            self.cnn.calibrate(self.sampling(first.times, first.splits, ~torch.isnan(first.values)))
+            sampling = self.sampling(first.times, first.splits, ~torch.isnan(first.values))
+            for member in self.members:
+                assert isinstance(member, _Member)
+                member.cnn.calibrate(sampling)
 
     def forward(self, batch: StayBatch) -> Tensor:
-        """Logits ``(B,)``; a stay without any measurement is judged by its statics."""
-        observed = ~torch.isnan(batch.values)
+        """Logits: ``(B,)``, or in training ``(members, B)``, one row to be trained for each member.
+
+        A stay without any measurement is judged by its statics.
+        """
+        statics = self.statics(batch.statics)
         if self.training:
-            observed = self._thinned(observed, batch.splits)
-        hats = self.basis(torch.where(observed, batch.values, 0.0))
-        values = torch.cat([hats.flatten(1), observed.to(hats.dtype)], dim=1)
-        features = self.cnn(values, self.sampling(batch.times, batch.splits, observed))  # (B, channels, nodes)
-        pooled = [features.mean(2), features.amax(2), features[:, :, -1], self.statics(batch.statics)]
-        return self.head(torch.cat(pooled, dim=1))[:, 0]
+            return torch.stack([member(*self._read(batch, thin=True), statics) for member in self.members])
+        read = self._read(batch, thin=False)
+        return torch.stack([member(*read, statics) for member in self.members]).mean(0)
 
     def sampling(self, times: Tensor, splits: Tensor, observed: Tensor) -> Points:
         """The measurements as points in hours with weights per channel, ``(N, 37 * (knots + 1))``."""
@@ -138,8 +145,19 @@ class ICURiskNetwork(nn.Module):
         return Points(times[:, None], torch.cat([per_hat, observed.to(hours.dtype)], dim=1), splits)
 
     def kernels(self) -> dict[str, Kernel]:
-        """The learned kernels by layer; offsets in hours."""
-        return self.cnn.kernels()
+        """The learned kernels of the first member by layer; offsets in hours."""
+        first = self.members[0]
+        assert isinstance(first, _Member)
+        return first.cnn.kernels()
+
+    def _read(self, batch: StayBatch, thin: bool) -> tuple[Tensor, Points]:
+        """Channel values of the measurements and where they were taken."""
+        observed = ~torch.isnan(batch.values)
+        if thin:
+            observed = self._thinned(observed, batch.splits)
+        hats = self.basis(torch.where(observed, batch.values, 0.0))
+        values = torch.cat([hats.flatten(1), observed.to(hats.dtype)], dim=1)
+        return values, self.sampling(batch.times, batch.splits, observed)
 
     def _thinned(self, observed: Tensor, splits: Tensor) -> Tensor:
         """What is left of the measurements: a random share of them, without some series of some stays."""
@@ -147,6 +165,30 @@ class ICURiskNetwork(nn.Module):
         kept = torch.rand(observed.shape, device=observed.device) >= share
         series = torch.rand(len(splits) - 1, observed.shape[1], device=observed.device) >= self.series_dropout
         return observed & kept & series.repeat_interleave(splits.diff(), dim=0)
+
+
+class _Member(nn.Module):
+    """One CCNN, pooled over the stay, and the head that joins it with the statics."""
+
+    def __init__(self, cnn: CCNN, channels: int, dropout: float) -> None:
+        super().__init__()
+        self.cnn = cnn
+        self.statics = nn.Sequential(nn.Linear(2 * len(STATICS) + _UNITS, channels), nn.GELU())
+        pooled = 4 * channels  # mean, maximum and end of the stay; statics
+        self.head = nn.Sequential(
+            nn.LayerNorm(pooled),
+            nn.Dropout(dropout),
+            nn.Linear(pooled, channels),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            nn.Linear(channels, 1),
+        )
+
+    def forward(self, values: Tensor, source: Points, statics: Tensor) -> Tensor:
+        """Logits ``(B,)``."""
+        features = self.cnn(values, source)  # (B, channels, nodes)
+        pooled = [features.mean(2), features.amax(2), features[:, :, -1], self.statics(statics)]
+        return self.head(torch.cat(pooled, dim=1))[:, 0]
 
 
 class HatBasis(nn.Module):
@@ -185,21 +227,20 @@ class HatBasis(nn.Module):
         return torch.cat([one, rise], dim=-1) - torch.cat([rise, zero], dim=-1)
 
 
-class StaticsEncoder(nn.Module):
-    """Statics, which of them are missing, and the unit as one of four, through one hidden layer.
+class StandardScore(nn.Module):
+    """Statics as standard scores, beside which of them are missing and the unit as one of four.
 
     Args:
-        channels: size of the code.
+        columns: number of statics.
     """
 
     mean: Tensor
     scale: Tensor
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, columns: int) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.zeros(len(STATICS)))
-        self.register_buffer("scale", torch.ones(len(STATICS)))
-        self.hidden = nn.Sequential(nn.Linear(2 * len(STATICS) + _UNITS, channels), nn.GELU())
+        self.register_buffer("mean", torch.zeros(columns))
+        self.register_buffer("scale", torch.ones(columns))
 
     @torch.no_grad()
     def fit(self, statics: NDArray[np.float32]) -> None:
@@ -209,10 +250,10 @@ class StaticsEncoder(nn.Module):
             self.scale[column] = float(np.nanstd(statics[:, column])) or 1.0
 
     def forward(self, statics: Tensor) -> Tensor:
-        """``(B, 5)``, nan where missing, to ``(B, channels)``."""
+        """``(B, 5)``, nan where missing, to ``(B, 14)``."""
         missing = torch.isnan(statics)
         scores = torch.where(missing, 0.0, (statics - self.mean) / self.scale).clamp(-5.0, 5.0)
         unit = torch.nan_to_num(statics[:, STATICS.index("ICUType")], nan=0.0).long()
         # Units are 1..4; 0 (missing) has a column of its own in the one-hot code, which is dropped.
         units = nn.functional.one_hot(unit.clamp(0, _UNITS), _UNITS + 1)[:, 1:]
-        return self.hidden(torch.cat([scores, missing.to(scores.dtype), units.to(scores.dtype)], dim=1))
+        return torch.cat([scores, missing.to(scores.dtype), units.to(scores.dtype)], dim=1)

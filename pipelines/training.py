@@ -24,8 +24,9 @@ class BinaryRisk(LightningModule):
     """Risk of a binary outcome, one logit a stay.
 
     Args:
-        network: ``forward(StayBatch) -> logits (B,)``; its ``fit_normalisation(cohort)`` is called once with the
-            training stays, and what it stores must be buffers, so that a checkpoint carries it to other data.
+        network: ``forward(StayBatch) -> logits (B,)``, in training also ``(members, B)``; its
+            ``fit_normalisation(cohort)`` is called once with the training stays, and what it stores must be buffers,
+            so that a checkpoint carries it to other data.
         learning_rate: peak of the schedule.
         weight_decay: of AdamW; vectors (biases, norms, widths) and masks are exempt.
         warmup_epochs: linear rise before the cosine, in epochs.
@@ -83,7 +84,8 @@ class BinaryRisk(LightningModule):
             return torch.sigmoid(self(batch).double())
 
     def training_step(self, batch: StayBatch, batch_idx: int) -> Tensor:
-        loss = nn.functional.binary_cross_entropy_with_logits(self(batch), _labels(batch))
+        logits = self(batch)
+        loss = nn.functional.binary_cross_entropy_with_logits(logits, _labels(batch).expand_as(logits))
         self.log("train_loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(batch))
         return loss
 

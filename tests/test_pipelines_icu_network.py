@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ccnn_irregular.datasets.physionet2012 import SERIES, STATICS
 from ccnn_irregular.pipelines.icu_data import StayBatch
-from ccnn_irregular.pipelines.icu_network import HatBasis, ICURiskNetwork, StaticsEncoder
+from ccnn_irregular.pipelines.icu_network import HatBasis, ICURiskNetwork, StandardScore
 
 CHANNELS = len(SERIES)
 
@@ -102,7 +102,7 @@ def test_it_learns_what_one_series_tells() -> None:
     optimiser = torch.optim.Adam(net.train().parameters(), lr=3e-3)
     for _ in range(25):
         optimiser.zero_grad()
-        torch.nn.functional.binary_cross_entropy_with_logits(net(batch), batch.labels).backward()
+        torch.nn.functional.binary_cross_entropy_with_logits(net(batch)[0], batch.labels).backward()
         optimiser.step()
     assert all(parameter.grad is not None for parameter in net.parameters() if parameter.requires_grad)
     risk = logits(net, batch)
@@ -125,15 +125,32 @@ def test_hats_sum_to_one_and_interpolate() -> None:
 
 
 def test_statics_missing_is_not_the_mean() -> None:
-    torch.manual_seed(0)
-    encoder = StaticsEncoder(8)
+    score = StandardScore(len(STATICS))
     statics = np.array([[60, 0, 170, 1, 80], [70, 1, np.nan, 2, 90], [80, 1, 180, 4, 100]], dtype=np.float32)
-    encoder.fit(statics)
-    average = torch.from_numpy(np.nanmean(statics, axis=0))[None]
-    missing = average.clone()
-    missing[0, STATICS.index("Height")] = torch.nan
-    assert torch.isfinite(encoder(missing)).all()
-    assert not torch.allclose(encoder(missing), encoder(average))
+    score.fit(statics)
+    codes = score(torch.from_numpy(statics))
+    assert codes.shape == (3, 14)
+    np.testing.assert_allclose(codes[:, 0], (statics[:, 0] - 70) / statics[:, 0].std(), rtol=1e-5)
+    assert codes[1, 2] == 0
+    assert codes[:, 5:10].tolist() == [[0] * 5, [0, 0, 1, 0, 0], [0] * 5]
+    assert codes[:, 10:].tolist() == [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 1]]
+
+
+def test_members_are_trained_apart_and_answer_together() -> None:
+    net, batch = network(members=3, dropout=0.0), batch_of([12] * 8, seed=7)
+    rows = net.train()(batch)
+    assert rows.shape == (3, 8)
+    weights = [member.head[2].weight for member in net.members]
+    assert [float(gradient.abs().sum()) > 0 for gradient in torch.autograd.grad(rows[1].sum(), weights)] == [
+        False,
+        True,
+        False,
+    ]
+    net.eval()
+    with torch.no_grad():
+        alone = [member(*net._read(batch, thin=False), net.statics(batch.statics)) for member in net.members]
+    torch.testing.assert_close(logits(net, batch), torch.stack(alone).mean(0))
+    assert not torch.allclose(alone[0], alone[1])
 
 
 def test_normalisation_travels_in_the_state() -> None:
@@ -147,6 +164,7 @@ def test_normalisation_travels_in_the_state() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"members": 0}, "members must be at least 1, got 0"),
         ({"knots": 1}, "knots must be at least 2, got 1"),
         ({"thinning": 1.0}, r"thinning must be in \[0, 1\), got 1.0"),
         ({"step": 0.0}, "step must be positive, got 0.0"),
