@@ -26,7 +26,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("operators.engine",),
     ("operators.layout",),
     ("operators.reference",),
-    ("operators.pairwise", "operators.spectral", "operators.nufft"),
+    ("operators.keops", "operators.fft", "operators.spectral"),
     ("operators",),
     ("layers",),
     ("networks",),

@@ -7,6 +7,7 @@ import warnings
 import pytest
 import torch
 from contract_cases import (
+    SIZES,
     check_keops_family,
     compare_keops,
     dense,
@@ -396,7 +397,7 @@ def test_keops_full_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     values = seeded(9, 2, requires_grad=True)
     only = ["values", "generator._output.weight"]
     compare_keops(monkeypatch, kernel, values, source, query, only)
-    compare_keops(monkeypatch, kernel, seeded(2, 2, 4, 3, requires_grad=True), Grid((4, 3), (0.5, 0.7)), None, only)
+    compare_keops(monkeypatch, kernel, seeded(1, 2, 4, 3, requires_grad=True), Grid((4, 3), (0.5, 0.7)), None, only)
 
 
 @requires_compiler
@@ -406,9 +407,9 @@ def test_keops_three_axes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @requires_compiler
-def test_keops_ragged(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_keops_ragged_and_batched(monkeypatch: pytest.MonkeyPatch) -> None:
     kernel = small_kernel(1, width=(0.8,))
-    only = ["values", "source coordinates", "query coordinates"]
+    only = ["values", "generator._output.weight", "source coordinates", "query coordinates"]
 
     def case(lengths: list[int], query_lengths: list[int]) -> tuple[Tensor, Points, Points]:
         source, query = ragged(lengths), ragged(query_lengths, seed=5)
@@ -431,8 +432,12 @@ def test_keops_ragged(monkeypatch: pytest.MonkeyPatch) -> None:
     assert nothing["output"].shape == (1, 2)
     assert not any(one.any() for one in nothing.values())
     values, source, query = case([3, 0, 4, 2], [1] * 4)
-    only = ["values", "source coordinates"]
-    compare_keops(monkeypatch, kernel, values, source, Grid((4,), (0.5,)), only)
+    compare_keops(monkeypatch, kernel, values, source, Grid((4,), (0.5,)), only[:3])
+    # Entries of a grid share its geometry; by KeOps they run through the same formulas.
+    for sizes in SIZES[1]:
+        entries = seeded(3, 2, *sizes, requires_grad=True)
+        compare_keops(monkeypatch, kernel, entries, Grid(sizes, (0.5,)), Grid((3,), (0.75,)), only[:2])
+        compare_keops(monkeypatch, kernel, entries, Grid(sizes, (0.5,)), None, only[:2])
     # What was not observed is never read.
     observed = Points(uniform(6, 1, seed=1), torch.tensor([[0.0, 1.0]] * 6), torch.tensor([0, 4, 6]))
     values = seeded(6, 2)

@@ -15,11 +15,11 @@ from ccnn_irregular._checks import reject, require, require_dtype, require_finit
 from ccnn_irregular.domains import Domain, Grid, Points, Product
 from ccnn_irregular.kernels import Kernel
 from ccnn_irregular.operators.engine import Cost, Engine, Plan
+from ccnn_irregular.operators.fft import FFT
+from ccnn_irregular.operators.keops import KeOps
 from ccnn_irregular.operators.layout import check_pair
-from ccnn_irregular.operators.nufft import Spectral
-from ccnn_irregular.operators.pairwise import KeOps
 from ccnn_irregular.operators.reference import Reference
-from ccnn_irregular.operators.spectral import FFT
+from ccnn_irregular.operators.spectral import Spectral
 
 __all__ = ["ENGINES", "Engine", "EngineName", "Explanation", "Plan", "convolve", "explain", "make_plan"]
 
