@@ -30,7 +30,7 @@ from ccnn_irregular import (
     explain,
     make_plan,
 )
-from ccnn_irregular.operators import pairwise, reference
+from ccnn_irregular.operators import keops, reference
 from ccnn_irregular.testing import assert_all_close, assert_close
 
 
@@ -329,8 +329,8 @@ def test_predicted_cost_grows_with_the_work() -> None:
 
 
 def test_no_compiler_means_the_reference_and_one_warning(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pairwise, "compiler", lambda: None)
-    pairwise._warn_no_compiler.cache_clear()
+    monkeypatch.setattr(keops, "compiler", lambda: None)
+    keops._warn_no_compiler.cache_clear()
     source, query, kernel = ragged([4, 0, 5]), ragged([3, 2, 1], seed=5), small_kernel(1)
     source.coordinates.requires_grad_()
     values = seeded(9, 2, requires_grad=True)
@@ -352,8 +352,8 @@ def test_no_compiler_means_the_reference_and_one_warning(monkeypatch: pytest.Mon
 
 def test_no_compiler_is_one_warning_in_the_whole_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also between layers, domains and dtypes."""
-    monkeypatch.setattr(pairwise, "compiler", lambda: None)
-    pairwise._warn_no_compiler.cache_clear()
+    monkeypatch.setattr(keops, "compiler", lambda: None)
+    keops._warn_no_compiler.cache_clear()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         for dtype in (torch.float64, torch.float32):
@@ -367,12 +367,12 @@ def test_no_compiler_is_one_warning_in_the_whole_process(monkeypatch: pytest.Mon
 def test_compiler_is_looked_up_where_keops_looks(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CXX", raising=False)
-    assert pairwise.compiler() is None
+    assert keops.compiler() is None
     mine = tmp_path / "mine"  # type: ignore[operator]
     mine.write_text("#!/bin/sh\n")
     mine.chmod(0o755)
     monkeypatch.setenv("CXX", str(mine))
-    assert pairwise.compiler() == str(mine)
+    assert keops.compiler() == str(mine)
 
 
 @requires_compiler
