@@ -95,7 +95,7 @@ def test_grids_of_any_dimension(sizes: tuple[int, ...]) -> None:
 
 def test_product_domain() -> None:
     network = small(d=2)
-    product = Product(RAGGED, Grid((4,), (0.5,)))
+    product = Product(EXACT, Grid((4,), (0.5,)))
     values = seeded(14, 2, 4)
     output = network(values, product)
     assert output.shape == (3, 3)
