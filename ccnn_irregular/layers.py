@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ccnn_irregular._checks import require
 from ccnn_irregular.domains import Domain, Grid, Product
 from ccnn_irregular.kernels import Kernel
-from ccnn_irregular.operators import EngineName, Plan, convolve
+from ccnn_irregular.operators import EngineName, Plan, convolve, make_plan
 from ccnn_irregular.operators.reference import PairGeometry
 
 __all__ = ["BatchNorm", "ContinuousConv", "PointwiseLinear", "SeparableContinuousConv", "mean_over_positions"]
@@ -30,18 +30,24 @@ class ContinuousConv(nn.Module):
         kernel: depthwise (C,) or full (D, C), in coordinate units.
         bias: add a learned constant per output channel.
         engine: a name in ``ENGINES`` or "auto".
+        rtol: relative error the "spectral" engine may make; all others are exact.
     """
 
-    def __init__(self, kernel: Kernel, *, bias: bool = True, engine: EngineName = "auto") -> None:
+    def __init__(self, kernel: Kernel, *, bias: bool = True, engine: EngineName = "auto", rtol: float = 1e-3) -> None:
         super().__init__()
         self.kernel = kernel
         self.engine: EngineName = engine
+        self.rtol = rtol
         self.bias = nn.Parameter(torch.zeros(kernel.out_channels)) if bias else None
 
     def forward(self, values: Tensor, source: Domain, query: Domain | None = None, plan: Plan | None = None) -> Tensor:
         """Convolve ``values`` on ``source`` and evaluate at ``query``; see ``ccnn_irregular.convolve``."""
-        result = convolve(self.kernel, values, source, query, engine=self.engine, plan=plan)
+        result = convolve(self.kernel, values, source, query, engine=self.engine, rtol=self.rtol, plan=plan)
         return result if self.bias is None else result + _per_channel(self.bias, result)
+
+    def plan(self, source: Domain, query: Domain | None = None, *, batch: int = 1) -> Plan:
+        """Geometry for several calls between the same domains; see ``ccnn_irregular.make_plan``."""
+        return make_plan(self.kernel, source, query, engine=self.engine, rtol=self.rtol, batch=batch)
 
     @torch.no_grad()
     def calibrate(self, source: Domain, query: Domain | None = None) -> None:
@@ -69,15 +75,24 @@ class SeparableContinuousConv(nn.Module):
         out_channels: number of channels after the mix.
         bias: learned constants after both steps.
         engine: a name in ``ENGINES`` or "auto".
+        rtol: relative error the "spectral" engine may make; all others are exact.
 
     Raises:
         ValueError: the kernel is not depthwise.
     """
 
-    def __init__(self, kernel: Kernel, out_channels: int, *, bias: bool = True, engine: EngineName = "auto") -> None:
+    def __init__(
+        self,
+        kernel: Kernel,
+        out_channels: int,
+        *,
+        bias: bool = True,
+        engine: EngineName = "auto",
+        rtol: float = 1e-3,
+    ) -> None:
         super().__init__()
         require(kernel.depthwise, "kernel", "be depthwise, of shape (C,)", kernel.shape)
-        self.depthwise = ContinuousConv(kernel, bias=bias, engine=engine)
+        self.depthwise = ContinuousConv(kernel, bias=bias, engine=engine, rtol=rtol)
         self.pointwise = PointwiseLinear(kernel.out_channels, out_channels, bias=bias)
 
     @property

@@ -8,11 +8,11 @@ from typing import Literal, final
 import torch
 from torch import Tensor, nn
 
-from ccnn_irregular._checks import require
-from ccnn_irregular.domains import Domain, Grid
+from ccnn_irregular._checks import reject, require
+from ccnn_irregular.domains import Domain, Grid, Points
 from ccnn_irregular.kernels import SIREN, GaussianMask, Generator, Kernel, MAGNet
 from ccnn_irregular.layers import BatchNorm, PointwiseLinear, SeparableContinuousConv, mean_over_positions
-from ccnn_irregular.operators import Plan, make_plan
+from ccnn_irregular.operators import EngineName, Plan
 
 __all__ = ["CCNN", "ResidualBlock", "masked_kernel"]
 
@@ -66,12 +66,22 @@ class ResidualBlock(nn.Module):
         channels: number of channels in and out.
         kernel: depthwise kernel of these channels.
         dropout: probability of dropping a value, in [0, 1).
+        engine: a name in ``ENGINES`` or "auto".
+        rtol: relative error the "spectral" engine may make.
     """
 
-    def __init__(self, channels: int, kernel: Kernel, dropout: float = 0.0) -> None:
+    def __init__(
+        self,
+        channels: int,
+        kernel: Kernel,
+        dropout: float = 0.0,
+        *,
+        engine: EngineName = "auto",
+        rtol: float = 1e-3,
+    ) -> None:
         super().__init__()
         self.norm = BatchNorm(channels)
-        self.conv = SeparableContinuousConv(kernel, channels)
+        self.conv = SeparableContinuousConv(kernel, channels, engine=engine, rtol=rtol)
         self.dropout = nn.Dropout(dropout)
         self.linear = PointwiseLinear(channels, channels)
 
@@ -106,6 +116,8 @@ class CCNN(nn.Module):
         dropout: probability in every block.
         latent: regular grid the stem is evaluated on; None = the input's own domain.
         head: "mean" for one output per sample, "dense" for one per position.
+        engine: a name in ``ENGINES`` or "auto", for every layer; the FFT behind a latent grid.
+        rtol: relative error the "spectral" engine may make; all others are exact.
     """
 
     def __init__(
@@ -124,6 +136,8 @@ class CCNN(nn.Module):
         dropout: float = 0.0,
         latent: Grid | None = None,
         head: Literal["mean", "dense"] = "mean",
+        engine: EngineName = "auto",
+        rtol: float = 1e-3,
     ) -> None:
         super().__init__()
         if latent is not None:
@@ -143,10 +157,13 @@ class CCNN(nn.Module):
                 causal=causal,
             )
 
-        self.stem = SeparableContinuousConv(kernel(in_channels), hidden_channels)
+        self.stem = SeparableContinuousConv(kernel(in_channels), hidden_channels, engine=engine, rtol=rtol)
+        # Behind a latent grid the blocks see nothing but that grid.
+        engine = engine if latent is None else "auto"
         self.stem_norm = BatchNorm(hidden_channels)
         self.blocks = nn.ModuleList(
-            ResidualBlock(hidden_channels, kernel(hidden_channels), dropout) for _ in range(blocks)
+            ResidualBlock(hidden_channels, kernel(hidden_channels), dropout, engine=engine, rtol=rtol)
+            for _ in range(blocks)
         )
         self.norm = BatchNorm(hidden_channels)
         self.output = PointwiseLinear(hidden_channels, out_channels)
@@ -175,13 +192,17 @@ class CCNN(nn.Module):
             f"have {self.in_channels} channels on axis 1",
             tuple(values.shape),
         )
+        if self.latent is None and isinstance(source, Points) and source.weights.ndim == 2:
+            rule = "have one weight per point, (N,), unless a latent grid follows the first layer"
+            reject("source.weights", rule, tuple(source.weights.shape))
         domain = source if self.latent is None else self.latent
         hidden = nn.functional.gelu(self.stem_norm(self.stem(values, source, domain)))
         plan = None
         for block in self.blocks:
             assert isinstance(block, ResidualBlock)
-            if plan is None or plan.engine == "spectral":  # whose geometry follows the support and spectrum of a kernel
-                plan = make_plan(block.conv.kernel, domain, batch=len(hidden))
+            # The spectral geometry follows the support and spectrum of a kernel; all others serve every block.
+            if plan is None or plan.engine == "spectral":
+                plan = block.conv.depthwise.plan(domain, batch=len(hidden))
             hidden = block(hidden, domain, plan)
         return self.norm(hidden), domain
 

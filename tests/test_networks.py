@@ -307,3 +307,30 @@ def test_training_step_lowers_the_loss() -> None:
         optimiser.step()
         losses.append(float(loss.detach()))
     assert losses[-1] < 0.6 * losses[0]
+
+
+def test_weights_per_channel_need_a_latent_grid() -> None:
+    points = Points(torch.rand(6, 1), torch.rand(6, 2))
+    options = {"blocks": 1, "extent": [1.0], "width": [0.3], "generator": "siren", "omega_0": 3.0}
+    values = torch.randn(6, 2)
+    with pytest.raises(
+        ValueError, match=r"source.weights must have one weight per point, \(N,\), unless a latent grid"
+    ):
+        CCNN(2, 4, 3, **options)(values, points)
+    assert CCNN(2, 4, 3, latent=Grid([8], [0.125]), **options)(values, points).shape == (1, 3)
+
+
+def test_engine_and_tolerance_reach_every_layer() -> None:
+    torch.manual_seed(0)
+    points = Points(torch.rand(40, 1, dtype=torch.float64), torch.full((40,), 1 / 40))
+    options = {"blocks": 2, "extent": [1.0], "width": [0.2], "generator": "siren", "omega_0": 5.0}
+    exact = CCNN(2, 4, 3, engine="reference", **options).double().eval()
+    values = torch.randn(40, 2, dtype=torch.float64)
+    errors = []
+    for rtol in (1e-2, 1e-6):
+        network = CCNN(2, 4, 3, engine="spectral", rtol=rtol, **options).double().eval()
+        network.load_state_dict(exact.state_dict())
+        with torch.no_grad():
+            expected = exact(values, points)
+            errors.append(float((network(values, points) - expected).norm() / expected.norm()))
+    assert 0 < errors[1] < 1e-5 < errors[0] < 1e-1

@@ -22,8 +22,11 @@ from torch import Tensor
 
 from ccnn_irregular import (
     ENGINES,
+    SIREN,
     ContinuousConv,
+    GaussianMask,
     Grid,
+    Kernel,
     Points,
     Product,
     convolve,
@@ -445,3 +448,26 @@ def test_keops_ragged_and_batched(monkeypatch: pytest.MonkeyPatch) -> None:
     result = run_keops(monkeypatch, kernel, values, observed, None, [])["output"]
     assert not result[:, 0].any()
     assert bool(result[:, 1].all())
+
+
+@pytest.mark.parametrize("start", [-1e6, 1e6])
+@pytest.mark.parametrize("mask", [True, False])
+def test_fft_to_a_grid_far_away_costs_no_more_than_the_grids(start: float, mask: bool) -> None:
+    torch.manual_seed(0)
+    kernel = Kernel(SIREN(1, 2, 4), GaussianMask([2.0]) if mask else None, extent=[4.0]).double()
+    source, query = Grid([8], [1.0]), Grid([6], [1.0], [start])
+    values = torch.randn(1, 2, 8, dtype=torch.float64)
+    cost = ENGINES["fft"].cost(kernel, source, query, 1, 1e-3)
+    assert cost.bytes < 1e5
+    result = convolve(kernel, values, source, query, engine="fft").detach()
+    expected = convolve(kernel, values, source, query, engine="reference").detach()
+    assert bool((expected == 0).all()) == mask
+    torch.testing.assert_close(result, expected, rtol=1e-6, atol=1e-9)
+
+
+def test_plan_of_other_dimension_is_refused() -> None:
+    line, plane = Grid([4], [1.0]), Grid([4, 4], [1.0, 1.0])
+    plan = make_plan(Kernel(SIREN(1, 2, 4), extent=[4.0]), line)
+    kernel = Kernel(SIREN(2, 2, 4), extent=[4.0, 4.0])
+    with pytest.raises(ValueError, match="plan must have the kernel's 2 axes, got 1"):
+        convolve(kernel, torch.randn(1, 2, 4, 4), plane, plan=plan)

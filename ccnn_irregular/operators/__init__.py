@@ -66,6 +66,7 @@ def convolve(
         batch = len(values) if isinstance(source, Grid) and values.ndim else 1
         plan = make_plan(kernel, source, query, engine=engine, rtol=rtol, batch=batch)
     else:
+        require(plan.source.d == kernel.d, "plan", f"have the kernel's {kernel.d} axes", plan.source.d)
         require(plan.source is source or plan.source == source, "plan", "be made for this source", plan.source)
         same = query is None or plan.query is query or plan.query == query
         require(same, "plan", "be made for this query", plan.query)

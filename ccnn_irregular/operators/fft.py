@@ -73,7 +73,9 @@ class _Lattice:
         if causal:
             # One tap of grace: whether a lag is zero or negative is the kernel's decision.
             first = max(first, math.floor(-self.shift))
-        return first, max(first, last)  # no tap at all: keep one, the kernel is zero there
+        if last < first:  # no tap at all: keep one, where the kernel is zero, and not one as far off as the query
+            first = last = 1 - self.source
+        return first, last
 
     def length(self, first: int, last: int) -> int:
         """FFT length at which no wanted output is aliased."""

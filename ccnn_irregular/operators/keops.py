@@ -58,9 +58,15 @@ class KeOps(Engine):
             return Cost(blocked.seconds, blocked.bytes, _NO_COMPILER)
         pairs = pair_count(source, query)
         work = kernel_work(kernel) + kernel.generator.out_channels
-        seconds = pairs * batch * work * _SECONDS_PER_OPERATION + _COMPILE_SECONDS
+        # The sum itself, and a formula for the gradient of the values and of each trained tensor.
+        formulas = 2 + sum(parameter.requires_grad for parameter in kernel.parameters())
+        seconds = pairs * batch * work * _SECONDS_PER_OPERATION + formulas * _COMPILE_SECONDS
         rows = source.count * batch * kernel.in_channels + query.count * batch * kernel.out_channels
-        return Cost(seconds, float(rows * kernel.extent.element_size()), "includes compiling at first use")
+        return Cost(
+            seconds,
+            float(rows * kernel.extent.element_size()),
+            f"includes compiling up to {formulas} formulas at first use",
+        )
 
     def prepare(self, kernel: Kernel, source: Domain, query: Domain, rtol: float) -> PairGeometry:
         return PairGeometry.build(source, query)
