@@ -200,8 +200,8 @@ class CCNN(nn.Module):
         plan = None
         for block in self.blocks:
             assert isinstance(block, ResidualBlock)
-            # The spectral geometry follows the support and spectrum of a kernel; all others serve every block.
-            if plan is None or plan.engine == "spectral":
+            # The geometry of these two follows the support, or the spectrum, of a kernel; all others serve every block.
+            if plan is None or plan.engine in ("spectral", "neighbours"):
                 plan = block.conv.depthwise.plan(domain, batch=len(hidden))
             hidden = block(hidden, domain, plan)
         return self.norm(hidden), domain

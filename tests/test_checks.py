@@ -255,7 +255,7 @@ CONVOLUTIONS: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "unknown engine": (
         lambda: convolve(KERNEL, seeded(6, 2), points(), engine="fast"),  # type: ignore[arg-type]
-        "engine must be 'auto' or one of ['fft', 'keops', 'reference'",
+        "engine must be 'auto' or one of ['fft', 'keops', 'neighbours', 'reference'",
     ),
     "fft on points": (
         lambda: convolve(KERNEL, seeded(6, 2), points(), engine="fft"),

@@ -26,7 +26,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("operators.engine",),
     ("operators.layout",),
     ("operators.reference",),
-    ("operators.keops", "operators.fft", "operators.spectral"),
+    ("operators.keops", "operators.fft", "operators.spectral", "operators.neighbours"),
     ("operators",),
     ("layers",),
     ("networks",),

@@ -18,14 +18,21 @@ from ccnn_irregular.operators.engine import Cost, Engine, Plan
 from ccnn_irregular.operators.fft import FFT
 from ccnn_irregular.operators.keops import KeOps
 from ccnn_irregular.operators.layout import check_pair
+from ccnn_irregular.operators.neighbours import Neighbours
 from ccnn_irregular.operators.reference import Reference
 from ccnn_irregular.operators.spectral import Spectral
 
 __all__ = ["ENGINES", "Engine", "EngineName", "Explanation", "Plan", "convolve", "explain", "make_plan"]
 
-EngineName = Literal["auto", "reference", "keops", "fft", "spectral"]
+EngineName = Literal["auto", "reference", "neighbours", "keops", "fft", "spectral"]
 
-ENGINES: dict[str, Engine] = {"reference": Reference(), "keops": KeOps(), "fft": FFT(), "spectral": Spectral()}
+ENGINES: dict[str, Engine] = {
+    "reference": Reference(),
+    "neighbours": Neighbours(),
+    "keops": KeOps(),
+    "fft": FFT(),
+    "spectral": Spectral(),
+}
 
 
 def convolve(
