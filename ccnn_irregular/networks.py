@@ -12,7 +12,7 @@ from ccnn_irregular._checks import reject, require
 from ccnn_irregular.domains import Domain, Grid, Points
 from ccnn_irregular.kernels import SIREN, GaussianMask, Generator, Kernel, MAGNet
 from ccnn_irregular.layers import BatchNorm, PointwiseLinear, SeparableContinuousConv, mean_over_positions
-from ccnn_irregular.operators import EngineName, Plan
+from ccnn_irregular.operators import ENGINES, EngineName, Plan
 
 __all__ = ["CCNN", "ResidualBlock", "masked_kernel"]
 
@@ -200,8 +200,7 @@ class CCNN(nn.Module):
         plan = None
         for block in self.blocks:
             assert isinstance(block, ResidualBlock)
-            # The geometry of these two follows the support, or the spectrum, of a kernel; all others serve every block.
-            if plan is None or plan.engine in ("spectral", "neighbours"):
+            if plan is None or ENGINES[plan.engine].plan_follows_kernel:
                 plan = block.conv.depthwise.plan(domain, batch=len(hidden))
             hidden = block(hidden, domain, plan)
         return self.norm(hidden), domain

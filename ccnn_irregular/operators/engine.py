@@ -51,9 +51,12 @@ class Engine(ABC):
 
     Attributes:
         name: key in ``ENGINES``.
+        plan_follows_kernel: whether its geometry depends on the support or spectrum of the kernel it was made for;
+            else one plan serves every kernel between the same domains.
     """
 
     name: ClassVar[str]
+    plan_follows_kernel: ClassVar[bool] = False
 
     @abstractmethod
     def unsuitable(self, kernel: Kernel, source: Domain, query: Domain, rtol: float) -> str | None:

@@ -60,6 +60,7 @@ class Neighbours(Engine):
     """Blocked PyTorch over the pairs that a radius search found. Exact, for kernels with a mask."""
 
     name: ClassVar[str] = "neighbours"
+    plan_follows_kernel: ClassVar[bool] = True
 
     def unsuitable(self, kernel: Kernel, source: Domain, query: Domain, rtol: float) -> str | None:
         if isinstance(source, Grid) and isinstance(query, Grid):

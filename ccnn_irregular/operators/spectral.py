@@ -107,6 +107,7 @@ class Spectral(Engine):
     """
 
     name: ClassVar[str] = "spectral"
+    plan_follows_kernel: ClassVar[bool] = True
 
     def unsuitable(self, kernel: Kernel, source: Domain, query: Domain, rtol: float) -> str | None:
         if source.d > _MOST_AXES:
