@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Callable
 
 import numpy as np
 import pytest
+import scipy.integrate
 import torch
 from contract_cases import uniform
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from ccnn_irregular import Grid
-from ccnn_irregular.quadrature import cell_volumes, trapezoid
+from ccnn_irregular import Grid, Points
+from ccnn_irregular.quadrature import (
+    cell_volumes,
+    density_compensation,
+    gauss_legendre,
+    plain_mean,
+    product_rule,
+    simpson,
+    spherical_areas,
+    trapezoid,
+    voronoi,
+)
 from ccnn_irregular.testing import assert_close
 
 # An irregular ragged batch: four samples, the second empty, the last with a single row.
@@ -200,3 +213,486 @@ def test_cells_integrate_trigonometric_polynomials_over_a_period(count: int) -> 
     for order in range(1, count):
         assert float((weights * torch.cos(order * nodes + 0.2)).sum()) == pytest.approx(0, abs=1e-13)
     assert float((weights * torch.cos(count * (nodes - 0.3))).sum()) == pytest.approx(2 * math.pi)  # aliased: 1
+
+
+# ---- Simpson ----
+
+
+def power_integral(power: int, start: float, stop: float) -> float:
+    return (stop ** (power + 1) - start ** (power + 1)) / (power + 1)
+
+
+def random_nodes(count: int, seed: int, low: float = 0.7, high: float = 1.3) -> torch.Tensor:
+    """Increasing nodes whose neighbouring gaps differ by less than a factor of 2."""
+    return uniform(count, low=low, high=high, seed=seed).cumsum(0) - 2.0
+
+
+@pytest.mark.parametrize("count", [3, 4, 5, 6, 9, 10, 41, 42])
+def test_simpson_is_exact_for_parabolas_on_irregular_nodes(count: int) -> None:
+    nodes = random_nodes(count, seed=count) / count
+    weights = simpson(nodes)
+    assert weights.dtype == torch.float64
+    start, stop = float(nodes[0]), float(nodes[-1])
+    for power in (0, 1, 2):
+        exact = power_integral(power, start, stop)
+        assert float((weights * nodes**power).sum()) == pytest.approx(exact, rel=1e-13)
+    # No more than that.
+    assert abs(float((weights * nodes**3).sum()) - power_integral(3, start, stop)) > 1e-9
+
+
+def test_simpson_is_exact_for_cubics_on_uniform_nodes_with_an_even_number_of_intervals() -> None:
+    for count in (3, 5, 21):
+        nodes = torch.linspace(-1.0, 3.0, count, dtype=torch.float64)
+        assert float((simpson(nodes) * nodes**3).sum()) == pytest.approx(20.0, rel=1e-14)
+        assert float((simpson(nodes) * nodes**4).sum()) > power_integral(4, -1.0, 3.0) + 1e-6
+    nodes = torch.linspace(-1.0, 3.0, 20, dtype=torch.float64)
+    assert abs(float((simpson(nodes) * nodes**3).sum()) - 20.0) > 1e-4
+
+
+@pytest.mark.parametrize("count", [2, 3, 4, 5, 8, 31, 100])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_simpson_equals_scipy_on_wildly_irregular_nodes(count: int, seed: int) -> None:
+    nodes = torch.sort(uniform(count, low=-3.0, high=5.0, seed=seed)).values
+    weights = simpson(nodes, allow_negative=True)
+    # The weight of each node: the integral of the values that are 1 there and 0 elsewhere.
+    columns = scipy.integrate.simpson(np.eye(count), x=nodes.numpy(), axis=1)
+    assert float((weights - torch.from_numpy(columns)).abs().max()) <= 1e-12 * np.abs(columns).max()
+
+
+def test_simpson_of_a_ragged_batch_is_that_of_its_samples() -> None:
+    lengths = [5, 0, 1, 2, 4, 3, 0, 8, 7]
+    nodes = torch.cat([random_nodes(n, seed=n) for n in lengths])
+    splits = torch.tensor([0, *np.cumsum(lengths)])
+    weights = simpson(nodes, splits=splits)
+    for n, first, last in zip(lengths, splits[:-1].tolist(), splits[1:].tolist(), strict=True):
+        assert torch.equal(weights[first:last], simpson(nodes[first:last]))
+        extent = float(nodes[last - 1] - nodes[first]) if n else 0.0
+        assert float(weights[first:last].sum()) == pytest.approx(extent, rel=1e-13)
+    assert simpson(torch.tensor([5.0])).tolist() == [0.0]
+    assert simpson(torch.tensor([5.0, 8.0])).tolist() == [1.5, 1.5]
+    assert simpson(torch.zeros(0)).shape == (0,)
+
+
+@pytest.mark.parametrize("parity", [0, 1])
+def test_simpson_converges_faster_than_the_trapezoid_rule(parity: int) -> None:
+    exact = math.sin(2.0) + 2.0
+    errors: dict[str, list[float]] = {"simpson": [], "trapezoid": []}
+    for intervals in (40 + parity, 160 + parity):
+        even = torch.linspace(0.0, 1.0, intervals + 1, dtype=torch.float64)
+        nodes = 2.0 * (even + 0.1 * torch.sin(math.pi * even) ** 2)  # smoothly uneven
+        for name, rule in (("simpson", simpson), ("trapezoid", trapezoid)):
+            errors[name].append(abs(float((rule(nodes) * (torch.cos(nodes) + 1)).sum()) - exact))
+    order = {name: math.log(two[0] / two[1]) / math.log(4) for name, two in errors.items()}
+    assert order["simpson"] > 3.6
+    assert order["trapezoid"] == pytest.approx(2.0, abs=0.1)
+
+
+def test_simpson_refuses_negative_weights_unless_asked() -> None:
+    nodes = torch.tensor([0.0, 1.0, 4.0])
+    with pytest.raises(
+        ValueError, match=r"positions must have neighbouring gaps within .* got the weight -0\.666667 at"
+    ):
+        simpson(nodes)
+    weights = simpson(nodes, allow_negative=True)
+    assert float(weights[0]) == pytest.approx(-2 / 3)
+    assert float((weights * nodes**2).sum()) == pytest.approx(64 / 3)
+    with pytest.raises(ValueError, match="weights must not be negative"):
+        Points(nodes[:, None], weights)
+
+
+def test_gradient_of_simpson_reaches_positions() -> None:
+    nodes = random_nodes(11, seed=4).requires_grad_()
+    splits = torch.tensor([0, 5, 5, 9, 11])
+    assert torch.autograd.gradcheck(lambda p: simpson(p, splits=splits) * torch.arange(1.0, 12.0), [nodes])
+
+
+@given(st.lists(hnp.arrays(np.float64, st.integers(1, 9), elements=st.floats(0.55, 1.0)), min_size=1, max_size=4))
+def test_simpson_sums_to_the_extent_and_is_not_negative_for_gaps_within_a_factor_of_2(steps: list[np.ndarray]) -> None:
+    nodes = torch.from_numpy(np.concatenate([np.cumsum(one) for one in steps]))
+    splits = torch.tensor([0, *np.cumsum([len(one) for one in steps])])
+    weights = simpson(nodes, splits=splits)
+    assert bool((weights >= 0).all())
+    for first, last in zip(splits[:-1].tolist(), splits[1:].tolist(), strict=True):
+        extent = float(nodes[last - 1] - nodes[first])
+        assert float(weights[first:last].sum()) == pytest.approx(extent, rel=1e-12, abs=1e-12)
+
+
+# ---- Gauss-Legendre and products ----
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 16])
+def test_gauss_legendre_is_exact_to_its_degree_and_no_further(count: int) -> None:
+    nodes, weights = gauss_legendre(count, -0.5, 2.0)
+    assert bool((weights > 0).all())
+    assert bool((nodes.diff() > 0).all())
+    for power in range(2 * count):
+        exact = power_integral(power, -0.5, 2.0)
+        assert float((weights * nodes**power).sum()) == pytest.approx(exact, rel=1e-13)
+    if count < 10:
+        missed = float((weights * nodes ** (2 * count)).sum()) - power_integral(2 * count, -0.5, 2.0)
+        assert abs(missed) > 1e-8
+
+
+def test_gauss_legendre_with_a_thousand_nodes() -> None:
+    nodes, weights = gauss_legendre(1000, 0.0, 50.0)
+    # The integral to infinity is 0.1; what lies beyond 50 is below 1e-21.
+    assert float((weights * torch.exp(-nodes) * torch.cos(3 * nodes)).sum()) == pytest.approx(0.1, rel=1e-10)
+
+
+def test_product_rule_is_exact_for_products() -> None:
+    x, of_x = gauss_legendre(3, 0.0, 2.0)
+    y = random_nodes(6, seed=1)
+    z = torch.tensor([0.0, 1.0, 2.5], dtype=torch.float64)
+    weights = product_rule(of_x, simpson(y), trapezoid(z))
+    assert weights.shape == (3, 6, 3)
+    mesh_x, mesh_y, mesh_z = torch.meshgrid(x, y, z, indexing="ij")
+    exact = power_integral(5, 0.0, 2.0) * power_integral(2, float(y[0]), float(y[-1])) * power_integral(1, 0.0, 2.5)
+    assert float((weights * mesh_x**5 * mesh_y**2 * mesh_z).sum()) == pytest.approx(exact, rel=1e-13)
+    grid = Grid((4, 3), (0.5, 2.0))
+    assert_close(product_rule(torch.full((4,), 0.5), torch.full((3,), 2.0)), cell_volumes(grid.sizes, grid.steps))
+
+
+# ---- sphere ----
+
+
+def test_a_cell_has_the_area_of_the_sphere_between_its_edges() -> None:
+    latitudes = torch.tensor([20.0, 30.0, 50.0])  # edges 15, 25, 40, 60
+    longitudes = torch.tensor([0.0, 10.0, 30.0, 40.0])  # edges -5, 5, 20, 35, 45
+    areas = spherical_areas(latitudes, longitudes, radius=6371.0)
+    edges, widths = (15, 25, 40, 60), (10, 15, 15, 10)
+    for i in range(3):
+        for j in range(4):
+            bounds = math.radians(edges[i]), math.radians(edges[i + 1])
+            band = scipy.integrate.quad(math.cos, *bounds, epsabs=1e-14)[0]
+            assert float(areas[i, j]) == pytest.approx(6371.0**2 * band * math.radians(widths[j]), rel=1e-12)
+    assert_close(spherical_areas(latitudes.flip(0), longitudes, radius=6371.0), areas.flip(0))
+    bands = spherical_areas(latitudes, radius=6371.0)
+    assert_close(spherical_areas(latitudes, 10.0, radius=6371.0), areas[:, 0])
+    assert_close(bands, areas[:, 0] * 36)
+
+
+@pytest.mark.parametrize("count", [2, 3, 8, 73, 180])
+def test_areas_sum_to_the_sphere(count: int) -> None:
+    sphere = 4 * math.pi * 9.0
+    gauss = torch.rad2deg(torch.arcsin(gauss_legendre(count)[0]))
+    centres = (torch.arange(count, dtype=torch.float64) + 0.5) * 180 / count - 90
+    with_poles = torch.linspace(90, -90, count, dtype=torch.float64)
+    longitudes = torch.cumsum(uniform(7, low=10, high=50, seed=count), 0) - 30
+    for latitudes in (gauss, centres, with_poles):
+        areas = spherical_areas(latitudes, longitudes, radius=3.0, globe=True)
+        assert areas.shape == (count, 7)
+        assert bool((areas > 0).all())
+        assert float(areas.sum()) == pytest.approx(sphere, rel=1e-13)
+        assert float(spherical_areas(latitudes, radius=3.0, globe=True).sum()) == pytest.approx(sphere, rel=1e-13)
+    assert float(spherical_areas(gauss, radius=3.0, gaussian=True).sum()) == pytest.approx(sphere, rel=1e-13)
+    # Regular latitudes reach the poles without being told to.
+    assert_close(spherical_areas(centres, 5.0), spherical_areas(centres, 5.0, globe=True))
+
+
+@pytest.mark.parametrize("count", [2, 5, 32])
+def test_gaussian_latitudes_are_exact_for_polynomials_in_the_sine(count: int) -> None:
+    nodes = torch.rad2deg(torch.arcsin(gauss_legendre(count)[0])).flip(0)  # north first, as in files
+    weights = spherical_areas(nodes.to(torch.float32), gaussian=True)  # rounded, as in files
+    sines = torch.sin(torch.deg2rad(nodes))
+    for power in range(0, 2 * count, 2):
+        assert float((weights * sines**power).sum()) == pytest.approx(4 * math.pi / (power + 1), rel=1e-12)
+    # Cells are second order only; two of them are the hemispheres in both rules.
+    assert count == 2 or abs(float((spherical_areas(nodes, globe=True) * sines**2).sum()) - 4 * math.pi / 3) > 1e-4
+
+
+def test_cells_on_the_sphere_converge_at_second_order() -> None:
+    errors = []
+    for count in (20, 80):
+        latitudes = (torch.arange(count, dtype=torch.float64) + 0.5) * 180 / count - 90
+        values = torch.sin(torch.deg2rad(latitudes)) ** 2
+        errors.append(abs(float((spherical_areas(latitudes) * values).sum()) - 4 * math.pi / 3))
+    assert math.log(errors[0] / errors[1]) / math.log(4) == pytest.approx(2.0, abs=0.1)
+
+
+# ---- plain mean ----
+
+
+def test_plain_mean_divides_the_volume_by_the_observations() -> None:
+    weights = plain_mean(10, splits=SPLITS, volume=6.0)
+    assert_close(weights, torch.tensor([1.2] * 5 + [1.5] * 4 + [6.0], dtype=torch.float64))
+    assert plain_mean(10, splits=SPLITS, volume=6.0, cap=2.0).tolist()[-2:] == [1.5, 2.0]
+    assert plain_mean(4).tolist() == [0.25] * 4
+    observed = torch.tensor([[True, True, False], [True, False, False], [True, True, False]])
+    weights = plain_mean(3, observed=observed, splits=torch.tensor([0, 2, 3]), volume=2.0)
+    assert weights.tolist() == [[1.0, 2.0, 0.0], [1.0, 0.0, 0.0], [2.0, 2.0, 0.0]]
+
+
+# ---- Voronoi cells ----
+
+BOX = {2: ((-1.0, 3.0), (10.0, 12.0)), 3: ((-1.0, 3.0), (10.0, 12.0), (0.0, 1.0))}
+
+
+def cloud(count: int, d: int, seed: int = 0) -> torch.Tensor:
+    low, high = torch.tensor(BOX[d], dtype=torch.float64).T
+    return low + (high - low) * uniform(count, d, seed=seed)
+
+
+def box_volume(d: int) -> float:
+    return math.prod(high - low for low, high in BOX[d])
+
+
+@pytest.mark.parametrize("d", [2, 3])
+def test_voronoi_cells_of_a_uniform_grid_are_its_cells(d: int) -> None:
+    grid = Grid((8, 4, 3)[:d], (0.5, 0.5, 1 / 3)[:d], (-0.75, 10.25, 1 / 6)[:d])
+    assert_close(voronoi(grid.nodes(), bounds=BOX[d]), cell_volumes(grid.sizes, grid.steps).reshape(-1))
+    # Nodes on the walls, edges and corners: half, quarter and eighth cells, as in the trapezoid rule.
+    axes = [
+        torch.linspace(low, high, n, dtype=torch.float64) for (low, high), n in zip(BOX[d], (6, 5, 4), strict=False)
+    ]
+    nodes = torch.cartesian_prod(*axes)
+    assert_close(voronoi(nodes, bounds=BOX[d]), product_rule(*(trapezoid(axis) for axis in axes)).reshape(-1))
+
+
+@pytest.mark.parametrize("d", [2, 3])
+def test_voronoi_cells_equal_the_share_of_nearest_places(d: int) -> None:
+    """Counted on a fine grid, without any diagram."""
+    points = cloud(12, d, seed=3)
+    points[0, 0] = BOX[d][0][0]  # on a wall
+    steps = [(high - low) / n for (low, high), n in zip(BOX[d], (200, 100, 50), strict=False)]
+    starts = [low + step / 2 for (low, _), step in zip(BOX[d], steps, strict=False)]
+    nodes = Grid((200, 100, 50)[:d], steps, starts).nodes()
+    nearest = torch.cdist(nodes, points).argmin(1)
+    counted = torch.bincount(nearest, minlength=12) * math.prod(steps)
+    weights = voronoi(points, bounds=BOX[d])
+    assert float((weights - counted).abs().max()) < 3e-3 * box_volume(d)
+    assert float(weights.min()) > 3e-3 * box_volume(d)
+
+
+@pytest.mark.parametrize("d", [2, 3])
+def test_voronoi_weights_of_a_ragged_batch_and_of_twins(d: int) -> None:
+    points = cloud(40, d, seed=5)
+    splits = torch.tensor([0, 1, 1, 22, 40])
+    weights = voronoi(points, bounds=BOX[d], splits=splits)
+    for first, last in zip(splits[:-1].tolist(), splits[1:].tolist(), strict=True):
+        assert torch.equal(weights[first:last], voronoi(points[first:last], bounds=BOX[d]))
+    assert float(weights.sum()) == pytest.approx(3 * box_volume(d), rel=1e-12)
+    alone = voronoi(points[1:22], bounds=BOX[d])
+    twins = voronoi(torch.cat([points[1:22], points[1:5], points[1:3] + 1e-9]), bounds=BOX[d])
+    assert_close(twins[2:4], alone[2:4] / 2)
+    assert_close(twins[:2], alone[:2] / 3)
+    assert_close(twins[21:23], alone[:2] / 3)
+    assert_close(twins[25:], alone[:2] / 3)
+    assert_close(twins[4:21], alone[4:])
+    capped = voronoi(points, bounds=BOX[d], splits=splits, cap=0.3)
+    assert torch.equal(capped, weights.clamp(max=0.3))
+    assert float(capped.max()) == 0.3 < float(weights.max())
+
+
+@pytest.mark.parametrize("d", [2, 3])
+def test_voronoi_weights_converge_at_second_order_on_jittered_grids(d: int) -> None:
+    errors = []
+    for n in (4, 16) if d == 2 else (3, 12):
+        squares = []
+        for seed in range(4):
+            grid = Grid((n,) * d, (1 / n,) * d, (0.5 / n,) * d)
+            points = grid.nodes() + uniform(n**d, d, low=-0.3 / n, high=0.3 / n, seed=seed)
+            weights = voronoi(points, bounds=[(0.0, 1.0)] * d)
+            squares.append((float((weights * torch.exp(points.sum(1))).sum()) - (math.e - 1) ** d) ** 2)
+        errors.append(math.sqrt(sum(squares) / 4))
+    assert errors[1] > 0
+    assert math.log(errors[0] / errors[1]) / math.log(4) > 1.7
+
+
+def test_voronoi_cells_of_points_on_a_line_or_plane_are_slabs() -> None:
+    line = torch.tensor([[0.3, 0.1], [0.3, 0.2], [0.3, 0.9]], dtype=torch.float64)
+    assert_close(voronoi(line, bounds=[(0, 1), (0, 1)]), torch.tensor([0.15, 0.4, 0.45], dtype=torch.float64))
+    along_an_edge = torch.zeros(30, 3, dtype=torch.float64)
+    along_an_edge[:, 0] = torch.linspace(0, 1, 30)
+    slabs = voronoi(along_an_edge, bounds=[(0, 1), (0, 2), (0, 3)])
+    assert_close(slabs, 6 * trapezoid(along_an_edge[:, 0]))
+
+
+@given(st.sampled_from([2, 3]), st.integers(1, 30), st.integers(0, 1000), st.booleans())
+def test_voronoi_cells_fill_the_box(d: int, count: int, seed: int, coarse: bool) -> None:
+    points = cloud(count, d, seed=seed)
+    if coarse:  # many twins, points on a lattice and on walls
+        low, high = torch.tensor(BOX[d], dtype=torch.float64).T
+        points = low + ((points - low) / (high - low) * 4).round() / 4 * (high - low)
+    weights = voronoi(points, bounds=BOX[d])
+    assert bool((weights > 0).all())
+    assert float(weights.sum()) == pytest.approx(box_volume(d), rel=1e-9)
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+    assert_close(voronoi(points[order], bounds=BOX[d]), weights[order])
+
+
+# ---- density of a cloud ----
+
+
+def test_density_weights_follow_the_density() -> None:
+    """Four times the density on one half: a quarter of the weight, up to the noise of 16 neighbours."""
+    points = uniform(5000, 2, seed=1)
+    points[:, 0] = torch.where(torch.arange(5000) < 4000, points[:, 0] / 2, (points[:, 0] + 1) / 2)
+    for options in ({"neighbours": 16}, {"radius": 0.05}):
+        weights = density_compensation(points, bounds=[(0, 1), (0, 1)], **options)  # type: ignore[arg-type]
+        assert float(weights.sum()) == pytest.approx(1.0, rel=1e-12)
+        assert float(weights[:4000].sum()) == pytest.approx(0.5, abs=0.02)
+        ratio = weights[4000:] * 2000
+        assert float(ratio.mean()) == pytest.approx(1.0, abs=0.05)
+        assert float(ratio.std()) < 0.5
+
+
+def test_density_weights_of_even_points_are_even() -> None:
+    grid = Grid((9, 7), (0.5, 0.5), (0.25, 0.25))
+    box = [(0.0, 4.5), (0.0, 3.5)]
+    for options in ({"neighbours": 4}, {"neighbours": 12}, {"radius": 1.1}):
+        weights = density_compensation(grid.nodes(), bounds=box, **options)  # type: ignore[arg-type]
+        assert_close(weights, cell_volumes(grid.sizes, grid.steps).reshape(-1))
+    # Without walls the outermost nodes find their neighbours farther away.
+    open_ended = density_compensation(grid.nodes(), volume=15.75, neighbours=4)
+    assert float(open_ended[0]) > 1.5 * float(open_ended[31])
+
+
+@pytest.mark.parametrize("d", [1, 2, 3])
+def test_density_weights_beat_the_plain_mean_and_converge(d: int) -> None:
+    exact = (math.sin(3.0) / 3) ** d + 1
+    errors: dict[str, list[float]] = {"density": [], "mean": []}
+    for count in (300, 10000):
+        squares = {"density": 0.0, "mean": 0.0}
+        for seed in range(4):
+            points = uniform(count, d, seed=seed) ** 1.5
+            values = torch.cos(3 * points).prod(1) + 1
+            density = density_compensation(points, bounds=[(0.0, 1.0)] * d)
+            for name, weights in (("density", density), ("mean", plain_mean(count))):
+                squares[name] += (float((weights * values).sum()) / exact - 1) ** 2 / 4
+        for name, square in squares.items():
+            errors[name].append(math.sqrt(square))
+    assert errors["density"][1] < errors["density"][0] / 3
+    assert errors["density"][1] < errors["mean"][1] / 5
+    assert errors["mean"][1] > 0.01  # what dense places add does not average out
+
+
+def test_density_weights_of_a_ragged_batch() -> None:
+    points = cloud(60, 3, seed=2)
+    splits = torch.tensor([0, 1, 1, 20, 60])
+    weights = density_compensation(points, volume=5.0, splits=splits, neighbours=30)
+    for first, last in zip(splits[:-1].tolist(), splits[1:].tolist(), strict=True):
+        own = density_compensation(points[first:last], volume=5.0, neighbours=30)
+        assert torch.equal(weights[first:last], own)
+        assert float(own.sum()) == pytest.approx(5.0 if last > first else 0.0, rel=1e-12)
+    assert float(weights[0]) == 5.0
+    assert torch.equal(
+        density_compensation(points, volume=5.0, splits=splits, neighbours=30, cap=0.2), weights.clamp(max=0.2)
+    )
+
+
+def test_twins_share_their_weight_within_a_radius() -> None:
+    points = cloud(50, 2, seed=6)
+    alone = density_compensation(points, volume=8.0, radius=0.5)
+    twins = density_compensation(points.repeat(2, 1), volume=8.0, radius=0.5)
+    assert_close(twins, alone.repeat(2) / 2)
+
+
+@given(st.integers(1, 3), st.integers(2, 40), st.integers(0, 1000), st.integers(1, 20), st.floats(0.01, 100.0))
+def test_density_weights_sum_to_the_volume(d: int, count: int, seed: int, neighbours: int, unit: float) -> None:
+    points = uniform(count, d, seed=seed)
+    assume(len(points.unique(dim=0)) == count)
+    weights = density_compensation(points, volume=2.0, neighbours=neighbours)
+    assert bool((weights > 0).all())
+    assert float(weights.sum()) == pytest.approx(2.0, rel=1e-12)
+    # The unit of length cancels.
+    assert_close(density_compensation(points * unit, volume=2.0, neighbours=neighbours), weights)
+
+
+# ---- what is refused ----
+
+SQUARE = ((0.0, 1.0), (0.0, 1.0))
+REFUSED: dict[str, tuple[Callable[[], object], str]] = {
+    "Simpson unsorted": (
+        lambda: simpson(torch.tensor([0.0, 2.0, 1.0])),
+        "positions must be sorted within a sample, got 2 followed by 1 at row 2",
+    ),
+    "Simpson repeated": (lambda: simpson(torch.tensor([0.0, 2.0, 2.0])), "positions must be distinct within a sample"),
+    "Simpson nan": (lambda: simpson(torch.tensor([math.nan])), "positions must be finite, got nan at rows [0] of 1"),
+    "Simpson splits": (
+        lambda: simpson(torch.arange(3.0), splits=torch.tensor([0, 2])),
+        "splits must end at the number of points 3, got 2",
+    ),
+    "Gauss without nodes": (lambda: gauss_legendre(0), "count must be at least 1, got 0"),
+    "Gauss backwards": (lambda: gauss_legendre(3, 1.0, 0.0), "start must be below stop, got (1.0, 0.0)"),
+    "Gauss to infinity": (lambda: gauss_legendre(3, 0.0, math.inf), "start and stop must be finite"),
+    "product of nothing": (lambda: product_rule(), "weights must be given for at least one axis, got none"),
+    "product of matrices": (
+        lambda: product_rule(torch.ones(2), torch.ones(2, 2)),
+        "weights of axis 1 must have shape (n,), got (2, 2)",
+    ),
+    "latitude beyond the pole": (
+        lambda: spherical_areas(torch.tensor([0.0, 91.0])),
+        "latitudes must lie between -90 and 90 degrees, got 91.0",
+    ),
+    "latitudes that turn": (lambda: spherical_areas(torch.tensor([0.0, 2.0, 1.0])), "latitudes must rise or fall"),
+    "lone latitude": (lambda: spherical_areas(torch.tensor([0.0])), "latitudes must be at least 2"),
+    "not Gaussian": (
+        lambda: spherical_areas(torch.linspace(-80, 80, 9), gaussian=True),
+        "latitudes must be the Gaussian latitudes, got one that is",
+    ),
+    "radius": (lambda: spherical_areas(torch.tensor([0.0, 1.0]), radius=0.0), "radius must be positive and finite"),
+    "longitudes that fall": (
+        lambda: spherical_areas(torch.tensor([0.0, 1.0]), torch.tensor([1.0, 0.0])),
+        "longitudes must increase strictly",
+    ),
+    "longitudes around twice": (
+        lambda: spherical_areas(torch.tensor([0.0, 1.0]), torch.tensor([0.0, 360.0]), globe=True),
+        "longitudes must span less than 360 degrees on a globe, got 360.0",
+    ),
+    "cells around twice": (
+        lambda: spherical_areas(torch.tensor([0.0, 1.0]), torch.tensor([0.0, 200.0])),
+        "longitudes must have cells of at most 360 degrees together, got 400.0",
+    ),
+    "width of cells": (
+        lambda: spherical_areas(torch.tensor([0.0, 1.0]), 0.0),
+        "longitudes must be a width of more than 0 and at most 360 degrees, got 0.0",
+    ),
+    "mean of no volume": (lambda: plain_mean(3, volume=0.0), "volume must be positive and finite, got 0.0"),
+    "mean observed": (
+        lambda: plain_mean(3, observed=torch.ones(2, 1, dtype=torch.bool)),
+        "observed must have shape (N, C) with N = 3, got (2, 1)",
+    ),
+    "Voronoi in 4-D": (
+        lambda: voronoi(torch.zeros(3, 4), bounds=SQUARE * 2),
+        "points must have shape (N, 2) or (N, 3), got (3, 4)",
+    ),
+    "Voronoi outside": (
+        lambda: voronoi(torch.tensor([[0.5, 0.5], [0.5, 1.5]]), bounds=SQUARE),
+        "points must lie within bounds, got [0.5, 1.5] at row 1",
+    ),
+    "Voronoi bounds": (
+        lambda: voronoi(torch.zeros(1, 2), bounds=((0.0, 1.0),)),
+        "bounds must have a lower and an upper end for each of 2 axes",
+    ),
+    "Voronoi bounds reversed": (
+        lambda: voronoi(torch.zeros(1, 2), bounds=((0.0, 1.0), (1.0, 0.0))),
+        "bounds must be finite, lower first",
+    ),
+    "Voronoi nan": (
+        lambda: voronoi(torch.tensor([[0.5, math.nan]]), bounds=SQUARE),
+        "points must be finite, got nan at rows [0] of 1",
+    ),
+    "Voronoi cap": (lambda: voronoi(torch.zeros(1, 2), bounds=SQUARE, cap=0.0), "cap must be positive and finite"),
+    "density of unknown volume": (
+        lambda: density_compensation(torch.zeros(1, 2)),
+        "volume must be given, or bounds, but not both, got (None, None)",
+    ),
+    "density at one place": (
+        lambda: density_compensation(torch.zeros(20, 2), volume=1.0, neighbours=5),
+        "coordinates must hold at most 5 points at one place, got row 0",
+    ),
+    "density neighbours": (
+        lambda: density_compensation(torch.zeros(2, 2), volume=1.0, neighbours=0),
+        "neighbours must be at least 1, got 0",
+    ),
+    "density radius": (
+        lambda: density_compensation(torch.zeros(2, 2), volume=1.0, radius=-1.0),
+        "radius must be positive and finite, got -1.0",
+    ),
+}
+
+
+@pytest.mark.parametrize(("call", "message"), REFUSED.values(), ids=REFUSED.keys())
+def test_refused(call: Callable[[], object], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        call()

@@ -1,0 +1,20 @@
+"""Quadrature: positions to weights, so that ``sum_n w_n f(p_n)`` approximates ``integral f(p) dp``.
+
+Weights carry the unit of the coordinates (hours, mm^3 ...) and are float64.
+"""
+
+from ccnn_irregular.quadrature.clouds import density_compensation, plain_mean, voronoi
+from ccnn_irregular.quadrature.grids import cell_volumes, product_rule, spherical_areas
+from ccnn_irregular.quadrature.lines import gauss_legendre, simpson, trapezoid
+
+__all__ = [
+    "cell_volumes",
+    "density_compensation",
+    "gauss_legendre",
+    "plain_mean",
+    "product_rule",
+    "simpson",
+    "spherical_areas",
+    "trapezoid",
+    "voronoi",
+]
