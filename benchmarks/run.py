@@ -22,6 +22,7 @@ from torch.utils.benchmark import Timer
 
 from ccnn_irregular import ENGINES, SIREN, GaussianMask, Grid, Kernel, Points, convolve
 from ccnn_irregular.domains import Domain
+from ccnn_irregular.operators.engine import Cost
 
 RTOL = 1e-3
 MEASURED = ("problem", "engine", "forward_s", "forward_backward_s", "relative_error", "times_first", "note")
@@ -122,13 +123,12 @@ def rows(limit: float) -> list[dict[str, object]]:
         exact, first = reference(problem), None
         for name, engine in ENGINES.items():
             row: dict[str, object] = {"problem": problem.name, "engine": name, "note": "", **machine}
-            case = (problem.kernel, problem.source, problem.query)
-            reason = engine.unsuitable(*case, RTOL)
-            if reason is None:
-                cost = engine.cost(*case, len(problem.values) if isinstance(problem.source, Grid) else 1, RTOL)
-                if cost.seconds > limit:
-                    reason = f"predicted {cost.seconds:.3g} s"
-            if reason is None:
+            batch = len(problem.values) if isinstance(problem.source, Grid) else 1
+            cost = engine.assess(problem.kernel, problem.source, problem.query, batch, RTOL)
+            reason = cost if isinstance(cost, str) else ""
+            if isinstance(cost, Cost) and cost.seconds > limit:
+                reason = f"predicted {cost.seconds:.3g} s"
+            if not reason:
                 row |= measure(problem, name, exact)
                 seconds = float(str(row["forward_backward_s"]))
                 first = seconds if first is None else first

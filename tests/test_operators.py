@@ -34,6 +34,7 @@ from ccnn_irregular import (
     make_plan,
 )
 from ccnn_irregular.operators import keops, reference
+from ccnn_irregular.operators.engine import Cost
 from ccnn_irregular.testing import assert_all_close, assert_close
 
 
@@ -298,7 +299,7 @@ def test_auto_takes_the_fft_on_grids_and_an_engine_that_suits_elsewhere() -> Non
     assert make_plan(kernel, grid, unrelated).engine != "fft"
     product = Product(ragged([3]), grid)
     plan = make_plan(small_kernel(2), product)
-    assert ENGINES[plan.engine].unsuitable(small_kernel(2), product, product, 1e-3) is None
+    assert isinstance(ENGINES[plan.engine].assess(small_kernel(2), product, product, 1, 1e-3), Cost)
 
 
 def test_explain_prints_every_engine() -> None:
@@ -323,7 +324,9 @@ def test_predicted_cost_grows_with_the_work() -> None:
         ("keops", ragged([5000]), ragged([50000])),
         ("fft", Grid((100,), (1.0,)), Grid((10000,), (1.0,))),
     ):
-        few, many = ENGINES[name].cost(kernel, small, small, 1, 1e-3), ENGINES[name].cost(kernel, large, large, 1, 1e-3)
+        few, many = (ENGINES[name].assess(kernel, domain, domain, 1, 1e-3) for domain in (small, large))
+        assert isinstance(few, Cost)
+        assert isinstance(many, Cost)
         assert 0 < few.seconds < many.seconds
         assert 0 < few.bytes < many.bytes
 
@@ -457,7 +460,8 @@ def test_fft_to_a_grid_far_away_costs_no_more_than_the_grids(start: float, mask:
     kernel = Kernel(SIREN(1, 2, 4), GaussianMask([2.0]) if mask else None, extent=[4.0]).double()
     source, query = Grid([8], [1.0]), Grid([6], [1.0], [start])
     values = torch.randn(1, 2, 8, dtype=torch.float64)
-    cost = ENGINES["fft"].cost(kernel, source, query, 1, 1e-3)
+    cost = ENGINES["fft"].assess(kernel, source, query, 1, 1e-3)
+    assert isinstance(cost, Cost)
     assert cost.bytes < 1e5
     result = convolve(kernel, values, source, query, engine="fft").detach()
     expected = convolve(kernel, values, source, query, engine="reference").detach()

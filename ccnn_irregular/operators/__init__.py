@@ -111,15 +111,15 @@ def make_plan(
     require(source.d == kernel.d, "source", f"have the kernel's {kernel.d} axes", source.d)
     check_pair(source, query)
     if engine == "auto":
-        suitable = [name for name, one in ENGINES.items() if one.unsuitable(kernel, source, query, rtol) is None]
+        costs = _assessed(kernel, source, query, batch, rtol)
+        seconds = {name: cost.seconds for name, cost in costs.items() if isinstance(cost, Cost)}
         # On grids the FFT wins at every size that matters; else the cost model decides.
-        costs = {name: ENGINES[name].cost(kernel, source, query, batch, rtol).seconds for name in suitable}
-        name = "fft" if "fft" in costs else min(costs, key=costs.__getitem__)
+        name = "fft" if "fft" in seconds else min(seconds, key=seconds.__getitem__)
     else:
         name = engine
-        reason = ENGINES[name].unsuitable(kernel, source, query, rtol)
-        if reason is not None:
-            reject("engine", f"suit source and query ({name!r}: {reason})", f"{source!r} and {query!r}")
+        cost = ENGINES[name].assess(kernel, source, query, batch, rtol)
+        if isinstance(cost, str):
+            reject("engine", f"suit source and query ({name!r}: {cost})", f"{source!r} and {query!r}")
     return Plan(name, source, query, ENGINES[name].prepare(kernel, source, query, rtol))
 
 
@@ -147,7 +147,9 @@ class Explanation:
                 error = f"{self.rtol:g}" if name == "spectral" else "exact"
                 memory = f"{cost.bytes / 2**20:.1f} MiB"
                 lines.append(f"{mark}{name:<11}{cost.seconds:>10.3g}{memory:>12}{error:>10}  {cost.note}")
-        return "\n".join([*lines, "* = what 'auto' takes; seconds are rough, for a forward pass on two CPU cores"])
+        return "\n".join(
+            [*lines, "* = what 'auto' takes; seconds are rough: planning, forward and backward on two CPU cores"]
+        )
 
 
 def explain(
@@ -167,11 +169,11 @@ def explain(
     """
     query = source if query is None else query
     choice = make_plan(kernel, source, query, rtol=rtol, batch=batch).engine
-    costs: dict[str, Cost | str] = {}
-    for name, engine in ENGINES.items():
-        reason = engine.unsuitable(kernel, source, query, rtol)
-        costs[name] = engine.cost(kernel, source, query, batch, rtol) if reason is None else reason
-    return Explanation(choice, costs, rtol)
+    return Explanation(choice, _assessed(kernel, source, query, batch, rtol), rtol)
+
+
+def _assessed(kernel: Kernel, source: Domain, query: Domain, batch: int, rtol: float) -> dict[str, Cost | str]:
+    return {name: engine.assess(kernel, source, query, batch, rtol) for name, engine in ENGINES.items()}
 
 
 def _check_values(kernel: Kernel, values: Tensor, plan: Plan) -> None:

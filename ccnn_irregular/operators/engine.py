@@ -33,17 +33,26 @@ class Plan:
 
 @dataclass(frozen=True)
 class Cost:
-    """Predicted cost of one forward pass.
+    """Predicted cost of planning once, and of one forward and one backward pass.
 
     Attributes:
-        seconds: rough wall time on two CPU cores.
-        bytes: peak memory beyond the values themselves.
+        plan_seconds: wall time of the geometry, and of all else that is done once.
+        forward_seconds: wall time of one forward pass.
+        backward_seconds: wall time of one backward pass, to the values and every trained parameter.
+        bytes: peak memory of planning, forward and backward beyond the values and the result; geometry included.
         note: what a user should know, or an empty string.
     """
 
-    seconds: float
+    plan_seconds: float
+    forward_seconds: float
+    backward_seconds: float
     bytes: float
     note: str = ""
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of planning and of one forward and one backward pass."""
+        return self.plan_seconds + self.forward_seconds + self.backward_seconds
 
 
 class Engine(ABC):
@@ -59,12 +68,11 @@ class Engine(ABC):
     plan_follows_kernel: ClassVar[bool] = False
 
     @abstractmethod
-    def unsuitable(self, kernel: Kernel, source: Domain, query: Domain, rtol: float) -> str | None:
-        """Why the engine cannot serve this kernel on these domains, or None."""
+    def assess(self, kernel: Kernel, source: Domain, query: Domain, batch: int, rtol: float) -> Cost | str:
+        """Predicted cost, or the reason why the engine cannot serve this kernel on these domains.
 
-    @abstractmethod
-    def cost(self, kernel: Kernel, source: Domain, query: Domain, batch: int, rtol: float) -> Cost:
-        """Predicted cost; ``batch`` counts the entries on a grid, ``rtol`` is the error an approximation may make."""
+        ``batch`` counts the entries on a grid, ``rtol`` is the error an approximation may make.
+        """
 
     @abstractmethod
     def prepare(self, kernel: Kernel, source: Domain, query: Domain, rtol: float) -> Any:

@@ -53,7 +53,7 @@ class _Lattice:
     @classmethod
     def build(cls, source: Axis, query: Axis) -> _Lattice:
         ratio = _rational(query.step / source.step)
-        assert ratio is not None  # FFT.unsuitable came first
+        assert ratio is not None  # FFT.assess came first
         up, down, step = ratio.denominator, ratio.numerator, source.step / ratio.denominator
         length = source.size * up if source.periodic else (source.size - 1) * up + 1
         return cls(up, down, step, (query.start - source.start) / step, length, query.size, source.periodic)
@@ -99,15 +99,12 @@ class FFT(Engine):
 
     name: ClassVar[str] = "fft"
 
-    def unsuitable(self, kernel: Kernel, source: Domain, query: Domain, rtol: float) -> str | None:
+    def assess(self, kernel: Kernel, source: Domain, query: Domain, batch: int, rtol: float) -> Cost | str:
         if not (isinstance(source, Grid) and isinstance(query, Grid)):
             return "source and query must both be grids"
         for axis, (a, b) in enumerate(zip(source.axes, query.axes, strict=True)):
             if _rational(b.step / a.step) is None:
                 return f"step ratio {b.step / a.step:g} on axis {axis} is no fraction up to 1/{_LARGEST_DENOMINATOR}"
-        return None
-
-    def cost(self, kernel: Kernel, source: Domain, query: Domain, batch: int, rtol: float) -> Cost:
         lattices = self.prepare(kernel, source, query, rtol)
         spans = _spans(kernel, lattices)
         taps = math.prod(last - first + 1 for first, last in spans)
@@ -116,7 +113,7 @@ class FFT(Engine):
         seconds = taps * kernel_work(kernel) * _SECONDS_PER_TAP_OPERATION
         seconds += transforms * points * math.log2(points + 1) * _SECONDS_PER_FFT_OPERATION
         item = kernel.extent.element_size()
-        return Cost(seconds, float(item * (2 * transforms * points + 10 * taps * 32)))
+        return Cost(0.0, seconds, 2 * seconds, float(item * (2 * transforms * points + 10 * taps * 32)))
 
     def prepare(self, kernel: Kernel, source: Domain, query: Domain, rtol: float) -> tuple[_Lattice, ...]:
         assert isinstance(source, Grid)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import warnings
+from dataclasses import replace
 from functools import cache
 from typing import Any, ClassVar, final
 
@@ -49,21 +50,19 @@ class KeOps(Engine):
 
     name: ClassVar[str] = "keops"
 
-    def unsuitable(self, kernel: Kernel, source: Domain, query: Domain, rtol: float) -> str | None:
-        return None
-
-    def cost(self, kernel: Kernel, source: Domain, query: Domain, batch: int, rtol: float) -> Cost:
+    def assess(self, kernel: Kernel, source: Domain, query: Domain, batch: int, rtol: float) -> Cost:
         if compiler() is None:
-            blocked = Reference().cost(kernel, source, query, batch, rtol)
-            return Cost(blocked.seconds, blocked.bytes, _NO_COMPILER)
+            return replace(Reference().assess(kernel, source, query, batch, rtol), note=_NO_COMPILER)
         pairs = pair_count(source, query)
         work = kernel_work(kernel) + kernel.generator.out_channels
         # The sum itself, and a formula for the gradient of the values and of each trained tensor.
         formulas = 2 + sum(parameter.requires_grad for parameter in kernel.parameters())
-        seconds = pairs * batch * work * _SECONDS_PER_OPERATION + formulas * _COMPILE_SECONDS
+        seconds = pairs * batch * work * _SECONDS_PER_OPERATION
         rows = source.count * batch * kernel.in_channels + query.count * batch * kernel.out_channels
         return Cost(
+            formulas * _COMPILE_SECONDS,
             seconds,
+            (formulas - 1) * seconds,
             float(rows * kernel.extent.element_size()),
             f"includes compiling up to {formulas} formulas at first use",
         )

@@ -62,20 +62,18 @@ class Neighbours(Engine):
     name: ClassVar[str] = "neighbours"
     plan_follows_kernel: ClassVar[bool] = True
 
-    def unsuitable(self, kernel: Kernel, source: Domain, query: Domain, rtol: float) -> str | None:
+    def assess(self, kernel: Kernel, source: Domain, query: Domain, batch: int, rtol: float) -> Cost | str:
         if isinstance(source, Grid) and isinstance(query, Grid):
             return "both domains are grids: 'fft' is exact there"
         if kernel.mask is None:
             return "the kernel has no mask, so every point is a neighbour of every other"
-        return None
-
-    def cost(self, kernel: Kernel, source: Domain, query: Domain, batch: int, rtol: float) -> Cost:
         sources, queries = pair_points(source, query)
         pairs = _predicted_pairs(kernel, sources, queries)
         summed = pair_cost(kernel, pairs, sources.count, batch)
         search = _BYTES_PER_FOUND_PAIR * min(pairs, _PAIRS_PER_SEARCH)
         memory = max(summed.bytes, search) + _index_dtype(sources).itemsize * pairs
-        return Cost(summed.seconds, memory, f"about {pairs / max(queries.count, 1):.3g} neighbours a point")
+        note = f"about {pairs / max(queries.count, 1):.3g} neighbours a point"
+        return Cost(0.0, summed.forward_seconds, summed.backward_seconds, memory, note)
 
     def prepare(self, kernel: Kernel, source: Domain, query: Domain, rtol: float) -> _Geometry:
         every = PairGeometry.build(source, query)

@@ -112,10 +112,7 @@ class Reference(Engine):
 
     name: ClassVar[str] = "reference"
 
-    def unsuitable(self, kernel: Kernel, source: Domain, query: Domain, rtol: float) -> str | None:
-        return None
-
-    def cost(self, kernel: Kernel, source: Domain, query: Domain, batch: int, rtol: float) -> Cost:
+    def assess(self, kernel: Kernel, source: Domain, query: Domain, batch: int, rtol: float) -> Cost:
         sources, _ = pair_points(source, query)
         return pair_cost(kernel, pair_count(source, query), sources.count, batch)
 
@@ -132,7 +129,7 @@ def pair_cost(kernel: Kernel, pairs: float, source_rows: int, batch: int) -> Cos
     values = batch * kernel.generator.out_channels
     seconds = pairs * (kernel_work(kernel) * _SECONDS_PER_OPERATION + values * _SECONDS_PER_VALUE)
     # About ten intermediates of the generator's width live at once in a block.
-    return Cost(seconds, 10.0 * min(pairs, pairs_per_block(source_rows)) * item * max(32, values))
+    return Cost(0.0, seconds, 2 * seconds, 10.0 * min(pairs, pairs_per_block(source_rows)) * item * max(32, values))
 
 
 def sum_over_pairs(kernel: Kernel, values: Tensor, source: Domain, query: Domain, geometry: PairGeometry) -> Tensor:

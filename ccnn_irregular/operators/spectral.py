@@ -109,7 +109,7 @@ class Spectral(Engine):
     name: ClassVar[str] = "spectral"
     plan_follows_kernel: ClassVar[bool] = True
 
-    def unsuitable(self, kernel: Kernel, source: Domain, query: Domain, rtol: float) -> str | None:
+    def assess(self, kernel: Kernel, source: Domain, query: Domain, batch: int, rtol: float) -> Cost | str:
         if source.d > _MOST_AXES:
             return f"more than {_MOST_AXES} axes"
         if isinstance(source, Grid) and isinstance(query, Grid):
@@ -123,17 +123,12 @@ class Spectral(Engine):
         smallest = _SMALLEST_RTOL[kernel.dtype]
         if rtol < smallest:
             return f"rtol {rtol:g} is below {smallest:g}, the least in {kernel.dtype}"
-        if _steps(kernel, rtol) is None:
+        steps = _steps(kernel, rtol)
+        if steps is None:
             return f"the kernel is too sharp for {_MOST_SAMPLES[kernel.d]} samples over its support at rtol {rtol:g}"
-        sources, _ = pair_points(source, query)
+        sources, queries = pair_points(source, query)
         if sources.samples > 1 and all(sources.periods):
             return "several samples need an axis that does not repeat, to be laid along"
-        return None
-
-    def cost(self, kernel: Kernel, source: Domain, query: Domain, batch: int, rtol: float) -> Cost:
-        sources, queries = pair_points(source, query)
-        steps = _steps(kernel, rtol)
-        assert steps is not None  # unsuitable came first
         support = kernel.support.tolist()
         layout = _layout(sources, queries, steps, support, _width(rtol))
         channels = kernel.in_channels + kernel.out_channels
@@ -144,12 +139,12 @@ class Spectral(Engine):
         seconds += taps * kernel_work(kernel) * _SECONDS_PER_SPREAD_OPERATION
         item = kernel.extent.element_size()
         memory = item * 4.0 * layout.cells * channels + entries * 2.0 * (item + 4)
-        return Cost(seconds, memory, f"{'x'.join(map(str, layout.sizes))} cells")
+        return Cost(0.0, seconds, 2 * seconds, memory, f"{'x'.join(map(str, layout.sizes))} cells")
 
     def prepare(self, kernel: Kernel, source: Domain, query: Domain, rtol: float) -> _Geometry:
         sources, queries = pair_points(source, query)
         steps, support, width = _steps(kernel, rtol), kernel.support.tolist(), _width(rtol)
-        assert steps is not None  # unsuitable came first
+        assert steps is not None  # assess came first
         layout = _layout(sources, queries, steps, support, width)
         return _Geometry(
             layout,
