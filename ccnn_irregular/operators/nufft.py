@@ -1,0 +1,303 @@
+"""Non-uniform FFTs of scattered rows: to the modes of a box of cells, and back, with gradients.
+
+    to_modes:  X_k = psi^(k) sum_n r_n exp(-i k p_n)        spread with the window, FFT, keep the lower modes
+    to_rows:   y_m = 1/n sum_k psi^(k) X_k exp(+i k q_m)    inverse FFT, interpolate with the window
+
+The factors psi^(k), the window's transform, are left to the caller to divide out (``Box.deconvolution``):
+between a spreading and an interpolation one product with the kernel's transform does both. Each of the
+two is the other's adjoint up to a factor per mode, and the derivative by a coordinate is the same
+transform of the modes times ik: so the backward passes are made of the two again.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+import torch
+from torch import Tensor
+
+from ccnn_irregular.domains import Points
+from ccnn_irregular.operators.windows import Window
+
+__all__ = ["Box", "Spreading", "to_modes", "to_rows", "transform_taps"]
+
+# Points are sorted by tiles of so many cells along each axis: the cells of a tile stay in the cache.
+_TILE = 8
+
+
+@dataclass(frozen=True)
+class Box:
+    """The cells all samples are laid into, and which modes are kept of it.
+
+    Attributes:
+        steps: length of a cell per axis, coordinate units.
+        sizes: number of cells per axis.
+        windows: window per axis; its band decides which modes are kept.
+        shifts: float64 ``(B, d)``, added to a sample's coordinates to lay it into the box.
+        repeats: per axis, whether the box is one period of it.
+        layers: number of boxes on top of each other: 1, or one for each sample.
+    """
+
+    steps: tuple[float, ...]
+    sizes: tuple[int, ...]
+    windows: tuple[Window, ...]
+    shifts: Tensor
+    repeats: tuple[bool, ...]
+    layers: int
+
+    @property
+    def d(self) -> int:
+        """Number of axes."""
+        return len(self.sizes)
+
+    @property
+    def cells(self) -> int:
+        """Number of cells of one layer."""
+        return math.prod(self.sizes)
+
+    @property
+    def kept(self) -> tuple[int, ...]:
+        """Highest mode that is kept per axis; modes run from its negative to it."""
+        return tuple(math.floor(w.kept * size) for w, size in zip(self.windows, self.sizes, strict=True))
+
+    def modes(self, axis: int, *, half: bool) -> Tensor:
+        """Kept modes of an axis in the order of an FFT, int64; the non-negative ones alone if ``half``."""
+        upper = torch.arange(self.kept[axis] + 1, device=self.shifts.device)
+        return upper if half else torch.cat([upper, -upper[1:].flip(0)])
+
+    def deconvolution(self, axis: int, *, half: bool) -> Tensor:
+        """1 / psi^(k)^2 on the kept modes of an axis, float64."""
+        frequency = self.modes(axis, half=half).cpu().to(torch.float64) / self.sizes[axis]
+        return (1 / self.windows[axis].transform(frequency).square()).to(self.shifts.device)
+
+    def wave_numbers(self, axis: int, *, half: bool) -> Tensor:
+        """Angular frequency of the kept modes of an axis in radians per coordinate unit, float64."""
+        period = self.sizes[axis] * self.steps[axis]
+        return self.modes(axis, half=half).to(torch.float64) * (2 * math.pi / period)
+
+
+@dataclass(frozen=True)
+class Spreading:
+    """Window values of points on the cells of a box, as a sparse matrix and its transpose, both CSR.
+
+    Attributes:
+        box: the cells.
+        order: int64 ``(N,)``, the points tile by tile; their rows in the matrix.
+        matrix: ``(N, layers * cells)``.
+        transpose: ``(layers * cells, N)``.
+    """
+
+    box: Box
+    order: Tensor
+    matrix: Tensor
+    transpose: Tensor
+
+    @classmethod
+    def build(cls, points: Points, box: Box, dtype: torch.dtype) -> Spreading:
+        """Window values of ``points`` in ``dtype``; coordinates are read once and no gradient is kept."""
+        sample = points.sample_index().cpu()
+        position = points.coordinates.detach().cpu() + box.shifts.cpu()[sample]
+        layer = sample if box.layers > 1 else torch.zeros_like(sample)
+        order = _by_tiles(position, layer, box)
+        position, columns = position[order], layer[order][:, None]
+        values = torch.ones(points.count, 1, dtype=dtype)
+        last = box.layers * box.cells
+        columns = columns.to(torch.int32 if max(last, points.count) < 2**31 else torch.int64)
+        for axis, (step, size, window) in enumerate(zip(box.steps, box.sizes, box.windows, strict=True)):
+            place = position[:, axis] / step
+            cells = torch.ceil(place - window.width / 2)[:, None] + torch.arange(window.width, dtype=torch.float64)
+            own = window.values(cells - place[:, None]).to(dtype)
+            cells = torch.remainder(cells, size) if box.repeats[axis] else cells
+            columns = (columns[:, :, None] * size + cells.to(columns.dtype)[:, None, :]).flatten(1)
+            values = (values[:, :, None] * own[:, None, :]).flatten(1)
+        starts = np.arange(points.count + 1, dtype=np.int64) * columns.shape[1]
+        matrix = scipy.sparse.csr_matrix(
+            (values.reshape(-1).numpy(), columns.reshape(-1).numpy(), starts), shape=(points.count, last)
+        )
+        transpose = matrix.tocsc()  # its arrays are those of the transpose's CSR form
+        device = points.device
+        return cls(
+            box,
+            order.to(device),
+            _csr(matrix, (points.count, last), device),
+            _csr(transpose, (last, points.count), device),
+        )
+
+    @cached_property
+    def places(self) -> Tensor:
+        """Row of the matrix that holds each point, the inverse of ``order``."""
+        places = torch.empty_like(self.order)
+        places[self.order] = torch.arange(len(self.order), device=self.order.device)
+        return places
+
+    def spread(self, rows: Tensor) -> Tensor:
+        """Real or complex rows ``(N, K)`` to cells ``(K, layers, *sizes)``."""
+        cells = _complex_as_real(lambda real: self.transpose @ real, rows.index_select(0, self.order))
+        return cells.T.reshape(-1, self.box.layers, *self.box.sizes)
+
+    def interpolate(self, cells: Tensor) -> Tensor:
+        """Cells ``(K, layers, *sizes)`` to rows ``(N, K)``."""
+        rows = _complex_as_real(lambda real: self.matrix @ real, cells.flatten(1).T.contiguous())
+        return rows.index_select(0, self.places)
+
+
+def to_modes(rows: Tensor, points: Points, spreading: Spreading) -> Tensor:
+    """Spread rows ``(N, K)`` and transform: ``(K, layers, *kept modes)``, half the last axis for real rows."""
+    return _ToModes.apply(rows, points.coordinates, spreading)
+
+
+def to_rows(modes: Tensor, points: Points, spreading: Spreading, *, real: bool) -> Tensor:
+    """Transform back and interpolate: ``(K, layers, *kept modes)`` to rows ``(N, K)``; the inverse of ``to_modes``."""
+    return _ToRows.apply(modes, points.coordinates, spreading, real)
+
+
+class _ToModes(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, coordinates: Tensor, spreading: Spreading) -> Tensor:
+        ctx.save_for_backward(rows, coordinates)
+        ctx.spreading = spreading
+        return _kept_transform(spreading.spread(rows), spreading.box)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        rows, coordinates = ctx.saved_tensors
+        spreading, real = ctx.spreading, not rows.is_complex()
+        field = gradient / _adjoint_factor(spreading.box, gradient, real)
+        by_rows = _ToRows.apply(field, coordinates, spreading, real) if ctx.needs_input_grad[0] else None
+        by_coordinates = _along_axes(field, coordinates, spreading, rows, real) if ctx.needs_input_grad[1] else None
+        return by_rows, by_coordinates, None
+
+
+class _ToRows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, modes: Tensor, coordinates: Tensor, spreading: Spreading, real: bool) -> Tensor:
+        ctx.save_for_backward(modes, coordinates)
+        ctx.spreading, ctx.real = spreading, real
+        return spreading.interpolate(_inverse_transform(modes, spreading.box, real))
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        modes, coordinates = ctx.saved_tensors
+        spreading, real = ctx.spreading, ctx.real
+        by_modes = by_coordinates = None
+        if ctx.needs_input_grad[0]:
+            by_modes = _ToModes.apply(gradient, coordinates, spreading)
+            by_modes = by_modes * _adjoint_factor(spreading.box, by_modes, real)
+        if ctx.needs_input_grad[1]:
+            by_coordinates = _along_axes(modes, coordinates, spreading, gradient, real)
+        return by_modes, by_coordinates, None, None
+
+
+def _adjoint_factor(box: Box, modes: Tensor, real: bool) -> Tensor:
+    """Per mode, what the adjoint of ``_ToRows`` is times ``_ToModes``: 1 / n, twice where a mode stands for two."""
+    count = torch.full((modes.shape[-1],), 1 / box.cells, dtype=modes.real.dtype, device=modes.device)
+    if real:
+        count[1:] *= 2
+    return count
+
+
+def _along_axes(modes: Tensor, coordinates: Tensor, spreading: Spreading, rows: Tensor, real: bool) -> Tensor:
+    """Per point and axis, the real inner product over the channels of ``rows`` with the field's slope, ``(N, d)``."""
+    box, slopes = spreading.box, []
+    for axis in range(box.d):
+        half = real and axis == box.d - 1
+        wave = 1j * box.wave_numbers(axis, half=half).to(modes.dtype)
+        slope = _ToRows.apply(modes * _on_axis(wave, axis, box.d), coordinates, spreading, real)
+        slopes.append((slope * rows.conj()).real.sum(1) if not real else (slope * rows).sum(1))
+    return torch.stack(slopes, 1).to(coordinates.dtype)
+
+
+def _on_axis(vector: Tensor, axis: int, d: int) -> Tensor:
+    """A vector that broadcasts along axis ``axis`` of the last ``d``."""
+    return vector.reshape(-1, *(1,) * (d - 1 - axis))
+
+
+def _kept_transform(cells: Tensor, box: Box) -> Tensor:
+    """FFT over the last axes, axis by axis, dropping the upper modes as early as possible."""
+    kept, last = box.kept, box.d - 1
+    if cells.is_complex():
+        modes = _lower(torch.fft.fft(cells, dim=-1), -1, kept[last])
+    else:
+        modes = torch.fft.rfft(cells, dim=-1)[..., : kept[last] + 1]
+    for axis in range(last - 1, -1, -1):
+        modes = _lower(torch.fft.fft(modes, dim=axis - box.d), axis - box.d, kept[axis])
+    return modes
+
+
+def _inverse_transform(modes: Tensor, box: Box, real: bool) -> Tensor:
+    """Cells whose kept modes are given and whose other modes are zero."""
+    for axis in range(box.d - 1):
+        modes = torch.fft.ifft(_with_upper(modes, axis - box.d, box.sizes[axis]), dim=axis - box.d)
+    size = box.sizes[-1]
+    return torch.fft.irfft(modes, n=size, dim=-1) if real else torch.fft.ifft(_with_upper(modes, -1, size), dim=-1)
+
+
+def _lower(modes: Tensor, dim: int, kept: int) -> Tensor:
+    """Modes -kept .. kept of all those along ``dim``, in the order of an FFT."""
+    size = modes.shape[dim]
+    return torch.cat([modes.narrow(dim, 0, kept + 1), modes.narrow(dim, size - kept, kept)], dim)
+
+
+def _with_upper(modes: Tensor, dim: int, size: int) -> Tensor:
+    """The opposite of ``_lower``: zeros for the modes that were dropped."""
+    kept = modes.shape[dim] // 2
+    shape = list(modes.shape)
+    shape[dim] = size - 2 * kept - 1
+    lower, upper = modes.narrow(dim, 0, kept + 1), modes.narrow(dim, kept + 1, kept)
+    return torch.cat([lower, modes.new_zeros(shape), upper], dim)
+
+
+def transform_taps(taps: Tensor, first: tuple[int, ...], box: Box) -> Tensor:
+    """Transform of a kernel sampled on the cells, over the last axes, divided by the window's transform squared.
+
+    Args:
+        taps: ``(..., *counts)`` kernel values at consecutive cells, real, or complex as other axes left them.
+        first: cell of the first tap per axis, counted from the kernel's origin.
+        box: the cells.
+
+    Returns:
+        ``(..., *kept modes)``, half the last axis for real taps.
+    """
+    d, real = box.d, not taps.is_complex()
+    for axis in range(d - 1, -1, -1):
+        half = real and axis == d - 1
+        size = box.sizes[axis]
+        if half:
+            taps = torch.fft.rfft(taps, n=size, dim=-1)[..., : box.kept[axis] + 1]
+        else:
+            taps = _lower(torch.fft.fft(taps, n=size, dim=axis - d), axis - d, box.kept[axis])
+        angle = box.modes(axis, half=half).to(torch.float64) * (-2 * math.pi * first[axis] / size)
+        factor = torch.polar(box.deconvolution(axis, half=half), angle)
+        taps = taps * _on_axis(factor.to(taps.dtype), axis, d)
+    return taps
+
+
+def _by_tiles(position: Tensor, layer: Tensor, box: Box) -> Tensor:
+    """The order of the points tile by tile: neighbouring rows of the matrix read neighbouring cells."""
+    key = layer
+    for axis, (step, size) in enumerate(zip(box.steps, box.sizes, strict=True)):
+        tiles = size // _TILE + 2
+        key = key * tiles + (position[:, axis] / (step * _TILE)).floor().to(torch.int64).remainder(tiles)
+    return torch.argsort(key, stable=True)
+
+
+def _csr(matrix: Any, shape: tuple[int, int], device: torch.device) -> Tensor:
+    """Arrays of a SciPy CSR (or, transposed, CSC) matrix as a tensor."""
+    starts, columns, entries = (torch.from_numpy(array) for array in (matrix.indptr, matrix.indices, matrix.data))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta", UserWarning)
+        return torch.sparse_csr_tensor(starts, columns, entries, shape, check_invariants=False).to(device)
+
+
+def _complex_as_real(product: Any, rows: Tensor) -> Tensor:
+    """A real matrix product applied to rows that may be complex, as twice as many real columns."""
+    if not rows.is_complex():
+        return product(rows)
+    real = product(torch.view_as_real(rows.resolve_conj()).flatten(1))
+    return torch.view_as_complex(real.unflatten(1, (-1, 2)))
