@@ -1,7 +1,7 @@
 """One convolutional network for every sampling: irregular series, point clouds, grids of any dimension."""
 
 from ccnn_irregular.domains import Axis, Grid, Points, Product
-from ccnn_irregular.kernels import SIREN, GaussianMask, Kernel, MAGNet
+from ccnn_irregular.kernels import MLP, SIREN, GaussianMask, Kernel, MAGNet, RandomFourier
 from ccnn_irregular.layers import ContinuousConv, SeparableContinuousConv
 from ccnn_irregular.networks import CCNN
 from ccnn_irregular.operators import ENGINES, convolve, explain, make_plan
@@ -9,6 +9,7 @@ from ccnn_irregular.operators import ENGINES, convolve, explain, make_plan
 __all__ = [
     "CCNN",
     "ENGINES",
+    "MLP",
     "SIREN",
     "Axis",
     "ContinuousConv",
@@ -18,6 +19,7 @@ __all__ = [
     "MAGNet",
     "Points",
     "Product",
+    "RandomFourier",
     "SeparableContinuousConv",
     "convolve",
     "explain",

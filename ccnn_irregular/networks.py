@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, final
+from typing import Literal, final, get_args
 
 import torch
 from torch import Tensor, nn
 
 from ccnn_irregular._checks import reject, require
 from ccnn_irregular.domains import Domain, Grid, Points
-from ccnn_irregular.kernels import SIREN, GaussianMask, Generator, Kernel, MAGNet
+from ccnn_irregular.kernels import MLP, SIREN, GaussianMask, Generator, Kernel, MAGNet, RandomFourier
 from ccnn_irregular.layers import BatchNorm, PointwiseLinear, SeparableContinuousConv, mean_over_positions
 from ccnn_irregular.operators import ENGINES, EngineName, Plan
 
 __all__ = ["CCNN", "ResidualBlock", "masked_kernel"]
 
-GeneratorName = Literal["magnet", "siren"]
+GeneratorName = Literal["magnet", "siren", "random_fourier", "mlp"]
 
 # Centres of MAGNet's filters spread over this many initial mask widths (arXiv 2206.03398).
 _SPREAD_IN_WIDTHS = 1.667
@@ -38,8 +38,8 @@ def masked_kernel(
         channels: number of channels.
         extent: coordinate units per generator unit, one per axis; sets the kernel's finest detail with omega_0.
         width: initial standard deviation of the mask, coordinate units, one per axis.
-        omega_0: base frequency of the generator.
-        generator: "magnet" or "siren".
+        omega_0: ``omega_0`` of the generator; its unit is the generator's.
+        generator: "magnet", "siren", "random_fourier" or "mlp".
         generator_hidden: width of the generator's hidden layers.
         causal: zero for the future along axis 0.
     """
@@ -51,8 +51,14 @@ def masked_kernel(
         network = MAGNet(
             d, channels, generator_hidden, omega_0=omega_0, spread=_SPREAD_IN_WIDTHS * relative, one_sided=causal
         )
-    else:
+    elif generator == "siren":
         network = SIREN(d, channels, generator_hidden, omega_0=omega_0)
+    elif generator == "random_fourier":
+        network = RandomFourier(d, channels, generator_hidden, omega_0=omega_0)
+    elif generator == "mlp":
+        network = MLP(d, channels, generator_hidden, omega_0=omega_0)
+    else:
+        reject("generator", f"be one of {get_args(GeneratorName)}", repr(generator))
     return Kernel(network, GaussianMask(width), extent=extent, causal_axes=(0,) if causal else ())
 
 

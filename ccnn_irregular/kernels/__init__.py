@@ -1,7 +1,7 @@
 """Kernels: functions from an offset in coordinate units to values."""
 
-from ccnn_irregular.kernels.generators import SIREN, Generator, MAGNet
+from ccnn_irregular.kernels.generators import MLP, SIREN, Generator, MAGNet, RandomFourier
 from ccnn_irregular.kernels.kernel import Kernel
 from ccnn_irregular.kernels.masks import GaussianMask, Mask
 
-__all__ = ["SIREN", "GaussianMask", "Generator", "Kernel", "MAGNet", "Mask"]
+__all__ = ["MLP", "SIREN", "GaussianMask", "Generator", "Kernel", "MAGNet", "Mask", "RandomFourier"]

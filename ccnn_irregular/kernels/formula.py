@@ -38,6 +38,10 @@ class Operations(ABC):
     def step(self, x: Any) -> Any:
         """1 where ``x >= 0``, else 0."""
 
+    @abstractmethod
+    def silu(self, x: Any) -> Any:
+        """``x / (1 + exp(-x))``."""
+
 
 @final
 class TensorOperations(Operations):
@@ -57,6 +61,9 @@ class TensorOperations(Operations):
 
     def step(self, x: Tensor) -> Tensor:
         return (x >= 0).to(x.dtype)
+
+    def silu(self, x: Tensor) -> Tensor:
+        return torch.nn.functional.silu(x)
 
 
 @final
@@ -85,6 +92,9 @@ class LazyOperations(Operations):
 
     def step(self, x: Any) -> Any:
         return x.step()
+
+    def silu(self, x: Any) -> Any:
+        return x / ((x * -1.0).exp() + 1.0)
 
 
 TENSORS = TensorOperations()

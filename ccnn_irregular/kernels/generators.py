@@ -11,13 +11,17 @@ import math
 from abc import ABC, abstractmethod
 from typing import Any, final
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ccnn_irregular._checks import require
 from ccnn_irregular.kernels.formula import TENSORS, Operations
 
-__all__ = ["SIREN", "Generator", "MAGNet"]
+__all__ = ["MLP", "SIREN", "Generator", "MAGNet", "RandomFourier"]
+
+# Nodes of the quadrature over a normal variable that initialisation uses.
+_NODES = 64
 
 
 class Generator(nn.Module, ABC):
@@ -170,6 +174,119 @@ class MAGNet(Generator):
             distance = scaled - operations.vector(gamma[:, axis] * centre[:, axis])
             exponent = distance * distance + exponent
         return (exponent * -0.5).exp() * _linear(wave, offsets, operations).sin()
+
+
+@final
+class RandomFourier(Generator):
+    """Random Fourier features, then a small network (Tancik et al. 2020, arXiv 2006.10739).
+
+    The features are cos(2 pi B x) and sin(2 pi B x) with entries of B drawn once from N(0, omega_0^2) and
+    never trained, as the paper has it. The network behind them has SiLU in place of the paper's ReLU, whose
+    bends would widen the kernel's spectrum. Its weights keep the second moment of the pre-activations at 1
+    (He et al. 2015, arXiv 1502.01852, section 2.2), so kernel values start with variance about 1.
+
+    Args:
+        d: number of coordinate axes.
+        out_channels: number of kernel values per offset.
+        hidden: number of features, even, and width of the hidden layers.
+        layers: number of hidden layers behind the features, at least 1.
+        omega_0: standard deviation of the features' frequencies, cycles per kernel extent.
+
+    Attributes:
+        frequencies: ``(hidden / 2, d)`` the matrix B, a buffer.
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, d: int, out_channels: int, hidden: int = 32, layers: int = 1, omega_0: float = 10.0) -> None:
+        super().__init__(d, out_channels)
+        require(hidden >= 2 and hidden % 2 == 0, "hidden", "be even, a sine and a cosine of each frequency", hidden)
+        require(layers >= 1, "layers", "be at least 1", layers)
+        require(omega_0 > 0, "omega_0", "be positive", omega_0)
+        self.register_buffer("frequencies", torch.randn(hidden // 2, d) * omega_0)
+        self.linears = nn.ModuleList(nn.Linear(hidden, hidden) for _ in range(layers))
+        self._output = nn.Linear(hidden, out_channels)
+        for index, linear in enumerate([*self.linears, self._output]):
+            # cos^2 + sin^2 = 1: a feature's second moment is 1/2.
+            _initialise_normal(linear, 0.5 if index == 0 else _silu_second_moment(1.0))
+
+    @property
+    def output(self) -> nn.Linear:
+        return self._output
+
+    def formula(self, offsets: Any, operations: Operations) -> Any:
+        # cos(z) = sin(z + pi / 2): both halves of the features are one linear map and one sine.
+        frequencies = torch.cat([self.frequencies, self.frequencies]) * (2 * math.pi)
+        quarter = torch.full_like(frequencies[:, 0], math.pi / 2)
+        quarter[len(self.frequencies) :] = 0.0
+        hidden = operations.linear(offsets, frequencies, quarter).sin()
+        for linear in self.linears:
+            hidden = operations.silu(_linear(linear, hidden, operations))
+        return _linear(self._output, hidden, operations)
+
+
+@final
+class MLP(Generator):
+    """Plain network: linear layers and SiLU, the smooth nonlinearity that costs one exponential.
+
+    KeOps has neither tanh nor erf; of what it has, SiLU = x / (1 + exp(-x)) is smooth, so that the kernel's
+    spectrum ends, and does not saturate.
+
+    ``omega_0`` multiplies the first layer: its units bend over a distance of about extent / omega_0, about
+    centres that start uniform in [-1, 1]^d. Weights are normal with the variance that keeps the second moment
+    of the pre-activations at 1 behind the first layer (He et al. 2015, arXiv 1502.01852, section 2.2, for
+    SiLU), so kernel values start with variance about 1 whatever omega_0 is.
+
+    Args:
+        d: number of coordinate axes.
+        out_channels: number of kernel values per offset.
+        hidden: width of the hidden layers.
+        layers: number of SiLU layers, at least 1.
+        omega_0: sharpness of the first layer's bends, per kernel extent.
+    """
+
+    def __init__(self, d: int, out_channels: int, hidden: int = 32, layers: int = 2, omega_0: float = 10.0) -> None:
+        super().__init__(d, out_channels)
+        require(layers >= 1, "layers", "be at least 1", layers)
+        require(omega_0 > 0, "omega_0", "be positive", omega_0)
+        self.omega_0 = omega_0
+        widths = [d] + [hidden] * layers
+        self.linears = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(widths))
+        self._output = nn.Linear(hidden, out_channels)
+        first, *others = [*self.linears, self._output]
+        assert isinstance(first, nn.Linear)
+        with torch.no_grad():
+            # Offset minus centre, both uniform in [-1, 1], has variance 2 / 3 on each axis.
+            first.weight.normal_(0.0, math.sqrt(3 / (2 * d)))
+            first.bias.copy_(-(first.weight * torch.empty_like(first.weight).uniform_(-1, 1)).sum(1))
+        for index, linear in enumerate(others):
+            _initialise_normal(linear, _silu_second_moment(omega_0 if index == 0 else 1.0))
+
+    @property
+    def output(self) -> nn.Linear:
+        return self._output
+
+    def formula(self, offsets: Any, operations: Operations) -> Any:
+        hidden = offsets
+        for index, linear in enumerate(self.linears):
+            hidden = _linear(linear, hidden, operations)
+            hidden = operations.silu(hidden * self.omega_0 if index == 0 else hidden)
+        return _linear(self._output, hidden, operations)
+
+
+def _silu_second_moment(scale: float) -> float:
+    """Mean square of SiLU of a normal variable with standard deviation ``scale``."""
+    nodes, weights = np.polynomial.hermite_e.hermegauss(_NODES)
+    squares = nn.functional.silu(torch.from_numpy(nodes) * scale).square()
+    return float((squares * torch.from_numpy(weights)).sum() / weights.sum())
+
+
+@torch.no_grad()
+def _initialise_normal(layer: nn.Module, second_moment: float) -> None:
+    """Outputs of second moment 1 for inputs of ``second_moment``, no bias."""
+    assert isinstance(layer, nn.Linear)
+    layer.weight.normal_(0.0, 1 / math.sqrt(layer.in_features * second_moment))
+    layer.bias.zero_()
 
 
 def _linear(layer: nn.Module, x: Any, operations: Operations) -> Any:

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from typing import Any, final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ccnn_irregular._checks import require
+from ccnn_irregular.kernels.buffers import ExactBuffers
 from ccnn_irregular.kernels.formula import TENSORS, Operations
 from ccnn_irregular.kernels.generators import Generator
 from ccnn_irregular.kernels.masks import Mask
@@ -22,7 +23,7 @@ _ZERO_LAG = 1e-6
 
 
 @final
-class Kernel(nn.Module):
+class Kernel(ExactBuffers):
     """Continuous kernel K(offset) = generator(offset / extent) * mask(offset), zero for negative causal lags.
 
     Offsets are query minus source, in coordinate units.
@@ -69,7 +70,7 @@ class Kernel(nn.Module):
         self.mask = mask
         self.shape = shape
         self.causal_axes = tuple(causal_axes)
-        self.register_buffer("extent", torch.tensor(tuple(extent), dtype=torch.get_default_dtype()))
+        self.register_exact_buffer("extent", extent)
 
     @property
     def d(self) -> int:
@@ -98,7 +99,7 @@ class Kernel(nn.Module):
 
     @property
     def support(self) -> Tensor:
-        """Half width of the box outside which the kernel is zero, ``(d,)``, coordinate units; inf without a mask."""
+        """Half width of the box about zero outside which the kernel is zero, ``(d,)``; inf without a mask."""
         return torch.full_like(self.extent, math.inf) if self.mask is None else self.mask.support
 
     def formula(self, offsets: Any, operations: Operations) -> Any:

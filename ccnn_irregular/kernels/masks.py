@@ -11,18 +11,34 @@ import torch
 from torch import Tensor, nn
 
 from ccnn_irregular._checks import require
+from ccnn_irregular.kernels.buffers import ExactBuffers
 from ccnn_irregular.kernels.formula import TENSORS, Operations
 
 __all__ = ["GaussianMask", "Mask"]
 
 
-class Mask(nn.Module, ABC):
+class Mask(ExactBuffers, ABC):
     """A factor R^d -> [0, 1] that is exactly zero outside a box."""
 
     @property
     @abstractmethod
     def support(self) -> Tensor:
-        """Half width of the box outside which the mask is zero, ``(d,)``, coordinate units, detached."""
+        """Half width of the box about zero outside which the mask is zero, ``(d,)``, coordinate units, detached."""
+
+    @property
+    def centre(self) -> Tensor:
+        """Middle of the smallest box outside which the mask is zero, ``(d,)``, coordinate units, detached."""
+        return torch.zeros_like(self.support)
+
+    @property
+    def half_width(self) -> Tensor:
+        """Half width of the box about ``centre``, ``(d,)``, coordinate units, detached."""
+        return self.support
+
+    @property
+    def ellipsoidal(self) -> bool:
+        """Whether the mask is zero outside the ellipsoid in the box about ``centre``, not only outside the box."""
+        return False
 
     @abstractmethod
     def formula(self, offsets: Any, operations: Operations) -> Any:
@@ -35,36 +51,64 @@ class Mask(nn.Module, ABC):
 
 @final
 class GaussianMask(Mask):
-    """Gaussian with a learned width per axis that reaches zero smoothly.
+    """Gaussian with a learned width per axis, and a learned mean where asked for, that reaches zero smoothly.
 
     A Gaussian cut where it falls below a threshold leaves a visible step there, and a step widens the
     kernel's spectrum without bound. So its second-order Taylor polynomial at the threshold is taken
-    off: with s = 1/2 sum_d (x_d / width_d)^2, s_max = -log(threshold) and t = max(s_max - s, 0) the
+    off: with s = 1/2 sum_d ((x_d - mean_d) / width_d)^2, s_max = -log(threshold) and t = max(s_max - s, 0) the
     mask is (exp(t) - 1 - t - t^2 / 2) / (exp(s_max) - 1 - s_max - s_max^2 / 2): 1 in the centre, zero
     with zero slope and curvature where the Gaussian passes the threshold, identical for every engine.
 
     The width is learned as ``width * exp(log_scale)``: it stays positive, steps do not depend on the
-    unit, and weight decay pulls towards the initial width.
+    unit, and weight decay pulls towards the initial width. The mean is learned as ``mean + width * shift``
+    with the initial width, for the same reasons.
+
+    With ``smooth=False`` it is the published CCNN's mask (arXiv 2110.08059, section 3.1): the plain Gaussian,
+    cropped along each axis where the Gaussian of that axis alone falls below the threshold (0.1 there). The
+    kernel steps to zero on the faces of that box, so its spectrum falls off as one over the frequency only:
+    it aliases on grids, engine "spectral" needs a very fine grid or refuses, and no gradient reaches the
+    place of the step. It is here for comparison with published models.
 
     Args:
         width: initial standard deviation per axis, coordinate units.
         threshold: value of the Gaussian at which the mask ends, in (0, 1).
         trainable: whether the width is a parameter (else it is fixed).
+        mean: initial centre per axis, coordinate units; None = zero, without a parameter.
+        trainable_mean: whether the mean, where given, is a parameter (else it is fixed).
+        smooth: whether the mask reaches zero without a step.
 
     Attributes:
         log_scale: ``(d,)`` logarithm of the learned width over the initial one.
+        shift: ``(d,)`` learned mean less the initial one, in initial widths; None without a mean.
     """
 
     initial_width: Tensor
+    initial_mean: Tensor
 
-    def __init__(self, width: Sequence[float], threshold: float = 0.01, *, trainable: bool = True) -> None:
+    def __init__(
+        self,
+        width: Sequence[float],
+        threshold: float = 0.01,
+        *,
+        trainable: bool = True,
+        mean: Sequence[float] | None = None,
+        trainable_mean: bool = True,
+        smooth: bool = True,
+    ) -> None:
         super().__init__()
         require(len(width) >= 1, "width", "have one entry per axis", tuple(width))
         require(all(math.isfinite(w) and w > 0 for w in width), "width", "be positive and finite", tuple(width))
         require(0 < threshold < 1, "threshold", "lie between 0 and 1", threshold)
         self.threshold = threshold
-        self.register_buffer("initial_width", torch.tensor(tuple(width), dtype=torch.get_default_dtype()))
+        self.smooth = smooth
+        self.register_exact_buffer("initial_width", width)
         self.log_scale = nn.Parameter(torch.zeros_like(self.initial_width), requires_grad=trainable)
+        self.shift: nn.Parameter | None = None
+        if mean is not None:
+            require(len(mean) == len(width), "mean", f"have one entry per axis, {len(width)}", tuple(mean))
+            require(all(map(math.isfinite, mean)), "mean", "be finite", tuple(mean))
+            self.register_exact_buffer("initial_mean", mean)
+            self.shift = nn.Parameter(torch.zeros_like(self.initial_mean), requires_grad=trainable_mean)
 
     @property
     def d(self) -> int:
@@ -77,11 +121,39 @@ class GaussianMask(Mask):
         return self.initial_width * self.log_scale.exp()
 
     @property
-    def support(self) -> Tensor:
+    def mean(self) -> Tensor:
+        """Current centre per axis, ``(d,)``, coordinate units."""
+        if self.shift is None:
+            return torch.zeros_like(self.initial_width)
+        return self.initial_mean + self.initial_width * self.shift
+
+    @property
+    def centre(self) -> Tensor:
+        return self.mean.detach()
+
+    @property
+    def half_width(self) -> Tensor:
         return (self.width * math.sqrt(-2 * math.log(self.threshold))).detach()
 
+    @property
+    def support(self) -> Tensor:
+        return self.centre.abs() + self.half_width
+
+    @property
+    def ellipsoidal(self) -> bool:
+        return self.smooth
+
     def formula(self, offsets: Any, operations: Operations) -> Any:
+        if self.shift is not None:
+            offsets = offsets - operations.vector(self.mean)
+        scaled = offsets * operations.vector(1 / self.width)
+        s = operations.squared_norm(scaled) * 0.5
         s_max = -math.log(self.threshold)
-        s = operations.squared_norm(offsets * operations.vector(1 / self.width)) * 0.5
-        t = (s_max - s).relu()
-        return (t.exp() - 1 - t - t * t * 0.5) * (1 / (math.exp(s_max) - 1 - s_max - 0.5 * s_max**2))
+        if self.smooth:
+            t = (s_max - s).relu()
+            return (t.exp() - 1 - t - t * t * 0.5) * (1 / (math.exp(s_max) - 1 - s_max - 0.5 * s_max**2))
+        value = (s * -1.0).exp()
+        for axis in range(self.d):
+            component = operations.component(scaled, axis)
+            value = value * operations.step(2 * s_max - component * component)
+        return value
