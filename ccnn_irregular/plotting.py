@@ -1,11 +1,13 @@
-"""Plots of kernels and of irregular samples, in coordinate units. Needs matplotlib, imported when a plot is made.
+"""Plots of kernels, of irregular samples and of answers from them, in coordinate units.
+
+Needs matplotlib, imported when a plot is made.
 
 Every function draws on a matplotlib ``Figure`` of its own (no pyplot, no global state) unless it is given axes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -14,19 +16,29 @@ from numpy.typing import NDArray
 
 from ccnn_irregular._checks import require
 from ccnn_irregular._optional import import_optional
+from ccnn_irregular.consistency import ConsistencyReport, Row
+from ccnn_irregular.domains import Grid
 from ccnn_irregular.kernels import Kernel
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["COLOURS", "new_figure", "plot_kernel", "plot_receptive_field", "plot_samples"]
+__all__ = ["COLOURS", "new_figure", "@@
 
 # Okabe and Ito's palette, told apart by readers with any colour vision; its yellow is too pale for lines.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _POINTS = 1001
 _MAX_CHANNELS_SHOWN = len(COLOURS) - 1
 _QUIET = "#666666"
+_MOST_MARKED = 2000
+_ENGINE_STYLES = {
+    "reference": (COLOURS[6], "o"),
+    "neighbours": (COLOURS[2], "^"),
+    "keops": (COLOURS[4], "v"),
+    "fft": (COLOURS[1], "D"),
+    "spectral": (COLOURS[5], "s"),
+}
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -153,6 +165,137 @@ def plot_samples(
     rows[-1].set_xlabel(_with_unit("time", time_unit))
     figure = cast("Figure", rows[0].figure)
     figure.align_ylabels(rows)
+    return figure
+
+
+def plot_consistency(report: ConsistencyReport, *, title: str | None = None) -> Figure:
+    """Error against the share of the nodes that is kept, and against the jitter, both axes logarithmic.
+
+    One line for each quadrature rule: how far the answer is from the full grid's. Dashed, usually far below: how far
+    each engine is from the sum over all pairs of the same samples.
+
+    Args:
+        report: of ``check_consistency``.
+        title: above the panels.
+
+    Raises:
+        ValueError: nothing was evaluated but the full grid, or nothing at all.
+    """
+    ran = [row for row in report.rows if row.error is not None]
+    panels = {
+        "nodes kept": [row for row in ran if row.jitter == 0],
+        "largest displacement (grid steps)": [row for row in ran if row.jitter > 0],
+    }
+    panels = {label: rows for label, rows in panels.items() if any(row.kept < 1 or row.jitter > 0 for row in rows)}
+    require(len(panels) > 0, "report", "hold an evaluated sampling besides the full grid", f"{len(ran)} rows")
+    figure = new_figure(3.4 + 3.2 * len(panels), 4.2)
+    drawn: dict[str, Any] = {}
+    for axes, (label, rows) in zip(figure.subplots(1, len(panels), sharey=True, squeeze=False)[0], panels.items(), strict=True):
+        kept = label == "nodes kept"
+        place = {id(row): row.kept if kept else row.jitter for row in rows}
+        for name, style, points in _consistency_lines(rows):
+            where = [place[id(row)] for row, _ in points]
+            (line,) = axes.plot(where, [error for _, error in points], **style)
+            drawn.setdefault(name, line)
+        if not kept and report.interpolation is not None:
+            line = axes.axhline(report.interpolation.answer, color=_QUIET, linestyle=":", linewidth=1.2)
+            drawn["values interpolated from\nevery second node"] = line
+        ticks = sorted(set(place.values()))
+        axes.set(xscale="log", yscale="log", xlabel=label)
+        axes.set_xticks(ticks, [f"{100 * tick:g} %" if kept else f"{tick:g}" for tick in ticks])
+        axes.minorticks_off()
+        axes.grid(axis="y", color="#dddddd", linewidth=0.6)
+    figure.axes[0].set_ylabel("relative L2 error of the answer")
+    figure.legend(drawn.values(), drawn.keys(), loc="outside right upper", frameon=False, fontsize="small")
+    if title is not None:
+        figure.suptitle(title, fontsize="medium")
+    return figure
+
+
+def _consistency_lines(rows: Sequence[Row]) -> Iterator[tuple[str, dict[str, Any], list[tuple[Row, float]]]]:
+    """Name, style and points (row, error) of each line of one panel."""
+    shown = {"voronoi": 0, "density_compensation": 0, "trapezoid": 0, "plain_mean": 1, "no weights": 3}
+    for rule, colour in shown.items():
+        # One engine per sampling: the lines of all would lie on one another.
+        first = {(row.kept, row.jitter): row for row in reversed(rows) if row.rule == rule}
+        points = [(row, row.error) for row in reversed(first.values()) if row.error is not None]
+        if points:
+            marker = "s" if rule == "density_compensation" else "o"
+            style = {"color": COLOURS[colour], "marker": marker, "markersize": 4, "linewidth": 1.6}
+            yield f"sampling: {rule.replace('_', ' ')}", style, points
+    for depth, engine in enumerate(dict.fromkeys(row.engine for row in rows)):
+        own = [(row, row.engine_error) for row in rows if row.engine == engine]
+        points = [(row, error) for row, error in own if error is not None and error > 0]
+        if points:
+            tint, marker = _ENGINE_STYLES.get(engine, (_QUIET, "x"))
+            style = {"color": tint, "marker": marker, "markersize": 5, "linewidth": 1, "linestyle": "--"}
+            yield f"engine: {engine}", style | {"markerfacecolor": "none", "zorder": 2 - 0.1 * depth}, points
+
+
+def plot_answer_maps(
+    full: NDArray[np.floating[Any]],
+    sampled: NDArray[np.floating[Any]],
+    grid: Grid,
+    *,
+    sampling: str,
+    names: Sequence[str] = ("axis 0", "axis 1"),
+    units: Sequence[str | None] = (None, None),
+    quantity: str = "answer",
+    samples: NDArray[np.floating[Any]] | None = None,
+    title: str | None = None,
+) -> Figure:
+    """The full grid's answer, that of a sampling on the same colour scale, and their difference, as maps.
+
+    Args:
+        full: ``grid.sizes``, nan where there is nothing to show (grey).
+        sampled: ``grid.sizes``.
+        grid: where both are; axis 0 is drawn upwards, axis 1 to the right.
+        sampling: name of the sampling, for its panel.
+        names: of the axes.
+        units: of the axes.
+        quantity: label of the colour bar.
+        samples: ``(n, 2)`` coordinates of the samples, marked on their panel where there are at most 2000.
+        title: above the panels.
+
+    Raises:
+        ValueError: a grid that has not two axes, or shapes that are not its.
+    """
+    require(grid.d == 2, "grid", "have two axes to be drawn as a map", grid.d)
+    shapes = (full.shape, sampled.shape)
+    require(shapes == (grid.sizes,) * 2, "full and sampled", f"have the grid's shape {grid.sizes}", shapes)
+    (low_y, high_y), (low_x, high_x) = (
+        (axis.start - axis.step / 2, axis.start + (axis.size - 0.5) * axis.step) for axis in grid.axes
+    )
+    difference = sampled - full
+    both = np.concatenate([full[np.isfinite(full)], sampled[np.isfinite(full)]])
+    bound = float(np.nanmax(np.abs(difference))) or 1.0
+    error = np.linalg.norm(difference[np.isfinite(full)]) / np.linalg.norm(full[np.isfinite(full)])
+    scale = {"cmap": "viridis", "vmin": both.min(), "vmax": both.max()}
+    around_zero = {"cmap": "RdBu_r", "vmin": -bound, "vmax": bound}
+    wide = (high_x - low_x) / (high_y - low_y) if units[0] == units[1] else 1.5
+    figure = new_figure(3.4 * min(max(wide, 1.0), 2.2) + 1.6, 8.0)
+    panels = figure.subplots(3, 1, sharex=True, sharey=True)
+    shown = (
+        ("full grid", full, scale),
+        (sampling, sampled, scale),
+        (f"difference: {100 * error:.2g} % of the full grid's L2 norm", difference, around_zero),
+    )
+    images = []
+    for axes, (name, values, colours) in zip(panels, shown, strict=True):
+        axes.set_facecolor("#cccccc")
+        box = (low_x, high_x, low_y, high_y)
+        images.append(
+            axes.imshow(values, origin="lower", extent=box, aspect="auto", interpolation="nearest", **colours)
+        )
+        axes.set_title(name, fontsize="small")
+        axes.set_ylabel(_with_unit(names[0], units[0]))
+    if samples is not None and len(samples) <= _MOST_MARKED:
+        panels[1].plot(samples[:, 1], samples[:, 0], ".", color="white", markersize=1.2, alpha=0.7)
+    panels[2].set_xlabel(_with_unit(names[1], units[1]))
+    figure.colorbar(images[0], ax=panels[:2], label=quantity, aspect=35)
+    figure.colorbar(images[2], ax=panels[2:], label="difference", aspect=16)
+    if title is not None:
+        figure.suptitle(title, fontsize="medium")
     return figure
 
 

@@ -1,4 +1,4 @@
-"""Comparison of results for tests: relative to scale, with one tolerance per dtype."""
+"""Comparison of results: of two tensors for tests, and of engines and samplings for users."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from ccnn_irregular._checks import require
+from ccnn_irregular.consistency import check_consistency
 
-__all__ = ["TOLERANCES", "assert_all_close", "assert_close"]
+__all__ = ["TOLERANCES", "assert_all_close", "assert_close", "check_consistency"]
 
 TOLERANCES: Mapping[torch.dtype, float] = {torch.float64: 1e-12, torch.float32: 1e-5}
 """Largest difference between two exact evaluations, relative to the largest expected magnitude."""
