@@ -24,7 +24,15 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["COLOURS", "new_figure", "@@
+__all__ = [
+    "COLOURS",
+    "new_figure",
+    "plot_answer_maps",
+    "plot_consistency",
+    "plot_kernel",
+    "plot_receptive_field",
+    "plot_samples",
+]
 
 # Okabe and Ito's palette, told apart by readers with any colour vision; its yellow is too pale for lines.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -190,7 +198,8 @@ def plot_consistency(report: ConsistencyReport, *, title: str | None = None) -> 
     require(len(panels) > 0, "report", "hold an evaluated sampling besides the full grid", f"{len(ran)} rows")
     figure = new_figure(3.4 + 3.2 * len(panels), 4.2)
     drawn: dict[str, Any] = {}
-    for axes, (label, rows) in zip(figure.subplots(1, len(panels), sharey=True, squeeze=False)[0], panels.items(), strict=True):
+    row_of_axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axes, (label, rows) in zip(row_of_axes, panels.items(), strict=True):
         kept = label == "nodes kept"
         place = {id(row): row.kept if kept else row.jitter for row in rows}
         for name, style, points in _consistency_lines(rows):
