@@ -145,6 +145,12 @@ def _demo(arguments: list[str]) -> None:
     demo.run(arguments[1:])
 
 
+def _consistency(arguments: list[str]) -> None:
+    from ccnn_irregular.pipelines import consistency
+
+    consistency.run(arguments[1:])
+
+
 Command = Callable[[list[str]], None]
 
 COMMANDS: dict[str, tuple[Command, str]] = {
@@ -155,4 +161,5 @@ COMMANDS: dict[str, tuple[Command, str]] = {
     "baseline": (_baseline, "gradient-boosted trees on hand-made statistics, same split and metrics"),
     "simulate": (_simulate, "write a simulated cohort in the file format of the challenge"),
     "demo": (_demo, "simulate, train, test and plot in about two minutes"),
+    "consistency": (_consistency, "how far engines and thinned or jittered samplings of a file are from its full grid"),
 }
