@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import sys
 import tempfile
 import warnings
 from pathlib import Path
@@ -19,23 +18,10 @@ import numpy as np
 
 from ccnn_irregular._optional import import_optional
 
-__all__ = ["default_folder", "read", "write"]
+__all__ = ["read", "write"]
 
 _HEAD_BYTES = 512  # the smallest user block HDF5 allows
 _PURPOSE = "the cache of a data set"
-
-
-def default_folder() -> Path:
-    """``$CCNN_CACHE``, else ``ccnn_irregular`` in the operating system's place for caches of this user."""
-    if chosen := os.environ.get("CCNN_CACHE"):
-        return Path(chosen)
-    if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    else:
-        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "ccnn_irregular"
 
 
 def read(path: Path, fingerprint: str) -> dict[str, np.ndarray] | None:

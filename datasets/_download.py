@@ -1,13 +1,14 @@
-"""Download one file and keep it only if it is the published one."""
+"""Download files and keep them only if they are the published ones."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from ccnn_irregular._checks import reject
 from ccnn_irregular._optional import import_optional
 
-__all__ = ["download_file"]
+__all__ = ["download_file", "download_missing"]
 
 _TIMEOUT_SECONDS = 60
 
@@ -27,3 +28,16 @@ def download_file(url: str, sha256: str, target: Path, *, progress: bool) -> Non
         if "hash" not in str(error):
             raise
         reject(url, f"have the published SHA256 {sha256}", f"another file, which was not kept ({error})")
+
+
+def download_missing(root: str | Path, url: str, sha256: Mapping[str, str], *, progress: bool) -> None:
+    """Write each file named in ``sha256`` that ``root`` lacks; ``root`` is made if need be.
+
+    Raises:
+        ValueError, OSError: as :func:`download_file`.
+    """
+    root = Path(root)
+    root.mkdir(parents=True, exist_ok=True)
+    for name, checksum in sha256.items():
+        if not (root / name).exists():
+            download_file(f"{url}/{name}", checksum, root / name, progress=progress)

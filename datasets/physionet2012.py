@@ -22,6 +22,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
+from ccnn_irregular._cache_folder import cache_folder
 from ccnn_irregular._checks import reject, require
 from ccnn_irregular._optional import import_optional
 from ccnn_irregular.datasets import _cache
@@ -201,7 +202,7 @@ def load(
         return _parse(sources, on_bad_record, repeats, progress)
     options = f"physionet2012 version {_PARSER_VERSION}, {on_bad_record}, {repeats}, outcomes {outcomes}"
     fingerprint = _fingerprint(sources, options)
-    cache_file = _cache_file(_cache.default_folder() if cache is None else Path(cache), sources, options)
+    cache_file = _cache_file(cache_folder() if cache is None else Path(cache), sources, options)
     arrays = _cache.read(cache_file, fingerprint)
     if arrays is not None:
         return _from_arrays(arrays)

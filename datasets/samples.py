@@ -1,0 +1,300 @@
+"""Labelled samples as the data sets return them: series of unequal length, and images or series on one grid.
+
+What the literature does to whole data sets before training is here too, as functions of such a container and a seed:
+dropping samples at random, stratified parts, images read pixel by pixel, in order or permuted.
+
+Random choices come from the raw stream of PCG64, which NumPy promises never to change (NEP 19): a seed gives the same
+permutation and the same dropped samples on every machine and under every version.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ccnn_irregular._checks import reject, require, require_splits
+from ccnn_irregular._optional import import_optional
+from ccnn_irregular.domains import Grid, Points
+from ccnn_irregular.quadrature import trapezoid
+
+__all__ = [
+    "GriddedSamples",
+    "Parts",
+    "RaggedSeries",
+    "as_sequences",
+    "drop_samples",
+    "permutation",
+    "permute_sequences",
+    "resize_images",
+    "split_stratified",
+]
+
+
+@dataclass(frozen=True, repr=False)
+class RaggedSeries:
+    """B labelled series of their true lengths, laid end to end.
+
+    Attributes:
+        values: ``(N, C)`` float32; nan where the source says that a value is missing.
+        coordinates: ``(N, 1)`` float64, strictly increasing within a series.
+        splits: ``(B + 1,)`` int64; series b owns the rows ``splits[b]:splits[b + 1]``.
+        labels: ``(B,)`` int64, index into ``classes``.
+        classes: what the labels mean.
+        unit: of the coordinates.
+
+    Raises:
+        ValueError: shapes or dtypes that disagree.
+    """
+
+    values: Tensor
+    coordinates: Tensor
+    splits: Tensor
+    labels: Tensor
+    classes: tuple[str, ...]
+    unit: str
+
+    def __post_init__(self) -> None:
+        require(self.values.ndim == 2, "values", "have shape (N, C)", tuple(self.values.shape))
+        require(self.values.dtype == torch.float32, "values", "be float32", self.values.dtype)
+        count = len(self.values)
+        shape = tuple(self.coordinates.shape)
+        require(shape == (count, 1), "coordinates", f"have shape ({count}, 1)", shape)
+        require(self.coordinates.dtype == torch.float64, "coordinates", "be float64", self.coordinates.dtype)
+        require_splits(self.splits, count)
+        _require_labels(self.labels, len(self.splits) - 1)
+
+    def __repr__(self) -> str:
+        size = f"series={len(self)}, rows={len(self.values)}, channels={self.values.shape[1]}"
+        return f"RaggedSeries({size}, classes={len(self.classes)}, unit={self.unit!r})"
+
+    @staticmethod
+    def uniform(
+        values: Tensor, step: float, splits: Tensor, labels: Tensor, classes: tuple[str, ...], unit: str
+    ) -> RaggedSeries:
+        """Series sampled every ``step``, each from coordinate 0 on."""
+        index = torch.arange(len(values), dtype=torch.int64, device=values.device)
+        index -= torch.repeat_interleave(splits[:-1], splits.diff(), output_size=len(values))
+        return RaggedSeries(values, (index.to(torch.float64) * step)[:, None], splits, labels, classes, unit)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def subset(self, index: Tensor) -> RaggedSeries:
+        """The series ``index`` (int64, any order, repeats allowed; or bool ``(B,)``), in that order: one gather."""
+        index = _as_positions(index, len(self))
+        lengths = self.splits.diff()[index]
+        splits = torch.zeros(len(index) + 1, dtype=torch.int64, device=self.splits.device)
+        torch.cumsum(lengths, 0, out=splits[1:])
+        rows = torch.repeat_interleave(self.splits[index] - splits[:-1], lengths)
+        rows += torch.arange(len(rows), dtype=torch.int64, device=rows.device)
+        return dataclasses.replace(
+            self,
+            values=self.values[rows],
+            coordinates=self.coordinates[rows],
+            splits=splits,
+            labels=self.labels[index],
+        )
+
+    def points(self, *, cap: float | None = None) -> Points:
+        """The coordinates as a domain weighted by the trapezoid rule, see :func:`~ccnn_irregular.quadrature.trapezoid`.
+
+        Args:
+            cap: largest width one sample may stand for, in coordinate units.
+        """
+        weights = trapezoid(self.coordinates[:, 0], splits=self.splits, cap=cap)
+        return Points(self.coordinates, weights, self.splits)
+
+    def to(self, device: torch.device | str) -> RaggedSeries:
+        """The same series on ``device``."""
+        moved = {name: getattr(self, name).to(device) for name in ("values", "coordinates", "splits", "labels")}
+        return dataclasses.replace(self, **moved)
+
+
+@dataclass(frozen=True, repr=False)
+class GriddedSamples:
+    """B labelled samples on one grid.
+
+    Attributes:
+        values: ``(B, C, *grid.sizes)`` float32.
+        grid: the nodes all samples share.
+        labels: ``(B,)`` int64, index into ``classes``.
+        classes: what the labels mean.
+        unit: of the grid's coordinates.
+
+    Raises:
+        ValueError: shapes or dtypes that disagree.
+    """
+
+    values: Tensor
+    grid: Grid
+    labels: Tensor
+    classes: tuple[str, ...]
+    unit: str
+
+    def __post_init__(self) -> None:
+        shape = tuple(self.values.shape)
+        require(shape[2:] == self.grid.sizes, "values", f"have shape (B, C, *{self.grid.sizes})", shape)
+        require(self.values.dtype == torch.float32, "values", "be float32", self.values.dtype)
+        _require_labels(self.labels, len(self.values))
+
+    def __repr__(self) -> str:
+        size = f"samples={len(self)}, channels={self.values.shape[1]}, grid={self.grid!r}"
+        return f"GriddedSamples({size}, classes={len(self.classes)}, unit={self.unit!r})"
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def subset(self, index: Tensor) -> GriddedSamples:
+        """The samples ``index`` (int64, any order, repeats allowed; or bool ``(B,)``), in that order."""
+        index = _as_positions(index, len(self))
+        return dataclasses.replace(self, values=self.values[index], labels=self.labels[index])
+
+    def to(self, device: torch.device | str) -> GriddedSamples:
+        """The same samples on ``device``."""
+        return dataclasses.replace(self, values=self.values.to(device), labels=self.labels.to(device))
+
+
+# ---------------------------------------------------------------------------------------------------------- parts
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Indices (int64, rising) of the samples of each part; the parts are disjoint and together hold every sample."""
+
+    train: Tensor
+    validation: Tensor
+    test: Tensor
+
+
+def split_stratified(labels: Tensor, *, validation: float = 0.15, test: float = 0.15, seed: int = 0) -> Parts:
+    """Random parts in which every class has the same share, drawn by scikit-learn.
+
+    Args:
+        labels: ``(B,)`` int64.
+        validation: share of all samples, in (0, 1).
+        test: share of all samples, in (0, 1).
+        seed: of the split alone.
+
+    Raises:
+        ValueError: shares out of range, or a class too rare to be split.
+    """
+    require(0 < validation < 1, "validation", "lie in (0, 1)", validation)
+    require(0 < test < 1, "test", "lie in (0, 1)", test)
+    require(validation + test < 1, "validation + test", "be below 1", validation + test)
+    selection = import_optional("sklearn.model_selection", "splitting into stratified parts", "train")
+    classes, everything = labels.cpu().numpy(), np.arange(len(labels))
+    try:
+        train, rest = selection.train_test_split(
+            everything, test_size=validation + test, stratify=classes, random_state=seed
+        )
+        watched, held = selection.train_test_split(
+            rest, test_size=test / (validation + test), stratify=classes[rest], random_state=seed
+        )
+    except ValueError as error:
+        reject("labels", "have enough samples of every class for three parts", f"{len(labels)} samples ({error})")
+    return Parts(*(torch.from_numpy(np.sort(part)) for part in (train, watched, held)))
+
+
+# --------------------------------------------------------------------------------------------------------- series
+
+
+def drop_samples(series: RaggedSeries, fraction: float, *, seed: int = 0) -> RaggedSeries:
+    """Each series without ``floor(fraction * length)`` of its samples, chosen at random; coordinates stay true.
+
+    Which samples go depends on the seed and the position of the series in ``series``: drop first, then split into
+    parts, so that training and test series are thinned alike.
+
+    Args:
+        series: the whole data set.
+        fraction: in [0, 1).
+        seed: of the choice alone, not negative.
+
+    Raises:
+        ValueError: a fraction outside [0, 1).
+    """
+    require(0 <= fraction < 1, "fraction", "lie in [0, 1)", fraction)
+    splits = series.splits.cpu().numpy()
+    lengths = np.diff(splits)
+    kept_lengths = lengths - np.floor(fraction * lengths).astype(np.int64)
+    sample = np.repeat(np.arange(len(lengths)), lengths)
+    # Rows in random order within each series; the first so many of each stay.
+    order = np.lexsort((_random_keys(len(sample), seed), sample))
+    rank = np.arange(len(sample)) - splits[:-1][sample]
+    kept = torch.from_numpy(np.sort(order[rank < kept_lengths[sample]])).to(series.values.device)
+    offsets = torch.from_numpy(np.concatenate([[0], np.cumsum(kept_lengths)])).to(series.splits.device)
+    return dataclasses.replace(series, values=series.values[kept], coordinates=series.coordinates[kept], splits=offsets)
+
+
+# --------------------------------------------------------------------------------------------------------- images
+
+
+def as_sequences(images: GriddedSamples) -> GriddedSamples:
+    """Images ``(B, C, *sizes)`` read in row-major order as ``(B, C, prod(sizes))``, one unit of length per pixel."""
+    count = images.grid.count
+    values = images.values.reshape(len(images), -1, count)
+    return dataclasses.replace(images, values=values, grid=Grid((count,), (1.0,)), unit="pixel in reading order")
+
+
+def permutation(length: int, seed: int = 0) -> Tensor:
+    """A fixed permutation, int64 ``(length,)``: what sorts the first ``length`` raw 64-bit numbers of PCG64(seed)."""
+    return torch.from_numpy(np.argsort(_random_keys(length, seed), kind="stable"))
+
+
+def permute_sequences(sequences: GriddedSamples, seed: int = 0) -> GriddedSamples:
+    """Sequences ``(B, C, L)`` with their samples in the order ``permutation(L, seed)``, the same for all of them.
+
+    The published results on permuted MNIST each draw a permutation of their own, so none is the official one.
+
+    Raises:
+        ValueError: the samples are no sequences.
+    """
+    sizes = sequences.grid.sizes
+    require(len(sizes) == 1, "sequences", "lie on one axis (see as_sequences)", sizes)
+    return dataclasses.replace(sequences, values=sequences.values[:, :, permutation(sizes[0], seed)])
+
+
+def resize_images(images: GriddedSamples, sizes: Sequence[int]) -> GriddedSamples:
+    """2-D images sampled on another grid over the same extent (bilinear; smoothed first where made smaller).
+
+    Args:
+        images: values ``(B, C, H, W)``; a node stands for the cell around it.
+        sizes: pixels along each axis of the result; steps follow, so coordinates keep their unit.
+
+    Raises:
+        ValueError: the images have no two axes.
+    """
+    old = images.grid
+    require(old.d == 2 and len(sizes) == 2, "images and sizes", "have two axes", (old.sizes, tuple(sizes)))
+    values = torch.nn.functional.interpolate(images.values, size=tuple(sizes), mode="bilinear", antialias=True)
+    steps = [axis.step * axis.size / size for axis, size in zip(old.axes, sizes, strict=True)]
+    starts = [axis.start + (step - axis.step) / 2 for axis, step in zip(old.axes, steps, strict=True)]
+    return dataclasses.replace(images, values=values, grid=Grid(tuple(sizes), steps, starts))
+
+
+# --------------------------------------------------------------------------------------------------------- common
+
+
+def _random_keys(count: int, seed: int) -> np.ndarray:
+    require(seed >= 0, "seed", "not be negative", seed)
+    return np.random.PCG64(seed).random_raw(count)
+
+
+def _require_labels(labels: Tensor, count: int) -> None:
+    require(labels.dtype == torch.int64, "labels", "be int64", labels.dtype)
+    require(tuple(labels.shape) == (count,), "labels", f"have shape ({count},)", tuple(labels.shape))
+
+
+def _as_positions(index: Tensor, count: int) -> Tensor:
+    """``index`` as int64 positions; torch itself refuses positions that do not exist."""
+    if index.dtype == torch.bool:
+        require(tuple(index.shape) == (count,), "index", f"be a mask of shape ({count},)", tuple(index.shape))
+        return torch.nonzero(index).flatten()
+    require(index.dtype == torch.int64 and index.ndim == 1, "index", "be int64 of one axis, or bool", index.dtype)
+    outside = index[(index < 0) | (index >= count)]
+    require(len(outside) == 0, "index", f"lie in 0..{count - 1}", outside[:5].tolist())
+    return index
