@@ -19,6 +19,7 @@ from typing import Literal, get_args
 import numpy as np
 import torch
 
+from ccnn_irregular._cache_folder import cache_folder
 from ccnn_irregular._checks import require
 from ccnn_irregular.datasets import _cache
 from ccnn_irregular.datasets._archive import read_members
@@ -203,7 +204,7 @@ def _from_archive(path: Path, words: Sequence[str], cache: Path | Literal[False]
         digest = hashlib.file_digest(file, "sha256")
     digest.update(f"\0version {_PARSER_VERSION}, {','.join(words)}".encode())
     place = hashlib.sha256(f"{path.resolve()}\0{','.join(words)}".encode()).hexdigest()[:16]
-    cache_file = (_cache.default_folder() if cache is None else Path(cache)) / f"speech_commands-{place}.h5"
+    cache_file = (cache_folder() if cache is None else Path(cache)) / f"speech_commands-{place}.h5"
     arrays = _cache.read(cache_file, digest.hexdigest())
     if arrays is None:
         found = _parse(read_members(path, wanted), path.name, words)
