@@ -1,7 +1,7 @@
 """Non-uniform FFTs of scattered rows: to the modes of a box of cells, and back, with gradients.
 
     to_modes:  X_k = psi^(k) sum_n r_n exp(-i k p_n)        spread with the window, FFT, keep the lower modes
-    to_rows:   y_m = 1/n sum_k psi^(k) X_k exp(+i k q_m)    inverse FFT, interpolate with the window
+    at_points: y_m = 1/n sum_k psi^(k) X_k exp(+i k q_m)    inverse FFT, interpolate with the window
 
 The factors psi^(k), the window's transform, are left to the caller to divide out (``Box.deconvolution``):
 between a spreading and an interpolation one product with the kernel's transform does both. Each of the
@@ -25,7 +25,7 @@ from torch import Tensor
 from ccnn_irregular.domains import Points
 from ccnn_irregular.operators.windows import Window
 
-__all__ = ["Box", "Spreading", "to_modes", "to_rows", "transform_taps"]
+__all__ = ["Box", "Spreading", "at_points", "to_modes", "transform_taps"]
 
 # Points are sorted by tiles of so many cells along each axis: the cells of a tile stay in the cache.
 _TILE = 8
@@ -99,21 +99,24 @@ class Spreading:
     transpose: Tensor
 
     @classmethod
-    def build(cls, points: Points, box: Box, dtype: torch.dtype) -> Spreading:
-        """Window values of ``points`` in ``dtype``; coordinates are read once and no gradient is kept."""
+    def build(cls, points: Points, used: Tensor, box: Box, dtype: torch.dtype) -> Spreading:
+        """Window values of ``points`` in ``dtype``, zero for those not ``used``; coordinates are read once."""
         sample = points.sample_index().cpu()
         position = points.coordinates.detach().cpu() + box.shifts.cpu()[sample]
+        used = used.cpu()[:, None]
+        position = torch.where(used, position, 0.0)
         layer = sample if box.layers > 1 else torch.zeros_like(sample)
         order = _by_tiles(position, layer, box)
         position, columns = position[order], layer[order][:, None]
-        values = torch.ones(points.count, 1, dtype=dtype)
+        values = used[order].to(dtype)
         last = box.layers * box.cells
         columns = columns.to(torch.int32 if max(last, points.count) < 2**31 else torch.int64)
         for axis, (step, size, window) in enumerate(zip(box.steps, box.sizes, box.windows, strict=True)):
             place = position[:, axis] / step
             cells = torch.ceil(place - window.width / 2)[:, None] + torch.arange(window.width, dtype=torch.float64)
             own = window.values(cells - place[:, None]).to(dtype)
-            cells = torch.remainder(cells, size) if box.repeats[axis] else cells
+            # Modulo the size: axes that repeat, and what is not used.
+            cells = torch.remainder(cells, size)
             columns = (columns[:, :, None] * size + cells.to(columns.dtype)[:, None, :]).flatten(1)
             values = (values[:, :, None] * own[:, None, :]).flatten(1)
         starts = np.arange(points.count + 1, dtype=np.int64) * columns.shape[1]
@@ -152,9 +155,9 @@ def to_modes(rows: Tensor, points: Points, spreading: Spreading) -> Tensor:
     return _ToModes.apply(rows, points.coordinates, spreading)
 
 
-def to_rows(modes: Tensor, points: Points, spreading: Spreading, *, real: bool) -> Tensor:
+def at_points(modes: Tensor, points: Points, spreading: Spreading, *, real: bool) -> Tensor:
     """Transform back and interpolate: ``(K, layers, *kept modes)`` to rows ``(N, K)``; the inverse of ``to_modes``."""
-    return _ToRows.apply(modes, points.coordinates, spreading, real)
+    return _AtPoints.apply(modes, points.coordinates, spreading, real)
 
 
 class _ToModes(torch.autograd.Function):
@@ -169,12 +172,12 @@ class _ToModes(torch.autograd.Function):
         rows, coordinates = ctx.saved_tensors
         spreading, real = ctx.spreading, not rows.is_complex()
         field = gradient / _adjoint_factor(spreading.box, gradient, real)
-        by_rows = _ToRows.apply(field, coordinates, spreading, real) if ctx.needs_input_grad[0] else None
+        by_rows = _AtPoints.apply(field, coordinates, spreading, real) if ctx.needs_input_grad[0] else None
         by_coordinates = _along_axes(field, coordinates, spreading, rows, real) if ctx.needs_input_grad[1] else None
         return by_rows, by_coordinates, None
 
 
-class _ToRows(torch.autograd.Function):
+class _AtPoints(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, modes: Tensor, coordinates: Tensor, spreading: Spreading, real: bool) -> Tensor:
         ctx.save_for_backward(modes, coordinates)
@@ -195,7 +198,7 @@ class _ToRows(torch.autograd.Function):
 
 
 def _adjoint_factor(box: Box, modes: Tensor, real: bool) -> Tensor:
-    """Per mode, what the adjoint of ``_ToRows`` is times ``_ToModes``: 1 / n, twice where a mode stands for two."""
+    """Per mode, what the adjoint of ``_AtPoints`` is times ``_ToModes``: 1 / n, twice where a mode stands for two."""
     count = torch.full((modes.shape[-1],), 1 / box.cells, dtype=modes.real.dtype, device=modes.device)
     if real:
         count[1:] *= 2
@@ -208,7 +211,7 @@ def _along_axes(modes: Tensor, coordinates: Tensor, spreading: Spreading, rows: 
     for axis in range(box.d):
         half = real and axis == box.d - 1
         wave = 1j * box.wave_numbers(axis, half=half).to(modes.dtype)
-        slope = _ToRows.apply(modes * _on_axis(wave, axis, box.d), coordinates, spreading, real)
+        slope = _AtPoints.apply(modes * _on_axis(wave, axis, box.d), coordinates, spreading, real)
         slopes.append((slope * rows.conj()).real.sum(1) if not real else (slope * rows).sum(1))
     return torch.stack(slopes, 1).to(coordinates.dtype)
 
@@ -268,6 +271,7 @@ def transform_taps(taps: Tensor, first: tuple[int, ...], box: Box) -> Tensor:
     for axis in range(d - 1, -1, -1):
         half = real and axis == d - 1
         size = box.sizes[axis]
+        taps = _wrapped(taps, axis - d, size)
         if half:
             taps = torch.fft.rfft(taps, n=size, dim=-1)[..., : box.kept[axis] + 1]
         else:
@@ -276,6 +280,17 @@ def transform_taps(taps: Tensor, first: tuple[int, ...], box: Box) -> Tensor:
         factor = torch.polar(box.deconvolution(axis, half=half), angle)
         taps = taps * _on_axis(factor.to(taps.dtype), axis, d)
     return taps
+
+
+def _wrapped(taps: Tensor, dim: int, size: int) -> Tensor:
+    """Taps beyond one length of the box added to those they fall upon: an FFT would cut them off."""
+    count = taps.shape[dim]
+    if count <= size:
+        return taps
+    turns = -(-count // size)
+    shape = list(taps.shape)
+    shape[dim] = turns * size - count
+    return torch.cat([taps, taps.new_zeros(shape)], dim).unflatten(dim, (turns, size)).sum(dim - 1)
 
 
 def _by_tiles(position: Tensor, layer: Tensor, box: Box) -> Tensor:

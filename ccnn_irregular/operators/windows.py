@@ -55,10 +55,15 @@ class Window:
     def transform(self, frequency: Tensor) -> Tensor:
         """Fourier transform of psi at frequencies in cycles per cell, float64."""
         # The integrand turns width * |f| times; Gauss-Legendre needs about pi nodes a turn.
-        turns = self.width * float(frequency.abs().max())
-        nodes, weights = (torch.from_numpy(part) for part in np.polynomial.legendre.leggauss(int(4 * turns) + 40))
+        nodes, weights = _gauss_legendre(math.ceil(math.log2(4 * self.width * float(frequency.abs().max()) + 40)))
         psi = torch.exp(self.beta * ((1 - nodes.square()).sqrt() - 1)) * weights * (self.width / 2)
         return ((math.pi * self.width) * frequency[..., None] * nodes).cos() @ psi
+
+
+@cache
+def _gauss_legendre(log2_count: int) -> tuple[Tensor, Tensor]:
+    nodes, weights = np.polynomial.legendre.leggauss(1 << log2_count)
+    return torch.from_numpy(nodes), torch.from_numpy(weights)
 
 
 @cache
