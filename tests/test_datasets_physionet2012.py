@@ -22,7 +22,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ccnn_irregular.datasets import _cache, physionet2012
+from ccnn_irregular._cache_folder import cache_folder
+from ccnn_irregular.datasets import physionet2012
 from ccnn_irregular.datasets.physionet2012 import SERIES, STATICS, Cohort
 
 read = partial(physionet2012.load, cache=False, progress=False)
@@ -553,7 +554,7 @@ def test_the_default_folder_follows_the_environment(
     monkeypatch.delenv("CCNN_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     monkeypatch.setattr(sys, "platform", "linux")
-    assert _cache.default_folder() == tmp_path / "xdg" / "ccnn_irregular"
+    assert cache_folder() == tmp_path / "xdg" / "ccnn_irregular"
 
 
 def test_processes_that_share_a_cache_all_get_the_data(small_root: Path, tmp_path: Path) -> None:

@@ -16,14 +16,15 @@ PACKAGE = "ccnn_irregular"
 # A file may import from lines above its own, never from lines below it. Two names on one line do not know each other.
 # A name that is a folder of the package stands for every file in it that has no line of its own.
 ORDER: tuple[tuple[str, ...], ...] = (
-    ("_checks", "_optional"),
+    ("_checks", "_optional", "_cache_folder"),
     ("quadrature",),
     ("domains",),
     ("kernels.formula", "kernels.buffers"),
     ("kernels.generators", "kernels.masks"),
     ("kernels.kernel",),
     ("kernels",),
-    ("operators.engine",),
+    ("operators.engine", "operators.memory", "operators.work"),
+    ("operators.rates",),
     ("operators.layout", "operators.lattice", "operators.windows"),
     ("operators.bands", "operators.nufft"),
     ("operators.reference",),

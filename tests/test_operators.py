@@ -307,7 +307,7 @@ def test_explain_prints_every_engine() -> None:
     assert on_grid.choice == "fft"
     assert set(on_grid.costs) == set(ENGINES)
     lines = str(on_grid).splitlines()
-    assert lines[0].split()[:4] == ["engine", "seconds", "memory", "error"]
+    assert lines[0].split() == ["engine", "plan", "forward", "backward", "memory", "error", "note"]
     assert [line for line in lines if line.startswith("*fft")]
     for name in ENGINES:
         assert any(line[1:].startswith(name) for line in lines)

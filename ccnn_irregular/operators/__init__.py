@@ -18,7 +18,9 @@ from ccnn_irregular.operators.engine import Cost, Engine, Plan
 from ccnn_irregular.operators.fft import FFT
 from ccnn_irregular.operators.keops import KeOps
 from ccnn_irregular.operators.layout import check_pair
+from ccnn_irregular.operators.memory import as_size, available_memory
 from ccnn_irregular.operators.neighbours import Neighbours
+from ccnn_irregular.operators.rates import DEFAULT_MACHINE, measured
 from ccnn_irregular.operators.reference import Reference
 from ccnn_irregular.operators.spectral import Spectral
 
@@ -69,6 +71,8 @@ def convolve(
             a kernel wider than half a period; an engine that does not suit the domains.
     """
     require(0 < rtol < 1, "rtol", "lie between 0 and 1", rtol)
+    device = kernel.extent.device
+    require(values.device == device, "values", f"be on the kernel's device {device}", values.device)
     if plan is None:
         batch = len(values) if isinstance(source, Grid) and values.ndim else 1
         plan = make_plan(kernel, source, query, engine=engine, rtol=rtol, batch=batch)
@@ -104,22 +108,23 @@ def make_plan(
         batch: number of entries on a grid, for the choice under "auto".
 
     Raises:
-        ValueError: domains that disagree, or an engine that does not suit them.
+        ValueError: domains that disagree, an engine that does not suit them, or one that is predicted to need more
+            memory than there is; nothing has been allocated then.
     """
     query = source if query is None else query
     require(engine == "auto" or engine in ENGINES, "engine", f"be 'auto' or one of {sorted(ENGINES)}", repr(engine))
-    require(source.d == kernel.d, "source", f"have the kernel's {kernel.d} axes", source.d)
-    check_pair(source, query)
+    _check_case(kernel, source, query, rtol)
+    available = available_memory(kernel.extent.device)
     if engine == "auto":
-        costs = _assessed(kernel, source, query, batch, rtol)
-        seconds = {name: cost.seconds for name, cost in costs.items() if isinstance(cost, Cost)}
-        # On grids the FFT wins at every size that matters; else the cost model decides.
-        name = "fft" if "fft" in seconds else min(seconds, key=seconds.__getitem__)
+        name = _cheapest(_assessed(kernel, source, query, batch, rtol), available)
     else:
         name = engine
         cost = ENGINES[name].assess(kernel, source, query, batch, rtol)
         if isinstance(cost, str):
             reject("engine", f"suit source and query ({name!r}: {cost})", f"{source!r} and {query!r}")
+        if cost.bytes > available:
+            need = f"{name!r} needs about {as_size(cost.bytes)}"
+            reject("engine", f"fit into memory: {need}", f"{as_size(available)} available")
     return Plan(name, source, query, ENGINES[name].prepare(kernel, source, query, rtol))
 
 
@@ -128,34 +133,42 @@ class Explanation:
     """Predicted cost of every engine; ``str()`` is a table.
 
     Attributes:
-        choice: the engine "auto" takes.
-        costs: engine name to its predicted cost, or the reason it is out.
+        choice: the engine "auto" takes, or None where no engine that suits fits into memory.
+        costs: engine name to its predicted cost, or the reason why it does not suit.
         rtol: relative error the approximate engine may make.
+        available: bytes of memory that are free on the kernel's device; an engine that needs more is out.
+        measured: whether the cost model's constants were measured on this machine, by ``ccnn machine``.
     """
 
-    choice: str
+    choice: str | None
     costs: dict[str, Cost | str]
     rtol: float
+    available: float
+    measured: bool
 
     def __str__(self) -> str:
-        lines = [f"{'engine':<12}{'seconds':>10}{'memory':>12}{'error':>10}  note"]
+        lines = [_row("engine", "plan", "forward", "backward", "memory", "error", note="note")]
         for name, cost in self.costs.items():
-            mark = "*" if name == self.choice else " "
+            label = f"{'*' if name == self.choice else ' '}{name}"
             if isinstance(cost, str):
-                lines.append(f"{mark}{name:<11}{'-':>10}{'-':>12}{'-':>10}  out: {cost}")
-            else:
-                error = f"{self.rtol:g}" if name == "spectral" else "exact"
-                memory = f"{cost.bytes / 2**20:.1f} MiB"
-                lines.append(f"{mark}{name:<11}{cost.seconds:>10.3g}{memory:>12}{error:>10}  {cost.note}")
-        return "\n".join(
-            [*lines, "* = what 'auto' takes; seconds are rough: planning, forward and backward on two CPU cores"]
-        )
+                lines.append(_row(label, *"-----", note=f"out: {cost}"))
+                continue
+            seconds = (f"{part:.2g} s" for part in (cost.plan_seconds, cost.forward_seconds, cost.backward_seconds))
+            error = f"{self.rtol:g}" if name == "spectral" else "exact"
+            note = f"out: {_too_large(cost, self.available)}" if cost.bytes > self.available else cost.note
+            lines.append(_row(label, *seconds, as_size(cost.bytes), error, note=note))
+        machine = "on this machine" if self.measured else f"on {DEFAULT_MACHINE}; measure yours: ccnn machine"
+        return "\n".join([*lines, f"* = what 'auto' takes: the least sum of the times, predicted {machine}"])
+
+
+def _row(label: str, *cells: str, note: str) -> str:
+    return f"{label:<12}" + "".join(f"{cell:>11}" for cell in cells) + f"  {note}"
 
 
 def explain(
     kernel: Kernel, source: Domain, query: Domain | None = None, *, rtol: float = 1e-3, batch: int = 1
 ) -> Explanation:
-    """Predicted seconds and memory of every engine, or why it is out; ``print`` it.
+    """Predicted seconds and memory of every engine, or why it is out; ``print`` it. Nothing is computed or allocated.
 
     Args:
         kernel: the kernel.
@@ -168,12 +181,39 @@ def explain(
         ValueError: domains that disagree.
     """
     query = source if query is None else query
-    choice = make_plan(kernel, source, query, rtol=rtol, batch=batch).engine
-    return Explanation(choice, _assessed(kernel, source, query, batch, rtol), rtol)
+    _check_case(kernel, source, query, rtol)
+    costs, available = _assessed(kernel, source, query, batch, rtol), available_memory(kernel.extent.device)
+    fits = any(isinstance(cost, Cost) and cost.bytes <= available for cost in costs.values())
+    choice = _cheapest(costs, available) if fits else None
+    return Explanation(choice, costs, rtol, available, measured(kernel.extent.device))
 
 
 def _assessed(kernel: Kernel, source: Domain, query: Domain, batch: int, rtol: float) -> dict[str, Cost | str]:
     return {name: engine.assess(kernel, source, query, batch, rtol) for name, engine in ENGINES.items()}
+
+
+def _cheapest(costs: dict[str, Cost | str], available: float) -> str:
+    """Name of the engine of least predicted time among those that suit and fit."""
+    suitable = {name: cost for name, cost in costs.items() if isinstance(cost, Cost)}
+    fitting = {name: cost.seconds for name, cost in suitable.items() if cost.bytes <= available}
+    if not fitting:
+        needs = ", ".join(f"{name!r} needs about {as_size(cost.bytes)}" for name, cost in suitable.items())
+        reject("engine", f"fit into memory: {needs}", f"{as_size(available)} available")
+    return min(fitting, key=fitting.__getitem__)
+
+
+def _too_large(cost: Cost, available: float) -> str:
+    return f"needs about {as_size(cost.bytes)}, {as_size(available)} available"
+
+
+def _check_case(kernel: Kernel, source: Domain, query: Domain, rtol: float) -> None:
+    require(0 < rtol < 1, "rtol", "lie between 0 and 1", rtol)
+    require(source.d == kernel.d, "source", f"have the kernel's {kernel.d} axes", source.d)
+    check_pair(source, query)
+    device = kernel.extent.device
+    for name, domain in (("source", source), ("query", query)):
+        if not isinstance(domain, Grid):
+            require(domain.device == device, name, f"be on the kernel's device {device}", domain.device)
 
 
 def _check_values(kernel: Kernel, values: Tensor, plan: Plan) -> None:
@@ -188,9 +228,8 @@ def _check_values(kernel: Kernel, values: Tensor, plan: Plan) -> None:
         wanted, fits = f"({', '.join(map(str, shape))})", values.shape == shape
     require(fits, "values", f"have shape {wanted}", tuple(values.shape))
     require_dtype("values", values, kernel.dtype, "the kernel")
-    device = kernel.extent.device
-    require(values.device == device, "values", f"be on the kernel's device {device}", values.device)
     if not isinstance(source, Grid):
+        device = kernel.extent.device
         require(source.device == device, "source", f"be on the kernel's device {device}", source.device)
         points = source.points if isinstance(source, Product) else source
         _check_weighted_values(values, points.weights, channels)

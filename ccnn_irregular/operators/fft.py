@@ -23,12 +23,13 @@ from ccnn_irregular.operators.lattice import (
     tap_offsets,
     tap_spans,
 )
-from ccnn_irregular.operators.reference import kernel_work
+from ccnn_irregular.operators.rates import current_rates, scale
+from ccnn_irregular.operators.work import evaluation_work
 
 __all__ = ["FFT"]
 
-_SECONDS_PER_TAP_OPERATION = 2.7e-10
-_SECONDS_PER_FFT_OPERATION = 4e-10
+# Calls of array operations in a forward pass.
+_CALLS = 60
 
 
 @final
@@ -47,11 +48,18 @@ class FFT(Engine):
         spans = tap_spans(kernel, lattices)
         taps = math.prod(last - first + 1 for first, last in spans)
         points = math.prod(a.length(*span) for a, span in zip(lattices, spans, strict=True))
-        transforms = batch * (kernel.in_channels + kernel.out_channels) + kernel.generator.out_channels
-        seconds = taps * kernel_work(kernel) * _SECONDS_PER_TAP_OPERATION
-        seconds += transforms * points * math.log2(points + 1) * _SECONDS_PER_FFT_OPERATION
-        item = kernel.extent.element_size()
-        return Cost(0.0, seconds, 2 * seconds, float(item * (2 * transforms * points + 10 * taps * 32)))
+        rates, item = current_rates(kernel.extent.device), kernel.extent.element_size()
+        evaluated, evaluated_backward = rates.kernel_seconds(kernel, taps)
+        read, written = batch * kernel.in_channels, batch * kernel.out_channels
+        transforms = read + written + kernel.generator.out_channels
+        # Full kernels sum over the channels in the spectrum: four real multiply-adds in each of points / 2 modes.
+        products = 2.0 * points * batch * kernel.generator.out_channels
+        moved = scale(kernel) * (transforms * points * math.log2(points + 1) * rates.fft + products * rates.element / 4)
+        overhead = _CALLS * rates.call
+        # Spectra and the kernel's activations are kept; forward and backward, both work on copies beside them.
+        numbers = float(points) * (2 * read + 3 * written + 3 * kernel.generator.out_channels)
+        numbers += taps * (evaluation_work(kernel).saved + 3 * kernel.generator.out_channels)
+        return Cost(0.0, overhead + evaluated + moved, 2 * overhead + evaluated_backward + moved, item * numbers)
 
     def prepare(self, kernel: Kernel, source: Domain, query: Domain, rtol: float) -> tuple[Lattice, ...]:
         assert isinstance(source, Grid)

@@ -8,6 +8,7 @@ radius 1; one more axis keeps the samples of a ragged batch apart.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
@@ -18,10 +19,11 @@ from torch import Tensor
 
 from ccnn_irregular._checks import require
 from ccnn_irregular.domains import Domain, Grid, Points
-from ccnn_irregular.kernels import GaussianMask, Kernel
+from ccnn_irregular.kernels import Kernel
 from ccnn_irregular.operators.engine import Cost, Engine, Plan
-from ccnn_irregular.operators.layout import pair_points
+from ccnn_irregular.operators.rates import current_rates
 from ccnn_irregular.operators.reference import PairGeometry, pair_cost, sum_over_pairs
+from ccnn_irregular.operators.work import drawn, pair_work
 
 __all__ = ["Neighbours"]
 
@@ -33,6 +35,10 @@ _FUTURE = 2e-6
 # Pairs that one call of the search may find, and bytes it needs for each before they are packed.
 _PAIRS_PER_SEARCH = 1 << 22
 _BYTES_PER_FOUND_PAIR = 40
+# Calls of array operations to lay out the geometry, and what a row costs the search besides its pairs, in found pairs.
+_PLAN_CALLS, _ROW_IN_PAIRS = 120, 4
+# Bytes of the geometry per row of either domain, where a grid is expanded too.
+_BYTES_PER_ROW = 64
 # Points drawn of either domain to predict the number of pairs.
 _DRAWN_QUERIES, _DRAWN_SOURCES = 1024, 16384
 
@@ -43,13 +49,14 @@ class _Geometry:
 
     Attributes:
         pairs: the pairs, by query row.
-        support: kernel support per axis that was searched for, coordinate units.
-        ball: whether only the ellipsoid in that box was searched, as masks that are Gaussian allow.
+        centre, support: middle and half width, per axis, of the box of offsets that was searched, coordinate units.
+        ball: whether only the ellipsoid in that box was searched, as masks that are zero outside it allow.
         extents: per axis, the largest extent of a kernel for which no pair that counts was dropped as its future;
             None on axes that are not causal.
     """
 
     pairs: PairGeometry
+    centre: tuple[float, ...]
     support: tuple[float, ...]
     ball: bool
     extents: tuple[float | None, ...]
@@ -67,13 +74,18 @@ class Neighbours(Engine):
             return "both domains are grids: 'fft' is exact there"
         if kernel.mask is None:
             return "the kernel has no mask, so every point is a neighbour of every other"
-        sources, queries = pair_points(source, query)
-        pairs = _predicted_pairs(kernel, sources, queries)
-        summed = pair_cost(kernel, pairs, sources.count, batch)
-        search = _BYTES_PER_FOUND_PAIR * min(pairs, _PAIRS_PER_SEARCH)
-        memory = max(summed.bytes, search) + _index_dtype(sources).itemsize * pairs
-        note = f"about {pairs / max(queries.count, 1):.3g} neighbours a point"
-        return Cost(0.0, summed.forward_seconds, summed.backward_seconds, memory, note)
+        work = pair_work(source, query)
+        found = _predicted_pairs(kernel, source, query)
+        pairs = found / 2 ** len(kernel.causal_axes)  # the future is dropped once it is found
+        rates, rows = current_rates(kernel.extent.device), work.sources + work.queries
+        summed = pair_cost(kernel, work, pairs, batch)
+        plan_seconds = _PLAN_CALLS * rates.call + rates.search * (found + _ROW_IN_PAIRS * rows)
+        search = _BYTES_PER_FOUND_PAIR * min(found, _PAIRS_PER_SEARCH)
+        kept = _BYTES_PER_ROW * rows + _index_dtype(work.sources).itemsize * pairs
+        # While the blocks of the search are joined, all partners are there twice.
+        memory = kept + max(summed.bytes, search, _index_dtype(work.sources).itemsize * found)
+        note = f"about {pairs / max(work.queries, 1.0):.3g} neighbours a point"
+        return Cost(plan_seconds, summed.forward_seconds, summed.backward_seconds, memory, note)
 
     def prepare(self, kernel: Kernel, source: Domain, query: Domain, rtol: float) -> _Geometry:
         every = PairGeometry.build(source, query)
@@ -86,7 +98,8 @@ class Neighbours(Engine):
             found = _without_future(kernel, found)
         extent = kernel.extent.tolist()
         causal = tuple(extent[axis] if axis in kernel.causal_axes else None for axis in range(kernel.d))
-        return _Geometry(found, tuple(kernel.support.tolist()), _is_ball(kernel), causal)
+        centre, support = _box(kernel)
+        return _Geometry(found, tuple(centre.tolist()), tuple(support.tolist()), _is_ball(kernel), causal)
 
     def apply(self, kernel: Kernel, values: Tensor, plan: Plan) -> Tensor:
         geometry: _Geometry = plan.geometry
@@ -95,8 +108,16 @@ class Neighbours(Engine):
 
 
 def _is_ball(kernel: Kernel) -> bool:
-    """Whether the kernel is zero outside the ellipsoid in its support's box, not only outside the box."""
-    return isinstance(kernel.mask, GaussianMask)
+    """Whether the kernel is zero outside the ellipsoid in its box, not only outside the box."""
+    return kernel.mask is not None and kernel.mask.ellipsoidal
+
+
+def _box(kernel: Kernel) -> tuple[Tensor, Tensor]:
+    """Middle and half width of the box of offsets outside which the kernel is zero, float64 ``(d,)``."""
+    centre, half_width = torch.zeros_like(kernel.support), kernel.support
+    if kernel.mask is not None:
+        centre, half_width = kernel.mask.centre, kernel.mask.half_width
+    return centre.to("cpu", torch.float64), half_width.to("cpu", torch.float64)
 
 
 def _norm(kernel: Kernel) -> float:
@@ -104,10 +125,17 @@ def _norm(kernel: Kernel) -> float:
 
 
 def _require_fit(kernel: Kernel, geometry: _Geometry) -> None:
-    for axis, (reach, planned) in enumerate(zip(kernel.support.tolist(), geometry.support, strict=True)):
-        rule = f"be made anew when the kernel's support on axis {axis} grows beyond {planned:g}"
-        require(reach <= planned * (1 + _MARGIN / 2), "plan", rule, f"{reach:g}")
+    centre, half_width = _box(kernel)
+    planned = torch.tensor(geometry.support, dtype=torch.float64)
+    moved = (centre - torch.tensor(geometry.centre, dtype=torch.float64)).abs()
+    for axis, (reach, most) in enumerate(zip((moved + half_width).tolist(), geometry.support, strict=True)):
+        rule = f"be made anew when the kernel's support on axis {axis} grows beyond {most:g}"
+        require(reach <= most * (1 + _MARGIN / 2), "plan", rule, f"{reach:g}")
     require(_is_ball(kernel) or not geometry.ball, "plan", "be made with a kernel of this mask", type(kernel.mask))
+    # The shrunken ellipsoid lies within the planned one if its middle is no farther off than what it lost.
+    inside = float((moved / planned).norm()) + float((half_width / planned).max()) <= 1 + _MARGIN / 2
+    rule = f"be made anew when the kernel's centre moves away from {geometry.centre}"
+    require(inside or not geometry.ball, "plan", rule, tuple(centre.tolist()))
     for axis, (extent, most) in enumerate(zip(kernel.extent.tolist(), geometry.extents, strict=True)):
         if most is not None:
             rule = f"be made anew for a kernel that is not causal on axis {axis}"
@@ -116,54 +144,55 @@ def _require_fit(kernel: Kernel, geometry: _Geometry) -> None:
             require(extent <= most, "plan", rule, f"{extent:g}")
 
 
-def _index_dtype(sources: Points) -> torch.dtype:
-    return torch.int32 if sources.count < 2**31 else torch.int64
+def _index_dtype(sources: float) -> torch.dtype:
+    return torch.int32 if sources < 2**31 else torch.int64
 
 
-def _scaled(
-    kernel: Kernel, sources: Points, queries: Points
-) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], list[float]]:
-    """Coordinates of both in units of the support, with the sample as one more axis, and each axis' period or 0."""
-    support = kernel.support.to("cpu", torch.float64)
-    reaches = zip(sources.periods, support.tolist(), strict=True)
-    periods = [0.0 if period is None else period / reach for period, reach in reaches]
-    sides = []
-    for points in (sources, queries):
-        scaled = points.coordinates.detach().cpu() / support
-        for axis, period in enumerate(periods):
-            if period:
-                wrapped = torch.remainder(scaled[:, axis], period)
-                # The remainder of -1e-20 rounds to the period itself, which the tree refuses.
-                scaled[:, axis] = torch.where(wrapped >= period, 0.0, wrapped)
-        sample = points.sample_index().cpu().to(torch.float64) * _SAMPLE_DISTANCE
-        sides.append(torch.cat([scaled, sample[:, None]], dim=1).numpy())
-    return sides[0], sides[1], [*periods, 0.0]
+def _scaled_periods(kernel: Kernel, periods: Sequence[float | None]) -> list[float]:
+    """Each axis' period in units of the support, 0 where it does not repeat, and 0 for the axis of the samples."""
+    reaches = _box(kernel)[1].tolist()
+    scaled = [0.0 if period is None else period / reach for period, reach in zip(periods, reaches, strict=True)]
+    return [*scaled, 0.0]
 
 
-def _predicted_pairs(kernel: Kernel, sources: Points, queries: Points) -> float:
+def _scaled(kernel: Kernel, points: Points, *, queries: bool = False) -> np.ndarray[Any, Any]:
+    """Coordinates in units of the support, with the sample as one more axis; queries less the kernel's centre."""
+    centre, support = _box(kernel)
+    coordinates = points.coordinates.detach().cpu()
+    scaled = (coordinates - centre if queries else coordinates) / support
+    for axis, period in enumerate(_scaled_periods(kernel, points.periods)[:-1]):
+        if period:
+            wrapped = torch.remainder(scaled[:, axis], period)
+            # The remainder of -1e-20 rounds to the period itself, which the tree refuses.
+            scaled[:, axis] = torch.where(wrapped >= period, 0.0, wrapped)
+    sample = points.sample_index().cpu().to(torch.float64) * _SAMPLE_DISTANCE
+    return torch.cat([scaled, sample[:, None]], dim=1).numpy()
+
+
+def _predicted_pairs(kernel: Kernel, source: Domain, query: Domain) -> float:
     """Number of pairs within the support, counted on random points of both domains; exact for few points."""
-    source, query, periods = _scaled(kernel, sources, queries)
-    if not len(source) or not len(query):
+    work = pair_work(source, query)
+    if not work.sources or not work.queries:
         return 0.0
-    few_sources, few_queries = _drawn(source, _DRAWN_SOURCES), _drawn(query, _DRAWN_QUERIES)
-    tree = cKDTree(few_sources, boxsize=periods)
-    count = tree.query_ball_point(few_queries, 1 + _MARGIN, p=_norm(kernel), return_length=True).sum()
-    return float(count) * (len(source) / len(few_sources)) * (len(query) / len(few_queries))
-
-
-def _drawn(rows: np.ndarray[Any, Any], count: int) -> np.ndarray[Any, Any]:
-    """At most ``count`` random rows, the same in every call; no seed of the caller's is spent."""
-    if len(rows) <= count:
-        return rows
-    return rows[np.random.default_rng(0).choice(len(rows), count, replace=False)]
+    samples = next((side.samples for side in (source, query) if not isinstance(side, Grid)), 1)
+    few_sources, few_queries = drawn(source, samples, _DRAWN_SOURCES), drawn(query, samples, _DRAWN_QUERIES)
+    tree = cKDTree(_scaled(kernel, few_sources), boxsize=_scaled_periods(kernel, few_sources.periods))
+    count = tree.query_ball_point(
+        _scaled(kernel, few_queries, queries=True), 1 + _MARGIN, p=_norm(kernel), return_length=True
+    ).sum()
+    return float(count) * (work.sources / few_sources.count) * (work.queries / few_queries.count)
 
 
 def _search(kernel: Kernel, sources: Points, queries: Points) -> tuple[Tensor, Tensor]:
     """Number of neighbours of each query row, int64, and their source rows, ascending within a query row."""
     per_row = _predicted_pairs(kernel, sources, queries) / max(queries.count, 1)
     rows = max(1, int(_PAIRS_PER_SEARCH / max(per_row, 1.0)))
-    source, query, periods = _scaled(kernel, sources, queries)
-    dtype = _index_dtype(sources)
+    source, query, periods = (
+        _scaled(kernel, sources),
+        _scaled(kernel, queries, queries=True),
+        _scaled_periods(kernel, sources.periods),
+    )
+    dtype = _index_dtype(sources.count)
     counts, partners = [torch.zeros(0, dtype=torch.int64)], [torch.zeros(0, dtype=dtype)]
     tree = cKDTree(source, boxsize=periods)
     for start in range(0, len(query), rows):

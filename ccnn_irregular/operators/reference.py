@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
@@ -14,17 +15,21 @@ from ccnn_irregular.domains import Domain, Points
 from ccnn_irregular.kernels import Kernel
 from ccnn_irregular.operators.engine import Cost, Engine, Plan
 from ccnn_irregular.operators.layout import from_rows, pair_points, to_rows, weighted
+from ccnn_irregular.operators.rates import current_rates, scale
+from ccnn_irregular.operators.work import PairWork, evaluation_work, pair_work
 
-__all__ = ["PairGeometry", "Reference", "kernel_work", "pair_cost", "pair_count", "sum_over_pairs"]
+__all__ = ["PairGeometry", "Reference", "kernel_work", "pair_cost", "sum_over_pairs"]
 
 # Larger blocks fall out of the cache: in them the backward pass takes twice as long.
 _PAIRS_PER_BLOCK = 1 << 16
 # Every block adds to the gradient of all source rows, so a block may not be much smaller than their number.
 _SOURCE_ROWS_PER_PAIR = 4
-# Seconds per pair and multiply-add of the generator, and per pair and value gathered, multiplied and added up;
-# measured on two CPU cores in float32.
-_SECONDS_PER_OPERATION = 2.7e-10
-_SECONDS_PER_VALUE = 1.5e-8
+# Calls of array operations: to enumerate the pairs once, and for each block of them.
+_PLAN_CALLS, _BLOCK_CALLS = 80, 60
+# Bytes of the geometry per row of either domain, float64 coordinates and int64 offsets, where a grid is expanded too.
+_BYTES_PER_ROW = 64
+# Bytes of a block per pair: int64 rows and float64 offsets, and what it takes to make them.
+_BYTES_PER_PAIR = 96
 
 
 def kernel_work(kernel: Kernel) -> int:
@@ -34,8 +39,7 @@ def kernel_work(kernel: Kernel) -> int:
 
 def pair_count(source: Domain, query: Domain) -> int:
     """Number of (source, query) pairs within samples."""
-    sources, queries = pair_points(source, query)
-    return int((sources.splits.diff() * queries.splits.diff()).sum())
+    return int(pair_work(source, query).pairs)
 
 
 def pairs_per_block(source_rows: int) -> int:
@@ -113,8 +117,13 @@ class Reference(Engine):
     name: ClassVar[str] = "reference"
 
     def assess(self, kernel: Kernel, source: Domain, query: Domain, batch: int, rtol: float) -> Cost:
-        sources, _ = pair_points(source, query)
-        return pair_cost(kernel, pair_count(source, query), sources.count, batch)
+        work = pair_work(source, query)
+        rates = current_rates(kernel.extent.device)
+        rows = work.sources + work.queries
+        summed = pair_cost(kernel, work, work.pairs, batch)
+        geometry = _BYTES_PER_ROW * rows
+        plan_seconds = _PLAN_CALLS * rates.call + rates.pair * rows
+        return Cost(plan_seconds, summed.forward_seconds, summed.backward_seconds, geometry + summed.bytes)
 
     def prepare(self, kernel: Kernel, source: Domain, query: Domain, rtol: float) -> PairGeometry:
         return PairGeometry.build(source, query)
@@ -123,13 +132,27 @@ class Reference(Engine):
         return sum_over_pairs(kernel, values, plan.source, plan.query, plan.geometry)
 
 
-def pair_cost(kernel: Kernel, pairs: float, source_rows: int, batch: int) -> Cost:
-    """Predicted cost of ``sum_over_pairs`` over so many pairs."""
-    item = kernel.extent.element_size()
-    values = batch * kernel.generator.out_channels
-    seconds = pairs * (kernel_work(kernel) * _SECONDS_PER_OPERATION + values * _SECONDS_PER_VALUE)
-    # About ten intermediates of the generator's width live at once in a block.
-    return Cost(0.0, seconds, 2 * seconds, 10.0 * min(pairs, pairs_per_block(source_rows)) * item * max(32, values))
+def pair_cost(kernel: Kernel, work: PairWork, pairs: float, batch: int) -> Cost:
+    """Predicted cost of ``sum_over_pairs`` over so many of the domains' pairs, geometry apart."""
+    rates, item = current_rates(kernel.extent.device), kernel.extent.element_size()
+    evaluated, evaluated_backward = rates.kernel_seconds(kernel, pairs)
+    values = scale(kernel) * pairs * batch * kernel.generator.out_channels
+    block = min(pairs, max(pairs_per_block(int(work.sources)), work.widest))
+    blocks = math.ceil(pairs / max(block, 1.0))
+    forward = _BLOCK_CALLS * blocks * rates.call + rates.pair * pairs + evaluated + rates.pair_value * values
+    backward = 2 * _BLOCK_CALLS * blocks * rates.call + evaluated_backward + rates.pair_value_backward * values
+    if blocks > 1:
+        backward += forward  # every block is computed anew
+    per_pair = _BYTES_PER_PAIR + item * _pair_numbers(kernel, batch)
+    # The weighted rows, their gradient, and the addend of one block to it; the result before it is laid out anew.
+    rows = item * batch * (4 * work.sources * kernel.in_channels + 2 * work.queries * kernel.out_channels)
+    return Cost(0.0, forward, backward, block * per_pair + rows)
+
+
+def _pair_numbers(kernel: Kernel, batch: int) -> float:
+    """Numbers of the kernel's dtype that live at once for each pair of a block in the backward pass."""
+    read, written = batch * kernel.in_channels, batch * kernel.out_channels
+    return evaluation_work(kernel).saved + 2 * kernel.generator.out_channels + 2 * read + 2 * written
 
 
 def sum_over_pairs(kernel: Kernel, values: Tensor, source: Domain, query: Domain, geometry: PairGeometry) -> Tensor:
