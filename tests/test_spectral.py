@@ -26,9 +26,12 @@ def ragged(lengths: list[int], seed: int, *, channels: int | None = None) -> Poi
     return Points(times, weights, splits)
 
 
-def siren_kernel(shape: tuple[int] | tuple[int, int], *, width: float, omega_0: float, dtype: torch.dtype) -> Kernel:
+def siren_kernel(
+    shape: tuple[int] | tuple[int, int], *, width: float, omega_0: float, dtype: torch.dtype, causal: bool = False
+) -> Kernel:
     generator = SIREN(1, math.prod(shape), 16, omega_0=omega_0)
-    return Kernel(generator, GaussianMask([width]), extent=[24.0], shape=shape).to(dtype)
+    axes = (0,) if causal else ()
+    return Kernel(generator, GaussianMask([width]), extent=[24.0], shape=shape, causal_axes=axes).to(dtype)
 
 
 def relative_error(result: Tensor, expected: Tensor) -> float:
@@ -187,7 +190,7 @@ def test_product_of_stations_and_hours(case: str, causal: bool) -> None:
     torch.manual_seed(0)
     hours, wanted = LATTICES[case]
     if causal and case == "no common lattice":
-        pytest.skip("expanded to points, where a causal kernel is refused")
+        pytest.skip("expanded to points of three axes, where a causal kernel is refused")
     kernel = Kernel(
         SIREN(3, 6, 8, omega_0=3.0),
         GaussianMask([0.2, 0.2, 3.0]),
@@ -224,6 +227,31 @@ def test_product_in_space_and_time() -> None:
         found[engine] = [result.detach(), *torch.autograd.grad(result.square().sum(), [places])]
     assert relative_error(found["spectral"][0], found["reference"][0]) < 1e-3
     assert relative_error(found["spectral"][1], found["reference"][1]) < 1e-1
+
+
+@pytest.mark.parametrize("period", [None, 48.0])
+@pytest.mark.parametrize("rtol", [1e-2, 1e-4, 1e-6])
+@pytest.mark.parametrize("shape", [(2,), (3, 2)], ids=["depthwise", "full"])
+def test_causal_kernel_in_irregular_time(
+    shape: tuple[int] | tuple[int, int], rtol: float, period: float | None
+) -> None:
+    torch.manual_seed(0)
+    kernel = siren_kernel(shape, width=6.0, omega_0=10.0, dtype=torch.float64, causal=True)
+    plain = ragged([90, 0, 1, 40], seed=4)
+    times = plain.coordinates.clone().requires_grad_()
+    values = torch.randn(plain.count, 2, dtype=torch.float64, requires_grad=True)
+    inputs = [values, times, *kernel.parameters()]
+    query = Points(torch.rand(40, 1) * HOURS, splits=torch.arange(5) * 10, periods=[period])
+    found = {}
+    for engine in ("reference", "spectral"):
+        source = Points(times, plain.weights, plain.splits, periods=[period])
+        # At the samples themselves the lag is zero, where the kernel jumps: the sample counts.
+        here = convolve(kernel, values, source, engine=engine, rtol=rtol)  # type: ignore[arg-type]
+        there = convolve(kernel, values, source, query, engine=engine, rtol=rtol)  # type: ignore[arg-type]
+        total = here.square().sum() + there.square().sum()
+        found[engine] = [here.detach(), there.detach(), *torch.autograd.grad(total, inputs)]
+    for index, (result, expected) in enumerate(zip(found["spectral"], found["reference"], strict=True)):
+        assert relative_error(result, expected) < rtol * (100 if index > 1 else 2), index
 
 
 def test_samples_on_axes_that_all_repeat_are_kept_apart() -> None:
@@ -343,11 +371,11 @@ def test_refusals_say_why() -> None:
     kernel = siren_kernel((2,), width=4.0, omega_0=10.0, dtype=torch.float64)
     line = ragged([10], seed=0)
     values = torch.randn(10, 2, dtype=torch.float64)
-    causal = Kernel(kernel.generator, kernel.mask, extent=[24.0], causal_axes=(0,)).double()
+    causal = Kernel(SIREN(2, 2), GaussianMask([1.0, 1.0]), extent=[1.0, 1.0], causal_axes=(0,)).double()
     endless = Kernel(kernel.generator, None, extent=[24.0]).double()
     hyper = Kernel(MAGNet(4, 2), GaussianMask([1.0] * 4), extent=[1.0] * 4).double()
     cases = [
-        (causal, line, "jumps at lag zero"),
+        (causal, Points(torch.zeros(1, 2)), "causal on one of several axes"),
         (endless, line, "no mask"),
         (kernel, Grid([10], [1.0]), "both domains are grids"),
         (hyper, Points(torch.zeros(1, 4)), "more than 3 irregular axes"),

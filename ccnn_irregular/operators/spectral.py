@@ -6,6 +6,9 @@ The irregular axes, three at the most, go through a box of cells (``nufft``); th
 ``Product`` need no window: they are transformed as the exact FFT engine does (``lattice``), before the
 points are spread, so that no cell of the box is ever combined with a node that has no sample.
 
+A kernel that is causal in irregular time is split (``splitting``): its smooth part goes this way, the
+rest reaches a few neighbours only.
+
 Samples of a ragged batch are laid end to end along one axis, one kernel support apart: a whole batch
 is one transform, and nothing is padded to equal lengths.
 """
@@ -35,15 +38,24 @@ from ccnn_irregular.operators.lattice import (
     tap_spans,
 )
 from ccnn_irregular.operators.layout import from_rows, pair_points, to_rows, weighted
+from ccnn_irregular.operators.neighbours import Neighbours
 from ccnn_irregular.operators.nufft import Box, Spreading, at_points, to_modes, transform_taps
+from ccnn_irregular.operators.rates import current_rates, scale
+from ccnn_irregular.operators.splitting import split
+from ccnn_irregular.operators.work import evaluation_work
 
 __all__ = ["Spectral"]
 
 _MOST_AXES = 3
 _SMALLEST_RTOL = {torch.float32: 1e-5, torch.float64: 1e-8}
-# Seconds per window entry and column of a sparse product, per cell, column and doubling of an FFT, per window entry
-# of a plan, and uses of a plan to spread that over; measured on two CPU cores.
-_ENTRY_SECONDS, _FFT_SECONDS, _PLAN_SECONDS, _USES = 1e-10, 2e-10, 6e-8, 20
+# Uses of a plan that its cost is spread over when the window is chosen.
+_USES = 20
+# Part of a full transform's cost that is left where the upper modes are dropped axis by axis.
+_PRUNED = 0.6
+# Calls of array operations in a pass and in a plan, however few the points.
+_CALLS, _PLAN_CALLS = 100, 2000
+# Samples within the lags that are summed one by one, at each query, where a causal kernel is split.
+_NEAR_SAMPLES = 12
 _MOST_CELLS = 1 << 40
 
 
@@ -84,6 +96,34 @@ def _share_lattice(source: Grid, query: Grid) -> bool:
 
 
 @dataclass(frozen=True)
+class _Jump:
+    """Where the smooth part of a causal kernel begins.
+
+    Attributes:
+        reach: lag up to which neighbours are summed, coordinate units.
+        rtol: relative error the split may make.
+    """
+
+    reach: float
+    rtol: float
+
+    @classmethod
+    def of(cls, kernel: Kernel, factors: _Factors, rtol: float) -> _Jump | None:
+        """None where the kernel has no jump on an irregular axis."""
+        if 0 not in kernel.causal_axes or factors.d != 1:
+            return None
+        lowest, highest = _bounds(factors.sources)
+        span = float((highest - lowest).clamp(min=0.0).sum())
+        reach = span * _NEAR_SAMPLES / max(factors.sources.count, 1)
+        support = float(kernel.support[0])
+        return cls(min(reach, support) if reach > 0 else support, rtol)
+
+    def parts(self, kernel: Kernel) -> tuple[Kernel, Kernel]:
+        """The smooth part and the part of short reach."""
+        return split(kernel, 0, self.reach, self.rtol)
+
+
+@dataclass(frozen=True)
 class _Geometry:
     """What a plan holds.
 
@@ -92,12 +132,16 @@ class _Geometry:
         support: kernel support per axis that the gaps were made for, coordinate units.
         spread: window matrix of the sources.
         interpolate: window matrix of the queries.
+        jump: how a kernel that is causal in irregular time is split, or None.
+        near: neighbours of its part of short reach, or None.
     """
 
     factors: _Factors
     support: tuple[float, ...]
     spread: Spreading
     interpolate: Spreading
+    jump: _Jump | None
+    near: Plan | None
 
 
 @final
@@ -118,35 +162,47 @@ class Spectral(Engine):
         factors = _Factors.build(source, query)
         if factors.d > _MOST_AXES:
             return f"more than {_MOST_AXES} irregular axes"
-        if any(axis < factors.d for axis in kernel.causal_axes):
-            return "a kernel that is causal on an irregular axis jumps at lag zero: its spectrum never ends"
-        box = _best_box(kernel, factors, rtol)
-        if box is None:
-            return f"the kernel is too sharp to be sampled finely enough for rtol {rtol:g}"
-        if box.layers * box.cells > _MOST_CELLS:
-            return f"{'x'.join(map(str, box.sizes))} cells are too many"
-        return _cost(kernel, factors, box)
+        if any(axis < factors.d for axis in kernel.causal_axes) and (factors.d > 1 or factors.lattices):
+            return "a kernel that is causal on one of several axes jumps along it there: its spectrum never ends"
+        jump = _Jump.of(kernel, factors, rtol)
+        if jump is None:
+            return _assess_smooth(kernel, factors, rtol)
+        far, near = jump.parts(kernel)
+        costs = (_assess_smooth(far, factors, rtol), Neighbours().assess(near, source, query, batch, rtol))
+        return next((cost for cost in costs if isinstance(cost, str)), None) or _sum(*costs)  # type: ignore[arg-type]
 
     def prepare(self, kernel: Kernel, source: Domain, query: Domain, rtol: float) -> _Geometry:
         factors = _Factors.build(source, query)
+        jump, near = _Jump.of(kernel, factors, rtol), None
+        if jump is not None:
+            kernel, short = jump.parts(kernel)
+            near = Plan("neighbours", source, query, Neighbours().prepare(short, source, query, rtol))
         box = _best_box(kernel, factors, rtol)
         assert box is not None  # assess came first
-        near = _near(factors, kernel.support)
-        spread = Spreading.build(factors.sources, near[0], box, kernel.dtype)
-        interpolate = spread if factors.same else Spreading.build(factors.queries, near[1], box, kernel.dtype)
-        return _Geometry(factors, tuple(kernel.support.tolist()), spread, interpolate)
+        used = _near(factors, kernel.support)
+        spread = Spreading.build(factors.sources, used[0], box, kernel.dtype)
+        interpolate = spread if factors.same else Spreading.build(factors.queries, used[1], box, kernel.dtype)
+        return _Geometry(factors, tuple(kernel.support.tolist()), spread, interpolate, jump, near)
 
     def apply(self, kernel: Kernel, values: Tensor, plan: Plan) -> Tensor:
         geometry: _Geometry = plan.geometry
-        _require_support(kernel, geometry)
-        if geometry.factors.lattices:
-            return _convolve_product(kernel, values, geometry)
-        factors = geometry.factors
-        rows = weighted(to_rows(values, plan.source, plan.query), factors.sources.weights)[:, 0]
-        modes = to_modes(rows, factors.sources, geometry.spread)[:, None]
-        modes = _filtered(kernel, modes, geometry, []).squeeze(1)
-        result = at_points(modes, factors.queries, geometry.interpolate, real=True)
-        return from_rows(result[:, None], plan.source, plan.query)
+        _require_fit(kernel, geometry)
+        if geometry.jump is None or geometry.near is None:
+            return _convolve_smooth(kernel, values, plan)
+        far, near = geometry.jump.parts(kernel)
+        return _convolve_smooth(far, values, plan) + Neighbours().apply(near, values, geometry.near)
+
+
+def _convolve_smooth(kernel: Kernel, values: Tensor, plan: Plan) -> Tensor:
+    geometry: _Geometry = plan.geometry
+    factors = geometry.factors
+    if factors.lattices:
+        return _convolve_product(kernel, values, geometry)
+    rows = weighted(to_rows(values, plan.source, plan.query), factors.sources.weights)[:, 0]
+    modes = to_modes(rows, factors.sources, geometry.spread)[:, None]
+    modes = _filtered(kernel, modes, geometry, []).squeeze(1)
+    result = at_points(modes, factors.queries, geometry.interpolate, real=True)
+    return from_rows(result[:, None], plan.source, plan.query)
 
 
 def _convolve_product(kernel: Kernel, values: Tensor, geometry: _Geometry) -> Tensor:
@@ -193,7 +249,10 @@ def _transfer(kernel: Kernel, geometry: _Geometry, spans: Sequence[tuple[int, in
     return transform_taps(taps, tuple(-reach for reach in reaches), box)
 
 
-def _require_support(kernel: Kernel, geometry: _Geometry) -> None:
+def _require_fit(kernel: Kernel, geometry: _Geometry) -> None:
+    jumps = geometry.factors.d == 1 and 0 in kernel.causal_axes
+    rule = "be made with a kernel that is causal on the same axes"
+    require(jumps == (geometry.jump is not None), "plan", rule, kernel.causal_axes)
     for axis, (reach, planned) in enumerate(zip(kernel.support.tolist(), geometry.support, strict=True)):
         rule = f"be made anew when the kernel's support on axis {axis} grows beyond {planned:g}"
         require(reach <= planned * (1 + 1e-6), "plan", rule, f"{reach:g}")
@@ -300,18 +359,51 @@ def _entries(factors: _Factors, box: Box) -> float:
     return float(count * math.prod(window.width for window in box.windows))
 
 
+def _passes(kernel: Kernel, factors: _Factors, box: Box) -> float:
+    """Seconds of spreading, transforming and interpolating."""
+    rates, columns, cells = current_rates(kernel.extent.device), _columns(kernel, factors), box.layers * box.cells
+    both = _entries(factors, box) * (2 if factors.same else 1)
+    transformed = columns * cells * math.log2(cells + 2) * _PRUNED
+    return scale(kernel) * (columns / 2 * both * rates.sparse + transformed * rates.fft)
+
+
 def _seconds(kernel: Kernel, factors: _Factors, box: Box) -> float:
-    """Of one pass, and its part of the plan."""
-    columns, entries, cells = _columns(kernel, factors), _entries(factors, box), box.layers * box.cells
-    both = entries * (2 if factors.same else 1)
-    passes = columns / 2 * both * _ENTRY_SECONDS + columns * cells * math.log2(cells + 2) * _FFT_SECONDS
-    return passes + entries * _PLAN_SECONDS / _USES
+    """Of one pass, and its part of the plan: what the boxes are compared by."""
+    plan = _entries(factors, box) * current_rates(kernel.extent.device).window
+    return _passes(kernel, factors, box) + plan / _USES
 
 
-def _cost(kernel: Kernel, factors: _Factors, box: Box) -> Cost:
-    columns, entries, cells = _columns(kernel, factors), _entries(factors, box), box.layers * box.cells
+def _assess_smooth(kernel: Kernel, factors: _Factors, rtol: float) -> Cost | str:
+    box = _best_box(kernel, factors, rtol)
+    if box is None:
+        return f"the kernel is too sharp to be sampled finely enough for rtol {rtol:g}"
+    cells = box.layers * box.cells
+    if cells > _MOST_CELLS:
+        return f"{'x'.join(map(str, box.sizes))} cells are too many"
+    rates = current_rates(kernel.extent.device)
+    columns, entries = _columns(kernel, factors), _entries(factors, box)
+    taps = math.prod(2 * reach / step + 1 for reach, step in zip(kernel.support.tolist(), box.steps, strict=False))
+    taps *= math.prod(len(offsets) for offsets in _lattice_offsets(kernel, factors))
+    kernel_forward, kernel_backward = rates.kernel_seconds(kernel, taps)
+    passes = _passes(kernel, factors, box) + _CALLS * rates.call
     item = kernel.extent.element_size()
-    forward = _seconds(kernel, factors, box) - entries * _PLAN_SECONDS / _USES
-    # Cells of one side and their transform; matrix and transpose, twice while they are built.
-    memory = 1.5 * item * cells * columns + entries * 2.5 * (item + 4)
-    return Cost(entries * _PLAN_SECONDS, forward, 1.5 * forward, memory, f"{'x'.join(map(str, box.sizes))} cells")
+    work = evaluation_work(kernel)
+    # Cells of one side and their transform; matrix and transpose, and both again while they are built; the kernel.
+    memory = 1.5 * item * cells * columns + entries * 2.5 * (item + 4) + item * taps * (work.saved + work.elements)
+    return Cost(
+        entries * rates.window + _PLAN_CALLS * rates.call,
+        passes + kernel_forward,
+        passes + kernel_backward,
+        memory,
+        f"{'x'.join(map(str, box.sizes))} cells",
+    )
+
+
+def _sum(one: Cost, other: Cost) -> Cost:
+    return Cost(
+        one.plan_seconds + other.plan_seconds,
+        one.forward_seconds + other.forward_seconds,
+        one.backward_seconds + other.backward_seconds,
+        one.bytes + other.bytes,
+        f"{one.note} and {other.note}",
+    )

@@ -1,0 +1,78 @@
+"""A causal kernel as a smooth part and a part of short reach.
+
+A causal kernel jumps at lag zero, so its spectrum never ends. But with a smooth step s(lag) from 0 at
+lag zero to 1 at lag ``reach``
+
+    K = s K  +  (1 - s) K,
+
+and s K is as smooth as K is beyond the jump, while (1 - s) K ends at ``reach``: a transform for the one,
+a few neighbours for the other (the idea of Ewald's summation). The step is an error function, cut where
+it is below a hundredth of the error that is allowed.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from ccnn_irregular.kernels import Kernel
+from ccnn_irregular.kernels.formula import Operations
+from ccnn_irregular.kernels.masks import Mask
+
+__all__ = ["split"]
+
+_CUT = 1e-2
+
+
+def split(kernel: Kernel, axis: int, reach: float, rtol: float) -> tuple[Kernel, Kernel]:
+    """The smooth part and the part of short reach of a kernel causal on ``axis``, sharing its parameters.
+
+    Args:
+        kernel: with a mask; causal on ``axis``.
+        axis: the causal axis.
+        reach: lag at which the near part ends, coordinate units.
+        rtol: relative error that may be made.
+    """
+    steepness = math.sqrt(-math.log(_CUT * rtol))
+    far, near = (_Step(kernel.mask, axis, reach, steepness, far=far) for far in (True, False))
+    return _under(kernel, far), _under(kernel, near)
+
+
+@final
+class _Step(Mask):
+    """A mask times s(lag / reach), or times 1 - s and cut at ``reach``; s(u) = (1 + erf(steepness (2 u - 1))) / 2."""
+
+    def __init__(self, mask: Mask | None, axis: int, reach: float, steepness: float, *, far: bool) -> None:
+        super().__init__()
+        assert mask is not None  # without one there is no support, and the engine refused
+        self.mask = mask
+        self.axis = axis
+        self.reach = reach
+        self.steepness = steepness
+        self.far = far
+
+    @property
+    def support(self) -> Tensor:
+        support = self.mask.support
+        if self.far:
+            return support
+        short = support.clone()
+        short[self.axis] = support[self.axis].clamp(max=self.reach)
+        return short
+
+    def formula(self, offsets: Any, operations: Operations) -> Any:
+        lag = operations.component(offsets, self.axis)
+        step = 0.5 * (1 + torch.erf(self.steepness * (lag * (2 / self.reach) - 1)))
+        return self.mask.formula(offsets, operations) * (step if self.far else 1 - step)
+
+
+def _under(kernel: Kernel, mask: Mask) -> Kernel:
+    """The kernel under another mask: the same generator, the same tensors."""
+    other = Kernel(
+        kernel.generator, mask, extent=kernel.extent.tolist(), shape=kernel.shape, causal_axes=kernel.causal_axes
+    )
+    other.extent = kernel.extent
+    return other
