@@ -9,11 +9,12 @@ import math
 import numpy as np
 import pytest
 import torch
-from contract_cases import seeded, small_kernel, uniform
+from contract_cases import dense, run, seeded, small_kernel, uniform
 from torch import Tensor
 
-from ccnn_irregular import SIREN, GaussianMask, Kernel, MAGNet
-from ccnn_irregular.testing import assert_close
+from ccnn_irregular import MLP, SIREN, GaussianMask, Grid, Kernel, MAGNet, Points, RandomFourier, convolve
+from ccnn_irregular.networks import masked_kernel
+from ccnn_irregular.testing import assert_all_close, assert_close
 
 REACH = math.sqrt(-2 * math.log(0.01))  # of the default mask, in widths
 
@@ -57,6 +58,115 @@ def test_magnet_is_its_published_formula(layers: int, d: int) -> None:
         hidden = (hidden @ p[f"linears.{level}.weight"].T + p[f"linears.{level}.bias"]) * gabor(level + 1)
     expected = hidden @ p["_output.weight"].T + p["_output.bias"]
     assert_close(magnet(offsets), torch.from_numpy(expected), factor=10)
+
+
+def silu(x: np.ndarray) -> np.ndarray:
+    return x / (1 + np.exp(-x))
+
+
+@pytest.mark.parametrize("d", [1, 2, 4])
+@pytest.mark.parametrize("layers", [1, 3])
+def test_random_fourier_is_its_published_formula(layers: int, d: int) -> None:
+    torch.manual_seed(layers)
+    network = RandomFourier(d, 5, hidden=8, layers=layers, omega_0=3.0).to(torch.float64)
+    offsets = uniform(20, d, low=-1, seed=1)
+    p = as_numpy(network)
+    phase = 2 * np.pi * offsets.numpy() @ p["frequencies"].T
+    hidden = np.concatenate([np.cos(phase), np.sin(phase)], axis=1)
+    for layer in range(layers):
+        hidden = silu(hidden @ p[f"linears.{layer}.weight"].T + p[f"linears.{layer}.bias"])
+    expected = hidden @ p["_output.weight"].T + p["_output.bias"]
+    assert_close(network(offsets), torch.from_numpy(expected), factor=10)
+
+
+@pytest.mark.parametrize("d", [1, 2, 4])
+@pytest.mark.parametrize("layers", [1, 3])
+def test_mlp_is_linear_layers_and_silu(layers: int, d: int) -> None:
+    torch.manual_seed(layers)
+    network = MLP(d, 5, hidden=7, layers=layers, omega_0=11.0).to(torch.float64)
+    offsets = uniform(20, d, low=-1, seed=1)
+    p, hidden = as_numpy(network), offsets.numpy()
+    for layer in range(layers):
+        scale = 11.0 if layer == 0 else 1.0
+        hidden = silu(scale * (hidden @ p[f"linears.{layer}.weight"].T + p[f"linears.{layer}.bias"]))
+    expected = hidden @ p["_output.weight"].T + p["_output.bias"]
+    assert_close(network(offsets), torch.from_numpy(expected))
+
+
+@pytest.mark.parametrize("d", [1, 3])
+def test_random_fourier_starts_as_published(d: int) -> None:
+    torch.manual_seed(0)
+    network = RandomFourier(d, 200, hidden=2000, layers=2, omega_0=7.0)
+    # B from N(0, omega_0^2), and not trained.
+    assert network.frequencies.shape == (1000, d)
+    assert float(network.frequencies.std()) == pytest.approx(7.0, rel=0.06)
+    assert "frequencies" in network.state_dict()
+    assert not any("frequencies" in name for name, _ in network.named_parameters())
+    # Second moments: features 1/2, pre-activations 1, kernel values 1.
+    weights = [network.linears[0].weight, network.linears[1].weight, network.output.weight]
+    moment = float(np.mean(silu(np.random.default_rng(0).standard_normal(1_000_000)) ** 2))
+    for weight, second_moment in zip(weights, (0.5, moment, moment), strict=True):
+        assert float(weight.detach().std()) == pytest.approx(1 / math.sqrt(2000 * second_moment), rel=0.01)
+    assert not any(linear.bias.any() for linear in [*network.linears, network.output])
+    values = network(uniform(500, d, low=-1, seed=1).float()).detach()
+    assert float(values.square().mean()) == pytest.approx(1.0, rel=0.1)
+
+
+@pytest.mark.parametrize("omega_0", [1.0, 100.0])
+@pytest.mark.parametrize("d", [1, 3])
+def test_mlp_starts_with_unit_variance_and_bends_everywhere(d: int, omega_0: float) -> None:
+    torch.manual_seed(0)
+    network = MLP(d, 300, hidden=2000, layers=3, omega_0=omega_0)
+    inputs = uniform(1000, d, low=-1, seed=1).float()
+    first = network.linears[0]
+    pre_activation = first(inputs).detach()
+    assert float(pre_activation.square().mean()) == pytest.approx(1.0, rel=0.1)
+    # The units bend where their pre-activation changes sign: as often as not it does so among the inputs.
+    bends = (pre_activation.amin(0) < 0) & (pre_activation.amax(0) > 0)
+    assert float(bends.float().mean()) > 0.9
+    # For one input only the first layer's pre-activations are not normal: three times their fourth power for one axis.
+    assert float(network(inputs).detach().square().mean()) == pytest.approx(1.0, rel=0.3)
+    assert not any(linear.bias.any() for linear in [*network.linears[1:], network.output])
+
+
+@pytest.mark.parametrize("make", [RandomFourier, MLP])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"layers": 0}, "layers must be at least 1, got 0"),
+        ({"omega_0": 0.0}, "omega_0 must be positive, got 0.0"),
+    ],
+)
+def test_generators_refuse_bad_arguments(make: type, options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make(1, 2, **options)
+
+
+@pytest.mark.parametrize("hidden", [0, 5])
+def test_random_fourier_refuses_odd_widths(hidden: int) -> None:
+    with pytest.raises(ValueError, match=f"hidden must be even, a sine and a cosine of each frequency, got {hidden}"):
+        RandomFourier(1, 2, hidden)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("magnet", MAGNet), ("siren", SIREN), ("random_fourier", RandomFourier), ("mlp", MLP)]
+)
+def test_generators_by_name(name: str, kind: type) -> None:
+    kernel = masked_kernel(3, extent=[1.0], width=[0.2], omega_0=5.0, generator=name)  # type: ignore[arg-type]
+    assert type(kernel.generator) is kind
+    assert kernel(torch.zeros(4, 1)).shape == (4, 3)
+    if kind is not MAGNet:
+        torch.manual_seed(0)
+        expected = kind(1, 3, 32, omega_0=5.0)
+        torch.manual_seed(0)
+        kernel = masked_kernel(3, extent=[1.0], width=[0.2], omega_0=5.0, generator=name)  # type: ignore[arg-type]
+        offsets = uniform(9, 1, seed=1).float()
+        assert torch.equal(kernel.generator(offsets), expected(offsets))
+
+
+def test_unknown_generator_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"generator must be one of \('magnet', 'siren', 'random_fourier', 'mlp'\)"):
+        masked_kernel(3, extent=[1.0], width=[0.2], omega_0=5.0, generator="spline")  # type: ignore[arg-type]
 
 
 def test_siren_starts_as_published() -> None:
@@ -192,6 +302,97 @@ def test_mask_width_is_learned() -> None:
     assert not fixed.log_scale.requires_grad
 
 
+def moved_mask(smooth: bool = True) -> GaussianMask:
+    """Two axes, mean (0.5, -1.5) before and (0.75, -2.1) after what has been learned."""
+    mask = GaussianMask((0.5, 1.0), 0.05, mean=(0.5, -1.5), smooth=smooth).to(torch.float64)
+    with torch.no_grad():
+        mask.shift.copy_(torch.tensor([0.5, -0.6], dtype=torch.float64))
+        mask.log_scale.copy_(torch.tensor([0.2, -0.3], dtype=torch.float64))
+    return mask
+
+
+def test_mean_moves_the_mask() -> None:
+    mask, plain = moved_mask(), GaussianMask((0.5, 1.0), 0.05).to(torch.float64)
+    with torch.no_grad():
+        plain.log_scale.copy_(mask.log_scale)
+    mean = torch.tensor([0.75, -2.1], dtype=torch.float64)
+    assert_close(mask.mean, mean)
+    assert_close(mask.centre, mean)
+    assert not mask.centre.requires_grad
+    offsets = uniform(200, 2, low=-2, high=2, seed=1)
+    assert_close(mask(offsets + mean), plain(offsets))
+    assert torch.equal(mask.half_width, plain.support)
+    # The box about zero holds all of it and no more.
+    assert_close(mask.support, mean.abs() + plain.support)
+    edge = torch.tensor([[mask.support[0], mean[1]], [mean[0], -mask.support[1]]], dtype=torch.float64)
+    assert bool((mask(edge * 0.999) > 0).all())
+    assert not mask(edge * 1.001).any()
+    gradients = torch.autograd.grad(mask(offsets).sum(), [mask.shift, mask.log_scale])
+    assert all(bool(one.all()) for one in gradients)
+
+
+def test_no_mean_means_no_parameter() -> None:
+    plain = GaussianMask((1.0, 2.0))
+    assert set(plain.state_dict()) == {"initial_width", "log_scale"}
+    assert plain.centre.tolist() == plain.mean.tolist() == [0.0, 0.0]
+    assert torch.equal(plain.half_width, plain.support)
+    moved = GaussianMask((1.0, 2.0), mean=(0.5, 0.25))
+    assert set(moved.state_dict()) == {"initial_width", "log_scale", "initial_mean", "shift"}
+    assert set(dict(moved.named_parameters())) == {"log_scale", "shift"}
+    fixed = GaussianMask((1.0, 2.0), mean=(0.5, 0.25), trainable_mean=False)
+    assert [name for name, one in fixed.named_parameters() if one.requires_grad] == ["log_scale"]
+    assert fixed.mean.tolist() == [0.5, 0.25]
+
+
+@pytest.mark.parametrize(
+    ("mean", "message"),
+    [
+        ((1.0,), r"mean must have one entry per axis, 2, got \(1.0,\)"),
+        ((1.0, math.nan), r"mean must be finite, got \(1.0, nan\)"),
+    ],
+)
+def test_mask_refuses_bad_means(mean: tuple[float, ...], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        GaussianMask((1.0, 2.0), mean=mean)
+
+
+def test_cropped_mask_is_the_gaussian_in_a_box() -> None:
+    """The published mask: no value is changed, and each axis is cut where its own Gaussian passes the threshold."""
+    mask = moved_mask(smooth=False)
+    offsets = uniform(4000, 2, low=-5, high=5, seed=1)
+    x, p = offsets.numpy(), as_numpy(mask)
+    mean, width = np.array([0.75, -2.1]), np.array([0.5, 1.0]) * np.exp(p["log_scale"])
+    factors = np.exp(-0.5 * ((x - mean) / width) ** 2)
+    inside = (factors > 0.05).all(1)
+    assert 50 < inside.sum() < 2000
+    expected = np.where(inside, factors.prod(1), 0.0)
+    assert_close(mask(offsets)[:, 0], torch.from_numpy(expected))
+    assert not mask.ellipsoidal
+    assert GaussianMask((1.0,)).ellipsoidal
+    # It holds corners that lie outside the ellipsoid.
+    corner = (mask.centre + 0.99 * mask.half_width)[None]
+    assert float(mask(corner).detach()) == pytest.approx(0.05 ** (2 * 0.99**2))
+
+
+@pytest.mark.parametrize("smooth", [True, False])
+def test_engines_agree_on_a_mask_with_a_mean(smooth: bool) -> None:
+    torch.manual_seed(0)
+    kernel = Kernel(SIREN(2, 3, 4), moved_mask(smooth), extent=[2.0, 2.0]).to(torch.float64)
+    source = Points(uniform(60, 2, high=6.0, seed=1).requires_grad_(), uniform(60, low=0.2, seed=2))
+    query = Points(uniform(50, 2, high=6.0, seed=3).requires_grad_())
+    values = seeded(60, 3, requires_grad=True)
+    expected = run(kernel, values, source, query, "reference")
+    assert_close(expected["output"], dense(kernel, values, source, query))
+    assert_all_close(run(kernel, values, source, query, "neighbours"), expected, factor=10)
+    grid = Grid((11, 13), (0.4, 0.3))
+    entries = seeded(2, 3, 11, 13, requires_grad=True)
+    assert_all_close(run(kernel, entries, grid, None, "fft"), run(kernel, entries, grid, None, "reference"), factor=10)
+    periodic = Points(source.coordinates.detach(), source.weights, periods=(6.0, 9.0))
+    wrapped = convolve(kernel, values, periodic, engine="neighbours")
+    assert_close(wrapped, convolve(kernel, values, periodic, engine="reference"))
+    assert_close(wrapped, dense(kernel, values, periodic, periodic))
+
+
 # ---- kernels ----
 
 
@@ -311,6 +512,34 @@ def test_kernel_gradients_equal_finite_differences(make: object) -> None:
     inputs = [offsets.requires_grad_(), *(one.detach().clone().requires_grad_() for one in kernel.parameters())]
     # MAGNet's frequencies of hundreds make the third derivative, and so the difference quotient's error, large.
     assert torch.autograd.gradcheck(function, inputs, eps=1e-8, atol=1e-4, rtol=1e-4, fast_mode=True)
+
+
+def test_constants_are_exact_in_float64() -> None:
+    numbers = [0.1, 1 / 3]
+    kernel = Kernel(SIREN(2, 3), GaussianMask(numbers, mean=numbers), extent=numbers)
+    assert kernel.extent.dtype == torch.float32
+    twin = copy.deepcopy(kernel)
+    for one in (kernel.to(torch.float64), twin.double().float().half().double()):
+        assert one.extent.tolist() == numbers
+        assert one.mask.initial_width.tolist() == numbers
+        assert one.mask.initial_mean.tolist() == numbers
+    rounded = kernel.float().extent.tolist()
+    assert rounded == torch.tensor(numbers, dtype=torch.float32).tolist() != numbers
+
+
+def test_loaded_constants_are_kept_whatever_the_dtype() -> None:
+    saved = Kernel(SIREN(1, 3), GaussianMask([0.7]), extent=[0.3]).state_dict()
+    kernel = Kernel(SIREN(1, 3), GaussianMask([0.1]), extent=[0.2])
+    kernel.load_state_dict(saved)
+    kernel.to(torch.float64)
+    assert kernel.extent.tolist() == saved["extent"].tolist()
+    assert kernel.mask.initial_width.tolist() == saved["mask.initial_width"].tolist()
+
+
+def test_constants_survive_the_meta_device() -> None:
+    with torch.device("meta"):
+        kernel = Kernel(SIREN(1, 3), GaussianMask([0.1]), extent=[0.2])
+    assert kernel.to(torch.float64).extent.is_meta
 
 
 def test_parameters_are_found_by_optimisers() -> None:
