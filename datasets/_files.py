@@ -70,12 +70,15 @@ def read_npz(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
     try:
         with zipfile.ZipFile(path) as archive:
             found = [name.removesuffix(".npy") for name in archive.namelist()]
-        lacking = [name for name in names if name not in found]
-        require(not lacking, path.name, f"hold the arrays {', '.join(names)}", found)
-        with np.load(path, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in names}
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise ValueError(f"{path.name} must be a complete .npz file, got a damaged one: {error}") from error
+        arrays = {}
+        with np.load(path, allow_pickle=False) as content:
+            for name in set(names) & set(found):
+                arrays[name] = content[name]
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
+        raise ValueError(f"{path.name} must be a complete .npz file of numbers, got another one: {error}") from error
+    lacking = [name for name in names if name not in arrays]
+    require(not lacking, path.name, f"hold the arrays {', '.join(names)}", found)
+    return {name: arrays[name] for name in names}
 
 
 def read_packed_or_unpacked(root: Path, archive: str, folder: str, names: Sequence[str], hint: str) -> dict[str, bytes]:
