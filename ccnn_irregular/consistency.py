@@ -673,10 +673,11 @@ def _notes(check: _Check, interpolation: Interpolation | None) -> Iterator[str]:
     field, grid = check.field, check.field.grid
     places = "outputs" if check.fixed else "random nodes" if check.takes_query else "nodes"
     size, spread = _size_and_spread(check.compared)
+    varies_little = 0 < 1.1 * spread < size
     yield (
         f"error, largest: of the answer, relative to that of the full grid in float64, at {len(check.compared)} "
-        f"{places}. There its root mean square is {size:.3g} and its standard deviation {spread:.3g}; where the latter "
-        f"is small, so is the part of the answer that varies."
+        f"{places}. There its root mean square is {size:.3g} and its standard deviation {spread:.3g}"
+        + (f": relative to how it varies, errors are {size / spread:.3g} times as large." if varies_little else ".")
     )
     if check.takes_query:
         yield (
@@ -686,16 +687,15 @@ def _notes(check: _Check, interpolation: Interpolation | None) -> Iterator[str]:
     else:
         yield "engine's own: difference to the first engine that ran on the same sampling."
     yield "seconds: of one evaluation, planning and compiling included; predicted: by the planner."
-    volumes = f"A sample of weight 'no weights' counts for the full grid's cell of {grid.cell_volume:.4g} units."
-    yield volumes
+    yield f"no weights: every sample counts for a cell of the full grid, {grid.cell_volume:.4g} units of volume."
     missing = grid.count - int(field.valid.sum())
     if missing:
         yield f"{missing} of {grid.count} nodes have no value and weigh nothing."
     if interpolation is not None:
         yield (
             f"Jittered samples are interpolated ({interpolation.method}). Interpolating every second node from the "
-            f"others, a harder task, changes its values by {interpolation.values:.1e} and the answer by "
-            f"{interpolation.answer:.1e}: errors of jittered rows below that say nothing about the sampling."
+            f"others, a harder task, changes their values by {interpolation.values:.1e} and the answer by "
+            f"{interpolation.answer:.1e}: errors of jittered rows below that may be the interpolation's."
         )
 
 

@@ -44,7 +44,7 @@ _ENGINE_STYLES = {
     "reference": (COLOURS[6], "o"),
     "neighbours": (COLOURS[2], "^"),
     "keops": (COLOURS[4], "v"),
-    "fft": (COLOURS[1], "D"),
+    "fft": (_QUIET, "D"),
     "spectral": (COLOURS[5], "s"),
 }
 
@@ -213,6 +213,7 @@ def plot_consistency(report: ConsistencyReport, *, title: str | None = None) -> 
         axes.set(xscale="log", yscale="log", xlabel=label)
         axes.set_xticks(ticks, [f"{100 * tick:g} %" if kept else f"{tick:g}" for tick in ticks])
         axes.minorticks_off()
+        axes.margins(x=0.1)
         axes.grid(axis="y", color="#dddddd", linewidth=0.6)
     figure.axes[0].set_ylabel("relative L2 error of the answer")
     figure.legend(drawn.values(), drawn.keys(), loc="outside right upper", frameon=False, fontsize="small")
@@ -249,7 +250,7 @@ def plot_answer_maps(
     sampling: str,
     names: Sequence[str] = ("axis 0", "axis 1"),
     units: Sequence[str | None] = (None, None),
-    quantity: str = "answer",
+    unit: str | None = None,
     samples: NDArray[np.floating[Any]] | None = None,
     title: str | None = None,
 ) -> Figure:
@@ -262,7 +263,7 @@ def plot_answer_maps(
         sampling: name of the sampling, for its panel.
         names: of the axes.
         units: of the axes.
-        quantity: label of the colour bar.
+        unit: of the answers.
         samples: ``(n, 2)`` coordinates of the samples, marked on their panel where there are at most 2000.
         title: above the panels.
 
@@ -287,7 +288,11 @@ def plot_answer_maps(
     shown = (
         ("full grid", full, scale),
         (sampling, sampled, scale),
-        (f"difference: {100 * error:.2g} % of the full grid's L2 norm", difference, around_zero),
+        (
+            f"difference: {100 * error:.2g} % of the full grid's L2 norm, over all that is shown",
+            difference,
+            around_zero,
+        ),
     )
     images = []
     for axes, (name, values, colours) in zip(panels, shown, strict=True):
@@ -301,8 +306,8 @@ def plot_answer_maps(
     if samples is not None and len(samples) <= _MOST_MARKED:
         panels[1].plot(samples[:, 1], samples[:, 0], ".", color="white", markersize=1.2, alpha=0.7)
     panels[2].set_xlabel(_with_unit(names[1], units[1]))
-    figure.colorbar(images[0], ax=panels[:2], label=quantity, aspect=35)
-    figure.colorbar(images[2], ax=panels[2:], label="difference", aspect=16)
+    figure.colorbar(images[0], ax=panels[:2], label=_with_unit("answer", unit), aspect=35)
+    figure.colorbar(images[2], ax=panels[2:], label=_with_unit("difference", unit), aspect=16)
     if title is not None:
         figure.suptitle(title, fontsize="medium")
     return figure

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -187,8 +187,8 @@ def _uniform_axis(array: Any, name: str) -> tuple[Axis, str | None, bool]:
     off = np.abs(nodes - np.linspace(nodes[0], nodes[-1], size))
     worst = int(np.argmax(off))
     if not (step != 0 and off[worst] <= _UNIFORM * abs(step)):
-        steps = f" ({off[worst] / abs(step):.3g} steps)" if step else ""
-        got = f"node {worst} at {nodes[worst]:g}, which is {off[worst]:.3g}{steps} from its place"
+        steps = f", {off[worst] / abs(step):.3g} steps" if step else ""
+        got = f"node {worst} at {nodes[worst]:g}, {off[worst]:.3g} {unit or ''}".rstrip() + f"{steps} from its place"
         reject(f"axis {name!r}", f"be uniform from {nodes[0]:g} to {nodes[-1]:g} over {size} nodes", got)
     longitude = (unit or "").lower() in _LONGITUDE_UNITS or coordinate.attrs.get("standard_name") == "longitude"
     globe = longitude and abs(size * abs(step) - 360) <= _UNIFORM * abs(step)
@@ -236,7 +236,8 @@ def _grid(axes: Sequence[Axis]) -> Grid:
 def smooth_layer(grid: Grid, width: Sequence[float], seed: int = 0) -> ContinuousConv:
     """A random smooth depthwise kernel of one channel: a SIREN of low frequency under a Gaussian mask.
 
-    Its absolute value integrates to 1, so that the answer has the unit and about the size of the field.
+    Its absolute value integrates to 1, and it is positive on the whole, so that the answer has the unit of the field
+    and is something like a moving average of it.
 
     Args:
         grid: whose axes it has.
@@ -252,7 +253,8 @@ def smooth_layer(grid: Grid, width: Sequence[float], seed: int = 0) -> Continuou
     kernel = Kernel(generator, mask, extent=mask.support.tolist())
     ticks = torch.linspace(-1, 1, 33)
     offsets = torch.stack(torch.meshgrid(*(ticks * reach for reach in mask.support), indexing="ij"), dim=-1)
-    mass = float(kernel(offsets).abs().mean() * (2 * mask.support).prod())
+    values = kernel(offsets)
+    mass = float(values.abs().mean() * (2 * mask.support).prod()) * (1 if values.sum() > 0 else -1)
     generator.output.weight.div_(mass)
     generator.output.bias.div_(mass)
     return ContinuousConv(kernel, bias=False)
@@ -336,6 +338,7 @@ def run(arguments: list[str]) -> None:
     require(options.overwrite or not occupied, "output", rule, folder)
     require(path.is_file(), "file", "exist", path)
     variable = _read(path, options)
+    variable = _anomaly(variable) if options.anomaly else variable
     layer, described = _layer(variable, options)
     channels = layer.kernel.in_channels
     with Progress(
@@ -383,6 +386,7 @@ def _parser() -> ArgumentParser:
     add("--index", action="append", default=[], metavar="AXIS=NUMBER", help="netCDF: the node at that place, from 0")
     add("--spacing", type=float, nargs="+", default=[1.0], help=".npz: distance of the nodes, one or one per axis")
     add("--periodic", type=int, nargs="+", default=[], metavar="AXIS", help=".npz: axes that repeat")
+    add("--anomaly", action="store_true", help="subtract the mean of the variable, which else outweighs its variation")
     add("--checkpoint", type=str, help="of a network that ccnn fit trained; default: a random smooth kernel")
     add("--layer", type=str, default="stem", help="convolution of the checkpoint whose kernel is taken")
     add("--kernel-width", type=float, nargs="+", help="standard deviation of the smooth kernel's mask, one or one per "
@@ -406,6 +410,14 @@ def _read(path: Path, options: Any) -> GriddedVariable:
         require(not given, "select and index", "be used with netCDF files", given)
         return read_npz(path, options.variable, options.spacing, options.periodic)
     return read_netcdf(path, options.variable, options.select, options.index)
+
+
+def _anomaly(variable: GriddedVariable) -> GriddedVariable:
+    mean = float(np.nanmean(variable.values)) if np.isfinite(variable.values).any() else 0.0
+    note = f"the mean of all nodes, {mean:.6g}, was subtracted"
+    return replace(
+        variable, name=f"{variable.name} anomaly", values=variable.values - mean, notes=(*variable.notes, note)
+    )
 
 
 def _layer(variable: GriddedVariable, options: Any) -> tuple[ContinuousConv, str]:
@@ -462,7 +474,7 @@ def _pictures(
             sampling=f"from {100 * share:g} % of the nodes",
             names=variable.axes,
             units=variable.units,
-            quantity="answer" + (f" ({variable.unit})" if variable.unit and options.checkpoint is None else ""),
+            unit=variable.unit or None if options.checkpoint is None else None,
             samples=samples.numpy(),
             title=f"{variable.name}, convolved",
         )
