@@ -43,9 +43,9 @@ def load(*paths: str | Path, step: float = 1.0, unit: str = "sample") -> RaggedS
     require(len(paths) > 0, "paths", "name at least one file", "none")
     require(step > 0, "step", "be positive", step)
     files = [_read(Path(path)) for path in paths]
-    for name in ("classes", "stamped", "channels"):
+    for name, meaning in (("classes", "classes"), ("stamped", "time stamps"), ("channels", "number of channels")):
         found = {getattr(file, name) for file in files}
-        require(len(found) == 1, "the files", f"agree on their {name}", sorted(found))
+        require(len(found) == 1, "the files", f"agree on their {meaning}", sorted(found))
     cases = [case for file in files for case in file.cases]
     stamps = [case[0].index.to_numpy() for case in cases]
     splits = np.concatenate([[0], np.cumsum([len(times) for times in stamps])]).astype(np.int64)
@@ -80,7 +80,7 @@ def _read(path: Path) -> _File:
         table, names = reader.load_from_tsfile(str(path), return_data_type="nested_univ")
     except (OSError, ValueError, TypeError, IndexError) as error:
         raise ValueError(f"{path.name} must be a complete .ts file, got a damaged one: {error}") from error
-    unknown = sorted(set(names) - set(classes))
+    unknown = sorted(set(names.tolist()) - set(classes))
     require(not unknown, path.name, f"label its series with the classes of its header {classes}", unknown)
     cases: list[list[Any]] = table.to_numpy().tolist()
     for number, case in enumerate(cases, 1):
