@@ -1,161 +1,226 @@
-"""Time and error of every engine, side by side in one run: ``make bench``.
+"""Time, peak memory and error of every method, side by side in one run: ``make bench``.
 
-Each row of the CSV is one engine on one problem: forward and backward seconds (median of repeated
-runs in this process), relative error against the pairwise reference in float64, and the ratio of
-its time to the first engine's of the same problem. Engines predicted to take longer than
-``--limit`` seconds are left out of a problem and say so.
+Each suite is a CSV file in ``benchmarks/results``. A run that was interrupted goes on where it stopped; ``--fresh``
+starts anew. docs/benchmarks.md says what each figure means.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
+import json
 import os
-import platform
+import subprocess
+import sys
+import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, get_args
 
-import torch
-from torch import Tensor
-from torch.utils.benchmark import Timer
+import measure
+import results
+from results import Row
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from suites import SUITES, Scale, SuiteName, Task, Timing, tasks
 
-from ccnn_irregular import ENGINES, SIREN, GaussianMask, Grid, Kernel, Points, convolve
-from ccnn_irregular.domains import Domain
-from ccnn_irregular.operators.engine import Cost
+__all__ = ["main", "run_suite"]
 
-RTOL = 1e-3
-MEASURED = ("problem", "engine", "forward_s", "forward_backward_s", "relative_error", "times_first", "note")
-FIELDS = (*MEASURED, "dtype", "threads", "machine", "torch", "python")
-COLUMN_WIDTHS = (34, 10, 10, 18, 14, 11, 0)
+Runner = Callable[[dict[str, Any]], list[Row]]
 
-
-@dataclass(frozen=True)
-class Problem:
-    """One convolution: float32 values on ``source`` evaluated at ``query``."""
-
-    name: str
-    kernel: Kernel
-    values: Tensor
-    source: Domain
-    query: Domain
+_TIMES = ("forward_s", "forward_backward_s")
+_ERROR_LINES = 3
 
 
-def ragged_series(samples: int, channels: int) -> Problem:
-    """Series of 30 to 200 samples over 48 h, evaluated at their own times; kernel support about 6 h."""
-    lengths = torch.randint(30, 201, (samples,))
-    splits = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
-    count = int(splits[-1])
-    points = Points(torch.rand(count, 1, dtype=torch.float64) * 48, torch.full((count,), 0.5), splits)
-    kernel = Kernel(SIREN(1, channels, 32), GaussianMask([2.0]), extent=[6.0])
-    return Problem(f"ragged 1-D, {samples} series, {channels} ch", kernel, torch.randn(count, channels), points, points)
+class _TooSlow(Exception):
+    """A measurement reached its time limit."""
 
 
-def grid(sizes: tuple[int, ...], channels: int, batch: int) -> Problem:
-    """A uniform grid with a kernel that reaches a tenth of it to either side."""
-    d = len(sizes)
-    domain = Grid(sizes, [1.0] * d)
-    width = [max(1.0, 0.1 * size / 3.0) for size in sizes]
-    kernel = Kernel(SIREN(d, channels, 32), GaussianMask(width), extent=[float(size) for size in sizes])
-    name = f"grid {'x'.join(map(str, sizes))}, {channels} ch, batch {batch}"
-    return Problem(name, kernel, torch.randn(batch, channels, *sizes), domain, domain)
+def run_suite(
+    suite: SuiteName,
+    scale: Scale,
+    path: Path,
+    *,
+    runner: Runner,
+    judges: Path | None = None,
+    device: str = "cpu",
+    threads: int = 1,
+    fresh: bool = False,
+    without: tuple[str, ...] = (),
+    show: Callable[[str, Row | None], None] = lambda what, row: None,
+) -> list[Row]:
+    """Measure what ``path`` does not hold yet; every finished task is written at once.
+
+    Args:
+        suite: name of the suite.
+        scale: sizes of its problems.
+        path: CSV file.
+        runner: turns a job of ``measure.py`` into rows.
+        judges: folder for exact results shared by the methods of a problem.
+        device: "cpu" or a CUDA device.
+        threads: number of threads of every method.
+        fresh: ignore what is there.
+        without: methods to leave out.
+        show: called with what is measured now, and again with each of its rows.
+
+    Raises:
+        ValueError: rows in ``path`` come from another machine, other versions or other code.
+    """
+    identity = results.machine(device, threads)
+    rows: list[Row] = [] if fresh else list(results.read(path))
+    for row in rows:
+        different = [name for name in results.IDENTITY if row[name] != identity[name]]
+        if different:
+            what = ", ".join(f"{name} {row[name]!r} there, {identity[name]!r} here" for name in different)
+            raise ValueError(f"{path} holds another run ({what}): add --fresh to replace it")
+    run = rows[0]["run"] if rows else results.now()
+    finished = results.done(rows)
+    rows = [row for row in rows if row["task"] in finished]
+    for task in tasks(suite, scale):
+        if isinstance(task, Timing) and task.method in without:
+            continue
+        if task.key in finished:
+            show(task.key, None)
+            continue
+        show(task.key, None)
+        common = {"suite": suite, "task": task.key, "run": run, "date": results.now(), **identity}
+        new = [{**_described(task), **row, **common} for row in _rows(task, rows, runner, device, judges)]
+        rows += new
+        results.write(path, rows)
+        for row in new:
+            show(task.key, row)
+    return rows
 
 
-def problems() -> list[Problem]:
-    torch.manual_seed(0)
-    return [
-        ragged_series(64, 64),
-        grid((1024,), 32, 8),
-        grid((48, 40), 16, 4),
-        grid((16, 18, 14), 8, 2),
-        grid((6, 8, 10, 9), 4, 1),
-    ]
+def _rows(task: Task, rows: list[Row], runner: Runner, device: str, judges: Path | None) -> list[Row]:
+    if isinstance(task, Timing) and task.measured is not None:
+        return [_extrapolated(task, rows)]
+    try:
+        return runner(task.job(device, None if judges is None else str(judges)))
+    except _TooSlow as error:
+        return [{"status": "too slow", "note": str(error)}]
+    except RuntimeError as error:
+        return [{"status": "failed", "note": str(error)}]
 
 
-def median_seconds(call: Callable[[], object]) -> float:
-    call()  # the first call compiles and allocates
-    timer = Timer("call()", globals={"call": call}, num_threads=torch.get_num_threads())
-    return timer.blocked_autorange(min_run_time=0.5).median
-
-
-def measure(problem: Problem, engine: str, exact: Tensor) -> dict[str, object]:
-    """Seconds and error of one engine."""
-    values = problem.values.clone().requires_grad_()
-
-    def forward() -> Tensor:
-        return convolve(problem.kernel, values, problem.source, problem.query, engine=engine, rtol=RTOL)  # type: ignore[arg-type]
-
-    def forward_backward() -> None:
-        forward().square().mean().backward()
-
-    result = forward().detach().double()
+def _described(task: Task) -> Row:
+    """Fields of a row that are known before."""
+    if not isinstance(task, Timing):
+        return {}
+    problem = task.problem
+    names = ("kind", "d", "size", "channels", "batch", "support", "rtol", "dtype")
     return {
-        "forward_s": f"{median_seconds(forward):.4g}",
-        "forward_backward_s": f"{median_seconds(forward_backward):.4g}",
-        "relative_error": f"{float((result - exact).norm() / exact.norm()):.2g}",
+        "problem": problem.name,
+        "method": task.method,
+        "points": problem.nodes * problem.batch,
+        **{name: getattr(problem, name) for name in names},
     }
 
 
-def reference(problem: Problem) -> Tensor:
-    """The pairwise sum in float64."""
-    with torch.no_grad():
-        kernel = problem.kernel.double()
-        exact = convolve(kernel, problem.values.double(), problem.source, problem.query, engine="reference")
-        problem.kernel.float()
-    return exact
-
-
-def print_row(row: dict[str, object]) -> None:
-    cells = zip(MEASURED, COLUMN_WIDTHS, strict=True)
-    print("  ".join(f"{row.get(field, '')!s:<{width}}" for field, width in cells), flush=True)
-
-
-def rows(limit: float) -> list[dict[str, object]]:
-    machine = {
-        "dtype": "float32",
-        "threads": torch.get_num_threads(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} CPU cores",
-        "torch": torch.__version__,
-        "python": platform.python_version(),
+def _extrapolated(task: Timing, rows: list[Row]) -> Row:
+    """Times at a size that was not measured, by the method's complexity."""
+    assert task.measured is not None
+    base = next((row for row in rows if row["task"] == Timing(task.measured, task.method).key), None)
+    if base is None or base["status"] != "ok":
+        return {"status": "absent", "note": "nothing to extrapolate from"}
+    factor = (task.problem.size / task.measured.size) ** task.order
+    return {
+        "status": "extrapolated",
+        **{name: float(base[name]) * factor for name in _TIMES},
+        "measured_size": task.measured.size,
+        "law": task.law,
+        "note": base["note"],
     }
-    table: list[dict[str, object]] = []
-    for problem in problems():
-        exact, first = reference(problem), None
-        for name, engine in ENGINES.items():
-            row: dict[str, object] = {"problem": problem.name, "engine": name, "note": "", **machine}
-            batch = len(problem.values) if isinstance(problem.source, Grid) else 1
-            cost = engine.assess(problem.kernel, problem.source, problem.query, batch, RTOL)
-            reason = cost if isinstance(cost, str) else ""
-            if isinstance(cost, Cost) and cost.seconds > limit:
-                reason = f"predicted {cost.seconds:.3g} s"
-            if not reason:
-                row |= measure(problem, name, exact)
-                seconds = float(str(row["forward_backward_s"]))
-                first = seconds if first is None else first
-                row["times_first"] = f"{seconds / first:.3g}"
-            else:
-                row["note"] = f"left out: {reason}"
-            table.append(row)
-            print_row(row)
-    return table
+
+
+def isolated(threads: int, limit: float) -> Runner:
+    """Run a job in a process of its own, stopped after ``limit`` seconds."""
+
+    def runner(job: dict[str, Any]) -> list[Row]:
+        command = [sys.executable, str(Path(measure.__file__)), json.dumps(job | {"threads": threads})]
+        environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+        try:
+            process = subprocess.run(
+                command, env=environment, capture_output=True, text=True, timeout=limit, check=False
+            )
+        except subprocess.TimeoutExpired:
+            raise _TooSlow(f"stopped after {limit:g} s") from None
+        if process.returncode != 0:
+            lines = process.stderr.strip().splitlines()[-_ERROR_LINES:]
+            raise RuntimeError(" / ".join(lines) or f"ended with {process.returncode}")
+        answer: list[Row] = json.loads(process.stdout.splitlines()[-1])["rows"]
+        return answer
+
+    return runner
+
+
+def _line(row: Row) -> str:
+    """A row for the terminal."""
+    if row["status"] not in ("ok", "extrapolated"):
+        return f"{row['problem']}, {row['method']}: {row['status']}: {row['note']}"
+    parts = [
+        f"{name} {float(row[field]):.3g} s"
+        for name, field in (("plan", "plan_s"), ("forward", "forward_s"), ("with backward", "forward_backward_s"))
+        if field in row
+    ]
+    if "peak_mib" in row:
+        parts.append(f"{float(row['peak_mib']):.0f} MiB")
+    if "relative_error" in row:
+        parts.append(f"error {float(row['relative_error']):.1e}")
+    mark = " (extrapolated)" if row["status"] == "extrapolated" else ""
+    return f"{row['problem']}, {row['method']}{mark}: {', '.join(parts)}"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--output", type=Path, default=Path(__file__).with_name("results.csv"))
-    parser.add_argument(
-        "--limit", type=float, default=120.0, help="leave an engine out beyond this prediction, seconds"
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--suite", nargs="+", choices=SUITES, default=SUITES, help="suites to run; all by default")
+    parser.add_argument("--scale", choices=get_args(Scale), default="full", help="sizes of the problems")
+    parser.add_argument("--quick", action="store_const", dest="scale", const="quick", help="short for --scale quick")
+    parser.add_argument("--fresh", action="store_true", help="measure again what is there")
+    parser.add_argument("--without", nargs="+", default=(), metavar="METHOD", help="methods to leave out")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
+    parser.add_argument("--threads", type=int, default=results.cores(), help="threads of every method")
+    parser.add_argument("--limit", type=float, default=400.0, help="seconds after which a measurement is stopped")
+    parser.add_argument("--output", type=Path, default=results.RESULTS, help="folder of the CSV files")
     options = parser.parse_args()
-    print_row({field: field for field in MEASURED})
-    table = rows(options.limit)
-    unfinished = options.output.with_suffix(".csv.part")
-    with unfinished.open("w", newline="") as file:
-        writer = csv.DictWriter(file, FIELDS)
-        writer.writeheader()
-        writer.writerows(table)
-    unfinished.replace(options.output)
-    print(f"written to {options.output}")
+    folder = options.output if options.scale == "full" else options.output / options.scale
+    runner = isolated(options.threads, options.limit)
+    console = Console()
+    total = sum(len(tasks(suite, options.scale)) for suite in options.suite)
+    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=console) as progress, tempfile.TemporaryDirectory() as judges:
+        bar = progress.add_task("", total=total)
+        started: set[tuple[str, str]] = set()
+
+        for suite in options.suite:
+
+            def show(what: str, row: Row | None, suite: str = suite) -> None:
+                if row is None:
+                    progress.update(bar, description=what, completed=len(started))
+                    started.add((suite, what))
+                elif not row["problem"].startswith("random case"):
+                    progress.console.print(_line(row), highlight=False, soft_wrap=True)
+
+            path = results.files(folder, options.device)[suite]
+            try:
+                run_suite(
+                    suite,
+                    options.scale,
+                    path,
+                    runner=runner,
+                    judges=Path(judges),
+                    device=options.device,
+                    threads=options.threads,
+                    fresh=options.fresh,
+                    without=tuple(options.without),
+                    show=show,
+                )
+            except ValueError as error:
+                sys.exit(str(error))
+            except KeyboardInterrupt:
+                console.print(f"Stopped. {path} keeps what is done; the same command goes on from there.")
+                sys.exit(130)
+        progress.update(bar, completed=total, description="done")
+    console.print(f"{folder} holds the results. Next: benchmarks/bars.py (targets), benchmarks/plots.py (figures).")
 
 
 if __name__ == "__main__":
