@@ -180,7 +180,7 @@ def plot_consistency(report: ConsistencyReport, *, title: str | None = None) -> 
     """Error against the share of the nodes that is kept, and against the jitter, both axes logarithmic.
 
     One line for each quadrature rule: how far the answer is from the full grid's. Dashed, usually far below: how far
-    each engine is from the sum over all pairs of the same samples.
+    each engine is from the sum over all pairs of the same samples; one that is not off at all has no line.
 
     Args:
         report: of ``check_consistency``.

@@ -21,7 +21,7 @@ from ccnn_irregular.consistency import ConsistencyReport, Field, check_consisten
 from ccnn_irregular.domains import Axis, Grid, Points
 from ccnn_irregular.kernels import SIREN, GaussianMask, Kernel
 from ccnn_irregular.layers import ContinuousConv
-from ccnn_irregular.operators import explain
+from ccnn_irregular.operators import ENGINES
 from ccnn_irregular.pipelines.evaluation import write_text
 
 __all__ = ["GriddedVariable", "checkpoint_layer", "read_netcdf", "read_npz", "run", "smooth_layer"]
@@ -29,8 +29,12 @@ __all__ = ["GriddedVariable", "checkpoint_layer", "read_netcdf", "read_npz", "ru
 _MOST_AXES = 4
 # A coordinate stored in float32 is off by up to 1e-4 steps; a month is off by 0.03 of a month and more.
 _UNIFORM = 1e-3
+_COARSEST_MAP = 16
 _DEFAULT_WIDTH_STEPS = 4.0
 _KERNEL_OMEGA = 2.0
+# Nodes per axis at which the smooth kernel's mass is summed.
+_MASS_NODES = {1: 1024, 2: 128, 3: 32, 4: 16}
+_CALENDARS = ("standard", "gregorian", "proleptic_gregorian")
 _LONGITUDE_UNITS = ("degrees_east", "degree_east", "degrees_e", "degree_e")
 
 
@@ -77,7 +81,10 @@ def read_netcdf(
     with warnings.catch_warnings():
         # About the file's attributes, not about its values.
         warnings.simplefilter("ignore", xarray.SerializationWarning)
-        with xarray.open_dataset(path) as data:
+        with xarray.open_dataset(path, decode_times=False) as encoded:
+            # The months of a model year of 360 days have no dates; as numbers they are as uniform as in the model.
+            calendars = {one.attrs.get("calendar", "standard") for one in encoded.variables.values()}
+            data = xarray.decode_cf(encoded) if calendars <= set(_CALENDARS) else encoded
             array = _selected(data[_chosen(variable, _gridded(data), "variable")], select, index).load()
     name = " ".join([str(array.name), *select, *index])
     notes = [f"axis {axis!r} of length 1 was dropped" for axis, size in array.sizes.items() if size == 1]
@@ -236,8 +243,7 @@ def _grid(axes: Sequence[Axis]) -> Grid:
 def smooth_layer(grid: Grid, width: Sequence[float], seed: int = 0) -> ContinuousConv:
     """A random smooth depthwise kernel of one channel: a SIREN of low frequency under a Gaussian mask.
 
-    Its absolute value integrates to 1, and it is positive on the whole, so that the answer has the unit of the field
-    and is something like a moving average of it.
+    It is nowhere negative and integrates to 1: the answer is a lopsided moving average in the unit of the field.
 
     Args:
         grid: whose axes it has.
@@ -251,10 +257,14 @@ def smooth_layer(grid: Grid, width: Sequence[float], seed: int = 0) -> Continuou
         torch.manual_seed(seed)
         generator = SIREN(grid.d, 1, omega_0=_KERNEL_OMEGA)
     kernel = Kernel(generator, mask, extent=mask.support.tolist())
-    ticks = torch.linspace(-1, 1, 33)
+    count = _MASS_NODES[grid.d]
+    ticks = (torch.arange(count) + 0.5) * (2 / count) - 1
     offsets = torch.stack(torch.meshgrid(*(ticks * reach for reach in mask.support), indexing="ij"), dim=-1)
-    values = kernel(offsets)
-    mass = float(values.abs().mean() * (2 * mask.support).prod()) * (1 if values.sum() > 0 else -1)
+    # Between 1/2 and 3/2 under the mask: a sum of positive and negative parts would mostly show what is left of it.
+    share = 0.5 / float(generator(offsets / kernel.extent).abs().max())
+    generator.output.weight.mul_(share)
+    generator.output.bias.mul_(share).add_(1)
+    mass = float(kernel(offsets).mean() * (2 * mask.support).prod())
     generator.output.weight.div_(mass)
     generator.output.bias.div_(mass)
     return ContinuousConv(kernel, bias=False)
@@ -312,10 +322,9 @@ def answer_maps(
         sizes = [math.ceil(size / stride) for size in grid.sizes]
         repeats = [wraps and size % stride == 0 for wraps, size in zip(grid.periodic, grid.sizes, strict=True)]
         places = Grid(sizes, [step * stride for step in grid.steps], grid.starts, repeats)
-        costs = [
-            cost for cost in explain(kernel, source, places, rtol=rtol).costs.values() if not isinstance(cost, str)
-        ]
-        if min(cost.plan_seconds + cost.forward_seconds for cost in costs) <= limit_seconds or max(sizes) <= 16:
+        costs = [engine.assess(kernel, source, places, 1, rtol) for engine in ENGINES.values()]
+        seconds = [cost.plan_seconds + cost.forward_seconds for cost in costs if not isinstance(cost, str)]
+        if min(seconds) <= limit_seconds or max(sizes) <= _COARSEST_MAP:
             break
         stride *= 2
     layer = ContinuousConv(kernel, bias=False, rtol=rtol)
@@ -434,7 +443,7 @@ def _layer(variable: GriddedVariable, options: Any) -> tuple[ContinuousConv, str
     layer = smooth_layer(grid, widths, options.seed)
     rows = zip(variable.axes, variable.units, layer.kernel.support.tolist(), strict=True)
     reaches = ", ".join(f"{reach:.4g} {unit or ''}".strip() + f" along {name}" for name, unit, reach in rows)
-    return layer, f"random smooth kernel (seed {options.seed}), integral of its absolute value 1: reaches {reaches}"
+    return layer, f"random smooth kernel (seed {options.seed}), a moving average: reaches {reaches}"
 
 
 def _described(path: Path, variable: GriddedVariable, layer: str, channels: int) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ import xarray
 from torch import nn
 
 from ccnn_irregular import CCNN, ENGINES, SIREN, ContinuousConv, GaussianMask, Grid, Kernel, SeparableContinuousConv
-from ccnn_irregular.consistency import ConsistencyReport, Field, Row
+from ccnn_irregular.consistency import ConsistencyReport, Field
 from ccnn_irregular.networks import ResidualBlock, masked_kernel
 from ccnn_irregular.pipelines import cli
 from ccnn_irregular.pipelines.consistency import checkpoint_layer, read_netcdf, read_npz, smooth_layer
@@ -24,6 +23,7 @@ from ccnn_irregular.plotting import plot_answer_maps, plot_consistency
 from ccnn_irregular.testing import check_consistency
 
 NAN = float("nan")
+SMALL = Grid([16, 18], [1.0, 0.5], [1.0, -2.0], [False, True])
 PLANE = Grid([40, 36], [0.5, 0.25], [1.0, -2.0], [False, True])
 FAST = ["neighbours", "fft", "spectral"]
 # KeOps compiles for seconds; one test takes it along.
@@ -178,18 +178,18 @@ def test_the_answer_is_the_sum_over_the_valid_nodes() -> None:
 
 
 @pytest.mark.parametrize("head", ["dense", "mean"])
-@pytest.mark.parametrize("latent", [None, Grid([10, 9], [2.0, 1.0], [1.0, -2.0])])
+@pytest.mark.parametrize("latent", [None, Grid([8, 9], [2.0, 1.0], [1.0, -2.0])])
 @pytest.mark.parametrize("holes", [False, True])
 def test_networks(head: str, latent: Grid | None, holes: bool) -> None:
     torch.manual_seed(1)
-    options = {"extent": [6.0, 3.0], "width": [1.5, 0.75], "omega_0": 2.0, "generator": "siren"}
-    network = CCNN(1, 3, 2, blocks=1, latent=latent, head=head, **options).double()
-    network.calibrate(PLANE)
-    values = smooth(PLANE)
+    options = {"extent": [6.0, 3.0], "width": [2.0, 1.0], "omega_0": 2.0, "generator": "siren"}
+    network = CCNN(1, 2, 2, generator_hidden=8, blocks=1, latent=latent, head=head, **options).double()
+    network.calibrate(SMALL)
+    values = smooth(SMALL)
     if holes:
         values[3:9, 3:9] = NAN
     before = {name: one.clone() for name, one in network.state_dict().items()}
-    report = check_consistency(network, values, PLANE, engines=FAST, keep=[1, 0.5], jitter=[0.25])
+    report = check_consistency(network, values, SMALL, engines=FAST, keep=[1, 0.5], jitter=[0.25])
     assert errors(report, rule="cell_volumes", engine="neighbours")[0] < 1e-11
     assert errors(report, rule="cell_volumes", engine="spectral")[0] < 2e-3
     weighed = errors(report, kept=0.5, rule="voronoi")[0]
@@ -346,14 +346,15 @@ def test_a_sampling_without_any_value_is_refused() -> None:
     values = torch.full((50,), NAN)
     values[7] = 1.0
     grid = Grid([50], [1.0])
+    missed = next(seed for seed in range(20) if Field(torch.arange(50.0), grid, seed).thinned(0.02).nodes[0] != 7)
     with pytest.raises(ValueError, match="keep must leave at least one node with a value, got none of 1 nodes"):
-        for seed in range(20):
-            Field(values, grid, seed).thinned(0.02)
+        Field(values, grid, missed).thinned(0.02)
 
 
 def test_plots_show_the_rows() -> None:
     values = smooth(PLANE)
-    report = check_consistency(conv(PLANE), values, PLANE, engines=FAST, keep=[1, 0.5, 0.2], jitter=[0.25])
+    layer = conv(PLANE, torch.float32)
+    report = check_consistency(layer, values, PLANE, engines=FAST, keep=[1, 0.5, 0.2], jitter=[0.25])
     figure = plot_consistency(report, title="a field")
     thinned, jittered = figure.axes
     (line,) = [line for line in thinned.get_lines() if line.get_color() == "#0072B2"]
@@ -526,6 +527,15 @@ def test_the_command_writes_table_report_and_pictures(files: Path, capsys: pytes
     assert "was subtracted" in (files / "out" / "report.txt").read_text()
 
 
+def test_a_model_year_of_360_days_is_uniform(tmp_path: Path) -> None:
+    units = {"units": "days since 1970-01-01", "calendar": "360_day"}
+    data = xarray.Dataset({"t": (("time",), np.arange(5.0))}, {"time": ("time", 30.0 * np.arange(5), units)})
+    data.to_netcdf(tmp_path / "model.nc", engine="h5netcdf")
+    read = read_netcdf(tmp_path / "model.nc")
+    assert read.grid == Grid([5], [30.0])
+    assert read.units == ("days since 1970-01-01",)
+
+
 def test_an_array_of_an_npz_file(files: Path) -> None:
     read = read_npz(files / "one.npz", None, [2.0, 12.0], [1])
     assert read.grid == Grid([24, 30], [2.0, 12.0], periodic=[False, True])
@@ -533,14 +543,12 @@ def test_an_array_of_an_npz_file(files: Path) -> None:
 
 
 def test_the_smooth_kernel_averages() -> None:
-    for seed in range(4):
-        grid = Grid([61], [0.1])
-        layer = smooth_layer(grid, [0.8], seed)
-        offsets = torch.linspace(-3, 3, 6001)[:, None]
-        values = layer.kernel(offsets).detach()
-        assert float(values.abs().sum() * 1e-3) == pytest.approx(1, rel=0.02)
-        assert float(values.sum()) > 0
-    assert smooth_layer(grid, [0.8], 1).kernel(offsets)[3000] != smooth_layer(grid, [0.8], 2).kernel(offsets)[3000]
+    offsets = torch.linspace(-3, 3, 6001)[:, None]
+    drawn = [smooth_layer(Grid([61], [0.1]), [0.8], seed).kernel(offsets).detach() for seed in range(3)]
+    for values in drawn:
+        assert float(values.min()) >= 0
+        assert float(values.sum() * 1e-3) == pytest.approx(1, rel=1e-3)
+    assert not torch.allclose(drawn[0], drawn[1])
 
 
 def checkpoint(path: Path, network: ICURiskNetwork, arguments: dict, class_path: str) -> Path:
@@ -587,28 +595,19 @@ def test_a_measured_field(shared_data: Path) -> None:
     assert read.grid.periodic == (False, True)
     assert read.unit == "m**2 s**-2"
     layer = smooth_layer(read.grid, [3.0])
-    report = check_consistency(
-        layer, read.values, read.grid, engines=FAST, keep=[1, 0.2], jitter=[], queries=128, limit_seconds=10
-    )
+    report = check_consistency(layer, read.values, read.grid, engines=FAST[:2], keep=[1, 0.2], jitter=[], queries=64)
     assert max(errors(report, rule="cell_volumes")) < 2e-3
     weighed, plain, none = (errors(report, kept=0.2, rule=rule)[0] for rule in ("voronoi", "plain_mean", "no weights"))
     assert weighed < plain / 3
     assert plain < none
 
 
-def test_rows_are_what_a_user_can_sort() -> None:
-    row = Row("full grid", 1.0, 0.0, 10, "cell_volumes", "fft", error=1e-7)
-    assert row.note == ""
-    assert hash(row) == hash(Row("full grid", 1.0, 0.0, 10, "cell_volumes", "fft", error=1e-7))
-
-
-def test_the_error_of_a_finer_sampling_falls_with_the_gaps() -> None:
-    """Trapezoid weights on random nodes of a line: the error falls faster than the square root of their number."""
-    make: Callable[[float], list[float]] = lambda keep: errors(  # noqa: E731
-        check_consistency(
-            conv(LINE, steps=120.0), smooth(LINE), LINE, engines=["neighbours"], keep=[keep], jitter=[], queries=64
-        ),
-        rule="trapezoid",
+def test_the_error_falls_with_the_gaps() -> None:
+    """Trapezoid weights on random nodes of a line: the error falls faster than one over the root of their number."""
+    line = Grid([4000], [0.01], periodic=True)
+    layer = conv(line, steps=120.0)
+    report = check_consistency(
+        layer, smooth(line), line, engines=["neighbours"], keep=[0.4, 0.05], jitter=[], queries=64
     )
-    LINE = Grid([4000], [0.01], periodic=True)
-    assert make(0.4)[0] < make(0.05)[0] / 8
+    many, few = errors(report, rule="trapezoid")
+    assert many < few / 8
