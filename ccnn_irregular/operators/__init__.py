@@ -5,6 +5,7 @@ y(q_m) = sum_n  w_n  K(q_m - p_n)  x_n
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -88,7 +89,7 @@ def convolve(
 
 
 def make_plan(
-    kernel: Kernel,
+    kernel: Kernel | Sequence[Kernel],
     source: Domain,
     query: Domain | None = None,
     *,
@@ -99,8 +100,8 @@ def make_plan(
     """Choose an engine and compute the geometry once, to be shared by layers between the same domains.
 
     Args:
-        kernel: the kernel, or one like it: its size enters the choice under "auto", its support and
-            spectrum the geometry of "spectral".
+        kernel: the kernel, or all that will share the plan. The first decides under "auto"; support and spectrum of
+            all enter the geometry of "neighbours" and "spectral".
         source: where values will be given.
         query: where results are wanted; None = at the source.
         engine: a name in ``ENGINES``, or "auto".
@@ -112,6 +113,9 @@ def make_plan(
             memory than there is; nothing has been allocated then.
     """
     query = source if query is None else query
+    kernels = [kernel] if isinstance(kernel, Kernel) else list(kernel)
+    _check_alike(kernels)
+    kernel = kernels[0]
     require(engine == "auto" or engine in ENGINES, "engine", f"be 'auto' or one of {sorted(ENGINES)}", repr(engine))
     _check_case(kernel, source, query, rtol)
     available = available_memory(kernel.extent.device)
@@ -125,7 +129,7 @@ def make_plan(
         if cost.bytes > available:
             need = f"{name!r} needs about {as_size(cost.bytes)}"
             reject("engine", f"fit into memory: {need}", f"{as_size(available)} available")
-    return Plan(name, source, query, ENGINES[name].prepare(kernel, source, query, rtol))
+    return Plan(name, source, query, ENGINES[name].prepare(kernels, source, query, rtol))
 
 
 @dataclass(frozen=True)
@@ -204,6 +208,23 @@ def _cheapest(costs: dict[str, Cost | str], available: float) -> str:
 
 def _too_large(cost: Cost, available: float) -> str:
     return f"needs about {as_size(cost.bytes)}, {as_size(available)} available"
+
+
+def _check_alike(kernels: Sequence[Kernel]) -> None:
+    """Refuse kernels that no plan can serve together."""
+    require(len(kernels) >= 1, "kernel", "be one or more", kernels)
+    for what, of in _ALIKE.items():
+        found = {of(kernel) for kernel in kernels}
+        require(len(found) == 1, "kernel", f"be of one {what} where several share a plan", sorted(map(str, found)))
+
+
+_ALIKE: dict[str, Callable[[Kernel], object]] = {
+    "number of axes": lambda kernel: kernel.d,
+    "dtype": lambda kernel: kernel.dtype,
+    "device": lambda kernel: kernel.extent.device,
+    "set of causal axes": lambda kernel: kernel.causal_axes,
+    "kind, with or without a mask,": lambda kernel: kernel.mask is not None,
+}
 
 
 def _check_case(kernel: Kernel, source: Domain, query: Domain, rtol: float) -> None:

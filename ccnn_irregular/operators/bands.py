@@ -52,21 +52,23 @@ class Band:
     window: Window
 
 
-def bands_by_width(kernel: Kernel, axes: int, lattice: Sequence[Tensor], rtol: float) -> dict[int, tuple[Band, ...]]:
-    """Per width of the window, cell and window of each of the first ``axes`` axes; empty if the kernel is too sharp.
+def bands_by_width(
+    kernels: Sequence[Kernel], axes: int, lattice: Sequence[Tensor], rtol: float
+) -> dict[int, tuple[Band, ...]]:
+    """Per width of the window, cell and window of each of the first ``axes`` axes; empty if a kernel is too sharp.
 
     Args:
-        kernel: its first ``axes`` axes are irregular, at most 3 of them, the others uniform.
+        kernels: their first ``axes`` axes are irregular, at most 3 of them, the others uniform.
         axes: number of irregular axes.
-        lattice: offsets at which the kernel is used on each uniform axis, float64, coordinate units.
+        lattice: offsets at which the kernels are used on each uniform axis, float64, coordinate units.
         rtol: relative error that may be made.
     """
     budget = (_SAFETY * rtol) ** 2 / axes
-    reaches = kernel.support.tolist()[:axes]
+    reaches = torch.stack([kernel.support[:axes] for kernel in kernels]).amax(0).tolist()
     thinned = [_thinned(offsets) for offsets in lattice]
     per_axis: list[dict[int, Band]] = []
     for axis, reach in enumerate(reaches):
-        energy = _resolved_energy(kernel, axis, reaches, thinned, budget)
+        energy = _resolved_energy(kernels, axis, reaches, thinned, budget)
         if energy is None:
             return {}
         per_axis.append(_axis_bands(energy, reach, budget))
@@ -80,13 +82,13 @@ def _thinned(offsets: Tensor) -> Tensor:
 
 
 def _resolved_energy(
-    kernel: Kernel, axis: int, reaches: Sequence[float], lattice: Sequence[Tensor], budget: float
+    kernels: Sequence[Kernel], axis: int, reaches: Sequence[float], lattice: Sequence[Tensor], budget: float
 ) -> Tensor | None:
     """Marginal energy along ``axis``, sampled so finely that the upper half is negligible; None if too many."""
     count = _FIRST_SAMPLES
     others = math.prod(len(offsets) for offsets in lattice) * _OTHER_SAMPLES ** (len(reaches) - 1)
     while count <= _MOST_SAMPLES and (count == _FIRST_SAMPLES or count * others <= _MOST_IN_ALL):
-        energy = _marginal_energy(kernel, axis, count, reaches, lattice)
+        energy = torch.cat([_marginal_energy(kernel, axis, count, reaches, lattice) for kernel in kernels], 1)
         if _end(_tails(energy), budget) <= count // 2:
             return energy
         count *= 2

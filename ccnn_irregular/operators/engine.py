@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -75,8 +76,8 @@ class Engine(ABC):
         """
 
     @abstractmethod
-    def prepare(self, kernel: Kernel, source: Domain, query: Domain, rtol: float) -> Any:
-        """The geometry part of a ``Plan``."""
+    def prepare(self, kernels: Sequence[Kernel], source: Domain, query: Domain, rtol: float) -> Any:
+        """The geometry part of a ``Plan`` that serves all of the kernels."""
 
     @abstractmethod
     def apply(self, kernel: Kernel, values: Tensor, plan: Plan) -> Tensor:

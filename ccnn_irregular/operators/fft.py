@@ -7,6 +7,7 @@ sampled where grid and support allow a non-zero value, never elsewhere.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import ClassVar, final
 
 import torch
@@ -44,7 +45,7 @@ class FFT(Engine):
         reason = no_common_lattice(source, query)
         if reason is not None:
             return reason
-        lattices = self.prepare(kernel, source, query, rtol)
+        lattices = self.prepare([kernel], source, query, rtol)
         spans = tap_spans(kernel, lattices)
         taps = math.prod(last - first + 1 for first, last in spans)
         points = math.prod(a.length(*span) for a, span in zip(lattices, spans, strict=True))
@@ -61,7 +62,7 @@ class FFT(Engine):
         numbers += taps * (evaluation_work(kernel).saved + 3 * kernel.generator.out_channels)
         return Cost(0.0, overhead + evaluated + moved, 2 * overhead + evaluated_backward + moved, item * numbers)
 
-    def prepare(self, kernel: Kernel, source: Domain, query: Domain, rtol: float) -> tuple[Lattice, ...]:
+    def prepare(self, kernels: Sequence[Kernel], source: Domain, query: Domain, rtol: float) -> tuple[Lattice, ...]:
         assert isinstance(source, Grid)
         assert isinstance(query, Grid)
         return tuple(Lattice.build(a, b) for a, b in zip(source.axes, query.axes, strict=True))

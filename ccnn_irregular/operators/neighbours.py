@@ -44,22 +44,52 @@ _DRAWN_QUERIES, _DRAWN_SOURCES = 1024, 16384
 
 
 @dataclass(frozen=True)
-class _Geometry:
-    """What a plan holds.
+class _Reach:
+    """Which offsets count.
 
     Attributes:
-        pairs: the pairs, by query row.
-        centre, support: middle and half width, per axis, of the box of offsets that was searched, coordinate units.
-        ball: whether only the ellipsoid in that box was searched, as masks that are zero outside it allow.
-        extents: per axis, the largest extent of a kernel for which no pair that counts was dropped as its future;
+        centre, half_width: float64 ``(d,)``, of the box of offsets outside which the kernels are zero.
+        ball: whether they are zero outside the ellipsoid in that box too.
+        extents: per axis, the largest extent of a kernel for which no pair that counts is dropped as its future;
             None on axes that are not causal.
     """
 
-    pairs: PairGeometry
-    centre: tuple[float, ...]
-    support: tuple[float, ...]
+    centre: Tensor
+    half_width: Tensor
     ball: bool
     extents: tuple[float | None, ...]
+
+    @classmethod
+    def of(cls, kernels: Sequence[Kernel]) -> _Reach:
+        """What holds all of the kernels; they are causal on the same axes."""
+        boxes = [_box(kernel) for kernel in kernels]
+        lowest = torch.stack([centre - half_width for centre, half_width in boxes]).amin(0)
+        highest = torch.stack([centre + half_width for centre, half_width in boxes]).amax(0)
+        centre = boxes[0][0]
+        # Ellipsoids about one centre lie within that of the largest half widths, others only within their box.
+        ball = all(
+            _is_ball(kernel) and torch.equal(own, centre) for kernel, (own, _) in zip(kernels, boxes, strict=True)
+        )
+        if ball:
+            half_width = torch.stack([half_width for _, half_width in boxes]).amax(0)
+        else:
+            centre, half_width = (lowest + highest) / 2, (highest - lowest) / 2
+        extents = torch.stack([kernel.extent.to("cpu", torch.float64) for kernel in kernels]).amax(0).tolist()
+        causal = kernels[0].causal_axes
+        return cls(centre, half_width, ball, tuple(e if axis in causal else None for axis, e in enumerate(extents)))
+
+    @property
+    def norm(self) -> float:
+        """Order of the norm in which offsets in units of the half width are at most 1."""
+        return 2.0 if self.ball else math.inf
+
+
+@dataclass(frozen=True)
+class _Geometry:
+    """What a plan holds: the pairs by query row, and the offsets that were searched."""
+
+    pairs: PairGeometry
+    reach: _Reach
 
 
 @final
@@ -75,7 +105,7 @@ class Neighbours(Engine):
         if kernel.mask is None:
             return "the kernel has no mask, so every point is a neighbour of every other"
         work = pair_work(source, query)
-        found = _predicted_pairs(kernel, source, query)
+        found = _predicted_pairs(_Reach.of([kernel]), source, query)
         pairs = found / 2 ** len(kernel.causal_axes)  # the future is dropped once it is found
         rates, rows = current_rates(kernel.extent.device), work.sources + work.queries
         summed = pair_cost(kernel, work, pairs, batch)
@@ -87,23 +117,18 @@ class Neighbours(Engine):
         note = f"about {pairs / max(work.queries, 1.0):.3g} neighbours a point"
         return Cost(plan_seconds, summed.forward_seconds, summed.backward_seconds, memory, note)
 
-    def prepare(self, kernel: Kernel, source: Domain, query: Domain, rtol: float) -> _Geometry:
-        every = PairGeometry.build(source, query)
+    def prepare(self, kernels: Sequence[Kernel], source: Domain, query: Domain, rtol: float) -> _Geometry:
+        every, reach = PairGeometry.build(source, query), _Reach.of(kernels)
         sources, queries = every.source, every.query
-        counts, partners = _search(kernel, sources, queries)
+        counts, partners = _search(reach, sources, queries)
         counts, partners = counts.to(sources.device), partners.to(sources.device)
         pairs = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
         found = PairGeometry(sources, queries, every.first, pairs, every.period, every.inverse_period, partners)
-        if kernel.causal_axes:
-            found = _without_future(kernel, found)
-        extent = kernel.extent.tolist()
-        causal = tuple(extent[axis] if axis in kernel.causal_axes else None for axis in range(kernel.d))
-        centre, support = _box(kernel)
-        return _Geometry(found, tuple(centre.tolist()), tuple(support.tolist()), _is_ball(kernel), causal)
+        return _Geometry(_without_future(reach, found), reach)
 
     def apply(self, kernel: Kernel, values: Tensor, plan: Plan) -> Tensor:
         geometry: _Geometry = plan.geometry
-        _require_fit(kernel, geometry)
+        _require_fit(kernel, geometry.reach)
         return sum_over_pairs(kernel, values, plan.source, plan.query, geometry.pairs)
 
 
@@ -120,47 +145,41 @@ def _box(kernel: Kernel) -> tuple[Tensor, Tensor]:
     return centre.to("cpu", torch.float64), half_width.to("cpu", torch.float64)
 
 
-def _norm(kernel: Kernel) -> float:
-    return 2.0 if _is_ball(kernel) else math.inf
-
-
-def _require_fit(kernel: Kernel, geometry: _Geometry) -> None:
+def _require_fit(kernel: Kernel, planned: _Reach) -> None:
     centre, half_width = _box(kernel)
-    planned = torch.tensor(geometry.support, dtype=torch.float64)
-    moved = (centre - torch.tensor(geometry.centre, dtype=torch.float64)).abs()
-    for axis, (reach, most) in enumerate(zip((moved + half_width).tolist(), geometry.support, strict=True)):
+    moved = (centre - planned.centre).abs()
+    for axis, (own, most) in enumerate(zip((moved + half_width).tolist(), planned.half_width.tolist(), strict=True)):
         rule = f"be made anew when the kernel's support on axis {axis} grows beyond {most:g}"
-        require(reach <= most * (1 + _MARGIN / 2), "plan", rule, f"{reach:g}")
-    require(_is_ball(kernel) or not geometry.ball, "plan", "be made with a kernel of this mask", type(kernel.mask))
+        require(own <= most * (1 + _MARGIN / 2), "plan", rule, f"{own:g}")
+    require(_is_ball(kernel) or not planned.ball, "plan", "be made with a kernel of this mask", type(kernel.mask))
     # The shrunken ellipsoid lies within the planned one if its middle is no farther off than what it lost.
-    inside = float((moved / planned).norm()) + float((half_width / planned).max()) <= 1 + _MARGIN / 2
-    rule = f"be made anew when the kernel's centre moves away from {geometry.centre}"
-    require(inside or not geometry.ball, "plan", rule, tuple(centre.tolist()))
-    for axis, (extent, most) in enumerate(zip(kernel.extent.tolist(), geometry.extents, strict=True)):
-        if most is not None:
+    lost = float((moved / planned.half_width).norm()) + float((half_width / planned.half_width).max())
+    rule = f"be made anew when the kernel's centre moves away from {tuple(planned.centre.tolist())}"
+    require(lost <= 1 + _MARGIN / 2 or not planned.ball, "plan", rule, tuple(centre.tolist()))
+    for axis, (extent, largest) in enumerate(zip(kernel.extent.tolist(), planned.extents, strict=True)):
+        if largest is not None:
             rule = f"be made anew for a kernel that is not causal on axis {axis}"
             require(axis in kernel.causal_axes, "plan", rule, kernel.causal_axes)
-            rule = f"be made anew when the extent on the causal axis {axis} grows beyond {most:g}"
-            require(extent <= most, "plan", rule, f"{extent:g}")
+            rule = f"be made anew when the extent on the causal axis {axis} grows beyond {largest:g}"
+            require(extent <= largest, "plan", rule, f"{extent:g}")
 
 
 def _index_dtype(sources: float) -> torch.dtype:
     return torch.int32 if sources < 2**31 else torch.int64
 
 
-def _scaled_periods(kernel: Kernel, periods: Sequence[float | None]) -> list[float]:
-    """Each axis' period in units of the support, 0 where it does not repeat, and 0 for the axis of the samples."""
-    reaches = _box(kernel)[1].tolist()
-    scaled = [0.0 if period is None else period / reach for period, reach in zip(periods, reaches, strict=True)]
+def _scaled_periods(reach: _Reach, periods: Sequence[float | None]) -> list[float]:
+    """Each axis' period in units of the half width, 0 where it does not repeat, and 0 for the axis of the samples."""
+    half_widths = reach.half_width.tolist()
+    scaled = [0.0 if period is None else period / width for period, width in zip(periods, half_widths, strict=True)]
     return [*scaled, 0.0]
 
 
-def _scaled(kernel: Kernel, points: Points, *, queries: bool = False) -> np.ndarray[Any, Any]:
-    """Coordinates in units of the support, with the sample as one more axis; queries less the kernel's centre."""
-    centre, support = _box(kernel)
+def _scaled(reach: _Reach, points: Points, *, queries: bool = False) -> np.ndarray[Any, Any]:
+    """Coordinates in units of the half width, with the sample as one more axis; queries less the centre."""
     coordinates = points.coordinates.detach().cpu()
-    scaled = (coordinates - centre if queries else coordinates) / support
-    for axis, period in enumerate(_scaled_periods(kernel, points.periods)[:-1]):
+    scaled = (coordinates - reach.centre if queries else coordinates) / reach.half_width
+    for axis, period in enumerate(_scaled_periods(reach, points.periods)[:-1]):
         if period:
             wrapped = torch.remainder(scaled[:, axis], period)
             # The remainder of -1e-20 rounds to the period itself, which the tree refuses.
@@ -169,35 +188,35 @@ def _scaled(kernel: Kernel, points: Points, *, queries: bool = False) -> np.ndar
     return torch.cat([scaled, sample[:, None]], dim=1).numpy()
 
 
-def _predicted_pairs(kernel: Kernel, source: Domain, query: Domain) -> float:
+def _predicted_pairs(reach: _Reach, source: Domain, query: Domain) -> float:
     """Number of pairs within the support, counted on random points of both domains; exact for few points."""
     work = pair_work(source, query)
     if not work.sources or not work.queries:
         return 0.0
     samples = next((side.samples for side in (source, query) if not isinstance(side, Grid)), 1)
     few_sources, few_queries = drawn(source, samples, _DRAWN_SOURCES), drawn(query, samples, _DRAWN_QUERIES)
-    tree = cKDTree(_scaled(kernel, few_sources), boxsize=_scaled_periods(kernel, few_sources.periods))
+    tree = cKDTree(_scaled(reach, few_sources), boxsize=_scaled_periods(reach, few_sources.periods))
     count = tree.query_ball_point(
-        _scaled(kernel, few_queries, queries=True), 1 + _MARGIN, p=_norm(kernel), return_length=True
+        _scaled(reach, few_queries, queries=True), 1 + _MARGIN, p=reach.norm, return_length=True
     ).sum()
     return float(count) * (work.sources / few_sources.count) * (work.queries / few_queries.count)
 
 
-def _search(kernel: Kernel, sources: Points, queries: Points) -> tuple[Tensor, Tensor]:
+def _search(reach: _Reach, sources: Points, queries: Points) -> tuple[Tensor, Tensor]:
     """Number of neighbours of each query row, int64, and their source rows, ascending within a query row."""
-    per_row = _predicted_pairs(kernel, sources, queries) / max(queries.count, 1)
+    per_row = _predicted_pairs(reach, sources, queries) / max(queries.count, 1)
     rows = max(1, int(_PAIRS_PER_SEARCH / max(per_row, 1.0)))
     source, query, periods = (
-        _scaled(kernel, sources),
-        _scaled(kernel, queries, queries=True),
-        _scaled_periods(kernel, sources.periods),
+        _scaled(reach, sources),
+        _scaled(reach, queries, queries=True),
+        _scaled_periods(reach, sources.periods),
     )
     dtype = _index_dtype(sources.count)
     counts, partners = [torch.zeros(0, dtype=torch.int64)], [torch.zeros(0, dtype=dtype)]
     tree = cKDTree(source, boxsize=periods)
     for start in range(0, len(query), rows):
         block = cKDTree(query[start : start + rows], boxsize=periods)
-        found = block.sparse_distance_matrix(tree, 1 + _MARGIN, p=_norm(kernel), output_type="coo_matrix").tocsr()
+        found = block.sparse_distance_matrix(tree, 1 + _MARGIN, p=reach.norm, output_type="coo_matrix").tocsr()
         found.sort_indices()
         counts.append(torch.from_numpy(np.diff(found.indptr)).to(torch.int64))
         partners.append(torch.from_numpy(found.indices).to(dtype))
@@ -205,15 +224,18 @@ def _search(kernel: Kernel, sources: Points, queries: Points) -> tuple[Tensor, T
 
 
 @torch.no_grad()
-def _without_future(kernel: Kernel, pairs: PairGeometry) -> PairGeometry:
+def _without_future(reach: _Reach, pairs: PairGeometry) -> PairGeometry:
     """The pairs less those whose lag on a causal axis is negative."""
     assert pairs.partners is not None
+    causal = [(axis, extent) for axis, extent in enumerate(reach.extents) if extent is not None]
+    if not causal:
+        return pairs
     kept, counts = [pairs.partners[:0]], [pairs.pairs[:0]]
     for start, stop in pairs.blocks():
         query, source, offset = pairs.offsets(start, stop)
         past = torch.ones_like(query, dtype=torch.bool)
-        for axis in kernel.causal_axes:
-            past &= offset[:, axis] >= -_FUTURE * kernel.extent[axis].to(torch.float64)
+        for axis, extent in causal:
+            past &= offset[:, axis] >= -_FUTURE * extent
         kept.append(source[past].to(pairs.partners.dtype))
         counts.append(torch.bincount(query[past] - start, minlength=stop - start))
     ends = torch.cat(counts).cumsum(0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
@@ -125,7 +125,7 @@ class Reference(Engine):
         plan_seconds = _PLAN_CALLS * rates.call + rates.pair * rows
         return Cost(plan_seconds, summed.forward_seconds, summed.backward_seconds, geometry + summed.bytes)
 
-    def prepare(self, kernel: Kernel, source: Domain, query: Domain, rtol: float) -> PairGeometry:
+    def prepare(self, kernels: Sequence[Kernel], source: Domain, query: Domain, rtol: float) -> PairGeometry:
         return PairGeometry.build(source, query)
 
     def apply(self, kernel: Kernel, values: Tensor, plan: Plan) -> Tensor:

@@ -108,14 +108,14 @@ class _Jump:
     rtol: float
 
     @classmethod
-    def of(cls, kernel: Kernel, factors: _Factors, rtol: float) -> _Jump | None:
-        """None where the kernel has no jump on an irregular axis."""
-        if 0 not in kernel.causal_axes or factors.d != 1:
+    def of(cls, kernels: Sequence[Kernel], factors: _Factors, rtol: float) -> _Jump | None:
+        """None where the kernels have no jump on an irregular axis."""
+        if 0 not in kernels[0].causal_axes or factors.d != 1:
             return None
         lowest, highest = _bounds(factors.sources)
         span = float((highest - lowest).clamp(min=0.0).sum())
         reach = span * _NEAR_SAMPLES / max(factors.sources.count, 1)
-        support = float(kernel.support[0])
+        support = max(float(kernel.support[0]) for kernel in kernels)
         return cls(min(reach, support) if reach > 0 else support, rtol)
 
     def parts(self, kernel: Kernel) -> tuple[Kernel, Kernel]:
@@ -164,25 +164,28 @@ class Spectral(Engine):
             return f"more than {_MOST_AXES} irregular axes"
         if any(axis < factors.d for axis in kernel.causal_axes) and (factors.d > 1 or factors.lattices):
             return "a kernel that is causal on one of several axes jumps along it there: its spectrum never ends"
-        jump = _Jump.of(kernel, factors, rtol)
+        jump = _Jump.of([kernel], factors, rtol)
         if jump is None:
             return _assess_smooth(kernel, factors, rtol)
         far, near = jump.parts(kernel)
         costs = (_assess_smooth(far, factors, rtol), Neighbours().assess(near, source, query, batch, rtol))
         return next((cost for cost in costs if isinstance(cost, str)), None) or _sum(*costs)  # type: ignore[arg-type]
 
-    def prepare(self, kernel: Kernel, source: Domain, query: Domain, rtol: float) -> _Geometry:
+    def prepare(self, kernels: Sequence[Kernel], source: Domain, query: Domain, rtol: float) -> _Geometry:
         factors = _Factors.build(source, query)
-        jump, near = _Jump.of(kernel, factors, rtol), None
+        jump, near = _Jump.of(kernels, factors, rtol), None
         if jump is not None:
-            kernel, short = jump.parts(kernel)
+            parts = [jump.parts(kernel) for kernel in kernels]
+            kernels, short = [far for far, _ in parts], [close for _, close in parts]
             near = Plan("neighbours", source, query, Neighbours().prepare(short, source, query, rtol))
-        box = _best_box(kernel, factors, rtol)
-        assert box is not None  # assess came first
-        used = _near(factors, kernel.support)
-        spread = Spreading.build(factors.sources, used[0], box, kernel.dtype)
-        interpolate = spread if factors.same else Spreading.build(factors.queries, used[1], box, kernel.dtype)
-        return _Geometry(factors, tuple(kernel.support.tolist()), spread, interpolate, jump, near)
+        box = _best_box(kernels, factors, rtol)
+        rule = f"be smooth enough to be sampled finely enough for rtol {rtol:g}"
+        require(box is not None, "kernel", rule, "one that is too sharp")
+        support, dtype = _support(kernels), kernels[0].dtype
+        used = _near(factors, support)
+        spread = Spreading.build(factors.sources, used[0], box, dtype)
+        interpolate = spread if factors.same else Spreading.build(factors.queries, used[1], box, dtype)
+        return _Geometry(factors, tuple(support.tolist()), spread, interpolate, jump, near)
 
     def apply(self, kernel: Kernel, values: Tensor, plan: Plan) -> Tensor:
         geometry: _Geometry = plan.geometry
@@ -232,7 +235,7 @@ def _filtered(kernel: Kernel, modes: Tensor, geometry: _Geometry, spans: Sequenc
 def _transfer(kernel: Kernel, geometry: _Geometry, spans: Sequence[tuple[int, int]]) -> Tensor:
     """Transform of the kernel on the box's cells and the uniform axes, ``(*kernel.shape, frequencies, 1, *modes)``."""
     box, lattices, device = geometry.spread.box, geometry.factors.lattices, kernel.extent.device
-    reaches = [math.floor(reach / step) for reach, step in zip(geometry.support, box.steps, strict=False)]
+    reaches = [math.floor(reach / step) for reach, step in zip(kernel.support.tolist(), box.steps, strict=False)]
     offsets = [
         torch.arange(-reach, reach + 1, dtype=torch.float64, device=device) * step
         for reach, step in zip(reaches, box.steps, strict=True)
@@ -290,21 +293,26 @@ def _bounds(points: Points, used: Tensor | None = None) -> tuple[Tensor, Tensor]
     return none.scatter_reduce(0, sample, place, "amin"), (-none).scatter_reduce(0, sample, place, "amax")
 
 
-def _best_box(kernel: Kernel, factors: _Factors, rtol: float) -> Box | None:
-    """The box whose plan and passes cost the least; None if the kernel is too sharp."""
-    lattice = _lattice_offsets(kernel, factors)
-    near = _near(factors, kernel.support)
+def _support(kernels: Sequence[Kernel]) -> Tensor:
+    """Half width of the box about zero outside which all of the kernels are zero, ``(d,)``."""
+    return torch.stack([kernel.support for kernel in kernels]).amax(0)
+
+
+def _best_box(kernels: Sequence[Kernel], factors: _Factors, rtol: float) -> Box | None:
+    """The box whose plan and passes cost the least; None if a kernel is too sharp."""
+    lattice = [max(offsets, key=len) for offsets in zip(*(_lattice_offsets(k, factors) for k in kernels), strict=True)]
+    near = _near(factors, _support(kernels))
     bounds = [_bounds(factors.sources, near[0]), _bounds(factors.queries, near[1])]
     lowest = torch.minimum(bounds[0][0], bounds[1][0])
     highest = torch.maximum(bounds[0][1], bounds[1][1])
     empty = lowest > highest
     lowest, highest = torch.where(empty, 0.0, lowest), torch.where(empty, 0.0, highest)
-    support = kernel.support.tolist()
+    support = _support(kernels).tolist()
     boxes = [
         _layout(lowest, highest, bands, support, factors.sources.periods)
-        for bands in bands_by_width(kernel, factors.d, lattice, rtol).values()
+        for bands in bands_by_width(kernels, factors.d, lattice, rtol).values()
     ]
-    return min(boxes, key=lambda box: _seconds(kernel, factors, box), default=None)
+    return min(boxes, key=lambda box: _seconds(kernels[0], factors, box), default=None)
 
 
 def _lattice_offsets(kernel: Kernel, factors: _Factors) -> list[Tensor]:
@@ -374,7 +382,7 @@ def _seconds(kernel: Kernel, factors: _Factors, box: Box) -> float:
 
 
 def _assess_smooth(kernel: Kernel, factors: _Factors, rtol: float) -> Cost | str:
-    box = _best_box(kernel, factors, rtol)
+    box = _best_box([kernel], factors, rtol)
     if box is None:
         return f"the kernel is too sharp to be sampled finely enough for rtol {rtol:g}"
     cells = box.layers * box.cells
