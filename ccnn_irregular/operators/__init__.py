@@ -120,7 +120,9 @@ def make_plan(
     _check_case(kernel, source, query, rtol)
     available = available_memory(kernel.extent.device)
     if engine == "auto":
-        name = _cheapest(_assessed(kernel, source, query, batch, rtol), available)
+        costs = _assessed(kernel, source, query, batch, rtol)
+        name = _cheapest(costs, available)
+        cost = costs[name]
     else:
         name = engine
         cost = ENGINES[name].assess(kernel, source, query, batch, rtol)
@@ -129,7 +131,8 @@ def make_plan(
         if cost.bytes > available:
             need = f"{name!r} needs about {as_size(cost.bytes)}"
             reject("engine", f"fit into memory: {need}", f"{as_size(available)} available")
-    return Plan(name, source, query, ENGINES[name].prepare(kernels, source, query, rtol))
+    study = cost.study if isinstance(cost, Cost) and len(kernels) == 1 else None
+    return Plan(name, source, query, ENGINES[name].prepare(kernels, source, query, rtol, study))
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -42,6 +42,7 @@ class Cost:
         backward_seconds: wall time of one backward pass, to the values and every trained parameter.
         bytes: peak memory of planning, forward and backward beyond the values and the result; geometry included.
         note: what a user should know, or an empty string.
+        study: what the engine found out on the way and ``prepare`` would otherwise find out again; its own business.
     """
 
     plan_seconds: float
@@ -49,6 +50,7 @@ class Cost:
     backward_seconds: float
     bytes: float
     note: str = ""
+    study: Any = field(default=None, repr=False, compare=False)
 
     @property
     def seconds(self) -> float:
@@ -76,8 +78,11 @@ class Engine(ABC):
         """
 
     @abstractmethod
-    def prepare(self, kernels: Sequence[Kernel], source: Domain, query: Domain, rtol: float) -> Any:
-        """The geometry part of a ``Plan`` that serves all of the kernels."""
+    def prepare(self, kernels: Sequence[Kernel], source: Domain, query: Domain, rtol: float, study: Any = None) -> Any:
+        """The geometry part of a ``Plan`` that serves all of the kernels.
+
+        ``study`` is what ``assess`` found out about these very arguments, or None.
+        """
 
     @abstractmethod
     def apply(self, kernel: Kernel, values: Tensor, plan: Plan) -> Tensor:

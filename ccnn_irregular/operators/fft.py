@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import ClassVar, final
+from typing import Any, ClassVar, final
 
 import torch
 from torch import Tensor
@@ -62,7 +62,9 @@ class FFT(Engine):
         numbers += taps * (evaluation_work(kernel).saved + 3 * kernel.generator.out_channels)
         return Cost(0.0, overhead + evaluated + moved, 2 * overhead + evaluated_backward + moved, item * numbers)
 
-    def prepare(self, kernels: Sequence[Kernel], source: Domain, query: Domain, rtol: float) -> tuple[Lattice, ...]:
+    def prepare(
+        self, kernels: Sequence[Kernel], source: Domain, query: Domain, rtol: float, study: Any = None
+    ) -> tuple[Lattice, ...]:
         assert isinstance(source, Grid)
         assert isinstance(query, Grid)
         return tuple(Lattice.build(a, b) for a, b in zip(source.axes, query.axes, strict=True))

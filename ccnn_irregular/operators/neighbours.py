@@ -117,7 +117,9 @@ class Neighbours(Engine):
         note = f"about {pairs / max(work.queries, 1.0):.3g} neighbours a point"
         return Cost(plan_seconds, summed.forward_seconds, summed.backward_seconds, memory, note)
 
-    def prepare(self, kernels: Sequence[Kernel], source: Domain, query: Domain, rtol: float) -> _Geometry:
+    def prepare(
+        self, kernels: Sequence[Kernel], source: Domain, query: Domain, rtol: float, study: Any = None
+    ) -> _Geometry:
         every, reach = PairGeometry.build(source, query), _Reach.of(kernels)
         sources, queries = every.source, every.query
         counts, partners = _search(reach, sources, queries)

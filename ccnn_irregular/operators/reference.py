@@ -125,7 +125,9 @@ class Reference(Engine):
         plan_seconds = _PLAN_CALLS * rates.call + rates.pair * rows
         return Cost(plan_seconds, summed.forward_seconds, summed.backward_seconds, geometry + summed.bytes)
 
-    def prepare(self, kernels: Sequence[Kernel], source: Domain, query: Domain, rtol: float) -> PairGeometry:
+    def prepare(
+        self, kernels: Sequence[Kernel], source: Domain, query: Domain, rtol: float, study: Any = None
+    ) -> PairGeometry:
         return PairGeometry.build(source, query)
 
     def apply(self, kernel: Kernel, values: Tensor, plan: Plan) -> Tensor:

@@ -18,13 +18,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, final
+from typing import Any, ClassVar, final
 
 import torch
 from scipy.fft import next_fast_len
 from torch import Tensor
 
-from ccnn_irregular._checks import require
+from ccnn_irregular._checks import reject, require
 from ccnn_irregular.domains import Domain, Grid, Points, Product
 from ccnn_irregular.kernels import Kernel
 from ccnn_irregular.operators.bands import Band, bands_by_width
@@ -168,19 +168,24 @@ class Spectral(Engine):
         if jump is None:
             return _assess_smooth(kernel, factors, rtol)
         far, near = jump.parts(kernel)
-        costs = (_assess_smooth(far, factors, rtol), Neighbours().assess(near, source, query, batch, rtol))
-        return next((cost for cost in costs if isinstance(cost, str)), None) or _sum(*costs)  # type: ignore[arg-type]
+        smooth, short = _assess_smooth(far, factors, rtol), Neighbours().assess(near, source, query, batch, rtol)
+        if isinstance(smooth, str) or isinstance(short, str):
+            return smooth if isinstance(smooth, str) else short
+        return _sum(smooth, short)
 
-    def prepare(self, kernels: Sequence[Kernel], source: Domain, query: Domain, rtol: float) -> _Geometry:
+    def prepare(
+        self, kernels: Sequence[Kernel], source: Domain, query: Domain, rtol: float, study: Any = None
+    ) -> _Geometry:
         factors = _Factors.build(source, query)
         jump, near = _Jump.of(kernels, factors, rtol), None
         if jump is not None:
             parts = [jump.parts(kernel) for kernel in kernels]
             kernels, short = [far for far, _ in parts], [close for _, close in parts]
             near = Plan("neighbours", source, query, Neighbours().prepare(short, source, query, rtol))
-        box = _best_box(kernels, factors, rtol)
+        box: Box | None = _best_box(kernels, factors, rtol) if study is None else study
         rule = f"be smooth enough to be sampled finely enough for rtol {rtol:g}"
-        require(box is not None, "kernel", rule, "one that is too sharp")
+        if box is None:
+            reject("kernel", rule, "one that is too sharp")
         support, dtype = _support(kernels), kernels[0].dtype
         used = _near(factors, support)
         spread = Spreading.build(factors.sources, used[0], box, dtype)
@@ -404,6 +409,7 @@ def _assess_smooth(kernel: Kernel, factors: _Factors, rtol: float) -> Cost | str
         passes + kernel_backward,
         memory,
         f"{'x'.join(map(str, box.sizes))} cells",
+        study=box,
     )
 
 
@@ -414,4 +420,5 @@ def _sum(one: Cost, other: Cost) -> Cost:
         one.backward_seconds + other.backward_seconds,
         one.bytes + other.bytes,
         f"{one.note} and {other.note}",
+        study=one.study,
     )
