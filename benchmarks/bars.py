@@ -12,7 +12,7 @@ from pathlib import Path
 import results
 from results import Row
 
-__all__ = ["Bar", "bars", "finufft", "main"]
+__all__ = ["Bar", "bars", "finufft", "main", "report"]
 
 _FORWARD, _BOTH = "forward_s", "forward_backward_s"
 _STAGES = (("plan", "plan_s"), ("forward", _FORWARD), ("forward + backward", _BOTH), ("memory", "peak_mib"))
@@ -82,20 +82,14 @@ class _Rows:
         found = [
             row
             for row in self.rows
-            if row["method"] == method and all(_same(row[name], value) for name, value in fields.items())
+            if row["method"] == method and all(results.same(row[name], value) for name, value in fields.items())
         ]
         return max(found, key=lambda row: float(row["size"]), default=None)
 
     def dimensions(self, **fields: object) -> list[int]:
         """Numbers of axes there are rows for."""
-        rows = [row for row in self.rows if all(_same(row[name], value) for name, value in fields.items())]
+        rows = [row for row in self.rows if all(results.same(row[name], value) for name, value in fields.items())]
         return sorted({int(row["d"]) for row in rows})
-
-
-def _same(text: str, value: object) -> bool:
-    if isinstance(value, int | float):
-        return text != "" and math.isclose(float(text), value, rel_tol=1e-5)
-    return text == value
 
 
 def _ratio(above: Row | None, below: Row | None, field: str) -> float | None:
@@ -237,31 +231,42 @@ def finufft(points: list[Row]) -> Iterator[str]:
             yield f"{other['problem']}: {', '.join(ratios)}; {errors}; {other['note']}"
 
 
+def report(folder: Path, device: str, *, markdown: bool = False) -> Iterator[str]:
+    """The lines of the report on the rows in ``folder``.
+
+    Raises:
+        ValueError: no rows there, or rows of several runs in one file.
+    """
+    suites = {name: results.read(path) for name, path in results.files(folder, device).items()}
+    machines = dict.fromkeys(results.described(rows[0]) for rows in suites.values() if rows)
+    if not machines:
+        raise ValueError(f"{folder} holds no results: run benchmarks/run.py first")
+    yield from machines
+    table = bars(suites)
+    if markdown:
+        yield from ("", "| what | measured | target | reached | note |", "|---|---|---|---|---|")
+    width = max(len(bar.what) for bar in table)
+    for bar in table:
+        measured = "-" if bar.measured is None else f"{bar.measured:.3g}"
+        target = f"{'>=' if bar.at_least else '<='} {bar.target:g}"
+        if markdown:
+            yield f"| {bar.what} | {measured} | {target} | {bar.reached} | {bar.note} |"
+        else:
+            yield f"{bar.what:<{width}}  {measured:>9}  {target:>9}  {bar.reached:<12}  {bar.note}".rstrip()
+    yield from ("", "FINUFFT / spectral (above 1: the spectral engine needs less)", "")
+    yield from (f"- {line}" if markdown else line for line in finufft(suites["points"]))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, nargs="?", default=results.RESULTS, help="folder of the CSV files")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
     parser.add_argument("--markdown", action="store_true", help="print a table for a Markdown file")
     options = parser.parse_args()
-    suites = {name: results.read(path) for name, path in results.files(options.folder, options.device).items()}
-    found = next((rows[0] for rows in suites.values() if rows), None)
-    if found is None:
-        sys.exit(f"{options.folder} holds no results: run benchmarks/run.py first")
-    print(results.described(found))
-    table = bars(suites)
-    if options.markdown:
-        print("\n| what | measured | target | reached | note |\n|---|---|---|---|---|")
-    width = max(len(bar.what) for bar in table)
-    for bar in table:
-        measured = "-" if bar.measured is None else f"{bar.measured:.3g}"
-        target = f"{'>=' if bar.at_least else '<='} {bar.target:g}"
-        if options.markdown:
-            print(f"| {bar.what} | {measured} | {target} | {bar.reached} | {bar.note} |")
-        else:
-            print(f"{bar.what:<{width}}  {measured:>9}  {target:>9}  {bar.reached:<12}  {bar.note}".rstrip())
-    print("\nFINUFFT / spectral (above 1: the spectral engine needs less)\n")
-    for line in finufft(suites["points"]):
-        print(f"- {line}" if options.markdown else line)
+    try:
+        print(*report(options.folder, options.device, markdown=options.markdown), sep="\n")
+    except ValueError as error:
+        sys.exit(str(error))
 
 
 if __name__ == "__main__":

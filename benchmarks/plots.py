@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -17,8 +18,9 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import NullFormatter
 
-__all__ = ["FIGURES", "main"]
+__all__ = ["FIGURES", "draw", "main"]
 
 # Colours of Okabe and Ito (2008), which colour-blind readers tell apart; each with a marker of its own.
 _STYLES = {
@@ -51,7 +53,7 @@ def _select(rows: Sequence[Row], method: str, field: str, **fields: object) -> l
         if row["method"] == method
         and row["status"] in ("ok", "extrapolated")
         and row[field]
-        and all(row[name] == str(value) for name, value in fields.items())
+        and all(results.same(row[name], value) for name, value in fields.items())
     ]
     return sorted(found, key=lambda row: float(row["size"]))
 
@@ -65,7 +67,10 @@ def _lines(axes: Axes, rows: Sequence[Row], methods: Sequence[str], field: str, 
         colour, marker = _STYLES[method]
         measured = [row for row in found if row["status"] == "ok"]
         beyond = [row for row in found if row["status"] == "extrapolated"]
-        axes.plot(_numbers(measured, "size"), _numbers(measured, field), color=colour, marker=marker, ms=5, lw=1.6)
+        # What "auto" picks is one of the others: marks on that one's line.
+        width = 0.0 if method == "auto" else 1.6
+        size = 8 if method == "auto" else 5
+        axes.plot(_numbers(measured, "size"), _numbers(measured, field), color=colour, marker=marker, ms=size, lw=width)
         if beyond:
             tail = [*measured[-1:], *beyond]
             axes.plot(_numbers(tail, "size"), _numbers(tail, field), color=colour, ls=(0, (4, 3)), lw=1.3)
@@ -78,17 +83,20 @@ def _lines(axes: Axes, rows: Sequence[Row], methods: Sequence[str], field: str, 
 
 
 def _legend(figure: Figure, rows: Sequence[Row], methods: Sequence[str], field: str = _BOTH) -> None:
-    """Below the panels: the methods that are there, and what dashes mean."""
+    """Beside the panels: the methods that are there, and what dashes mean."""
     there = [method for method in methods if _select(rows, method, field)]
-    handles = [Line2D([], [], color=_STYLES[name][0], marker=_STYLES[name][1], label=name) for name in there]
+    handles = [
+        Line2D([], [], color=_STYLES[name][0], marker=_STYLES[name][1], lw=0 if name == "auto" else 1.6, label=name)
+        for name in there
+    ]
     if any(row["status"] == "extrapolated" and row["method"] in there and row[field] for row in rows):
-        label = "extrapolated by complexity"
+        label = "extrapolated"
         handles.append(Line2D([], [], color="0.4", ls=(0, (4, 3)), marker="o", mfc="white", label=label))
-    figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False)
+    figure.legend(handles=handles, loc="outside center right", frameon=False, fontsize=9, handlelength=3)
 
 
 def _panels(title: str, count: int, height: float = 4.2) -> tuple[Figure, list[Axes]]:
-    width = 3.6 * count + 0.6 if count > 1 else 6.0
+    width = 3.4 * count + 2.2 if count > 1 else 7.0
     figure, axes = plt.subplots(1, count, figsize=(width, height), squeeze=False, sharey=True, layout="constrained")
     figure.suptitle(title, fontsize=11)
     return figure, list(axes[0])
@@ -133,10 +141,11 @@ def error_against_time(rows: Sequence[Row]) -> Figure:
         for row in found:
             place = (float(row[_BOTH]), float(row["relative_error"]))
             axes.annotate(
-                f"{float(row['rtol']):.0e}", place, xytext=(7, 4), textcoords="offset points", fontsize=8, color=colour
+                f"{float(row['rtol']):g}", place, xytext=(7, 4), textcoords="offset points", fontsize=8, color=colour
             )
     axes.set_xscale("log")
     axes.set_yscale("log")
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.margins(x=0.15, y=0.1)
     axes.grid(which="major", color="0.9")
     axes.spines[["top", "right"]].set_visible(False)
@@ -169,7 +178,9 @@ def compact_kernel(rows: Sequence[Row]) -> Figure:
         (axes[0], _BOTH, "forward + backward, seconds"),
         (axes[1], "peak_mib", "peak memory beyond the data, MiB"),
     ):
-        _horizontal(panel, [(name, _select(rows, name, field, size=size)) for name in methods], field)
+        statuses = {row["method"]: row["status"] for row in rows if row["size"] == size}
+        shown = [(name, _select(rows, name, field, size=size), statuses.get(name, "")) for name in methods]
+        _decades([panel], _horizontal(panel, shown, field))
         panel.set_xlabel(label)
     return figure
 
@@ -179,44 +190,59 @@ def time_on_grids(rows: Sequence[Row]) -> Figure:
     methods = ("rfftn-irfftn", "fft, kernel given", "fft", "fft, uncropped", "direct convolution")
     dimensions = sorted({int(row["d"]) for row in rows})
     figure, axes = plt.subplots(
-        2, len(dimensions), figsize=(3.1 * len(dimensions) + 1, 4.6), squeeze=False, sharey="row", layout="constrained",
+        2, len(dimensions), figsize=(3.1 * len(dimensions) + 1, 4.8), squeeze=False, sharex=True, sharey="row",
+        layout="constrained",
         height_ratios=(len(methods), 3),
     )  # fmt: skip
     figure.suptitle("Grids: forward + backward, seconds", fontsize=11)
+    values: list[float] = []
     for column, d in enumerate(dimensions):
-        for line, (support, names) in enumerate((("0.1", methods), ("1.0", methods[:3]))):
+        for line, (support, names) in enumerate(((0.1, methods), (1.0, methods[:3]))):
             panel = axes[line][column]
-            _horizontal(panel, [(name, _select(rows, name, _BOTH, d=d, support=support)) for name in names], _BOTH)
+            statuses = {row["method"]: row["status"] for row in rows if results.same(row["d"], d)}
+            shown = [(name, _select(rows, name, _BOTH, d=d, support=support), statuses.get(name, "")) for name in names]
+            values += _horizontal(panel, shown, _BOTH)
             found = next((row for row in rows if row["d"] == str(d)), None)
             size = "" if found is None else "x".join([found["size"]] * d if d < 4 else [f"{found['size']}^4"])
             batch = "" if found is None else f", {found['channels']} ch, batch {found['batch']}"
             if line == 0:
                 panel.set_title(f"{size}{batch}", fontsize=9)
             if column == 0:
-                panel.set_ylabel(f"support {float(support):.0%}\nof the axis", fontsize=9)
+                panel.set_ylabel(f"support {support:.0%}\nof the axis", fontsize=9)
+    _decades(figure.axes, values)
     return figure
 
 
-def _horizontal(axes: Axes, bars: Sequence[tuple[str, list[Row]]], field: str) -> None:
-    """A bar a method with its figure written on it; extrapolated ones are hatched, missing ones say so."""
-    for place, (method, rows) in enumerate(bars):
+def _horizontal(axes: Axes, bars: Sequence[tuple[str, list[Row], str]], field: str) -> list[float]:
+    """A bar a method with its figure written on it, hatched where extrapolated, or why there is none; the figures."""
+    for place, (method, rows, status) in enumerate(bars):
         if not rows:
+            missing = "not measured" if status in ("", "ok", "extrapolated") else status
             axes.annotate(
-                "none", (0.02, place), xycoords=("axes fraction", "data"), va="center", fontsize=8, color="0.5"
+                missing, (0.02, place), xycoords=("axes fraction", "data"), va="center", fontsize=8, color="0.5"
             )
             continue
         value, beyond = float(rows[-1][field]), rows[-1]["status"] == "extrapolated"
         axes.barh(place, value, color=_STYLES[method][0], height=0.65, hatch="///" if beyond else "", ec="white")
-        text = f"{value:.3g}{' (extrapolated)' if beyond else ''}"
+        text = f"{value:{'.0f' if value >= 100 else '.3g'}}{' (extrapolated)' if beyond else ''}"
         axes.annotate(text, (value, place), xytext=(3, 0), textcoords="offset points", va="center", fontsize=8)
-    axes.set_yticks(range(len(bars)), [method for method, _ in bars], fontsize=9)
+    axes.set_yticks(range(len(bars)), [method for method, _, _ in bars], fontsize=9)
     if not axes.yaxis_inverted():
         axes.invert_yaxis()
-    axes.set_xscale("log")
-    low, high = axes.get_xlim()
-    axes.set_xlim(low, high * 10 ** (0.35 * math.log10(high / low)))
+    values = [float(rows[-1][field]) for _, rows, _ in bars if rows]
     axes.tick_params(axis="x", labelsize=8)
     axes.spines[["top", "right"]].set_visible(False)
+    return values
+
+
+def _decades(panels: Sequence[Axes], values: Sequence[float]) -> None:
+    """One logarithmic axis for all panels, from a whole decade on, with room for the figures behind the bars."""
+    low = 10.0 ** math.floor(math.log10(min(values) / 1.5))
+    high = max(values) * (max(values) / low) ** 0.45
+    for axes in panels:
+        axes.set_xscale("log")
+        axes.set_xlim(low, high)
+        axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 FIGURES: dict[str, tuple[str, Callable[[Sequence[Row]], Figure]]] = {
@@ -230,26 +256,37 @@ FIGURES: dict[str, tuple[str, Callable[[Sequence[Row]], Figure]]] = {
 """Name of each figure's file, the suite it shows, and what draws it."""
 
 
+def _sign(figure: Figure, machine: str) -> None:
+    """Machine and versions in small print, below everything else."""
+    text = textwrap.fill(machine, width=round(figure.get_figwidth() * 20))
+    figure.supxlabel(text, fontsize=6, color="0.4")
+
+
+def draw(folder: Path, device: str) -> list[Path]:
+    """The figures of the suites that ``folder`` holds."""
+    files = results.files(folder, device)
+    paths: list[Path] = []
+    for name, (suite, make) in FIGURES.items():
+        rows = results.read(files[suite])
+        if not any(row["status"] == "ok" for row in rows):
+            continue
+        figure = make(rows)
+        _sign(figure, results.described(rows[0]))
+        paths.append(folder / f"{name}{files[suite].stem.removeprefix(suite)}.png")
+        figure.savefig(paths[-1], dpi=150)
+        plt.close(figure)
+    return paths
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, nargs="?", default=results.RESULTS, help="folder of the CSV files")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
     options = parser.parse_args()
-    files = results.files(options.folder, options.device)
-    drawn = 0
-    for name, (suite, draw) in FIGURES.items():
-        rows = results.read(files[suite])
-        if not rows:
-            continue
-        figure = draw(rows)
-        figure.supxlabel(results.described(rows[0]), fontsize=6, color="0.4")
-        path = options.folder / f"{name}{files[suite].stem.removeprefix(suite)}.png"
-        figure.savefig(path, dpi=150)
-        plt.close(figure)
-        print(path)
-        drawn += 1
-    if not drawn:
+    paths = draw(options.folder, options.device)
+    if not paths:
         sys.exit(f"{options.folder} holds no results: run benchmarks/run.py first")
+    print(*paths, sep="\n")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import importlib.metadata
+import math
 import os
 import platform
 from collections.abc import Iterable
@@ -15,7 +16,8 @@ from typing import Any
 from suites import SUITES
 
 __all__ = [
-    "FIELDS", "IDENTITY", "RESULTS", "Row", "cores", "described", "done", "files", "machine", "now", "read", "write",
+    "FIELDS", "IDENTITY", "RESULTS", "Row", "cores", "described", "done", "files", "machine", "now", "read", "same",
+    "write",
 ]  # fmt: skip
 
 Row = dict[str, Any]
@@ -68,6 +70,13 @@ def described(row: Row) -> str:
     where = row["cpu"] if row["device"] == "cpu" else row["gpu"]
     machine = f"{where}, {row['threads']} threads of {row['cores']} cores, {row['memory_gib']} GiB"
     return f"{machine}; {packages}; {row['date'][:10]}"
+
+
+def same(text: str, value: object) -> bool:
+    """Whether a field holds ``value``; numbers are compared as numbers, to the digits that are written."""
+    if isinstance(value, int | float):
+        return text != "" and math.isclose(float(text), value, rel_tol=1e-5)
+    return text == value
 
 
 def done(rows: Iterable[Row]) -> set[str]:

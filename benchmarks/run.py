@@ -16,7 +16,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
+import bars
 import measure
+import plots
 import results
 from results import Row
 from rich.console import Console
@@ -220,7 +222,7 @@ def main() -> None:
                 console.print(f"Stopped. {path} keeps what is done; the same command goes on from there.")
                 sys.exit(130)
         progress.update(bar, completed=total, description="done")
-    console.print(f"{folder} holds the results. Next: benchmarks/bars.py (targets), benchmarks/plots.py (figures).")
+    print(*bars.report(folder, options.device), "", *plots.draw(folder, options.device), sep="\n")
 
 
 if __name__ == "__main__":
