@@ -1,6 +1,7 @@
 """Character Trajectories: 2,858 pen strokes of 20 letters written by one person, sampled at 200 Hz.
 
-Three channels: the velocity of the pen tip along x and y, and the force on it, smoothed and normalised by the authors.
+Three channels: the velocities of the pen tip along x and y and the rate of change of the force on it, smoothed and
+normalised by the author.
 Three kinds of files are read: the official ``mixoutALL_shifted.mat`` of the UCI repository, the official ``.ts`` files
 of the UEA archive (through :mod:`ccnn_irregular.datasets.ts_files`), and an ``.npz`` with the arrays values, offsets
 and labels. No checksum is published for any of them, so nothing is downloaded here.

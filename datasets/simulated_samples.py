@@ -58,7 +58,7 @@ def pen_strokes(count: int = 300, *, seed: int = 0, rate: float = 200.0, noise: 
         noise: standard deviation of the noise on every value; the signals have a size of about 1.
 
     Returns:
-        Values ``(N, 3)``: velocity along x and y, and force, which falls towards the ends; times in seconds.
+        Values ``(N, 3)``: velocities along x and y, and the rate of change of the force; times in seconds.
     """
     rng, labels = _start(count, len(STROKES), seed)
     require(rate > 0, "rate", "be positive", rate)
@@ -76,8 +76,8 @@ def pen_strokes(count: int = 300, *, seed: int = 0, rate: float = 200.0, noise: 
     along_x = speed * cycles_x / 2 * np.cos(2 * math.pi * (cycles_x * progress + phase))
     along_y = speed * cycles_y / 2 * np.cos(2 * math.pi * cycles_y * progress)
     cosine, sine = np.cos(angle)[stroke], np.sin(angle)[stroke]
-    force = np.sin(math.pi * part)
-    values = np.stack([cosine * along_x - sine * along_y, sine * along_x + cosine * along_y, force], axis=1)
+    pressing = np.cos(math.pi * part)  # the force itself goes as a sine: up from 0, and down to 0 at the end
+    values = np.stack([cosine * along_x - sine * along_y, sine * along_x + cosine * along_y, pressing], axis=1)
     return _series(values + noise * rng.standard_normal(values.shape), splits, labels, tuple(STROKES), rate)
 
 
