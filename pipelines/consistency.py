@@ -116,8 +116,10 @@ def read_netcdf(
 
 
 def _gridded(data: Any) -> list[str]:
-    """Names of the variables with at least one axis that hold numbers."""
-    return [str(name) for name, one in data.data_vars.items() if one.ndim and one.dtype.kind in "fiub"]
+    """Names of the variables with at least one axis that hold numbers, and not the ends of an axis' cells."""
+    ends = {one.attrs.get("bounds", one.encoding.get("bounds")) for one in data.variables.values()}
+    named = {str(name): one for name, one in data.data_vars.items() if name not in ends}
+    return [name for name, one in named.items() if one.ndim and one.dtype.kind in "fiub"]
 
 
 def _chosen(name: str | None, names: Sequence[str], argument: str) -> str:
@@ -195,7 +197,7 @@ def _uniform_axis(array: Any, name: str) -> tuple[Axis, str | None, bool]:
     worst = int(np.argmax(off))
     if not (step != 0 and off[worst] <= _UNIFORM * abs(step)):
         steps = f", {off[worst] / abs(step):.3g} steps" if step else ""
-        got = f"node {worst} at {nodes[worst]:g}, {off[worst]:.3g} {unit or ''}".rstrip() + f"{steps} from its place"
+        got = f"node {worst} at {nodes[worst]:g}, {off[worst]:.3g} {_length(unit)}".rstrip() + f"{steps} from its place"
         reject(f"axis {name!r}", f"be uniform from {nodes[0]:g} to {nodes[-1]:g} over {size} nodes", got)
     longitude = (unit or "").lower() in _LONGITUDE_UNITS or coordinate.attrs.get("standard_name") == "longitude"
     globe = longitude and abs(size * abs(step) - 360) <= _UNIFORM * abs(step)
@@ -442,17 +444,21 @@ def _layer(variable: GriddedVariable, options: Any) -> tuple[ContinuousConv, str
     widths = options.kernel_width or [_DEFAULT_WIDTH_STEPS * step for step in grid.steps]
     layer = smooth_layer(grid, widths, options.seed)
     rows = zip(variable.axes, variable.units, layer.kernel.support.tolist(), strict=True)
-    reaches = ", ".join(f"{reach:.4g} {unit or ''}".strip() + f" along {name}" for name, unit, reach in rows)
+    reaches = ", ".join(f"{reach:.4g} {_length(unit)}".strip() + f" along {name}" for name, unit, reach in rows)
     return layer, f"random smooth kernel (seed {options.seed}), a moving average: reaches {reaches}"
+
+
+def _length(unit: str | None) -> str:
+    """The unit of distances on an axis: days, where its nodes are days since a date."""
+    return (unit or "").partition(" since ")[0]
 
 
 def _described(path: Path, variable: GriddedVariable, layer: str, channels: int) -> str:
     lines = [f"{path}: {variable.name}" + (f" ({variable.unit})" if variable.unit else "")]
     for name, unit, axis in zip(variable.axes, variable.units, variable.grid.axes, strict=True):
         wraps = ", repeats" if axis.periodic else ""
-        lines.append(
-            f"  {name}: {axis.size} nodes from {axis.start:g}, step {axis.step:g} {unit or ''}".rstrip() + wraps
-        )
+        step, start = f"{axis.step:g} {_length(unit)}".rstrip(), f"{axis.start:g} {unit or ''}".rstrip()
+        lines.append(f"  {name}: {axis.size} nodes, step {step}, from {start}{wraps}")
     lines += [f"  {note}" for note in variable.notes]
     lines.append(layer)
     if channels > 1:
