@@ -12,7 +12,7 @@ import torch
 from contract_cases import dense, run, seeded, small_kernel, uniform
 from torch import Tensor
 
-from ccnn_irregular import MLP, SIREN, GaussianMask, Grid, Kernel, MAGNet, Points, RandomFourier, convolve
+from ccnn_irregular import MLP, SIREN, GaussianMask, Grid, Kernel, MAGNet, Points, RandomFourier, convolve, make_plan
 from ccnn_irregular.networks import masked_kernel
 from ccnn_irregular.testing import assert_all_close, assert_close
 
@@ -391,6 +391,29 @@ def test_engines_agree_on_a_mask_with_a_mean(smooth: bool) -> None:
     wrapped = convolve(kernel, values, periodic, engine="neighbours")
     assert_close(wrapped, convolve(kernel, values, periodic, engine="reference"))
     assert_close(wrapped, dense(kernel, values, periodic, periodic))
+
+
+def test_neighbour_lists_hold_until_the_mean_leaves_what_was_searched() -> None:
+    mask = moved_mask()
+    kernel = Kernel(SIREN(2, 1, 4), mask, extent=[2.0, 2.0]).to(torch.float64)
+    source = Points(uniform(60, 2, high=6.0, seed=1))
+    values = seeded(60, 1)
+    plan = make_plan(kernel, source, engine="neighbours")
+    with torch.no_grad():
+        mask.log_scale -= 0.5  # to 0.61 of the width: the middle may move by 0.39 of it, in all directions together
+        mask.shift += torch.tensor([0.25, 0.2], dtype=torch.float64) * mask.half_width / mask.initial_width
+    assert_close(convolve(kernel, values, source, plan=plan), convolve(kernel, values, source, engine="reference"))
+    with torch.no_grad():
+        mask.shift += torch.tensor([0.3, 0.3], dtype=torch.float64) * mask.half_width / mask.initial_width
+    # Still inside the box, no more inside the ellipsoid.
+    with pytest.raises(
+        ValueError, match=r"plan must be made anew when the kernel's centre moves away from \(0.75, -2.1"
+    ):
+        convolve(kernel, values, source, plan=plan)
+    with torch.no_grad():
+        mask.shift[1] += 1.0
+    with pytest.raises(ValueError, match="plan must be made anew when the kernel's support on axis 1 grows beyond"):
+        convolve(kernel, values, source, plan=plan)
 
 
 # ---- kernels ----
