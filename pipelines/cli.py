@@ -151,6 +151,12 @@ def _consistency(arguments: list[str]) -> None:
     consistency.run(arguments[1:])
 
 
+def _machine(arguments: list[str]) -> None:
+    from ccnn_irregular.pipelines import machine
+
+    machine.run(arguments[1:])
+
+
 Command = Callable[[list[str]], None]
 
 COMMANDS: dict[str, tuple[Command, str]] = {
@@ -160,6 +166,7 @@ COMMANDS: dict[str, tuple[Command, str]] = {
     "predict": (_train, "write record_id,probability as CSV; needs no outcomes"),
     "baseline": (_baseline, "gradient-boosted trees on hand-made statistics, same split and metrics"),
     "simulate": (_simulate, "write a simulated cohort in the file format of the challenge"),
+    "machine": (_machine, "measure this machine for the cost model that chooses the engines"),
     "demo": (_demo, "simulate, train, test and plot in about two minutes"),
     "consistency": (_consistency, "how far engines and thinned or jittered samplings of a file are from its full grid"),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import psutil
@@ -33,13 +34,27 @@ def as_size(count: float) -> str:
 
 
 def _left_by_cgroups() -> float:
-    """Bytes the control groups of this process leave it, inf without any; Linux, cgroup versions 1 and 2."""
+    """Bytes the control groups of this process leave it, inf without any limit; Linux, cgroup versions 1 and 2."""
     left = math.inf
-    for folder, names in _memory_cgroups():
-        limit, used = (_number(folder / name) for name in names)
-        if limit is not None and used is not None:
+    for folder, limit, usage in _limited_cgroups():
+        used = _number(folder / usage)
+        if used is not None:
             left = min(left, max(0.0, limit - used + _reclaimable(folder)))
     return left
+
+
+@cache
+def _limited_cgroups() -> tuple[tuple[Path, float, str], ...]:
+    """Folder, limit and name of the usage file of the process's memory groups that have less than the machine.
+
+    Looked up once: a planned convolution may take no longer than it takes to read a few files.
+    """
+    found = []
+    for folder, (limit_file, usage_file) in _memory_cgroups():
+        limit = _number(folder / limit_file)
+        if limit is not None and limit < psutil.virtual_memory().total:
+            found.append((folder, limit, usage_file))
+    return tuple(found)
 
 
 def _memory_cgroups() -> Iterator[tuple[Path, tuple[str, str]]]:

@@ -51,7 +51,6 @@ class Rates:
         window: one entry of a sparse window matrix built, its transpose included.
         sparse: one entry of a sparse matrix times one channel.
         keops: one multiply-add or other operation of a kernel formula at one pair in KeOps.
-        keops_backward: the same in the reduction that KeOps runs for the gradient of one tensor.
         keops_compile: one formula compiled by KeOps.
     """
 
@@ -68,7 +67,6 @@ class Rates:
     window: float
     sparse: float
     keops: float
-    keops_backward: float
     keops_compile: float
 
     def kernel_seconds(self, kernel: Kernel, offsets: float) -> tuple[float, float]:
@@ -84,23 +82,22 @@ def scale(kernel: Kernel) -> float:
     return kernel.extent.element_size() / 4
 
 
-DEFAULT_MACHINE = "two cores of an AMD EPYC 9004"
+DEFAULT_MACHINE = "one core of an AMD EPYC at 2.6 GHz"
 DEFAULT_RATES = Rates(
-    call=4e-6,
-    multiply_add=3e-11,
-    multiply_add_backward=7e-11,
-    element=1e-9,
-    element_backward=1.5e-9,
-    pair=4e-8,
-    pair_value=4e-9,
-    pair_value_backward=8e-9,
-    search=3e-7,
-    fft=4e-10,
-    window=5e-8,
-    sparse=6e-10,
-    keops=1.3e-10,
-    keops_backward=3.5e-10,
-    keops_compile=8.0,
+    call=1.9e-6,
+    multiply_add=4.1e-11,
+    multiply_add_backward=1.1e-10,
+    element=7.3e-10,
+    element_backward=1.9e-9,
+    pair=5.2e-8,
+    pair_value=2.8e-9,
+    pair_value_backward=8.7e-9,
+    search=1.7e-7,
+    fft=2e-10,
+    window=3.2e-8,
+    sparse=8.3e-10,
+    keops=7.8e-10,
+    keops_compile=9.6,
 )
 
 

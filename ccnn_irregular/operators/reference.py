@@ -18,7 +18,7 @@ from ccnn_irregular.operators.layout import from_rows, pair_points, to_rows, wei
 from ccnn_irregular.operators.rates import current_rates, scale
 from ccnn_irregular.operators.work import PairWork, evaluation_work, pair_work
 
-__all__ = ["PairGeometry", "Reference", "kernel_work", "pair_cost", "sum_over_pairs"]
+__all__ = ["PairGeometry", "Reference", "pair_cost", "sum_over_pairs"]
 
 # Larger blocks fall out of the cache: in them the backward pass takes twice as long.
 _PAIRS_PER_BLOCK = 1 << 16
@@ -29,17 +29,7 @@ _PLAN_CALLS, _BLOCK_CALLS = 80, 60
 # Bytes of the geometry per row of either domain, float64 coordinates and int64 offsets, where a grid is expanded too.
 _BYTES_PER_ROW = 64
 # Bytes of a block per pair: int64 rows and float64 offsets, and what it takes to make them.
-_BYTES_PER_PAIR = 96
-
-
-def kernel_work(kernel: Kernel) -> int:
-    """Multiply-adds of one kernel evaluation: one per parameter of its generator."""
-    return sum(parameter.numel() for parameter in kernel.generator.parameters())
-
-
-def pair_count(source: Domain, query: Domain) -> int:
-    """Number of (source, query) pairs within samples."""
-    return int(pair_work(source, query).pairs)
+_BYTES_PER_PAIR = 192
 
 
 def pairs_per_block(source_rows: int) -> int:
@@ -154,7 +144,8 @@ def pair_cost(kernel: Kernel, work: PairWork, pairs: float, batch: int) -> Cost:
 def _pair_numbers(kernel: Kernel, batch: int) -> float:
     """Numbers of the kernel's dtype that live at once for each pair of a block in the backward pass."""
     read, written = batch * kernel.in_channels, batch * kernel.out_channels
-    return evaluation_work(kernel).saved + 2 * kernel.generator.out_channels + 2 * read + 2 * written
+    # Gradients of what is saved live only as long as they are passed on.
+    return 1.3 * evaluation_work(kernel).saved + 2 * kernel.generator.out_channels + 2 * read + 2 * written
 
 
 def sum_over_pairs(kernel: Kernel, values: Tensor, source: Domain, query: Domain, geometry: PairGeometry) -> Tensor:
