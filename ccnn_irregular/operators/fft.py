@@ -53,14 +53,16 @@ class FFT(Engine):
         evaluated, evaluated_backward = rates.kernel_seconds(kernel, taps)
         read, written = batch * kernel.in_channels, batch * kernel.out_channels
         transforms = read + written + kernel.generator.out_channels
-        # Full kernels sum over the channels in the spectrum: four real multiply-adds in each of points / 2 modes.
-        products = 2.0 * points * batch * kernel.generator.out_channels
-        moved = scale(kernel) * (transforms * points * math.log2(points + 1) * rates.fft + products * rates.element / 4)
+        # Spectra are multiplied, padded arrays written; full kernels sum over the channels in every mode.
+        written_again = scale(kernel) * float(points) * max(transforms, batch * kernel.generator.out_channels)
+        moved = scale(kernel) * transforms * points * math.log2(points + 1) * rates.fft
+        forward = evaluated + moved + written_again * rates.element
+        backward = evaluated_backward + moved + written_again * rates.element_backward
         overhead = _CALLS * rates.call
         # Spectra and the kernel's activations are kept; forward and backward, both work on copies beside them.
         numbers = float(points) * (2 * read + 3 * written + 3 * kernel.generator.out_channels)
         numbers += taps * (evaluation_work(kernel).saved + 3 * kernel.generator.out_channels)
-        return Cost(0.0, overhead + evaluated + moved, 2 * overhead + evaluated_backward + moved, item * numbers)
+        return Cost(0.0, overhead + forward, 2 * overhead + backward, item * numbers)
 
     def prepare(
         self, kernels: Sequence[Kernel], source: Domain, query: Domain, rtol: float, study: Any = None
