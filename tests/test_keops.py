@@ -89,6 +89,16 @@ def test_parts_of_channels_equal_the_whole(monkeypatch: pytest.MonkeyPatch, redu
     assert reductions == [False] * 4 + [True] * 4
 
 
+def test_computed_weights_are_not_cut_into_parts(monkeypatch: pytest.MonkeyPatch, reductions: list[bool]) -> None:
+    monkeypatch.setattr(keops, "_MOST_VALUES", 2)
+    kernel = small_kernel(2, channels=4)
+    torch.nn.utils.parametrizations.weight_norm(kernel.generator.output)
+    _, source, query = clouds()
+    names = ["generator._output.parametrizations.weight.original0", "mask.log_scale"]
+    compare_keops(monkeypatch, kernel, seeded(11, 4), source, query, names)
+    assert reductions == [False]
+
+
 def test_wide_kernels_run() -> None:
     torch.manual_seed(0)
     kernel = Kernel(SIREN(2, 140, hidden=64), GaussianMask((0.5, 0.5)), extent=[1.0, 1.0]).to(torch.float64)

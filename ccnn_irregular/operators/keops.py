@@ -188,8 +188,12 @@ def _kernel_gradients(
 def _sum(problem: _Problem, values: Tensor) -> Tensor:
     """The sum over all pairs by KeOps, in parts of at most ``_MOST_VALUES`` kernel values."""
     kernel = problem.kernel
-    weights = {id(kernel.generator.output.weight), id(kernel.generator.output.bias)}
-    outputs = [name for name, parameter in kernel.named_parameters() if id(parameter) in weights]
+    names = {id(parameter): name for name, parameter in kernel.named_parameters()}
+    output = kernel.generator.output
+    # A weight that is computed from parameters, by a weight norm, say, has no rows that could be chosen.
+    if kernel.generator.out_channels <= _MOST_VALUES or id(output.weight) not in names:
+        return _reduce(problem, values)
+    outputs = [names[id(one)] for one in (output.weight, output.bias) if id(one) in names]
     rows = torch.arange(kernel.generator.out_channels, device=values.device).reshape(kernel.shape)
 
     def part(rows: Tensor, values: Tensor) -> Tensor:
