@@ -9,6 +9,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 PYTEST_ARGS ?=
 # Test processes, with one torch thread each so that they do not compete for the cores. 0 runs all tests in one process.
 TEST_JOBS ?= 2
+# More arguments for the benchmarks, for instance: make bench BENCH_ARGS="--quick"
+BENCH_ARGS ?=
 
 .DEFAULT_GOAL := help
 # Two pip processes must not write to one environment at a time, whatever -j says.
@@ -20,7 +22,7 @@ help:
 	@echo "make demo    install what the demonstration needs, and run it"
 	@echo "make test    install everything, and run the tests"
 	@echo "make lint    ruff (rules and format) and mypy"
-	@echo "make bench   time and error of the engines, as CSV"
+	@echo "make bench   time, memory and error beside other methods, as CSV and figures"
 	@echo "make clean   remove .venv, caches and build folders"
 	@echo "PYTHON=...   the interpreter for .venv (default: python3)"
 
@@ -35,8 +37,10 @@ lint: install typecheck-tree
 	$(BIN)/ruff format --check .
 	MYPYPATH=build/typecheck $(BIN)/mypy -p ccnn_irregular
 
+# FINUFFT is measured beside the engines and used by none of them.
 bench: install
-	$(BIN)/python benchmarks/run.py
+	$(PIP) install --quiet -c constraints.txt 'finufft==2.5.1' || echo "Warning: finufft could not be installed; its rows will say so" >&2
+	$(BIN)/python benchmarks/run.py $(BENCH_ARGS)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -14,12 +14,10 @@ SuiteName = Literal["points", "compact", "ragged", "grids", "error"]
 Scale = Literal["full", "quick", "tiny"]
 SUITES: tuple[SuiteName, ...] = ("points", "compact", "ragged", "grids", "error")
 
-_CHANNELS = 16
 _SUPPORT = 0.25
 _COMPACT_SUPPORT = 0.05  # about 50 neighbours a point at this many points in 3-D
 _COMPACT_POINTS = 100_000
 _HOURS = 6.0
-_SERIES_CHANNELS = 64
 _CASES_PER_TASK = 50
 
 
@@ -82,6 +80,8 @@ class _Sizes:
     grid: tuple[int, int, int, int]
     batch: tuple[int, int, int, int]
     cases: int
+    channels: int = 16
+    series_channels: int = 64
 
 
 _SIZES: dict[Scale, _Sizes] = {
@@ -129,6 +129,8 @@ _SIZES: dict[Scale, _Sizes] = {
         grid=(48, 12, 7, 5),
         batch=(2, 2, 2, 1),
         cases=5,
+        channels=2,
+        series_channels=3,
     ),
 }
 
@@ -141,7 +143,7 @@ def tasks(suite: SuiteName, scale: Scale) -> list[Task]:
 
 def _points(sizes: _Sizes) -> Iterator[Task]:
     for d in (1, 2, 3):
-        base = Problem("points", d, sizes.points[0], _CHANNELS, _SUPPORT)
+        base = Problem("points", d, sizes.points[0], sizes.channels, _SUPPORT)
         for size in sizes.points:
             for method in ("spectral", "finufft", *(("auto",) if size <= sizes.auto_up_to else ())):
                 yield Timing(base.sized(size), method)
@@ -154,9 +156,9 @@ def _points(sizes: _Sizes) -> Iterator[Task]:
         # The same number of points, scattered and on a grid.
         side = gridded(sizes.reference, d)
         yield Timing(base.sized(side**d), "spectral")
-        yield Timing(Problem("grid", d, side, _CHANNELS, _SUPPORT), "fft")
+        yield Timing(Problem("grid", d, side, sizes.channels, _SUPPORT), "fft")
     for rtol in sizes.rtols:
-        problem = Problem("points", 3, sizes.reference, _CHANNELS, _SUPPORT, rtol=rtol)
+        problem = Problem("points", 3, sizes.reference, sizes.channels, _SUPPORT, rtol=rtol)
         yield Timing(problem, "spectral")
         yield Timing(problem, "finufft")
 
@@ -164,7 +166,7 @@ def _points(sizes: _Sizes) -> Iterator[Task]:
 def _compact(sizes: _Sizes) -> Iterator[Task]:
     for size in sizes.compact:
         support = _COMPACT_SUPPORT * (_COMPACT_POINTS / size) ** (1 / 3)
-        problem = Problem("points", 3, size, _CHANNELS, support)
+        problem = Problem("points", 3, size, sizes.channels, support)
         for method in ("auto", "neighbours", "torch-geometric"):
             yield Timing(problem, method)
         yield from _pairwise(problem, "keops", sizes.keops[-1:], (size,))
@@ -182,7 +184,7 @@ def _pairwise(base: Problem, method: str, measured: tuple[int, ...], wanted: tup
 
 
 def _ragged(sizes: _Sizes) -> Iterator[Task]:
-    base = Problem("ragged", 1, sizes.series[0], _SERIES_CHANNELS, _HOURS)
+    base = Problem("ragged", 1, sizes.series[0], sizes.series_channels, _HOURS)
     for size in sizes.series:
         for method in ("auto", "spectral"):
             yield Timing(base.sized(size), method)
@@ -197,10 +199,10 @@ def _ragged(sizes: _Sizes) -> Iterator[Task]:
 
 def _grids(sizes: _Sizes) -> Iterator[Task]:
     for d, (size, batch) in enumerate(zip(sizes.grid, sizes.batch, strict=True), start=1):
-        compact = Problem("grid", d, size, _CHANNELS, 0.1, batch)
+        compact = Problem("grid", d, size, sizes.channels, 0.1, batch)
         for method in ("fft", "fft, kernel given", "rfftn-irfftn", "fft, uncropped", "direct convolution"):
             yield Timing(compact, method)
-        wide = Problem("grid", d, size, _CHANNELS, 1.0, batch)
+        wide = Problem("grid", d, size, sizes.channels, 1.0, batch)
         for method in ("fft", "fft, kernel given", "rfftn-irfftn"):
             yield Timing(wide, method)
 
