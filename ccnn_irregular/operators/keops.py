@@ -7,7 +7,7 @@ import os
 import shutil
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from typing import Any, ClassVar, final
 
@@ -22,7 +22,7 @@ from ccnn_irregular.kernels.formula import LazyOperations
 from ccnn_irregular.operators.engine import Cost, Engine, Plan
 from ccnn_irregular.operators.layout import from_rows, to_rows, weighted
 from ccnn_irregular.operators.rates import current_rates, scale
-from ccnn_irregular.operators.reference import PairGeometry, Reference, pair_cost
+from ccnn_irregular.operators.reference import PairGeometry, PairProblem, Reference, pair_cost, pair_gradients
 from ccnn_irregular.operators.work import evaluation_work, pair_work
 
 __all__ = ["KeOps", "compiler"]
@@ -95,42 +95,8 @@ class KeOps(Engine):
         if int(geometry.pairs[-1]) == 0:  # nothing to reduce, and KeOps refuses empty arrays
             return Reference().apply(kernel, values, plan)
         rows = weighted(to_rows(values, plan.source, plan.query), geometry.source.weights)
-        problem = _Problem.build(kernel, geometry)
+        problem = PairProblem.build(kernel, geometry)
         return from_rows(_PairSum.apply(problem, rows, *problem.tensors()), plan.source, plan.query)
-
-
-@dataclass(frozen=True)
-class _Problem:
-    """A kernel on pairs of points: the matrix K(q_m - p_n), or its transpose, that values are multiplied by.
-
-    Attributes:
-        kernel, geometry: what the sum is over.
-        coordinates: coordinates of queries and sources, one tensor where they are the same.
-        parameters: the kernel's parameters by name, as they were when the sum was taken.
-        transposed: whether the sum is over the queries, of values given there.
-    """
-
-    kernel: Kernel
-    geometry: PairGeometry
-    coordinates: tuple[Tensor, ...]
-    parameters: dict[str, Tensor]
-    transposed: bool = False
-
-    @classmethod
-    def build(cls, kernel: Kernel, geometry: PairGeometry) -> _Problem:
-        # A tensor that is given twice would get the sum of both gradients twice.
-        coordinates = {id(one): one for one in (geometry.query.coordinates, geometry.source.coordinates)}
-        return cls(kernel, geometry, tuple(coordinates.values()), dict(kernel.named_parameters()))
-
-    def tensors(self) -> tuple[Tensor, ...]:
-        """All that the matrix depends on."""
-        return (*self.coordinates, *self.parameters.values())
-
-    def with_tensors(self, tensors: Sequence[Tensor], *, transposed: bool) -> _Problem:
-        """The same with the tensors in place of ``tensors()``."""
-        count = len(self.coordinates)
-        parameters = dict(zip(self.parameters, tensors[count:], strict=True))
-        return replace(self, coordinates=tuple(tensors[:count]), parameters=parameters, transposed=transposed)
 
 
 class _PairSum(torch.autograd.Function):
@@ -146,7 +112,7 @@ class _PairSum(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, problem: _Problem, values: Tensor, *tensors: Tensor) -> Tensor:
+    def forward(ctx: Any, problem: PairProblem, values: Tensor, *tensors: Tensor) -> Tensor:
         ctx.problem = problem
         ctx.save_for_backward(values, *tensors)
         return _sum(problem, values)
@@ -158,34 +124,11 @@ class _PairSum(torch.autograd.Function):
         problem = ctx.problem.with_tensors(tensors, transposed=not ctx.problem.transposed)
         of_values = _PairSum.apply(problem, gradient, *tensors) if wants_values else None
         at_query, at_source = (gradient, values) if problem.transposed else (values, gradient)
-        return None, of_values, *_kernel_gradients(problem, at_query, at_source, wanted)
+        _, of_tensors = pair_gradients(problem, at_query, at_source, wanted, wants_rows=False)
+        return None, of_values, *of_tensors
 
 
-def _kernel_gradients(
-    problem: _Problem, at_query: Tensor, at_source: Tensor, wanted: Sequence[bool]
-) -> list[Tensor | None]:
-    """Gradients of sum_mn at_query_m . K(q_m - p_n) at_source_n for those of the problem's tensors that want one."""
-    inputs = [tensor for tensor, wants in zip(problem.tensors(), wanted, strict=True) if wants]
-    if not inputs:
-        return [None] * len(wanted)
-    kernel, geometry = problem.kernel, problem.geometry
-    differentiable = torch.is_grad_enabled()
-    totals = [torch.zeros_like(one) for one in inputs]
-    for start, stop in geometry.blocks():
-        with torch.enable_grad():
-            query, source, offset = geometry.offsets(start, stop)
-            values = functional_call(kernel, problem.parameters, (offset.to(kernel.dtype),))
-        left, right = at_query.index_select(0, query), at_source.index_select(0, source)
-        slope = (left * right).sum(1) if kernel.depthwise else torch.einsum("pbd,pbc->pdc", left, right)
-        gradients = torch.autograd.grad(
-            values, inputs, slope, create_graph=differentiable, allow_unused=True, materialize_grads=True
-        )
-        totals = [total + one for total, one in zip(totals, gradients, strict=True)]
-    remaining = iter(totals)
-    return [next(remaining) if wants else None for wants in wanted]
-
-
-def _sum(problem: _Problem, values: Tensor) -> Tensor:
+def _sum(problem: PairProblem, values: Tensor) -> Tensor:
     """The sum over all pairs by KeOps, in parts of at most ``_MOST_VALUES`` kernel values."""
     kernel = problem.kernel
     names = {id(parameter): name for name, parameter in kernel.named_parameters()}
@@ -224,7 +167,7 @@ class _Formula(nn.Module):
         return self.kernel.formula(offsets, operations)
 
 
-def _reduce(problem: _Problem, values: Tensor) -> Tensor:
+def _reduce(problem: PairProblem, values: Tensor) -> Tensor:
     """One KeOps reduction, with the problem's parameters."""
     # KeOps prints to the terminal while it compiles; a library keeps quiet unless asked.
     # pykeops 2.3 reads KEOPS_VERBOSE before it sets it from its own variable.

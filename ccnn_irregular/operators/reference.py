@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, final
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
+from torch.func import functional_call
 
 from ccnn_irregular.domains import Domain, Points
 from ccnn_irregular.kernels import Kernel
@@ -18,7 +18,7 @@ from ccnn_irregular.operators.layout import from_rows, pair_points, to_rows, wei
 from ccnn_irregular.operators.rates import current_rates, scale
 from ccnn_irregular.operators.work import PairWork, evaluation_work, pair_work
 
-__all__ = ["PairGeometry", "Reference", "pair_cost", "sum_over_pairs"]
+__all__ = ["PairGeometry", "PairProblem", "Reference", "pair_cost", "pair_gradients", "sum_over_pairs"]
 
 # Larger blocks fall out of the cache: in them the backward pass takes twice as long.
 _PAIRS_PER_BLOCK = 1 << 16
@@ -102,7 +102,7 @@ class PairGeometry:
 
 @final
 class Reference(Engine):
-    """Blocked PyTorch. Memory is that of one block: blocks are recomputed in the backward pass."""
+    """Blocked PyTorch. Memory is that of one block: the kernel is evaluated anew in the backward pass."""
 
     name: ClassVar[str] = "reference"
 
@@ -151,25 +151,116 @@ def _pair_numbers(kernel: Kernel, batch: int) -> float:
 def sum_over_pairs(kernel: Kernel, values: Tensor, source: Domain, query: Domain, geometry: PairGeometry) -> Tensor:
     """The convolution as a sum over the geometry's pairs in blocks; values and result in the domains' conventions."""
     rows = weighted(to_rows(values, source, query), geometry.source.weights)
-    blocks = list(geometry.blocks())
-    recompute = len(blocks) > 1 and torch.is_grad_enabled()
-
-    def sums(start: int, stop: int) -> Tensor:
-        return _block_sum(kernel, rows, geometry, start, stop)
-
-    parts = [
-        checkpoint(sums, start, stop, use_reentrant=False) if recompute else sums(start, stop) for start, stop in blocks
-    ]
-    result = torch.cat(parts) if parts else rows.new_zeros(0, rows.shape[1], kernel.out_channels)
-    return from_rows(result, source, query)
+    problem = PairProblem.build(kernel, geometry)
+    if int(geometry.pairs[-1]) <= pairs_per_block(geometry.source.count):
+        return from_rows(_block_sum(problem, rows, 0, len(geometry.first)), source, query)
+    return from_rows(_BlockedSum.apply(problem, rows, *problem.tensors()), source, query)
 
 
-def _block_sum(kernel: Kernel, rows: Tensor, geometry: PairGeometry, start: int, stop: int) -> Tensor:
+@dataclass(frozen=True)
+class PairProblem:
+    """A kernel on pairs of points: the matrix K(q_m - p_n), or its transpose, that values are multiplied by.
+
+    Attributes:
+        kernel, geometry: what the sum is over.
+        coordinates: coordinates of queries and sources, one tensor where they are the same.
+        parameters: the kernel's parameters by name, as they were when the sum was taken.
+        transposed: whether the sum is over the queries, of values given there.
+    """
+
+    kernel: Kernel
+    geometry: PairGeometry
+    coordinates: tuple[Tensor, ...]
+    parameters: dict[str, Tensor]
+    transposed: bool = False
+
+    @classmethod
+    def build(cls, kernel: Kernel, geometry: PairGeometry) -> PairProblem:
+        """The kernel with its parameters of this moment."""
+        # A tensor that is given twice would get the sum of both gradients twice.
+        coordinates = {id(one): one for one in (geometry.query.coordinates, geometry.source.coordinates)}
+        return cls(kernel, geometry, tuple(coordinates.values()), dict(kernel.named_parameters()))
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All that the matrix depends on."""
+        return (*self.coordinates, *self.parameters.values())
+
+    def with_tensors(self, tensors: Sequence[Tensor], *, transposed: bool) -> PairProblem:
+        """The same with the tensors in place of ``tensors()``."""
+        count = len(self.coordinates)
+        parameters = dict(zip(self.parameters, tensors[count:], strict=True))
+        return replace(self, coordinates=tuple(tensors[:count]), parameters=parameters, transposed=transposed)
+
+    def pairs(self, start: int, stop: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Query row, source row and kernel values of every pair of query rows [start, stop)."""
+        query, source, offset = self.geometry.offsets(start, stop)
+        return query, source, functional_call(self.kernel, self.parameters, (offset.to(self.kernel.dtype),))
+
+
+class _BlockedSum(torch.autograd.Function):
+    """The sum in blocks of pairs, rows ``(N, B, C)`` to ``(M, B, D)``; no block outlives its turn."""
+
+    @staticmethod
+    def forward(ctx: Any, problem: PairProblem, rows: Tensor, *tensors: Tensor) -> Tensor:
+        ctx.problem = problem
+        ctx.save_for_backward(rows, *tensors)
+        result = rows.new_empty(len(problem.geometry.first), rows.shape[1], problem.kernel.out_channels)
+        for start, stop in problem.geometry.blocks():
+            result[start:stop] = _block_sum(problem, rows, start, stop)
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        rows, *tensors = ctx.saved_tensors
+        _, wants_rows, *wanted = ctx.needs_input_grad
+        problem = ctx.problem.with_tensors(tensors, transposed=False)
+        of_rows, of_tensors = pair_gradients(problem, gradient, rows, wanted, wants_rows=wants_rows)
+        return None, of_rows, *of_tensors
+
+
+def pair_gradients(
+    problem: PairProblem, at_query: Tensor, at_source: Tensor, wanted: Sequence[bool], *, wants_rows: bool
+) -> tuple[Tensor | None, list[Tensor | None]]:
+    """Gradients of sum_mn at_query_m . K(q_m - p_n) at_source_n, block by block, differentiable in grad mode.
+
+    Args:
+        problem: the kernel and the pairs.
+        at_query: ``(M, B, D)``.
+        at_source: ``(N, B, C)``.
+        wanted: which of ``problem.tensors()`` want theirs.
+        wants_rows: whether ``at_source`` wants its own.
+
+    Returns:
+        The gradient of ``at_source``, and those of the problem's tensors; None where it is not wanted.
+    """
+    inputs = [tensor for tensor, wants in zip(problem.tensors(), wanted, strict=True) if wants]
+    depthwise, differentiable = problem.kernel.depthwise, torch.is_grad_enabled()
+    of_rows = torch.zeros_like(at_source) if wants_rows else None
+    totals = [torch.zeros_like(one) for one in inputs]
+    for start, stop in problem.geometry.blocks() if inputs or wants_rows else ():
+        with torch.set_grad_enabled(bool(inputs) or differentiable):
+            query, source, values = problem.pairs(start, stop)
+        left = at_query.index_select(0, query)
+        if of_rows is not None:
+            own = values if differentiable else values.detach()
+            parts = own[:, None] * left if depthwise else torch.einsum("pdc,pbd->pbc", own, left)
+            of_rows = of_rows.index_add(0, source, parts) if differentiable else of_rows.index_add_(0, source, parts)
+        if inputs:
+            right = at_source.index_select(0, source)
+            slope = (left * right).sum(1) if depthwise else torch.einsum("pbd,pbc->pdc", left, right)
+            gradients = torch.autograd.grad(
+                values, inputs, slope, create_graph=differentiable, allow_unused=True, materialize_grads=True
+            )
+            totals = [total + one for total, one in zip(totals, gradients, strict=True)]
+    remaining = iter(totals)
+    return of_rows, [next(remaining) if wants else None for wants in wanted]
+
+
+def _block_sum(problem: PairProblem, rows: Tensor, start: int, stop: int) -> Tensor:
     """Sum over the pairs of query rows [start, stop): ``(stop - start, B, D)``."""
-    query, source, offset = geometry.offsets(start, stop)
-    kernel_values = kernel(offset.to(rows.dtype))
+    query, source, kernel_values = problem.pairs(start, stop)
     values = rows.index_select(0, source)  # (pairs, B, C); several times faster than rows[source]
-    if kernel.depthwise:
+    if problem.kernel.depthwise:
         products = kernel_values[:, None, :] * values
     else:
         products = torch.einsum("pdc,pbc->pbd", kernel_values, values)
