@@ -1,11 +1,13 @@
-"""What every exact engine promises: one equation, one answer (docs: the contract of the engines)."""
+"""What every engine promises: one equation, one answer (docs: the contract of the engines)."""
 
 from __future__ import annotations
 
 import copy
 import itertools
 import math
+from collections.abc import Callable
 
+import hypothesis.strategies as st
 import numpy as np
 import pytest
 import scipy.integrate
@@ -14,35 +16,92 @@ import scipy.signal
 import torch
 from contract_cases import (
     DTYPES,
+    KINDS,
+    LENGTHS,
     MODES,
+    PAIR_MODES,
+    RTOL,
     SIZE_CASES,
     STARTS,
     STEPS,
-    PureGaussian,
+    Case,
     adjoint,
+    assert_within,
     check_keops_family,
     compare_keops,
-    dense,
-    dense_grid,
+    exists,
     grid_case,
     name,
+    pair_case,
     periodic_width,
+    random_case,
     requires_compiler,
     run,
     seeded,
     small_kernel,
     uniform,
+    white_noise_norm,
 )
+from hypothesis import given
 from torch import Tensor
 
-from ccnn_irregular import ContinuousConv, GaussianMask, Grid, Kernel, MAGNet, Points, convolve
+from ccnn_irregular import (
+    ENGINES,
+    ContinuousConv,
+    GaussianMask,
+    Grid,
+    Kernel,
+    MAGNet,
+    Points,
+    Product,
+    convolve,
+    explain,
+    make_plan,
+)
+from ccnn_irregular.domains import Domain
+from ccnn_irregular.operators import EngineName
 from ccnn_irregular.quadrature import trapezoid
 from ccnn_irregular.testing import TOLERANCES, assert_all_close, assert_close
 
 # Gradients add up many terms of both signs, which float32 notices.
 GRADIENT_FACTOR = 10.0
-# The engines that need no compiler; KeOps follows further down, one test per family of formulas.
+# The engines that need no compiler, on grids and elsewhere; KeOps has one test per family of formulas below.
 EAGER = ("reference", "fft")
+ON_POINTS = ("reference", "neighbours", "spectral")
+# Where an engine is out, and the reason it has to give; the first row that fits counts. All else it serves.
+OUT: tuple[tuple[str, Callable[[Case], bool], str], ...] = (
+    ("fft", lambda case: case.kind != "grid to grid", "source and query must both be grids"),
+    ("neighbours", lambda case: case.kind == "grid to grid", "both domains are grids"),
+    ("spectral", lambda case: case.kind == "grid to grid", "both domains are grids"),
+    ("spectral", lambda case: case.irregular > 3, "more than 3 irregular axes"),
+    ("spectral", lambda case: jumps(case) and (case.irregular > 1 or case.shares_lattice), "causal on one of several"),
+    ("neighbours", lambda case: case.kernel.mask is None, "the kernel has no mask"),
+    ("spectral", lambda case: case.kernel.mask is None, "the kernel has no mask"),
+)
+
+
+def jumps(case: Case) -> bool:
+    """Whether the kernel is causal on an irregular axis."""
+    return any(axis < case.irregular for axis in case.kernel.causal_axes)
+
+
+def is_out(engine: str, case: Case) -> bool:
+    """Whether ``OUT`` says so; then the engine must refuse with the reason that stands there."""
+    reason = next((reason for one, rule, reason in OUT if one == engine and rule(case)), None)
+    if reason is not None:
+        with pytest.raises(ValueError, match=rf"engine must suit source and query \('{engine}': .*{reason}"):
+            convolve(case.kernel, case.values, case.source, case.query, engine=engine, rtol=case.rtol)
+        assert reason in str(explain(case.kernel, case.source, case.query, rtol=case.rtol).costs[engine])
+    return reason is not None
+
+
+def compare(engine: str, case: Case, expected: dict[str, Tensor]) -> None:
+    """An exact engine gives ``expected`` and its gradients up to rounding, spectral up to its rtol."""
+    if engine == "spectral":
+        scale = white_noise_norm(case.kernel, case.values, case.source, case.query)
+        assert_within(case.run(engine), expected, case.rtol, scale)
+    else:
+        assert_all_close(case.run(engine), expected, factor=GRADIENT_FACTOR)
 
 
 # ---- the comparison itself ----
@@ -71,6 +130,32 @@ def test_comparison_fails_for_wrong_results(sizes: tuple[int, ...], dtype: torch
     for what, result in wrong.items():
         with pytest.raises(AssertionError, match=f"{what}: "):
             assert_close(result, right, name=what)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("d", [1, 2, 3])
+def test_comparison_of_approximations_fails_for_wrong_results(d: int, dtype: torch.dtype) -> None:
+    case = pair_case("points to points", d, "plain", dtype)
+    right = case.run("reference")
+    scale = white_noise_norm(case.kernel, case.values, case.source, case.query)
+    assert_within(right, right, case.rtol, scale)
+    for key, one in right.items():
+        wrong = {
+            "zeros": torch.zeros_like(one),
+            "half": one / 2,
+            "shifted": one.roll(1, dims=0),
+            "negative": -one,
+            "nan": torch.full_like(one, math.nan),
+            "another shape": one[..., :-1],
+            "another dtype": one.to(torch.float32 if dtype == torch.float64 else torch.float64),
+        }
+        if key == "output":
+            wrong["slightly larger"] = one * (1 + 5 * case.rtol)
+        if len(one) == 1:  # one number: rolled, it is the same
+            del wrong["shifted"]
+        for result in wrong.values():
+            with pytest.raises(AssertionError, match=key):
+                assert_within(right | {key: result}, right, case.rtol, scale)
 
 
 def test_comparison_refuses_to_compare_nothing() -> None:
@@ -103,8 +188,57 @@ def test_engines_agree_on_grids(sizes: tuple[int, ...], dtype: torch.dtype, mode
     values = seeded(2, 2, *sizes, dtype=dtype, requires_grad=True)
     reference = run(kernel, values, source, query, "reference")
     assert reference["output"].shape == (2, 2, *query.sizes)
-    assert_close(reference["output"], dense_grid(kernel, values, source, query))
-    assert_all_close(run(kernel, values, source, query, "fft"), reference, factor=GRADIENT_FACTOR)
+    assert_all_close(reference, run(kernel, values, source, query, "equation"), factor=GRADIENT_FACTOR)
+    case = Case("grid to grid", 0, kernel, values, source, query, 1e-3)
+    compare("fft", case, reference)
+    assert is_out("neighbours", case)
+    assert is_out("spectral", case)
+
+
+PAIRS = [
+    (kind, d, lengths)
+    for kind in KINDS
+    for d in (1, 2, 3, 4)
+    if exists(kind, d)
+    for lengths in (LENGTHS if kind == "points to points" else ("ragged",))
+]
+
+
+@pytest.mark.parametrize("mode", PAIR_MODES)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("kind", "d", "lengths"), PAIRS)
+def test_engines_agree_between_points_grids_and_products(
+    kind: str, d: int, lengths: str, dtype: torch.dtype, mode: str
+) -> None:
+    case = pair_case(kind, d, mode, dtype, lengths)
+    reference = case.run("reference")
+    assert reference["output"].dtype == dtype
+    assert_all_close(reference, case.run("equation"), factor=GRADIENT_FACTOR)
+    assert is_out("fft", case)
+    for engine in ("neighbours", "spectral"):
+        if not is_out(engine, case):
+            compare(engine, case, reference)
+
+
+@pytest.mark.parametrize("mode", PAIR_MODES)
+@pytest.mark.parametrize(("kind", "d"), [("points to points", 1), ("points to grid", 2), ("product to product", 3)])
+def test_engines_agree_on_full_kernels(kind: str, d: int, mode: str) -> None:
+    case = pair_case(kind, d, mode, torch.float64, shape=(3, 2))
+    reference = case.run("reference")
+    assert_all_close(reference, case.run("equation"), factor=GRADIENT_FACTOR)
+    for engine in ("neighbours", "spectral"):
+        if not is_out(engine, case):
+            compare(engine, case, reference)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_kernels_without_a_mask(kind: str) -> None:
+    case = pair_case(kind, 3, "plain", torch.float64)
+    kernel = small_kernel(3, masked=False)
+    case = Case(kind, case.irregular, kernel, case.values, case.source, case.query, 1e-3)
+    assert_all_close(case.run("reference"), case.run("equation"), factor=GRADIENT_FACTOR)
+    for engine in ("fft", "neighbours", "spectral"):
+        assert is_out(engine, case)
 
 
 @pytest.mark.parametrize("shape", [(3,), (4, 3)], ids=["depthwise", "full"])
@@ -137,35 +271,25 @@ def test_grid_nodes_as_points_equal_the_fft(
     assert_all_close(as_points, on_grid, factor=1.0 if dtype == torch.float64 else GRADIENT_FACTOR)
 
 
+@pytest.mark.parametrize("product", [False, True], ids=["points", "product"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("d", [1, 2, 3, 4])
-@pytest.mark.parametrize("mode", ["plain", "causal", "periodic", "weights per channel"])
-def test_reference_equals_the_equation_on_points(d: int, dtype: torch.dtype, mode: str) -> None:
-    periods = [2.0, None, 2.5, 2.0][:d] if mode == "periodic" else None
-    kernel = small_kernel(d, width=(0.3,) * d, causal_axes=(0,) if mode == "causal" else (), dtype=dtype)
-    weights = uniform(30, 2, low=-0.5, high=1.0, seed=4).clamp(min=0) if mode == "weights per channel" else None
-    weights = uniform(30, low=0.1, seed=4) if weights is None else weights
-    coordinates, wanted = uniform(30, d, high=2.0, seed=1), uniform(20, d, high=2.0, seed=2)
-    splits, query_splits = torch.tensor([0, 12, 30]), torch.tensor([0, 9, 20])
-    results = []
-    for convolution in (lambda k, x, p, q: convolve(k, x, p, q, engine="reference"), dense):
-        leaves = {
-            "values": seeded(30, 2, dtype=dtype, requires_grad=True),
-            "coordinates": coordinates.clone().requires_grad_(),
-            "weights": weights.clone().requires_grad_(),
-            "query": wanted.clone().requires_grad_(),
-            **dict(kernel.named_parameters()),
-        }
-        source = Points(leaves["coordinates"], leaves["weights"], splits, periods=periods)
-        query = Points(leaves["query"], splits=query_splits, periods=periods)
-        output = convolution(kernel, leaves["values"], source, query)
-        gradients = torch.autograd.grad(output, list(leaves.values()), seeded(20, 2, dtype=dtype, seed=9))
-        results.append({"output": output, **dict(zip(leaves, gradients, strict=True))})
-    reference, judge = results
-    if mode == "weights per channel":
-        # A value of weight zero is never read, so no gradient of its weight exists either.
-        assert bool((weights == 0).any())
-    assert_all_close(reference, judge, factor=GRADIENT_FACTOR)
+def test_weights_per_channel(dtype: torch.dtype, product: bool) -> None:
+    """Channels seen at different points: a value of weight zero is never read, nor is its gradient taken."""
+    case = pair_case("product to product" if product else "points to points", 2, "strided", dtype)
+    source: Domain = case.source
+    points = source.points if isinstance(source, Product) else source
+    assert isinstance(points, Points)
+    weights = uniform(points.count, 2, low=-0.5, seed=4).clamp(min=0)
+    unseen = weights == 0
+    seen = Points(points.coordinates, weights.requires_grad_(), points.splits)
+    source = Product(seen, source.grid) if isinstance(source, Product) else seen
+    case = Case(case.kind, case.irregular, case.kernel, case.values, source, case.query, case.rtol)
+    expected = case.run("equation")
+    with torch.no_grad():
+        case.values[unseen] = math.nan
+    for engine in ON_POINTS:
+        compare(engine, case, expected)
+        assert not case.run(engine)["gradient of values"][unseen].any()
 
 
 @pytest.mark.parametrize("mode", ["plain", "causal", "periodic"])
@@ -184,11 +308,12 @@ def test_gradients_equal_finite_differences(engine: str, mode: str) -> None:
     assert torch.autograd.gradcheck(function, inputs)
 
 
-def test_coordinate_and_weight_gradients_equal_finite_differences() -> None:
+@pytest.mark.parametrize("engine", ["reference", "neighbours"])
+def test_coordinate_and_weight_gradients_equal_finite_differences(engine: EngineName) -> None:
     kernel = small_kernel(2, width=(0.6, 0.5))
 
     def function(values: Tensor, coordinates: Tensor, weights: Tensor, query: Tensor) -> Tensor:
-        return convolve(kernel, values, Points(coordinates, weights), Points(query), engine="reference")
+        return convolve(kernel, values, Points(coordinates, weights), Points(query), engine=engine)
 
     inputs = [seeded(5, 2), uniform(5, 2, seed=1), uniform(5, low=0.2, seed=2), uniform(4, 2, seed=3)]
     assert torch.autograd.gradcheck(function, [one.requires_grad_() for one in inputs])
@@ -298,40 +423,127 @@ def test_shift_equivariant_on_grids(engine: str, sizes: tuple[int, ...]) -> None
     assert_close(late[:, :, 1:], early[:, :, :-1])
 
 
-def test_shift_equivariant_on_points() -> None:
-    kernel = small_kernel(3, width=(0.4,) * 3, causal_axes=(0,))
-    values, positions, wanted = seeded(20, 2), uniform(20, 3, seed=1), uniform(9, 3, seed=2)
-    shift = torch.tensor([4.0, -2.0, 8.0], dtype=torch.float64)
-    here = convolve(kernel, values, Points(positions), Points(wanted), engine="reference")
-    there = convolve(kernel, values, Points(positions + shift), Points(wanted + shift), engine="reference")
-    assert_close(there, here)
+# Engine, number of axes, causal or not.
+ALGEBRA = [(engine, d, False) for engine in ON_POINTS for d in (1, 2, 3)] + [(engine, 1, True) for engine in ON_POINTS]
+on_points = pytest.mark.parametrize(("engine", "d", "causal"), ALGEBRA)
 
 
-def test_blind_to_the_order_of_points() -> None:
-    kernel = small_kernel(2, width=(0.4, 0.3), shape=(3, 2))
-    values, positions, weights, wanted = (
-        seeded(20, 2),
-        uniform(20, 2, seed=1),
-        uniform(20, seed=2),
-        uniform(9, 2, seed=3),
+def points_case(d: int, causal: bool, shape: tuple[int, ...] = (2,)) -> Case:
+    """Twenty weighted points and nine others, one sample, for the laws of the sum."""
+    kernel = small_kernel(d, width=(0.4, 0.3, 0.35)[:d], shape=shape, causal_axes=(0,) if causal else ())  # type: ignore[arg-type]
+    source = Points(uniform(20, d, seed=1), uniform(20, seed=2))
+    query = Points(uniform(9, d, seed=3), uniform(9, seed=4))
+    values = seeded(20, 2, requires_grad=True)
+    return Case("points to points", d, kernel, values, source, query, RTOL[torch.float64][d])
+
+
+def convolved(engine: str, case: Case, *, values: Tensor | None = None, **domains: Domain) -> Tensor:
+    """The convolution of a case, with something else in place of its values, source or query."""
+    given_values = case.values if values is None else values
+    source, query = domains.get("source", case.source), domains.get("query", case.query)
+    return convolve(case.kernel, given_values, source, query, engine=engine, rtol=case.rtol).detach()
+
+
+def assert_same(engine: str, case: Case, actual: Tensor, expected: Tensor) -> None:
+    """Equal up to rounding, or, where two approximations have cells of their own, up to the error of both."""
+    if engine == "spectral":
+        scale = white_noise_norm(case.kernel, case.values, case.source, case.query)
+        assert float((actual - expected).norm()) <= 2 * case.rtol * scale
+    else:
+        assert_close(actual, expected)
+
+
+@on_points
+def test_linear_on_points(engine: str, d: int, causal: bool) -> None:
+    case = points_case(d, causal)
+    x, y = seeded(20, 2, seed=5), seeded(20, 2, seed=6)
+    together = convolved(engine, case, values=3 * x - 0.5 * y)
+    assert_close(together, 3 * convolved(engine, case, values=x) - 0.5 * convolved(engine, case, values=y))
+    assert not convolved(engine, case, values=torch.zeros_like(x)).any()
+
+
+@on_points
+def test_shift_equivariant_on_points(engine: str, d: int, causal: bool) -> None:
+    case = points_case(d, causal)
+    shift = torch.tensor([4.0, -2.0, 8.0], dtype=torch.float64)[:d]
+    source, query = case.source, case.query
+    assert isinstance(source, Points)
+    assert isinstance(query, Points)
+    there = convolved(
+        engine,
+        case,
+        source=Points(source.coordinates + shift, source.weights),
+        query=Points(query.coordinates + shift),
     )
+    assert_close(there, convolved(engine, case))
+
+
+@pytest.mark.parametrize("engine", ON_POINTS)
+def test_shift_equivariant_on_axes_that_repeat(engine: str) -> None:
+    """Also by more than a period: coordinates may lie anywhere."""
+    kernel = small_kernel(2, width=(0.3, 0.2))
+    periods = (2.0, 1.5)
+    shift = torch.tensor([6.3, -2.2], dtype=torch.float64)
+    near = Points(uniform(20, 2, seed=1), uniform(20, seed=2), periods=periods)
+    far = Points(near.coordinates + shift, near.weights, periods=periods)
+    case = Case("points to points", 2, kernel, seeded(20, 2), near, near, RTOL[torch.float64][2])
+    assert_same(engine, case, convolved(engine, case, source=far, query=far), convolved(engine, case))
+
+
+@on_points
+def test_blind_to_the_order_of_points(engine: str, d: int, causal: bool) -> None:
+    case = points_case(d, causal)
+    source, query = case.source, case.query
+    assert isinstance(source, Points)
+    assert isinstance(query, Points)
     order = torch.randperm(20, generator=torch.Generator().manual_seed(5))
-    expected = convolve(kernel, values, Points(positions, weights), Points(wanted), engine="reference")
-    source = Points(positions[order], weights[order])
-    assert_close(convolve(kernel, values[order], source, Points(wanted), engine="reference"), expected)
-    back = convolve(kernel, values, Points(positions, weights), Points(wanted.flip(0)), engine="reference")
+    expected = convolved(engine, case)
+    other = Points(source.coordinates[order], source.weights[order])
+    assert_close(convolved(engine, case, values=case.values[order], source=other), expected)
+    back = convolved(engine, case, query=Points(query.coordinates.flip(0)))
     assert_close(back.flip(0), expected)
 
 
-def test_doubled_points_at_half_weight_change_nothing() -> None:
-    kernel = small_kernel(2, width=(0.4, 0.3))
-    values, positions, weights = seeded(20, 2), uniform(20, 2, seed=1), uniform(20, seed=2)
-    expected = convolve(kernel, values, Points(positions, weights), Points(positions), engine="reference")
-    doubled = Points(positions.repeat_interleave(2, 0), weights.repeat_interleave(2) / 2)
-    twice = values.repeat_interleave(2, 0)
-    assert_close(convolve(kernel, twice, doubled, Points(positions), engine="reference"), expected)
-    unweighted = Points(doubled.coordinates, weights.repeat_interleave(2))
-    assert_close(convolve(kernel, twice, unweighted, Points(positions), engine="reference"), 2 * expected)
+@on_points
+def test_doubled_points_at_half_weight_change_nothing(engine: str, d: int, causal: bool) -> None:
+    case = points_case(d, causal)
+    source = case.source
+    assert isinstance(source, Points)
+    expected = convolved(engine, case)
+    places, weights = source.coordinates.repeat_interleave(2, 0), source.weights.repeat_interleave(2)
+    twice = case.values.repeat_interleave(2, 0)
+    assert_same(engine, case, convolved(engine, case, values=twice, source=Points(places, weights / 2)), expected)
+    unweighted = convolved(engine, case, values=twice, source=Points(places, weights))
+    assert_same(engine, case, unweighted / 2, expected)
+
+
+@on_points
+def test_adjoint_by_autograd(engine: str, d: int, causal: bool) -> None:
+    """<Ax, y> = <x, A'y> to rounding, of an approximation too: its backward pass is its own adjoint."""
+    case = points_case(d, causal)
+    output = convolve(case.kernel, case.values, case.source, case.query, engine=engine, rtol=case.rtol)
+    y = seeded(9, 2, seed=7)
+    (back,) = torch.autograd.grad(output, [case.values], y)
+    assert_close((output * y).sum(), (case.values * back).sum())
+
+
+@pytest.mark.parametrize("shape", [(2,), (3, 2)], ids=["depthwise", "full"])
+@pytest.mark.parametrize("d", [1, 2, 3])
+@pytest.mark.parametrize("engine", ON_POINTS)
+def test_adjoint_by_the_reflected_kernel(engine: str, d: int, shape: tuple[int, ...]) -> None:
+    case = points_case(d, False, shape)
+    source, query = case.source, case.query
+    assert isinstance(source, Points)
+    assert isinstance(query, Points)
+    y = seeded(9, shape[0], seed=7)
+    forward = (convolved(engine, case) * y * query.weights[:, None]).sum()
+    there = Case(case.kind, d, adjoint(case.kernel), y, query, source, case.rtol)
+    backward = (case.values * convolved(engine, there) * source.weights[:, None]).sum().detach()
+    if engine == "spectral":
+        scale = white_noise_norm(case.kernel, case.values, source, query) * float((y * query.weights[:, None]).norm())
+        assert abs(float(forward - backward)) <= 2 * case.rtol * scale
+    else:
+        assert_close(forward, backward)
 
 
 @pytest.mark.parametrize("shape", [(2,), (3, 2)], ids=["depthwise", "full"])
@@ -347,17 +559,6 @@ def test_adjoint_on_grids(engine: str, periodic: bool, shape: tuple[int, ...]) -
     assert_close(forward, backward)
 
 
-@pytest.mark.parametrize("shape", [(2,), (3, 2)], ids=["depthwise", "full"])
-def test_adjoint_on_points(shape: tuple[int, ...]) -> None:
-    kernel = small_kernel(2, width=(0.5, 0.4), shape=shape)
-    source = Points(uniform(15, 2, seed=1), uniform(15, seed=2), torch.tensor([0, 6, 15]))
-    query = Points(uniform(11, 2, seed=3), uniform(11, seed=4), torch.tensor([0, 8, 11]))
-    x, y = seeded(15, 2), seeded(11, kernel.out_channels, seed=1)
-    forward = (convolve(kernel, x, source, query, engine="reference") * y * query.weights[:, None]).sum()
-    backward = convolve(adjoint(kernel), y, query, source, engine="reference")
-    assert_close(forward, (x * backward * source.weights[:, None]).sum())
-
-
 # ---- integrals with known answers ----
 
 SIGMA, TAU = 1.0, 0.75  # widths of the sampled Gaussian and of the kernel
@@ -365,7 +566,14 @@ PRODUCT_VARIANCE = SIGMA**2 * TAU**2 / (SIGMA**2 + TAU**2)
 
 
 def gaussian_kernel(d: int) -> Kernel:
-    return Kernel(PureGaussian(d), None, extent=[TAU] * d).to(torch.float64).requires_grad_(False)
+    """exp(-|x|^2 / 2 TAU^2) in both channels: a generator that is 1 under a mask that ends 8.6 widths out.
+
+    What the mask takes off the Gaussian to end smoothly is 1e-13 of it there.
+    """
+    kernel = small_kernel(d, width=[TAU] * d, threshold=1e-16).requires_grad_(False)
+    kernel.generator.output.weight.zero_()
+    kernel.generator.output.bias.fill_(1.0)
+    return kernel
 
 
 def gaussian(positions: Tensor, variance: float) -> Tensor:
@@ -387,10 +595,10 @@ def test_gaussian_error_falls_exponentially_on_grids(engine: str, d: int) -> Non
         half = math.ceil(6.5 / step)
         source = Grid((2 * half + 1,) * d, (step,) * d, (-half * step,) * d)
         query = Grid((1,) * d, (step,) * d)
-        values = gaussian(source.nodes(), SIGMA**2).reshape(1, 1, *source.sizes)
-        result = float(convolve(gaussian_kernel(d), values, source, query, engine=engine))
-        exact = float(gaussian_convolved(torch.zeros(d, dtype=torch.float64), d))
-        error = result / exact - 1
+        values = gaussian(source.nodes(), SIGMA**2).reshape(1, 1, *source.sizes).expand(-1, 2, *source.sizes)
+        found = convolve(gaussian_kernel(d), values, source, query, engine=engine).mean()
+        exact = gaussian_convolved(torch.zeros(d, dtype=torch.float64), d)
+        error = float(found / exact) - 1
         alias = math.exp(-2 * math.pi**2 * PRODUCT_VARIANCE / step**2)
         assert error == pytest.approx((1 + 2 * alias + 2 * alias**4) ** d - 1, rel=1e-2)
         errors.append(error)
@@ -401,12 +609,14 @@ def test_gaussian_error_falls_exponentially_on_grids(engine: str, d: int) -> Non
 def test_gaussian_everywhere_to_rounding(engine: str) -> None:
     source = Grid((61, 53), (0.25, 0.3), (-7.5, -7.8))
     query = Grid((9, 7), (0.5, 0.45), (-2.1, -1.0))
-    values = gaussian(source.nodes(), SIGMA**2).reshape(1, 1, *source.sizes)
-    result = convolve(gaussian_kernel(2), values, source, query, engine=engine)
-    assert_close(result, gaussian_convolved(query.nodes(), 2).reshape(1, 1, *query.sizes), factor=10)
+    values = gaussian(source.nodes(), SIGMA**2).reshape(1, 1, *source.sizes).expand(-1, 2, -1, -1)
+    found = convolve(gaussian_kernel(2), values, source, query, engine=engine)
+    assert TOLERANCES[torch.float64] == 1e-12
+    assert_close(found, gaussian_convolved(query.nodes(), 2).reshape(1, 1, *query.sizes).expand(found.shape))
 
 
-def test_gaussian_error_is_second_order_on_irregular_points() -> None:
+@pytest.mark.parametrize("engine", ON_POINTS)
+def test_gaussian_error_is_second_order_on_irregular_points(engine: str) -> None:
     queries = torch.linspace(-1.5, 1.5, 13, dtype=torch.float64)[:, None]
     exact = gaussian_convolved(queries, 1)
     errors = []
@@ -415,9 +625,9 @@ def test_gaussian_error_is_second_order_on_irregular_points() -> None:
         even = torch.linspace(-1, 1, count + 1, dtype=torch.float64)
         positions = 8 * (even + 0.25 * torch.sin(3 * even + 1) - 0.25 * math.sin(1) * (1 - even**2))
         source = Points(positions[:, None], trapezoid(positions))
-        values = gaussian(source.coordinates, SIGMA**2)[:, None]
-        result = convolve(gaussian_kernel(1), values, source, Points(queries), engine="reference")[:, 0]
-        errors.append(float((result - exact).abs().max()))
+        values = gaussian(source.coordinates, SIGMA**2)[:, None].expand(-1, 2)
+        found = convolve(gaussian_kernel(1), values, source, Points(queries), engine=engine, rtol=1e-8)
+        errors.append(float((found - exact[:, None]).abs().max()))
     for coarse, fine in itertools.pairwise(errors):
         assert math.log2(coarse / fine) == pytest.approx(2, abs=0.1)
 
@@ -425,12 +635,14 @@ def test_gaussian_error_is_second_order_on_irregular_points() -> None:
 def test_unweighted_points_do_not_converge() -> None:
     """What the weights are for: without them the answer follows the density of the samples."""
     positions = torch.cat([torch.linspace(-8, 0, 200), torch.linspace(0.01, 8, 800)]).double()
-    values, query = gaussian(positions[:, None], SIGMA**2)[:, None], Points(torch.ones(1, 1, dtype=torch.float64))
+    values = gaussian(positions[:, None], SIGMA**2)[:, None].expand(-1, 2)
+    query = Points(torch.ones(1, 1, dtype=torch.float64))
     exact = float(gaussian_convolved(torch.ones(1, dtype=torch.float64), 1))
     weighted = Points(positions[:, None], trapezoid(positions))
     mean = Points(positions[:, None], torch.full((1000,), 16 / 1000, dtype=torch.float64))
     right, wrong = (
-        float(convolve(gaussian_kernel(1), values, source, query, engine="reference")) for source in (weighted, mean)
+        float(convolve(gaussian_kernel(1), values, source, query, engine="reference").mean())
+        for source in (weighted, mean)
     )
     assert right == pytest.approx(exact, 1e-4)
     assert wrong > 1.2 * exact
@@ -558,6 +770,92 @@ def test_equals_scipy_wrapped_in_four_dimensions(engine: str) -> None:
         assert_close(result[0, channel], torch.from_numpy(expected))
 
 
+# ---- the error of the approximate engine ----
+
+RANDOM_CASES, PER_BLOCK = 200, 20
+
+
+@pytest.mark.parametrize("first", range(0, RANDOM_CASES, PER_BLOCK))
+def test_error_of_spectral_is_below_twice_the_tolerance(first: int) -> None:
+    """Random kernels, dimensions and densities: the error over the expected norm of a convolution of white noise."""
+    failed = {}
+    for seed in range(first, first + PER_BLOCK):
+        case = random_case(seed)
+        found = convolved("spectral", case).double()
+        exactly = Case(
+            case.kind, case.irregular, case.kernel.double(), case.values.double(), case.source, case.query, case.rtol
+        )
+        scale = white_noise_norm(exactly.kernel, exactly.values, exactly.source, exactly.query)
+        error = float((found - convolved("reference", exactly)).norm()) / scale
+        if not error <= 2 * case.rtol:
+            failed[f"seed {seed}"] = f"error {error:.2g} for rtol {case.rtol:.2g}"
+    assert not failed
+
+
+# ---- properties of random cases ----
+
+RANDOM_POINTS = st.integers(0, 10**6).map(lambda seed: random_case(seed, finest=1e-3))
+RANDOM_PAIRS = st.builds(
+    lambda pair, mode, dtype: pair_case(pair[0], pair[1], mode, dtype, pair[2]),
+    st.sampled_from(PAIRS),
+    st.sampled_from(PAIR_MODES),
+    st.sampled_from(DTYPES),
+)
+
+
+@given(case=RANDOM_POINTS | RANDOM_PAIRS)
+def test_every_engine_gives_one_answer_planned_anew_or_not(case: Case) -> None:
+    expected = convolved("reference", case)
+    scale = white_noise_norm(case.kernel, case.values, case.source, case.query)
+    # Rounding is relative to the terms of a sum, an approximation's error to what they give on average.
+    rounding = 30 * TOLERANCES[expected.dtype] * scale
+    for engine in ("neighbours", "spectral", "auto"):
+        if engine != "auto" and is_out(engine, case):
+            continue
+        found = convolved(engine, case)
+        allowed = rounding if engine == "neighbours" else 2 * case.rtol * scale
+        assert float((found - expected).norm()) <= allowed, engine
+        plan = make_plan(case.kernel, case.source, case.query, engine=engine, rtol=case.rtol)
+        for _ in range(2):
+            again = convolve(case.kernel, case.values, case.source, case.query, plan=plan)
+            assert torch.equal(again.detach(), found)
+
+
+@given(case=RANDOM_POINTS | RANDOM_PAIRS, rtol=st.floats(1e-300, 1, exclude_max=True), batch=st.integers(1, 10**9))
+def test_explain_takes_all_that_is_valid(case: Case, rtol: float, batch: int) -> None:
+    table = explain(case.kernel, case.source, case.query, rtol=rtol, batch=batch)
+    assert table.costs.keys() == ENGINES.keys()
+    for engine in ENGINES:
+        assert f"{engine} " in str(table)
+
+
+@given(case=RANDOM_POINTS, engine=st.sampled_from(ON_POINTS), seed=st.integers(0, 10**6), scale=st.floats(-3, 3))
+def test_laws_of_the_sum(case: Case, engine: str, seed: int, scale: float) -> None:
+    """Linear, blind to the order of points, and doubled points at half the weight are the same points."""
+    source, dtype = case.source, case.values.dtype
+    assert isinstance(source, Points)
+    base, other = convolved(engine, case), seeded(*case.values.shape, dtype=dtype, seed=seed)
+    size = white_noise_norm(case.kernel, case.values.abs() + scale * other.abs(), case.source, case.query)
+    rounding = 30 * TOLERANCES[dtype] * size
+
+    together = convolved(engine, case, values=case.values + scale * other)
+    apart = base + scale * convolved(engine, case, values=other)
+    assert float((together - apart).norm()) <= rounding
+
+    # Within samples: the keys of the samples are whole numbers, those of the order lie between 0 and 1.
+    order = (source.sample_index() + uniform(source.count, seed=seed)).argsort()
+    shuffled = Points(source.coordinates[order], source.weights[order], source.splits, periods=source.periods)
+    query = shuffled if case.query is source else case.query
+    found = convolved(engine, case, values=case.values[order], source=shuffled, query=query)
+    assert float((found - (base[order] if query is shuffled else base)).norm()) <= rounding
+
+    places, weights = source.coordinates.repeat_interleave(2, 0), source.weights.repeat_interleave(2) / 2
+    doubled = Points(places, weights, source.splits * 2, periods=source.periods)
+    found = convolved(engine, case, values=case.values.repeat_interleave(2, 0), source=doubled)
+    allowed = rounding + (4 * case.rtol * size if engine == "spectral" else 0)
+    assert float((found - base).norm()) <= allowed
+
+
 # ---- layers in use ----
 
 
@@ -571,6 +869,22 @@ def test_lengths_in_any_order_answer_as_a_fresh_layer(engine: str) -> None:
         assert result.shape == (2, 2, length)
         assert float(result.abs().max().detach()) > 0
         assert torch.equal(result, copy.deepcopy(untouched)(values, grid))
+
+
+@pytest.mark.parametrize("engine", ON_POINTS)
+def test_series_of_any_length_in_any_order_answer_as_a_fresh_layer(engine: str) -> None:
+    answers_as_a_fresh_layer(engine)
+
+
+def answers_as_a_fresh_layer(engine: str) -> None:
+    layer = ContinuousConv(small_kernel(1, causal_axes=(0,)), engine=engine).to(torch.float64)
+    untouched = copy.deepcopy(layer)
+    for length in (5, 97, 2, 30, 1, 5, 96):
+        source, values = Points(uniform(length, 1, high=0.1 * length, seed=length)), seeded(length, 2, seed=length)
+        found = layer(values, source)
+        assert found.shape == (length, 2)
+        assert float(found.abs().max().detach()) > 0
+        assert torch.equal(found, copy.deepcopy(untouched)(values, source))
 
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
@@ -591,13 +905,26 @@ def test_output_has_the_input_dtype_and_device(engine: str, dtype: torch.dtype, 
     (gradient,) = torch.autograd.grad(result.sum(), [values])
     assert gradient.dtype == dtype
     assert gradient.device == values.device
-    if engine == "reference":
-        nodes = grid.points(2, device=device)
-        rows = values.detach().flatten(2).movedim(1, 2).flatten(0, 1)
-        on_points = convolve(kernel, rows, nodes, query, engine=engine)
-        assert on_points.dtype == dtype
-        assert on_points.device == values.device
-        assert_close(on_points.cpu(), expected)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("engine", ON_POINTS)
+def test_output_on_points_has_the_input_dtype_and_device(engine: str, dtype: torch.dtype, device: str) -> None:
+    case = pair_case("product to product", 2, "strided", dtype)
+    expected = case.run(engine)["output"].detach()
+    source, query = case.source, case.query
+    assert isinstance(source, Product)
+    assert isinstance(query, Product)
+    values = case.values.detach().to(device).requires_grad_()
+    kernel = case.kernel.to(device)
+    found = convolve(kernel, values, source.to(device), query.to(device), engine=engine, rtol=case.rtol)
+    (gradient,) = torch.autograd.grad(found.sum(), [values])
+    for one in (found, gradient):
+        assert one.dtype == dtype
+        assert one.device == values.device
+    scale = white_noise_norm(case.kernel.to("cpu"), case.values, source, query)
+    assert float((found.detach().cpu() - expected).norm()) <= 30 * TOLERANCES[dtype] * scale
 
 
 def test_float64_is_not_downgraded() -> None:
@@ -611,6 +938,25 @@ def test_float64_is_not_downgraded() -> None:
         assert float(ratio.abs().min()) > 5e-11
 
 
+@pytest.mark.parametrize("engine", ON_POINTS)
+def test_float64_is_not_downgraded_on_points(engine: str) -> None:
+    """Values, places and weights that float32 cannot tell apart give different results."""
+    case = points_case(1, False)
+    source, query = case.source, case.query
+    assert isinstance(source, Points)
+    base, reference = convolved(engine, case), convolved("reference", case)
+    for changed in (
+        {"values": case.values.detach() * (1 + 1e-10)},
+        {"source": Points(source.coordinates, source.weights * (1 + 1e-10))},
+        {"source": Points(source.coordinates + 1e-10, source.weights)},
+        {"query": Points(query.coordinates + 1e-10)},  # type: ignore[union-attr]
+    ):
+        difference = convolved(engine, case, **changed) - base  # type: ignore[arg-type]
+        wanted = convolved("reference", case, **changed) - reference  # type: ignore[arg-type]
+        assert float(wanted.abs().max()) > 1e-12
+        assert float((difference - wanted).norm()) <= 1e-2 * float(wanted.norm())
+
+
 # ---- KeOps: each test holds all uses of one family of formulas, so nothing is compiled twice ----
 # Two and three axes are tested in test_operators.py: two test processes then share the compiling.
 
@@ -618,6 +964,16 @@ def test_float64_is_not_downgraded() -> None:
 @requires_compiler
 def test_keops_one_axis_causal(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     check_keops_family(monkeypatch, 1, "causal", None)
+    # The laws of the sum, by the formulas that are compiled by now.
+    for law in (
+        test_linear_on_points,
+        test_shift_equivariant_on_points,
+        test_blind_to_the_order_of_points,
+        test_doubled_points_at_half_weight_change_nothing,
+        test_adjoint_by_autograd,
+    ):
+        law("keops", 1, True)
+    answers_as_a_fresh_layer("keops")
     captured = capfd.readouterr()
     assert captured.out == ""  # a library keeps quiet while it compiles
 
@@ -627,6 +983,8 @@ def test_keops_one_axis_forward(monkeypatch: pytest.MonkeyPatch) -> None:
     check_keops_family(monkeypatch, 1, "plain", [])
     check_keops_family(monkeypatch, 1, "strided", [])
     check_keops_family(monkeypatch, 1, "periodic", [])
+    test_gaussian_error_is_second_order_on_irregular_points("keops")
+    test_float64_is_not_downgraded_on_points("keops")
     kernel, grid, _ = grid_case((31,), "plain", torch.float32)
     compare_keops(monkeypatch, kernel, seeded(1, 2, 31, dtype=torch.float32), grid, only=[])
 
