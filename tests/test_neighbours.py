@@ -13,13 +13,11 @@ from contract_cases import run, seeded, small_kernel, uniform
 from hypothesis import given
 from torch import Tensor
 
-from ccnn_irregular import SIREN, GaussianMask, Grid, Kernel, Points, Product, convolve, explain, make_plan
+from ccnn_irregular import SIREN, GaussianMask, Kernel, Points, convolve, explain, make_plan
 from ccnn_irregular.domains import Domain
 from ccnn_irregular.kernels.masks import Mask
 from ccnn_irregular.operators import neighbours, reference
 from ccnn_irregular.testing import assert_all_close, assert_close
-
-LENGTHS = [23, 0, 1, 40, 0]
 
 
 @final
@@ -71,72 +69,11 @@ def compare(kernel: Kernel, values: Tensor, source: Domain, query: Domain | None
     return actual
 
 
-@pytest.mark.parametrize("causal", [False, True])
-@pytest.mark.parametrize("shape", [(2,), (3, 2)])
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-@pytest.mark.parametrize("d", [1, 2, 3])
-def test_equal_to_the_full_sum_in_values_and_all_gradients(
-    d: int, dtype: torch.dtype, shape: tuple[int] | tuple[int, int], causal: bool
-) -> None:
-    kernel = compact_kernel(d, shape=shape, dtype=dtype, causal_axes=(0,) if causal else ())
-    values = seeded(sum(LENGTHS), 2, dtype=dtype, requires_grad=True)
-    source, query = ragged(LENGTHS, d, 1), ragged([5, 7, 0, 11, 0], d, 2)
-    result = compare(kernel, values, source, query)
-    assert result["output"].dtype == dtype
-    assert result["output"].any()
-    compare(kernel, values, source)
-
-
-@pytest.mark.parametrize("causal", [False, True])
-@pytest.mark.parametrize("periods", [[4.0], [4.0, None], [4.0, 2.5], [None, 3.0, 4.0]])
-def test_axes_that_repeat(periods: list[float | None], causal: bool) -> None:
-    d = len(periods)
-    kernel = compact_kernel(d, causal_axes=(0,) if causal else ())
-    source, query = ragged(LENGTHS, d, 3, periods=periods), ragged([9, 9, 0, 9, 9], d, 4, periods=periods)
-    compare(kernel, seeded(sum(LENGTHS), 2, requires_grad=True), source, query)
-
-
 def test_places_of_a_whole_period_or_just_below_none() -> None:
     times = torch.tensor([[0.0], [2.0], [-1e-20], [4.0], [-2.0], [1.9]], dtype=torch.float64)
     source = Points(times, periods=[2.0])
     compare(compact_kernel(1, reach=0.3), seeded(6, 2), source)
     assert pairs_of(make_plan(compact_kernel(1, reach=0.3), source, engine="neighbours")) == 36
-
-
-@pytest.mark.parametrize("shape", [(2,), (3, 2)])
-def test_between_points_grids_and_products(shape: tuple[int] | tuple[int, int]) -> None:
-    kernel = compact_kernel(2, shape=shape)
-    points, grid = ragged([20, 0, 13], 2, 5), Grid([6, 5], [0.6, 0.8], [-1.0, -1.0])
-    compare(kernel, seeded(33, 2, requires_grad=True), points, grid)
-    compare(kernel, seeded(3, 2, 6, 5, requires_grad=True), grid, points)
-    stations = Product(ragged([4, 3], 1, 6), Grid([9], [0.5], periodic=True))
-    compare(kernel, seeded(7, 2, 9, requires_grad=True), stations)
-    others = Product(ragged([2, 5], 1, 7), Grid([4], [1.0], [0.1]))
-    compare(kernel, seeded(7, 2, 9, requires_grad=True), stations, others)
-
-
-def test_weights_per_channel_and_values_that_are_not_there() -> None:
-    kernel = compact_kernel(2)
-    weights = uniform(30, 2, seed=8)
-    weights[::3, 0] = 0.0
-    values = seeded(30, 2)
-    values[::3, 0] = math.nan
-    source = Points(uniform(30, 2, high=3.0, seed=9), weights)
-    result = compare(kernel, values, source)
-    assert torch.isfinite(result["output"]).all()
-
-
-def test_one_point_none_and_no_neighbours() -> None:
-    kernel = compact_kernel(2)
-    alone = Points(torch.tensor([[0.3, 0.4]], dtype=torch.float64, requires_grad=True))
-    assert compare(kernel, seeded(1, 2, requires_grad=True), alone)["output"].any()
-    far = Points(torch.tensor([[100.0, 0.0], [0.3, -70.0]], dtype=torch.float64, requires_grad=True))
-    for result in run(kernel, seeded(1, 2, requires_grad=True), alone, far, "neighbours").values():
-        assert not result.any()
-    nobody = Points(torch.zeros(0, 2, dtype=torch.float64))
-    assert convolve(kernel, seeded(1, 2), alone, nobody, engine="neighbours").shape == (0, 2)
-    assert not convolve(kernel, seeded(0, 2), nobody, far, engine="neighbours").any()
-    assert convolve(kernel, seeded(0, 2), nobody, engine="neighbours").shape == (0, 2)
 
 
 def test_equal_points_all_count() -> None:
@@ -251,11 +188,3 @@ def test_auto_takes_it_for_compact_kernels_and_explains() -> None:
     assert 4 * found < cost.bytes < 2**30
     smooth = Kernel(SIREN(3, 16, 32, omega_0=3.0), GaussianMask([10 * width] * 3), extent=[0.85] * 3)
     assert make_plan(smooth, source).engine == "spectral"
-
-
-def test_refusals_say_why() -> None:
-    endless = small_kernel(1, masked=False)
-    with pytest.raises(ValueError, match=r"'neighbours': the kernel has no mask"):
-        make_plan(endless, Points(torch.zeros(3, 1)), engine="neighbours")
-    with pytest.raises(ValueError, match=r"'neighbours': both domains are grids"):
-        make_plan(compact_kernel(1), Grid([4], [1.0]), engine="neighbours")

@@ -1,4 +1,4 @@
-"""Samples, shapes of domains, plans, the choice of engine, and KeOps with and without a compiler."""
+"""Samples, plans, the choice of engine, and KeOps with and without a compiler."""
 
 from __future__ import annotations
 
@@ -127,28 +127,6 @@ def test_empty_samples_give_zeros_plus_bias(lengths: list[int]) -> None:
     assert bool(torch.isfinite(layer.bias.grad).all())
 
 
-def test_no_queries() -> None:
-    output = convolve(small_kernel(1), seeded(4, 2), ragged([4]), ragged([0]), engine="reference")
-    assert output.shape == (0, 2)
-
-
-def test_many_ragged_samples() -> None:
-    generator = torch.Generator().manual_seed(0)
-    lengths = torch.randint(0, 25, (64,), generator=generator).tolist()
-    lengths[10] = lengths[63] = 0
-    source, kernel = ragged(lengths, high=10.0), small_kernel(1, channels=3)
-    values = seeded(sum(lengths), 3, requires_grad=True)
-    result = run(kernel, values, source, None, "reference")
-    judge = dense(kernel, values, source, source)
-    assert_close(result["output"], judge)
-    (gradient,) = torch.autograd.grad(judge, [values], seeded(*judge.shape, seed=99))
-    assert_close(result["gradient of values"], gradient)
-    for number in (0, 1, 30, 62):
-        rows = slice(*source.splits[number : number + 2].tolist())
-        alone = convolve(kernel, values[rows], sample(source, number), engine="reference")
-        assert torch.equal(alone, result["output"][rows])
-
-
 @pytest.mark.parametrize("budget", [1, 7, 30])
 def test_blocks_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch, budget: int) -> None:
     """However few pairs fit one block, one query row at the least, and whatever is recomputed for gradients."""
@@ -199,80 +177,6 @@ def test_channels_equal_their_own_points() -> None:
         own = Points(positions[seen], weights[seen, channel])
         alone = convolve(kernel, values[seen], own, query, engine="reference")[:, channel]
         assert_close(together[:, channel], alone)
-
-
-# ---- every shape of domain to every other ----
-
-
-def test_points_to_grid() -> None:
-    source, grid, kernel = ragged([3, 0, 5], 2), Grid((4, 3), (0.5, 0.6), (0.1, 0.0)), small_kernel(2, shape=(3, 2))
-    values = seeded(8, 2)
-    result = convolve(kernel, values, source, grid, engine="reference")
-    assert result.shape == (3, 3, 4, 3)
-    rows = dense(kernel, values, source, grid.points(samples=3))
-    assert_close(result, rows.unflatten(0, (3, 12)).movedim(1, 2).unflatten(2, (4, 3)))
-    assert not result[1].any()
-
-
-def test_grid_to_points() -> None:
-    grid, query, kernel = Grid((4, 3), (0.5, 0.6), (0.1, 0.0)), ragged([3, 0, 5], 2), small_kernel(2, shape=(3, 2))
-    values = seeded(3, 2, 4, 3)
-    result = convolve(kernel, values, grid, query, engine="reference")
-    rows = values.flatten(2).movedim(1, 2).flatten(0, 1)
-    assert_close(result, dense(kernel, rows, grid.points(samples=3), query))
-    # Entry b at the points of sample b.
-    last = convolve(kernel, values[2:], grid, sample(query, 2), engine="reference")
-    assert_close(result[3:], last)
-
-
-def as_rows(values: Tensor) -> Tensor:
-    """(N, C, *sizes) to (N * nodes, C): values on the product's expanded points."""
-    return values.flatten(2).movedim(1, 2).flatten(0, 1)
-
-
-@pytest.mark.parametrize("periodic", [False, True])
-def test_product_equals_its_expanded_points(periodic: bool) -> None:
-    grid = Grid((4, 3), (0.5, 0.6), (0.1, 0.0), periodic=periodic)
-    other = Grid((4, 2), (0.5, 0.9), (0.3, 0.2), periodic=periodic)
-    source, query = Product(ragged([2, 0, 3]), grid), Product(ragged([1, 2, 2], seed=7), other)
-    kernel = small_kernel(3, width=(0.8, 0.32, 0.29), shape=(3, 2))
-    values = seeded(5, 2, 4, 3)
-    inside, outside = source.expanded(), query.expanded()
-    judge = dense(kernel, as_rows(values), inside, outside)
-    both = convolve(kernel, values, source, query, engine="reference")
-    assert both.shape == (5, 3, 4, 2)
-    assert_close(as_rows(both), judge)
-    assert_close(convolve(kernel, values, source, outside, engine="reference"), judge)
-    into = convolve(kernel, as_rows(values), inside, query, engine="reference")
-    assert_close(into, both)
-    itself = convolve(kernel, values, source, engine="reference")
-    assert itself.shape == (5, 3, 4, 3)
-    assert_close(as_rows(itself), dense(kernel, as_rows(values), inside, inside))
-
-
-def test_product_to_grid_and_back() -> None:
-    product, box = Product(ragged([2, 0, 3]), Grid((4,), (0.5,))), Grid((3, 5), (0.7, 0.4))
-    kernel, values = small_kernel(2, width=(0.8, 0.7), shape=(3, 2)), seeded(5, 2, 4)
-    result = convolve(kernel, values, product, box, engine="reference")
-    assert result.shape == (3, 3, 3, 5)
-    judge = dense(kernel, as_rows(values), product.expanded(), box.points(samples=3))
-    assert_close(result, judge.unflatten(0, (3, 15)).movedim(1, 2).unflatten(2, (3, 5)))
-    back = convolve(kernel, seeded(3, 2, 3, 5), box, product, engine="reference")
-    assert back.shape == (5, 3, 4)
-    rows = as_rows(seeded(3, 2, 3, 5))
-    assert_close(as_rows(back), dense(kernel, rows, box.points(samples=3), product.expanded()))
-
-
-def test_product_weights_per_channel() -> None:
-    weights = torch.where(uniform(4, 2, seed=8) < 0.5, 0.0, 1.5)
-    weights[0] = torch.tensor([0.0, 1.0])
-    product = Product(Points(uniform(4, 1, seed=1), weights), Grid((3,), (0.5,)))
-    values = seeded(4, 2, 3)
-    values[0, 0] = float("nan")
-    kernel = small_kernel(2)
-    result = convolve(kernel, values, product, engine="reference")
-    clean = torch.nan_to_num(values)
-    assert_close(as_rows(result), dense(kernel, as_rows(clean), product.expanded(), product.expanded()))
 
 
 # ---- plans and the choice of engine ----
@@ -467,11 +371,3 @@ def test_fft_to_a_grid_far_away_costs_no_more_than_the_grids(start: float, mask:
     expected = convolve(kernel, values, source, query, engine="reference").detach()
     assert bool((expected == 0).all()) == mask
     torch.testing.assert_close(result, expected, rtol=1e-6, atol=1e-9)
-
-
-def test_plan_of_other_dimension_is_refused() -> None:
-    line, plane = Grid([4], [1.0]), Grid([4, 4], [1.0, 1.0])
-    plan = make_plan(Kernel(SIREN(1, 2, 4), extent=[4.0]), line)
-    kernel = Kernel(SIREN(2, 2, 4), extent=[4.0, 4.0])
-    with pytest.raises(ValueError, match="plan must have the kernel's 2 axes, got 1"):
-        convolve(kernel, torch.randn(1, 2, 4, 4), plane, plan=plan)
