@@ -485,7 +485,9 @@ class _Check:
         self.rtol = rtol
         self.limit_seconds = limit_seconds
         self.dtype = _kernels(layer)[0].dtype
-        self.takes_query = "query" in inspect.signature(layer.forward).parameters
+        self.takes_query = "query" in inspect.signature(layer.forward).parameters and not (
+            isinstance(layer, CCNN) and layer.readout is None
+        )
         # Where a value is weighed before anything else happens to it, zero is as good as no value.
         self.on_grid = field.complete or _weighs_first(layer)
         self.query_nodes = field.queries(queries)

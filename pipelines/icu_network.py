@@ -18,7 +18,7 @@ from ccnn_irregular._checks import require
 from ccnn_irregular.datasets.physionet2012 import SERIES, STATICS
 from ccnn_irregular.domains import Grid, Points
 from ccnn_irregular.kernels import Kernel
-from ccnn_irregular.networks import CCNN
+from ccnn_irregular.networks import CCNN, ResidualBlock
 from ccnn_irregular.quadrature import trapezoid
 
 if TYPE_CHECKING:
@@ -103,6 +103,7 @@ class ICURiskNetwork(nn.Module):
                     generator=generator,
                     generator_hidden=generator_hidden,
                     dropout=dropout,
+                    dropout_unit="value",
                     latent=Grid([round(hours / step)], [step], [step]),
                     head="dense",
                 ),
@@ -124,7 +125,7 @@ class ICURiskNetwork(nn.Module):
             sampling = self.sampling(first.times, first.splits, ~torch.isnan(first.values))
             for member in self.members:
                 assert isinstance(member, _Member)
-                member.cnn.calibrate(sampling)
+                member.calibrate(sampling)
 
     def forward(self, batch: StayBatch) -> Tensor:
         """Logits: ``(B,)``, or in training ``(members, B)``, one row to be trained for each member.
@@ -183,6 +184,14 @@ class _Member(nn.Module):
             nn.Dropout(dropout),
             nn.Linear(channels, 1),
         )
+
+    def calibrate(self, sampling: Points) -> None:
+        """Scale each kernel for white noise on the domain it works on: two blocks are too few to drift."""
+        assert self.cnn.latent is not None
+        self.cnn.stem.calibrate(sampling, self.cnn.latent)
+        for block in self.cnn.blocks:
+            assert isinstance(block, ResidualBlock)
+            block.conv.calibrate(self.cnn.latent)
 
     def forward(self, values: Tensor, source: Points, statics: Tensor) -> Tensor:
         """Logits ``(B,)``."""

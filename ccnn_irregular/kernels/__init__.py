@@ -3,5 +3,6 @@
 from ccnn_irregular.kernels.generators import MLP, SIREN, Generator, MAGNet, RandomFourier
 from ccnn_irregular.kernels.kernel import Kernel
 from ccnn_irregular.kernels.masks import GaussianMask, Mask
+from ccnn_irregular.kernels.spectrum import energy_above
 
-__all__ = ["MLP", "SIREN", "GaussianMask", "Generator", "Kernel", "MAGNet", "Mask", "RandomFourier"]
+__all__ = ["MLP", "SIREN", "GaussianMask", "Generator", "Kernel", "MAGNet", "Mask", "RandomFourier", "energy_above"]

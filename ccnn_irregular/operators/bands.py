@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from ccnn_irregular.kernels import Kernel
+from ccnn_irregular.kernels.spectrum import marginal_energy
 from ccnn_irregular.operators.windows import ALIAS_BINS, Window, squared_alias
 
 __all__ = ["Band", "bands_by_width"]
@@ -88,31 +89,28 @@ def _resolved_energy(
     count = _FIRST_SAMPLES
     others = math.prod(len(offsets) for offsets in lattice) * _OTHER_SAMPLES ** (len(reaches) - 1)
     while count <= _MOST_SAMPLES and (count == _FIRST_SAMPLES or count * others <= _MOST_IN_ALL):
-        energy = torch.cat([_marginal_energy(kernel, axis, count, reaches, lattice) for kernel in kernels], 1)
+        with torch.no_grad():
+            boxes = [_sampled_box(kernel, axis, count, reaches, lattice) for kernel in kernels]
+            energy = torch.cat(
+                [marginal_energy(kernel, axis, box) for kernel, box in zip(kernels, boxes, strict=True)], 1
+            )
         if _end(_tails(energy), budget) <= count // 2:
             return energy
         count *= 2
     return None
 
 
-@torch.no_grad()
-def _marginal_energy(
+def _sampled_box(
     kernel: Kernel, axis: int, count: int, reaches: Sequence[float], lattice: Sequence[Tensor]
-) -> Tensor:
-    """Energy of each mode 0 .. count along ``axis``, summed over the other axes: float64 ``(count + 1, channels)``.
-
-    Modes lie 1 / (4 reach) cycles per coordinate unit apart. By Parseval the other axes need no transform.
-    """
+) -> list[Tensor]:
+    """Offsets that cover the support: ``count`` of them along ``axis``, a few along the others."""
     device = kernel.extent.device
     counts = [count if other == axis else _OTHER_SAMPLES for other in range(len(reaches))]
     offsets = [
         (torch.arange(n, dtype=torch.float64, device=device) - n // 2) * (2 * reach / n)
         for n, reach in zip(counts, reaches, strict=True)
     ]
-    mesh = torch.meshgrid(*offsets, *(one.to(device) for one in lattice), indexing="ij")
-    samples = kernel(torch.stack(mesh, dim=-1).to(kernel.dtype)).flatten(kernel.d).to("cpu", torch.float64)
-    energy = torch.fft.rfft(samples, n=2 * count, dim=axis).abs().square()
-    return energy.movedim(axis, 0).reshape(count + 1, -1, samples.shape[-1]).sum(1)
+    return [*offsets, *(one.to(device) for one in lattice)]
 
 
 def _tails(energy: Tensor) -> Tensor:
