@@ -88,6 +88,10 @@ class Points:
         device = coordinates.device
         if weights is None:
             weights = torch.ones(count, dtype=torch.float64, device=device)
+        if splits is None:
+            splits = torch.tensor([0, count], dtype=torch.int64, device=device)
+        for name, tensor in (("weights", weights), ("splits", splits)):
+            require(tensor.device == device, name, f"be on the coordinates' device {device}", tensor.device)
         require(
             weights.ndim in (1, 2) and len(weights) == count,
             "weights",
@@ -96,11 +100,7 @@ class Points:
         )
         require_finite("weights", weights)
         require(not bool((weights < 0).any()), "weights", "not be negative", "a negative weight")
-        if splits is None:
-            splits = torch.tensor([0, count], dtype=torch.int64, device=device)
         require_splits(splits, count)
-        for name, tensor in (("weights", weights), ("splits", splits)):
-            require(tensor.device == device, name, f"be on the coordinates' device {device}", tensor.device)
         periods = tuple(periods) if periods is not None else (None,) * d
         require(len(periods) == d, "periods", f"have one entry per axis, {d}", periods)
         require(all(p is None or (math.isfinite(p) and p > 0) for p in periods), "periods", "be positive", periods)

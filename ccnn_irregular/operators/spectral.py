@@ -41,7 +41,7 @@ from ccnn_irregular.operators.layout import from_rows, pair_points, to_rows, wei
 from ccnn_irregular.operators.neighbours import Neighbours
 from ccnn_irregular.operators.nufft import Box, Spreading, at_points, to_modes, transform_taps
 from ccnn_irregular.operators.rates import current_rates, scale
-from ccnn_irregular.operators.splitting import split
+from ccnn_irregular.operators.splitting import shorten, split
 from ccnn_irregular.operators.work import evaluation_work
 
 __all__ = ["Spectral"]
@@ -56,6 +56,8 @@ _PRUNED = 0.6
 _CALLS, _PLAN_CALLS = 100, 2000
 # Samples within the lags that are summed one by one, at each query, where a causal kernel is split.
 _NEAR_SAMPLES = 12
+# Support of a kernel in units of the lags that are left of it where the points are much closer together.
+_LONGEST_IN_PLATEAUS = 16
 _MOST_CELLS = 1 << 40
 
 
@@ -96,31 +98,67 @@ def _share_lattice(source: Grid, query: Grid) -> bool:
 
 
 @dataclass(frozen=True)
-class _Jump:
-    """Where the smooth part of a causal kernel begins.
+class _Place:
+    """Where the points are that can give or get anything.
 
     Attributes:
-        reach: lag up to which neighbours are summed, coordinate units.
-        rtol: relative error the split may make.
+        sources, queries: which points count, bool ``(N,)`` and ``(M,)``.
+        lowest, highest: bounds of both in each sample, float64 ``(B, d)``; 0 and 0 where there is none.
     """
 
-    reach: float
+    sources: Tensor
+    queries: Tensor
+    lowest: Tensor
+    highest: Tensor
+
+    @classmethod
+    def of(cls, kernels: Sequence[Kernel], factors: _Factors) -> _Place:
+        """The points within reach of the other side's bounding box in their sample."""
+        used = _near(factors, _support(kernels))
+        bounds = [_bounds(factors.sources, used[0]), _bounds(factors.queries, used[1])]
+        lowest = torch.minimum(bounds[0][0], bounds[1][0])
+        highest = torch.maximum(bounds[0][1], bounds[1][1])
+        empty = lowest > highest
+        return cls(*used, torch.where(empty, 0.0, lowest), torch.where(empty, 0.0, highest))
+
+
+@dataclass(frozen=True)
+class _Smoothing:
+    """How kernels are made smooth and short enough.
+
+    Attributes:
+        spans: per axis the largest lag that is used, where the kernels reach much farther; else None.
+        jump: where a kernel that is causal in irregular time begins to be smooth, coordinate units, or None.
+        rtol: relative error it may make.
+    """
+
+    spans: tuple[float | None, ...]
+    jump: float | None
     rtol: float
 
     @classmethod
-    def of(cls, kernels: Sequence[Kernel], factors: _Factors, rtol: float) -> _Jump | None:
-        """None where the kernels have no jump on an irregular axis."""
-        if 0 not in kernels[0].causal_axes or factors.d != 1:
-            return None
-        lowest, highest = _bounds(factors.sources)
-        span = float((highest - lowest).clamp(min=0.0).sum())
-        reach = span * _NEAR_SAMPLES / max(factors.sources.count, 1)
-        support = max(float(kernel.support[0]) for kernel in kernels)
-        return cls(min(reach, support) if reach > 0 else support, rtol)
+    def of(cls, kernels: Sequence[Kernel], factors: _Factors, place: _Place, rtol: float) -> _Smoothing:
+        """What these kernels need on these domains."""
+        support, extents = _support(kernels).tolist(), place.highest - place.lowest
+        largest, jump = extents.amax(0).tolist(), None
+        if factors.d == 1 and 0 in kernels[0].causal_axes:
+            within = float(extents.sum()) * _NEAR_SAMPLES / max(factors.sources.count, 1)
+            jump = min(within, largest[0], support[0]) if within > 0 else support[0]
+        spans: list[float | None] = [None] * len(support)
+        for axis, (span, period) in enumerate(zip(largest, factors.sources.periods, strict=True)):
+            # The shorter the plateau of the taper, the worse the slope of a kernel that is flat there; beside a jump,
+            # which is as steep, that does not count.
+            span = span if jump is not None else max(span, support[axis] / _LONGEST_IN_PLATEAUS)
+            if period is None and 0 < 2 * span < support[axis]:
+                spans[axis] = span
+        return cls(tuple(spans), jump, rtol)
 
-    def parts(self, kernel: Kernel) -> tuple[Kernel, Kernel]:
-        """The smooth part and the part of short reach."""
-        return split(kernel, 0, self.reach, self.rtol)
+    def parts(self, kernel: Kernel) -> tuple[Kernel, Kernel | None]:
+        """The part that is transformed, and the part of short reach where there is a jump."""
+        near = None
+        if self.jump is not None:
+            kernel, near = split(kernel, 0, self.jump, self.rtol)
+        return shorten(kernel, self.spans, self.rtol) if any(self.spans) else kernel, near
 
 
 @dataclass(frozen=True)
@@ -129,18 +167,18 @@ class _Geometry:
 
     Attributes:
         factors: source and query taken apart.
-        support: kernel support per axis that the gaps were made for, coordinate units.
+        support: kernel support per axis that the plan holds for, coordinate units.
         spread: window matrix of the sources.
         interpolate: window matrix of the queries.
-        jump: how a kernel that is causal in irregular time is split, or None.
-        near: neighbours of its part of short reach, or None.
+        smoothing: how kernels are made smooth and short enough.
+        near: neighbours of the part of short reach of a kernel that is causal in irregular time, or None.
     """
 
     factors: _Factors
     support: tuple[float, ...]
     spread: Spreading
     interpolate: Spreading
-    jump: _Jump | None
+    smoothing: _Smoothing
     near: Plan | None
 
 
@@ -164,41 +202,44 @@ class Spectral(Engine):
             return f"more than {_MOST_AXES} irregular axes"
         if any(axis < factors.d for axis in kernel.causal_axes) and (factors.d > 1 or factors.lattices):
             return "a kernel that is causal on one of several axes jumps along it there: its spectrum never ends"
-        jump = _Jump.of([kernel], factors, rtol)
-        if jump is None:
-            return _assess_smooth(kernel, factors, rtol)
-        far, near = jump.parts(kernel)
-        smooth, short = _assess_smooth(far, factors, rtol), Neighbours().assess(near, source, query, batch, rtol)
-        if isinstance(smooth, str) or isinstance(short, str):
-            return smooth if isinstance(smooth, str) else short
-        return _sum(smooth, short)
+        place = _Place.of([kernel], factors)
+        far, near = _Smoothing.of([kernel], factors, place, rtol).parts(kernel)
+        smooth = _assess_smooth(far, factors, place, rtol)
+        if isinstance(smooth, str) or near is None:
+            return smooth
+        short = Neighbours().assess(near, source, query, batch, rtol)
+        return short if isinstance(short, str) else _sum(smooth, short)
 
     def prepare(
         self, kernels: Sequence[Kernel], source: Domain, query: Domain, rtol: float, study: Any = None
     ) -> _Geometry:
         factors = _Factors.build(source, query)
-        jump, near = _Jump.of(kernels, factors, rtol), None
-        if jump is not None:
-            parts = [jump.parts(kernel) for kernel in kernels]
-            kernels, short = [far for far, _ in parts], [close for _, close in parts]
-            near = Plan("neighbours", source, query, Neighbours().prepare(short, source, query, rtol))
-        box: Box | None = _best_box(kernels, factors, rtol) if study is None else study
-        rule = f"be smooth enough to be sampled finely enough for rtol {rtol:g}"
+        place = _Place.of(kernels, factors)
+        smoothing = _Smoothing.of(kernels, factors, place, rtol)
+        parts = [smoothing.parts(kernel) for kernel in kernels]
+        far = [smooth for smooth, _ in parts]
+        short = [close for _, close in parts if close is not None]
+        near = Plan("neighbours", source, query, Neighbours().prepare(short, source, query, rtol)) if short else None
+        box: Box | None = _best_box(far, factors, place, rtol) if study is None else study
         if box is None:
+            rule = f"be smooth enough to be sampled finely enough for rtol {rtol:g}"
             reject("kernel", rule, "one that is too sharp")
-        support, dtype = _support(kernels), kernels[0].dtype
-        used = _near(factors, support)
-        spread = Spreading.build(factors.sources, used[0], box, dtype)
-        interpolate = spread if factors.same else Spreading.build(factors.queries, used[1], box, dtype)
-        return _Geometry(factors, tuple(support.tolist()), spread, interpolate, jump, near)
+        dtype = kernels[0].dtype
+        spread = Spreading.build(factors.sources, place.sources, box, dtype)
+        interpolate = spread if factors.same else Spreading.build(factors.queries, place.queries, box, dtype)
+        # What is shortened may grow as it likes.
+        reaches = zip(smoothing.spans, _support(kernels).tolist(), strict=True)
+        support = tuple(reach if span is None else math.inf for span, reach in reaches)
+        return _Geometry(factors, support, spread, interpolate, smoothing, near)
 
     def apply(self, kernel: Kernel, values: Tensor, plan: Plan) -> Tensor:
         geometry: _Geometry = plan.geometry
         _require_fit(kernel, geometry)
-        if geometry.jump is None or geometry.near is None:
-            return _convolve_smooth(kernel, values, plan)
-        far, near = geometry.jump.parts(kernel)
-        return _convolve_smooth(far, values, plan) + Neighbours().apply(near, values, geometry.near)
+        far, near = geometry.smoothing.parts(kernel)
+        result = _convolve_smooth(far, values, plan)
+        if near is None or geometry.near is None:
+            return result
+        return result + Neighbours().apply(near, values, geometry.near)
 
 
 def _convolve_smooth(kernel: Kernel, values: Tensor, plan: Plan) -> Tensor:
@@ -217,7 +258,11 @@ def _convolve_product(kernel: Kernel, values: Tensor, geometry: _Geometry) -> Te
     """Values ``(N, C, *sizes)`` to ``(M, D, *sizes)``: uniform axes are transformed before the points are spread."""
     factors = geometry.factors
     lattices, weights = factors.lattices, factors.sources.weights.to(values.dtype)
-    weights = weights.reshape(len(weights), -1, *(1,) * len(lattices))
+    weights = weights.reshape(*weights.shape, *(1,) * (2 - weights.ndim), *(1,) * len(lattices))
+    if not factors.sources.count or not factors.queries.count:
+        sizes = [lattice.query for lattice in lattices]
+        zero = (values.sum() + weights.sum() + kernel(values.new_zeros(0, kernel.d)).sum()) * 0.0
+        return zero + values.new_zeros(factors.queries.count, kernel.out_channels, *sizes)
     masses = torch.where(weights == 0, 0.0, values) * weights
     spans = tap_spans(kernel, lattices, factors.d)
     lengths = [lattice.length(*span) for lattice, span in zip(lattices, spans, strict=True)]
@@ -260,7 +305,7 @@ def _transfer(kernel: Kernel, geometry: _Geometry, spans: Sequence[tuple[int, in
 def _require_fit(kernel: Kernel, geometry: _Geometry) -> None:
     jumps = geometry.factors.d == 1 and 0 in kernel.causal_axes
     rule = "be made with a kernel that is causal on the same axes"
-    require(jumps == (geometry.jump is not None), "plan", rule, kernel.causal_axes)
+    require(jumps == (geometry.near is not None), "plan", rule, kernel.causal_axes)
     for axis, (reach, planned) in enumerate(zip(kernel.support.tolist(), geometry.support, strict=True)):
         rule = f"be made anew when the kernel's support on axis {axis} grows beyond {planned:g}"
         require(reach <= planned * (1 + 1e-6), "plan", rule, f"{reach:g}")
@@ -303,18 +348,12 @@ def _support(kernels: Sequence[Kernel]) -> Tensor:
     return torch.stack([kernel.support for kernel in kernels]).amax(0)
 
 
-def _best_box(kernels: Sequence[Kernel], factors: _Factors, rtol: float) -> Box | None:
+def _best_box(kernels: Sequence[Kernel], factors: _Factors, place: _Place, rtol: float) -> Box | None:
     """The box whose plan and passes cost the least; None if a kernel is too sharp."""
     lattice = [max(offsets, key=len) for offsets in zip(*(_lattice_offsets(k, factors) for k in kernels), strict=True)]
-    near = _near(factors, _support(kernels))
-    bounds = [_bounds(factors.sources, near[0]), _bounds(factors.queries, near[1])]
-    lowest = torch.minimum(bounds[0][0], bounds[1][0])
-    highest = torch.maximum(bounds[0][1], bounds[1][1])
-    empty = lowest > highest
-    lowest, highest = torch.where(empty, 0.0, lowest), torch.where(empty, 0.0, highest)
     support = _support(kernels).tolist()
     boxes = [
-        _layout(lowest, highest, bands, support, factors.sources.periods)
+        _layout(place.lowest, place.highest, bands, support, factors.sources.periods)
         for bands in bands_by_width(kernels, factors.d, lattice, rtol).values()
     ]
     return min(boxes, key=lambda box: _seconds(kernels[0], factors, box), default=None)
@@ -386,8 +425,8 @@ def _seconds(kernel: Kernel, factors: _Factors, box: Box) -> float:
     return _passes(kernel, factors, box) + plan / _USES
 
 
-def _assess_smooth(kernel: Kernel, factors: _Factors, rtol: float) -> Cost | str:
-    box = _best_box([kernel], factors, rtol)
+def _assess_smooth(kernel: Kernel, factors: _Factors, place: _Place, rtol: float) -> Cost | str:
+    box = _best_box([kernel], factors, place, rtol)
     if box is None:
         return f"the kernel is too sharp to be sampled finely enough for rtol {rtol:g}"
     cells = box.layers * box.cells
