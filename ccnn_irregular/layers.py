@@ -181,16 +181,16 @@ class SampledConv(nn.Module):
         self.channels = layer.kernel.in_channels
         self.lattices = tuple(Lattice.build(a, b) for a, b in zip(source.axes, query.axes, strict=True))
         self.spans = tap_spans(layer.kernel, self.lattices)
+        self.lengths = [lattice.length(*span) for lattice, span in zip(self.lattices, self.spans, strict=True)]
         taps = sampled_kernel(layer.kernel, self.lattices).detach()
         self.register_buffer("taps", taps * source.cell_volume)
 
     def forward(self, values: Tensor) -> Tensor:
         """``(B, C, *sizes)`` on the source to values on the query."""
-        lengths = [lattice.length(*span) for lattice, span in zip(self.lattices, self.spans, strict=True)]
-        dims = tuple(range(-len(lengths), 0))
-        spectrum = torch.fft.rfftn(on_lattice(values, self.lattices), s=lengths, dim=dims)
-        spectrum = spectrum * torch.fft.rfftn(self.taps, s=lengths, dim=dims)
-        result = at_queries(torch.fft.irfftn(spectrum, s=lengths, dim=dims), self.lattices, self.spans)
+        dims = tuple(range(-len(self.lengths), 0))
+        spectrum = torch.fft.rfftn(on_lattice(values, self.lattices), s=self.lengths, dim=dims)
+        spectrum = spectrum * torch.fft.rfftn(self.taps, s=self.lengths, dim=dims)
+        result = at_queries(torch.fft.irfftn(spectrum, s=self.lengths, dim=dims), self.lattices, self.spans)
         return self.pointwise(result, self.bias)
 
 
@@ -230,7 +230,7 @@ class PointwiseLinear(nn.Linear):
         if values.ndim == 2:
             return nn.functional.linear(values, self.weight, bias)
         flat = values.flatten(2)
-        weight = self.weight.expand(len(flat), -1, -1)
+        weight = self.weight.expand(flat.shape[0], -1, -1)  # len() would fix the batch of an exported network
         # One product per entry, the bias in it: on CPUs about three times as fast as torch.matmul and an addition.
         mixed = torch.bmm(weight, flat) if bias is None else torch.baddbmm(bias[:, None], weight, flat)
         return mixed.unflatten(2, values.shape[2:])

@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from torchmetrics.classification import BinaryAUROC, BinaryAveragePrecision
 
 from ccnn_irregular._checks import require
+from ccnn_irregular.optimisation import parameter_groups, warmup_cosine
 from ccnn_irregular.pipelines.evaluation import Predictions
 
 if TYPE_CHECKING:
     from ccnn_irregular.pipelines.icu_data import StayBatch
 
-__all__ = ["BinaryRisk", "decay_groups", "warmup_cosine"]
+__all__ = ["BinaryRisk"]
 
 
 class BinaryRisk(LightningModule):
@@ -106,7 +107,10 @@ class BinaryRisk(LightningModule):
         )
 
     def configure_optimizers(self) -> Any:
-        optimiser = torch.optim.AdamW(decay_groups(self.network, self.weight_decay), lr=self.learning_rate)
+        groups = parameter_groups(
+            self.network, learning_rate=self.learning_rate, weight_decay=self.weight_decay, decay_generators=True
+        )
+        optimiser = torch.optim.AdamW(groups, lr=self.learning_rate)
         steps = self.trainer.estimated_stepping_batches
         require(math.isfinite(steps), "max_epochs", "be set: the learning rate falls to its end over it", steps)
         warmup = round(self.warmup_epochs * steps / max(self.trainer.max_epochs or 1, 1))
@@ -122,25 +126,3 @@ def _labels(batch: StayBatch) -> Tensor:
     if batch.labels is None:
         raise ValueError("training and testing must have outcomes, got a batch without labels")
     return batch.labels
-
-
-def decay_groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Parameters with and without weight decay.
-
-    Decay pulls towards zero, which is no neutral value for a width, a norm or a bias: parameters with at most one
-    axis and everything inside a module called ``mask`` are exempt.
-    """
-    trained = [(name, weight) for name, weight in network.named_parameters() if weight.requires_grad]
-    exempt = {name for name, weight in trained if weight.ndim <= 1 or "mask" in name.split(".")}
-    return [
-        {"params": [weight for name, weight in trained if name not in exempt], "weight_decay": weight_decay},
-        {"params": [weight for name, weight in trained if name in exempt], "weight_decay": 0.0},
-    ]
-
-
-def warmup_cosine(step: int, *, steps: int, warmup: int, final_share: float) -> float:
-    """Share of the peak learning rate at ``step``: a linear rise over ``warmup`` steps, then half a cosine."""
-    if step < warmup:
-        return (step + 1) / warmup
-    progress = min(1.0, (step - warmup) / max(steps - warmup, 1))
-    return final_share + (1 - final_share) * 0.5 * (1 + math.cos(math.pi * progress))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from contract_cases import seeded, small_kernel, uniform
@@ -22,7 +23,7 @@ from ccnn_irregular import (
     make_plan,
 )
 from ccnn_irregular.domains import Domain
-from ccnn_irregular.layers import BatchNorm, PointwiseLinear, mean_over_positions
+from ccnn_irregular.layers import BatchNorm, Dropout, PointwiseLinear, mean_over_positions
 from ccnn_irregular.quadrature import trapezoid
 from ccnn_irregular.testing import assert_close
 
@@ -282,3 +283,123 @@ def test_mean_on_products() -> None:
     means = mean_over_positions(values, product)
     assert_close(means, mean_over_positions(rows, product.expanded()))
     assert not means[1].any()
+
+
+# ---- norm and dropout ----
+
+
+def doubled(points: Points) -> Points:
+    """Every point twice, at half its weight."""
+    splits = 2 * points.splits
+    return Points(points.coordinates.repeat_interleave(2, 0), points.weights.repeat_interleave(2, 0) / 2, splits)
+
+
+@pytest.mark.parametrize("product", [False, True])
+def test_batch_norm_does_not_follow_the_density(product: bool) -> None:
+    grid = Grid((3,), (0.5,))
+    values = seeded(9, 2, 3) * 3 + 2 if product else seeded(9, 2) * 3 + 2
+    sparse, dense = BatchNorm(2).double(), BatchNorm(2).double()
+    one = sparse(values, Product(RAGGED, grid) if product else RAGGED)
+    twice = doubled(RAGGED)
+    two = dense(values.repeat_interleave(2, 0), Product(twice, grid) if product else twice)
+    assert_close(two[::2], one)
+    for key, state in sparse.state_dict().items():
+        assert torch.equal(state, dense.state_dict()[key]) or torch.allclose(state, dense.state_dict()[key], rtol=1e-12)
+    # By NumPy's weighted average, channel by channel.
+    weights = RAGGED.weights.numpy()
+    rows = values.flatten(2).mean(2) if product else values
+    mean = np.average(rows.numpy(), axis=0, weights=weights)
+    assert_close(sparse.running_mean, torch.from_numpy(0.1 * mean))
+    square = ((values - torch.from_numpy(mean).reshape(1, 2, *(1,) * product)) ** 2).flatten(2) if product else None
+    square = square.mean(2) if product else (values - torch.from_numpy(mean)) ** 2
+    variance = np.average(square.numpy(), axis=0, weights=weights)
+    assert_close(sparse.running_var, torch.from_numpy(0.9 + 0.1 * variance))
+
+
+def test_batch_norm_reads_nothing_that_weighs_nothing() -> None:
+    weights = RAGGED.weights.clone()
+    weights[[1, 7]] = 0
+    points = Points(RAGGED.coordinates, weights, RAGGED.splits)
+    values = seeded(9, 2)
+    spoiled = values.clone()
+    spoiled[[1, 7]] = float("nan")
+    kept = [0, 2, 3, 4, 5, 6, 8]
+    assert_close(BatchNorm(2).double()(spoiled, points)[kept], BatchNorm(2).double()(values, points)[kept])
+    norm = BatchNorm(2).double()
+    norm(spoiled, points)
+    assert bool(torch.isfinite(norm.running_var).all())
+    with pytest.raises(ValueError, match=r"source.weights must hold a positive weight for every channel, got 0.0"):
+        norm(values, Points(RAGGED.coordinates, torch.zeros(9), RAGGED.splits))
+    norm.eval()(values, Points(RAGGED.coordinates, torch.zeros(9), RAGGED.splits))
+
+
+def test_batch_norm_is_torchs_on_grids_and_in_evaluation() -> None:
+    ours, theirs = BatchNorm(3, momentum=None).double(), nn.BatchNorm2d(3, momentum=None).double()
+    assert ours.state_dict().keys() == theirs.state_dict().keys()
+    grid = GRIDS[1]
+    for seed in range(3):
+        values = seeded(2, 3, 4, 3, seed=seed) + seed
+        assert_close(ours(values, grid), theirs(values))
+    theirs.load_state_dict(ours.state_dict())
+    assert_close(ours.eval()(values, grid), theirs.eval()(values))
+    rows = seeded(9, 3)
+    assert_close(ours(rows, RAGGED), theirs(rows[:, :, None, None])[:, :, 0, 0])
+    before = copy.deepcopy(ours.state_dict())
+    assert_close(ours.by_these(values, grid).mean((0, 2, 3)), torch.zeros(3).double(), scale=1.0)
+    ours.by_these(rows, RAGGED)
+    assert all(torch.equal(state, before[key]) for key, state in ours.state_dict().items())
+    averaging = BatchNorm(3, momentum=None).double()
+    for seed in range(3):
+        averaging(seeded(9, 3, seed=seed), RAGGED)
+    assert int(averaging.num_batches_tracked) == 3
+    means = [np.average(seeded(9, 3, seed=seed).numpy(), axis=0, weights=RAGGED.weights.numpy()) for seed in range(3)]
+    assert_close(averaging.running_mean, torch.from_numpy(np.mean(means, axis=0)))
+
+
+def test_batch_norm_gradient() -> None:
+    norm = BatchNorm(2).double()
+    with torch.no_grad():
+        norm.weight.copy_(torch.tensor([0.5, 2.0]))
+    assert torch.autograd.gradcheck(lambda values: norm(values, RAGGED), [seeded(9, 2, requires_grad=True)])
+
+
+def test_channel_dropout_takes_whole_channels_of_a_sample() -> None:
+    torch.manual_seed(0)
+    drop = Dropout(0.5)
+    on_points = drop(torch.ones(9, 40), RAGGED)
+    for first, last in ((0, 4), (4, 9)):
+        rows = on_points[first:last]
+        assert bool((rows == rows[:1]).all())
+        assert set(rows.unique().tolist()) == {0.0, 2.0}
+    assert not torch.equal(on_points[0], on_points[8])
+    on_product = drop(torch.ones(9, 40, 3), Product(RAGGED, Grid((3,), (1.0,))))
+    assert bool((on_product[:4] == on_product[:1, :, :1]).all())
+    on_grid = drop(torch.ones(2, 40, 4, 3), GRIDS[1])
+    assert bool((on_grid == on_grid[:, :, :1, :1]).all())
+    assert not torch.equal(on_grid[0], on_grid[1])
+    assert float(drop(torch.ones(1, 10_000, 1), Grid((1,), (1.0,))).mean()) == pytest.approx(1.0, abs=0.05)
+    singles = Dropout(0.5, "value")(torch.ones(9, 40), RAGGED)
+    assert not bool((singles[:4] == singles[:1]).all())
+    assert torch.equal(drop.eval()(on_points, RAGGED), on_points)
+    assert repr(drop) == "Dropout(0.5, unit='channel')"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [((1.0,), r"probability must be in \[0, 1\), got 1.0"), ((0.1, "row"), "unit must be one of")],
+)
+def test_dropout_refusals(options: tuple, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Dropout(*options)
+
+
+def test_separable_calibration_on_given_values() -> None:
+    layer = SeparableContinuousConv(small_kernel(1), 5, engine="reference").to(torch.float64)
+    values = seeded(9, 2)
+    layer.calibrate(RAGGED, values=values)
+    result = layer(values, RAGGED).detach()
+    weights = RAGGED.weights.numpy()
+    power = [np.average((one.numpy() ** 2).mean(1), weights=weights) for one in (values, result)]
+    assert power[1] == pytest.approx(power[0], rel=1e-12)
+    with pytest.raises(ValueError, match=r"values must not be zero everywhere"):
+        layer.calibrate(RAGGED, values=torch.zeros_like(values))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+import pickle
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -11,12 +12,13 @@ import torch
 from contract_cases import seeded, uniform
 from torch import Tensor
 
-from ccnn_irregular import CCNN, Grid, Points, Product, SeparableContinuousConv, make_plan
+from ccnn_irregular import CCNN, MLP, Grid, Points, Product, SeparableContinuousConv, convolve, make_plan
 from ccnn_irregular.domains import Domain
+from ccnn_irregular.kernels import energy_above
 from ccnn_irregular.layers import Dropout, mean_over_positions
-from ccnn_irregular.networks import ResidualBlock, masked_kernel
+from ccnn_irregular.networks import ResidualBlock, ccnn_4_110, ccnn_4_140, ccnn_6_380, masked_kernel, unit_grid
 from ccnn_irregular.quadrature import density_compensation, trapezoid
-from ccnn_irregular.testing import assert_close
+from ccnn_irregular.testing import assert_all_close, assert_close
 
 SMALL: dict[str, Any] = {"blocks": 2, "generator_hidden": 6, "omega_0": 1.0, "width": [0.6], "extent": [2.0]}
 RAGGED = Points(uniform(14, 1, high=5.0, seed=1), uniform(14, low=0.2, seed=2), torch.tensor([0, 6, 6, 14]))
@@ -32,30 +34,71 @@ def small(in_channels: int = 2, d: int = 1, seed: int = 0, **changes: Any) -> CC
 
 
 @pytest.mark.parametrize(
-    ("hidden", "blocks", "generator_hidden", "in_channels", "d", "count"),
+    ("preset", "in_channels", "d", "count"),
     [
-        (140, 4, 32, 1, 1, 198_769),  # sequential MNIST
-        (140, 4, 32, 3, 1, 199_117),  # sequential CIFAR-10
-        (140, 4, 32, 3, 2, 201_042),  # CIFAR-10
-        (380, 6, 64, 1, 1, 1_993_091),
-        (380, 6, 64, 3, 1, 1_993_983),
-        (380, 6, 64, 3, 2, 1_999_366),
+        (ccnn_4_140, 1, 1, 198_769),  # sequential MNIST
+        (ccnn_4_140, 3, 1, 199_117),  # sequential CIFAR-10
+        (ccnn_4_140, 3, 2, 201_042),  # CIFAR-10
+        (ccnn_6_380, 1, 1, 1_993_091),
+        (ccnn_6_380, 3, 1, 1_993_983),
+        (ccnn_6_380, 3, 2, 1_999_366),
     ],
 )
+@pytest.mark.parametrize("mask", ["smooth", "cropped"])
 def test_parameter_counts_are_those_of_the_released_models(
-    hidden: int, blocks: int, generator_hidden: int, in_channels: int, d: int, count: int
+    preset: Callable[..., CCNN], in_channels: int, d: int, count: int, mask: str
 ) -> None:
-    network = CCNN(
-        in_channels,
-        hidden,
-        10,
-        blocks=blocks,
-        extent=[1.0] * d,
-        width=[0.075] * d,
-        generator_hidden=generator_hidden,
-        omega_0=2976.49,
-    )
+    network = preset(d=d, in_channels=in_channels, out_channels=10, causal=d == 1, mask=mask)
     assert sum(one.numel() for one in network.parameters()) == count
+
+
+@pytest.mark.parametrize("d", [1, 2, 3, 4])
+def test_presets_change_nothing_but_the_number_of_axes(d: int) -> None:
+    torch.manual_seed(0)
+    network = ccnn_4_110(d=d, in_channels=2, out_channels=3, causal=True)
+    grid = unit_grid((9, 5, 4, 3)[:d])
+    assert network(torch.randn(2, 2, *grid.sizes), grid).shape == (2, 3)
+    assert len(network.blocks) == 4
+    assert network.output.in_features == 110
+    for kernel in network.kernels().values():
+        assert kernel.extent.tolist() == [1.0] * d
+        assert kernel.causal_axes == (0,)
+        assert kernel.mask.width.tolist() == pytest.approx([0.075] * d)
+    other = ccnn_4_140(d=d, extent=4.0, width=[0.5] * d, generator="mlp", mask="none", head="dense", omega_0=5.0)
+    assert other.stem.kernel.mask is None
+    assert isinstance(other.stem.kernel.generator, MLP)
+    assert other.stem.kernel.extent.tolist() == [4.0] * d
+    assert ccnn_4_140(d=d, extent=4.0).stem.kernel.mask.width.tolist() == pytest.approx([0.3] * d)
+    moving = ccnn_4_140(d=d, learned_mean=True, dropout=0.2, dropout_unit="value", input_dropout=0.1)
+    assert moving.stem.kernel.mask.shift is not None
+    assert moving.blocks[0].dropout.unit == "value"
+
+
+def test_unit_grid() -> None:
+    nodes = unit_grid([5, 3]).nodes()
+    assert nodes.amin(0).tolist() == [-1, -0.5]
+    assert nodes.amax(0).tolist() == [1, 0.5]
+    assert unit_grid([784]).steps == pytest.approx((2 / 783,))
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: ccnn_4_140(d=0), "d must be at least 1, got 0"),
+        (lambda: ccnn_4_140(d=2, extent=[1.0]), r"extent must be one number or one per axis, 2, got \(1.0,\)"),
+        (lambda: unit_grid([1]), "sizes must hold an axis of at least 2 nodes"),
+        (lambda: small(head="mean"), r"head must be one of \('classify', 'dense', 'anywhere'\), got 'mean'"),
+        (lambda: small(mask="box"), "mask must be one of"),
+        (lambda: small(mask="none", learned_mean=True), "learned_mean must be False without a mask"),
+        (lambda: small()(seeded(14, 2), RAGGED, RAGGED), "query must be given with head 'anywhere' and with no other"),
+        (lambda: small(head="anywhere")(seeded(14, 2), RAGGED), "query must be given with head 'anywhere'"),
+        (lambda: small(head="anywhere").frozen(Grid((8,), (0.5,))), "network must have head 'classify' or 'dense'"),
+        (lambda: small().frozen(Grid((8,), (0.5,)))(seeded(1, 2, 7)), r"values must have shape \(B, 2, 8\)"),
+    ],
+)
+def test_bad_options(build: Callable[[], object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build()
 
 
 # ---- every domain ----
@@ -257,11 +300,13 @@ def test_kernels_are_listed_by_layer() -> None:
 
 
 def clouds(d: int) -> Points:
-    """Thirty-two samples of scattered points of uneven density in a box of side 2, weighing their share of it."""
-    counts = [30, 40, 35, 50, 25, 45, 30, 60] * 4
-    samples = [uniform(count, d, seed=seed) ** 1.4 * 2 for seed, count in enumerate(counts)]
-    weights = torch.cat([density_compensation(one, volume=2.0**d) for one in samples])
-    return Points(torch.cat(samples), weights, torch.tensor([0, *counts]).cumsum(0))
+    """Sixteen samples at the same scattered points of uneven density in a box of side 2, weighing their share of it.
+
+    The same for all: else the sample that a layer amplifies most would be all that is left behind twenty.
+    """
+    cloud = uniform(50, d) ** 1.4 * 2
+    weights = density_compensation(cloud, volume=2.0**d)
+    return Points(cloud.repeat(16, 1), weights.repeat(16), torch.arange(17) * 50)
 
 
 SAMPLINGS: list[Domain] = [
@@ -291,7 +336,7 @@ def test_twenty_calibrated_layers_keep_the_scale(generator: str, sampling: Domai
         for layer in layers:
             raw = layer(raw, sampling, plan=plan)
     start = noise(sampling, channels, 2)
-    assert not 0.02 < power(raw, sampling) / power(start, sampling) < 50
+    assert not 0.1 < power(raw, sampling) / power(start, sampling) < 10
     values = start
     for layer in layers:
         layer.calibrate(sampling, values=values, plan=plan)
@@ -385,3 +430,126 @@ def test_engine_and_tolerance_reach_every_layer() -> None:
             expected = exact(values, points)
             errors.append(float((network(values, points) - expected).norm() / expected.norm()))
     assert 0 < errors[1] < 1e-5 < errors[0] < 1e-1
+
+
+# ---- outputs anywhere ----
+
+
+def test_head_anywhere_is_one_more_convolution() -> None:
+    network, values = small(head="anywhere", engine="reference"), seeded(14, 2)
+    query = Points(uniform(5, 1, high=5.0, seed=8), splits=torch.tensor([0, 2, 2, 5]))
+    output = network(values, RAGGED, query)
+    assert output.shape == (5, 3)
+    features, domain = network.features(values, RAGGED)
+    assert domain is RAGGED
+    inner = convolve(network.readout.kernel, features, RAGGED, query, engine="reference")
+    inner = torch.nn.functional.linear(inner, network.readout.pointwise.weight)
+    expected = torch.nn.functional.linear(torch.nn.functional.gelu(inner), network.output.weight)
+    assert_close(output, expected)
+    finer = Grid((7,), (0.25,), (0.1,))
+    assert small(head="anywhere")(seeded(2, 2, 9), Grid((9,), (0.5,)), finer).shape == (2, 3, 7)
+
+
+def test_causal_network_forecasts_from_the_past_alone() -> None:
+    network = small(head="anywhere", causal=True, generator="siren", engine="reference")
+    times = torch.linspace(0, 4, 20, dtype=torch.float64)
+    source, values = Points(times[:, None], trapezoid(times)), seeded(20, 2)
+    query = Points(torch.tensor([[2.05], [4.5]]))
+    changed = values.clone()
+    changed[times > 2.05] += 10
+    before, after = network(values, source, query).detach(), network(changed, source, query).detach()
+    assert_close(after[0], before[0])
+    assert float((after[1] - before[1]).abs().max()) > 1e-4
+    assert float((before[1] - network.output.bias.detach()).abs().max()) > 1e-6
+
+
+# ---- compiled, exported, in other number formats ----
+
+
+@pytest.mark.parametrize("head", ["classify", "dense"])
+@pytest.mark.parametrize("latent", [None, Grid((6,), (1.0,), (0.5,))])
+def test_frozen_network_answers_alike_and_exports(head: str, latent: Grid | None) -> None:
+    network, grid = small(head=head, latent=latent, causal=True).train(), Grid((12,), (0.5,))
+    network(seeded(4, 2, 12), grid)
+    frozen, values = network.frozen(grid), seeded(3, 2, 12, seed=1)
+    assert network.training
+    expected = network.eval()(values, grid)
+    assert_close(frozen(values), expected, factor=10)
+    assert not frozen.train().training
+    batch = torch.export.Dim("batch", min=2)
+    program = torch.export.export(frozen, (values,), dynamic_shapes=({0: batch},))
+    assert_close(program.module()(torch.cat([values, 2 * values]))[:3], expected, factor=10)
+    compiled = torch.compile(frozen, fullgraph=True, backend="aot_eager")
+    assert_close(compiled(values), expected, factor=10)
+
+
+@pytest.mark.filterwarnings("ignore:Dynamo")  # planning reads the free memory
+def test_compiled_network_trains_alike() -> None:
+    network, grid, values = small().train(), Grid((12,), (0.5,)), seeded(3, 2, 12)
+    plain = copy.deepcopy(network)
+    compiled = torch.compile(network, backend="aot_eager")
+    for one in (plain, compiled):
+        one(values, grid).square().sum().backward()
+    gradients = {name: parameter.grad for name, parameter in plain.named_parameters()}
+    assert_all_close({name: p.grad for name, p in network.named_parameters()}, gradients, factor=1e3)
+
+
+@pytest.mark.parametrize("source", [Grid((24,), (0.25,)), RAGGED], ids=["grid", "points"])
+def test_autocast_keeps_the_convolution_in_float32(source: Domain) -> None:
+    network = small().float().train()
+    values = seeded(*((2, 2, 24) if isinstance(source, Grid) else (14, 2)), dtype=torch.float32)
+    exact = network(values, source).detach()
+    with torch.autocast("cpu", torch.bfloat16):
+        output = network(values, source)
+    assert float((output.detach().float() - exact).norm() / exact.norm()) < 0.05
+    output.float().square().sum().backward()
+    for name, parameter in network.named_parameters():
+        assert parameter.grad is not None, name
+        assert bool(torch.isfinite(parameter.grad).all()), name
+        assert bool(parameter.grad.any()), name
+
+
+def test_copies_pickles_and_state() -> None:
+    network, grid, values = small(learned_mean=True), Grid((12,), (0.5,)), seeded(2, 2, 12)
+    expected = network(values, grid)
+    assert torch.equal(copy.deepcopy(network)(values, grid), expected)
+    assert torch.equal(pickle.loads(pickle.dumps(network))(values, grid), expected)
+    other = small(learned_mean=True, seed=1)
+    assert not torch.equal(other(values, grid), expected)
+    other.load_state_dict(network.state_dict())
+    assert torch.equal(other(values, grid), expected)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_cuda_answers_like_the_cpu() -> None:
+    network, grid, values = small(), Grid((12,), (0.5,)), seeded(2, 2, 12)
+    expected = network(values, grid)
+    assert_close(network.cuda()(values.cuda(), grid).cpu(), expected, factor=1e3)
+
+
+# ---- another rate ----
+
+
+def test_any_rate_and_length_on_one_network() -> None:
+    """Rates in ratios that are not whole numbers, and lengths in any order, of one function of time."""
+    network = small(generator="siren", width=[0.5])
+    untouched = copy.deepcopy(network)
+    answers = {}
+    for count in (784, 63, 1568, 100, 63):
+        grid = Grid((count,), (8.0 / count,), (4.0 / count,))
+        nodes = grid.nodes()[:, 0]
+        values = torch.stack([torch.sin(nodes), torch.cos(2 * nodes)])[None]
+        answers[count] = network(values, grid).detach()
+        assert torch.equal(answers[count], copy.deepcopy(untouched)(values, grid).detach())
+    for count in (784, 63, 100):
+        assert_close(answers[count], answers[1568], factor=3e10)
+
+
+def test_energy_above_sums_over_the_kernels() -> None:
+    network = small(d=2)
+    expected = sum(energy_above(one, [0.5, None])[0].mean() for one in network.kernels().values())
+    found = network.energy_above([0.5, None])
+    assert_close(found, expected)
+    assert float(found.detach()) > 0
+    found.backward()
+    assert bool(network.stem.kernel.generator.output.weight.grad.any())

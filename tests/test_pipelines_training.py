@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Trainer
@@ -13,7 +12,7 @@ from pipelines_stand_in import StandIn
 
 from ccnn_irregular.datasets import simulated_icu
 from ccnn_irregular.pipelines.icu_data import ICUDataModule
-from ccnn_irregular.pipelines.training import BinaryRisk, decay_groups, warmup_cosine
+from ccnn_irregular.pipelines.training import BinaryRisk
 
 
 @pytest.fixture(scope="module")
@@ -31,30 +30,6 @@ def trainer(folder: Path, **options) -> Trainer:
         "enable_checkpointing": False,
     }
     return Trainer(default_root_dir=folder, accelerator="cpu", num_sanity_val_steps=0, **quiet | options)
-
-
-def test_the_rate_rises_then_falls_to_its_final_share() -> None:
-    rates = [warmup_cosine(step, steps=100, warmup=10, final_share=0.1) for step in range(101)]
-    np.testing.assert_allclose(rates[:10], np.arange(1, 11) / 10)
-    assert (np.diff(rates[10:]) < 0).all()
-    assert rates[55] == pytest.approx(0.55)
-    assert rates[100] == pytest.approx(0.1)
-    assert warmup_cosine(0, steps=10, warmup=0, final_share=0.0) == 1.0
-
-
-def test_vectors_and_masks_are_not_decayed() -> None:
-    network = StandIn()
-    network.mask = torch.nn.Linear(2, 2)
-    network.frozen = torch.nn.Parameter(torch.ones(2, 2), requires_grad=False)
-    decayed, exempt = decay_groups(network, 0.3)
-    names = {id(weight): name for name, weight in network.named_parameters()}
-    assert decayed["weight_decay"] == 0.3
-    assert exempt["weight_decay"] == 0.0
-    decayed_names = {names[id(weight)] for weight in decayed["params"]}
-    exempt_names = {names[id(weight)] for weight in exempt["params"]}
-    assert {"body.0.weight", "body.3.weight"} <= decayed_names
-    assert {"body.0.bias", "kernel.mask.log_scale", "mask.weight"} <= exempt_names
-    assert decayed_names | exempt_names == set(names.values()) - {"frozen"}
 
 
 def test_a_checkpoint_from_python_loads_with_weights_only(data: ICUDataModule, tmp_path: Path) -> None:

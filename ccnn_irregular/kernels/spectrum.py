@@ -76,9 +76,10 @@ def energy_above(kernel: Kernel, steps: Sequence[float | None], *, resolution: i
         modes = len(energy) - 1
         # Each mode between the first and the last stands for a negative frequency as well.
         energy = torch.cat([energy[:1], 2 * energy[1:-1], energy[-1:]])
-        first = math.floor(modes / resolution) + 1  # mode j is the frequency j / modes * 1 / (2 fine)
+        # Mode j is the frequency j / modes * 1 / (2 fine), and stands for half a mode to either side of it.
+        above = (torch.arange(modes + 1, dtype=energy.dtype) + 0.5 - modes / resolution).clamp(0.0, 1.0)
         total = energy.sum(0)
-        share = energy[first:].sum(0) / torch.where(total > 0, total, 1.0)
+        share = above @ energy / torch.where(total > 0, total, 1.0)
         shares.append(share.to(kernel.extent).reshape(kernel.shape))
     return torch.stack(shares)
 
