@@ -11,6 +11,7 @@ from typing import Literal, final, get_args
 
 import torch
 from torch import Tensor, nn
+from torch._compile import _disable_dynamo
 
 from ccnn_irregular._checks import require
 from ccnn_irregular.domains import Domain, Grid, Product
@@ -63,6 +64,9 @@ class ContinuousConv(nn.Module):
         result = self.integral(values, source, query, plan)
         return result if self.bias is None else result + _per_channel(self.bias, result)
 
+    # The choice of engine and the extent of a kernel depend on values: torch.compile leaves them as they are. This
+    # form of torch.compiler.disable does not import the compiler, a second's work, with the package.
+    @_disable_dynamo
     def integral(self, values: Tensor, source: Domain, query: Domain | None = None, plan: Plan | None = None) -> Tensor:
         """The convolution without the bias."""
         device = values.device.type
@@ -72,6 +76,7 @@ class ContinuousConv(nn.Module):
             values = values.to(self.kernel.dtype)
             return convolve(self.kernel, values, source, query, engine=self.engine, rtol=self.rtol, plan=plan)
 
+    @_disable_dynamo
     def plan(self, source: Domain, query: Domain | None = None, *, batch: int = 1) -> Plan:
         """Geometry for several calls between the same domains; see ``ccnn_irregular.make_plan``."""
         return make_plan(self.kernel, source, query, engine=self.engine, rtol=self.rtol, batch=batch)
@@ -219,7 +224,7 @@ class PointwiseLinear(nn.Linear):
             values: the input.
             offset: ``(C_in,)`` constants to add to the input's channels first.
         """
-        bias = self.bias
+        bias: Tensor | None = self.bias
         if offset is not None:
             shift = nn.functional.linear(offset, self.weight)
             bias = shift if bias is None else bias + shift
@@ -246,7 +251,7 @@ class BatchNorm(nn.BatchNorm1d):
     itself: the factor n / (n - 1) that it has on grids would follow the density.
     """
 
-    def forward(self, values: Tensor, domain: Domain) -> Tensor:
+    def forward(self, values: Tensor, domain: Domain) -> Tensor:  # type: ignore[override]  # weights matter
         """``(N, C, *sizes)`` on ``domain`` to the same shape.
 
         Raises:

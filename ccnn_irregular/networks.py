@@ -9,6 +9,7 @@ from typing import Any, Literal, Self, final, get_args
 
 import torch
 from torch import Tensor, nn
+from torch._compile import _disable_dynamo
 
 from ccnn_irregular._checks import reject, require
 from ccnn_irregular.domains import Domain, Grid, Points
@@ -313,6 +314,7 @@ class CCNN(nn.Module):
             reject("source.weights", rule, tuple(source.weights.shape))
         return source if self.latent is None else self.latent
 
+    @_disable_dynamo
     def _plan(self, domain: Domain, batch: int) -> Plan:
         """One plan for all layers on the hidden layers' domain."""
         first = [block.conv.depthwise for block in self._residual_blocks()]

@@ -53,8 +53,8 @@ def test_schedule() -> None:
 def test_norm_penalty_is_the_sum_of_norms() -> None:
     model, grid = network(), Grid((40,), (0.1,))
     offsets = torch.arange(-39, 40, dtype=torch.float64)[:, None] * 0.1
-    expected = sum(float(p.norm()) for name, p in model.named_parameters() if "generator" not in name)
-    expected += sum(float((kernel(offsets.float()) * 0.1).norm()) for kernel in model.kernels().values())
+    expected = sum(float(p.detach().norm()) for name, p in model.named_parameters() if "generator" not in name)
+    expected += sum(float((kernel(offsets.float()).detach() * 0.1).norm()) for kernel in model.kernels().values())
     penalty = norm_penalty(model, grid)
     assert float(penalty.detach()) == pytest.approx(expected, rel=1e-5)
     penalty.backward()
