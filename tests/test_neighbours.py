@@ -176,8 +176,8 @@ def test_gradients_of_gradients() -> None:
 def test_auto_takes_it_for_compact_kernels_and_explains() -> None:
     torch.manual_seed(0)
     source = Points(torch.rand(20000, 3, dtype=torch.float64))
-    width = 0.085 / math.sqrt(-2 * math.log(0.01))
-    compact = Kernel(SIREN(3, 16, 32), GaussianMask([width] * 3), extent=[0.085] * 3)
+    width = 0.06 / math.sqrt(-2 * math.log(0.01))
+    compact = Kernel(SIREN(3, 16, 32), GaussianMask([width] * 3), extent=[0.06] * 3)
     table = explain(compact, source)
     assert table.choice == "neighbours"
     cost = table.costs["neighbours"]

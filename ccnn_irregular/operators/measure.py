@@ -33,6 +33,8 @@ _SECONDS_PER_MEASUREMENT = 0.3
 _ROWS = 1 << 16
 # Points all of whose pairs are summed, and points whose neighbours are searched.
 _PAIRED, _SEARCHED = 512, 10000
+# Numbers of an array that no cache holds.
+_WRITTEN = 1 << 24
 # Enough to keep the device busy.
 _KEOPS_POINTS = {"cpu": 1000, "cuda": 20000}
 _Step = Callable[[torch.device, Rates], Rates]
@@ -51,7 +53,7 @@ def measure_rates(
         The rates; those of KeOps are the default ones where there is no compiler.
     """
     device, rates = torch.device(device), DEFAULT_RATES
-    for step in follow((_calls, _evaluation, _pairs, _search, _transforms, _windows, _keops)):
+    for step in follow((_calls, _writes, _evaluation, _pairs, _search, _transforms, _windows, _keops)):
         rates = step(device, rates)
     # A difference of two noisy numbers may come out as nothing: no operation is faster than light.
     return Rates(**{field.name: max(getattr(rates, field.name), 1e-13) for field in fields(Rates)})
@@ -74,6 +76,12 @@ def _forward_and_backward(function: Callable[[], Tensor]) -> tuple[float, float]
 def _calls(device: torch.device, rates: Rates) -> Rates:
     few = torch.ones(4, device=device, requires_grad=True)
     return replace(rates, call=_median(lambda: few * few))
+
+
+def _writes(device: torch.device, rates: Rates) -> Rates:
+    """An array that no cache holds."""
+    many = torch.ones(_WRITTEN, device=device)
+    return replace(rates, write=_median(lambda: many + many) / _WRITTEN)
 
 
 def _evaluation(device: torch.device, rates: Rates) -> Rates:
@@ -147,10 +155,10 @@ def _windows(device: torch.device, rates: Rates) -> Rates:
     matrix.sort_indices()
     matrix.tocsc()
     build = time.perf_counter() - start
-    parts = (torch.from_numpy(part).to(device) for part in (matrix.indptr, matrix.indices, matrix.data))
+    first, column, entry = (torch.from_numpy(part).to(device) for part in (matrix.indptr, matrix.indices, matrix.data))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta", UserWarning)
-        sparse = torch.sparse_csr_tensor(*parts, matrix.shape, check_invariants=False)
+        sparse = torch.sparse_csr_tensor(first, column, entry, matrix.shape, check_invariants=False)
     dense = torch.rand(cells, channels, device=device)
     product = _median(lambda: sparse @ dense)
     return replace(rates, window=build / matrix.nnz, sparse=product / (matrix.nnz * channels))

@@ -177,11 +177,11 @@ def _scaled_periods(reach: _Reach, periods: Sequence[float | None]) -> list[floa
     return [*scaled, 0.0]
 
 
-def _scaled(reach: _Reach, points: Points, *, queries: bool = False) -> np.ndarray[Any, Any]:
+def _scaled(reach: _Reach, points: Points, boxsize: list[float], *, queries: bool = False) -> np.ndarray[Any, Any]:
     """Coordinates in units of the half width, with the sample as one more axis; queries less the centre."""
     coordinates = points.coordinates.detach().cpu()
     scaled = (coordinates - reach.centre if queries else coordinates) / reach.half_width
-    for axis, period in enumerate(_scaled_periods(reach, points.periods)[:-1]):
+    for axis, period in enumerate(boxsize[:-1]):
         if period:
             wrapped = torch.remainder(scaled[:, axis], period)
             # The remainder of -1e-20 rounds to the period itself, which the tree refuses.
@@ -197,9 +197,11 @@ def _predicted_pairs(reach: _Reach, source: Domain, query: Domain) -> float:
         return 0.0
     samples = next((side.samples for side in (source, query) if not isinstance(side, Grid)), 1)
     few_sources, few_queries = drawn(source, samples, _DRAWN_SOURCES), drawn(query, samples, _DRAWN_QUERIES)
-    tree = cKDTree(_scaled(reach, few_sources), boxsize=_scaled_periods(reach, few_sources.periods))
+    # The source's periods hold for both: queries need not say that an axis repeats.
+    boxsize = _scaled_periods(reach, few_sources.periods)
+    tree = cKDTree(_scaled(reach, few_sources, boxsize), boxsize=boxsize)
     count = tree.query_ball_point(
-        _scaled(reach, few_queries, queries=True), 1 + _MARGIN, p=reach.norm, return_length=True
+        _scaled(reach, few_queries, boxsize, queries=True), 1 + _MARGIN, p=reach.norm, return_length=True
     ).sum()
     return float(count) * (work.sources / few_sources.count) * (work.queries / few_queries.count)
 
@@ -208,11 +210,8 @@ def _search(reach: _Reach, sources: Points, queries: Points) -> tuple[Tensor, Te
     """Number of neighbours of each query row, int64, and their source rows, ascending within a query row."""
     per_row = _predicted_pairs(reach, sources, queries) / max(queries.count, 1)
     rows = max(1, int(_PAIRS_PER_SEARCH / max(per_row, 1.0)))
-    source, query, periods = (
-        _scaled(reach, sources),
-        _scaled(reach, queries, queries=True),
-        _scaled_periods(reach, sources.periods),
-    )
+    periods = _scaled_periods(reach, sources.periods)
+    source, query = _scaled(reach, sources, periods), _scaled(reach, queries, periods, queries=True)
     dtype = _index_dtype(sources.count)
     counts, partners = [torch.zeros(0, dtype=torch.int64)], [torch.zeros(0, dtype=dtype)]
     tree = cKDTree(source, boxsize=periods)

@@ -29,6 +29,7 @@ __all__ = ["Box", "Spreading", "at_points", "to_modes", "transform_taps"]
 
 # Points are sorted by tiles of so many cells along each axis: the cells of a tile stay in the cache.
 _TILE = 8
+_NUMBERS_AT_ONCE = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -140,13 +141,12 @@ class Spreading:
         return places
 
     def spread(self, rows: Tensor) -> Tensor:
-        """Real or complex rows ``(N, K)`` to cells ``(K, layers, *sizes)``."""
-        cells = _complex_as_real(lambda real: self.transpose @ real, rows.index_select(0, self.order))
-        return cells.T.reshape(-1, self.box.layers, *self.box.sizes)
+        """Real or complex rows ``(N, K)`` to cells ``(layers * cells, K)``."""
+        return _complex_as_real(lambda real: self.transpose @ real, rows.index_select(0, self.order))
 
     def interpolate(self, cells: Tensor) -> Tensor:
-        """Cells ``(K, layers, *sizes)`` to rows ``(N, K)``."""
-        rows = _complex_as_real(lambda real: self.matrix @ real, cells.flatten(1).T.contiguous())
+        """Cells ``(layers * cells, K)`` to rows ``(N, K)``."""
+        rows = _complex_as_real(lambda real: self.matrix @ real, cells)
         return rows.index_select(0, self.places)
 
 
@@ -222,6 +222,28 @@ def _on_axis(vector: Tensor, axis: int, d: int) -> Tensor:
 
 
 def _kept_transform(cells: Tensor, box: Box) -> Tensor:
+    """Cells ``(layers * cells, K)`` to their kept modes ``(K, layers, *kept modes)``."""
+    return torch.cat(
+        [_kept_modes(part.T.reshape(-1, box.layers, *box.sizes), box) for part in cells.split(_columns_at_once(box), 1)]
+    )
+
+
+def _inverse_transform(modes: Tensor, box: Box, real: bool) -> Tensor:
+    """Cells ``(layers * cells, K)`` whose kept modes ``(K, layers, *kept modes)`` are given, and whose others are 0."""
+    dtype = modes.real.dtype if real else modes.dtype
+    cells, first = modes.new_empty(box.layers * box.cells, len(modes), dtype=dtype), 0
+    for part in modes.split(_columns_at_once(box)):
+        cells[:, first : first + len(part)] = _from_kept_modes(part, box, real).flatten(1).T
+        first += len(part)
+    return cells
+
+
+def _columns_at_once(box: Box) -> int:
+    """Columns that are transformed together: in larger arrays each transform waits for the memory."""
+    return max(1, _NUMBERS_AT_ONCE // (box.layers * box.cells))
+
+
+def _kept_modes(cells: Tensor, box: Box) -> Tensor:
     """FFT over the last axes, axis by axis, dropping the upper modes as early as possible."""
     kept, last = box.kept, box.d - 1
     if cells.is_complex():
@@ -233,8 +255,8 @@ def _kept_transform(cells: Tensor, box: Box) -> Tensor:
     return modes
 
 
-def _inverse_transform(modes: Tensor, box: Box, real: bool) -> Tensor:
-    """Cells whose kept modes are given and whose other modes are zero."""
+def _from_kept_modes(modes: Tensor, box: Box, real: bool) -> Tensor:
+    """The inverse of ``_kept_modes``, where the other modes are zero."""
     for axis in range(box.d - 1):
         modes = torch.fft.ifft(_with_upper(modes, axis - box.d, box.sizes[axis]), dim=axis - box.d)
     size = box.sizes[-1]

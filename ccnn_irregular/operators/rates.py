@@ -42,6 +42,7 @@ class Rates:
 
     Attributes:
         call: one call of an array operation, however small its arrays.
+        write: one number of a new array that no cache holds.
         multiply_add, multiply_add_backward: one multiply-add of a matrix product in a generator.
         element, element_backward: one number written by any other operation in a generator or mask (sines, products).
         pair: one pair enumerated: its two rows, and its offset.
@@ -55,6 +56,7 @@ class Rates:
     """
 
     call: float
+    write: float
     multiply_add: float
     multiply_add_backward: float
     element: float
@@ -82,22 +84,23 @@ def scale(kernel: Kernel) -> float:
     return kernel.extent.element_size() / 4
 
 
-DEFAULT_MACHINE = "one core of an AMD EPYC at 2.6 GHz"
+DEFAULT_MACHINE = "two cores of an AMD EPYC"
 DEFAULT_RATES = Rates(
-    call=1.9e-6,
-    multiply_add=4.1e-11,
-    multiply_add_backward=1.1e-10,
-    element=7.3e-10,
-    element_backward=1.9e-9,
-    pair=5.2e-8,
-    pair_value=2.8e-9,
-    pair_value_backward=8.7e-9,
-    search=1.7e-7,
-    fft=2e-10,
-    window=3.2e-8,
-    sparse=8.3e-10,
-    keops=7.8e-10,
-    keops_compile=9.6,
+    call=1.8e-6,
+    write=1.3e-9,
+    multiply_add=1.4e-11,
+    multiply_add_backward=7.3e-11,
+    element=3.4e-10,
+    element_backward=1.2e-9,
+    pair=2.6e-8,
+    pair_value=3.5e-9,
+    pair_value_backward=3.8e-9,
+    search=1.6e-7,
+    fft=1.1e-10,
+    window=3.3e-8,
+    sparse=2.7e-10,
+    keops=4.6e-10,
+    keops_compile=5.7,
 )
 
 

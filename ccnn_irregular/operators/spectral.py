@@ -50,10 +50,10 @@ _MOST_AXES = 3
 _SMALLEST_RTOL = {torch.float32: 1e-5, torch.float64: 1e-8}
 # Uses of a plan that its cost is spread over when the window is chosen.
 _USES = 20
-# Part of a full transform's cost that is left where the upper modes are dropped axis by axis.
-_PRUNED = 0.6
+# Numbers written per cell and column around the transforms; more for each doubling of a box that no cache holds.
+_WRITTEN, _WRITTEN_PER_DOUBLING, _CELLS_IN_CACHE = 1.0, 0.8, 1 << 18
 # Calls of array operations in a pass and in a plan, however few the points.
-_CALLS, _PLAN_CALLS = 100, 2000
+_CALLS, _PLAN_CALLS = 600, 3000
 # Samples within the lags that are summed one by one, at each query, where a causal kernel is split.
 _NEAR_SAMPLES = 12
 # Support of a kernel in units of the lags that are left of it where the points are much closer together.
@@ -415,8 +415,9 @@ def _passes(kernel: Kernel, factors: _Factors, box: Box) -> float:
     """Seconds of spreading, transforming and interpolating."""
     rates, columns, cells = current_rates(kernel.extent.device), _columns(kernel, factors), box.layers * box.cells
     both = _entries(factors, box) * (2 if factors.same else 1)
-    transformed = columns * cells * math.log2(cells + 2) * _PRUNED
-    return scale(kernel) * (columns / 2 * both * rates.sparse + transformed * rates.fft)
+    written = _WRITTEN + _WRITTEN_PER_DOUBLING * math.log2(max(1.0, cells / _CELLS_IN_CACHE))
+    per_cell = math.log2(cells + 2) * rates.fft + written * rates.write
+    return scale(kernel) * columns * (both / 2 * rates.sparse + cells * per_cell)
 
 
 def _seconds(kernel: Kernel, factors: _Factors, box: Box) -> float:
@@ -441,7 +442,7 @@ def _assess_smooth(kernel: Kernel, factors: _Factors, place: _Place, rtol: float
     item = kernel.extent.element_size()
     work = evaluation_work(kernel)
     # Cells of one side and their transform; matrix and transpose, and both again while they are built; the kernel.
-    memory = 1.5 * item * cells * columns + entries * 2.5 * (item + 4) + item * taps * (work.saved + work.elements)
+    memory = item * cells * columns + entries * 2.5 * (item + 4) + item * taps * (work.saved + work.elements)
     return Cost(
         entries * rates.window + _PLAN_CALLS * rates.call,
         passes + kernel_forward,
