@@ -199,7 +199,7 @@ def main() -> None:
                 if row is None:
                     progress.update(bar, description=what, completed=len(started))
                     started.add((suite, what))
-                elif not row["problem"].startswith("random case"):
+                elif not row.get("problem", "").startswith("random case"):
                     progress.console.print(_line(row), highlight=False, soft_wrap=True)
 
             path = results.files(folder, options.device)[suite]

@@ -43,7 +43,10 @@ def weighted(values: Tensor, weights: Tensor) -> Tensor:
     """Rows ``(N, B, C)`` times weights ``(N,)`` or ``(N, C)``; what weighs 0 is never read, nan or not."""
     weights = weights.to(values.dtype)
     weights = weights[:, None, None] if weights.ndim == 1 else weights[:, None, :]
-    return torch.where(weights == 0, 0.0, values) * weights
+    unread = weights == 0
+    if bool(unread.any()):
+        values = torch.where(unread, 0.0, values)
+    return values * weights
 
 
 def to_rows(values: Tensor, source: Domain, query: Domain) -> Tensor:

@@ -25,10 +25,11 @@ from torch import Tensor
 from ccnn_irregular.domains import Points
 from ccnn_irregular.operators.windows import Window
 
-__all__ = ["Box", "Spreading", "at_points", "to_modes", "transform_taps"]
+__all__ = ["Box", "Spreading", "at_points", "columns_at_once", "to_modes", "transform_taps"]
 
-# Points are sorted by tiles of so many cells along each axis: the cells of a tile stay in the cache.
-_TILE = 8
+# Points are sorted by tiles of so many cells along each axis: the cells of a tile stay in the cache. So do all cells of
+# a small box without it, and sorting would only move the rows.
+_TILE, _CELLS_IN_CACHE = 8, 1 << 13
 _NUMBERS_AT_ONCE = 1 << 22
 
 
@@ -89,13 +90,13 @@ class Spreading:
 
     Attributes:
         box: the cells.
-        order: int64 ``(N,)``, the points tile by tile; their rows in the matrix.
+        order: int64 ``(N,)``, the points tile by tile; their rows in the matrix. None = as they come.
         matrix: ``(N, layers * cells)``.
         transpose: ``(layers * cells, N)``.
     """
 
     box: Box
-    order: Tensor
+    order: Tensor | None
     matrix: Tensor
     transpose: Tensor
 
@@ -107,9 +108,10 @@ class Spreading:
         used = used.cpu()[:, None]
         position = torch.where(used, position, 0.0)
         layer = sample if box.layers > 1 else torch.zeros_like(sample)
-        order = _by_tiles(position, layer, box)
-        position, columns = position[order], layer[order][:, None]
-        values = used[order].to(dtype)
+        order = _by_tiles(position, layer, box) if box.layers * box.cells > _CELLS_IN_CACHE else None
+        if order is not None:
+            position, layer, used = position[order], layer[order], used[order]
+        columns, values = layer[:, None], used.to(dtype)
         last = box.layers * box.cells
         columns = columns.to(torch.int32 if max(last, points.count) < 2**31 else torch.int64)
         for axis, (step, size, window) in enumerate(zip(box.steps, box.sizes, box.windows, strict=True)):
@@ -128,26 +130,29 @@ class Spreading:
         device = points.device
         return cls(
             box,
-            order.to(device),
+            None if order is None else order.to(device),
             _csr(matrix, (points.count, last), device),
             _csr(transpose, (last, points.count), device),
         )
 
     @cached_property
-    def places(self) -> Tensor:
+    def places(self) -> Tensor | None:
         """Row of the matrix that holds each point, the inverse of ``order``."""
+        if self.order is None:
+            return None
         places = torch.empty_like(self.order)
         places[self.order] = torch.arange(len(self.order), device=self.order.device)
         return places
 
     def spread(self, rows: Tensor) -> Tensor:
         """Real or complex rows ``(N, K)`` to cells ``(layers * cells, K)``."""
-        return _complex_as_real(lambda real: self.transpose @ real, rows.index_select(0, self.order))
+        rows = rows if self.order is None else rows.index_select(0, self.order)
+        return _complex_as_real(lambda real: self.transpose @ real, rows)
 
     def interpolate(self, cells: Tensor) -> Tensor:
         """Cells ``(layers * cells, K)`` to rows ``(N, K)``."""
         rows = _complex_as_real(lambda real: self.matrix @ real, cells)
-        return rows.index_select(0, self.places)
+        return rows if self.places is None else rows.index_select(0, self.places)
 
 
 def to_modes(rows: Tensor, points: Points, spreading: Spreading) -> Tensor:
@@ -223,24 +228,23 @@ def _on_axis(vector: Tensor, axis: int, d: int) -> Tensor:
 
 def _kept_transform(cells: Tensor, box: Box) -> Tensor:
     """Cells ``(layers * cells, K)`` to their kept modes ``(K, layers, *kept modes)``."""
-    return torch.cat(
-        [_kept_modes(part.T.reshape(-1, box.layers, *box.sizes), box) for part in cells.split(_columns_at_once(box), 1)]
-    )
+    parts = cells.split(columns_at_once(*cells.shape), 1)
+    return torch.cat([_kept_modes(part.T.reshape(-1, box.layers, *box.sizes), box) for part in parts])
 
 
 def _inverse_transform(modes: Tensor, box: Box, real: bool) -> Tensor:
     """Cells ``(layers * cells, K)`` whose kept modes ``(K, layers, *kept modes)`` are given, and whose others are 0."""
     dtype = modes.real.dtype if real else modes.dtype
     cells, first = modes.new_empty(box.layers * box.cells, len(modes), dtype=dtype), 0
-    for part in modes.split(_columns_at_once(box)):
+    for part in modes.split(columns_at_once(len(cells), len(modes))):
         cells[:, first : first + len(part)] = _from_kept_modes(part, box, real).flatten(1).T
         first += len(part)
     return cells
 
 
-def _columns_at_once(box: Box) -> int:
-    """Columns that are transformed together: in larger arrays each transform waits for the memory."""
-    return max(1, _NUMBERS_AT_ONCE // (box.layers * box.cells))
+def columns_at_once(cells: int, columns: float) -> int:
+    """How many of the columns are transformed together: in larger arrays each transform waits for the memory."""
+    return max(1, min(math.ceil(columns), _NUMBERS_AT_ONCE // cells))
 
 
 def _kept_modes(cells: Tensor, box: Box) -> Tensor:

@@ -39,7 +39,7 @@ from ccnn_irregular.operators.lattice import (
 )
 from ccnn_irregular.operators.layout import from_rows, pair_points, to_rows, weighted
 from ccnn_irregular.operators.neighbours import Neighbours
-from ccnn_irregular.operators.nufft import Box, Spreading, at_points, to_modes, transform_taps
+from ccnn_irregular.operators.nufft import Box, Spreading, at_points, columns_at_once, to_modes, transform_taps
 from ccnn_irregular.operators.rates import current_rates, scale
 from ccnn_irregular.operators.splitting import shorten, split
 from ccnn_irregular.operators.work import evaluation_work
@@ -54,6 +54,8 @@ _USES = 20
 _WRITTEN, _WRITTEN_PER_DOUBLING, _CELLS_IN_CACHE = 1.0, 0.8, 1 << 18
 # Calls of array operations in a pass and in a plan, however few the points.
 _CALLS, _PLAN_CALLS = 600, 3000
+# Arrays of the size of what is transformed at once that live together.
+_COPIES = 6
 # Samples within the lags that are summed one by one, at each query, where a causal kernel is split.
 _NEAR_SAMPLES = 12
 # Support of a kernel in units of the lags that are left of it where the points are much closer together.
@@ -441,8 +443,10 @@ def _assess_smooth(kernel: Kernel, factors: _Factors, place: _Place, rtol: float
     passes = _passes(kernel, factors, box) + _CALLS * rates.call
     item = kernel.extent.element_size()
     work = evaluation_work(kernel)
-    # Cells of one side and their transform; matrix and transpose, and both again while they are built; the kernel.
-    memory = item * cells * columns + entries * 2.5 * (item + 4) + item * taps * (work.saved + work.elements)
+    # Cells of one side, what is transformed at once with its copies, and the kernel's transform on its way.
+    numbers = cells * (columns / 2 + _COPIES * columns_at_once(cells, columns / 2) + kernel.generator.out_channels)
+    # Matrix and transpose, and both again while they are built; the kernel's own activations.
+    memory = item * (numbers + taps * (work.saved + work.elements)) + entries * 2.5 * (item + 4)
     return Cost(
         entries * rates.window + _PLAN_CALLS * rates.call,
         passes + kernel_forward,
