@@ -202,7 +202,9 @@ def test_ctrl_c_in_a_terminal(config: str, tmp_path: Path) -> None:
         f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
         "from ccnn_irregular.pipelines.cli import main; main()"
     )
-    command = [sys.executable, "-u", "-c", code, "fit", "--config", config, "--trainer.max_epochs", "100000"]
+    # Without an end of its own: neither the number of epochs nor early stopping may come before the signal.
+    endless = ["--trainer.max_epochs", "100000", "--early_stopping.patience", "100000"]
+    command = [sys.executable, "-u", "-c", code, "fit", "--config", config, *endless]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=tmp_path
     ) as process:
@@ -240,7 +242,7 @@ def test_input_that_is_refused(config: str, tmp_path: Path, capsys: pytest.Captu
         ("fit", "--config", config, "--model.learning_rat", "1"): "learning_rat",
         ("test", "--config", config): "ckpt_path must be a trained checkpoint, got no file runs/tiny/best.ckpt",
         ("predict", "--config", config, "--ckpt_path", "no.ckpt"): "got no file no.ckpt",
-        ("nonsense",): "the command must be one of fit, validate, test, predict, baseline, simulate, demo, got 'nonse",
+        ("nonsense",): "the command must be one of fit, validate, test, predict, baseline, simulate, machine, demo",
         ("simulate", "data", "--stays", "0"): "stays must lie in 1..100000, got 0",
     }
     for arguments, message in cases.items():
