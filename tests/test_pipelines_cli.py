@@ -199,11 +199,13 @@ def test_an_interrupted_run_resumes_to_the_same_result(
 def test_ctrl_c_in_a_terminal(config: str, tmp_path: Path) -> None:
     """The signal itself, sent to the process of the command."""
     code = (
-        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        f"import signal, sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        # A shell starts what runs in its background with the signal ignored, and that is inherited.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from ccnn_irregular.pipelines.cli import main; main()"
     )
     # Without an end of its own: neither the number of epochs nor early stopping may come before the signal.
-    endless = ["--trainer.max_epochs", "100000", "--early_stopping.patience", "100000"]
+    endless = ["--trainer.max_epochs", "3000", "--early_stopping.patience", "3000"]
     command = [sys.executable, "-u", "-c", code, "fit", "--config", config, *endless]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=tmp_path
