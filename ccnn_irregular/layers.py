@@ -14,10 +14,12 @@ from torch import Tensor, nn
 from torch._compile import _disable_dynamo
 
 from ccnn_irregular._checks import require
-from ccnn_irregular.domains import Domain, Grid, Product
+from ccnn_irregular.domains import Domain, Grid, Points, Product
 from ccnn_irregular.kernels import Kernel
+from ccnn_irregular.kernels.generators import Generator, OutputRows
 from ccnn_irregular.operators import EngineName, Plan, convolve, make_plan
 from ccnn_irregular.operators.lattice import Lattice, at_queries, no_common_lattice, on_lattice, tap_offsets, tap_spans
+from ccnn_irregular.operators.layout import weighted
 from ccnn_irregular.operators.reference import PairGeometry
 
 __all__ = [
@@ -28,9 +30,12 @@ __all__ = [
     "PointwiseLinear",
     "SampledConv",
     "SeparableContinuousConv",
+    "coarser",
+    "finer",
     "mean_over_positions",
     "mean_square",
     "sampled_kernel",
+    "shuffle_channels",
 ]
 
 DropoutUnit = Literal["channel", "value"]
@@ -42,44 +47,104 @@ _CALIBRATION_QUERIES = 64
 class ContinuousConv(nn.Module):
     """y(q) = bias + sum_n w_n K(q - p_n) x_n.
 
+    Which kind of convolution it is, strided, transposed, dilated, causal, periodic or any other, is decided by the
+    kernel, the domains and ``groups``, on grids, points and products alike (docs/convolutions.md).
+
     Under autocast the convolution itself stays in the kernel's dtype: no FFT exists in bfloat16, and positions do
     not survive eight bits.
 
     Args:
-        kernel: depthwise (C,) or full (D, C), in coordinate units.
+        kernel: depthwise (C,) or full (D, C), in coordinate units; of shape (D, C / groups) where it is grouped.
         bias: add a learned constant per output channel.
+        groups: number of groups of consecutive channels that are convolved with one another only, as in
+            ``torch.nn.Conv1d``. As many groups as channels make a depthwise convolution with D / C results each.
+        shuffle: interleave the groups of the result, see ``shuffle_channels``.
         engine: a name in ``ENGINES`` or "auto".
         rtol: relative error the "spectral" engine may make; all others are exact.
+
+    Raises:
+        ValueError: groups that do not divide the kernel's output channels, or a depthwise kernel cut into groups.
     """
 
-    def __init__(self, kernel: Kernel, *, bias: bool = True, engine: EngineName = "auto", rtol: float = 1e-3) -> None:
+    def __init__(
+        self,
+        kernel: Kernel,
+        *,
+        bias: bool = True,
+        groups: int = 1,
+        shuffle: bool = False,
+        engine: EngineName = "auto",
+        rtol: float = 1e-3,
+    ) -> None:
         super().__init__()
+        _require_groups(groups, kernel.out_channels, shuffle)
+        require(groups == 1 or not kernel.depthwise, "kernel", "have shape (D, C / groups) for groups", kernel.shape)
         self.kernel = kernel
+        self.groups = groups
+        self.shuffle = shuffle
         self.engine: EngineName = engine
         self.rtol = rtol
         self.bias = nn.Parameter(torch.zeros(kernel.out_channels)) if bias else None
 
+    @property
+    def in_channels(self) -> int:
+        """Number of channels the layer reads."""
+        return self.groups * self.kernel.in_channels
+
     def forward(self, values: Tensor, source: Domain, query: Domain | None = None, plan: Plan | None = None) -> Tensor:
         """Convolve ``values`` on ``source`` and evaluate at ``query``; see ``ccnn_irregular.convolve``."""
         result = self.integral(values, source, query, plan)
-        return result if self.bias is None else result + _per_channel(self.bias, result)
+        result = result if self.bias is None else result + _per_channel(self.bias, result)
+        return shuffle_channels(result, self.groups) if self.shuffle else result
 
     # The choice of engine and the extent of a kernel depend on values: torch.compile leaves them as they are. This
     # form of torch.compiler.disable does not import the compiler, a second's work, with the package.
     @_disable_dynamo
     def integral(self, values: Tensor, source: Domain, query: Domain | None = None, plan: Plan | None = None) -> Tensor:
-        """The convolution without the bias."""
+        """The convolution without the bias, not shuffled."""
         device = values.device.type
         if not torch.is_autocast_enabled(device):
-            return convolve(self.kernel, values, source, query, engine=self.engine, rtol=self.rtol, plan=plan)
+            return self._convolved(values, source, query, plan)
         with torch.autocast(device, enabled=False):
-            values = values.to(self.kernel.dtype)
+            return self._convolved(values.to(self.kernel.dtype), source, query, plan)
+
+    def _convolved(self, values: Tensor, source: Domain, query: Domain | None, plan: Plan | None) -> Tensor:
+        if self.groups == 1:
             return convolve(self.kernel, values, source, query, engine=self.engine, rtol=self.rtol, plan=plan)
+        fits = values.ndim >= 2 and values.shape[1] == self.in_channels
+        require(fits, "values", f"have {self.in_channels} channels on axis 1", tuple(values.shape))
+        kernels = self._group_kernels()
+        if not isinstance(source, Grid) and _weights(source).ndim == 2:
+            require(plan is None, "plan", "be None for a grouped kernel where weights differ between channels", plan)
+            query = source if query is None else query
+            values, source = _with_weights_in_values(values, source)
+        if plan is None:
+            batch = len(values) if isinstance(source, Grid) else 1
+            plan = make_plan(kernels, source, query, engine=self.engine, rtol=self.rtol, batch=batch)
+        # One channel a group: each is read by D / C depthwise kernels. Else one full kernel for each group.
+        multiplier = self.kernel.out_channels // self.groups
+        single = len(kernels) == 1
+        blocks = (values.repeat_interleave(multiplier, 1),) if single else values.split(self.kernel.in_channels, 1)
+        results = [
+            convolve(kernel, block, source, query, engine=self.engine, rtol=self.rtol, plan=plan)
+            for kernel, block in zip(kernels, blocks, strict=True)
+        ]
+        return torch.cat(results, 1)
+
+    def _group_kernels(self) -> list[Kernel]:
+        """Kernels that share this one's tensors: one full kernel a group, or a depthwise one for groups of one."""
+        kernel, (rows, columns) = self.kernel, (self.kernel.out_channels // self.groups, self.kernel.in_channels)
+        if columns == 1:
+            return [_sharing(kernel, kernel.generator, (kernel.out_channels,))]
+        count = rows * columns
+        generators = [OutputRows(kernel.generator, group * count, count) for group in range(self.groups)]
+        return [_sharing(kernel, generator, (rows, columns)) for generator in generators]
 
     @_disable_dynamo
     def plan(self, source: Domain, query: Domain | None = None, *, batch: int = 1) -> Plan:
         """Geometry for several calls between the same domains; see ``ccnn_irregular.make_plan``."""
-        return make_plan(self.kernel, source, query, engine=self.engine, rtol=self.rtol, batch=batch)
+        kernel = self.kernel if self.groups == 1 else self._group_kernels()
+        return make_plan(kernel, source, query, engine=self.engine, rtol=self.rtol, batch=batch)
 
     @torch.no_grad()
     def calibrate(self, source: Domain, query: Domain | None = None) -> None:
@@ -92,7 +157,8 @@ class ContinuousConv(nn.Module):
         Raises:
             ValueError: no pair of source and query lies within the kernel's support.
         """
-        _scale_kernel(self.kernel, _white_noise_gain(self.kernel, source, source if query is None else query))
+        query = source if query is None else query
+        _scale_kernel(self.kernel, _white_noise_gain(self.kernel, source, query, self.groups))
 
 
 @final
@@ -103,11 +169,13 @@ class SeparableContinuousConv(nn.Module):
         kernel: depthwise kernel of the input's channels.
         out_channels: number of channels after the mix.
         bias: learned constants after both steps.
+        groups: number of groups of channels that are mixed with one another only.
+        shuffle: interleave the groups of the result, see ``shuffle_channels``.
         engine: a name in ``ENGINES`` or "auto".
         rtol: relative error the "spectral" engine may make; all others are exact.
 
     Raises:
-        ValueError: the kernel is not depthwise.
+        ValueError: the kernel is not depthwise, or groups that do not divide both numbers of channels.
     """
 
     def __init__(
@@ -116,13 +184,15 @@ class SeparableContinuousConv(nn.Module):
         out_channels: int,
         *,
         bias: bool = True,
+        groups: int = 1,
+        shuffle: bool = False,
         engine: EngineName = "auto",
         rtol: float = 1e-3,
     ) -> None:
         super().__init__()
         require(kernel.depthwise, "kernel", "be depthwise, of shape (C,)", kernel.shape)
         self.depthwise = ContinuousConv(kernel, bias=bias, engine=engine, rtol=rtol)
-        self.pointwise = PointwiseLinear(kernel.out_channels, out_channels, bias=bias)
+        self.pointwise = PointwiseLinear(kernel.out_channels, out_channels, bias=bias, groups=groups, shuffle=shuffle)
 
     @property
     def kernel(self) -> Kernel:
@@ -210,7 +280,28 @@ def sampled_kernel(kernel: Kernel, lattices: Sequence[Lattice]) -> Tensor:
 
 @final
 class PointwiseLinear(nn.Linear):
-    """Linear map of the channels at every position; starts out keeping the variance."""
+    """Linear map of the channels at every position, the 1x1 convolution; starts out keeping the variance.
+
+    Args:
+        in_features, out_features: numbers of channels.
+        bias: add a learned constant per output channel.
+        groups: number of groups of consecutive channels that are mixed with one another only; the weight has shape
+            ``(out_features, in_features / groups)``.
+        shuffle: interleave the groups of the result, see ``shuffle_channels``.
+
+    Raises:
+        ValueError: groups that do not divide both numbers of channels.
+    """
+
+    def __init__(
+        self, in_features: int, out_features: int, bias: bool = True, *, groups: int = 1, shuffle: bool = False
+    ) -> None:
+        _require_groups(groups, out_features, shuffle)
+        require(in_features % groups == 0, "groups", f"divide the {in_features} input channels", groups)
+        super().__init__(in_features // groups, out_features, bias)
+        self.in_features = in_features
+        self.groups = groups
+        self.shuffle = shuffle
 
     def reset_parameters(self) -> None:
         nn.init.kaiming_normal_(self.weight, nonlinearity="linear")
@@ -226,12 +317,16 @@ class PointwiseLinear(nn.Linear):
         """
         bias: Tensor | None = self.bias
         if offset is not None:
-            shift = nn.functional.linear(offset, self.weight)
+            shift = self._product(offset[None])[0]
             bias = shift if bias is None else bias + shift
         return self.mixed(values, bias)
 
     def mixed(self, values: Tensor, bias: Tensor | None) -> Tensor:
         """``values`` mixed by the layer's weight, plus another bias than its own."""
+        if self.groups > 1:
+            result = self._product(values)
+            result = result if bias is None else result + _per_channel(bias, result)
+            return shuffle_channels(result, self.groups) if self.shuffle else result
         if values.ndim == 2:
             return nn.functional.linear(values, self.weight, bias)
         flat = values.flatten(2)
@@ -239,6 +334,31 @@ class PointwiseLinear(nn.Linear):
         # One product per entry, the bias in it: on CPUs about three times as fast as torch.matmul and an addition.
         mixed = torch.bmm(weight, flat) if bias is None else torch.baddbmm(bias[:, None], weight, flat)
         return mixed.unflatten(2, values.shape[2:])
+
+    def _product(self, values: Tensor) -> Tensor:
+        """The weight's product with ``(N, C_in, ...)``, group by group."""
+        if self.groups == 1:
+            return nn.functional.linear(values, self.weight)
+        weight = self.weight.unflatten(0, (self.groups, -1))
+        return torch.einsum("gdc,ngc...->ngd...", weight, values.unflatten(1, (self.groups, -1))).flatten(1, 2)
+
+
+def shuffle_channels(values: Tensor, groups: int) -> Tensor:
+    """Interleave ``groups`` groups of consecutive channels, so that each following group holds some of every one.
+
+    Channel i of group g becomes channel i * groups + g (Zhang et al. 2018, arXiv 1707.01083, section 3.1), as
+    ``torch.nn.ChannelShuffle`` does on grids; here on every domain.
+
+    Args:
+        values: ``(N, C, *sizes)``.
+        groups: number of groups, a divisor of C.
+
+    Raises:
+        ValueError: groups that do not divide the channels.
+    """
+    fits = groups >= 1 and values.shape[1] % groups == 0
+    require(fits, "groups", f"divide the {values.shape[1]} channels", groups)
+    return values.unflatten(1, (groups, -1)).transpose(1, 2).flatten(1, 2)
 
 
 @final
@@ -351,10 +471,103 @@ def mean_square(values: Tensor, domain: Domain) -> float:
     return float((read.square() * shares).sum() / values[0].numel())
 
 
+def coarser(domain: Domain, stride: int | Sequence[int]) -> Domain:
+    """Every ``stride``-th position of a domain: where a strided convolution is evaluated.
+
+    Args:
+        domain: on a grid, every ``stride``-th node of each axis from the first on. Of points, in the order they stand
+            in, every ``stride``-th of each sample, with the weights of those it stands for added to its own: the
+            volume stays. Points in time are sorted; for clouds in order of their file, choose points by place
+            instead and pass them as ``query``. Of a product, both factors.
+        stride: one for all axes, or one per axis of a grid; for a product one for the points and one per axis of
+            its grid.
+
+    Raises:
+        ValueError: a stride below 1, or one that does not divide the nodes of an axis that repeats.
+    """
+    if isinstance(domain, Product):
+        first, *others = _factors("stride", stride, 1 + domain.grid.d)
+        grid = coarser(domain.grid, others)
+        assert isinstance(grid, Grid)
+        return Product(_every(domain.points, first), grid)
+    if isinstance(domain, Points):
+        (step,) = _factors("stride", stride, 1)
+        return _every(domain, step)
+    strides = _factors("stride", stride, domain.d)
+    for axis, (own, factor) in enumerate(zip(domain.axes, strides, strict=True)):
+        fits = not own.periodic or own.size % factor == 0
+        require(fits, "stride", f"divide the {own.size} nodes of axis {axis}, which repeats", factor)
+    sizes = [-(-size // factor) for size, factor in zip(domain.sizes, strides, strict=True)]
+    steps = [step * factor for step, factor in zip(domain.steps, strides, strict=True)]
+    return Grid(sizes, steps, domain.starts, domain.periodic)
+
+
+def finer(grid: Grid, stride: int | Sequence[int]) -> Grid:
+    """The grid with ``stride`` steps in place of each: where a transposed convolution is evaluated.
+
+    Args:
+        grid: its nodes are nodes of the result; there is none beyond its last, but on axes that repeat.
+        stride: one for all axes or one per axis.
+
+    Raises:
+        ValueError: a stride below 1.
+    """
+    strides = _factors("stride", stride, grid.d)
+    sizes = [
+        own.size * factor if own.periodic else (own.size - 1) * factor + 1
+        for own, factor in zip(grid.axes, strides, strict=True)
+    ]
+    return Grid(sizes, [a / b for a, b in zip(grid.steps, strides, strict=True)], grid.starts, grid.periodic)
+
+
+def _every(points: Points, stride: int) -> Points:
+    """Every ``stride``-th row of each sample, weighing what the rows up to the next one weigh together."""
+    position = torch.arange(points.count, device=points.device) - points.splits[points.sample_index()]
+    kept = position % stride == 0
+    owner = kept.cumsum(0) - 1
+    count = int(kept.sum())
+    weights = points.weights.new_zeros(count, *points.weights.shape[1:]).index_add(0, owner, points.weights)
+    before = torch.cat([kept.new_zeros(1, dtype=torch.int64), kept.cumsum(0)])
+    return Points(points.coordinates[kept], weights, before[points.splits], periods=points.periods)
+
+
+def _factors(name: str, given: int | Sequence[int], count: int) -> tuple[int, ...]:
+    numbers = (given,) * count if isinstance(given, int) else tuple(given)
+    fits = len(numbers) == count and all(isinstance(one, int) and one >= 1 for one in numbers)
+    require(fits, name, f"be a positive integer, or {count} of them", given)
+    return numbers
+
+
+def _require_groups(groups: int, out_channels: int, shuffle: bool) -> None:
+    require(groups >= 1 and out_channels % groups == 0, "groups", f"divide the {out_channels} output channels", groups)
+    require(groups > 1 or not shuffle, "shuffle", "be False without groups", shuffle)
+
+
+def _sharing(kernel: Kernel, generator: Generator, shape: tuple[int] | tuple[int, int]) -> Kernel:
+    """The kernel of another generator, with the same mask, extent and causal axes: the same tensors."""
+    other = Kernel(generator, kernel.mask, extent=kernel.extent.tolist(), shape=shape, causal_axes=kernel.causal_axes)
+    other.extent = kernel.extent
+    return other
+
+
+def _weights(domain: Points | Product) -> Tensor:
+    """Quadrature weights of the points of a domain, float64 ``(N,)`` or ``(N, C)``."""
+    return (domain.points if isinstance(domain, Product) else domain).weights
+
+
+def _with_weights_in_values(values: Tensor, domain: Points | Product) -> tuple[Tensor, Domain]:
+    """Values times their weights, on points that weigh 1: weights per channel know nothing of groups."""
+    points = domain.points if isinstance(domain, Product) else domain
+    flat = values.flatten(2) if values.ndim > 2 else values[:, :, None]
+    rows = weighted(flat.movedim(1, 2), points.weights).movedim(2, 1).reshape(values.shape)
+    even = Points(points.coordinates, splits=points.splits, periods=points.periods)
+    return rows, Product(even, domain.grid) if isinstance(domain, Product) else even
+
+
 def _weight_columns(domain: Domain) -> Tensor:
     """Quadrature weights of the points of a domain, float64 ``(N, 1)`` or ``(N, C)``."""
     assert not isinstance(domain, Grid)
-    weights = (domain.points if isinstance(domain, Product) else domain).weights
+    weights = _weights(domain)
     return weights[:, None] if weights.ndim == 1 else weights
 
 
@@ -385,20 +598,24 @@ def _per_channel(parameter: Tensor, values: Tensor) -> Tensor:
 def _scale_kernel(kernel: Kernel, gain: float) -> None:
     """Divide the kernel by the square root of ``gain``, the mean square of what white noise of unit power becomes."""
     require(gain > 0, "source", "reach the queries within the kernel's support", f"a response of {gain}")
-    kernel.generator.output.weight.mul_(gain**-0.5)
-    kernel.generator.output.bias.mul_(gain**-0.5)
+    output = kernel.generator.output
+    output.weight.mul_(gain**-0.5)
+    if output.bias is not None:
+        output.bias.mul_(gain**-0.5)
 
 
-def _white_noise_gain(kernel: Kernel, source: Domain, query: Domain) -> float:
+def _white_noise_gain(kernel: Kernel, source: Domain, query: Domain, groups: int) -> float:
     """Mean of sum_n w_n^2 K(q - p_n)^2 over queries and output channels."""
     geometry = PairGeometry.build(source, query)
     weights = geometry.source.weights.to(kernel.extent)
-    weights = weights[:, None] if weights.ndim == 1 else weights
+    # (N, groups or 1, 1, C / groups or 1), beside responses (pairs, groups, D / groups, C / groups).
+    columns = weights[:, None] if weights.ndim == 1 else weights.unflatten(1, (groups, -1))[:, :, None]
+    columns = columns.reshape(len(weights), *columns.shape[1:], *(1,) * (4 - columns.ndim))
     count = len(geometry.first)
     queries = torch.linspace(0, count - 1, min(_CALIBRATION_QUERIES, count)).round().long()
     power = 0.0
     for query_row in queries.tolist():
         _, partners, offset = geometry.offsets(query_row, query_row + 1)
-        response = kernel(offset.to(kernel.extent)).reshape(len(partners), -1, kernel.in_channels)
-        power += float((response * weights[partners, None]).square().sum()) / kernel.out_channels
+        response = kernel(offset.to(kernel.extent)).reshape(len(partners), groups, -1, kernel.in_channels)
+        power += float((response * columns[partners]).square().sum()) / kernel.out_channels
     return power / max(1, len(queries))

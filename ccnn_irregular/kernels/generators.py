@@ -14,11 +14,12 @@ from typing import Any, final
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from ccnn_irregular._checks import require
 from ccnn_irregular.kernels.formula import TENSORS, Operations
 
-__all__ = ["MLP", "SIREN", "Generator", "MAGNet", "RandomFourier"]
+__all__ = ["MLP", "SIREN", "Generator", "MAGNet", "OutputRows", "RandomFourier"]
 
 # Nodes of the quadrature over a normal variable that initialisation uses.
 _NODES = 64
@@ -272,6 +273,68 @@ class MLP(Generator):
             hidden = _linear(linear, hidden, operations)
             hidden = operations.silu(hidden * self.omega_0 if index == 0 else hidden)
         return _linear(self._output, hidden, operations)
+
+
+@final
+class OutputRows(Generator):
+    """Some consecutive outputs of a generator, whose tensors it shares: the others' rows are never multiplied.
+
+    Args:
+        inner: the generator.
+        start: first output taken.
+        count: number of outputs taken.
+
+    Raises:
+        ValueError: rows that ``inner`` does not have, or an output layer whose weight is computed (by a weight norm,
+            say) and therefore has no rows to choose.
+    """
+
+    def __init__(self, inner: Generator, start: int, count: int) -> None:
+        super().__init__(inner.d, count)
+        require(0 <= start <= inner.out_channels - count, "start", f"leave {count} of {inner.out_channels} rows", start)
+        self.inner = inner
+        self.start = start
+        self._replaced()  # refuses what cannot be cut
+
+    @property
+    def output(self) -> nn.Linear:
+        """The rows as a layer of their own; its weight is a view, not a parameter."""
+        whole = self.inner.output
+        layer = nn.Linear(whole.in_features, self.out_channels, bias=whole.bias is not None, device="meta")
+        del layer.weight
+        layer.weight = self._rows(whole.weight)
+        if whole.bias is not None:
+            del layer.bias
+            layer.bias = self._rows(whole.bias)  # type: ignore[assignment]  # a view
+        return layer
+
+    def formula(self, offsets: Any, operations: Operations) -> Any:
+        tensors = {f"generator.{name}": self._rows(tensor) for name, tensor in self._replaced().items()}
+        return functional_call(_AsModule(self.inner), tensors, (offsets, operations))
+
+    def _rows(self, tensor: Tensor) -> Tensor:
+        return tensor[self.start : self.start + self.out_channels]
+
+    def _replaced(self) -> dict[str, Tensor]:
+        """The tensors of the inner generator's output layer by name, as they are now."""
+        output = self.inner.output
+        wanted = [one for one in (output.weight, output.bias) if one is not None]
+        names = {id(tensor): name for name, tensor in self.inner.named_parameters()}
+        plain = all(id(one) in names for one in wanted)
+        require(plain, "kernel", "have an output layer of plain parameters to be cut into groups", type(output))
+        return {names[id(one)]: one for one in wanted}
+
+
+@final
+class _AsModule(nn.Module):
+    """A generator's formula as ``forward``, for ``functional_call``."""
+
+    def __init__(self, generator: Generator) -> None:
+        super().__init__()
+        self.generator = generator
+
+    def forward(self, offsets: Any, operations: Operations) -> Any:
+        return self.generator.formula(offsets, operations)
 
 
 def _silu_second_moment(scale: float) -> float:
