@@ -132,7 +132,7 @@ def run(arguments: list[str]) -> None:
     from rich.progress import track
 
     from ccnn_irregular.pipelines.icu_data import ICUDataModule
-    from ccnn_irregular.pipelines.training_cli import describe_data
+    from ccnn_irregular.pipelines.risk_cli import describe_data
 
     options = _options(arguments, ICUDataModule)
     data, trees, other = options.data, options.trees, options.test

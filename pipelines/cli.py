@@ -17,7 +17,7 @@ __all__ = ["CONFIGS", "main"]
 CONFIGS = Path(__file__).parent / "configs"
 
 # Options that take several words: `--data.sets a b` reads better than a JSON list, which works too.
-_LISTS = ("--data.sets", "--test.sets", "--sets")
+_LISTS = ("--data.sets", "--test.sets", "--sets", "--test.rate", "--test.image_size", "--test.drop")
 _TRACEBACK = "CCNN_TRACEBACK"
 
 
@@ -109,8 +109,17 @@ def join_lists(arguments: Sequence[str]) -> list[str]:
         if len(values) == 1 and values[0].startswith("["):
             joined += [option, values[0]]
         else:
-            joined += [option, json.dumps(values)]
+            joined += [option, json.dumps([_number_or_word(value) for value in values])]
     return joined
+
+
+def _number_or_word(word: str) -> float | int | str:
+    for kind in (int, float):
+        try:
+            return kind(word)
+        except ValueError:
+            continue
+    return word
 
 
 def _train(arguments: list[str]) -> None:

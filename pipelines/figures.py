@@ -204,24 +204,23 @@ def _outcome(stay: StayBatch) -> str:
     return ", died in hospital" if bool(stay.labels[0]) else ", survived"
 
 
-def training_curves(rows: Sequence[Mapping[str, float]], path: Path) -> Path:
-    """Losses and validation metrics by epoch."""
+# One curve: the panel's y label, the column of the history, the label, the line style.
+Curves = Sequence[tuple[str, str, str, str]]
+
+
+def training_curves(rows: Sequence[Mapping[str, float]], path: Path, curves: Curves) -> Path:
+    """Columns of the history by epoch, one panel for each y label."""
     epochs = [row["epoch"] for row in rows]
-    figure = new_figure(8.0, 3.2)
-    losses, scores = figure.subplots(1, 2)
+    panels = list(dict.fromkeys(panel for panel, *_ in curves))
+    figure = new_figure(4.0 * len(panels), 3.2)
+    axes_of = dict(zip(panels, np.atleast_1d(figure.subplots(1, len(panels))), strict=True))
     marker = "o" if len(rows) < 30 else None
-    curves = (
-        (losses, "train_loss", "training", "-"),
-        (losses, "val_loss", "validation", "--"),
-        (scores, "val_auroc", "AUROC", "-"),
-        (scores, "val_auprc", "AUPRC", "--"),
-    )
-    for axes, column, label, style in curves:
+    for panel, column, label, style in curves:
         colour = COLOURS[0] if style == "-" else COLOURS[1]
-        axes.plot(epochs, [row[column] for row in rows], style, color=colour, marker=marker, markersize=3, label=label)
-    losses.set(xlabel="epoch", ylabel="cross-entropy")
-    scores.set(xlabel="epoch", ylabel="validation metric")
-    for axes in (losses, scores):
+        values = [row[column] for row in rows]
+        axes_of[panel].plot(epochs, values, style, color=colour, marker=marker, markersize=3, label=label)
+    for panel, axes in axes_of.items():
+        axes.set(xlabel="epoch", ylabel=panel)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.legend(frameon=False)
     return save(figure, path)

@@ -6,7 +6,6 @@ Nothing is padded and no stay is visited in Python: a batch is one gather of row
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -15,10 +14,11 @@ import torch
 from lightning.pytorch import LightningDataModule
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader
 
 from ccnn_irregular._checks import reject, require
 from ccnn_irregular.datasets import physionet2012
+from ccnn_irregular.pipelines.batches import EqualBatches, batch_loader
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -154,44 +154,6 @@ def _stratified_halves(
             f"a share of {share} must be splittable by outcome, got {ones} deaths in {len(stays)} stays ({error})"
         ) from error
     return np.sort(kept), np.sort(aside)
-
-
-class _Stays(Dataset[StayBatch]):
-    """Looked up by a whole batch of indices at once."""
-
-    def __init__(self, stays: StayBatch) -> None:
-        self.stays = stays
-
-    def __len__(self) -> int:
-        return len(self.stays)
-
-    def __getitem__(self, indices: NDArray[np.int64]) -> StayBatch:
-        return self.stays.take(torch.from_numpy(indices))
-
-
-class _Batches(Sampler[NDArray[np.int64]]):
-    """Batches of nearly equal size (never one small last batch), shuffled by (seed, epoch) so a run can be resumed."""
-
-    def __init__(self, stays: NDArray[np.int64], batch_size: int, shuffle_seed: int | None) -> None:
-        self.stays = stays
-        self.count = -(-len(stays) // batch_size)
-        self.shuffle_seed = shuffle_seed
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning at the start of every epoch."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __iter__(self) -> Iterator[NDArray[np.int64]]:
-        # A generator, so that the epoch is read when the first batch is wanted: a resumed trainer makes the iterator
-        # before it sets the epoch.
-        stays = self.stays
-        if self.shuffle_seed is not None:
-            stays = np.random.default_rng((self.shuffle_seed, self.epoch)).permutation(stays)
-        yield from np.array_split(stays, self.count)
 
 
 class ICUDataModule(LightningDataModule):
@@ -348,7 +310,5 @@ class ICUDataModule(LightningDataModule):
         indices = self.indices(part)
         require(len(indices) > 0, f"the part {part!r}", "hold at least one stay", f"none of {len(self.cohort)}")
         assert self._stays is not None
-        batches = _Batches(indices, self.batch_size, self.split_seed if shuffle else None)
-        # batch_size=None hands each list of indices to the data set as it is: batching is the sampler's work.
-        # Its own generator keeps it from drawing from the global one, at moments that differ in a resumed run.
-        return DataLoader(_Stays(self._stays), sampler=batches, batch_size=None, generator=torch.Generator())
+        batches = EqualBatches(indices, self.batch_size, self.split_seed if shuffle else None)
+        return batch_loader(self._stays.take, batches)

@@ -34,6 +34,7 @@ __all__ = ["EpochSeed", "History", "RunFolder", "checkpoints"]
 # how it reports. Everything else would silently make a different model.
 _FREE = (
     "config",
+    "task",
     "run_dir",
     "restart",
     "ckpt_path",

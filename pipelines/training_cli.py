@@ -1,63 +1,35 @@
-"""``ccnn fit | validate | test | predict``: LightningCLI, a run folder around it, and the evaluation behind it."""
+"""``ccnn fit | validate | test | predict``: LightningCLI and a run folder around it; the tasks behind it fill it in."""
 
 from __future__ import annotations
 
+import argparse
+import importlib
 import logging
 import os
 import pickle
 import time
 import warnings
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar
 
 import torch
 import yaml
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from rich import get_console
 
-from ccnn_irregular._checks import reject
+from ccnn_irregular._checks import reject, require
 from ccnn_irregular.pipelines import figures
-from ccnn_irregular.pipelines.evaluation import (
-    Predictions,
-    evaluate,
-    joined,
-    print_table,
-    versions,
-    write_json,
-    write_predictions,
-    write_text,
-)
-from ccnn_irregular.pipelines.icu_data import ICUDataModule
+from ccnn_irregular.pipelines.evaluation import versions, write_json, write_text
 from ccnn_irregular.pipelines.run_folder import EpochSeed, History, RunFolder, checkpoints
-from ccnn_irregular.pipelines.training import BinaryRisk
+from ccnn_irregular.pipelines.training import TrainedNetwork
 
-__all__ = ["Bootstrap", "TrainingCLI", "describe_data", "load_weights", "run"]
+__all__ = ["TASKS", "TrainingCLI", "load_weights", "run"]
 
-MONITOR = "val_auroc"
-_SUMMARIES = {
-    "fit": "train; the same command resumes an interrupted run",
-    "validate": "losses and metrics on the validation stays",
-    "test": "metrics with intervals, as a table and JSON, and plots",
-    "predict": "a CSV of record_id,probability; needs no outcomes",
-}
-
-
-@dataclass
-class Bootstrap:
-    """Intervals of the metrics.
-
-    Attributes:
-        resamples: how many times the stays are drawn with replacement.
-        level: share of the resamples inside an interval.
-        seed: of the drawing.
-    """
-
-    resamples: int = 2000
-    level: float = 0.95
-    seed: int = 0
+# Task of a configuration -> module and class of its command line.
+TASKS = {"risk": ("risk_cli", "RiskCLI"), "classification": ("classification_cli", "ClassificationCLI")}
 
 
 def run(args: list[str]) -> None:
@@ -72,16 +44,50 @@ def run(args: list[str]) -> None:
         warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
         # Lightning's own use of PyTorch.
         warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.* is deprecated.*")
-        TrainingCLI(args)
+        _task_class(args)(args)
+
+
+def _task_class(args: list[str]) -> type[TrainingCLI]:
+    """The command line of the task that the configurations name (``task: classification``)."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config", "-c", action="append", default=[])
+    parser.add_argument("--task")
+    known, _ = parser.parse_known_args(args)
+    task = "risk"
+    for path in known.config:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        task = content.get("task", task) if isinstance(content, dict) else task
+    task = known.task or task
+    require(task in TASKS, "task", f"be one of {', '.join(TASKS)}", repr(task))
+    module, name = TASKS[task]
+    return getattr(importlib.import_module(f"{__package__}.{module}"), name)
 
 
 class TrainingCLI(LightningCLI):
-    """The four commands; each option of the trainer, the module and the data module is an option of each command."""
+    """The four commands; each option of the trainer, the module and the data module is an option of each command.
+
+    Attributes:
+        task: its name in a configuration.
+        module: what is trained.
+        data: what it is trained on.
+        monitor: metric on the validation part whose highest value marks the best epoch.
+        monitor_label: its name for readers.
+        summaries: one line of help per command.
+        curves: columns of the history that are drawn, see ``figures.training_curves``.
+    """
+
+    task: ClassVar[str]
+    module: ClassVar[type[TrainedNetwork]]
+    data: ClassVar[type[LightningDataModule]]
+    monitor: ClassVar[str]
+    monitor_label: ClassVar[str]
+    summaries: ClassVar[Mapping[str, str]]
+    curves: ClassVar[figures.Curves]
 
     def __init__(self, args: list[str]) -> None:
         super().__init__(
-            BinaryRisk,
-            ICUDataModule,
+            self.module,
+            self.data,
             save_config_callback=None,  # the run folder keeps the configuration, and compares it
             seed_everything_default=0,
             trainer_defaults={
@@ -91,7 +97,7 @@ class TrainingCLI(LightningCLI):
                 "num_sanity_val_steps": 0,
             },
             parser_kwargs={"prog": "ccnn", "allow_abbrev": False}
-            | {name: {"description": text, "allow_abbrev": False} for name, text in _SUMMARIES.items()},
+            | {name: {"description": text, "allow_abbrev": False} for name, text in self.summaries.items()},
             auto_configure_optimizers=False,
             args=args,
         )
@@ -100,19 +106,27 @@ class TrainingCLI(LightningCLI):
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
         parser.set_defaults({"weights_only": True})
         parser.add_argument("--run_dir", type=str | None, help="folder of the run (default: runs/<configuration>)")
+        parser.add_argument("--task", type=str, default=self.task, help="what is trained; configurations name it")
         # Every command accepts it, though only fit uses it: one configuration file serves all four.
         parser.add_lightning_class_args(EarlyStopping, "early_stopping")
-        parser.set_defaults({"early_stopping.monitor": MONITOR, "early_stopping.mode": "max"})
+        parser.set_defaults({"early_stopping.monitor": self.monitor, "early_stopping.mode": "max"})
         if subcommand == "fit":
             parser.add_argument("--restart", type=bool, default=False, help="set an earlier run aside, start anew")
-        if subcommand == "test":
-            parser.add_class_arguments(Bootstrap, "bootstrap")
-            parser.add_argument("--record_id", type=int | None, help="the stay whose risk over time is plotted")
-        if subcommand == "predict":
-            parser.set_defaults({"data.evaluate": "all"})
+        self.add_task_arguments(parser, subcommand)
         if subcommand in ("test", "predict"):
             parser.add_argument("--output", type=str | None, help="where results go (default: inside the run folder)")
         return parser
+
+    def add_task_arguments(self, parser: LightningArgumentParser, subcommand: str) -> None:
+        """Options of a command that only this task has."""
+
+    def describe(self, datamodule: Any) -> dict[str, Any]:
+        """What was read, for the JSON."""
+        raise NotImplementedError
+
+    def report(self, datamodule: Any) -> str:
+        """What was read, for the reader."""
+        raise NotImplementedError
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse, then find the run folder and the checkpoint in it."""
@@ -169,18 +183,18 @@ class TrainingCLI(LightningCLI):
         if subcommand == "fit":
             self.history = History(self.run_folder)
             seed = self._get(self.config, "seed_everything")
-            callbacks += [EpochSeed(seed), self.history, *checkpoints(self.run_folder, MONITOR)]
+            callbacks += [EpochSeed(seed), self.history, *checkpoints(self.run_folder, self.monitor)]
         else:
             kwargs |= {"callbacks": [], "enable_checkpointing": False}
         self.trainer_defaults = {**self.trainer_defaults, "callbacks": callbacks}
         return super().instantiate_trainer(default_root_dir=str(self.run_folder.path), **kwargs)
 
-    def fit(self, model: BinaryRisk, datamodule: ICUDataModule, **kwargs: Any) -> None:
+    def fit(self, model: TrainedNetwork, datamodule: Any, **kwargs: Any) -> None:
         """Train, then write the summary and the training curves."""
         started = time.monotonic()
         # Read before the folder is made: a mistyped data root must not leave an empty run behind.
         datamodule.setup("fit")
-        get_console().print(str(datamodule.cohort.report), highlight=False)
+        get_console().print(self.report(datamodule), highlight=False)
         write_text(self.run_folder.config, yaml.safe_dump(self._plain_config(), sort_keys=False))
         try:
             self.trainer.fit(model, datamodule=datamodule, **kwargs)
@@ -193,88 +207,36 @@ class TrainingCLI(LightningCLI):
         self._summarise(time.monotonic() - started)
 
     def _summarise(self, seconds: float) -> None:
-        best = max(self.history.rows, key=lambda row: row[MONITOR])
+        best = max(self.history.rows, key=lambda row: row[self.monitor])
         summary = {
             "epochs": len(self.history.rows),
             "best": best,
             "seconds_of_this_command": round(seconds, 1),
             "seed": self._get(self.config, "seed_everything"),
             "checkpoint": str(self.run_folder.best),
-            "data": describe_data(self.datamodule),
+            "data": self.describe(self.datamodule),
             "versions": versions(),
         }
-        plot = figures.training_curves(self.history.rows, self.run_folder.path / "training.png")
+        plot = figures.training_curves(self.history.rows, self.run_folder.path / "training.png", self.curves)
         write_json(self.run_folder.summary, summary)
         get_console().print(
-            f"best validation AUROC {best[MONITOR]:.3f} in epoch {best['epoch']:.0f}\n"
+            f"best validation {self.monitor_label} {best[self.monitor]:.3f} in epoch {best['epoch']:.0f}\n"
             f"checkpoint {self.run_folder.best}\ncurves {plot}",
             highlight=False,
             soft_wrap=True,
         )
 
-    def validate(self, model: BinaryRisk, datamodule: ICUDataModule, ckpt_path: str, **kwargs: Any) -> None:
+    def validate(self, model: TrainedNetwork, datamodule: Any, ckpt_path: str, **kwargs: Any) -> None:
         """Lightning's table of the validation metrics."""
         load_weights(model, ckpt_path)
         self.trainer.validate(model, datamodule=datamodule, verbose=kwargs["verbose"])
 
-    def test(self, model: BinaryRisk, datamodule: ICUDataModule, ckpt_path: str, **_: Any) -> None:
-        """Evaluate on the stays that ``data.evaluate`` names: table, JSON, plots."""
-        datamodule.setup("test")
-        predictions = self._predictions(model, datamodule, ckpt_path)
-        assert predictions.labels is not None
-        bootstrap = self._get(self.config_init, "bootstrap")
-        results = evaluate(
-            predictions.labels,
-            predictions.probabilities,
-            resamples=bootstrap.resamples,
-            level=bootstrap.level,
-            seed=bootstrap.seed,
-        )
-        folder = self._output(datamodule, prefix="test", suffix="")
-        report = {
-            "metrics": results,
-            "n": len(predictions.labels),
-            "deaths": int(predictions.labels.sum()),
-            "checkpoint": ckpt_path,
-            "seed": self._training_seed(ckpt_path),
-            "bootstrap": vars(bootstrap),
-            "data": describe_data(datamodule),
-            "versions": versions(),
-        }
-        write_json(folder / "metrics.json", report)
-        write_predictions(folder / "predictions.csv", predictions)
-        record = self._get(self.config, "record_id")
-        source = Path(datamodule.root).name
-        stays = datamodule.stays("all")
-        plots = figures.save_test_figures(folder, predictions, model, stays, source=source, record_id=record)
-        print_table({"network": results}, title=f"{report['n']} stays, {report['deaths']} deaths ({datamodule.root})")
-        for path in (folder / "metrics.json", folder / "predictions.csv", *plots):
-            get_console().print(str(path), highlight=False, soft_wrap=True)
-
-    def predict(self, model: BinaryRisk, datamodule: ICUDataModule, ckpt_path: str, **_: Any) -> None:
-        """Write the CSV."""
-        predictions = self._predictions(model, datamodule, ckpt_path)
-        path = self._output(datamodule, prefix="predictions", suffix=".csv")
-        write_predictions(path, predictions)
-        get_console().print(f"{len(predictions.record_ids)} stays: {path}", highlight=False, soft_wrap=True)
-
-    def _predictions(self, model: BinaryRisk, datamodule: ICUDataModule, ckpt_path: str) -> Predictions:
-        load_weights(model, ckpt_path)
-        batches = self.trainer.predict(model, datamodule=datamodule)
-        get_console().print(str(datamodule.cohort.report), highlight=False)
-        return joined(cast("list[Predictions]", batches))
-
-    def _output(self, datamodule: ICUDataModule, prefix: str, suffix: str) -> Path:
-        """Where results go: as asked, or under a name in the run folder that tells one tested set from another."""
-        name = f"{prefix}_{Path(datamodule.root).name}_{'+'.join(datamodule.sets)}_{datamodule.evaluate}{suffix}"
-        return Path(self._get(self.config, "output") or self.run_folder.path / name)
-
-    def _training_seed(self, ckpt_path: str) -> int | None:
+    def training_seed(self, ckpt_path: str) -> int | None:
         config = RunFolder(Path(ckpt_path).parent).saved_config()
         return None if config is None else config["seed_everything"]
 
 
-def load_weights(model: BinaryRisk, ckpt_path: str) -> None:
+def load_weights(model: TrainedNetwork, ckpt_path: str) -> None:
     """Weights and normalisation of a checkpoint, into a model that was built from its options.
 
     Not left to the trainer, which would ask for the callbacks of the training run as well.
@@ -288,12 +250,6 @@ def load_weights(model: BinaryRisk, ckpt_path: str) -> None:
         raise ValueError(
             f"ckpt_path must hold the weights of the configured network, got {ckpt_path}: {error}"
         ) from error
-
-
-def describe_data(data: ICUDataModule) -> dict[str, Any]:
-    """What was evaluated, for the JSON."""
-    names = ("root", "sets", "evaluate", "held_out", "validation", "split_seed", "on_bad_record", "repeats")
-    return {name: getattr(data, name) for name in names}
 
 
 def _default_run_dir(options: Any) -> Path:

@@ -237,7 +237,7 @@ def test_averaged_weights_are_what_is_saved(config: str) -> None:
 
 def test_input_that_is_refused(config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cases = {
-        ("fit", "--config", "physionet"): "config must be a YAML file or one of physionet2012, simulated_icu, got 'phy",
+        ("fit", "--config", "physionet"): "config must be a YAML file or one of character_trajectories",
         ("fit", "--config", config, "--data.root", "nowhere"): "root must be an existing folder, got nowhere",
         ("fit", "--config", config, "--data.sets", "d"): "sets must be different ones of ('a', 'b', 'c')",
         ("fit", "--config", config, "--model.learning_rate", "-1"): "learning_rate must be positive, got -1.0",

@@ -1,0 +1,106 @@
+"""Random changes of training batches, in the units of the coordinates; drawn from torch's own random state."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ccnn_irregular._checks import require
+from ccnn_irregular.domains import Grid, Points
+from ccnn_irregular.pipelines.samples_data import SampleBatch, sampled_points
+
+__all__ = ["Augmentation"]
+
+# Width of the band in which a low-pass filter falls from 1 to 0, relative to its cut-off.
+_ROLL_OFF = 0.2
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What happens to a batch before a training step.
+
+    Attributes:
+        drop: each series read as points loses a random share of its samples, up to this one; in [0, 1).
+        stretch: coordinates of each series read as points are scaled by a factor within 1 +- stretch.
+        low_pass: half of the samples on a grid lose what lies above a random frequency (cycles per coordinate unit)
+            between this one and the Nyquist frequency; None = none do. A network so trained needs no more than the low
+            frequencies, whatever rate it meets later.
+        shift: samples on a grid are moved by up to this much along each axis, what leaves on one side enters on the
+            other; empty = not at all.
+        flip: half of the samples on a grid are mirrored along their last axis.
+        cap: as of the data module, for the weights of the points that stay.
+    """
+
+    drop: float = 0.0
+    stretch: float = 0.0
+    low_pass: float | None = None
+    shift: Sequence[float] = ()
+    flip: bool = False
+    cap: float | None = None
+
+    def __post_init__(self) -> None:
+        require(0 <= self.drop < 1, "drop", "lie in [0, 1)", self.drop)
+        require(0 <= self.stretch < 1, "stretch", "lie in [0, 1)", self.stretch)
+        require(self.low_pass is None or self.low_pass > 0, "low_pass", "be positive", self.low_pass)
+
+    def __call__(self, batch: SampleBatch) -> SampleBatch:
+        """The changed batch."""
+        if isinstance(batch.domain, Points):
+            return self._changed_points(batch, batch.domain)
+        return SampleBatch(self._changed_grid(batch.values, batch.domain), batch.domain, batch.labels)
+
+    def _changed_points(self, batch: SampleBatch, points: Points) -> SampleBatch:
+        if not self.drop and not self.stretch:
+            return batch
+        sample, device = points.sample_index(), points.device
+        share = self.drop * torch.rand(points.samples, device=device)
+        kept = torch.rand(points.count, device=device) >= share[sample]
+        factor = 1 + self.stretch * (2 * torch.rand(points.samples, device=device, dtype=torch.float64) - 1)
+        coordinates = (points.coordinates * factor[sample, None])[kept]
+        splits = torch.nn.functional.pad(kept.to(torch.int64).cumsum(0), (1, 0))[points.splits]
+        values = batch.values[kept]
+        return SampleBatch(values, sampled_points(coordinates, values, splits, self.cap), batch.labels)
+
+    def _changed_grid(self, values: Tensor, grid: Grid) -> Tensor:
+        if self.low_pass is not None:
+            values = _low_passed(values, grid, self.low_pass)
+        if self.shift:
+            require(len(self.shift) == grid.d, "shift", f"have one entry per axis, {grid.d}", tuple(self.shift))
+            for axis, furthest in enumerate(self.shift):
+                values = _rolled(values, 2 + axis, round(furthest / grid.steps[axis]))
+        if self.flip:
+            mirrored = torch.rand(len(values), device=values.device) < 0.5
+            values = torch.where(mirrored.reshape(-1, *(1,) * (values.ndim - 1)), values.flip(-1), values)
+        return values
+
+
+def _low_passed(values: Tensor, grid: Grid, lowest: float) -> Tensor:
+    """Half of the entries without what lies above a cut-off of their own, log-uniform up to the Nyquist frequency."""
+    entries, dims = len(values), tuple(range(-grid.d, 0))
+    spectrum = torch.fft.rfftn(values, dim=dims)
+    chosen = torch.rand(entries, device=values.device) < 0.5
+    # One position between lowest and Nyquist for all axes of an entry.
+    place = torch.rand(entries, device=values.device)
+    for axis, (size, step) in enumerate(zip(grid.sizes, grid.steps, strict=True)):
+        nyquist = 0.5 / step
+        require(lowest <= nyquist, "low_pass", f"be at most the Nyquist frequency {nyquist:g}", lowest)
+        cut = lowest * torch.exp(place * math.log(nyquist / lowest))
+        transform = torch.fft.rfftfreq if axis == grid.d - 1 else torch.fft.fftfreq
+        frequency = transform(size, step, device=values.device).abs()
+        fall = ((1 + _ROLL_OFF - frequency / cut[:, None]) / _ROLL_OFF).clamp(0, 1)
+        gain = torch.where(chosen[:, None], 0.5 - 0.5 * torch.cos(math.pi * fall), 1.0)
+        spectrum = spectrum * gain.reshape(entries, 1, *(-1 if other == axis else 1 for other in range(grid.d)))
+    return torch.fft.irfftn(spectrum, s=grid.sizes, dim=dims)
+
+
+def _rolled(values: Tensor, dim: int, furthest: int) -> Tensor:
+    """Each entry rolled along ``dim`` by a random number of nodes of its own, ``furthest`` at most either way."""
+    size, entries = values.shape[dim], len(values)
+    moved = torch.randint(-furthest, furthest + 1, (entries, 1), device=values.device)
+    index = (torch.arange(size, device=values.device) - moved) % size
+    shape = [entries, *(size if axis == dim else 1 for axis in range(1, values.ndim))]
+    return values.gather(dim, index.reshape(shape).expand_as(values))

@@ -1,0 +1,63 @@
+"""Batches drawn by whole lists of indices, in an order that a resumed run repeats."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+__all__ = ["EqualBatches", "batch_loader"]
+
+Batch = TypeVar("Batch")
+
+
+class EqualBatches(Sampler[NDArray[np.int64]]):
+    """Batches of nearly equal size (never one small last batch), shuffled by (seed, epoch) so a run can be resumed."""
+
+    def __init__(self, samples: NDArray[np.int64], batch_size: int, shuffle_seed: int | None) -> None:
+        self.samples = samples
+        self.count = -(-len(samples) // batch_size)
+        self.shuffle_seed = shuffle_seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning at the start of every epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[NDArray[np.int64]]:
+        # A generator, so that the epoch is read when the first batch is wanted: a resumed trainer makes the iterator
+        # before it sets the epoch.
+        samples = self.samples
+        if self.shuffle_seed is not None:
+            samples = np.random.default_rng((self.shuffle_seed, self.epoch)).permutation(samples)
+        yield from np.array_split(samples, self.count)
+
+
+class _Lookup(Dataset[Batch]):
+    """Looked up by a whole batch of indices at once."""
+
+    def __init__(self, take: Callable[[Tensor], Batch], count: int) -> None:
+        self.take = take
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, indices: NDArray[np.int64]) -> Batch:
+        return self.take(torch.from_numpy(indices))
+
+
+def batch_loader(take: Callable[[Tensor], Batch], batches: EqualBatches) -> DataLoader[Batch]:
+    """A loader of ``take(indices)``, where ``indices`` (int64) are those of one batch."""
+    # batch_size=None hands each list of indices to the data set as it is: batching is the sampler's work.
+    # Its own generator keeps it from drawing from the global one, at moments that differ in a resumed run.
+    lookup = _Lookup(take, len(batches.samples))
+    return DataLoader(lookup, sampler=batches, batch_size=None, generator=torch.Generator())

@@ -1,0 +1,321 @@
+"""Networks that tell samples apart: the CCNN with what surrounds it in a recipe, and one with fixed kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ccnn_irregular._checks import reject, require
+from ccnn_irregular.domains import Domain, Grid, Points
+from ccnn_irregular.kernels import Kernel, energy_above
+from ccnn_irregular.layers import BatchNorm, SeparableContinuousConv
+from ccnn_irregular.networks import CCNN, GeneratorName, MaskName, masked_kernel
+from ccnn_irregular.pipelines.samples_data import SampleBatch
+
+__all__ = ["ContinuousClassifier", "FilterBank", "FixedKernelClassifier", "GridOptions", "Standardise"]
+
+
+@dataclass
+class GridOptions:
+    """A grid in coordinate units.
+
+    Attributes:
+        sizes: nodes per axis.
+        steps: distance of neighbouring nodes per axis.
+        starts: first node per axis; null = 0.
+    """
+
+    sizes: list[int]
+    steps: list[float]
+    starts: list[float] | None = None
+
+    def grid(self) -> Grid:
+        return Grid(self.sizes, self.steps, self.starts)
+
+
+@dataclass
+class FilterBank:
+    """A first convolution on a grid finer than that of the blocks, for recordings.
+
+    Attributes:
+        grid: where it is evaluated.
+        channels: filters.
+        width: initial standard deviation of its kernels' mask per axis, coordinate units.
+        omega_0: of its generator; the generator's unit is ``extent``.
+        extent: coordinate units per generator unit per axis; null = the network's.
+    """
+
+    grid: GridOptions
+    channels: int
+    width: list[float]
+    omega_0: float
+    extent: list[float] | None = None
+
+
+class Standardise(nn.Module):
+    """Values minus mean, over standard deviation, of each channel of the training part.
+
+    Args:
+        channels: number of channels.
+        each: divide every sample by its own standard deviation instead, for recordings of unequal loudness.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, channels: int, each: bool = False) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("scale", torch.ones(channels))
+        self.each = each
+
+    @torch.no_grad()
+    def fit(self, values: Tensor) -> None:
+        """Take mean and scale from ``(N, C, ...)``; nan is left out, a constant channel keeps its scale."""
+        rows = values.movedim(1, -1).reshape(-1, values.shape[1])
+        mean = rows.nanmean(0)
+        self.mean.copy_(mean)
+        scale = torch.stack([(column - m).square().nanmean().sqrt() for column, m in zip(rows.T, mean, strict=True)])
+        self.scale.copy_(torch.where(scale > 0, scale, 1.0))
+
+    def forward(self, values: Tensor, domain: Domain) -> Tensor:
+        """``(N, C, ...)`` to the same shape."""
+        shape = (1, -1, *(1,) * (values.ndim - 2))
+        centred = values - self.mean.reshape(shape)
+        if self.each and isinstance(domain, Grid):
+            axes = tuple(range(1, values.ndim))
+            return centred / centred.square().mean(axes, keepdim=True).sqrt().clamp_min(1e-6)
+        return centred / self.scale.reshape(shape)
+
+
+class ContinuousClassifier(nn.Module):
+    """A CCNN that reads series at their own times, or samples on any grid, and gives one logit per class.
+
+    All lengths are in the coordinates of the data set (seconds, pixels), so the same weights serve every sampling.
+    The published widths and frequencies are meant for coordinates in [-1, 1]: ``extent`` half the length of the
+    training samples makes them hold.
+
+    Args:
+        in_channels: channels of the data.
+        classes: number of classes.
+        hidden_channels: channels of the blocks.
+        blocks: residual blocks.
+        extent: coordinate units per generator unit, per axis.
+        width: initial standard deviation of the masks per axis; null = 0.075 of the extent, as published.
+        omega_0: base frequency of the generators.
+        generator: "magnet", "siren", "random_fourier" or "mlp".
+        generator_hidden: width of the generators.
+        mask: "smooth", "cropped" or "none".
+        causal: kernels are zero for the future.
+        dropout: in the blocks.
+        copies: the first convolution applies this many kernels to each channel of the data; published is 1.
+        presence: give series read as points one more channel that is 1 at every sample: where the series is.
+        each: standardise each sample by itself.
+        latent: grid of the blocks; null = that of the data. Series read as points need one to be fast.
+        filter_bank: a first convolution on a finer grid than ``latent``.
+        rtol: relative error that sums over points may make.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        classes: int,
+        hidden_channels: int = 140,
+        blocks: int = 4,
+        extent: Sequence[float] = (1.0,),
+        width: Sequence[float] | None = None,
+        omega_0: float = 2976.49,
+        generator: GeneratorName = "magnet",
+        generator_hidden: int = 32,
+        mask: MaskName = "smooth",
+        causal: bool = False,
+        dropout: float = 0.0,
+        copies: int = 1,
+        presence: bool = False,
+        each: bool = False,
+        latent: GridOptions | None = None,
+        filter_bank: FilterBank | None = None,
+        rtol: float = 1e-3,
+    ) -> None:
+        super().__init__()
+        require(in_channels >= 1, "in_channels", "be at least 1", in_channels)
+        require(classes >= 2, "classes", "be at least 2", classes)
+        require(copies >= 1, "copies", "be at least 1", copies)
+        extent = tuple(extent)
+        width = tuple(0.075 * e for e in extent) if width is None else tuple(width)
+        self.in_channels = in_channels
+        self.classes = classes
+        self.copies = copies
+        self.presence = presence
+        self.standardise = Standardise(in_channels, each)
+        read = (in_channels + presence) * copies
+        self.bank: SeparableContinuousConv | None = None
+        if filter_bank is not None:
+            if latent is None:
+                reject("latent", "be given where filter_bank is", latent)
+            kernel = masked_kernel(
+                read,
+                extent=extent if filter_bank.extent is None else filter_bank.extent,
+                width=filter_bank.width,
+                omega_0=filter_bank.omega_0,
+                generator=generator,
+                generator_hidden=generator_hidden,
+                mask=mask,
+                causal=causal,
+            )
+            self.bank = SeparableContinuousConv(kernel, filter_bank.channels, rtol=rtol)
+            self.bank_norm = BatchNorm(filter_bank.channels)
+            self.bank_grid = filter_bank.grid.grid()
+            read = filter_bank.channels
+        self.cnn = CCNN(
+            read,
+            hidden_channels,
+            classes,
+            blocks=blocks,
+            extent=extent,
+            width=width,
+            omega_0=omega_0,
+            generator=generator,
+            generator_hidden=generator_hidden,
+            mask=mask,
+            causal=causal,
+            dropout=dropout,
+            latent=None if latent is None else latent.grid(),
+            rtol=rtol,
+        )
+
+    @torch.no_grad()
+    def prepare(self, values: Tensor, batch: SampleBatch) -> None:
+        """Take the normalisation from the training values and scale all layers for the sampling of ``batch``."""
+        self.standardise.fit(values)
+        read, domain = self._read(batch)
+        if self.bank is not None:
+            self.bank.calibrate(domain, self.bank_grid, read)
+            read = nn.functional.gelu(self.bank_norm.by_these(self.bank(read, domain, self.bank_grid), self.bank_grid))
+            domain = self.bank_grid
+        self.cnn.calibrate(domain, read)
+
+    def forward(self, batch: SampleBatch) -> Tensor:
+        """Logits ``(B, classes)``."""
+        read, domain = self._read(batch)
+        if self.bank is not None:
+            features = self.bank(read, domain, self.bank_grid)
+            read, domain = nn.functional.gelu(self.bank_norm(features, self.bank_grid)), self.bank_grid
+        return self.cnn(read, domain)
+
+    def _read(self, batch: SampleBatch) -> tuple[Tensor, Domain]:
+        """What the first convolution reads, and where."""
+        values, domain = batch.values, batch.domain
+        require(values.shape[1] == self.in_channels, "in_channels", "be the data's channels", tuple(values.shape))
+        values = self.standardise(values, domain)
+        if isinstance(domain, Grid):
+            require(not self.presence, "presence", "be false for samples on a grid", self.presence)
+            return values.repeat_interleave(self.copies, dim=1) if self.copies > 1 else values, domain
+        weights = domain.weights
+        if self.presence:
+            values = torch.cat([values, values.new_ones(len(values), 1)], dim=1)
+            if weights.ndim == 2:
+                # A row without any value says nothing about where the series is either.
+                weights = torch.cat([weights, weights.amax(1, keepdim=True)], dim=1)
+        if weights.ndim == 2:
+            domain = Points(domain.coordinates, weights.repeat_interleave(self.copies, dim=1), domain.splits)
+        return values.repeat_interleave(self.copies, dim=1), domain
+
+    def energy_above(self, steps: Sequence[float | None]) -> Tensor:
+        """Share of the kernels' energy that a sampling of the data with these steps cannot carry, summed over layers.
+
+        Layers behind a latent grid never meet the data's sampling and are left out.
+        """
+        kernels = self.kernels()
+        if self.bank is not None or self.cnn.latent is not None:
+            kernels = dict([next(iter(kernels.items()))])
+        return torch.stack([energy_above(kernel, steps).mean() for kernel in kernels.values()]).sum()
+
+    def kernels(self) -> dict[str, Kernel]:
+        """The learned kernels by layer; offsets in coordinate units."""
+        first = {} if self.bank is None else {"filter_bank": self.bank.kernel}
+        return first | self.cnn.kernels()
+
+
+class FixedKernelClassifier(nn.Module):
+    """A residual network of ordinary convolutions: what the CCNN is compared with.
+
+    Its kernels count samples: at another rate or size they meet other frequencies than those they were trained on.
+
+    Args:
+        in_channels: channels of the data.
+        classes: number of classes.
+        axes: 1 for series on a grid, 2 for images.
+        hidden_channels: channels of all layers.
+        blocks: residual blocks of two convolutions each.
+        kernel_size: samples along each axis, odd.
+        stem_kernel_size: of the first convolution, odd.
+        stem_stride: of the first convolution.
+        pool: each block but the last is followed by averages over so many samples.
+        dropout: in the blocks.
+        each: standardise each sample by itself.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        classes: int,
+        axes: int = 1,
+        hidden_channels: int = 64,
+        blocks: int = 4,
+        kernel_size: int = 3,
+        stem_kernel_size: int = 3,
+        stem_stride: int = 1,
+        pool: int = 1,
+        dropout: float = 0.0,
+        each: bool = False,
+    ) -> None:
+        super().__init__()
+        require(axes in (1, 2), "axes", "be 1 or 2", axes)
+        for name, size in (("kernel_size", kernel_size), ("stem_kernel_size", stem_kernel_size)):
+            require(size % 2 == 1, name, "be odd", size)
+        convolution, norm = (nn.Conv1d, nn.BatchNorm1d) if axes == 1 else (nn.Conv2d, nn.BatchNorm2d)
+        average = nn.AvgPool1d if axes == 1 else nn.AvgPool2d
+        self.in_channels = in_channels
+        self.classes = classes
+        self.axes = axes
+        self.standardise = Standardise(in_channels, each)
+
+        def layer(channels: int, size: int, stride: int = 1) -> list[nn.Module]:
+            half = size // 2
+            return [
+                convolution(channels, hidden_channels, size, stride, padding=half, bias=False),
+                norm(hidden_channels),
+                nn.GELU(),
+            ]
+
+        self.stem = nn.Sequential(*layer(in_channels, stem_kernel_size, stem_stride))
+        self.blocks = nn.ModuleList(
+            nn.Sequential(
+                *layer(hidden_channels, kernel_size), nn.Dropout(dropout), *layer(hidden_channels, kernel_size)
+            )
+            for _ in range(blocks)
+        )
+        self.pool = average(pool, ceil_mode=True) if pool > 1 else nn.Identity()
+        self.output = nn.Linear(hidden_channels, classes)
+
+    @torch.no_grad()
+    def prepare(self, values: Tensor, batch: SampleBatch) -> None:
+        """Take the normalisation from the training values."""
+        self.standardise.fit(values)
+
+    def forward(self, batch: SampleBatch) -> Tensor:
+        """Logits ``(B, classes)``."""
+        values = batch.values
+        gridded = isinstance(batch.domain, Grid) and batch.domain.d == self.axes
+        require(gridded, "network", f"read samples on a grid of {self.axes} axes (fixed kernels)", f"{batch.domain!r}")
+        require(values.shape[1] == self.in_channels, "in_channels", "be the data's", f"{tuple(values.shape)}")
+        hidden = self.stem(self.standardise(values, batch.domain))
+        for number, block in enumerate(self.blocks):
+            hidden = hidden + block(hidden)
+            if number + 1 < len(self.blocks):
+                hidden = self.pool(hidden)
+        return self.output(hidden.flatten(2).mean(2))

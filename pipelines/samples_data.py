@@ -1,0 +1,404 @@
+"""Labelled series and images for training: one data module for all data sets, and other samplings of the test part."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningDataModule
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from ccnn_irregular._checks import reject, require
+from ccnn_irregular.datasets import (
+    character_trajectories,
+    cifar,
+    mnist,
+    simulated_samples,
+    speech_commands,
+    spoken_digits,
+    stl10,
+    ts_files,
+)
+from ccnn_irregular.datasets.audio import mfcc, resample
+from ccnn_irregular.datasets.samples import (
+    GriddedSamples,
+    Parts,
+    RaggedSeries,
+    as_sequences,
+    drop_samples,
+    permute_sequences,
+    resize_images,
+    split_stratified,
+)
+from ccnn_irregular.domains import Grid, Points
+from ccnn_irregular.pipelines.batches import EqualBatches, batch_loader
+from ccnn_irregular.quadrature import trapezoid
+
+__all__ = [
+    "DataSet",
+    "SampleBatch",
+    "SampleDataModule",
+    "Samples",
+    "Sampling",
+    "image_sizes",
+    "on_one_grid",
+    "resample_series",
+    "sampled_points",
+]
+
+Samples = RaggedSeries | GriddedSamples
+DataSet = Literal[
+    "character_trajectories",
+    "spoken_digits",
+    "mnist",
+    "cifar10",
+    "cifar100",
+    "stl10",
+    "speech_commands",
+    "speech_commands_mfcc",
+    "ts_files",
+    "simulated_strokes",
+    "simulated_digits",
+    "simulated_shapes",
+]
+Reading = Literal["as_is", "sequence", "permuted"]
+
+_SIMULATED: dict[str, Callable[..., Samples]] = {
+    "simulated_strokes": simulated_samples.pen_strokes,
+    "simulated_digits": simulated_samples.spoken_digits,
+    "simulated_shapes": simulated_samples.shapes,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class SampleBatch:
+    """B labelled samples and where they were taken.
+
+    Attributes:
+        values: float32, ``(N, C)`` on Points, ``(B, C, *sizes)`` on a grid; nan where missing, on Points only.
+        domain: the points of all samples laid end to end, or the grid they share. Points have a weight per channel
+            where values are missing.
+        labels: ``(B,)`` int64.
+    """
+
+    values: Tensor
+    domain: Points | Grid
+    labels: Tensor
+
+    @staticmethod
+    def of(samples: Samples, cap: float | None = None) -> SampleBatch:
+        """All of ``samples``; ``cap`` as of ``RaggedSeries.points``."""
+        if isinstance(samples, GriddedSamples):
+            return SampleBatch(samples.values, samples.grid, samples.labels)
+        domain = sampled_points(samples.coordinates, samples.values, samples.splits, cap)
+        return SampleBatch(samples.values, domain, samples.labels)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> SampleBatch:
+        """The same batch on ``device``; a grid has none."""
+        domain = self.domain if isinstance(self.domain, Grid) else self.domain.to(device)
+        values = self.values.to(device, non_blocking=non_blocking)
+        return SampleBatch(values, domain, self.labels.to(device, non_blocking=non_blocking))
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+    """How the test part is sampled, where it differs from the training part.
+
+    Attributes:
+        rate: samples per coordinate unit (per second for recordings), filtered before it is lowered.
+        image_size: pixels along y and x over the same extent.
+        drop: share of the samples of each series dropped at random.
+    """
+
+    rate: float | None = None
+    image_size: tuple[int, int] | None = None
+    drop: float = 0.0
+
+    def __str__(self) -> str:
+        parts = [f"rate {self.rate:g}"] if self.rate is not None else []
+        parts += ["{} x {} pixels".format(*self.image_size)] if self.image_size is not None else []
+        parts += [f"{self.drop:.0%} dropped"] if self.drop else []
+        return ", ".join(parts) or "as trained"
+
+
+class SampleDataModule(LightningDataModule):
+    """Samples of one of the data sets, in parts for training, validation and test.
+
+    Where a data set has an official test part, the validation part is carved out of the rest; else the samples are
+    split at random into three. Both splits are stratified and depend on ``split_seed`` alone.
+
+    Args:
+        dataset: which data set; ``simulated_...`` are made on the spot and need no root.
+        root: folder of the official files; for ``ts_files`` the files, separated by commas (all of them are split).
+        count: samples of a simulated data set.
+        reading: images as they are, as sequences of pixels in reading order, or in a permuted order.
+        window: put series that are uniformly sampled on one grid of this length (coordinate units) each: what is
+            longer is cut, what is shorter is followed by zeros. None keeps series of unequal length as points.
+        cap: coordinate units one point may stand for at most.
+        validation: share of the training part, or of all samples, that chooses the best epoch.
+        test: share of all samples, where the data set has no official test part.
+        split_seed: seed of the split and of the order of the batches.
+        drop_seed: seed of the samples that are dropped in tests.
+        batch_size: samples a step.
+        download: fetch official files with published checksums where they are missing.
+    """
+
+    def __init__(
+        self,
+        dataset: DataSet,
+        root: str | None = None,
+        count: int = 300,
+        reading: Reading = "as_is",
+        window: float | None = None,
+        cap: float | None = None,
+        validation: float = 0.1,
+        test: float = 0.15,
+        split_seed: int = 0,
+        drop_seed: int = 0,
+        batch_size: int = 64,
+        download: bool = False,
+    ) -> None:
+        super().__init__()
+        require(dataset in get_args(DataSet), "dataset", f"be one of {get_args(DataSet)}", repr(dataset))
+        require(root is not None or dataset in _SIMULATED, "root", "be given (--data.root FOLDER)", root)
+        require(batch_size >= 1, "batch_size", "be at least 1", batch_size)
+        require(0 < validation < 1, "validation", "lie in (0, 1)", validation)
+        require(window is None or window > 0, "window", "be positive", window)
+        self.dataset: DataSet = dataset
+        self.root = root
+        self.count = count
+        self.reading: Reading = reading
+        self.window = window
+        self.cap = cap
+        self.validation = validation
+        self.test = test
+        self.split_seed = split_seed
+        self.drop_seed = drop_seed
+        self.batch_size = batch_size
+        self.download = download
+        self._read: Samples | None = None
+        self._held: Samples | None = None
+        self._parts: Parts | None = None
+        self._prepared: Samples | None = None
+
+    def setup(self, stage: str) -> None:
+        """Read the files once and split.
+
+        Raises:
+            ValueError, FileNotFoundError: from the reader, with the file at fault.
+        """
+        if self._read is not None:
+            return
+        samples, held = self._load()
+        if held is None:
+            self._parts = split_stratified(
+                samples.labels, validation=self.validation, test=self.test, seed=self.split_seed
+            )
+        else:
+            train, watched = _carved(samples.labels, self.validation, self.split_seed)
+            self._parts = Parts(train, watched, torch.arange(len(held)))
+        self._held = held
+        self._read = samples
+        self._prepared = self._prepare(samples, Sampling())
+
+    def _load(self) -> tuple[Samples, Samples | None]:
+        """All samples, or the official training and test part."""
+        if self.dataset in _SIMULATED:
+            return _SIMULATED[self.dataset](self.count, seed=self.split_seed), None
+        assert self.root is not None
+        root, download = Path(self.root), self.download
+        if self.dataset == "character_trajectories":
+            return character_trajectories.load(root, trim=True), None
+        if self.dataset == "ts_files":
+            return ts_files.load(*self.root.split(",")), None
+        if self.dataset in ("speech_commands", "speech_commands_mfcc"):
+            return speech_commands.load(root, "all", download=download), None
+        if self.dataset == "spoken_digits":
+            return spoken_digits.load(root, "train"), spoken_digits.load(root, "test")
+        load: Callable[..., Samples] = {
+            "mnist": mnist.load,
+            "cifar10": lambda root, part, **options: cifar.load(root, "cifar10", part, **options),
+            "cifar100": lambda root, part, **options: cifar.load(root, "cifar100", part, **options),
+            "stl10": stl10.load,
+        }[self.dataset]
+        return load(root, part="train", download=download), load(root, part="test")
+
+    def _prepare(self, samples: Samples, sampling: Sampling) -> Samples:
+        """``samples`` as the network is to read them, sampled otherwise if so wanted."""
+        if sampling.rate is not None:
+            samples = resample_series(samples, sampling.rate)
+        if sampling.image_size is not None:
+            gridded = isinstance(samples, GriddedSamples) and samples.grid.d == 2 and self.reading == "as_is"
+            require(gridded, "test.image_size", "be asked for images only", f"{samples!r} read {self.reading}")
+            assert isinstance(samples, GriddedSamples)
+            samples = resize_images(samples, sampling.image_size)
+        if self.dataset == "speech_commands_mfcc":
+            assert isinstance(samples, GriddedSamples)
+            samples = mfcc(samples)
+        if self.reading != "as_is":
+            if not isinstance(samples, GriddedSamples) or samples.grid.d != 2:
+                reject("reading", "be 'as_is' where the samples are no images", repr(self.reading))
+            samples = as_sequences(samples)
+            if self.reading == "permuted":
+                samples = permute_sequences(samples)
+        if self.window is not None:
+            if isinstance(samples, GriddedSamples):
+                reject("window", "be None where all samples lie on one grid already", self.window)
+            samples = on_one_grid(samples, self.window)
+        if sampling.drop:
+            if isinstance(samples, GriddedSamples):
+                reject("test.drop", "be asked for series read as points only (data.window null)", f"{samples!r}")
+            samples = drop_samples(samples, sampling.drop, seed=self.drop_seed)
+        return samples
+
+    @property
+    def samples(self) -> Samples:
+        """What is trained on and validated with; ``setup`` comes first."""
+        if self._prepared is None:
+            reject("the data module", "be set up (setup('fit')) before its samples are asked for", "no samples yet")
+        return self._prepared
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """What the labels mean."""
+        return self.samples.classes
+
+    @property
+    def channels(self) -> int:
+        """Channels of the values."""
+        return int(self.samples.values.shape[1])
+
+    def part(self, part: Literal["train", "validation"]) -> Samples:
+        """The samples of a part, as they were taken."""
+        assert self._parts is not None
+        return self.samples.subset(getattr(self._parts, part))
+
+    def test_part(self, sampling: Sampling) -> Samples:
+        """The samples of the test part, sampled as asked."""
+        assert self._parts is not None
+        assert self._read is not None
+        source = self._read if self._held is None else self._held
+        # Dropped before the split, as the literature has it: see drop_samples.
+        return self._prepare(source, sampling).subset(self._parts.test)
+
+    def description(self) -> dict[str, Any]:
+        """What was read and how it was split, for the JSON."""
+        assert self._parts is not None
+        options = ("dataset", "root", "reading", "window", "cap", "validation", "test", "split_seed", "drop_seed")
+        sizes = {field.name: len(getattr(self._parts, field.name)) for field in dataclasses.fields(Parts)}
+        return {name: getattr(self, name) for name in options} | {"samples": sizes}
+
+    def train_dataloader(self) -> DataLoader[SampleBatch]:
+        return self._loader("train", shuffle=True)
+
+    def val_dataloader(self) -> DataLoader[SampleBatch]:
+        return self._loader("validation")
+
+    def _loader(self, part: Literal["train", "validation"], shuffle: bool = False) -> DataLoader[SampleBatch]:
+        assert self._parts is not None
+        indices: NDArray[np.int64] = getattr(self._parts, part).numpy()
+        batches = EqualBatches(indices, self.batch_size, self.split_seed if shuffle else None)
+        return batch_loader(self.batch, batches)
+
+    def batch(self, indices: Tensor) -> SampleBatch:
+        """The samples ``indices`` of ``samples``."""
+        return self.as_batch(self.samples.subset(indices))
+
+    def as_batch(self, samples: Samples) -> SampleBatch:
+        """All of ``samples`` as one batch."""
+        return SampleBatch.of(samples, self.cap)
+
+    def test_loader(self, sampling: Sampling) -> DataLoader[SampleBatch]:
+        """The test part, sampled as asked, in batches."""
+        held = self.test_part(sampling)
+        batches = EqualBatches(np.arange(len(held)), self.batch_size, None)
+        return batch_loader(lambda indices: self.as_batch(held.subset(indices)), batches)
+
+
+def sampled_points(coordinates: Tensor, values: Tensor, splits: Tensor, cap: float | None) -> Points:
+    """Series as points weighted by the trapezoid rule, per channel where values are missing (nan)."""
+    missing = values.isnan()
+    observed = ~missing if bool(missing.any()) else None
+    return Points(coordinates, trapezoid(coordinates[:, 0], observed=observed, splits=splits, cap=cap), splits)
+
+
+def _carved(labels: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Indices of the training part and of a stratified ``share`` set aside."""
+    from sklearn.model_selection import train_test_split
+
+    everything, classes = np.arange(len(labels)), labels.numpy()
+    try:
+        kept, aside = train_test_split(everything, test_size=share, stratify=classes, random_state=seed)
+    except ValueError as error:
+        reject("validation", "leave samples of every class in both parts", f"{share} of {len(labels)} ({error})")
+    return torch.from_numpy(np.sort(kept)), torch.from_numpy(np.sort(aside))
+
+
+def resample_series(samples: Samples, rate: float) -> Samples:
+    """Series at another rate (samples per coordinate unit), filtered before it is lowered; coordinates keep their unit.
+
+    Raises:
+        ValueError: images, series that are not uniformly sampled, or too odd a ratio of rates.
+    """
+    require(rate > 0, "test.rate", "be positive", rate)
+    if isinstance(samples, GriddedSamples):
+        require(samples.grid.d == 1, "test.rate", "be asked for series only", f"{samples!r}")
+        values = resample(samples.values.numpy(), round(1 / samples.grid.steps[0], 6), rate)
+        grid = Grid((values.shape[-1],), (1 / rate,), samples.grid.starts)
+        return dataclasses.replace(samples, values=torch.from_numpy(np.ascontiguousarray(values)), grid=grid)
+    step = _uniform_step(samples)
+    bounds = samples.splits.tolist()
+    pieces = [
+        resample(samples.values[first:last].numpy().T, round(1 / step, 6), rate).T
+        for first, last in itertools.pairwise(bounds)
+    ]
+    splits = torch.tensor([0, *(len(piece) for piece in pieces)]).cumsum(0)
+    values = torch.from_numpy(np.concatenate(pieces))
+    return RaggedSeries.uniform(values, 1 / rate, splits, samples.labels, samples.classes, samples.unit)
+
+
+def on_one_grid(series: RaggedSeries, window: float) -> GriddedSamples:
+    """Series sampled uniformly from 0 on, cut or followed by zeros so that each fills ``window`` coordinate units."""
+    step = _uniform_step(series)
+    size = round(window / step)
+    require(size >= 2, "window", f"hold at least two samples {step:g} apart", window)
+    position = (series.coordinates[:, 0] / step).round().long()
+    sample = torch.repeat_interleave(torch.arange(len(series)), series.splits.diff())
+    kept = position < size
+    values = torch.zeros(len(series), size, series.values.shape[1])
+    values[sample[kept], position[kept]] = series.values[kept]
+    return GriddedSamples(
+        values.transpose(1, 2).contiguous(), Grid((size,), (step,)), series.labels, series.classes, series.unit
+    )
+
+
+def _uniform_step(series: RaggedSeries) -> float:
+    """Distance of neighbouring samples where it is the same everywhere."""
+    inside = torch.ones(len(series.values), dtype=torch.bool)
+    inside[series.splits[:-1]] = False
+    steps = series.coordinates[:, 0].diff()[inside[1:]]
+    even = len(steps) > 0 and bool((steps - steps[0]).abs().max() < 1e-6 * steps[0])
+    require(even, "series", "be sampled uniformly to be resampled or put on a grid", f"{series!r}")
+    return float(series.coordinates[1, 0] - series.coordinates[0, 0]) if len(series) else 1.0
+
+
+def image_sizes(words: Sequence[int | str]) -> list[tuple[int, int]]:
+    """``["14x14", "28x56"]`` or ``[14, 14, 28, 56]`` as pairs of pixels along y and x.
+
+    Raises:
+        ValueError: words that are no pairs of positive integers.
+    """
+    numbers = [part for word in words for part in str(word).lower().split("x")]
+    sound = len(numbers) % 2 == 0 and all(number.isdecimal() and int(number) > 0 for number in numbers)
+    require(sound, "test.image_size", "be pairs of pixels such as 14x14 28x56", " ".join(map(str, words)))
+    return [(int(y), int(x)) for y, x in zip(numbers[::2], numbers[1::2], strict=True)]
