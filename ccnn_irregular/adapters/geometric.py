@@ -1,0 +1,349 @@
+"""torch-geometric: its point clouds as ``Points`` and back, and a continuous convolution that behaves like its layers.
+
+A cloud batch is ``pos`` of all clouds end to end with the vector ``batch`` (or the offsets ``ptr``), which is how
+``Points`` holds a ragged batch: nothing is padded and nothing is moved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, final
+
+import torch
+from torch import Tensor, nn
+from torch_geometric.data import Batch, Data
+
+from ccnn_irregular._checks import reject, require, require_finite
+from ccnn_irregular.domains import Points
+from ccnn_irregular.kernels import MLP, SIREN, GaussianMask, Generator, Kernel, MAGNet, RandomFourier
+from ccnn_irregular.kernels.isotropic import Isotropic, RadialMask
+from ccnn_irregular.layers import ContinuousConv, SeparableContinuousConv
+from ccnn_irregular.operators import EngineName
+from ccnn_irregular.quadrature import plain_mean
+
+__all__ = ["CCNNConv", "EdgeFree", "cloud_kernel", "cloud_points", "from_points", "to_points"]
+
+Positions = Tensor | tuple[Tensor, Tensor]
+Clouds = Tensor | tuple[Tensor | None, Tensor | None] | None
+CloudGeneratorName = Literal["siren", "magnet", "random_fourier", "mlp"]
+
+_GENERATORS: dict[str, Callable[[int, int, int, float], Generator]] = {
+    "siren": lambda d, channels, hidden, omega_0: SIREN(d, channels, hidden, omega_0=omega_0),
+    "magnet": lambda d, channels, hidden, omega_0: MAGNet(d, channels, hidden, omega_0=omega_0),
+    "random_fourier": lambda d, channels, hidden, omega_0: RandomFourier(d, channels, hidden, omega_0=omega_0),
+    "mlp": lambda d, channels, hidden, omega_0: MLP(d, channels, hidden, omega_0=omega_0),
+}
+# Positions must be known to this share of a kernel's support.
+_RESOLUTION = 1e-3
+
+
+def cloud_points(
+    pos: Tensor, batch: Tensor | None = None, weight: Tensor | None = None, batch_size: int | None = None
+) -> Points:
+    """torch-geometric's description of clouds as ``Points``.
+
+    Args:
+        pos: ``(N, d)`` positions, floating point. float64 is taken as it is, without a copy; gradients flow.
+        batch: int64 ``(N,)`` cloud of each row, never falling; a number that is left out is an empty cloud.
+            None = one cloud.
+        weight: ``(N,)`` or ``(N, C)`` quadrature weights, see ``geometric_weights``; None = every cloud weighs 1, all
+            of its points the same.
+        batch_size: number of clouds, where the last ones may be empty; None = as many as ``batch`` names.
+
+    Raises:
+        ValueError: nan or infinite positions, shapes or dtypes that disagree, rows that are not sorted by cloud.
+    """
+    require(pos.ndim == 2, "pos", "have shape (N, d)", tuple(pos.shape))
+    require(pos.is_floating_point(), "pos", "be floating point", pos.dtype)
+    require_finite("pos", pos)
+    require(batch_size is None or batch_size >= 1, "batch_size", "be at least 1", batch_size)
+    splits = _splits(pos, batch, batch_size)
+    if weight is None:
+        weight = plain_mean(len(pos), splits=splits)
+    return Points(pos, weight, splits)
+
+
+def _splits(pos: Tensor, batch: Tensor | None, batch_size: int | None) -> Tensor:
+    """int64 offsets of the clouds."""
+    if batch is None:
+        require(batch_size in (None, 1), "batch", f"be given for {batch_size} clouds", batch)
+        return torch.tensor([0, len(pos)], dtype=torch.int64, device=pos.device)
+    require(batch.dtype == torch.int64, "batch", "be int64", batch.dtype)
+    require(batch.shape == (len(pos),), "batch", f"have shape ({len(pos)},), one entry per row of pos", batch.shape)
+    require(batch.device == pos.device, "batch", f"be on the device of pos, {pos.device}", batch.device)
+    falls = torch.nonzero(batch.diff() < 0).flatten()
+    require(len(falls) == 0, "batch", "never fall", f"a fall after row {int(falls[0]) if len(falls) else ''}")
+    require(not len(batch) or int(batch[0]) >= 0, "batch", "not be negative", int(batch[0]) if len(batch) else "")
+    named = int(batch[-1]) + 1 if len(batch) else 1
+    size = named if batch_size is None else batch_size
+    require(size >= named, "batch_size", f"be at least {named}, the number of clouds that batch names", batch_size)
+    counts = torch.bincount(batch, minlength=size)
+    return torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+
+
+def to_points(data: Data, weight: str = "weight") -> Points:
+    """The positions of a ``Data`` or ``Batch`` as ``Points``; values stay where they are, in ``data.x``.
+
+    Nothing is copied where ``pos`` is float64, as geometry is here; other dtypes are converted.
+
+    Args:
+        data: with ``pos``, and with ``ptr`` or ``batch`` where it holds several clouds.
+        weight: attribute that holds the quadrature weights. Where there is none every cloud weighs 1, all of its
+            points the same.
+
+    Raises:
+        ValueError: no positions; else see ``cloud_points``.
+    """
+    pos = data.pos
+    if pos is None:
+        reject("data", "have positions, data.pos", sorted(data.keys()))
+    weights = data.get(weight)
+    if "ptr" not in data:
+        return cloud_points(pos, data.get("batch"), weights)
+    require(pos.ndim == 2, "pos", "have shape (N, d)", tuple(pos.shape))
+    require_finite("pos", pos)
+    return Points(pos, plain_mean(len(pos), splits=data.ptr) if weights is None else weights, data.ptr)
+
+
+def from_points(points: Points, x: Tensor | None = None, **attributes: Tensor) -> Batch:
+    """Positions, weights and values as torch-geometric's ``Batch``, sharing memory with them.
+
+    Args:
+        points: becomes ``pos``, ``weight``, ``ptr`` and ``batch``; axes must not repeat, which ``Batch`` cannot say.
+        x: ``(N, C)`` values.
+        **attributes: further tensors; those with one row per point are split with the clouds, all others must have one
+            row per cloud.
+
+    Returns:
+        A batch whose ``to_data_list()`` are views of the clouds.
+
+    Raises:
+        ValueError: axes that repeat, or a tensor with another number of rows.
+    """
+    require(not any(points.periods), "points", "have axes that do not repeat", points.periods)
+    fields = {} if x is None else {"x": x}
+    fields |= attributes | {"pos": points.coordinates, "weight": points.weights}
+    clouds = torch.arange(points.samples + 1)
+    slices, increments = {}, {}
+    for name, tensor in fields.items():
+        rows = tensor.shape[0] if tensor.ndim else 0
+        rule = f"have {points.count} rows, one per point, or {points.samples}, one per cloud"
+        require(rows in (points.count, points.samples), name, rule, tuple(tensor.shape))
+        slices[name] = points.splits.cpu() if rows == points.count else clouds
+        increments[name] = torch.zeros(points.samples, dtype=torch.int64)
+    batch = Batch(**fields, batch=points.sample_index(), ptr=points.splits)
+    # What Batch.from_data_list keeps to take a batch apart again; it would copy all clouds to put them together.
+    batch._num_graphs = points.samples
+    batch._slice_dict = slices
+    batch._inc_dict = increments
+    return batch
+
+
+def cloud_kernel(
+    shape: tuple[int] | tuple[int, int],
+    d: int,
+    width: float,
+    *,
+    isotropic: bool = False,
+    generator: CloudGeneratorName = "siren",
+    generator_hidden: int = 32,
+    omega_0: float = 6.0,
+) -> Kernel:
+    """Kernel of the same extent on all axes, which ends at 3.03 widths; the extent is where it ends at first.
+
+    Args:
+        shape: ``(C,)`` for a depthwise kernel, ``(D, C)`` for a full one from C to D channels.
+        d: number of coordinate axes.
+        width: initial standard deviation of the mask, units of ``pos``.
+        isotropic: depend on the distance alone, see ``Isotropic``.
+        generator: "siren", "magnet", "random_fourier" or "mlp".
+        generator_hidden: width of the generator's hidden layers.
+        omega_0: frequency of the generator, in its unit, per extent.
+
+    Raises:
+        ValueError: an unknown generator, a width that is not positive.
+    """
+    build = _GENERATORS.get(generator)
+    if build is None:
+        reject("generator", f"be one of {tuple(_GENERATORS)}", repr(generator))
+    channels = shape[0] if len(shape) == 1 else shape[0] * shape[1]
+    network = build(1 if isotropic else d, channels, generator_hidden, omega_0)
+    mask = RadialMask(width, d) if isotropic else GaussianMask([width] * d)
+    extent = mask.support.tolist()
+    return Kernel(Isotropic(network, d) if isotropic else network, mask, extent=extent, shape=shape)
+
+
+@final
+class CCNNConv(nn.Module):
+    """Continuous convolution of point clouds, called as torch-geometric's layers are: ``conv(x, pos, batch)``.
+
+    x'(q) = mix(sum_n w_n K(q - p_n) x_n) with a kernel K that is a small network of the offset, and quadrature
+    weights w: an integral over the shape or volume that was sampled, see ``geometric_weights`` for its weights.
+    There are no edges: the engine finds the pairs within the kernel's reach, all of them.
+
+    Strided, transposed or at any other places: give pairs, as to the bipartite layers of torch-geometric,
+    ``conv(x, (pos, other), (batch, other_batch))``.
+
+    Args:
+        in_channels: channels of ``x``; with 1, ``x`` may be None: the constant 1 on the cloud.
+        out_channels: channels of the result.
+        dim: number of coordinate axes.
+        width: initial standard deviation of the kernels, units of ``pos``; they end at 3.03 times that.
+        separable: a depthwise kernel, then a linear mix of the channels; else one full kernel from every channel to
+            every other, for few channels.
+        isotropic: kernels of the distance alone: turning the cloud turns the result.
+        generator: "siren", "magnet", "random_fourier" or "mlp".
+        generator_hidden: width of the generator's hidden layers.
+        omega_0: frequency of the generator.
+        bias: learned constants.
+        engine: a name in ``ENGINES`` or "auto".
+        rtol: relative error the "spectral" engine may make; all others are exact.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        dim: int = 3,
+        *,
+        width: float,
+        separable: bool = True,
+        isotropic: bool = False,
+        generator: CloudGeneratorName = "siren",
+        generator_hidden: int = 32,
+        omega_0: float = 6.0,
+        bias: bool = True,
+        engine: EngineName = "auto",
+        rtol: float = 1e-3,
+    ) -> None:
+        super().__init__()
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.dim = dim
+        self._kernel_options: dict[str, Any] = {
+            "shape": (in_channels,) if separable else (out_channels, in_channels),
+            "d": dim,
+            "width": width,
+            "isotropic": isotropic,
+            "generator": generator,
+            "generator_hidden": generator_hidden,
+            "omega_0": omega_0,
+        }
+        self._layer_options: dict[str, Any] = {"bias": bias, "engine": engine, "rtol": rtol}
+        self.conv = self._built()
+
+    def _built(self) -> ContinuousConv | SeparableContinuousConv:
+        kernel = cloud_kernel(**self._kernel_options)
+        if kernel.depthwise:
+            return SeparableContinuousConv(kernel, self.out_channels, **self._layer_options)
+        return ContinuousConv(kernel, **self._layer_options)
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Draw all parameters anew, in place."""
+        fresh = self._built().to(self.conv.kernel.extent)
+        self.conv.load_state_dict(fresh.state_dict())
+
+    def forward(
+        self,
+        x: Tensor | None,
+        pos: Positions,
+        batch: Clouds = None,
+        weight: Tensor | None = None,
+        batch_size: int | None = None,
+    ) -> Tensor:
+        """Values at the points to values there, or at other points.
+
+        Args:
+            x: ``(N, in_channels)`` of the layer's dtype. None = ones, for a layer with one channel in.
+            pos: ``(N, dim)`` positions, or a pair: these, and ``(M, dim)`` where the result is wanted. In float64
+                coordinates may be as large as in any map projection.
+            batch: int64 ``(N,)`` cloud of each row, never falling, or a pair; None = one cloud.
+            weight: ``(N,)`` quadrature weights; None = each cloud weighs 1, all of its points the same.
+            batch_size: number of clouds, where the last ones may be empty.
+
+        Returns:
+            ``(N, out_channels)``, or ``(M, out_channels)``.
+
+        Raises:
+            ValueError: see ``cloud_points`` and ``ccnn_irregular.convolve``; positions too coarse for the kernel.
+        """
+        source, query = self._domains(pos, batch, weight, batch_size)
+        if x is None:
+            require(self.in_channels == 1, "x", "be given for a layer with several channels in", x)
+            x = self.conv.kernel.extent.new_ones(source.count, 1)
+        return self.conv(x, source, query)
+
+    @torch.no_grad()
+    def calibrate(
+        self,
+        pos: Positions,
+        batch: Clouds = None,
+        weight: Tensor | None = None,
+    ) -> None:
+        """Scale the kernel so that white noise on such clouds keeps its variance; once, before training.
+
+        Without it the scale of the result follows the weight that lies within the kernel's reach.
+        """
+        self.conv.calibrate(*self._domains(pos, batch, weight, None))
+
+    def _domains(
+        self,
+        pos: Positions,
+        batch: Clouds,
+        weight: Tensor | None,
+        batch_size: int | None,
+    ) -> tuple[Points, Points | None]:
+        """Where values are given, and where results are wanted; None = there."""
+        if isinstance(pos, Tensor):
+            require(batch is None or isinstance(batch, Tensor), "batch", "be one tensor where pos is one", type(batch))
+            assert batch is None or isinstance(batch, Tensor)
+            require_resolution("pos", pos, self.conv.kernel)
+            return cloud_points(pos, batch, weight, batch_size), None
+        given = (None, None) if batch is None else batch
+        require(isinstance(given, tuple | list) and len(given) == 2, "batch", "be a pair where pos is one", type(batch))
+        for one in pos:
+            require_resolution("pos", one, self.conv.kernel)
+        if batch_size is None and given[0] is not None and given[1] is not None:
+            batch_size = max((int(one[-1]) + 1 for one in (given[0], given[1]) if len(one)), default=1)
+        source = cloud_points(pos[0], given[0], weight, batch_size)
+        return source, cloud_points(pos[1], given[1], None, batch_size)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.in_channels}, {self.out_channels}, dim={self.dim})"
+
+
+def require_resolution(argument: str, pos: Tensor, kernel: Kernel) -> None:
+    """Refuse positions whose dtype cannot tell places apart that the kernel tells apart."""
+    if pos.dtype == torch.float64 or not pos.numel():
+        return
+    farthest = float(pos.detach().abs().max())
+    step, allowed = farthest * torch.finfo(pos.dtype).eps, _RESOLUTION * float(kernel.support.min())
+    rule = f"be known to {allowed:g}, a thousandth of the kernel's support: keep float64, or subtract the mean in it"
+    require(not step > allowed, argument, rule, f"{pos.dtype} at {farthest:g}, in steps of {step:g}")
+
+
+@final
+class EdgeFree(nn.Module):
+    """A model of ``(x, pos, batch)`` with the signature that ``torch_geometric.explain`` calls: edges are ignored.
+
+    ``Explainer(EdgeFree(model), GNNExplainer(), node_mask_type="attributes", ...)``, then
+    ``explainer(x, no_edges, pos=pos, batch=batch)`` with ``no_edges`` an int64 tensor ``(2, 0)``. Masks of nodes and
+    their attributes apply; there are no edges to explain.
+
+    Args:
+        model: called as ``model(x, **rest)``.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor, edge_index: Tensor, **rest: Any) -> Tensor:
+        """What the model makes of ``x`` and ``rest``.
+
+        Raises:
+            ValueError: edges, which the model would not see.
+        """
+        require(edge_index.numel() == 0, "edge_index", "hold no edges: the model reads none", tuple(edge_index.shape))
+        return self.model(x, **rest)

@@ -1,0 +1,280 @@
+"""The accessor ``.ccnn`` of DataArrays and Datasets: convolutions and networks on them, in physical units.
+
+Importing this module registers it:
+
+    >>> import ccnn_irregular.adapters.xarray  # doctest: +SKIP
+    >>> print(temperature.ccnn.frame())  # doctest: +SKIP
+    >>> smooth = temperature.ccnn.convolve(layer)  # doctest: +SKIP
+
+Options that say what the dimensions are go in parentheses: ``cube.ccnn(samples="month").predict(network)``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from typing import Any, final
+
+import torch
+import xarray as xr
+from torch import nn
+
+from ccnn_irregular._checks import require
+from ccnn_irregular._optional import import_optional
+from ccnn_irregular.adapters.xarray_apply import convolved, predicted
+from ccnn_irregular.adapters.xarray_axes import Cloud, Line, Role, TimeUnit
+from ccnn_irregular.adapters.xarray_files import open_cube
+from ccnn_irregular.adapters.xarray_frames import Frame, Options, Samples, frame_of, samples_of
+from ccnn_irregular.layers import ContinuousConv, SeparableContinuousConv
+
+__all__ = [
+    "Cloud",
+    "DataArrayAccessor",
+    "DatasetAccessor",
+    "Frame",
+    "Line",
+    "Options",
+    "Role",
+    "Samples",
+    "TimeUnit",
+    "open_cube",
+]
+
+Axes = Mapping[str, Role] | Sequence[str]
+
+# The dimension that holds the variables of a Dataset while they are channels.
+_VARIABLE = "variable"
+
+
+@final
+@xr.register_dataarray_accessor("ccnn")
+class DataArrayAccessor:
+    """``array.ccnn``: axes by CF conventions, or as told by calling it with options.
+
+    Uniform coordinates become axes of a ``Grid``; irregular ones, latitudes that count by area, stations, profiles and
+    curvilinear grids the points of a ``Product``, or ``Points``. Missing values (nan) weigh nothing.
+    """
+
+    def __init__(self, array: xr.DataArray) -> None:
+        self._array = array
+        self._options = Options()
+
+    def __call__(
+        self,
+        *,
+        axes: Axes | None = None,
+        samples: str | Sequence[str] = (),
+        channels: str | None = None,
+        order: Sequence[str] | None = None,
+        area_weights: bool = True,
+        time_unit: TimeUnit = "days",
+    ) -> DataArrayAccessor:
+        """The accessor with options.
+
+        Args:
+            axes: coordinates that are axes; a mapping to their roles where attributes do not tell. Dimensions they
+                run along are settled by them, others by CF conventions.
+            samples: dimensions whose entries know nothing of each other: the batch.
+            channels: dimension of the channels; None = one channel.
+            order: names of all axes in the order of the kernel's axes; None = points and irregular axes first, then
+                latitudes that count by area, then uniform axes.
+            area_weights: whether latitudes count by their area on the sphere.
+            time_unit: unit of dates and time spans.
+        """
+        accessor = DataArrayAccessor(self._array)
+        accessor._options = Options(axes, _names(samples), channels, order, area_weights, time_unit)
+        return accessor
+
+    def frame(self) -> Frame:
+        """The axes, in the order of a kernel's; ``print`` it.
+
+        Raises:
+            ValueError: see ``xarray_frames.frame_of``.
+        """
+        return frame_of(self._array, self._options)
+
+    def to_samples(self, dtype: torch.dtype | None = None) -> Samples:
+        """Values, domain, and the way back; a lazy array is loaded.
+
+        Args:
+            dtype: of the values; None = the array's, or for integers the smallest float type that holds them.
+
+        Raises:
+            ValueError: axes that cannot be recognised, infinite values, a dtype that would round.
+        """
+        return samples_of(self._array, self.frame(), dtype)
+
+    def convolve(
+        self, layer: ContinuousConv | SeparableContinuousConv, *, like: xr.DataArray | None = None
+    ) -> xr.DataArray:
+        """The array convolved with a layer, everywhere: also where values are missing.
+
+        Dimensions, coordinates, attributes and encoding are the array's; the dtype is the layer's. A lazy array stays
+        lazy: its blocks overlap by the kernel's support in nodes, and the result is that of the array in memory.
+
+        Args:
+            layer: with a kernel on the axes ``frame().axes``, in their units.
+            like: an array at whose coordinates the result is wanted; None = at those of this one.
+
+        Raises:
+            ValueError: a layer of another number of axes, values its dtype does not hold exactly; see ``to_samples``.
+        """
+        return convolved(self._array, layer, self._options, like)
+
+    def predict(
+        self,
+        model: nn.Module,
+        *,
+        like: xr.DataArray | None = None,
+        batch_size: int | None = None,
+        progress: bool = False,
+    ) -> xr.DataArray:
+        """What a network in evaluation mode says to the array.
+
+        A network that answers at every place gives an array like this one, one that answers once per sample an array
+        ``(*samples, channel)``. A lazy array stays lazy, for networks that answer at every place: its blocks overlap by
+        the supports of all kernels together.
+
+        Args:
+            model: called as ``model(values, domain)``, with ``like`` as ``model(values, domain, query)``.
+            like: an array at whose coordinates the answer is wanted (head "anywhere").
+            batch_size: samples at a time, in memory; None = all.
+            progress: show a bar, sample by sample unless ``batch_size`` is given.
+
+        Raises:
+            ValueError: see ``convolve``.
+        """
+        return predicted(self._array, model, self._options, batch_size, progress, like)
+
+    def compute(self, progress: bool = True) -> xr.DataArray:
+        """A lazy array in memory, with a progress bar."""
+        return _computed(self._array, progress)
+
+
+@final
+@xr.register_dataset_accessor("ccnn")
+class DatasetAccessor:
+    """``dataset.ccnn``: its variables are channels; see ``DataArrayAccessor``."""
+
+    def __init__(self, dataset: xr.Dataset) -> None:
+        self._dataset = dataset
+        self._variables: tuple[str, ...] | None = None
+        self._options: dict[str, Any] = {}
+
+    def __call__(
+        self,
+        variables: str | Sequence[str] | None = None,
+        *,
+        axes: Axes | None = None,
+        samples: str | Sequence[str] = (),
+        order: Sequence[str] | None = None,
+        area_weights: bool = True,
+        time_unit: TimeUnit = "days",
+    ) -> DatasetAccessor:
+        """The accessor with options.
+
+        Args:
+            variables: which are the channels, in this order; None = all but bounds and grid mappings.
+            axes, samples, order, area_weights, time_unit: as for arrays. Variables named in ``axes`` need not be
+                coordinates of the file (those of Argo profiles are not).
+        """
+        accessor = DatasetAccessor(self._dataset)
+        accessor._variables = None if variables is None else _names(variables)
+        accessor._options = {
+            "axes": axes,
+            "samples": samples,
+            "order": order,
+            "area_weights": area_weights,
+            "time_unit": time_unit,
+        }
+        return accessor
+
+    def frame(self) -> Frame:
+        """The axes; see ``DataArrayAccessor.frame``."""
+        return self._stacked()[1].frame()
+
+    def to_samples(self, dtype: torch.dtype | None = None) -> Samples:
+        """Values with a channel for each variable; see ``DataArrayAccessor.to_samples``."""
+        return self._stacked()[1].to_samples(dtype)
+
+    def convolve(
+        self, layer: ContinuousConv | SeparableContinuousConv, *, like: xr.DataArray | None = None
+    ) -> xr.Dataset | xr.DataArray:
+        """The variables convolved with a layer; see ``DataArrayAccessor.convolve``.
+
+        A depthwise convolution leaves them apart: the result is this Dataset with those variables replaced. One that
+        mixes them gives an array with a dimension "channel".
+        """
+        names, accessor = self._stacked()
+        result = accessor.convolve(layer, like=like)
+        if like is not None or not (isinstance(layer, ContinuousConv) and layer.kernel.depthwise):
+            return _channelled(result, self._dataset)
+        own = {name: result.isel({_VARIABLE: at}, drop=True) for at, name in enumerate(names)}
+        for name, array in own.items():
+            array.name = name
+            array.attrs, array.encoding = dict(self._dataset[name].attrs), dict(self._dataset[name].encoding)
+            own[name] = array.transpose(*self._dataset[name].dims)
+        return self._dataset.assign(own)
+
+    def predict(
+        self,
+        model: nn.Module,
+        *,
+        like: xr.DataArray | None = None,
+        batch_size: int | None = None,
+        progress: bool = False,
+    ) -> xr.DataArray:
+        """What a network says to the variables; see ``DataArrayAccessor.predict``."""
+        result = self._stacked()[1].predict(model, like=like, batch_size=batch_size, progress=progress)
+        return _channelled(result, self._dataset)
+
+    def compute(self, progress: bool = True) -> xr.Dataset:
+        """A lazy Dataset in memory, with a progress bar."""
+        return _computed(self._dataset, progress)
+
+    def _stacked(self) -> tuple[tuple[str, ...], DataArrayAccessor]:
+        """The channels, and the accessor of one array that holds them."""
+        named = [name for name in self._options.get("axes") or () if name in self._dataset.data_vars]
+        dataset = self._dataset.set_coords(named)
+        names = self._fields(dataset) if self._variables is None else self._variables
+        there = sorted(map(str, dataset.data_vars))
+        for name in names:
+            require(name in dataset.data_vars, "variables", f"be of {there}", repr(name))
+        shapes = {name: tuple(map(str, dataset[name].dims)) for name in names}
+        require(len(set(shapes.values())) == 1, "variables", "have the same dimensions; name some of them", shapes)
+        if len(names) == 1:
+            stacked = dataset[names[0]].expand_dims({_VARIABLE: [names[0]]})
+        else:
+            stacked = dataset[list(names)].to_array(_VARIABLE)
+        stacked.attrs, stacked.name = {}, None
+        return names, DataArrayAccessor(stacked)(**{**self._options, "channels": _VARIABLE})
+
+    @staticmethod
+    def _fields(dataset: xr.Dataset) -> tuple[str, ...]:
+        """Numeric variables along dimensions that are no bounds."""
+        bounds = {str(one.attrs.get("bounds", one.encoding.get("bounds"))) for one in dataset.variables.values()}
+        return tuple(
+            str(name)
+            for name, one in dataset.data_vars.items()
+            if one.dims and one.dtype.kind in "biuf" and str(name) not in bounds
+        )
+
+
+def _channelled(result: xr.DataArray, dataset: xr.Dataset) -> xr.DataArray:
+    """Channels that are no longer the variables lose their names."""
+    if _VARIABLE in result.dims:
+        result = result.drop_vars(_VARIABLE, errors="ignore").rename({_VARIABLE: "channel"})
+    result.attrs = dict(dataset.attrs)
+    return result
+
+
+def _names(given: str | Sequence[str]) -> tuple[str, ...]:
+    return (given,) if isinstance(given, str) else tuple(given)
+
+
+def _computed(lazy: Any, progress: bool) -> Any:
+    if not lazy.chunks:
+        return lazy
+    bar = import_optional("dask.diagnostics", "a progress bar", "files").ProgressBar() if progress else nullcontext()
+    with bar:
+        return lazy.compute()

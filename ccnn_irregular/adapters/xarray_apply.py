@@ -1,0 +1,347 @@
+"""Layers and networks on arrays: in memory, or lazily with the overlap that their kernels need."""
+
+from __future__ import annotations
+
+import copy
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, final
+
+import numpy as np
+import torch
+import xarray as xr
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ccnn_irregular._checks import require
+from ccnn_irregular._optional import import_optional
+from ccnn_irregular.adapters.xarray_axes import Cloud, Line, on_circle
+from ccnn_irregular.adapters.xarray_frames import (
+    CHANNEL,
+    Frame,
+    Options,
+    as_tensor,
+    frame_of,
+    framed,
+    numpy_dtype,
+    restored,
+)
+from ccnn_irregular.layers import ContinuousConv, SeparableContinuousConv
+
+__all__ = ["convolved", "predicted"]
+
+Array = NDArray[Any]
+
+
+def convolved(
+    array: xr.DataArray,
+    layer: ContinuousConv | SeparableContinuousConv,
+    options: Options,
+    like: xr.DataArray | None = None,
+) -> xr.DataArray:
+    """``layer`` applied to an array; lazily where the array is lazy. See the accessor."""
+    kinds = (ContinuousConv, SeparableContinuousConv)
+    require(isinstance(layer, kinds), "layer", "be one convolution; predict takes networks", type(layer).__name__)
+    frame = frame_of(array, options)
+    _require_axes("layer", layer, frame)
+    query = None if like is None else _asked(like, frame, options)
+
+    def apply(packed: Array, source: Frame, wanted: Frame) -> Array:
+        return _integral(layer, packed, source, wanted)
+
+    if array.chunks is None:
+        packed = frame.packed(array.transpose(*frame.dims).to_numpy())
+        wanted = frame if query is None else query
+        result = wanted.unpacked(apply(packed, frame, wanted))
+        return restored(result, frame, array) if like is None else _asked_array(result, wanted, frame, array, like)
+    require(like is None, "like", "be None for a lazy array: load it first", "another array")
+    _require_cast(array.dtype, layer)
+    support = layer.kernel.support.tolist()
+    channels = _channels_out(layer)
+    return restored(_Blocks.of(array, frame, support).map(apply, channels, numpy_dtype(_dtype(layer))), frame, array)
+
+
+def predicted(
+    array: xr.DataArray,
+    model: nn.Module,
+    options: Options,
+    batch_size: int | None = None,
+    progress: bool = False,
+    like: xr.DataArray | None = None,
+) -> xr.DataArray:
+    """``model`` applied to an array; lazily where the array is lazy. See the accessor."""
+    require(batch_size is None or batch_size >= 1, "batch_size", "be at least 1", batch_size)
+    frame = frame_of(array, options)
+    _require_axes("model", model, frame)
+    model = copy.deepcopy(model).eval().requires_grad_(False)
+    if array.chunks is not None:
+        require(like is None, "like", "be None for a lazy array: load it first", "another array")
+        return _predicted_lazily(array, model, frame)
+    query = None if like is None else _asked(like, frame, options)
+    packed = frame.packed(array.transpose(*frame.dims).to_numpy())
+    size = (1 if progress else max(1, len(packed))) if batch_size is None else batch_size
+    parts = [packed[start : start + size] for start in range(0, len(packed), size)]
+    results = [_answer(model, part, frame, query) for part in _watched(parts, progress)]
+    result = np.concatenate(results)
+    if query is not None and like is not None:
+        return _asked_array(query.unpacked(result), query, frame, array, like)
+    return (
+        _once_per_sample(result, frame, array) if result.ndim == 2 else restored(frame.unpacked(result), frame, array)
+    )
+
+
+def _predicted_lazily(array: xr.DataArray, model: nn.Module, frame: Frame) -> xr.DataArray:
+    """A network that answers at every place, block by block; each sees as far as all of its kernels together."""
+    _require_cast(array.dtype, model)
+    support = np.sum([one.kernel.support.tolist() for one in _convolutions(model)], axis=0).tolist()
+
+    def apply(packed: Array, source: Frame, wanted: Frame) -> Array:
+        result = _answer(model, packed, source, None)
+        rule = "answer at every place of a lazy array (head 'dense'); load the array for others"
+        require(result.ndim == packed.ndim, "model", rule, f"shape {result.shape}")
+        return _trimmed(result, source, wanted)
+
+    # A corner tells how many channels there will be.
+    corner = frame.sliced({i: (0, min(2, one.count)) for i, one in enumerate(frame.factors) if _may_be_cut(one)})
+    channels = array.sizes[frame.channels] if frame.channels is not None else 1
+    blank = np.zeros((1, channels, *corner.sizes), dtype=array.dtype)
+    probe = apply(blank, corner, corner)
+    return restored(_Blocks.of(array, frame, support).map(apply, probe.shape[1], probe.dtype), frame, array)
+
+
+def _may_be_cut(one: Line | Cloud) -> bool:
+    return isinstance(one, Line) and not one.closed
+
+
+def _trimmed(result: Array, source: Frame, wanted: Frame) -> Array:
+    """What of a block's result lies on the wanted nodes."""
+    for place, (own, part) in enumerate(zip(source.factors, wanted.factors, strict=True)):
+        if own.count != part.count:
+            first = int(np.abs(own.coordinates[:, 0] - part.coordinates[0, 0]).argmin())
+            result = result.take(np.arange(first, first + part.count), 2 + place)
+    return result
+
+
+@torch.no_grad()
+def _integral(layer: ContinuousConv | SeparableContinuousConv, packed: Array, source: Frame, wanted: Frame) -> Array:
+    """A convolution of ``(B, C, *sizes)``, ``(B, D, *wanted.sizes)``.
+
+    A value meets its weight before anything else, so one that counts for nothing may as well be zero, and one that
+    counts for less than its cell be multiplied: uniform axes stay a grid whatever is missing there.
+    """
+    scattered, batch = source.scattered(weighted=True), len(packed)
+    values = torch.nan_to_num(as_tensor(packed, layer.kernel.dtype))
+    values = values * torch.from_numpy(source.ratios(scattered)).to(values.dtype)
+    domain = source.domain(scattered, batch)
+    there = wanted.scattered(weighted=True)
+    query = domain if wanted is source else wanted.domain(there, batch)
+    result = layer(source.to_values(values, scattered), domain, query)
+    return wanted.from_values(result, there, batch).numpy()
+
+
+@torch.no_grad()
+def _answer(model: nn.Module, packed: Array, frame: Frame, query: Frame | None) -> Array:
+    """What a network says to ``(B, C, *sizes)``: ``(B, D, *sizes)``, or ``(B, D)`` once per sample."""
+    scattered, observed = frame.observed_part(packed)
+    batch = len(packed)
+    values = frame.to_values(as_tensor(packed, _dtype(model)), scattered)
+    domain = frame.domain(scattered, batch, observed)
+    if query is not None:
+        there = query.scattered(weighted=False)
+        return query.from_values(model(values, domain, query.domain(there, batch)), there, batch).numpy()
+    result: Tensor = model(values, domain)
+    if result.shape[:1] == values.shape[:1] and result.shape[2:] == values.shape[2:]:
+        return frame.from_values(result, scattered, batch).numpy()
+    rule = "answer at every place, or once per sample"
+    require(result.ndim == 2 and len(result) == batch, "model", rule, f"shape {tuple(result.shape)}")
+    return result.numpy()
+
+
+@final
+@dataclass(frozen=True)
+class _Blocks:
+    """A lazy array in blocks that overlap by what a kernel reaches.
+
+    Attributes:
+        array: dask array ``(*samples, C, *dims)``.
+        frame: its axes, a channel dimension present.
+        depth: nodes a block sees beyond its ends, by number of the factor; axes that are one block are left out.
+        place: dimension of the array where each factor begins.
+    """
+
+    array: Any
+    frame: Frame
+    depth: dict[int, int]
+    place: tuple[int, ...]
+
+    @classmethod
+    def of(cls, array: xr.DataArray, frame: Frame, support: Sequence[float]) -> _Blocks:
+        overlap = import_optional("dask.array.overlap", "a lazy array", "files")
+        lazy = array.transpose(*frame.dims).data
+        count = len(frame.samples)
+        if frame.channels is None:
+            lazy = lazy[(slice(None),) * count + (None,)]
+        depth: dict[int, int] = {}
+        place: list[int] = []
+        chunks, axis = list(lazy.chunks), 0
+        chunks[count] = (lazy.shape[count],)
+        for number, one in enumerate(frame.factors):
+            first = place[-1] + len(frame.factors[number - 1].dims) if place else count + 1
+            place.append(first)
+            for dim in range(first, first + len(one.dims)):
+                chunks[dim] = chunks[dim] if _may_be_cut(one) else (lazy.shape[dim],)
+            if isinstance(one, Line) and len(chunks[first]) > 1:
+                chunks[first], seen = _cut(one, chunks[first], support[axis], overlap.ensure_minimum_chunksize)
+                depth |= {number: seen} if len(chunks[first]) > 1 else {}
+            axis += len(one.names)
+        return cls(lazy.rechunk(tuple(chunks)), replace(frame, channels=CHANNEL), depth, tuple(place))
+
+    def map(self, apply: Callable[[Array, Frame, Frame], Array], channels: int, dtype: np.dtype[Any]) -> Any:
+        """``apply`` to each block, its places and the wanted ones: lazy ``(B, channels, *dims)``."""
+        da = import_optional("dask.array", "a lazy array", "files")
+        overlap = import_optional("dask.array.overlap", "a lazy array", "files")
+        depths = {self.place[number]: seen for number, seen in self.depth.items()}
+        wraps = {self.place[number]: self._wraps(number) for number in self.depth}
+        edges = {dim: "periodic" if wrap else "none" for dim, wrap in wraps.items()}
+        wide = overlap.overlap(self.array, depths, edges, allow_rechunk=False) if depths else self.array
+        count = len(self.frame.samples)
+        chunks = list(self.array.chunks)
+        chunks[count] = (channels,)
+
+        def block(values: Array, block_id: tuple[int, ...]) -> Array:
+            seen, wanted = self._parts(block_id)
+            source, query = self.frame.sliced(seen), self.frame.sliced(wanted)
+            query = source if seen == wanted else query
+            result = query.unpacked(apply(source.packed(values), source, query))
+            return result.reshape(*values.shape[:count], *result.shape[1:]).astype(dtype, copy=False)
+
+        # A name of its own: dask would make one from a hash of the network.
+        result = da.map_blocks(
+            block,
+            wide,
+            chunks=tuple(chunks),
+            dtype=dtype,
+            meta=np.empty((0,) * self.array.ndim, dtype),
+            name=f"ccnn-{uuid.uuid4().hex}",
+        )
+        shape = result.shape
+        return result.reshape(int(np.prod(shape[:count])), *shape[count:]) if count != 1 else result
+
+    def _wraps(self, number: int) -> bool:
+        return self.frame.factors[number].periods[0] is not None
+
+    def _parts(self, block_id: tuple[int, ...]) -> tuple[dict[int, tuple[int, int]], dict[int, tuple[int, int]]]:
+        """By factor, from where to where in the array a block sees, and what is wanted of it."""
+        seen, wanted = {}, {}
+        for number, depth in self.depth.items():
+            sizes, at = self.array.chunks[self.place[number]], block_id[self.place[number]]
+            start, stop = sum(sizes[:at]), sum(sizes[: at + 1])
+            wanted[number] = (start, stop)
+            low, high = start - depth, stop + depth
+            seen[number] = (low, high) if self._wraps(number) else (max(low, 0), min(high, sum(sizes)))
+        return seen, wanted
+
+
+def _cut(
+    one: Line, chunks: tuple[int, ...], support: float, at_least: Callable[[int, tuple[int, ...]], tuple[int, ...]]
+) -> tuple[tuple[int, ...], int]:
+    """Chunks along a line that are no smaller than what a kernel reaches, and that reach in nodes."""
+    whole = (one.count,)
+    depth = one.count if support == float("inf") else one.reach(support)
+    if depth >= one.count:
+        return whole, 0
+    chunks = at_least(depth, chunks)
+    meets_itself = one.period is not None and max(chunks) + 2 * depth > one.count
+    return (whole, 0) if meets_itself else (chunks, depth)
+
+
+def _asked(like: xr.DataArray, frame: Frame, options: Options) -> Frame:
+    """The axes of ``like`` in the order of ``frame``'s, longitudes in the same turn."""
+    options = replace(options, samples=(), channels=None, order=None, axes=None)
+    found = frame_of(like, options)
+    roles = [role for one in frame.factors for role in one.roles]
+    arranged: list[Line | Cloud] = []
+    for role in roles:
+        fitting = [one for one in found.factors if role in one.roles]
+        rule = f"have each axis of the array once, {roles}"
+        require(len(fitting) == 1, "like", rule, [role for one in found.factors for role in one.roles])
+        if fitting[0] not in arranged:
+            arranged.append(fitting[0])
+    query = Frame(tuple(_in_turn(one, frame) for one in arranged), (), None)
+    given = [role for one in query.factors for role in one.roles]
+    require(given == roles, "like", f"have the axes {roles} in this order", given)
+    require(query.units == frame.units, "like", f"be in the units {frame.units}", query.units)
+    return query
+
+
+def _in_turn(one: Line | Cloud, frame: Frame) -> Line | Cloud:
+    """Longitudes beside those of ``frame``; nothing repeats where nothing does there."""
+    if "longitude" not in one.roles:
+        return one
+    source = next(factor for factor in frame.factors if "longitude" in factor.roles)
+    axis = source.roles.index("longitude")
+    longitudes, period = source.coordinates[:, axis], source.periods[axis]
+    centre = (longitudes.min() + longitudes.max()) / 2
+    own = one.roles.index("longitude")
+    if isinstance(one, Line):
+        middle = np.array((one.nodes[0] + one.nodes[-1]) / 2)
+        shift = float(on_circle(middle, float(centre)) - middle)
+        return replace(one, nodes=one.nodes + shift, period=one.period if period is not None else None)
+    moved = one.coordinates.copy()
+    moved[:, own] = on_circle(moved[:, own], float(centre))
+    periods = tuple(period if axis == own else p for axis, p in enumerate(one.periods))
+    return replace(one, coordinates=moved, periods=periods)
+
+
+def _asked_array(result: Array, query: Frame, frame: Frame, array: xr.DataArray, like: xr.DataArray) -> xr.DataArray:
+    """Values ``(B, D, *dims of query)`` with the coordinates of ``like`` and the attributes of ``array``."""
+    sizes = [array.sizes[dim] for dim in frame.samples]
+    dims = [*frame.samples, CHANNEL, *(dim for one in query.factors for dim in one.dims)]
+    made = xr.DataArray(result.reshape(*sizes, *result.shape[1:]), dims=dims)
+    made = made.isel({CHANNEL: 0}) if result.shape[1] == 1 and frame.channels is None else made
+    made = framed(made.transpose(..., *(str(dim) for dim in like.dims)), like)
+    own = {name: one.variable for name, one in array.coords.items() if one.dims and set(one.dims) <= set(frame.samples)}
+    made = made.assign_coords(own)
+    made.name, made.attrs, made.encoding = array.name, dict(array.attrs), {}
+    return made
+
+
+def _once_per_sample(result: Array, frame: Frame, array: xr.DataArray) -> xr.DataArray:
+    """``(B, D)`` with the samples' dimensions and a channel dimension."""
+    sizes = [array.sizes[dim] for dim in frame.samples]
+    made = xr.DataArray(result.reshape(*sizes, -1), dims=(*frame.samples, CHANNEL))
+    own = {name: one.variable for name, one in array.coords.items() if one.dims and set(one.dims) <= set(frame.samples)}
+    made = made.assign_coords(own)
+    made.name = array.name
+    return made
+
+
+def _watched(parts: Sequence[Array], progress: bool) -> Iterator[Array]:
+    bar = import_optional("tqdm", "a progress bar").tqdm(parts, desc="predict", unit="batch") if progress else parts
+    yield from bar
+
+
+def _convolutions(model: nn.Module) -> list[ContinuousConv]:
+    return [module for module in model.modules() if isinstance(module, ContinuousConv)]
+
+
+def _require_axes(what: str, model: nn.Module, frame: Frame) -> None:
+    found = _convolutions(model)
+    require(len(found) > 0, what, "hold a continuous convolution", type(model).__name__)
+    rule = f"have kernels of the array's {frame.d} axes {frame.axes}"
+    for one in found:
+        require(one.kernel.d == frame.d, what, rule, f"{one.kernel.d} axes")
+
+
+def _channels_out(layer: ContinuousConv | SeparableContinuousConv) -> int:
+    return layer.pointwise.out_features if isinstance(layer, SeparableContinuousConv) else layer.kernel.out_channels
+
+
+def _dtype(model: nn.Module) -> Any:
+    """The dtype of a model's kernels."""
+    return _convolutions(model)[0].kernel.dtype
+
+
+def _require_cast(dtype: np.dtype[Any], model: nn.Module) -> None:
+    as_tensor(np.empty(0, dtype), _dtype(model))

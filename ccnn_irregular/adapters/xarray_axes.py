@@ -1,0 +1,439 @@
+"""Coordinates of an array as numbers: lines (uniform or not) and clouds of points, with units, periods and widths."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal, cast, final, get_args
+
+import numpy as np
+import torch
+import xarray as xr
+from numpy.typing import NDArray
+
+from ccnn_irregular._checks import require
+from ccnn_irregular._optional import import_optional
+from ccnn_irregular.quadrature import density_compensation, spherical_areas
+
+__all__ = ["Cloud", "Line", "Role", "TimeUnit", "cloud", "line", "on_circle"]
+
+Role = Literal["time", "vertical", "latitude", "longitude", "x", "y", "other"]
+TimeUnit = Literal["seconds", "minutes", "hours", "days"]
+Floats = NDArray[np.float64]
+
+# Share of a step by which nodes may be off a uniform axis: printed decimals are, calendars are off by more.
+_UNIFORM = 1e-3
+# Share of a step by which the seam of a longitude may differ from the other gaps.
+_SEAM = 1e-2
+_GLOBE = 360.0
+_EPOCH = "1970-01-01"
+_SECONDS: dict[TimeUnit, float] = {"seconds": 1.0, "minutes": 60.0, "hours": 3600.0, "days": 86400.0}
+_DEGREES = ("", "degree", "degrees", "deg", "°")
+
+
+@final
+@dataclass(frozen=True)
+class Line:
+    """One axis whose nodes are numbers on a line, rising.
+
+    Attributes:
+        name: of the coordinate.
+        dim: dimension of the array it runs along.
+        role: what it measures.
+        unit: of nodes and widths.
+        nodes: float64 ``(n,)``, rising.
+        widths: float64 ``(n,)``, the measure each node stands for; on latitudes times the cosine.
+        step: distance of neighbouring nodes where they are uniform, else None.
+        period: length after which the axis repeats, or None.
+        falling: whether the array has the nodes the other way round.
+        closed: whether the array has one more node, the first one again a period later.
+    """
+
+    name: str
+    dim: str
+    role: Role
+    unit: str
+    nodes: Floats
+    widths: Floats
+    step: float | None
+    period: float | None
+    falling: bool = False
+    closed: bool = False
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The coordinates it is made of."""
+        return (self.name,)
+
+    @property
+    def dims(self) -> tuple[str, ...]:
+        """The dimensions of the array it covers."""
+        return (self.dim,)
+
+    @property
+    def roles(self) -> tuple[Role, ...]:
+        """What each axis measures."""
+        return (self.role,)
+
+    @property
+    def units(self) -> tuple[str, ...]:
+        """Unit of each axis."""
+        return (self.unit,)
+
+    @property
+    def count(self) -> int:
+        """Number of nodes."""
+        return len(self.nodes)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Sizes of its dimensions in the array."""
+        return (self.count + self.closed,)
+
+    @property
+    def coordinates(self) -> Floats:
+        """The nodes as ``(n, 1)``."""
+        return self.nodes[:, None]
+
+    @property
+    def weights(self) -> Floats:
+        """The widths."""
+        return self.widths
+
+    @property
+    def periods(self) -> tuple[float | None, ...]:
+        """The period of its one axis."""
+        return (self.period,)
+
+    @property
+    def even(self) -> bool:
+        """Whether it is uniform and all nodes stand for one step."""
+        return self.step is not None and bool(np.allclose(self.widths, self.step, rtol=1e-9))
+
+    def packed(self, values: NDArray[Any], place: int) -> NDArray[Any]:
+        """Values along the array's dimension ``place`` in the order of the nodes."""
+        if self.closed:
+            first, last = values.take(0, place), values.take(-1, place)
+            tolerance = 1e-5 * np.nanmax(np.abs(values), initial=0)
+            same = np.allclose(first, last, rtol=0, atol=tolerance, equal_nan=True)
+            require(same, f"values at {self.name!r}", "be the same on the repeated meridian", "different ones")
+            values = values.take(np.arange(1, self.count + 1) if self.falling else np.arange(self.count), place)
+        return np.flip(values, place) if self.falling else values
+
+    def unpacked(self, values: NDArray[Any], place: int) -> NDArray[Any]:
+        """The inverse of ``packed``."""
+        if self.closed:
+            values = np.concatenate([values, values.take([0], place)], place)
+        return np.flip(values, place) if self.falling else values
+
+    def sliced(self, start: int, stop: int) -> Line:
+        """The part between two places of the array; beyond its ends where the axis repeats."""
+        assert not self.closed
+        if self.falling:
+            start, stop = self.count - stop, self.count - start
+        places = np.arange(start, stop)
+        turns = np.floor_divide(places, self.count)
+        nodes = self.nodes[places % self.count] + (turns * self.period if self.period is not None else 0.0)
+        whole = start == 0 and stop == self.count
+        return replace(
+            self, nodes=nodes, widths=self.widths[places % self.count], period=self.period if whole else None
+        )
+
+    def reach(self, support: float) -> int:
+        """The largest number of nodes within ``support`` on one side of a node."""
+        if self.step is not None:
+            return min(self.count, int(support / self.step * (1 + 1e-6)) + 1)
+        nodes = self.nodes
+        if self.period is not None:
+            nodes = np.concatenate([nodes - self.period, nodes, nodes + self.period])
+        after = np.searchsorted(nodes, nodes + support, side="right") - np.arange(len(nodes))
+        before = np.arange(len(nodes)) + 1 - np.searchsorted(nodes, nodes - support, side="left")
+        return min(self.count, int(max(after.max(), before.max())))
+
+
+@final
+@dataclass(frozen=True)
+class Cloud:
+    """Positions given by several coordinates on the same dimensions: stations, profiles, curvilinear grids.
+
+    Attributes:
+        names, roles, units: of its axes.
+        dims, shape: the dimensions of the array it covers and their sizes.
+        rows: int64 ``(n,)``, places in row-major order of ``shape`` that have a position; all others have none.
+        coordinates: float64 ``(n, k)``.
+        weights: float64 ``(n,)``, the measure each point stands for.
+        periods: per axis the length after which it repeats, or None.
+    """
+
+    names: tuple[str, ...]
+    roles: tuple[Role, ...]
+    units: tuple[str, ...]
+    dims: tuple[str, ...]
+    shape: tuple[int, ...]
+    rows: NDArray[np.int64]
+    coordinates: Floats
+    weights: Floats
+    periods: tuple[float | None, ...]
+    step: None = None
+    even: Literal[False] = False
+
+    @property
+    def count(self) -> int:
+        """Number of points."""
+        return len(self.rows)
+
+    def packed(self, values: NDArray[Any], place: int) -> NDArray[Any]:
+        """Values along the array's dimensions from ``place`` on, as one dimension of points."""
+        end = place + len(self.shape)
+        flat = values.reshape(*values.shape[:place], -1, *values.shape[end:])
+        return flat.take(self.rows, place)
+
+    def unpacked(self, values: NDArray[Any], place: int) -> NDArray[Any]:
+        """The inverse of ``packed``; nan where there is no position."""
+        full = np.full((*values.shape[:place], int(np.prod(self.shape)), *values.shape[place + 1 :]), np.nan)
+        full = full.astype(values.dtype)
+        full[(slice(None),) * place + (self.rows,)] = values
+        return full.reshape(*values.shape[:place], *self.shape, *values.shape[place + 1 :])
+
+
+def line(coordinate: xr.DataArray, role: Role, *, time_unit: TimeUnit = "days", area_weights: bool = True) -> Line:
+    """A 1-D coordinate as an axis.
+
+    Nodes count as uniform where none is farther from its place on a uniform axis than a thousandth of a step, or
+    than the coordinate's own dtype resolves. Each node stands for half the gaps to both sides, the outermost for
+    their gap on the other side too; a single node for one unit. A longitude repeats where it spans the globe.
+
+    Args:
+        coordinate: 1-D; numbers, dates of any calendar, or time spans.
+        role: what it measures.
+        time_unit: unit of dates and time spans; dates are counted from 1970-01-01 of their calendar.
+        area_weights: give latitudes their share of the sphere, in degrees at the equator.
+
+    Raises:
+        ValueError: not 1-D, no numbers, nan, neither rising nor falling, longitudes that span more than the globe,
+            latitudes and longitudes that are not in degrees.
+    """
+    name = str(coordinate.name)
+    require(coordinate.ndim == 1 and coordinate.size >= 1, f"coordinate {name!r}", "be 1-D", coordinate.shape)
+    nodes, unit, resolution = _numbers(coordinate, role, time_unit)
+    bad = np.flatnonzero(~np.isfinite(nodes))
+    require(len(bad) == 0, f"coordinate {name!r}", "be finite", f"{len(bad)} missing, the first at {bad[:1]}")
+    gaps = np.diff(nodes)
+    falling = bool(len(gaps) and gaps[0] < 0)
+    repeated, turns = np.flatnonzero(gaps == 0), np.flatnonzero(gaps * (-1 if falling else 1) < 0)
+    at = f"coordinate {name!r}"
+    require(len(repeated) == 0, at, "have no duplicates", f"{coordinate.values[repeated[:1]]} twice in a row")
+    require(len(turns) == 0, at, "rise or fall throughout", f"a turn after entry {turns[:1]}")
+    nodes = nodes[::-1].copy() if falling else nodes
+    period, closed = _seam(name, nodes) if role == "longitude" and len(nodes) > 1 else (None, False)
+    nodes = nodes[:-1] if closed else nodes
+    step = _step(nodes, resolution)
+    if period is not None and step is not None:
+        seam = period - (nodes[-1] - nodes[0])
+        step = period / len(nodes) if abs(seam - step) <= max(_SEAM * step, 2 * resolution) else None
+    widths = _widths(nodes, period)
+    if step is not None:
+        widths = np.full(len(nodes), step)
+    if role == "latitude":
+        _require_latitudes(name, nodes)
+        widths = _bands(nodes) if area_weights else widths
+    return Line(name, str(coordinate.dims[0]), role, unit, nodes, widths, step, period, falling, closed)
+
+
+def cloud(
+    coordinates: list[xr.DataArray],
+    roles: list[Role],
+    dims: tuple[str, ...],
+    *,
+    time_unit: TimeUnit = "days",
+    area_weights: bool = True,
+) -> Cloud:
+    """Coordinates on the same dimensions as points.
+
+    A place where one of them is missing has no position and is left out. The cells of a curvilinear grid (latitude and
+    longitude on two dimensions) weigh their area on the sphere, all else one over the density of points, estimated
+    with each axis in units of its range. Points at one place share the weight of one.
+
+    Args:
+        coordinates: each on some of ``dims``.
+        roles: what each measures.
+        dims: the dimensions they cover together.
+        time_unit: unit of dates.
+        area_weights: let points count by areas on the sphere, in square degrees at the equator.
+
+    Raises:
+        ValueError: no numbers, or no place where all are known; latitudes and longitudes not in degrees.
+    """
+    numbers = [_numbers(coordinate, role, time_unit) for coordinate, role in zip(coordinates, roles, strict=True)]
+    fields = [
+        xr.DataArray(values, dims=coordinate.dims)
+        for (values, _, _), coordinate in zip(numbers, coordinates, strict=True)
+    ]
+    full = [field.transpose(*dims).to_numpy().astype(np.float64) for field in xr.broadcast(*fields)]
+    names = tuple(str(coordinate.name) for coordinate in coordinates)
+    stacked = np.stack([one.reshape(-1) for one in full], axis=1)
+    rows = np.flatnonzero(np.isfinite(stacked).all(1))
+    require(len(rows) > 0, f"coordinates {', '.join(names)}", "be known together at one place at least", "none")
+    points = stacked[rows]
+    periods: list[float | None] = [None] * len(roles)
+    for axis, role in enumerate(roles):
+        if role == "latitude":
+            _require_latitudes(names[axis], points[:, axis])
+        if role == "longitude":
+            points[:, axis], periods[axis] = _unwrapped(points[:, axis])
+    spherical = {"latitude", "longitude"} <= set(roles)
+    if spherical and len(roles) == 2 and len(dims) == 2 and min(full[0].shape) > 1:
+        latitude, longitude = (full[roles.index(role)] for role in ("latitude", "longitude"))
+        weights = _mesh_areas(latitude, longitude, area_weights).reshape(-1)[rows]
+        weights = np.where(np.isfinite(weights), weights, 0.0) / _multiplicity(points)
+    else:
+        weights = _density_weights(points)
+        if area_weights and "latitude" in roles:
+            weights = weights * np.cos(np.radians(points[:, roles.index("latitude")])).clip(0)
+    shape = full[0].shape
+    return Cloud(
+        names,
+        tuple(roles),
+        tuple(unit for _, unit, _ in numbers),
+        dims,
+        shape,
+        rows.astype(np.int64),
+        points,
+        weights,
+        tuple(periods),
+    )
+
+
+def on_circle(longitudes: Floats, centre: float) -> Floats:
+    """Longitudes in the turn about ``centre``, degrees."""
+    return centre + np.remainder(longitudes - centre + _GLOBE / 2, _GLOBE) - _GLOBE / 2
+
+
+def _numbers(coordinate: xr.DataArray, role: Role, time_unit: TimeUnit) -> tuple[Floats, str, float]:
+    """Numbers (nan where missing), their unit, and the distance of numbers that the stored dtype can tell apart."""
+    require(time_unit in get_args(TimeUnit), "time_unit", f"be one of {get_args(TimeUnit)}", repr(time_unit))
+    values, name = coordinate.to_numpy(), str(coordinate.name)
+    if values.dtype.kind == "M":
+        since = (values - np.datetime64(_EPOCH)).astype("timedelta64[ns]")
+        return _spans(since, time_unit), time_unit, 0.0
+    if values.dtype.kind == "m":
+        return _spans(values, time_unit), time_unit, 0.0
+    if values.dtype.kind == "O":
+        return _calendar_numbers(values, name, time_unit), time_unit, 0.0
+    require(values.dtype.kind in "iuf", f"coordinate {name!r}", "hold numbers or dates", values.dtype)
+    unit = str(coordinate.attrs.get("units", ""))
+    if role in ("latitude", "longitude"):
+        plain = unit.partition("_")[0].strip()
+        require(plain in _DEGREES, f"unit of {name!r}", "be degrees", repr(unit))
+        unit = "degrees"
+    elif role == "time" and " since " in unit:
+        unit = unit.partition(" since ")[0]
+    numbers = values.astype(np.float64)
+    stored = np.dtype(coordinate.encoding.get("dtype", values.dtype))
+    kept = stored if stored.kind == "f" and stored.itemsize < values.dtype.itemsize else values.dtype
+    largest = np.nanmax(np.abs(numbers), initial=0.0)
+    resolution = float(np.spacing(largest.astype(kept))) if kept.kind == "f" and np.isfinite(largest) else 0.0
+    return numbers, unit, resolution
+
+
+def _spans(values: NDArray[Any], time_unit: TimeUnit) -> Floats:
+    nanoseconds = values.astype("timedelta64[ns]")
+    spans = nanoseconds.astype(np.int64) / (1e9 * _SECONDS[time_unit])
+    return cast("Floats", np.where(np.isnat(nanoseconds), np.nan, spans))
+
+
+def _calendar_numbers(values: NDArray[Any], name: str, time_unit: TimeUnit) -> Floats:
+    """Dates of any calendar as time since 1970-01-01 in it."""
+    cftime = import_optional("cftime", f"the dates of {name!r}", "files")
+    flat = values.reshape(-1)
+    dates = all(isinstance(value, cftime.datetime) for value in flat)
+    require(dates, f"coordinate {name!r}", "hold numbers or dates", f"objects such as {flat[:1]}")
+    calendars = sorted({value.calendar for value in flat})
+    require(len(calendars) == 1, f"coordinate {name!r}", "have dates of one calendar", calendars)
+    numbers = cftime.date2num(flat, f"{time_unit} since {_EPOCH} 00:00:00", calendar=calendars[0])
+    return cast("Floats", np.asarray(numbers, np.float64).reshape(values.shape))
+
+
+def _step(nodes: Floats, resolution: float) -> float | None:
+    """The step of a uniform axis, or None."""
+    if len(nodes) == 1:
+        return 1.0
+    step = float(nodes[-1] - nodes[0]) / (len(nodes) - 1)
+    off = np.abs(nodes - nodes[0] - step * np.arange(len(nodes))).max()
+    return step if off <= max(_UNIFORM * step, resolution) else None
+
+
+def _seam(name: str, longitudes: Floats) -> tuple[float | None, bool]:
+    """The period of rising longitudes if they span the globe, and whether the last one is the first again."""
+    span, largest = float(longitudes[-1] - longitudes[0]), float(np.diff(longitudes).max())
+    seam = _GLOBE - span
+    if abs(seam) <= _SEAM * largest:
+        return _GLOBE, True
+    require(seam > 0, f"longitudes {name!r}", "span at most the globe, 360 degrees", f"{span:g}")
+    return (_GLOBE if seam <= 1.5 * largest else None), False
+
+
+def _widths(nodes: Floats, period: float | None) -> Floats:
+    """Half the gaps to both sides; the outermost nodes have the gap they lack on the side where there is none."""
+    if len(nodes) == 1:
+        return np.ones(1)
+    gaps = np.diff(nodes)
+    before, after = (gaps[0], gaps[-1]) if period is None else (period - gaps.sum(),) * 2
+    return np.asarray((np.concatenate([[before], gaps]) + np.concatenate([gaps, [after]])) / 2)
+
+
+def _require_latitudes(name: str, latitudes: Floats) -> None:
+    farthest = float(np.abs(latitudes).max())
+    require(farthest <= 90 + 1e-4, f"latitudes {name!r}", "lie between -90 and 90 degrees", farthest)
+
+
+def _bands(latitudes: Floats) -> Floats:
+    """Widths of the bands around rising latitudes times their mean cosine, degrees."""
+    if len(latitudes) == 1:
+        return np.cos(np.radians(latitudes))
+    clipped = torch.from_numpy(latitudes.clip(-90, 90))
+    gap = float(clipped.diff().max())
+    globe = 90 - float(clipped[-1]) < gap and 90 + float(clipped[0]) < gap
+    return spherical_areas(clipped, 1.0, radius=float(np.degrees(1)), globe=globe).numpy()
+
+
+def _unwrapped(longitudes: Floats) -> tuple[Floats, float | None]:
+    """Longitudes cut where there is none for longest, and the period where two can be nearer the other way round.
+
+    Numbers that span at most half the globe stay as they are.
+    """
+    if np.ptp(longitudes) <= _GLOBE / 2:
+        return longitudes, None
+    rising = np.unique(np.remainder(longitudes, _GLOBE))
+    gaps = np.diff(np.concatenate([rising, rising[:1] + _GLOBE]))
+    first = rising[(int(gaps.argmax()) + 1) % len(rising)]
+    return first + np.remainder(longitudes - first, _GLOBE), (None if gaps.max() >= _GLOBE / 2 else _GLOBE)
+
+
+def _mesh_areas(latitude: Floats, longitude: Floats, spherical: bool) -> Floats:
+    """Area of each cell of a curvilinear grid in square degrees, by central differences of the positions."""
+    if not spherical:
+        flat = [latitude, np.degrees(np.unwrap(np.unwrap(np.radians(longitude), axis=1), axis=0))]
+        (a0, a1), (b0, b1) = (np.gradient(one) for one in flat)
+        return np.asarray(np.abs(a0 * b1 - a1 * b0))
+    phi, lam = np.radians(latitude), np.radians(longitude)
+    place = np.stack([np.cos(phi) * np.cos(lam), np.cos(phi) * np.sin(lam), np.sin(phi)], axis=-1)
+    along, across = (np.gradient(place, axis=axis) for axis in (0, 1))
+    return np.asarray(np.linalg.norm(np.cross(along, across), axis=-1) * np.degrees(1) ** 2)
+
+
+def _multiplicity(points: Floats) -> Floats:
+    """How many points lie where each one lies."""
+    _, place, counts = np.unique(points, axis=0, return_inverse=True, return_counts=True)
+    return counts[place.reshape(-1)].astype(np.float64)
+
+
+def _density_weights(points: Floats) -> Floats:
+    """One over the density of scattered points, each axis in units of its range."""
+    distinct, place, counts = np.unique(points, axis=0, return_inverse=True, return_counts=True)
+    lowest, spans = distinct.min(0), np.ptp(distinct, axis=0)
+    used = spans > 0
+    if not used.any():
+        return np.full(len(points), 1 / len(points))
+    unit = torch.from_numpy(((distinct - lowest) / np.where(used, spans, 1.0))[:, used])
+    weights = density_compensation(unit, bounds=[(0.0, 1.0)] * int(used.sum())).numpy()
+    return np.asarray((weights * spans[used].prod() / counts)[place.reshape(-1)])
