@@ -21,10 +21,12 @@ from ccnn_irregular.operators.lattice import (
     at_queries,
     no_common_lattice,
     on_lattice,
+    query_windows,
     tap_offsets,
     tap_spans,
 )
 from ccnn_irregular.operators.rates import current_rates, scale
+from ccnn_irregular.operators.transforms import real_spectrum, real_window
 from ccnn_irregular.operators.work import evaluation_work
 
 __all__ = ["FFT"]
@@ -75,12 +77,12 @@ class FFT(Engine):
         lattices: tuple[Lattice, ...] = plan.geometry
         spans = tap_spans(kernel, lattices)
         lengths = [a.length(*span) for a, span in zip(lattices, spans, strict=True)]
-        dims = tuple(range(-len(lattices), 0))
-        spectrum = torch.fft.rfftn(on_lattice(values, lattices), s=lengths, dim=dims)
+        spectrum = real_spectrum(on_lattice(values, lattices), lengths)
         taps = _sampled(kernel, lattices, spans) * plan.source.cell_volume  # type: ignore[union-attr]
-        transfer = torch.fft.rfftn(taps, s=lengths, dim=dims)
+        transfer = real_spectrum(taps, lengths)
         product = spectrum * transfer if kernel.depthwise else torch.einsum("bc...,dc...->bd...", spectrum, transfer)
-        return at_queries(torch.fft.irfftn(product, s=lengths, dim=dims), lattices, spans)
+        windows = query_windows(lattices, spans)
+        return at_queries(real_window(product, lengths, windows), lattices, spans, windows)
 
 
 def _sampled(kernel: Kernel, lattices: tuple[Lattice, ...], spans: list[tuple[int, int]]) -> Tensor:

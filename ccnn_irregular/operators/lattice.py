@@ -24,6 +24,7 @@ __all__ = [
     "at_queries",
     "no_common_lattice",
     "on_lattice",
+    "query_windows",
     "tap_offsets",
     "tap_spans",
 ]
@@ -128,15 +129,37 @@ def on_lattice(values: Tensor, lattices: Sequence[Lattice]) -> Tensor:
     return spread
 
 
-def at_queries(result: Tensor, lattices: Sequence[Lattice], spans: Sequence[tuple[int, int]]) -> Tensor:
-    """Circular convolution result read at the query nodes."""
+def query_windows(lattices: Sequence[Lattice], spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Per axis the part of a circular convolution's result that holds the queries: first cell and the one after the
+    last. It is all of the result where queries lie beyond either end of it and are read around the circle."""
+    windows = []
+    for lattice, span in zip(lattices, spans, strict=True):
+        start, stop, length = *_read(lattice, span), lattice.length(*span)
+        windows.append((start, stop) if start >= 0 and stop <= length else (0, length))
+    return windows
+
+
+def at_queries(
+    result: Tensor,
+    lattices: Sequence[Lattice],
+    spans: Sequence[tuple[int, int]],
+    windows: Sequence[tuple[int, int]] | None = None,
+) -> Tensor:
+    """Circular convolution result read at the query nodes; ``windows`` if only these parts of it are there."""
     d = len(lattices)
-    for axis, (lattice, (first, _)) in enumerate(zip(lattices, spans, strict=True)):
+    for axis, (lattice, span) in enumerate(zip(lattices, spans, strict=True)):
         dim = result.ndim - d + axis
-        start, stop = -first, (lattice.query - 1) * lattice.down - first + 1
+        start, stop = _read(lattice, span)
+        if windows is not None:
+            start, stop = start - windows[axis][0], stop - windows[axis][0]
         if start >= 0 and stop <= result.shape[dim]:
             result = result[(slice(None),) * dim + (slice(start, stop, lattice.down),)]
         else:
             index = torch.arange(start, stop, lattice.down, device=result.device) % result.shape[dim]
             result = result.index_select(dim, index)
     return result
+
+
+def _read(lattice: Lattice, span: tuple[int, int]) -> tuple[int, int]:
+    """Cell of the first query in a circular convolution's result, and the cell after the last query's."""
+    return -span[0], (lattice.query - 1) * lattice.down - span[0] + 1

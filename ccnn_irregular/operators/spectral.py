@@ -34,6 +34,7 @@ from ccnn_irregular.operators.lattice import (
     at_queries,
     no_common_lattice,
     on_lattice,
+    query_windows,
     tap_offsets,
     tap_spans,
 )
@@ -42,6 +43,7 @@ from ccnn_irregular.operators.neighbours import Neighbours
 from ccnn_irregular.operators.nufft import Box, Spreading, at_points, columns_at_once, to_modes, transform_taps
 from ccnn_irregular.operators.rates import current_rates, scale
 from ccnn_irregular.operators.splitting import shorten, split
+from ccnn_irregular.operators.transforms import real_spectrum, real_window
 from ccnn_irregular.operators.work import evaluation_work
 
 __all__ = ["Spectral"]
@@ -268,14 +270,14 @@ def _convolve_product(kernel: Kernel, values: Tensor, geometry: _Geometry) -> Te
     masses = torch.where(weights == 0, 0.0, values) * weights
     spans = tap_spans(kernel, lattices, factors.d)
     lengths = [lattice.length(*span) for lattice, span in zip(lattices, spans, strict=True)]
-    dims = tuple(range(-len(lattices), 0))
-    spectra = torch.fft.rfftn(on_lattice(masses, lattices), s=lengths, dim=dims)  # (N, C, *frequencies)
+    spectra = real_spectrum(on_lattice(masses, lattices), lengths)  # (N, C, *frequencies)
     frequencies = spectra.shape[2:]
     modes = to_modes(spectra.flatten(1), factors.sources, geometry.spread)
     modes = _filtered(kernel, modes.unflatten(0, (kernel.in_channels, -1)), geometry, spans).flatten(0, 1)
     rows = at_points(modes, factors.queries, geometry.interpolate, real=False)
-    result = torch.fft.irfftn(rows.unflatten(1, (kernel.out_channels, *frequencies)), s=lengths, dim=dims)
-    return at_queries(result, lattices, spans) * factors.volume
+    windows = query_windows(lattices, spans)
+    result = real_window(rows.unflatten(1, (kernel.out_channels, *frequencies)), lengths, windows)
+    return at_queries(result, lattices, spans, windows) * factors.volume
 
 
 def _filtered(kernel: Kernel, modes: Tensor, geometry: _Geometry, spans: Sequence[tuple[int, int]]) -> Tensor:
@@ -298,8 +300,9 @@ def _transfer(kernel: Kernel, geometry: _Geometry, spans: Sequence[tuple[int, in
     taps = taps.permute(*range(kernel.d, taps.ndim), *range(box.d, kernel.d), *range(box.d))
     if lattices:
         lengths = [lattice.length(*span) for lattice, span in zip(lattices, spans, strict=True)]
-        nodes = tuple(range(-kernel.d, -box.d))
-        taps = torch.fft.rfftn(taps, s=lengths, dim=nodes)
+        nodes = range(-kernel.d, -box.d)
+        last = range(-len(lattices), 0)
+        taps = real_spectrum(taps.movedim(tuple(nodes), tuple(last)), lengths).movedim(tuple(last), tuple(nodes))
     taps = taps.reshape(*kernel.shape, -1, 1, *taps.shape[taps.ndim - box.d :])
     return transform_taps(taps, tuple(-reach for reach in reaches), box)
 

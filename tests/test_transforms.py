@@ -1,0 +1,72 @@
+"""The transform of real arrays and its windowed inverse, against torch.fft and finite differences."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from ccnn_irregular.operators.transforms import real_spectrum, real_window
+
+# Shape of the values, lengths of the transform, window that is read.
+CASES = (
+    ((3, 7), (7,), ((1, 5),)),
+    ((2, 5), (8,), ((0, 8),)),
+    ((2, 1), (1,), ((0, 1),)),
+    ((2, 2), (2,), ((1, 2),)),
+    ((2, 4, 5), (6, 8), ((2, 5), (1, 8))),
+    ((2, 3, 4, 5), (3, 6, 9), ((0, 3), (1, 2), (3, 4))),
+    ((1, 2, 3, 2, 3), (3, 4, 2, 4), ((0, 2), (1, 2), (0, 1), (2, 4))),
+)
+Spans = tuple[tuple[int, int], ...]
+
+
+def axes(lengths: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(range(-len(lengths), 0))
+
+
+def drawn(shape: tuple[int, ...]) -> Tensor:
+    torch.manual_seed(0)
+    return torch.randn(shape, dtype=torch.float64, requires_grad=True)
+
+
+@pytest.mark.parametrize(("shape", "lengths", "spans"), CASES)
+class TestAgainstTorch:
+    def test_spectrum(self, shape: tuple[int, ...], lengths: tuple[int, ...], spans: Spans) -> None:
+        values = drawn(shape)
+        expected = torch.fft.rfftn(values, s=lengths, dim=axes(lengths))
+        result = real_spectrum(values, lengths)
+        torch.testing.assert_close(result, expected)
+        factor = torch.randn_like(expected.detach())
+        torch.testing.assert_close(
+            torch.autograd.grad((result * factor).real.sum(), values),
+            torch.autograd.grad((expected * factor).real.sum(), values),
+        )
+
+    def test_window(self, shape: tuple[int, ...], lengths: tuple[int, ...], spans: Spans) -> None:
+        spectrum = torch.fft.rfftn(drawn(shape), s=lengths, dim=axes(lengths)).detach().requires_grad_()
+        expected = torch.fft.irfftn(spectrum, s=lengths, dim=axes(lengths))
+        expected = expected[(..., *(slice(*span) for span in spans))]
+        result = real_window(spectrum, lengths, spans)
+        torch.testing.assert_close(result, expected)
+        factor = torch.randn_like(expected.detach())
+        torch.testing.assert_close(
+            torch.autograd.grad((result * factor).sum(), spectrum),
+            torch.autograd.grad((expected * factor).sum(), spectrum),
+        )
+
+    def test_derivatives(self, shape: tuple[int, ...], lengths: tuple[int, ...], spans: Spans) -> None:
+        values = drawn(shape)
+        spectrum = real_spectrum(values, lengths).detach().requires_grad_()
+        assert torch.autograd.gradcheck(lambda one: real_spectrum(one, lengths), values)
+        assert torch.autograd.gradgradcheck(lambda one: real_spectrum(one, lengths), values)
+        assert torch.autograd.gradcheck(lambda one: real_window(one, lengths, spans), spectrum)
+        assert torch.autograd.gradgradcheck(lambda one: real_window(one, lengths, spans), spectrum)
+
+
+def test_backward_pass_needs_no_complex_transform_of_real_values() -> None:
+    """What a backward pass writes beside gradients stays below the full complex array torch's own gradient fills."""
+    values = torch.randn(4, 4096, requires_grad=True)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as found:
+        real_spectrum(values, [8192]).abs().sum().backward()
+    assert not [event.key for event in found.key_averages() if "c2c" in event.key]
