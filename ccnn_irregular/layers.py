@@ -532,7 +532,7 @@ def _every(points: Points, stride: int) -> Points:
 
 
 def _factors(name: str, given: int | Sequence[int], count: int) -> tuple[int, ...]:
-    numbers = (given,) * count if isinstance(given, int) else tuple(given)
+    numbers = tuple(given) if isinstance(given, Sequence) else (given,) * count
     fits = len(numbers) == count and all(isinstance(one, int) and one >= 1 for one in numbers)
     require(fits, name, f"be a positive integer, or {count} of them", given)
     return numbers

@@ -31,6 +31,7 @@ __all__ = [
     "conv_transpose_kernel",
     "conv_transpose_query",
     "dilated",
+    "unread_lags",
 ]
 
 # Offsets this close to a tap, in its widths, are on it: rounding of coordinates and of float32 offsets must not blur a
@@ -372,7 +373,7 @@ def _sizes(weight: Tensor, d: int) -> tuple[int, ...]:
 
 
 def _per_axis(name: str, given: Ints, d: int, least: int) -> tuple[int, ...]:
-    numbers = (given,) * d if isinstance(given, int) else tuple(given)
+    numbers = tuple(given) if isinstance(given, Sequence) else (given,) * d
     require(len(numbers) == d, name, f"be one number or one per axis, {d}", numbers)
     require(
         all(isinstance(one, int) and one >= least for one in numbers), name, f"be integers from {least} on", numbers
@@ -389,3 +390,29 @@ def _pads(padding: Ints | Sequence[tuple[int, int]], d: int) -> list[tuple[int, 
     fits = all(len(pair) == 2 and all(isinstance(one, int) and one >= 0 for one in pair) for pair in pairs)
     require(fits, "padding", "be integers from 0 on, or pairs of them", tuple(padding))
     return pairs
+
+
+def unread_lags(size: int, rates: Sequence[int]) -> list[int]:
+    """Lags within the reach of a stack of dilated tables that it never reads: the gridding artefact, as a list.
+
+    A stack of convolutions reads the sums of one tap's lag per layer. Rates with a common divisor above 1 leave all
+    lags between its multiples out; rates such as 1, 2, 5 leave none (hybrid dilated convolution, Wang et al. 2018,
+    arXiv 1702.08502, section 3.2).
+
+    Args:
+        size: taps of each table, along one axis.
+        rates: dilation of each layer.
+
+    Returns:
+        Lags from the first tap of all, in steps, ascending.
+
+    Raises:
+        ValueError: a size or rate below 1, or no layer.
+    """
+    require(isinstance(size, int) and size >= 1, "size", "be a positive integer", size)
+    fits = len(rates) >= 1 and all(isinstance(rate, int) and rate >= 1 for rate in rates)
+    require(fits, "rates", "be positive integers, one per layer", tuple(rates))
+    read = {0}
+    for rate in rates:
+        read = {lag + rate * tap for lag in read for tap in range(size)}
+    return [lag for lag in range(max(read)) if lag not in read]
