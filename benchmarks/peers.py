@@ -14,12 +14,12 @@ from typing import Any, ClassVar, final
 import numpy as np
 import torch
 from problems import Instance
-from scipy.fft import next_fast_len
 from scipy.spatial import cKDTree
 from torch import Tensor
 
 from ccnn_irregular import GaussianMask, Grid, Kernel, Points, convolve, make_plan
 from ccnn_irregular.kernels import Generator
+from ccnn_irregular.operators.transforms import fast_length
 
 __all__ = ["METHODS", "Method"]
 
@@ -153,7 +153,8 @@ class FFTUncropped(_Engine):
 class BareFFT(Method):
     """rfftn, multiply, irfftn of the size that keeps a circular convolution apart from itself.
 
-    The kernel's transform is a given. Its length is n + reach, next fast one: outputs that wrap are not wanted.
+    The kernel's transform is a given. Its length is n + reach, made fast as the engine makes it: outputs that
+    wrap are not wanted.
     """
 
     note = "the kernel's transform is given"
@@ -162,8 +163,7 @@ class BareFFT(Method):
         assert isinstance(instance.domain, Grid)
         sizes, reaches = instance.domain.sizes, _reaches(instance)
         self.lengths = [
-            int(next_fast_len(max(size + reach, 2 * reach + 1), real=True))
-            for size, reach in zip(sizes, reaches, strict=True)
+            fast_length(max(size + reach, 2 * reach + 1)) for size, reach in zip(sizes, reaches, strict=True)
         ]
         self.dims = tuple(range(-len(sizes), 0))
         with torch.no_grad():
@@ -397,7 +397,7 @@ class NonUniformFFT(Method):
 
         Axis by axis, and only the wanted modes of an axis go on to the next.
         """
-        sizes = [int(next_fast_len(2 * count)) for count in self.modes]
+        sizes = [fast_length(2 * count) for count in self.modes]
         steps = [box / size for box, size in zip(self.box, sizes, strict=True)]
         reaches = [
             min(math.floor(reach / step), (size - 1) // 2)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 
-from ccnn_irregular.operators.transforms import real_spectrum, real_window
+from ccnn_irregular.operators.transforms import fast_length, real_spectrum, real_window
 
 # Shape of the values, lengths of the transform, window that is read.
 CASES = (
@@ -70,3 +72,20 @@ def test_backward_pass_needs_no_complex_transform_of_real_values() -> None:
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as found:
         real_spectrum(values, [8192]).abs().sum().backward()
     assert not [event.key for event in found.key_averages() if "c2c" in event.key]
+
+
+@given(st.integers(1, 1 << 30))
+def test_fast_length(shortest: int) -> None:
+    length = fast_length(shortest)
+    assert shortest <= length < 2 * shortest or length == shortest
+    assert length % 2 == 0 or length == 1
+    for prime in (2, 3, 5, 7):
+        while length % prime == 0:
+            length //= prime
+    assert length == 1
+
+
+def test_fast_length_is_no_odd_one() -> None:
+    """The next numbers of small factors are 18,225 = 3^6 5^2 and 875 = 5^3 7: several times as slow."""
+    assert fast_length(18_022) == 2**5 * 3**4 * 7
+    assert fast_length(873) == 2**7 * 7

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 import torch
-from scipy.fft import next_fast_len
 from torch import Tensor
 
 from ccnn_irregular.domains import Axis, Grid
 from ccnn_irregular.kernels import Kernel
+from ccnn_irregular.operators.transforms import fast_length
 
 __all__ = [
     "LARGEST_DENOMINATOR",
@@ -90,7 +90,7 @@ class Lattice:
         lowest, highest = -first, (self.query - 1) * self.down - first
         end = self.source + taps - 2
         shortest = max(end - lowest + 1, highest + 1, self.source, taps)
-        return int(next_fast_len(shortest, real=True))
+        return fast_length(shortest)
 
 
 def _rational(ratio: float) -> Fraction | None:

@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
 import torch
-from scipy.fft import next_fast_len
 from torch import Tensor
 
 from ccnn_irregular._checks import reject, require
@@ -43,7 +42,7 @@ from ccnn_irregular.operators.neighbours import Neighbours
 from ccnn_irregular.operators.nufft import Box, Spreading, at_points, columns_at_once, to_modes, transform_taps
 from ccnn_irregular.operators.rates import current_rates, scale
 from ccnn_irregular.operators.splitting import shorten, split
-from ccnn_irregular.operators.transforms import real_spectrum, real_window
+from ccnn_irregular.operators.transforms import fast_length, real_spectrum, real_window
 from ccnn_irregular.operators.work import evaluation_work
 
 __all__ = ["Spectral"]
@@ -397,8 +396,8 @@ def _layout(
 
 
 def _fast_size(least: float) -> int:
-    """A length of at least so many cells with small prime factors only."""
-    return int(next_fast_len(math.ceil(min(least, _MOST_CELLS))))
+    """A length of at least so many cells whose transform is fast."""
+    return fast_length(math.ceil(min(least, _MOST_CELLS)))
 
 
 def _columns(kernel: Kernel, factors: _Factors) -> int:
