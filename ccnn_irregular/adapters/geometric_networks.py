@@ -199,7 +199,7 @@ class CloudCCNN(nn.Module):
         generator: "siren", "magnet", "random_fourier" or "mlp".
         generator_hidden: width of the generators' hidden layers.
         omega_0: frequency of the generators, per kernel extent.
-        engine: a name in ``ENGINES`` or "auto".
+        engine: a name in ``ENGINES`` or "auto", see ``CCNNConv``.
         rtol: relative error the "spectral" engine may make; all others are exact.
     """
 
@@ -220,7 +220,7 @@ class CloudCCNN(nn.Module):
         generator: CloudGeneratorName = "siren",
         generator_hidden: int = 32,
         omega_0: float = 6.0,
-        engine: EngineName = "auto",
+        engine: EngineName = "neighbours",
         rtol: float = 1e-3,
     ) -> None:
         super().__init__()
@@ -249,7 +249,7 @@ class CloudCCNN(nn.Module):
             batch_size: number of clouds, where the last ones may be empty.
 
         Returns:
-            ``(B, out_channels)``; an empty cloud has the answer of a cloud whose values are all zero.
+            ``(B, out_channels)``; an empty cloud has the answer of the last two layers to a mean of 0.
 
         Raises:
             ValueError: see ``CCNNConv``; a batch in training without any point.
@@ -291,7 +291,7 @@ class CloudUNet(nn.Module):
         generator: "siren", "magnet", "random_fourier" or "mlp".
         generator_hidden: width of the generators' hidden layers.
         omega_0: frequency of the generators, per kernel extent.
-        engine: a name in ``ENGINES`` or "auto".
+        engine: a name in ``ENGINES`` or "auto", see ``CCNNConv``.
         rtol: relative error the "spectral" engine may make; all others are exact.
     """
 
@@ -312,7 +312,7 @@ class CloudUNet(nn.Module):
         generator: CloudGeneratorName = "siren",
         generator_hidden: int = 32,
         omega_0: float = 6.0,
-        engine: EngineName = "auto",
+        engine: EngineName = "neighbours",
         rtol: float = 1e-3,
     ) -> None:
         super().__init__()

@@ -422,8 +422,8 @@ def _mesh_areas(latitude: Floats, longitude: Floats, spherical: bool) -> Floats:
 
 
 def _multiplicity(points: Floats) -> Floats:
-    """How many points lie where each one lies."""
-    _, place, counts = np.unique(points, axis=0, return_inverse=True, return_counts=True)
+    """How many points lie where each one lies, to the thousandth of a unit that float32 degrees have left."""
+    _, place, counts = np.unique(points.round(3), axis=0, return_inverse=True, return_counts=True)
     return counts[place.reshape(-1)].astype(np.float64)
 
 
