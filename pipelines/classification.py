@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
 
-from ccnn_irregular._checks import require
+from ccnn_irregular._checks import reject, require
 from ccnn_irregular.domains import Grid
 from ccnn_irregular.optimisation import norm_penalty
 from ccnn_irregular.pipelines.augmentation import Augmentation
 from ccnn_irregular.pipelines.training import TrainedNetwork
 
 if TYPE_CHECKING:
-    from ccnn_irregular.pipelines.samples_data import SampleBatch
+    from ccnn_irregular.pipelines.samples_data import SampleBatch, SampleDataModule
 
 __all__ = ["ClassPredictions", "Classification"]
 
@@ -112,15 +112,19 @@ class Classification(TrainedNetwork):
         self.train_accuracy = MulticlassAccuracy(classes, average="micro")
         self.val_accuracy = MulticlassAccuracy(classes, average="micro")
 
+    def require_fits(self, data: SampleDataModule) -> None:
+        """Refuse data of other channels or another number of classes."""
+        for name, there in (("classes", len(data.classes)), ("in_channels", data.channels)):
+            here = getattr(self.network, name)
+            require(here == there, name, f"be the data's {there}", here)
+
     def setup(self, stage: str) -> None:
         """Normalise and calibrate by the training part; a resumed run reads the same numbers from its checkpoint."""
         if stage != "fit":
             return
         data = self.trainer.datamodule  # type: ignore[attr-defined]  # a Lightning attribute without annotation
         require(data is not None, "fit", "be given a data module (for the normalisation)", "loaders alone")
-        require(len(data.classes) == self.network.classes, "classes", f"be {len(data.classes)}", self.network.classes)
-        require(data.channels == self.network.in_channels, "in_channels", f"be {data.channels}",
-                self.network.in_channels)  # fmt: skip
+        self.require_fits(data)
         self.augmentation = Augmentation(**vars(self.augmentation) | {"cap": data.cap})
         part = data.part("train")
         spread = torch.linspace(0, len(part) - 1, min(len(part), _CALIBRATION_SAMPLES)).round().long()
@@ -136,7 +140,9 @@ class Classification(TrainedNetwork):
         logits = self(batch)
         loss = nn.functional.cross_entropy(logits, batch.labels, label_smoothing=self.label_smoothing)
         self.train_accuracy.update(logits, batch.labels)
-        shown = {"train_loss": loss, "train_accuracy": self.train_accuracy}
+        # Without smoothing, to be compared with the validation loss.
+        plain = nn.functional.cross_entropy(logits.detach(), batch.labels)
+        shown: dict[str, Any] = {"train_loss": plain, "train_accuracy": self.train_accuracy}
         self.log_dict(shown, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(batch))
         return loss + self._penalties(batch)
 
@@ -148,7 +154,8 @@ class Classification(TrainedNetwork):
         if self.norm_penalty:
             latent = getattr(getattr(self.network, "cnn", None), "latent", None)
             grid = batch.domain if latent is None else latent
-            require(isinstance(grid, Grid), "norm_penalty", "be 0 without a grid to sample the kernels on", grid)
+            if not isinstance(grid, Grid):
+                reject("norm_penalty", "be 0 without a grid to sample the kernels on", self.norm_penalty)
             penalty = penalty + self.norm_penalty * norm_penalty(self.network, grid)
         return penalty
 
@@ -156,7 +163,8 @@ class Classification(TrainedNetwork):
         logits = self(batch)
         loss = nn.functional.cross_entropy(logits, batch.labels)
         self.val_accuracy.update(logits, batch.labels)
-        shown = {"val_loss": loss, "val_accuracy": self.val_accuracy}
+        # Its best value marks the best epoch: accuracy on a small validation part is the same in many of them.
+        shown: dict[str, Any] = {"val_loss": loss, "val_log_likelihood": -loss, "val_accuracy": self.val_accuracy}
         self.log_dict(shown, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(batch))
 
     def predict_step(self, batch: SampleBatch, batch_idx: int) -> ClassPredictions:

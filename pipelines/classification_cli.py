@@ -86,8 +86,8 @@ class ClassificationCLI(TrainingCLI):
     task = "classification"
     module = Classification
     data = SampleDataModule
-    monitor = "val_accuracy"
-    monitor_label = "accuracy"
+    monitor = "val_log_likelihood"
+    monitor_label = "log-likelihood"
     summaries: ClassVar[dict[str, str]] = {
         "fit": "train; the same command resumes an interrupted run",
         "validate": "loss and accuracy on the validation part",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -225,13 +226,14 @@ class SampleDataModule(LightningDataModule):
             return speech_commands.load(root, "all", download=download), None
         if self.dataset == "spoken_digits":
             return spoken_digits.load(root, "train"), spoken_digits.load(root, "test")
-        load: Callable[..., Samples] = {
+        loaders: dict[str, Callable[..., Samples]] = {
             "mnist": mnist.load,
-            "cifar10": lambda root, part, **options: cifar.load(root, "cifar10", part, **options),
-            "cifar100": lambda root, part, **options: cifar.load(root, "cifar100", part, **options),
+            "cifar10": partial(cifar.load, name="cifar10"),
+            "cifar100": partial(cifar.load, name="cifar100"),
             "stl10": stl10.load,
-        }[self.dataset]
-        return load(root, part="train", download=download), load(root, part="test")
+        }
+        load = loaders[self.dataset]
+        return load(root, part="train", download=download), load(root, part="test", download=download)
 
     def _prepare(self, samples: Samples, sampling: Sampling) -> Samples:
         """``samples`` as the network is to read them, sampled otherwise if so wanted."""
@@ -363,8 +365,8 @@ def resample_series(samples: Samples, rate: float) -> Samples:
         for first, last in itertools.pairwise(bounds)
     ]
     splits = torch.tensor([0, *(len(piece) for piece in pieces)]).cumsum(0)
-    values = torch.from_numpy(np.concatenate(pieces))
-    return RaggedSeries.uniform(values, 1 / rate, splits, samples.labels, samples.classes, samples.unit)
+    joined = torch.from_numpy(np.concatenate(pieces))
+    return RaggedSeries.uniform(joined, 1 / rate, splits, samples.labels, samples.classes, samples.unit)
 
 
 def on_one_grid(series: RaggedSeries, window: float) -> GriddedSamples:

@@ -73,6 +73,9 @@ class TrainedNetwork(LightningModule):
         if self.hparams.get("network") is network:
             self.remove_ignored_hparams(["network"])
 
+    def require_fits(self, data: Any) -> None:
+        """Refuse data that the network cannot read, with ValueError; before anything is written."""
+
     def configure_optimizers(self) -> Any:
         groups = parameter_groups(
             self.network,

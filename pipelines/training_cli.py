@@ -194,7 +194,8 @@ class TrainingCLI(LightningCLI):
         started = time.monotonic()
         # Read before the folder is made: a mistyped data root must not leave an empty run behind.
         datamodule.setup("fit")
-        get_console().print(self.report(datamodule), highlight=False)
+        model.require_fits(datamodule)
+        get_console().print(self.report(datamodule), highlight=False, soft_wrap=True)
         write_text(self.run_folder.config, yaml.safe_dump(self._plain_config(), sort_keys=False))
         try:
             self.trainer.fit(model, datamodule=datamodule, **kwargs)
