@@ -84,7 +84,7 @@ def _open_zarr(path: Path, chunks: Any, missing_chunks: bool) -> xr.Dataset:
             for name, array in group.arrays()
             if array.nchunks_initialized < array.nchunks
         }
-        dataset = xr.open_dataset(path, engine="zarr", chunks=chunks)
+        dataset = xr.open_dataset(path, engine="zarr", chunks=chunks, consolidated=False)
     except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
         raise ValueError(f"{path} must be a complete zarr store, got {type(error).__name__}: {error}") from error
     rule = "hold all chunks, or be opened with missing_chunks=True, where what is missing reads as the fill value"
