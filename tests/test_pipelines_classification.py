@@ -280,10 +280,11 @@ def test_input_that_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str
         ("--test.image_size", "14"): "test.image_size must be pairs of pixels such as 14x14 28x56, got 14",
         ("--test.image_size", "14x14"): "test.image_size must be asked for images only",
         ("--test.drop", "1"): "fraction must lie in [0, 1), got 1",
-        ("--test.rate", "-1"): "test.rate must be positive, got -1",
+        ("--test.rate", "0"): "test.rate must be positive, got 0",
     }
     for words, message in asked.items():
         assert message in refused(capsys, "test", *strokes, *run, *words)
+    run += ["--data.count", "100"]
     cli.main(["fit", *digits, *run])
     message = refused(capsys, "test", *digits, *run, "--test.drop", "0.3")
     assert "test.drop must be asked for series read as points only" in message
