@@ -76,8 +76,9 @@ class DataArrayAccessor:
                 run along are settled by them, others by CF conventions.
             samples: dimensions whose entries know nothing of each other: the batch.
             channels: dimension of the channels; None = one channel.
-            order: names of all axes in the order of the kernel's axes; None = points and irregular axes first, then
-                latitudes that count by area, then uniform axes.
+            order: names of all axes in the order of the kernel's axes; None = time, vertical, latitude or y, longitude
+                or x, others. All axes up to the last one that is not uniform become points, so an order that has the
+                uniform ones last is the fastest.
             area_weights: whether latitudes count by their area on the sphere.
             time_unit: unit of dates and time spans.
         """

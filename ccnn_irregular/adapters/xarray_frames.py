@@ -43,6 +43,8 @@ _CF_COORDINATES: dict[str, Role] = {
     "vertical": "vertical",
 }
 _CF_AXES: dict[str, Role] = {"T": "time", "Z": "vertical", "Y": "y", "X": "x"}
+# The order of axes that CF conventions recommend: T, Z, Y, X.
+_ORDER: dict[Role, int] = {"time": 0, "vertical": 1, "latitude": 2, "y": 2, "longitude": 3, "x": 3, "other": 4}
 _PLACES: tuple[Role, ...] = ("time", "vertical", "latitude", "longitude")
 
 
@@ -72,10 +74,11 @@ class Options:
 @final
 @dataclass(frozen=True)
 class Frame:
-    """The axes of an array in the order of a kernel's: first those that are not uniform, as in a ``Product``.
+    """The axes of an array in the order of a kernel's.
 
-    Without an order asked for, points and irregular axes come first, then latitudes that count by area, then
-    uniform axes; among their like they keep the order of the array's dimensions.
+    Without an order asked for: time, vertical, latitude or y, longitude or x, others, whatever the order of the array's
+    dimensions. Coordinates of one set of points stay together, at the place of the first of them. In a ``Product``
+    points come first: all axes up to the last one that is not uniform are points.
 
     Attributes:
         factors: lines and clouds.
@@ -477,8 +480,13 @@ def _ordered(
 ) -> tuple[Line | Cloud, ...]:
     """Factors in the order of a kernel's axes."""
     if order is None:
+        # Neither the order in a file nor whether an axis happens to be uniform may decide which axis a kernel takes
+        # for which.
         return tuple(
-            sorted(factors, key=lambda one: (one.step is not None, one.even, min(dims.index(dim) for dim in one.dims)))
+            sorted(
+                factors,
+                key=lambda one: (min(_ORDER[role] for role in one.roles), min(dims.index(dim) for dim in one.dims)),
+            )
         )
     names = [name for one in factors for name in one.names]
     require(sorted(order) == sorted(names), "order", f"name the axes {names}, each once", list(order))
