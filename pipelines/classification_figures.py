@@ -30,7 +30,9 @@ def confusion(predictions: ClassPredictions, classes: Sequence[str], path: Path)
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     figure.colorbar(image, ax=axes, label="share of the class", shrink=0.8)
     accuracy = predictions.correct / len(predictions.labels)
-    axes.set(xlabel="predicted", ylabel="true", title=f"{accuracy:.2%} of {len(predictions.labels)}")
+    axes.set(
+        xlabel="predicted", ylabel="true", title=f"{100 * accuracy:.2f} % of {len(predictions.labels)} test samples"
+    )
     if count <= _MOST_NUMBERED:
         axes.set_xticks(range(count), classes, fontsize="small", rotation=90 if max(map(len, classes)) > 2 else 0)
         axes.set_yticks(range(count), classes, fontsize="small")

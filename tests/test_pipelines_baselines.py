@@ -68,4 +68,4 @@ def test_bad_input(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "trees.seeds must be at least 1, got 0" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="2"):
         cli.main(["baseline", "no_such_configuration"])
-    assert "config must be a YAML file or one of physionet2012, simulated_icu" in capsys.readouterr().err
+    assert "config must be a YAML file or one of character_trajectories, " in capsys.readouterr().err
