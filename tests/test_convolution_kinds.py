@@ -233,7 +233,7 @@ def test_equals_torch_by_keops() -> None:
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("d", [1, 2, 3])
 def test_periodic_is_circular_padding(d: int, causal: bool, stride: int) -> None:
-    nodes, sizes = (12, 6, 8)[:d], (3, 4, 2)[:d]
+    nodes, sizes = (6, 6, 4)[:d], (3, 4, 2)[:d]
     grid = Grid(nodes, STEPS[:d], STARTS[:d], periodic=True)
     values, weight = seeded(2, 2, *nodes), seeded(3, 2, *sizes, seed=1)
     pads = [(size - 1, 0) if causal and axis == 0 else ((size - 1) // 2, size // 2) for axis, size in enumerate(sizes)]
@@ -610,8 +610,8 @@ def test_grouped_calibration_keeps_the_variance_of_white_noise(per_channel: bool
     points = Points(uniform(200, 1, high=10.0, seed=1), weights)
     layer.calibrate(points)
     with torch.no_grad():
-        power = [float(layer(seeded(200, 8, seed=seed), points).square().mean()) for seed in range(20)]
-    assert sum(power) / 20 == pytest.approx(1.0, rel=0.2)
+        power = [float(layer(seeded(200, 8, seed=seed), points).square().mean()) for seed in range(8)]
+    assert sum(power) / 8 == pytest.approx(1.0, rel=0.2)
 
 
 def test_tables_are_calibrated() -> None:
