@@ -17,6 +17,7 @@ CASES = (
     ((2, 1), (1,), ((0, 1),)),
     ((2, 2), (2,), ((1, 2),)),
     ((2, 4, 5), (6, 8), ((2, 5), (1, 8))),
+    ((2, 2, 1), (6, 7), ((2, 4), (1, 3))),
     ((2, 3, 4, 5), (3, 6, 9), ((0, 3), (1, 2), (3, 4))),
     ((1, 2, 3, 2, 3), (3, 4, 2, 4), ((0, 2), (1, 2), (0, 1), (2, 4))),
 )
@@ -89,3 +90,12 @@ def test_fast_length_is_no_odd_one() -> None:
     """The next numbers of small factors are 18,225 = 3^6 5^2 and 875 = 5^3 7: several times as slow."""
     assert fast_length(18_022) == 2**5 * 3**4 * 7
     assert fast_length(873) == 2**7 * 7
+
+
+def test_an_empty_batch_has_an_empty_spectrum_and_window() -> None:
+    values = torch.zeros(0, 3, 4, 5, requires_grad=True)
+    window = real_window(real_spectrum(values, [6, 9]), [6, 9], [(1, 6), (2, 4)])
+    assert window.shape == (0, 3, 5, 2)
+    window.sum().backward()
+    assert values.grad is not None
+    assert values.grad.shape == values.shape

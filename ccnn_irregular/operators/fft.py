@@ -80,9 +80,17 @@ class FFT(Engine):
         spectrum = real_spectrum(on_lattice(values, lattices), lengths)
         taps = _sampled(kernel, lattices, spans) * plan.source.cell_volume  # type: ignore[union-attr]
         transfer = real_spectrum(taps, lengths)
-        product = spectrum * transfer if kernel.depthwise else torch.einsum("bc...,dc...->bd...", spectrum, transfer)
+        product = _product(spectrum, transfer, kernel.depthwise)
         windows = query_windows(lattices, spans)
         return at_queries(real_window(product, lengths, windows), lattices, spans, windows)
+
+
+def _product(spectrum: Tensor, transfer: Tensor, depthwise: bool) -> Tensor:
+    """Spectra of the channels times the kernel's, summed over the channels in."""
+    if not depthwise:
+        return torch.einsum("bc...,dc...->bd...", spectrum, transfer)
+    # Without gradients nobody else reads the spectrum: written in place, one large array less.
+    return spectrum * transfer if spectrum.requires_grad or transfer.requires_grad else spectrum.mul_(transfer)
 
 
 def _sampled(kernel: Kernel, lattices: tuple[Lattice, ...], spans: list[tuple[int, int]]) -> Tensor:

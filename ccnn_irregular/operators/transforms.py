@@ -24,6 +24,10 @@ _PRIMES = (2, 3, 5, 7)
 # on CPUs (MKL) from 24 to 16,000 cells, real and complex: 2.2 to 3.5 for odd lengths, 1.25 to 1.5 for one factor.
 _TIME_BY_TWOS = (2.5, 1.3, 1.15, 1.05)
 
+# Where at most this share of the cells is not zero, transforming axis by axis is faster than all at once: 0.6 of the
+# time for 39 x 39 taps on 224 x 224 cells, but twice the time for 48^3 values on 56^3 cells.
+_SPARSE = 1 / 16
+
 
 @lru_cache(maxsize=4096)
 def fast_length(shortest: int) -> int:
@@ -85,10 +89,18 @@ class _Spectrum(torch.autograd.Function):
 
     @staticmethod
     def forward(values: Tensor, lengths: tuple[int, ...], spans: tuple[Span, ...]) -> Tensor:
+        if not values.numel():  # no entry of a batch: MKL refuses it
+            half = (*lengths[:-1], lengths[-1] // 2 + 1)
+            return values.new_zeros(*values.shape[: -len(lengths)], *half, dtype=values.dtype.to_complex())
         if any(first for first, _ in spans):
             padding = [one for first, _ in reversed(spans) for one in (first, 0)]
             values = torch.nn.functional.pad(values, padding)
-        return torch.fft.rfftn(values, s=lengths, dim=tuple(range(-len(lengths), 0)))
+        if values.shape[-len(lengths) :].numel() > _SPARSE * torch.Size(lengths).numel():
+            return torch.fft.rfftn(values, s=lengths, dim=tuple(range(-len(lengths), 0)))
+        spectrum = torch.fft.rfft(values, n=lengths[-1])
+        for axis in range(len(lengths) - 2, -1, -1):
+            spectrum = torch.fft.fft(spectrum, n=lengths[axis], dim=axis - len(lengths))
+        return spectrum
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -110,6 +122,9 @@ class _Window(torch.autograd.Function):
 
     @staticmethod
     def forward(spectrum: Tensor, lengths: tuple[int, ...], spans: tuple[Span, ...]) -> Tensor:
+        if not spectrum.numel():
+            sizes = [end - first for first, end in spans]
+            return spectrum.real.new_zeros(*spectrum.shape[: -len(lengths)], *sizes)
         # Axis by axis, so that what lies outside the window is dropped before the next axis is transformed: up to 1.7
         # times as fast as irfftn. The other way round, rfftn is the faster one.
         for axis, (first, end) in enumerate(spans[:-1]):
