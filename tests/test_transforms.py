@@ -61,10 +61,10 @@ class TestAgainstTorch:
     def test_derivatives(self, shape: tuple[int, ...], lengths: tuple[int, ...], spans: Spans) -> None:
         values = drawn(shape)
         spectrum = real_spectrum(values, lengths).detach().requires_grad_()
-        assert torch.autograd.gradcheck(lambda one: real_spectrum(one, lengths), values)
-        assert torch.autograd.gradgradcheck(lambda one: real_spectrum(one, lengths), values)
-        assert torch.autograd.gradcheck(lambda one: real_window(one, lengths, spans), spectrum)
-        assert torch.autograd.gradgradcheck(lambda one: real_window(one, lengths, spans), spectrum)
+        assert torch.autograd.gradcheck(lambda one: real_spectrum(one, lengths), values, fast_mode=True)
+        assert torch.autograd.gradgradcheck(lambda one: real_spectrum(one, lengths), values, fast_mode=True)
+        assert torch.autograd.gradcheck(lambda one: real_window(one, lengths, spans), spectrum, fast_mode=True)
+        assert torch.autograd.gradgradcheck(lambda one: real_window(one, lengths, spans), spectrum, fast_mode=True)
 
 
 def test_backward_pass_needs_no_complex_transform_of_real_values() -> None:
