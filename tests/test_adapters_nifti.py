@@ -184,9 +184,7 @@ def test_labels_share_the_space_of_their_image(tmp_path: Path) -> None:
     shifted = STRAIGHT.copy()
     shifted[0, 3] += 1
     moved = write(tmp_path / "moved.nii.gz", shifted)
-    with pytest.raises(
-        ValueError, match=r"must lie in the same space as the image, voxel by voxel, got affines 1 mm apart"
-    ):
+    with pytest.raises(ValueError, match=r"must lie in the same space as the image.*, got affines 1 mm apart"):
         read_nifti(moved, like=image)
 
 

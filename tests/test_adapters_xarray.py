@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -63,7 +64,7 @@ def globe(step: float = 30.0, closed: bool = False, falling: bool = True, start:
         "t2m",
         {"units": "K", "cell_methods": "time: mean"},
     )
-    array.encoding = {"dtype": "int16", "scale_factor": 0.01, "_FillValue": -32768}
+    array.encoding = {"dtype": "int16", "scale_factor": 10.0, "_FillValue": -32768}
     array.lat.encoding = {"dtype": "float32"}
     return array
 
@@ -131,6 +132,19 @@ def test_what_is_not_a_value_is_kept() -> None:
     assert result.lat.encoding == array.lat.encoding
     back = array.ccnn.to_samples()
     xr.testing.assert_identical(back.to_xarray(back.values), array)
+
+
+def test_a_packing_that_does_not_hold_the_result_is_left_out() -> None:
+    array = globe()
+    array.encoding |= {"scale_factor": 1e-3, "zlib": True}
+    layer = conv([40.0, 20.0, 20.0])
+    with pytest.warns(UserWarning, match=r"'t2m' packs values into int16, where the result does not fit"):
+        result = array.ccnn.convolve(layer)
+    assert result.encoding == {"zlib": True}
+    with pytest.warns(UserWarning, match=r"'t2m' packs values into int16, where a lazy result may not fit"):
+        assert array.chunk(time=1).ccnn.convolve(layer).encoding["zlib"]
+    with pytest.warns(UserWarning, match=r"'t2m' packs values into int16, where the result does not fit"):
+        assert array.to_dataset().ccnn.convolve(layer)["t2m"].encoding == {"zlib": True}
 
 
 def test_missing_values_are_samples_without_weight() -> None:
@@ -455,6 +469,26 @@ def test_units_of_a_plane_are_the_same() -> None:
         xr.DataArray(np.zeros((3, 3)), coordinates, ("y", "x")).ccnn.frame()
 
 
+def test_rotated_poles_and_projections_keep_their_own_metric() -> None:
+    rotated = {
+        "rlat": ("rlat", np.arange(-3.0, 4), {"axis": "Y", "units": "degrees", "standard_name": "grid_latitude"}),
+        "rlon": ("rlon", np.arange(357.0, 364), {"axis": "X", "units": "degrees", "standard_name": "grid_longitude"}),
+        "lat": (("rlat", "rlon"), np.full((7, 7), 52.0), {"standard_name": "latitude"}),
+        "lon": (("rlat", "rlon"), np.full((7, 7), 11.0), {"standard_name": "longitude"}),
+    }
+    frame = xr.DataArray(np.zeros((7, 7)), rotated, ("rlat", "rlon")).ccnn.frame()
+    assert frame.axes == ("rlat", "rlon")
+    np.testing.assert_allclose(frame.factors[0].weights, np.cos(np.radians(np.arange(-3, 4))), rtol=1e-4)
+    assert frame.factors[1].periods == (None,)
+    projected = {
+        "x": ("x", 2000.0 * np.arange(5), {"standard_name": "projection_x_coordinate", "units": "m"}),
+        "y": ("y", -2000.0 * np.arange(4), {"standard_name": "projection_y_coordinate", "units": "m"}),
+    }
+    samples = xr.DataArray(np.zeros((4, 5)), projected, ("y", "x")).ccnn.to_samples()
+    assert samples.domain == Grid([4, 5], [2000.0, 2000.0], [-6000.0, 0.0])
+    assert samples.units == ("m", "m")
+
+
 def test_dimensions_that_nobody_knows_are_refused() -> None:
     array = globe().rename(time="month").assign_coords(month=[1, 2, 3])
     with pytest.raises(ValueError, match=r"dimension 'month' must be an axis by its CF attributes, or be named"):
@@ -575,3 +609,19 @@ def test_official_stations(shared_data: Path) -> None:
     samples = array.ccnn.to_samples()
     assert samples.domain.count == 1200
     assert int((samples.domain.weights == 0).sum()) == int(np.isnan(record).sum())
+
+
+def test_the_documentation_runs(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The Python of docs/volumes_and_climate.md, as it stands there."""
+    text = (repository / "docs" / "volumes_and_climate.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    assert len(blocks) >= 3
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    for block in blocks:
+        exec(compile(block, "volumes_and_climate.md", "exec"), names)
+    smooth, written = names["smooth"], names["filtered"]
+    assert isinstance(smooth, xr.DataArray)
+    assert isinstance(written, xr.DataArray)
+    assert float(smooth.std()) > 0
+    assert (tmp_path / "filtered.nii.gz").is_file()

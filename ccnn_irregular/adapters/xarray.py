@@ -24,7 +24,7 @@ from ccnn_irregular._optional import import_optional
 from ccnn_irregular.adapters.xarray_apply import convolved, predicted
 from ccnn_irregular.adapters.xarray_axes import Cloud, Line, Role, TimeUnit
 from ccnn_irregular.adapters.xarray_files import open_cube
-from ccnn_irregular.adapters.xarray_frames import Frame, Options, Samples, frame_of, samples_of
+from ccnn_irregular.adapters.xarray_frames import Frame, Options, Samples, fitting_encoding, frame_of, samples_of
 from ccnn_irregular.layers import ContinuousConv, SeparableContinuousConv
 
 __all__ = [
@@ -213,7 +213,8 @@ class DatasetAccessor:
         own = {name: result.isel({_VARIABLE: at}, drop=True) for at, name in enumerate(names)}
         for name, array in own.items():
             array.name = name
-            array.attrs, array.encoding = dict(self._dataset[name].attrs), dict(self._dataset[name].encoding)
+            array.attrs = dict(self._dataset[name].attrs)
+            array.encoding = fitting_encoding(array, self._dataset[name].encoding)
             own[name] = array.transpose(*self._dataset[name].dims)
         return self._dataset.assign(own)
 
@@ -247,7 +248,7 @@ class DatasetAccessor:
             stacked = dataset[names[0]].expand_dims({_VARIABLE: [names[0]]})
         else:
             stacked = dataset[list(names)].to_array(_VARIABLE)
-        stacked.attrs, stacked.name = {}, None
+        stacked.attrs, stacked.name, stacked.encoding = {}, None, {}
         return names, DataArrayAccessor(stacked)(**{**self._options, "channels": _VARIABLE})
 
     @staticmethod

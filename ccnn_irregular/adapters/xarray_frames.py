@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, final, get_args
@@ -18,10 +19,24 @@ from ccnn_irregular._optional import import_optional
 from ccnn_irregular.adapters.xarray_axes import Cloud, Line, Role, TimeUnit, cloud, line
 from ccnn_irregular.domains import Domain, Grid, Points, Product
 
-__all__ = ["CHANNEL", "Frame", "Options", "Samples", "frame_of", "restored"]
+__all__ = [
+    "CHANNEL",
+    "Frame",
+    "Options",
+    "Samples",
+    "as_tensor",
+    "fitting_encoding",
+    "frame_of",
+    "framed",
+    "numpy_dtype",
+    "restored",
+    "samples_of",
+]
 
 Axes = Mapping[str, Role] | Sequence[str]
 
+# What an encoding says of numbers packed into integers.
+_PACKING = ("dtype", "scale_factor", "add_offset", "_FillValue", "missing_value", "_Unsigned")
 # Name of the dimension that a result with another number of channels gets.
 CHANNEL = "channel"
 # CF names of coordinates that are what a role says, whatever else is known of them; those of rotated poles keep the
@@ -334,11 +349,13 @@ def restored(values: Any, frame: Frame, template: xr.DataArray) -> xr.DataArray:
         dims[len(shape)] = frame.channels
     else:
         kept[kept.index(frame.channels)] = CHANNEL
-    return framed(xr.DataArray(values, dims=dims).transpose(*kept), template)
+    result = framed(xr.DataArray(values, dims=dims).transpose(*kept), template)
+    result.encoding = fitting_encoding(result, template.encoding)
+    return result
 
 
 def framed(result: xr.DataArray, template: xr.DataArray) -> xr.DataArray:
-    """``result`` with the template's coordinates that still fit, attributes, name and encoding."""
+    """``result`` with the template's coordinates that still fit, attributes and name."""
     sizes = dict(result.sizes)
     fitting = {
         name: one.variable
@@ -346,11 +363,30 @@ def framed(result: xr.DataArray, template: xr.DataArray) -> xr.DataArray:
         if all(sizes.get(dim) == size for dim, size in one.sizes.items())
     }
     result = result.assign_coords(fitting)
-    result.attrs, result.name, result.encoding = dict(template.attrs), template.name, dict(template.encoding)
+    result.attrs, result.name = dict(template.attrs), template.name
     for name, one in template.coords.items():
         if name in result.coords:
             result.coords[name].encoding = dict(one.encoding)
     return result
+
+
+def fitting_encoding(result: xr.DataArray, encoding: Mapping[Any, Any]) -> dict[Any, Any]:
+    """The encoding, without a packing into integers that is not known to hold the result: writing would wrap around."""
+    packed = np.dtype(encoding.get("dtype", np.float64))
+    if packed.kind not in "iu":
+        return dict(encoding)
+    reason = "a lazy result may not fit"
+    if result.chunks is None:
+        whole = (result.to_numpy() - encoding.get("add_offset", 0)) / encoding.get("scale_factor", 1)
+        known, limits = whole[np.isfinite(whole)], np.iinfo(packed)
+        if known.size == 0 or (known.min() >= limits.min and known.max() <= limits.max):
+            return dict(encoding)
+        reason = "the result does not fit"
+    text = (
+        f"the encoding of {result.name!r} packs values into {packed}, where {reason}: stored as {result.dtype} instead"
+    )
+    warnings.warn(text, UserWarning, stacklevel=2)
+    return {key: value for key, value in encoding.items() if key not in _PACKING}
 
 
 def frame_of(array: xr.DataArray, options: Options) -> Frame:
