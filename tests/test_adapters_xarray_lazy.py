@@ -121,6 +121,21 @@ def test_networks_see_as_far_as_all_their_kernels() -> None:
     assert_same(lazy, wanted)
 
 
+def test_a_result_goes_into_a_store_in_the_chunks_of_its_own(tmp_path: Path) -> None:
+    pytest.importorskip("zarr")
+    array, layer = field(), conv([1.0, 8.0, 12.0])
+    array.to_dataset().to_zarr(tmp_path / "a.zarr", consolidated=False, encoding={"t": {"chunks": (3, 5, 7)}})
+    with open_cube(tmp_path / "a.zarr", chunks={}) as dataset:
+        result = dataset["t"].ccnn.convolve(layer)
+        assert all(sum(result.chunks[0][:end]) % 3 == 0 for end in range(len(result.chunks[0])))
+        result.to_zarr(tmp_path / "b.zarr", consolidated=False)
+    with open_cube(tmp_path / "b.zarr") as stored:
+        wanted = array.ccnn.convolve(layer)
+        np.testing.assert_allclose(stored["t"], wanted, rtol=0, atol=1e-6 * float(np.abs(wanted).max()))
+        assert stored["t"].encoding["chunks"] == (3, 5, 7)
+        assert stored["t"].attrs == array.attrs
+
+
 def test_networks_that_answer_once_need_the_array_in_memory() -> None:
     torch.manual_seed(0)
     once = CCNN(1, 4, 2, extent=[9.0, 9.0, 9.0], width=[9.0, 9.0, 9.0], omega_0=1.0, blocks=1, engine="fft").double()

@@ -177,7 +177,6 @@ class _Blocks:
 
     @classmethod
     def of(cls, array: xr.DataArray, frame: Frame, support: Sequence[float]) -> _Blocks:
-        overlap = import_optional("dask.array.overlap", "a lazy array", "files")
         lazy = array.transpose(*frame.dims).data
         count = len(frame.samples)
         if frame.channels is None:
@@ -192,7 +191,7 @@ class _Blocks:
             for dim in range(first, first + len(one.dims)):
                 chunks[dim] = chunks[dim] if _may_be_cut(one) else (lazy.shape[dim],)
             if isinstance(one, Line) and len(chunks[first]) > 1:
-                chunks[first], seen = _cut(one, chunks[first], support[axis], overlap.ensure_minimum_chunksize)
+                chunks[first], seen = _cut(one, chunks[first], support[axis])
                 depth |= {number: seen} if len(chunks[first]) > 1 else {}
             axis += len(one.names)
         return cls(lazy.rechunk(tuple(chunks)), replace(frame, channels=CHANNEL), depth, tuple(place))
@@ -243,17 +242,27 @@ class _Blocks:
         return seen, wanted
 
 
-def _cut(
-    one: Line, chunks: tuple[int, ...], support: float, at_least: Callable[[int, tuple[int, ...]], tuple[int, ...]]
-) -> tuple[tuple[int, ...], int]:
+def _cut(one: Line, chunks: tuple[int, ...], support: float) -> tuple[tuple[int, ...], int]:
     """Chunks along a line that are no smaller than what a kernel reaches, and that reach in nodes."""
     whole = (one.count,)
     depth = one.count if support == float("inf") else one.reach(support)
     if depth >= one.count:
         return whole, 0
-    chunks = at_least(depth, chunks)
+    chunks = _joined(chunks, depth)
     meets_itself = one.period is not None and max(chunks) + 2 * depth > one.count
     return (whole, 0) if meets_itself else (chunks, depth)
+
+
+def _joined(chunks: tuple[int, ...], least: int) -> tuple[int, ...]:
+    """Whole chunks joined with their neighbours until none is smaller: ends stay where a store's chunks end."""
+    joined = [0]
+    for size in chunks:
+        if joined[-1] >= least:
+            joined.append(0)
+        joined[-1] += size
+    if len(joined) > 1 and joined[-1] < least:
+        joined[-2:] = [sum(joined[-2:])]
+    return tuple(joined)
 
 
 def _asked(like: xr.DataArray, frame: Frame, options: Options) -> Frame:
