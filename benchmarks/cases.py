@@ -99,7 +99,9 @@ def _scale(kernel: Kernel, weighted: Tensor, expected: Tensor) -> float:
 def _random_kernel(draw: random.Random, d: int, support: list[float]) -> tuple[Kernel, str]:
     """A kernel of any generator the package has, with a base frequency where it has one, and the generator's name."""
     kinds = [kind for name in generators.__all__ if inspect.isclass(kind := getattr(generators, name))]
-    kind = draw.choice([kind for kind in kinds if issubclass(kind, Generator) and not inspect.isabstract(kind)])
+    kinds = [kind for kind in kinds if issubclass(kind, Generator) and not inspect.isabstract(kind)]
+    # Not those that wrap another generator.
+    kind = draw.choice([kind for kind in kinds if "d" in inspect.signature(kind).parameters])
     known = inspect.signature(kind).parameters
     options: dict[str, Any] = {"hidden": _HIDDEN} if "hidden" in known else {}
     if "omega_0" in known:

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ import ccnn_irregular.operators as operators
 from ccnn_irregular import ENGINES, SIREN, GaussianMask, Grid, Kernel, Points, Product, convolve, explain, make_plan
 from ccnn_irregular.kernels import MAGNet
 from ccnn_irregular.operators import measure, memory, rates
-from ccnn_irregular.operators.engine import Cost
+from ccnn_irregular.operators.engine import Cost, Engine
 from ccnn_irregular.operators.work import drawn, evaluation_work, pair_work
 from ccnn_irregular.pipelines import cli
 
@@ -120,6 +121,7 @@ def test_auto_takes_the_next_that_fits(monkeypatch: pytest.MonkeyPatch) -> None:
 _MEASURED = """
 import sys, torch
 from pathlib import Path
+from typing import Any
 from ccnn_irregular import *
 torch.set_num_threads(1)
 def high_water():
@@ -304,3 +306,23 @@ def test_no_point_and_one_point(count: int, masked: bool) -> None:
     result = convolve(kernel, values, domain).detach()
     at_zero = kernel(torch.zeros(count, 2)).detach()
     torch.testing.assert_close(result, at_zero, rtol=1e-2, atol=1e-3 * float(at_zero.abs().sum() + 1))
+
+
+def test_auto_measures_no_spectrum_where_another_engine_is_done_sooner(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel, few, many = kernel_of(3), cloud(40, 3), cloud(20_000, 3)
+    for domain in (few, many):
+        found = ENGINES["spectral"].assess(kernel, domain, domain, 1, 1e-3)
+        assert isinstance(found, Cost)
+        assert 0 < ENGINES["spectral"].least_seconds(kernel, domain) <= found.seconds
+    choice = explain(kernel, few).choice
+    looked_at: list[int] = []
+    assess = type(ENGINES["spectral"]).assess
+
+    def watched(self: Engine, kernel: Kernel, source: Points, *rest: Any) -> Cost | str:
+        looked_at.append(source.count)
+        return assess(self, kernel, source, *rest)
+
+    monkeypatch.setattr(type(ENGINES["spectral"]), "assess", watched)
+    assert make_plan(kernel, few).engine == choice != "spectral"
+    make_plan(kernel, many)
+    assert looked_at == [20_000]

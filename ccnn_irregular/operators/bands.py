@@ -23,7 +23,7 @@ from ccnn_irregular.kernels import Kernel
 from ccnn_irregular.kernels.spectrum import marginal_energy
 from ccnn_irregular.operators.windows import ALIAS_BINS, Window, squared_alias
 
-__all__ = ["Band", "bands_by_width"]
+__all__ = ["Band", "bands_by_width", "least_samples"]
 
 _WIDTHS = tuple(range(2, 15))
 _KEPT = (0.2, 0.25, 0.3, 0.35, 0.4, 0.45)
@@ -74,6 +74,11 @@ def bands_by_width(
             return {}
         per_axis.append(_axis_bands(energy, reach, budget))
     return {width: tuple(axis[width] for axis in per_axis) for width in _WIDTHS if all(width in a for a in per_axis)}
+
+
+def least_samples(axes: int) -> int:
+    """Kernel values that ``bands_by_width`` looks at, or more, on ``axes`` irregular axes."""
+    return axes * _FIRST_SAMPLES * _OTHER_SAMPLES ** (axes - 1)
 
 
 def _thinned(offsets: Tensor) -> Tensor:

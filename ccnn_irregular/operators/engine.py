@@ -77,6 +77,13 @@ class Engine(ABC):
         ``batch`` counts the entries on a grid, ``rtol`` is the error an approximation may make.
         """
 
+    def least_seconds(self, kernel: Kernel, source: Domain) -> float:
+        """What no case with this kernel costs less than, known without looking at the case.
+
+        Where another engine is cheaper still, this one need not be assessed.
+        """
+        return 0.0
+
     @abstractmethod
     def prepare(self, kernels: Sequence[Kernel], source: Domain, query: Domain, rtol: float, study: Any = None) -> Any:
         """The geometry part of a ``Plan`` that serves all of the kernels.

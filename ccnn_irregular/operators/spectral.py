@@ -26,7 +26,7 @@ from torch import Tensor
 from ccnn_irregular._checks import reject, require
 from ccnn_irregular.domains import Domain, Grid, Points, Product
 from ccnn_irregular.kernels import Kernel
-from ccnn_irregular.operators.bands import Band, bands_by_width
+from ccnn_irregular.operators.bands import Band, bands_by_width, least_samples
 from ccnn_irregular.operators.engine import Cost, Engine, Plan
 from ccnn_irregular.operators.lattice import (
     Lattice,
@@ -212,6 +212,11 @@ class Spectral(Engine):
             return smooth
         short = Neighbours().assess(near, source, query, batch, rtol)
         return short if isinstance(short, str) else _sum(smooth, short)
+
+    def least_seconds(self, kernel: Kernel, source: Domain) -> float:
+        calls = (_PLAN_CALLS + 3 * _CALLS) * current_rates(kernel.extent.device).call
+        axes = source.points.d if isinstance(source, Product) else source.d
+        return calls + _seconds_of_study(kernel, axes) if axes <= _MOST_AXES else math.inf
 
     def prepare(
         self, kernels: Sequence[Kernel], source: Domain, query: Domain, rtol: float, study: Any = None
@@ -430,6 +435,12 @@ def _seconds(kernel: Kernel, factors: _Factors, box: Box) -> float:
     return _passes(kernel, factors, box) + plan / _USES
 
 
+def _seconds_of_study(kernel: Kernel, axes: int) -> float:
+    """Of the look at the kernel's spectrum that the box follows from."""
+    seconds, _ = current_rates(kernel.extent.device).kernel_seconds(kernel, least_samples(axes))
+    return seconds
+
+
 def _assess_smooth(kernel: Kernel, factors: _Factors, place: _Place, rtol: float) -> Cost | str:
     box = _best_box([kernel], factors, place, rtol)
     if box is None:
@@ -450,7 +461,7 @@ def _assess_smooth(kernel: Kernel, factors: _Factors, place: _Place, rtol: float
     # Matrix and transpose, and both again while they are built; the kernel's own activations.
     memory = item * (numbers + taps * (work.saved + work.elements)) + entries * 2.5 * (item + 4)
     return Cost(
-        entries * rates.window + _PLAN_CALLS * rates.call,
+        entries * rates.window + _PLAN_CALLS * rates.call + _seconds_of_study(kernel, factors.d),
         passes + kernel_forward,
         passes + kernel_backward,
         memory,

@@ -67,7 +67,7 @@ def real_spectrum(values: Tensor, lengths: Sequence[int]) -> Tensor:
         Complex ``(..., *lengths[:-1], lengths[-1] // 2 + 1)``.
     """
     spans = [(0, size) for size in values.shape[-len(lengths) :]]
-    return _Spectrum.apply(values, tuple(lengths), tuple(spans))  # type: ignore[no-any-return]
+    return _Spectrum.apply(values, tuple(lengths), tuple(spans))
 
 
 def real_window(spectrum: Tensor, lengths: Sequence[int], spans: Sequence[Span]) -> Tensor:
@@ -81,7 +81,7 @@ def real_window(spectrum: Tensor, lengths: Sequence[int], spans: Sequence[Span])
     Returns:
         Real ``(..., *sizes)``, sizes those of the window.
     """
-    return _Window.apply(spectrum, tuple(lengths), tuple(spans))  # type: ignore[no-any-return]
+    return _Window.apply(spectrum, tuple(lengths), tuple(spans))
 
 
 class _Spectrum(torch.autograd.Function):
