@@ -187,7 +187,7 @@ def _excess(row: Row) -> float:
 
 
 def _against_bare(grids: _Rows) -> Iterator[Bar]:
-    for d in (1, 2, 3):
+    for d in (1, 2, 3, 4):
         for support in (0.1, 1.0):
             own = grids.find("fft, kernel given", d=d, support=support)
             bare = grids.find("rfftn-irfftn", d=d, support=support)
@@ -196,7 +196,7 @@ def _against_bare(grids: _Rows) -> Iterator[Bar]:
 
 
 def _cropping(grids: _Rows) -> Iterator[Bar]:
-    for d in (1, 2, 3):
+    for d in (1, 2, 3, 4):
         own, whole = grids.find("fft", d=d, support=0.1), grids.find("fft, uncropped", d=d, support=0.1)
         for field, name in _TIMES:
             what = f"grid {d}-D, support 10% of the axis: uncropped / cropped, {name}"

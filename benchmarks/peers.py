@@ -113,7 +113,8 @@ class FFTGivenKernel(_Engine):
     def _remembered(self, offsets: Tensor) -> Tensor:
         samples = self._samples.get(offsets.shape)
         if samples is None:
-            samples = self._evaluate(offsets).detach().requires_grad_()
+            # Channels first in memory, as the transform reads them: to order them so is part of the sampling.
+            samples = self._evaluate(offsets).detach().movedim(-1, 0).contiguous().movedim(0, -1).requires_grad_()
             self._samples[offsets.shape] = samples
         return samples
 
@@ -151,13 +152,13 @@ class FFTUncropped(_Engine):
 
 @final
 class BareFFT(Method):
-    """rfftn, multiply, irfftn of the size that keeps a circular convolution apart from itself.
+    """irfftn(rfftn(values) rfftn(kernel)) of the size that keeps a circular convolution apart from itself.
 
-    The kernel's transform is a given. Its length is n + reach, made fast as the engine makes it: outputs that
-    wrap are not wanted.
+    The kernel's samples are a given. The length is n + reach, made fast as the engine makes it: outputs that wrap are
+    not wanted.
     """
 
-    note = "the kernel's transform is given"
+    note = "the kernel is sampled once, outside the clock"
 
     def __init__(self, instance: Instance) -> None:
         assert isinstance(instance.domain, Grid)
@@ -167,16 +168,16 @@ class BareFFT(Method):
         ]
         self.dims = tuple(range(-len(sizes), 0))
         with torch.no_grad():
-            transfer = torch.fft.rfftn(_taps(instance, reaches), s=self.lengths, dim=self.dims)
-        self.transfer = transfer.requires_grad_()
+            self.taps = _taps(instance, reaches).contiguous().requires_grad_()
         self.wanted = (..., *(slice(reach, reach + size) for size, reach in zip(sizes, reaches, strict=True)))
 
     def __call__(self, values: Tensor) -> Tensor:
         spectrum = torch.fft.rfftn(values, s=self.lengths, dim=self.dims)
-        return torch.fft.irfftn(spectrum * self.transfer, s=self.lengths, dim=self.dims)[self.wanted]
+        transfer = torch.fft.rfftn(self.taps, s=self.lengths, dim=self.dims)
+        return torch.fft.irfftn(spectrum * transfer, s=self.lengths, dim=self.dims)[self.wanted]
 
     def parameters(self) -> list[Tensor]:
-        return [self.transfer]
+        return [self.taps]
 
 
 @final

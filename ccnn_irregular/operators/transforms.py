@@ -6,6 +6,7 @@ work and memory of the forward pass. The adjoint of either direction is the othe
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from collections.abc import Sequence
 from functools import lru_cache
@@ -27,6 +28,9 @@ _TIME_BY_TWOS = (2.5, 1.3, 1.15, 1.05)
 # Where at most this share of the cells is not zero, transforming axis by axis is faster than all at once: 0.6 of the
 # time for 39 x 39 taps on 224 x 224 cells, but twice the time for 48^3 values on 56^3 cells.
 _SPARSE = 1 / 16
+# Where at most this share of all axes but the last is read, the inverse is faster axis by axis: 0.6 of the time for
+# half of 56^3 or 96^3 cells along each axis, the same time for 0.85 of them, 1.3 times the time for all.
+_WIDE = 0.7
 
 
 @lru_cache(maxsize=4096)
@@ -125,8 +129,11 @@ class _Window(torch.autograd.Function):
         if not spectrum.numel():
             sizes = [end - first for first, end in spans]
             return spectrum.real.new_zeros(*spectrum.shape[: -len(lengths)], *sizes)
-        # Axis by axis, so that what lies outside the window is dropped before the next axis is transformed: up to 1.7
-        # times as fast as irfftn. The other way round, rfftn is the faster one.
+        kept = math.prod((end - first) / length for (first, end), length in zip(spans[:-1], lengths[:-1], strict=True))
+        if kept > _WIDE:
+            result = torch.fft.irfftn(spectrum, s=lengths, dim=tuple(range(-len(lengths), 0)))
+            return result[(..., *(slice(first, end) for first, end in spans))]
+        # Axis by axis, so that what lies outside the window is dropped before the next axis is transformed.
         for axis, (first, end) in enumerate(spans[:-1]):
             dim = axis - len(spans)
             spectrum = torch.fft.ifft(spectrum, dim=dim).narrow(dim, first, end - first)
