@@ -32,6 +32,10 @@ Runner = Callable[[dict[str, Any]], list[Row]]
 _TIMES = ("forward_s", "forward_backward_s")
 _ERROR_LINES = 3
 
+# Freed memory stays with the process. By default arrays of some megabytes go back to the system, or not, by chance, and
+# to fetch their pages anew takes as long as a transform: the same measurement in two processes differed by a factor 2.
+_KEEP_PAGES = "glibc.malloc.mmap_threshold=33554432:glibc.malloc.trim_threshold=1073741824"
+
 
 class _TooSlow(Exception):
     """A measurement reached its time limit."""
@@ -139,7 +143,7 @@ def isolated(threads: int, limit: float) -> Runner:
 
     def runner(job: dict[str, Any]) -> list[Row]:
         command = [sys.executable, str(Path(measure.__file__)), json.dumps(job | {"threads": threads})]
-        environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+        environment = os.environ | {"OMP_NUM_THREADS": str(threads), "GLIBC_TUNABLES": _KEEP_PAGES}
         try:
             process = subprocess.run(
                 command, env=environment, capture_output=True, text=True, timeout=limit, check=False
