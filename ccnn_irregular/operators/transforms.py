@@ -92,7 +92,10 @@ class _Spectrum(torch.autograd.Function):
     """Values inside a window, zero outside it, to their spectrum."""
 
     @staticmethod
-    def forward(values: Tensor, lengths: tuple[int, ...], spans: tuple[Span, ...]) -> Tensor:
+    def forward(  # the form without setup_context, which costs 0.1 ms a call
+        ctx: Any, values: Tensor, lengths: tuple[int, ...], spans: tuple[Span, ...]
+    ) -> Tensor:
+        ctx.lengths, ctx.spans = lengths, spans
         if not values.numel():  # no entry of a batch: MKL refuses it
             half = (*lengths[:-1], lengths[-1] // 2 + 1)
             return values.new_zeros(*values.shape[: -len(lengths)], *half, dtype=values.dtype.to_complex())
@@ -105,10 +108,6 @@ class _Spectrum(torch.autograd.Function):
         for axis in range(len(lengths) - 2, -1, -1):
             spectrum = torch.fft.fft(spectrum, n=lengths[axis], dim=axis - len(lengths))
         return spectrum
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        _, ctx.lengths, ctx.spans = inputs
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
@@ -125,7 +124,10 @@ class _Window(torch.autograd.Function):
     """A half spectrum to the values inside a window."""
 
     @staticmethod
-    def forward(spectrum: Tensor, lengths: tuple[int, ...], spans: tuple[Span, ...]) -> Tensor:
+    def forward(  # the form without setup_context, which costs 0.1 ms a call
+        ctx: Any, spectrum: Tensor, lengths: tuple[int, ...], spans: tuple[Span, ...]
+    ) -> Tensor:
+        ctx.lengths, ctx.spans = lengths, spans
         if not spectrum.numel():
             sizes = [end - first for first, end in spans]
             return spectrum.real.new_zeros(*spectrum.shape[: -len(lengths)], *sizes)
@@ -139,10 +141,6 @@ class _Window(torch.autograd.Function):
             spectrum = torch.fft.ifft(spectrum, dim=dim).narrow(dim, first, end - first)
         first, end = spans[-1]
         return torch.fft.irfft(spectrum, n=lengths[-1])[..., first:end]
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        _, ctx.lengths, ctx.spans = inputs
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
