@@ -1,6 +1,6 @@
 """Seconds of a training step of the CCNN on grids of one to four axes, and the share of each kind of operation.
 
-    python benchmarks/training_step.py [--threads 2] [--repeats 5] [--only "sequence 784"]
+    python benchmarks/training_step.py [--threads 2] [--repeats 5] [--only "sequence 784"] [--autocast]
 
 Prints the fastest of the repeats; wants an otherwise idle machine.
 """
@@ -65,15 +65,16 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--only", choices=sorted(CASES))
+    parser.add_argument("--autocast", action="store_true", help="matrix products in bfloat16")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     print(f"torch {torch.__version__}, {options.threads} threads, fastest of {options.repeats}")
     for name, case in CASES.items():
         if options.only in (None, name):
-            print_case(name, case, options.repeats)
+            print_case(name, case, options.repeats, autocast=options.autocast)
 
 
-def print_case(name: str, case: Case, repeats: int) -> None:
+def print_case(name: str, case: Case, repeats: int, *, autocast: bool = False) -> None:
     """Time one case and print where the time goes."""
     torch.manual_seed(0)
     options = {"causal": case.causal, "width": case.width}
@@ -83,7 +84,8 @@ def print_case(name: str, case: Case, repeats: int) -> None:
     labels = torch.arange(case.batch) % 10
 
     def forward() -> torch.Tensor:
-        return nn.functional.cross_entropy(network(values, case.grid), labels)
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            return nn.functional.cross_entropy(network(values, case.grid), labels)
 
     forward().backward()
     times = [timed(forward) for _ in range(repeats)]
