@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch._compile import _disable_dynamo
 
+from ccnn_irregular import batch_statistics
 from ccnn_irregular._checks import require
 from ccnn_irregular.domains import Domain, Grid, Points, Product
 from ccnn_irregular.kernels import Kernel
@@ -380,10 +381,14 @@ class BatchNorm(nn.BatchNorm1d):
         stored = not self.training and self.running_mean is not None
         if stored or isinstance(domain, Grid):
             flat = values.flatten(2) if values.ndim > 3 else values
-            return super().forward(flat).reshape(values.shape)
+            if not self.training or not batch_statistics.suits(flat, self.weight, self.bias):
+                return super().forward(flat).reshape(values.shape)
+            result, mean, variance = batch_statistics.normalised(flat, self.weight, self.bias, self.eps)
+            count = flat.shape[0] * flat.shape[2]
+            self._follow(mean, variance * (count / (count - 1)))
+            return result.reshape(values.shape)
         mean, variance = _weighted_statistics(values, domain)
-        if self.training and self.running_mean is not None:
-            self._follow(mean, variance)
+        self._follow(mean, variance)
         return self._normalised(values, mean, variance)
 
     def by_these(self, values: Tensor, domain: Domain) -> Tensor:
@@ -401,7 +406,9 @@ class BatchNorm(nn.BatchNorm1d):
 
     @torch.no_grad()
     def _follow(self, mean: Tensor, variance: Tensor) -> None:
-        assert self.running_mean is not None
+        """Move the running statistics, where there are any, towards those of a batch in training."""
+        if not self.training or self.running_mean is None:
+            return
         assert self.running_var is not None
         assert self.num_batches_tracked is not None
         self.num_batches_tracked += 1

@@ -34,6 +34,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("operators.spectral",),
     ("operators.measure",),
     ("operators",),
+    ("batch_statistics",),
     ("layers",),
     ("networks", "convolution_blocks"),
     ("optimisation",),

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ccnn_irregular.operators.transforms import fast_length, real_spectrum, real_window
+from ccnn_irregular.operators.transforms import depthwise_convolution, fast_length, real_spectrum, real_window
 
 # Shape of the values, lengths of the transform, window that is read.
 CASES = (
@@ -65,6 +65,66 @@ class TestAgainstTorch:
         assert torch.autograd.gradgradcheck(lambda one: real_spectrum(one, lengths), values, fast_mode=True)
         assert torch.autograd.gradcheck(lambda one: real_window(one, lengths, spans), spectrum, fast_mode=True)
         assert torch.autograd.gradgradcheck(lambda one: real_window(one, lengths, spans), spectrum, fast_mode=True)
+
+
+@pytest.mark.parametrize("batch", [0, 1, 3])
+@pytest.mark.parametrize(
+    ("sizes", "taps", "lengths", "spans"),
+    [
+        ((7,), (3,), (9,), ((2, 9),)),
+        ((6,), (6,), (8,), ((0, 8),)),
+        ((1,), (1,), (1,), ((0, 1),)),
+        ((4, 5), (3, 1), (6, 5), ((1, 5), (0, 5))),
+        ((3, 2, 5), (2, 2, 3), (4, 3, 8), ((1, 4), (0, 2), (2, 7))),
+    ],
+)
+class TestDepthwiseConvolution:
+    def test_against_torch_fft(
+        self, batch: int, sizes: tuple[int, ...], taps: tuple[int, ...], lengths: tuple[int, ...], spans: Spans
+    ) -> None:
+        values, kernel = drawn((batch, 2, *sizes)), drawn((2, *taps))
+
+        def expected(values: Tensor, kernel: Tensor) -> Tensor:
+            spectra = [torch.fft.rfftn(one, s=lengths, dim=axes(lengths)) for one in (values, kernel)]
+            whole = torch.fft.irfftn(spectra[0] * spectra[1], s=lengths, dim=axes(lengths))
+            return whole[(..., *(slice(*span) for span in spans))]
+
+        result = depthwise_convolution(values, kernel, lengths, spans)
+        if batch == 0:
+            assert result.shape == (0, 2, *(end - first for first, end in spans))
+            return
+        target = expected(values, kernel)
+        torch.testing.assert_close(result, target)
+        factor = torch.randn_like(target.detach())
+        torch.testing.assert_close(
+            torch.autograd.grad((result * factor).sum(), (values, kernel)),
+            torch.autograd.grad((target * factor).sum(), (values, kernel)),
+        )
+
+    def test_derivatives(
+        self, batch: int, sizes: tuple[int, ...], taps: tuple[int, ...], lengths: tuple[int, ...], spans: Spans
+    ) -> None:
+        if batch == 0:
+            pytest.skip("nothing to differentiate by")
+        values, kernel = drawn((batch, 2, *sizes)), drawn((2, *taps))
+
+        def function(values: Tensor, kernel: Tensor) -> Tensor:
+            return depthwise_convolution(values, kernel, lengths, spans)
+
+        assert torch.autograd.gradcheck(function, (values, kernel))
+        assert torch.autograd.gradgradcheck(function, (values, kernel))
+
+
+def test_depthwise_gradients_can_be_taken_again_and_by_one_factor_alone() -> None:
+    values, kernel = drawn((3, 2, 7)), drawn((2, 3))
+    result = depthwise_convolution(values, kernel, [9], [(0, 9)])
+    first = torch.autograd.grad(result.square().sum(), (values, kernel), retain_graph=True)
+    again = torch.autograd.grad(result.square().sum(), (values, kernel))
+    torch.testing.assert_close(first, again, rtol=0, atol=0)
+    for place in range(2):
+        pair = [one if at == place else one.detach() for at, one in enumerate((values, kernel))]
+        alone = depthwise_convolution(*pair, [9], [(0, 9)])
+        torch.testing.assert_close(torch.autograd.grad(alone.square().sum(), pair[place])[0], first[place])
 
 
 def test_backward_pass_needs_no_complex_transform_of_real_values() -> None:

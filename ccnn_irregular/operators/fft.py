@@ -26,7 +26,7 @@ from ccnn_irregular.operators.lattice import (
     tap_spans,
 )
 from ccnn_irregular.operators.rates import current_rates, scale
-from ccnn_irregular.operators.transforms import real_spectrum, real_window
+from ccnn_irregular.operators.transforms import depthwise_convolution, real_spectrum, real_window
 from ccnn_irregular.operators.work import evaluation_work
 
 __all__ = ["FFT"]
@@ -77,20 +77,22 @@ class FFT(Engine):
         lattices: tuple[Lattice, ...] = plan.geometry
         spans = tap_spans(kernel, lattices)
         lengths = [a.length(*span) for a, span in zip(lattices, spans, strict=True)]
-        spectrum = real_spectrum(on_lattice(values, lattices), lengths)
+        given = on_lattice(values, lattices)
         taps = _sampled(kernel, lattices, spans) * plan.source.cell_volume  # type: ignore[union-attr]
-        transfer = real_spectrum(taps, lengths)
-        product = _product(spectrum, transfer, kernel.depthwise)
         windows = query_windows(lattices, spans)
-        return at_queries(real_window(product, lengths, windows), lattices, spans, windows)
+        return at_queries(_convolved(given, taps, lengths, windows, kernel.depthwise), lattices, spans, windows)
 
 
-def _product(spectrum: Tensor, transfer: Tensor, depthwise: bool) -> Tensor:
-    """Spectra of the channels times the kernel's, summed over the channels in."""
-    if not depthwise:
-        return torch.einsum("bc...,dc...->bd...", spectrum, transfer)
-    # Without gradients nobody else reads the spectrum: written in place, one large array less.
-    return spectrum * transfer if spectrum.requires_grad or transfer.requires_grad else spectrum.mul_(transfer)
+def _convolved(
+    values: Tensor, taps: Tensor, lengths: list[int], windows: list[tuple[int, int]], depthwise: bool
+) -> Tensor:
+    """Circular convolution, read in a window; of a full kernel summed over the channels in."""
+    if depthwise and torch.is_grad_enabled():
+        return depthwise_convolution(values, taps, lengths, windows)
+    spectrum, transfer = real_spectrum(values, lengths), real_spectrum(taps, lengths)
+    if depthwise:  # without gradients nobody else reads the spectrum: written in place, one large array less
+        return real_window(spectrum.mul_(transfer), lengths, windows)
+    return real_window(torch.einsum("bc...,dc...->bd...", spectrum, transfer), lengths, windows)
 
 
 def _sampled(kernel: Kernel, lattices: tuple[Lattice, ...], spans: list[tuple[int, int]]) -> Tensor:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["fast_length", "real_spectrum", "real_window"]
+__all__ = ["depthwise_convolution", "fast_length", "real_spectrum", "real_window"]
 
 Span = tuple[int, int]
 
@@ -88,6 +88,62 @@ def real_window(spectrum: Tensor, lengths: Sequence[int], spans: Sequence[Span])
     return _Window.apply(spectrum, tuple(lengths), tuple(spans))
 
 
+def depthwise_convolution(values: Tensor, taps: Tensor, lengths: Sequence[int], spans: Sequence[Span]) -> Tensor:
+    """Circular convolution of real arrays with one kernel per channel, read in a window; differentiable twice.
+
+    The same as ``real_window(real_spectrum(values) * real_spectrum(taps))`` with a cheaper backward pass: the factors
+    of the adjoint transforms cancel, and no conjugate of the batch's spectrum is written beside it.
+
+    Args:
+        values: real ``(B, C, *sizes)``, sizes at most the lengths.
+        taps: real ``(C, *taps)`` of the same dtype, taps at most the lengths.
+        lengths: size of the circle along each of the last axes.
+        spans: first index and the one after the last of the window, per axis.
+
+    Returns:
+        Real ``(B, C, *window)``.
+    """
+    result, *_ = _Depthwise.apply(values, taps, tuple(lengths), tuple(spans))
+    return result
+
+
+class _Depthwise(torch.autograd.Function):
+    """Values and taps to a window of their convolution, and to both spectra, so that second derivatives know them."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, values: Tensor, taps: Tensor, lengths: tuple[int, ...], spans: tuple[Span, ...]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        ctx.set_materialize_grads(False)
+        ctx.lengths, ctx.spans = lengths, spans
+        ctx.from_start = [[(0, size) for size in one.shape[-len(lengths) :]] for one in (values, taps)]
+        spectrum, transfer = real_spectrum(values, lengths), real_spectrum(taps, lengths)
+        result = real_window(spectrum * transfer, lengths, spans)
+        # What the backward pass multiplies by; the spectrum itself is not needed any more.
+        conjugates = spectrum.conj_physical_(), transfer.conj_physical_()
+        ctx.save_for_backward(*conjugates)
+        return result, *conjugates
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, Tensor | None, None, None]:
+        spectrum, transfer = ctx.saved_tensors  # conjugated
+        along_result, *along_spectra = gradients
+        found: list[Tensor | None] = [None, None]
+        if along_result is not None:
+            gradient = _Spectrum.apply(along_result, ctx.lengths, ctx.spans)
+            if ctx.needs_input_grad[1]:
+                found[1] = real_window((gradient * spectrum).sum(0), ctx.lengths, ctx.from_start[1])
+            if ctx.needs_input_grad[0]:
+                product = gradient * transfer if torch.is_grad_enabled() else gradient.mul_(transfer)
+                found[0] = real_window(product, ctx.lengths, ctx.from_start[0])
+        for place, along in enumerate(along_spectra):
+            if along is not None and ctx.needs_input_grad[place]:  # in second derivatives only
+                more = _adjoint_of_spectrum(along.conj(), ctx.lengths, ctx.from_start[place])
+                before = found[place]
+                found[place] = more if before is None else before + more
+        return found[0], found[1], None, None
+
+
 class _Spectrum(torch.autograd.Function):
     """Values inside a window, zero outside it, to their spectrum."""
 
@@ -99,11 +155,9 @@ class _Spectrum(torch.autograd.Function):
         if not values.numel():  # no entry of a batch: MKL refuses it
             half = (*lengths[:-1], lengths[-1] // 2 + 1)
             return values.new_zeros(*values.shape[: -len(lengths)], *half, dtype=values.dtype.to_complex())
-        if any(first for first, _ in spans):
-            padding = [one for first, _ in reversed(spans) for one in (first, 0)]
-            values = torch.nn.functional.pad(values, padding)
-        if values.shape[-len(lengths) :].numel() > _SPARSE * torch.Size(lengths).numel():
-            return torch.fft.rfftn(values, s=lengths, dim=tuple(range(-len(lengths), 0)))
+        if math.prod(end for _, end in spans) > _SPARSE * math.prod(lengths):
+            return torch.fft.rfftn(_filled_up(values, lengths, spans), dim=tuple(range(-len(lengths), 0)))
+        values = _filled_up(values, [end for _, end in spans], spans)
         spectrum = torch.fft.rfft(values, n=lengths[-1])
         for axis in range(len(lengths) - 2, -1, -1):
             spectrum = torch.fft.fft(spectrum, n=lengths[axis], dim=axis - len(lengths))
@@ -111,13 +165,7 @@ class _Spectrum(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        # The inverse counts each frequency between the first and the last of the half spectrum twice, for its mirror
-        # image, and divides by the number of cells.
-        count = float(torch.Size(ctx.lengths).numel())
-        weighted = gradients[0] * (count / 2)
-        for edge in _edges(weighted, ctx.lengths):
-            edge.mul_(2)
-        return _Window.apply(weighted, ctx.lengths, ctx.spans), None, None
+        return _adjoint_of_spectrum(gradients[0], ctx.lengths, ctx.spans), None, None
 
 
 class _Window(torch.autograd.Function):
@@ -149,6 +197,33 @@ class _Window(torch.autograd.Function):
         for edge in _edges(weighted, ctx.lengths):
             edge.mul_(0.5)
         return weighted, None, None
+
+
+def _filled_up(values: Tensor, lengths: Sequence[int], spans: Sequence[Span]) -> Tensor:
+    """Values inside a window, zeros around it, ``(..., *lengths)``.
+
+    Each cell is written once: ``rfftn(s=...)`` writes zeros everywhere first.
+    """
+    if all(end - first == length for (first, end), length in zip(spans, lengths, strict=True)):
+        return values
+    result = inside = values.new_empty(*values.shape[: -len(lengths)], *lengths)
+    for dim, (length, (first, end)) in enumerate(zip(lengths, spans, strict=True), -len(lengths)):
+        for start, stop in ((0, first), (end, length)):
+            if stop > start:
+                inside.narrow(dim, start, stop - start).zero_()
+        inside = inside.narrow(dim, first, end - first)
+    inside.copy_(values)
+    return result
+
+
+def _adjoint_of_spectrum(gradient: Tensor, lengths: tuple[int, ...], spans: Sequence[Span]) -> Tensor:
+    """A gradient along the half spectrum of values inside a window to that along the values."""
+    # The inverse counts each frequency between the first and the last of the half spectrum twice, for its mirror
+    # image, and divides by the number of cells.
+    weighted = gradient * (torch.Size(lengths).numel() / 2)
+    for edge in _edges(weighted, lengths):
+        edge.mul_(2)
+    return real_window(weighted, lengths, spans)
 
 
 def _edges(spectrum: Tensor, lengths: tuple[int, ...]) -> list[Tensor]:
