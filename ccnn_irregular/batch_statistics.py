@@ -59,8 +59,26 @@ class _Normalised(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
         values, weight, mean, inverse = ctx.saved_tensors
         wanted = [bool(one) for one in ctx.needs_input_grad[:3]]
-        # PyTorch's, which has a derivative of its own.
-        found = torch.ops.aten.native_batch_norm_backward(
-            gradients[0], values, weight, None, None, mean, inverse, True, ctx.eps, wanted
-        )
+        if torch.is_grad_enabled():  # PyTorch's has a derivative of its own
+            found = torch.ops.aten.native_batch_norm_backward(
+                gradients[0], values, weight, None, None, mean, inverse, True, ctx.eps, wanted
+            )
+        else:
+            found = _gradients(gradients[0], values, weight, mean, inverse)
         return (*(one if asked else None for one, asked in zip(found, wanted, strict=True)), None)
+
+
+def _gradients(
+    gradient: Tensor, values: Tensor, weight: Tensor | None, mean: Tensor, inverse: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Along values, weight and bias; ``gradient`` may be a part of a larger array and is not copied for it."""
+    count = values.shape[0] * values.shape[2]
+    total = gradient.sum(2).double().sum(0)
+    # Along the normalised values; a mean far from zero costs as many digits as the values have lost by it.
+    along = (torch.linalg.vecdot(gradient, values).double().sum(0) - mean * total) * inverse
+    scale = inverse.double() if weight is None else inverse.double() * weight
+    slope, constant = -scale * inverse * along / count, -scale * total / count
+    slope, constant, scale, along, total = (one.to(values.dtype) for one in (slope, constant, scale, along, total))
+    # slope (x - mean) + constant, in one pass.
+    result = torch.nn.functional.batch_norm(values, mean, torch.ones_like(mean), slope, constant, eps=0.0)
+    return result.addcmul_(gradient, scale[:, None]), along, total

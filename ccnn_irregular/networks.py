@@ -140,7 +140,8 @@ class ResidualBlock(nn.Module):
 
     def forward(self, values: Tensor, domain: Domain, plan: Plan | None = None) -> Tensor:
         """Values on ``domain`` to values of the same shape."""
-        return values + self._branch(self.norm(values, domain), domain, plan)
+        # In place: no backward pass reads what GELU gives.
+        return self._branch(self.norm(values, domain), domain, plan).add_(values)
 
     def _branch(self, normed: Tensor, domain: Domain, plan: Plan | None) -> Tensor:
         hidden = nn.functional.gelu(self.conv(normed, domain, plan=plan))

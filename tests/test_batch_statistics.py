@@ -44,6 +44,14 @@ def test_values_and_gradients_are_torchs(shape: tuple[int, ...], weighted: bool)
     )
 
 
+def test_a_gradient_that_is_a_part_of_a_larger_array() -> None:
+    values, weight, bias = drawn((2, 3, 5), weighted=True)
+    wide = torch.randn(2, 3, 9, dtype=torch.float64)[..., 2:7]
+    inputs = (values, weight, bias)
+    found = torch.autograd.grad(normalised(*inputs, EPS)[0], inputs, wide)
+    torch.testing.assert_close(found, torch.autograd.grad(torchs(*inputs), inputs, wide))
+
+
 def test_second_derivatives() -> None:
     values, weight, bias = drawn((2, 3, 4), weighted=True)
     inputs = (values, weight, bias)
@@ -57,6 +65,11 @@ def test_a_mean_far_from_zero_costs_no_more_digits_than_the_values_have() -> Non
     exact = torchs(values.double(), None, None)
     variance = normalised(values, None, None, EPS)[2]
     torch.testing.assert_close(variance.double(), values.double().var((0, 2), correction=0), rtol=1e-6, atol=0)
+    single, double = (one.clone().requires_grad_() for one in (values, values.double()))
+    factor = torch.randn_like(values)
+    ours = torch.autograd.grad((normalised(single, None, None, EPS)[0] * factor).sum(), single)[0]
+    theirs = torch.autograd.grad((torchs(double, None, None) * factor).sum(), double)[0]
+    assert (ours.double() - theirs).abs().max() < 2**-10 * theirs.abs().max()
     # Spacing of float32 at 1000, in units of the standard deviation of 1.
     assert (normalised(values, None, None, EPS)[0].double() - exact).abs().max() < 2**-13
 
