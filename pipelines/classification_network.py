@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ccnn_irregular._checks import reject, require
 from ccnn_irregular.domains import Domain, Grid, Points
 from ccnn_irregular.kernels import Kernel, energy_above
-from ccnn_irregular.layers import BatchNorm, SeparableContinuousConv
+from ccnn_irregular.layers import BatchNorm, DropoutUnit, SeparableContinuousConv
 from ccnn_irregular.networks import CCNN, GeneratorName, MaskName, masked_kernel
 from ccnn_irregular.pipelines.samples_data import SampleBatch
 
@@ -111,6 +111,8 @@ class ContinuousClassifier(nn.Module):
         mask: "smooth", "cropped" or "none".
         causal: kernels are zero for the future.
         dropout: in the blocks.
+        dropout_unit: "channel" or "value", see ``ccnn_irregular.layers.Dropout``.
+        input_dropout: probability of dropping a value that the blocks' network reads.
         copies: the first convolution applies this many kernels to each channel of the data; published is 1.
         presence: give series read as points one more channel that is 1 at every sample: where the series is.
         each: standardise each sample by itself.
@@ -133,6 +135,8 @@ class ContinuousClassifier(nn.Module):
         mask: MaskName = "smooth",
         causal: bool = False,
         dropout: float = 0.0,
+        dropout_unit: DropoutUnit = "channel",
+        input_dropout: float = 0.0,
         copies: int = 1,
         presence: bool = False,
         each: bool = False,
@@ -183,6 +187,8 @@ class ContinuousClassifier(nn.Module):
             mask=mask,
             causal=causal,
             dropout=dropout,
+            dropout_unit=dropout_unit,
+            input_dropout=input_dropout,
             latent=None if latent is None else latent.grid(),
             rtol=rtol,
         )
