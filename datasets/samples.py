@@ -10,7 +10,7 @@ permutation and the same dropped samples on every machine and under every versio
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +27,7 @@ __all__ = [
     "Parts",
     "RaggedSeries",
     "as_sequences",
+    "average_cells",
     "drop_samples",
     "permutation",
     "permute_sequences",
@@ -270,10 +271,58 @@ def resize_images(images: GriddedSamples, sizes: Sequence[int]) -> GriddedSample
     """
     old = images.grid
     require(old.d == 2 and len(sizes) == 2, "images and sizes", "have two axes", (old.sizes, tuple(sizes)))
-    values = torch.nn.functional.interpolate(images.values, size=tuple(sizes), mode="bilinear", antialias=True)
+    return _resized(images, sizes, _linear_shares)
+
+
+def average_cells(samples: GriddedSamples, sizes: Sequence[int]) -> GriddedSamples:
+    """Samples on another grid over the same extent, each new cell the mean of the old ones by the volume they share.
+
+    What a scanner of other voxels would give where the old values are means over their cells; the integral over the
+    extent stays the same. Where cells get smaller it only repeats what is there.
+
+    Args:
+        samples: values ``(B, C, *sizes)`` of any number of axes; a node stands for the cell around it.
+        sizes: cells along each axis of the result; steps follow, so coordinates keep their unit.
+
+    Raises:
+        ValueError: another number of sizes than axes.
+    """
+    return _resized(samples, sizes, _shared_lengths)
+
+
+def _resized(
+    samples: GriddedSamples, sizes: Sequence[int], shares: Callable[[int, int], np.ndarray]
+) -> GriddedSamples:
+    """Each axis through the matrix ``shares(old size, new size)``, whose rows are divided by their sum."""
+    old = samples.grid
+    sound = len(sizes) == old.d and min(sizes, default=0) >= 1
+    require(sound, "sizes", f"be {old.d} positive integers", tuple(sizes))
+    values = samples.values
+    for axis, (before, after) in enumerate(zip(old.sizes, sizes, strict=True)):
+        if before != after:
+            matrix = shares(before, after)
+            matrix = torch.from_numpy(matrix / matrix.sum(1, keepdims=True)).to(values)
+            values = (values.movedim(2 + axis, -1) @ matrix.T).movedim(-1, 2 + axis)
     steps = [axis.step * axis.size / size for axis, size in zip(old.axes, sizes, strict=True)]
     starts = [axis.start + (step - axis.step) / 2 for axis, step in zip(old.axes, steps, strict=True)]
-    return dataclasses.replace(images, values=values, grid=Grid(tuple(sizes), steps, starts))
+    return dataclasses.replace(samples, values=values.contiguous(), grid=Grid(tuple(sizes), steps, starts))
+
+
+def _linear_shares(before: int, after: int) -> np.ndarray:
+    """Linear interpolation at the new nodes; a triangle as wide as the new cells where these are larger."""
+    width = max(before / after, 1.0)
+    # In old cells, whose centres are 0.5, 1.5, ...; outside the first and the last centre the nearest one counts.
+    centres = (np.arange(after)[:, None] + 0.5) * before / after
+    if width == 1.0:
+        centres = centres.clip(0.5, before - 0.5)
+    return (1 - np.abs(np.arange(before) + 0.5 - centres) / width).clip(0)
+
+
+def _shared_lengths(before: int, after: int) -> np.ndarray:
+    """Length that each new cell shares with each old one, in old cells."""
+    edges = np.arange(after + 1)[:, None] * before / after
+    cells = np.arange(before)
+    return (np.minimum(edges[1:], cells + 1) - np.maximum(edges[:-1], cells)).clip(0)
 
 
 # --------------------------------------------------------------------------------------------------------- common

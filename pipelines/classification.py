@@ -87,7 +87,7 @@ class Classification(TrainedNetwork):
         stretch: float = 0.0,
         low_pass: float | None = None,
         shift: Sequence[float] = (),
-        flip: bool = False,
+        flip: bool | list[int] = False,
     ) -> None:
         super().__init__(
             network,
@@ -107,7 +107,7 @@ class Classification(TrainedNetwork):
         self.norm_penalty = norm_penalty
         self.alias_penalty = alias_penalty
         self.alias_steps = tuple(alias_steps)
-        self.augmentation = Augmentation(drop, stretch, low_pass, tuple(shift), flip)
+        self.augmentation = Augmentation(drop, stretch, low_pass, tuple(shift), flip if isinstance(flip, bool) else tuple(flip))
         classes = int(network.classes)  # type: ignore[arg-type]  # an attribute of every such network
         self.train_accuracy = MulticlassAccuracy(classes, average="micro")
         self.val_accuracy = MulticlassAccuracy(classes, average="micro")

@@ -21,6 +21,7 @@ from ccnn_irregular.datasets import (
     character_trajectories,
     cifar,
     mnist,
+    modelnet_voxels,
     simulated_samples,
     speech_commands,
     spoken_digits,
@@ -33,6 +34,7 @@ from ccnn_irregular.datasets.samples import (
     Parts,
     RaggedSeries,
     as_sequences,
+    average_cells,
     drop_samples,
     permute_sequences,
     resize_images,
@@ -48,7 +50,7 @@ __all__ = [
     "SampleDataModule",
     "Samples",
     "Sampling",
-    "image_sizes",
+    "grid_sizes",
     "on_one_grid",
     "resample_series",
     "sampled_points",
@@ -65,6 +67,7 @@ DataSet = Literal[
     "speech_commands",
     "speech_commands_mfcc",
     "ts_files",
+    "modelnet10_voxels",
     "simulated_strokes",
     "simulated_digits",
     "simulated_shapes",
@@ -118,16 +121,19 @@ class Sampling:
     Attributes:
         rate: samples per coordinate unit (per second for recordings), filtered before it is lowered.
         image_size: pixels along y and x over the same extent.
+        volume_size: voxels along each axis over the same extent, means over the old ones.
         drop: share of the samples of each series dropped at random.
     """
 
     rate: float | None = None
-    image_size: tuple[int, int] | None = None
+    image_size: tuple[int, ...] | None = None
+    volume_size: tuple[int, ...] | None = None
     drop: float = 0.0
 
     def __str__(self) -> str:
         parts = [f"rate {self.rate:g}"] if self.rate is not None else []
-        parts += ["{} x {} pixels".format(*self.image_size)] if self.image_size is not None else []
+        for sizes, cells in ((self.image_size, "pixels"), (self.volume_size, "voxels")):
+            parts += [f"{' x '.join(map(str, sizes))} {cells}"] if sizes is not None else []
         parts += [f"{self.drop:.0%} dropped"] if self.drop else []
         return ", ".join(parts) or "as trained"
 
@@ -226,6 +232,8 @@ class SampleDataModule(LightningDataModule):
             return speech_commands.load(root, "all", download=download), None
         if self.dataset == "spoken_digits":
             return spoken_digits.load(root, "train"), spoken_digits.load(root, "test")
+        if self.dataset == "modelnet10_voxels":
+            return modelnet_voxels.load(root, "train"), modelnet_voxels.load(root, "test")
         loaders: dict[str, Callable[..., Samples]] = {
             "mnist": mnist.load,
             "cifar10": partial(cifar.load, name="cifar10"),
@@ -244,6 +252,11 @@ class SampleDataModule(LightningDataModule):
             require(gridded, "test.image_size", "be asked for images only", f"{samples!r} read {self.reading}")
             assert isinstance(samples, GriddedSamples)
             samples = resize_images(samples, sampling.image_size)
+        if sampling.volume_size is not None:
+            gridded = isinstance(samples, GriddedSamples) and samples.grid.d == 3
+            require(gridded, "test.volume_size", "be asked for volumes only", f"{samples!r}")
+            assert isinstance(samples, GriddedSamples)
+            samples = average_cells(samples, sampling.volume_size)
         if self.dataset == "speech_commands_mfcc":
             assert isinstance(samples, GriddedSamples)
             samples = mfcc(samples)
@@ -394,13 +407,19 @@ def _uniform_step(series: RaggedSeries) -> float:
     return float(series.coordinates[1, 0] - series.coordinates[0, 0]) if len(series) else 1.0
 
 
-def image_sizes(words: Sequence[int | str]) -> list[tuple[int, int]]:
-    """``["14x14", "28x56"]`` or ``[14, 14, 28, 56]`` as pairs of pixels along y and x.
+def grid_sizes(words: Sequence[int | str], option: str, example: str) -> list[tuple[int, ...]]:
+    """``["14x14", "28x56"]`` or ``[14, 14, 28, 56]`` as sizes along the axes of a grid.
+
+    Args:
+        words: sizes of one or more grids.
+        option: its name, for the error.
+        example: two grids, for the error; as many axes as it has are expected.
 
     Raises:
-        ValueError: words that are no pairs of positive integers.
+        ValueError: words that are no such sizes.
     """
+    axes = len(example.split()[0].split("x"))
     numbers = [part for word in words for part in str(word).lower().split("x")]
-    sound = len(numbers) % 2 == 0 and all(number.isdecimal() and int(number) > 0 for number in numbers)
-    require(sound, "test.image_size", "be pairs of pixels such as 14x14 28x56", " ".join(map(str, words)))
-    return [(int(y), int(x)) for y, x in zip(numbers[::2], numbers[1::2], strict=True)]
+    sound = len(numbers) % axes == 0 and all(number.isdecimal() and int(number) > 0 for number in numbers)
+    require(sound, option, f"be sizes along {axes} axes such as {example}", " ".join(map(str, words)))
+    return [tuple(map(int, numbers[first : first + axes])) for first in range(0, len(numbers), axes)]

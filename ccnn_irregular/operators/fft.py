@@ -77,6 +77,8 @@ class FFT(Engine):
         lattices: tuple[Lattice, ...] = plan.geometry
         spans = tap_spans(kernel, lattices)
         lengths = [a.length(*span) for a, span in zip(lattices, spans, strict=True)]
+        if kernel.depthwise and values.stride(1) == 0:
+            values = values[:, :1]  # one channel, expanded: several kernels read it, and its transform serves them all
         spectrum = real_spectrum(on_lattice(values, lattices), lengths)
         taps = _sampled(kernel, lattices, spans) * plan.source.cell_volume  # type: ignore[union-attr]
         transfer = real_spectrum(taps, lengths)
@@ -90,7 +92,8 @@ def _product(spectrum: Tensor, transfer: Tensor, depthwise: bool) -> Tensor:
     if not depthwise:
         return torch.einsum("bc...,dc...->bd...", spectrum, transfer)
     # Without gradients nobody else reads the spectrum: written in place, one large array less.
-    return spectrum * transfer if spectrum.requires_grad or transfer.requires_grad else spectrum.mul_(transfer)
+    alone = not (spectrum.requires_grad or transfer.requires_grad) and spectrum.shape[1] == len(transfer)
+    return spectrum.mul_(transfer) if alone else spectrum * transfer
 
 
 def _sampled(kernel: Kernel, lattices: tuple[Lattice, ...], spans: list[tuple[int, int]]) -> Tensor:
