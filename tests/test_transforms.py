@@ -20,12 +20,18 @@ CASES = (
     ((2, 2, 1), (6, 7), ((2, 4), (1, 3))),
     ((2, 3, 4, 5), (3, 6, 9), ((0, 3), (1, 2), (3, 4))),
     ((1, 2, 3, 2, 3), (3, 4, 2, 4), ((0, 2), (1, 2), (0, 1), (2, 4))),
+    ((2, 9), (12,), ((1, 10, 3),)),
+    ((2, 4, 5, 3), (12, 18, 9), ((2, 12, 3), (1, 17, 5), (0, 9, 2))),
 )
-Spans = tuple[tuple[int, int], ...]
+Spans = tuple[tuple[int, ...], ...]
 
 
 def axes(lengths: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(range(-len(lengths), 0))
+
+
+def ranges(spans: Spans) -> list[range]:
+    return [range(*span) for span in spans]
 
 
 def drawn(shape: tuple[int, ...]) -> Tensor:
@@ -50,7 +56,7 @@ class TestAgainstTorch:
         spectrum = torch.fft.rfftn(drawn(shape), s=lengths, dim=axes(lengths)).detach().requires_grad_()
         expected = torch.fft.irfftn(spectrum, s=lengths, dim=axes(lengths))
         expected = expected[(..., *(slice(*span) for span in spans))]
-        result = real_window(spectrum, lengths, spans)
+        result = real_window(spectrum, lengths, ranges(spans))
         torch.testing.assert_close(result, expected)
         factor = torch.randn_like(expected.detach())
         torch.testing.assert_close(
@@ -63,8 +69,25 @@ class TestAgainstTorch:
         spectrum = real_spectrum(values, lengths).detach().requires_grad_()
         assert torch.autograd.gradcheck(lambda one: real_spectrum(one, lengths), values, fast_mode=True)
         assert torch.autograd.gradgradcheck(lambda one: real_spectrum(one, lengths), values, fast_mode=True)
-        assert torch.autograd.gradcheck(lambda one: real_window(one, lengths, spans), spectrum, fast_mode=True)
-        assert torch.autograd.gradgradcheck(lambda one: real_window(one, lengths, spans), spectrum, fast_mode=True)
+        assert torch.autograd.gradcheck(lambda one: real_window(one, lengths, ranges(spans)), spectrum, fast_mode=True)
+        assert torch.autograd.gradgradcheck(lambda one: real_window(one, lengths, ranges(spans)), spectrum, fast_mode=True)
+
+
+@pytest.mark.parametrize("lengths", [(16,), (12, 18, 9), (6, 8)])
+def test_spectrum_of_values_with_zeros_between_them(lengths: tuple[int, ...]) -> None:
+    """Both ways: many cells filled, and few."""
+    spans = [range(1, length, 3) for length in lengths]
+    values = drawn((2, *map(len, spans)))
+    spread = values.new_zeros(2, *lengths)
+    spread[(slice(None), *(slice(1, None, 3) for _ in lengths))] = values
+    expected = torch.fft.rfftn(spread, dim=axes(lengths))
+    result = real_spectrum(values, lengths, spans)
+    torch.testing.assert_close(result, expected)
+    factor = torch.randn_like(expected.detach())
+    torch.testing.assert_close(
+        torch.autograd.grad((result * factor).real.sum(), values),
+        torch.autograd.grad((expected * factor).real.sum(), values),
+    )
 
 
 def test_backward_pass_needs_no_complex_transform_of_real_values() -> None:
@@ -94,7 +117,7 @@ def test_fast_length_is_no_odd_one() -> None:
 
 def test_an_empty_batch_has_an_empty_spectrum_and_window() -> None:
     values = torch.zeros(0, 3, 4, 5, requires_grad=True)
-    window = real_window(real_spectrum(values, [6, 9]), [6, 9], [(1, 6), (2, 4)])
+    window = real_window(real_spectrum(values, [6, 9]), [6, 9], [range(1, 6), range(2, 4)])
     assert window.shape == (0, 3, 5, 2)
     window.sum().backward()
     assert values.grad is not None

@@ -20,8 +20,8 @@ from ccnn_irregular.operators.lattice import (
     Lattice,
     at_queries,
     no_common_lattice,
-    on_lattice,
     query_windows,
+    source_cells,
     tap_offsets,
     tap_spans,
 )
@@ -79,7 +79,7 @@ class FFT(Engine):
         lengths = [a.length(*span) for a, span in zip(lattices, spans, strict=True)]
         if kernel.depthwise and values.stride(1) == 0:
             values = values[:, :1]  # one channel, expanded: several kernels read it, and its transform serves them all
-        spectrum = real_spectrum(on_lattice(values, lattices), lengths)
+        spectrum = real_spectrum(values, lengths, source_cells(lattices))
         taps = _sampled(kernel, lattices, spans) * plan.source.cell_volume  # type: ignore[union-attr]
         transfer = real_spectrum(taps, lengths)
         product = _product(spectrum, transfer, kernel.depthwise)

@@ -17,8 +17,6 @@ from torch import Tensor
 
 __all__ = ["fast_length", "real_spectrum", "real_window"]
 
-Span = tuple[int, int]
-
 # Prime factors a transform's length may have.
 _PRIMES = (2, 3, 5, 7)
 # Time per cell of a transform by the number of factors 2 in its length, relative to lengths with four or more; measured
@@ -60,27 +58,31 @@ def _smooth_numbers(shortest: int) -> list[int]:
     return numbers[bisect_left(numbers, shortest) :]
 
 
-def real_spectrum(values: Tensor, lengths: Sequence[int]) -> Tensor:
-    """``torch.fft.rfftn`` over the last axes, one a length, zeros filled up; differentiable any number of times.
+def real_spectrum(values: Tensor, lengths: Sequence[int], spans: Sequence[range] | None = None) -> Tensor:
+    """``torch.fft.rfftn`` over the last axes, one a length, of values with zeros around and between them.
+
+    Differentiable any number of times.
 
     Args:
-        values: real ``(..., *sizes)``, sizes at most the lengths.
+        values: real ``(..., *sizes)``.
         lengths: size of the transform along each of the last axes.
+        spans: cells that the values lie in, per axis; None = those from 0 on.
 
     Returns:
         Complex ``(..., *lengths[:-1], lengths[-1] // 2 + 1)``.
     """
-    spans = [(0, size) for size in values.shape[-len(lengths) :]]
+    if spans is None:
+        spans = [range(size) for size in values.shape[-len(lengths) :]]
     return _Spectrum.apply(values, tuple(lengths), tuple(spans))
 
 
-def real_window(spectrum: Tensor, lengths: Sequence[int], spans: Sequence[Span]) -> Tensor:
+def real_window(spectrum: Tensor, lengths: Sequence[int], spans: Sequence[range]) -> Tensor:
     """A window of ``torch.fft.irfftn`` over the last axes; differentiable any number of times.
 
     Args:
         spectrum: complex ``(..., *lengths[:-1], lengths[-1] // 2 + 1)``.
         lengths: size of the transform along each of the last axes.
-        spans: first index and the one after the last of the window, per axis.
+        spans: cells of the window, per axis: with a step only every so manieth is read.
 
     Returns:
         Real ``(..., *sizes)``, sizes those of the window.
@@ -88,25 +90,36 @@ def real_window(spectrum: Tensor, lengths: Sequence[int], spans: Sequence[Span])
     return _Window.apply(spectrum, tuple(lengths), tuple(spans))
 
 
+def _placed(values: Tensor, dim: int, span: range) -> Tensor:
+    """Values in the cells ``span`` along ``dim``, zeros in all others before the last one."""
+    if span.start == 0 and span.step == 1:
+        return values  # transforms fill up behind it
+    shape = list(values.shape)
+    shape[dim] = span.stop
+    placed = values.new_zeros(shape)
+    placed.movedim(dim, -1)[..., span.start : span.stop : span.step] = values.movedim(dim, -1)
+    return placed
+
+
 class _Spectrum(torch.autograd.Function):
     """Values inside a window, zero outside it, to their spectrum."""
 
     @staticmethod
     def forward(  # the form without setup_context, which costs 0.1 ms a call
-        ctx: Any, values: Tensor, lengths: tuple[int, ...], spans: tuple[Span, ...]
+        ctx: Any, values: Tensor, lengths: tuple[int, ...], spans: tuple[range, ...]
     ) -> Tensor:
         ctx.lengths, ctx.spans = lengths, spans
         if not values.numel():  # no entry of a batch: MKL refuses it
             half = (*lengths[:-1], lengths[-1] // 2 + 1)
             return values.new_zeros(*values.shape[: -len(lengths)], *half, dtype=values.dtype.to_complex())
-        if any(first for first, _ in spans):
-            padding = [one for first, _ in reversed(spans) for one in (first, 0)]
-            values = torch.nn.functional.pad(values, padding)
         if values.shape[-len(lengths) :].numel() > _SPARSE * torch.Size(lengths).numel():
+            for axis, span in enumerate(spans):
+                values = _placed(values, axis - len(lengths), span)
             return torch.fft.rfftn(values, s=lengths, dim=tuple(range(-len(lengths), 0)))
-        spectrum = torch.fft.rfft(values, n=lengths[-1])
+        spectrum = torch.fft.rfft(_placed(values, -1, spans[-1]), n=lengths[-1])
         for axis in range(len(lengths) - 2, -1, -1):
-            spectrum = torch.fft.fft(spectrum, n=lengths[axis], dim=axis - len(lengths))
+            dim = axis - len(lengths)
+            spectrum = torch.fft.fft(_placed(spectrum, dim, spans[axis]), n=lengths[axis], dim=dim)
         return spectrum
 
     @staticmethod
@@ -125,22 +138,20 @@ class _Window(torch.autograd.Function):
 
     @staticmethod
     def forward(  # the form without setup_context, which costs 0.1 ms a call
-        ctx: Any, spectrum: Tensor, lengths: tuple[int, ...], spans: tuple[Span, ...]
+        ctx: Any, spectrum: Tensor, lengths: tuple[int, ...], spans: tuple[range, ...]
     ) -> Tensor:
         ctx.lengths, ctx.spans = lengths, spans
         if not spectrum.numel():
-            sizes = [end - first for first, end in spans]
-            return spectrum.real.new_zeros(*spectrum.shape[: -len(lengths)], *sizes)
-        kept = math.prod((end - first) / length for (first, end), length in zip(spans[:-1], lengths[:-1], strict=True))
+            return spectrum.real.new_zeros(*spectrum.shape[: -len(lengths)], *map(len, spans))
+        windows = [slice(span.start, span.stop, span.step) for span in spans]
+        kept = math.prod(len(span) / length for span, length in zip(spans[:-1], lengths[:-1], strict=True))
         if kept > _WIDE:
-            result = torch.fft.irfftn(spectrum, s=lengths, dim=tuple(range(-len(lengths), 0)))
-            return result[(..., *(slice(first, end) for first, end in spans))]
+            return torch.fft.irfftn(spectrum, s=lengths, dim=tuple(range(-len(lengths), 0)))[(..., *windows)]
         # Axis by axis, so that what lies outside the window is dropped before the next axis is transformed.
-        for axis, (first, end) in enumerate(spans[:-1]):
-            dim = axis - len(spans)
-            spectrum = torch.fft.ifft(spectrum, dim=dim).narrow(dim, first, end - first)
-        first, end = spans[-1]
-        return torch.fft.irfft(spectrum, n=lengths[-1])[..., first:end]
+        for axis, window in enumerate(windows[:-1]):
+            behind = len(windows) - 1 - axis
+            spectrum = torch.fft.ifft(spectrum, dim=-1 - behind)[(..., window, *(slice(None),) * behind)]
+        return torch.fft.irfft(spectrum, n=lengths[-1])[..., windows[-1]]
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
