@@ -289,8 +289,8 @@ def test_refusals() -> None:
     strokes = SampleBatch.of(simulated_samples.pen_strokes(3))
     with pytest.raises(ValueError, match="network must read samples on a grid of 1 axes"):
         FixedKernelClassifier(3, 6)(strokes)
-    with pytest.raises(ValueError, match="axes must be 1 or 2, got 3"):
-        FixedKernelClassifier(3, 6, axes=3)
+    with pytest.raises(ValueError, match="axes must be 1, 2 or 3, got 4"):
+        FixedKernelClassifier(3, 6, axes=4)
     with pytest.raises(ValueError, match="kernel_size must be odd, got 4"):
         FixedKernelClassifier(3, 6, kernel_size=4)
     data = SampleDataModule("simulated_strokes")
