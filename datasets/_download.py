@@ -34,7 +34,11 @@ def download_file(url: str, checksum: str, target: Path, *, progress: bool) -> N
     except ValueError as error:
         if "hash" not in str(error):
             raise
-        reject(url, f"have the published {(kind or 'sha256').upper()} {digits}", f"another file, which was not kept ({error})")
+        reject(
+            url,
+            f"have the published {(kind or 'sha256').upper()} {digits}",
+            f"another file, which was not kept ({error})",
+        )
 
 
 def download_missing(root: str | Path, url: str, checksums: Mapping[str, str], *, progress: bool) -> None:

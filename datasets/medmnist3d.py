@@ -22,7 +22,7 @@ from ccnn_irregular.datasets._files import existing_folder, labels_in_range, mis
 from ccnn_irregular.datasets.samples import GriddedSamples
 from ccnn_irregular.domains import Grid
 
-__all__ = ["CLASSES", "CHECKSUMS", "URL", "fetch", "load"]
+__all__ = ["CHECKSUMS", "CLASSES", "URL", "fetch", "load"]
 
 Name = Literal["organ", "nodule", "adrenal", "fracture", "vessel", "synapse"]
 Part = Literal["train", "validation", "test"]

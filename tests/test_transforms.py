@@ -70,7 +70,9 @@ class TestAgainstTorch:
         assert torch.autograd.gradcheck(lambda one: real_spectrum(one, lengths), values, fast_mode=True)
         assert torch.autograd.gradgradcheck(lambda one: real_spectrum(one, lengths), values, fast_mode=True)
         assert torch.autograd.gradcheck(lambda one: real_window(one, lengths, ranges(spans)), spectrum, fast_mode=True)
-        assert torch.autograd.gradgradcheck(lambda one: real_window(one, lengths, ranges(spans)), spectrum, fast_mode=True)
+        assert torch.autograd.gradgradcheck(
+            lambda one: real_window(one, lengths, ranges(spans)), spectrum, fast_mode=True
+        )
 
 
 @pytest.mark.parametrize("lengths", [(16,), (12, 18, 9), (6, 8)])

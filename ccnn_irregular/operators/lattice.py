@@ -132,7 +132,10 @@ def on_lattice(values: Tensor, lattices: Sequence[Lattice]) -> Tensor:
 
 def source_cells(lattices: Sequence[Lattice]) -> list[range]:
     """Per axis the cells of the lattice that the source's nodes are."""
-    return [range(0, lattice.source - lattice.up + 1 if lattice.periodic else lattice.source, lattice.up) for lattice in lattices]
+    return [
+        range(0, lattice.source - lattice.up + 1 if lattice.periodic else lattice.source, lattice.up)
+        for lattice in lattices
+    ]
 
 
 def query_windows(lattices: Sequence[Lattice], spans: Sequence[tuple[int, int]]) -> list[range]:
