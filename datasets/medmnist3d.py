@@ -1,7 +1,7 @@
 """MedMNIST's six sets of small volumes: CT of organs, nodules, adrenal glands, rib fractures; vessels; synapses.
 
-Each is one ``.npz`` of 28^3 (or, in the newer edition, 64^3) voxels in official parts for training, validation and test.
-The voxels' size in millimetres is not stated with the files: coordinates are in voxels.
+Each is one ``.npz`` of 28^3 voxels, or of 64^3 in the larger edition, in official parts for training, validation and
+test. The voxels' size in millimetres is not stated with the files: coordinates are in voxels.
 
     Yang J et al. MedMNIST v2: a large-scale lightweight benchmark for 2D and 3D biomedical image classification.
     Scientific Data 10, 41, 2023. Files: https://doi.org/10.5281/zenodo.10519652.

@@ -1,8 +1,8 @@
 """A folder of NIfTI or HDF5 volumes and a table of their labels: any sizes, any voxels.
 
-The table is a CSV file with a header line and the columns ``file`` and ``label``. Every volume keeps its voxels: they come
-on a grid of their own in millimetres, axes from inferior to superior, posterior to anterior, left to right (z, y, x),
-whatever the order and the direction in the file, with the middle of the volume at 0.
+The table is a CSV file with a header line and the columns ``file`` and ``label``. Every volume keeps its voxels: they
+come on a grid of their own in millimetres, axes from inferior to superior, posterior to anterior, left to right (z, y,
+x), whatever the order and the direction in the file, with the middle of the volume at 0.
 """
 
 from __future__ import annotations
@@ -103,10 +103,8 @@ def _read_table(root: Path, table: str) -> tuple[list[str], list[str]]:
 
 def _read_volume(path: Path, hdf5_dataset: str) -> tuple[Tensor, Grid]:
     """Values ``(D, H, W)`` float32 and their grid."""
-    if path.name.endswith(_NIFTI):
-        array = _upright(read_nifti(path), path)
-    else:
-        array = read_hdf5(path, hdf5_dataset)
+    nifti = path.name.endswith(_NIFTI)
+    array = _upright(read_nifti(path), path) if nifti else read_hdf5(path, hdf5_dataset)
     require(array.ndim == 3, str(path), "be a 3-D volume", f"{array.ndim}-D data {array.shape}")
     values = torch.from_numpy(np.ascontiguousarray(array.to_numpy(), dtype=np.float32))
     finite = torch.isfinite(values)

@@ -68,7 +68,8 @@ class AlikeBatches(Sampler[NDArray[np.int64]]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return len(self._batches(self.samples, self._runs(self.kinds)))
+        kinds = self.kinds if self.shuffle_seed is None else np.sort(self.kinds)
+        return len(self._batches(self.samples, kinds))
 
     def __iter__(self) -> Iterator[NDArray[np.int64]]:
         if self.shuffle_seed is None:
@@ -79,10 +80,6 @@ class AlikeBatches(Sampler[NDArray[np.int64]]):
         order = order[np.argsort(self.kinds[order], kind="stable")]
         batches = self._batches(self.samples[order], self.kinds[order])
         yield from (batches[place] for place in rng.permutation(len(batches)))
-
-    def _runs(self, kinds: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Kinds in the order in which batches are made of them."""
-        return kinds if self.shuffle_seed is None else np.sort(kinds)
 
     def _batches(self, samples: NDArray[np.int64], kinds: NDArray[np.int64]) -> list[NDArray[np.int64]]:
         """Runs of one kind, each cut into nearly equal batches."""

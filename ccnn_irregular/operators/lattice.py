@@ -132,10 +132,7 @@ def on_lattice(values: Tensor, lattices: Sequence[Lattice]) -> Tensor:
 
 def source_cells(lattices: Sequence[Lattice]) -> list[range]:
     """Per axis the cells of the lattice that the source's nodes are."""
-    return [
-        range(0, lattice.source - lattice.up + 1 if lattice.periodic else lattice.source, lattice.up)
-        for lattice in lattices
-    ]
+    return [range(0, one.source - one.up + 1 if one.periodic else one.source, one.up) for one in lattices]
 
 
 def query_windows(lattices: Sequence[Lattice], spans: Sequence[tuple[int, int]]) -> list[range]:
