@@ -21,25 +21,14 @@ from torch_geometric.transforms import BaseTransform, Compose, NormalizeScale, S
 
 from ccnn_irregular._checks import reject, require
 from ccnn_irregular.adapters.geometric_weights import CloudSampling, QuadratureWeights
-from ccnn_irregular.datasets._files import existing_folder, labels_in_range, one_of, read_npz
+from ccnn_irregular.datasets import modelnet_voxels
+from ccnn_irregular.datasets._files import one_of, read_npz
 
 __all__ = ["MODELNET10_CLASSES", "lidar_tile", "modelnet", "modelnet10_voxels"]
 
 Part = Literal["train", "test"]
 
-MODELNET10_CLASSES = (
-    "bathtub",
-    "bed",
-    "chair",
-    "desk",
-    "dresser",
-    "monitor",
-    "night_stand",
-    "sofa",
-    "table",
-    "toilet",
-)
-_VOXELS = "modelnet10_voxels.npz"
+MODELNET10_CLASSES = modelnet_voxels.CLASSES
 
 
 def modelnet(
@@ -86,8 +75,7 @@ def modelnet10_voxels(root: str | Path, part: Part = "train") -> list[Data]:
     """ModelNet10 as the centres of occupied voxels, of shapes whose inside is filled in part.
 
     Args:
-        root: folder with ``modelnet10_voxels.npz``: ``X_train``, ``X_test`` of 0 and 1, ``(B, 30, 30, 30)``, and the
-            classes ``y_train``, ``y_test``, 0 to 9 in alphabetical order.
+        root: folder with ``modelnet10_voxels.npz``, see ``modelnet_voxels.read_voxels``.
         part: "train" or "test", as published.
 
     Returns:
@@ -99,21 +87,8 @@ def modelnet10_voxels(root: str | Path, part: Part = "train") -> list[Data]:
         FileNotFoundError: no such folder or file.
         ValueError: the file breaks the format; the message names it.
     """
-    one_of("part", part, get_args(Part))
-    path = existing_folder(root) / _VOXELS
-    if not path.is_file():
-        raise FileNotFoundError(f"root must hold {_VOXELS}, got {root}")
-    names = (f"X_{part}", f"y_{part}")
-    grids, labels = read_npz(path, names).values()
-    shape = grids.shape
-    cubic = grids.ndim == 4 and len(set(shape[1:])) == 1
-    require(cubic, f"{_VOXELS}, {names[0]}", "have shape (B, n, n, n)", shape)
-    whole = labels.dtype.kind in "iu" and labels.shape == shape[:1]
-    require(whole, f"{_VOXELS}, {names[1]}", f"hold one integer for each of {shape[0]} grids", labels.shape)
-    filled = bool(((grids == 0) | (grids == 1)).all())
-    require(filled, f"{_VOXELS}, {names[0]}", "hold 0 and 1", f"{grids.min()} to {grids.max()}")
-    labels = labels_in_range(f"{_VOXELS}, {names[1]}", labels, 0, len(MODELNET10_CLASSES) - 1)
-    step = 2 / shape[1]
+    grids, labels = modelnet_voxels.read_voxels(root, part)
+    step = 2 / grids.shape[1]
     clouds = []
     for grid, label in zip(grids, labels, strict=True):
         centres = ((np.argwhere(grid) + 0.5) * step - 1).astype(np.float32)

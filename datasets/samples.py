@@ -1,4 +1,4 @@
-"""Labelled samples as the data sets return them: series of unequal length, and images or series on one grid.
+"""Labelled samples as the data sets return them: series of unequal length, samples on one grid, volumes on their own.
 
 What the literature does to whole data sets before training is here too, as functions of such a container and a seed:
 dropping samples at random, stratified parts, images read pixel by pixel, in order or permuted.
@@ -10,7 +10,7 @@ permutation and the same dropped samples on every machine and under every versio
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,7 +26,9 @@ __all__ = [
     "GriddedSamples",
     "Parts",
     "RaggedSeries",
+    "RaggedVolumes",
     "as_sequences",
+    "average_cells",
     "drop_samples",
     "permutation",
     "permute_sequences",
@@ -159,6 +161,77 @@ class GriddedSamples:
         return dataclasses.replace(self, values=self.values.to(device), labels=self.labels.to(device))
 
 
+@dataclass(frozen=True, repr=False)
+class RaggedVolumes:
+    """B labelled samples, each on a grid of its own size and steps, laid end to end.
+
+    Attributes:
+        values: ``(N, C)`` float32, the nodes of each sample in row-major order.
+        grids: of the samples; sample b owns ``grids[b].count`` rows.
+        labels: ``(B,)`` int64, index into ``classes``.
+        classes: what the labels mean.
+        unit: of the grids' coordinates.
+
+    Raises:
+        ValueError: shapes or dtypes that disagree.
+    """
+
+    values: Tensor
+    grids: tuple[Grid, ...]
+    labels: Tensor
+    classes: tuple[str, ...]
+    unit: str
+
+    def __post_init__(self) -> None:
+        shape, count = tuple(self.values.shape), sum(grid.count for grid in self.grids)
+        require(len(shape) == 2 and shape[0] == count, "values", f"have shape ({count}, C)", shape)
+        require(self.values.dtype == torch.float32, "values", "be float32", self.values.dtype)
+        axes = sorted({grid.d for grid in self.grids})
+        require(len(axes) <= 1, "grids", "have the same number of axes", axes)
+        _require_labels(self.labels, len(self.grids))
+
+    def __repr__(self) -> str:
+        size = f"samples={len(self)}, channels={self.values.shape[1]}, grids={len(set(self.grids))}"
+        return f"RaggedVolumes({size}, classes={len(self.classes)}, unit={self.unit!r})"
+
+    @staticmethod
+    def of(
+        volumes: Sequence[Tensor], grids: Sequence[Grid], labels: Tensor, classes: tuple[str, ...], unit: str
+    ) -> RaggedVolumes:
+        """From values ``(C, *sizes)`` of each sample."""
+        return RaggedVolumes(torch.cat([one.flatten(1).T for one in volumes]), tuple(grids), labels, classes, unit)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def volume(self, index: int) -> Tensor:
+        """Values ``(C, *sizes)`` of one sample, a view."""
+        first = sum(grid.count for grid in self.grids[:index])
+        grid = self.grids[index]
+        return self.values[first : first + grid.count].T.unflatten(1, grid.sizes)
+
+    def subset(self, index: Tensor) -> RaggedVolumes:
+        """The samples ``index`` (int64, any order, repeats allowed; or bool ``(B,)``), in that order."""
+        index = _as_positions(index, len(self))
+        counts = torch.tensor([grid.count for grid in self.grids], dtype=torch.int64)
+        firsts = counts.cumsum(0) - counts
+        pieces = [self.values[first : first + count] for first, count in zip(firsts[index], counts[index], strict=True)]
+        values = torch.cat(pieces) if pieces else self.values[:0]
+        grids = tuple(self.grids[place] for place in index.tolist())
+        return dataclasses.replace(self, values=values, grids=grids, labels=self.labels[index])
+
+    def stacked(self) -> GriddedSamples:
+        """All samples as one array.
+
+        Raises:
+            ValueError: they lie on different grids, or there are none.
+        """
+        require(len(set(self.grids)) == 1, "samples", "lie on one grid to be stacked", f"{len(set(self.grids))} grids")
+        grid = self.grids[0]
+        values = self.values.unflatten(0, (len(self), *grid.sizes)).movedim(-1, 1).contiguous()
+        return GriddedSamples(values, grid, self.labels, self.classes, self.unit)
+
+
 # ---------------------------------------------------------------------------------------------------------- parts
 
 
@@ -270,10 +343,56 @@ def resize_images(images: GriddedSamples, sizes: Sequence[int]) -> GriddedSample
     """
     old = images.grid
     require(old.d == 2 and len(sizes) == 2, "images and sizes", "have two axes", (old.sizes, tuple(sizes)))
-    values = torch.nn.functional.interpolate(images.values, size=tuple(sizes), mode="bilinear", antialias=True)
+    return _resized(images, sizes, _linear_shares)
+
+
+def average_cells(samples: GriddedSamples, sizes: Sequence[int]) -> GriddedSamples:
+    """Samples on another grid over the same extent, each new cell the mean of the old ones by the volume they share.
+
+    What a scanner of other voxels would give where the old values are means over their cells; the integral over the
+    extent stays the same. Where cells get smaller it only repeats what is there.
+
+    Args:
+        samples: values ``(B, C, *sizes)`` of any number of axes; a node stands for the cell around it.
+        sizes: cells along each axis of the result; steps follow, so coordinates keep their unit.
+
+    Raises:
+        ValueError: another number of sizes than axes.
+    """
+    return _resized(samples, sizes, _shared_lengths)
+
+
+def _resized(samples: GriddedSamples, sizes: Sequence[int], shares: Callable[[int, int], np.ndarray]) -> GriddedSamples:
+    """Each axis through the matrix ``shares(old size, new size)``, whose rows are divided by their sum."""
+    old = samples.grid
+    sound = len(sizes) == old.d and min(sizes, default=0) >= 1
+    require(sound, "sizes", f"be {old.d} positive integers", tuple(sizes))
+    values = samples.values
+    for axis, (before, after) in enumerate(zip(old.sizes, sizes, strict=True)):
+        if before != after:
+            matrix = shares(before, after)
+            matrix = torch.from_numpy(matrix / matrix.sum(1, keepdims=True)).to(values)
+            values = (values.movedim(2 + axis, -1) @ matrix.T).movedim(-1, 2 + axis)
     steps = [axis.step * axis.size / size for axis, size in zip(old.axes, sizes, strict=True)]
     starts = [axis.start + (step - axis.step) / 2 for axis, step in zip(old.axes, steps, strict=True)]
-    return dataclasses.replace(images, values=values, grid=Grid(tuple(sizes), steps, starts))
+    return dataclasses.replace(samples, values=values.contiguous(), grid=Grid(tuple(sizes), steps, starts))
+
+
+def _linear_shares(before: int, after: int) -> np.ndarray:
+    """Linear interpolation at the new nodes; a triangle as wide as the new cells where these are larger."""
+    width = max(before / after, 1.0)
+    # In old cells, whose centres are 0.5, 1.5, ...; outside the first and the last centre the nearest one counts.
+    centres = (np.arange(after)[:, None] + 0.5) * before / after
+    if width == 1.0:
+        centres = centres.clip(0.5, before - 0.5)
+    return (1 - np.abs(np.arange(before) + 0.5 - centres) / width).clip(0)
+
+
+def _shared_lengths(before: int, after: int) -> np.ndarray:
+    """Length that each new cell shares with each old one, in old cells."""
+    edges = np.arange(after + 1)[:, None] * before / after
+    cells = np.arange(before)
+    return (np.minimum(edges[1:], cells + 1) - np.maximum(edges[:-1], cells)).clip(0)
 
 
 # --------------------------------------------------------------------------------------------------------- common

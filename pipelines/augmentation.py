@@ -31,7 +31,8 @@ class Augmentation:
             frequencies, whatever rate it meets later.
         shift: samples on a grid are moved by up to this much along each axis, what leaves on one side enters on the
             other; empty = not at all.
-        flip: half of the samples on a grid are mirrored along their last axis.
+        flip: axes of a grid; half of the samples are mirrored along each of them, drawn axis by axis. True = the last
+            axis alone, False = none.
         cap: as of the data module, for the weights of the points that stay.
     """
 
@@ -39,7 +40,7 @@ class Augmentation:
     stretch: float = 0.0
     low_pass: float | None = None
     shift: Sequence[float] = ()
-    flip: bool = False
+    flip: bool | Sequence[int] = False
     cap: float | None = None
 
     def __post_init__(self) -> None:
@@ -72,10 +73,17 @@ class Augmentation:
             require(len(self.shift) == grid.d, "shift", f"have one entry per axis, {grid.d}", tuple(self.shift))
             for axis, furthest in enumerate(self.shift):
                 values = _rolled(values, 2 + axis, round(furthest / grid.steps[axis]))
-        if self.flip:
+        for axis in self._mirrored_axes(grid.d):
             mirrored = torch.rand(len(values), device=values.device) < 0.5
-            values = torch.where(mirrored.reshape(-1, *(1,) * (values.ndim - 1)), values.flip(-1), values)
+            values = torch.where(mirrored.reshape(-1, *(1,) * (values.ndim - 1)), values.flip(2 + axis), values)
         return values
+
+    def _mirrored_axes(self, d: int) -> Sequence[int]:
+        if isinstance(self.flip, bool):
+            return (d - 1,) if self.flip else ()
+        sound = len(set(self.flip)) == len(self.flip) and all(0 <= axis < d for axis in self.flip)
+        require(sound, "flip", f"name axes of the grid, 0 to {d - 1}, each once", tuple(self.flip))
+        return self.flip
 
 
 def _low_passed(values: Tensor, grid: Grid, lowest: float) -> Tensor:

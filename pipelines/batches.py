@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-__all__ = ["EqualBatches", "batch_loader"]
+__all__ = ["AlikeBatches", "EqualBatches", "batch_loader"]
 
 Batch = TypeVar("Batch")
 
@@ -41,6 +41,52 @@ class EqualBatches(Sampler[NDArray[np.int64]]):
         yield from np.array_split(samples, self.count)
 
 
+class AlikeBatches(Sampler[NDArray[np.int64]]):
+    """Batches of samples of one kind each, where only those can be stacked.
+
+    Shuffled by (seed, epoch), so a run can be resumed: samples within their kind, then the batches. Without a seed the
+    samples keep their order, and a batch ends where the next sample is of another kind.
+
+    Args:
+        samples: indices.
+        kinds: ``(len(samples),)``, equal numbers for samples that can be stacked.
+        batch_size: samples a batch at most.
+        shuffle_seed: None = in order.
+    """
+
+    def __init__(
+        self, samples: NDArray[np.int64], kinds: NDArray[np.int64], batch_size: int, shuffle_seed: int | None
+    ) -> None:
+        self.samples = samples
+        self.kinds = kinds
+        self.batch_size = batch_size
+        self.shuffle_seed = shuffle_seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning at the start of every epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        kinds = self.kinds if self.shuffle_seed is None else np.sort(self.kinds)
+        return len(self._batches(self.samples, kinds))
+
+    def __iter__(self) -> Iterator[NDArray[np.int64]]:
+        if self.shuffle_seed is None:
+            yield from self._batches(self.samples, self.kinds)
+            return
+        rng = np.random.default_rng((self.shuffle_seed, self.epoch))
+        order = rng.permutation(len(self.samples))
+        order = order[np.argsort(self.kinds[order], kind="stable")]
+        batches = self._batches(self.samples[order], self.kinds[order])
+        yield from (batches[place] for place in rng.permutation(len(batches)))
+
+    def _batches(self, samples: NDArray[np.int64], kinds: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+        """Runs of one kind, each cut into nearly equal batches."""
+        runs = np.split(samples, np.flatnonzero(np.diff(kinds)) + 1)
+        return [batch for run in runs for batch in np.array_split(run, -(-len(run) // self.batch_size)) if len(run)]
+
+
 class _Lookup(Dataset[Batch]):
     """Looked up by a whole batch of indices at once."""
 
@@ -55,7 +101,7 @@ class _Lookup(Dataset[Batch]):
         return self.take(torch.from_numpy(indices))
 
 
-def batch_loader(take: Callable[[Tensor], Batch], batches: EqualBatches) -> DataLoader[Batch]:
+def batch_loader(take: Callable[[Tensor], Batch], batches: AlikeBatches | EqualBatches) -> DataLoader[Batch]:
     """A loader of ``take(indices)``, where ``indices`` (int64) are those of one batch."""
     # batch_size=None hands each list of indices to the data set as it is: batching is the sampler's work.
     # Its own generator keeps it from drawing from the global one, at moments that differ in a resumed run.

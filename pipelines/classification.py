@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
@@ -87,7 +86,7 @@ class Classification(TrainedNetwork):
         stretch: float = 0.0,
         low_pass: float | None = None,
         shift: Sequence[float] = (),
-        flip: bool = False,
+        flip: bool | list[int] = False,
     ) -> None:
         super().__init__(
             network,
@@ -107,7 +106,9 @@ class Classification(TrainedNetwork):
         self.norm_penalty = norm_penalty
         self.alias_penalty = alias_penalty
         self.alias_steps = tuple(alias_steps)
-        self.augmentation = Augmentation(drop, stretch, low_pass, tuple(shift), flip)
+        self.augmentation = Augmentation(
+            drop, stretch, low_pass, tuple(shift), flip if isinstance(flip, bool) else tuple(flip)
+        )
         classes = int(network.classes)  # type: ignore[arg-type]  # an attribute of every such network
         self.train_accuracy = MulticlassAccuracy(classes, average="micro")
         self.val_accuracy = MulticlassAccuracy(classes, average="micro")
@@ -126,10 +127,8 @@ class Classification(TrainedNetwork):
         require(data is not None, "fit", "be given a data module (for the normalisation)", "loaders alone")
         self.require_fits(data)
         self.augmentation = Augmentation(**vars(self.augmentation) | {"cap": data.cap})
-        part = data.part("train")
-        spread = torch.linspace(0, len(part) - 1, min(len(part), _CALIBRATION_SAMPLES)).round().long()
-        batch = data.as_batch(part.subset(spread))
-        self.network.prepare(part.values, batch)  # type: ignore[operator]  # of every such network
+        batch = data.typical_batch(_CALIBRATION_SAMPLES)
+        self.network.prepare(data.part("train").values, batch)  # type: ignore[operator]  # of every such network
 
     def forward(self, batch: SampleBatch) -> Tensor:
         """Logits ``(B, classes)``."""

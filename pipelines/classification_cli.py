@@ -17,7 +17,7 @@ from torch import nn
 from ccnn_irregular.pipelines import classification_figures
 from ccnn_irregular.pipelines.classification import Classification, ClassPredictions
 from ccnn_irregular.pipelines.evaluation import versions, write_json, write_text
-from ccnn_irregular.pipelines.samples_data import SampleDataModule, Sampling, image_sizes
+from ccnn_irregular.pipelines.samples_data import SampleDataModule, Sampling, grid_sizes
 from ccnn_irregular.pipelines.training_cli import TrainingCLI, load_weights
 
 __all__ = ["ClassificationCLI", "Result", "TestOptions", "wilson_interval"]
@@ -32,6 +32,7 @@ class TestOptions:
     Attributes:
         rate: samples per coordinate unit, such as 4000 6400 for recordings in seconds.
         image_size: pixels along y and x over the same extent, such as 14x14 28x56.
+        volume_size: voxels along the three axes over the same extent, such as 24x24x24 20x30x30.
         drop: shares of the samples of each series dropped at random, such as 0.3 0.5.
     """
 
@@ -39,12 +40,16 @@ class TestOptions:
 
     rate: list[float] = field(default_factory=list)
     image_size: list[int | str] = field(default_factory=list)
+    volume_size: list[int | str] = field(default_factory=list)
     drop: list[float] = field(default_factory=list)
 
     def samplings(self) -> list[Sampling]:
         """As trained, then one for each number that was asked for."""
         asked = [Sampling(rate=rate) for rate in self.rate]
-        asked += [Sampling(image_size=size) for size in image_sizes(self.image_size)]
+        images = grid_sizes(self.image_size, "test.image_size", "14x14 28x56")
+        volumes = grid_sizes(self.volume_size, "test.volume_size", "24x24x24 20x30x30")
+        asked += [Sampling(image_size=sizes) for sizes in images]
+        asked += [Sampling(volume_size=sizes) for sizes in volumes]
         asked += [Sampling(drop=share) for share in self.drop if share]
         return [Sampling(), *asked]
 

@@ -219,7 +219,11 @@ class ContinuousClassifier(nn.Module):
         values = self.standardise(values, domain)
         if isinstance(domain, Grid):
             require(not self.presence, "presence", "be false for samples on a grid", self.presence)
-            return values.repeat_interleave(self.copies, dim=1) if self.copies > 1 else values, domain
+            # A view where there is but one channel: it is transformed once for all copies.
+            one = self.in_channels == 1
+            return values.expand(-1, self.copies, *domain.sizes) if one else values.repeat_interleave(
+                self.copies, dim=1
+            ), domain
         weights = domain.weights
         if self.presence:
             values = torch.cat([values, values.new_ones(len(values), 1)], dim=1)
@@ -254,7 +258,7 @@ class FixedKernelClassifier(nn.Module):
     Args:
         in_channels: channels of the data.
         classes: number of classes.
-        axes: 1 for series on a grid, 2 for images.
+        axes: 1 for series on a grid, 2 for images, 3 for volumes.
         hidden_channels: channels of all layers.
         blocks: residual blocks of two convolutions each.
         kernel_size: samples along each axis, odd.
@@ -280,11 +284,12 @@ class FixedKernelClassifier(nn.Module):
         each: bool = False,
     ) -> None:
         super().__init__()
-        require(axes in (1, 2), "axes", "be 1 or 2", axes)
+        require(axes in (1, 2, 3), "axes", "be 1, 2 or 3", axes)
         for name, size in (("kernel_size", kernel_size), ("stem_kernel_size", stem_kernel_size)):
             require(size % 2 == 1, name, "be odd", size)
-        convolution, norm = (nn.Conv1d, nn.BatchNorm1d) if axes == 1 else (nn.Conv2d, nn.BatchNorm2d)
-        average = nn.AvgPool1d if axes == 1 else nn.AvgPool2d
+        convolution = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[axes - 1]
+        norm = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)[axes - 1]
+        average = (nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d)[axes - 1]
         self.in_channels = in_channels
         self.classes = classes
         self.axes = axes

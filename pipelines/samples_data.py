@@ -20,8 +20,11 @@ from ccnn_irregular._checks import reject, require
 from ccnn_irregular.datasets import (
     character_trajectories,
     cifar,
+    medmnist3d,
     mnist,
+    modelnet_voxels,
     simulated_samples,
+    simulated_volumes,
     speech_commands,
     spoken_digits,
     stl10,
@@ -32,14 +35,16 @@ from ccnn_irregular.datasets.samples import (
     GriddedSamples,
     Parts,
     RaggedSeries,
+    RaggedVolumes,
     as_sequences,
+    average_cells,
     drop_samples,
     permute_sequences,
     resize_images,
     split_stratified,
 )
 from ccnn_irregular.domains import Grid, Points
-from ccnn_irregular.pipelines.batches import EqualBatches, batch_loader
+from ccnn_irregular.pipelines.batches import AlikeBatches, EqualBatches, batch_loader
 from ccnn_irregular.quadrature import trapezoid
 
 __all__ = [
@@ -48,13 +53,13 @@ __all__ = [
     "SampleDataModule",
     "Samples",
     "Sampling",
-    "image_sizes",
+    "grid_sizes",
     "on_one_grid",
     "resample_series",
     "sampled_points",
 ]
 
-Samples = RaggedSeries | GriddedSamples
+Samples = RaggedSeries | GriddedSamples | RaggedVolumes
 DataSet = Literal[
     "character_trajectories",
     "spoken_digits",
@@ -65,16 +70,22 @@ DataSet = Literal[
     "speech_commands",
     "speech_commands_mfcc",
     "ts_files",
+    "modelnet10_voxels",
+    "medmnist3d",
+    "volume_folder",
     "simulated_strokes",
     "simulated_digits",
     "simulated_shapes",
+    "simulated_volumes",
 ]
+MedName = medmnist3d.Name
 Reading = Literal["as_is", "sequence", "permuted"]
 
 _SIMULATED: dict[str, Callable[..., Samples]] = {
     "simulated_strokes": simulated_samples.pen_strokes,
     "simulated_digits": simulated_samples.spoken_digits,
     "simulated_shapes": simulated_samples.shapes,
+    "simulated_volumes": simulated_volumes.textured_shapes,
 }
 
 
@@ -96,6 +107,8 @@ class SampleBatch:
     @staticmethod
     def of(samples: Samples, cap: float | None = None) -> SampleBatch:
         """All of ``samples``; ``cap`` as of ``RaggedSeries.points``."""
+        if isinstance(samples, RaggedVolumes):
+            samples = samples.stacked()
         if isinstance(samples, GriddedSamples):
             return SampleBatch(samples.values, samples.grid, samples.labels)
         domain = sampled_points(samples.coordinates, samples.values, samples.splits, cap)
@@ -118,16 +131,19 @@ class Sampling:
     Attributes:
         rate: samples per coordinate unit (per second for recordings), filtered before it is lowered.
         image_size: pixels along y and x over the same extent.
+        volume_size: voxels along each axis over the same extent, means over the old ones.
         drop: share of the samples of each series dropped at random.
     """
 
     rate: float | None = None
-    image_size: tuple[int, int] | None = None
+    image_size: tuple[int, ...] | None = None
+    volume_size: tuple[int, ...] | None = None
     drop: float = 0.0
 
     def __str__(self) -> str:
         parts = [f"rate {self.rate:g}"] if self.rate is not None else []
-        parts += ["{} x {} pixels".format(*self.image_size)] if self.image_size is not None else []
+        for sizes, cells in ((self.image_size, "pixels"), (self.volume_size, "voxels")):
+            parts += [f"{' x '.join(map(str, sizes))} {cells}"] if sizes is not None else []
         parts += [f"{self.drop:.0%} dropped"] if self.drop else []
         return ", ".join(parts) or "as trained"
 
@@ -135,13 +151,18 @@ class Sampling:
 class SampleDataModule(LightningDataModule):
     """Samples of one of the data sets, in parts for training, validation and test.
 
-    Where a data set has an official test part, the validation part is carved out of the rest; else the samples are
-    split at random into three. Both splits are stratified and depend on ``split_seed`` alone.
+    Official parts are used as such. Where a data set has an official test part alone, the validation part is carved out
+    of the rest; where it has none, the samples are split at random into three. Both splits are stratified and depend on
+    ``split_seed`` alone. Volumes that lie on grids of their own come in batches of equal grids.
 
     Args:
         dataset: which data set; ``simulated_...`` are made on the spot and need no root.
         root: folder of the official files; for ``ts_files`` the files, separated by commas (all of them are split).
         count: samples of a simulated data set.
+        medmnist3d: which of the six sets of MedMNIST's volumes.
+        volume_table: CSV file of a volume folder, see ``datasets.volume_folder``.
+        hdf5_dataset: see there.
+        standardise: see there.
         reading: images as they are, as sequences of pixels in reading order, or in a permuted order.
         window: put series that are uniformly sampled on one grid of this length (coordinate units) each: what is
             longer is cut, what is shorter is followed by zeros. None keeps series of unequal length as points.
@@ -159,6 +180,10 @@ class SampleDataModule(LightningDataModule):
         dataset: DataSet,
         root: str | None = None,
         count: int = 300,
+        medmnist3d: MedName = "organ",
+        volume_table: str = "labels.csv",
+        hdf5_dataset: str = "volume",
+        standardise: bool = False,
         reading: Reading = "as_is",
         window: float | None = None,
         cap: float | None = None,
@@ -178,6 +203,10 @@ class SampleDataModule(LightningDataModule):
         self.dataset: DataSet = dataset
         self.root = root
         self.count = count
+        self.medmnist3d: MedName = medmnist3d
+        self.volume_table = volume_table
+        self.hdf5_dataset = hdf5_dataset
+        self.standardise = standardise
         self.reading: Reading = reading
         self.window = window
         self.cap = cap
@@ -200,40 +229,55 @@ class SampleDataModule(LightningDataModule):
         """
         if self._read is not None:
             return
-        samples, held = self._load()
-        if held is None:
+        samples, watched, held = self._load()
+        if watched is not None:
+            assert held is not None
+            counts = (len(samples), len(watched))
+            samples = _joined(samples, watched)
+            self._parts = Parts(torch.arange(counts[0]), torch.arange(*np.cumsum(counts)), torch.arange(len(held)))
+        elif held is None:
             self._parts = split_stratified(
                 samples.labels, validation=self.validation, test=self.test, seed=self.split_seed
             )
         else:
-            train, watched = _carved(samples.labels, self.validation, self.split_seed)
-            self._parts = Parts(train, watched, torch.arange(len(held)))
+            train, aside = _carved(samples.labels, self.validation, self.split_seed)
+            self._parts = Parts(train, aside, torch.arange(len(held)))
         self._held = held
         self._read = samples
         self._prepared = self._prepare(samples, Sampling())
 
-    def _load(self) -> tuple[Samples, Samples | None]:
-        """All samples, or the official training and test part."""
+    def _load(self) -> tuple[Samples, GriddedSamples | None, Samples | None]:
+        """Samples to train on, and the official parts for validation and test where there are such."""
         if self.dataset in _SIMULATED:
-            return _SIMULATED[self.dataset](self.count, seed=self.split_seed), None
+            return _SIMULATED[self.dataset](self.count, seed=self.split_seed), None, None
         assert self.root is not None
         root, download = Path(self.root), self.download
         if self.dataset == "character_trajectories":
-            return character_trajectories.load(root, trim=True), None
+            return character_trajectories.load(root, trim=True), None, None
         if self.dataset == "ts_files":
-            return ts_files.load(*self.root.split(",")), None
+            return ts_files.load(*self.root.split(",")), None, None
         if self.dataset in ("speech_commands", "speech_commands_mfcc"):
-            return speech_commands.load(root, "all", download=download), None
+            return speech_commands.load(root, "all", download=download), None, None
         if self.dataset == "spoken_digits":
-            return spoken_digits.load(root, "train"), spoken_digits.load(root, "test")
+            return spoken_digits.load(root, "train"), None, spoken_digits.load(root, "test")
+        if self.dataset == "volume_folder":
+            from ccnn_irregular.datasets import volume_folder  # xarray, which no other data set needs
+
+            options = {"hdf5_dataset": self.hdf5_dataset, "standardise": self.standardise}
+            return volume_folder.load(root, self.volume_table, **options), None, None
+        if self.dataset == "medmnist3d":
+            load = partial(medmnist3d.load, root, self.medmnist3d, download=download)
+            return load(part="train"), load(part="validation"), load(part="test")
+        if self.dataset == "modelnet10_voxels":
+            return modelnet_voxels.load(root, "train"), None, modelnet_voxels.load(root, "test")
         loaders: dict[str, Callable[..., Samples]] = {
             "mnist": mnist.load,
             "cifar10": partial(cifar.load, name="cifar10"),
             "cifar100": partial(cifar.load, name="cifar100"),
             "stl10": stl10.load,
         }
-        load = loaders[self.dataset]
-        return load(root, part="train", download=download), load(root, part="test", download=download)
+        read = loaders[self.dataset]
+        return read(root, part="train", download=download), None, read(root, part="test", download=download)
 
     def _prepare(self, samples: Samples, sampling: Sampling) -> Samples:
         """``samples`` as the network is to read them, sampled otherwise if so wanted."""
@@ -244,6 +288,11 @@ class SampleDataModule(LightningDataModule):
             require(gridded, "test.image_size", "be asked for images only", f"{samples!r} read {self.reading}")
             assert isinstance(samples, GriddedSamples)
             samples = resize_images(samples, sampling.image_size)
+        if sampling.volume_size is not None:
+            gridded = isinstance(samples, GriddedSamples) and samples.grid.d == 3
+            require(gridded, "test.volume_size", "be asked for volumes only", f"{samples!r}")
+            assert isinstance(samples, GriddedSamples)
+            samples = average_cells(samples, sampling.volume_size)
         if self.dataset == "speech_commands_mfcc":
             assert isinstance(samples, GriddedSamples)
             samples = mfcc(samples)
@@ -254,11 +303,11 @@ class SampleDataModule(LightningDataModule):
             if self.reading == "permuted":
                 samples = permute_sequences(samples)
         if self.window is not None:
-            if isinstance(samples, GriddedSamples):
-                reject("window", "be None where all samples lie on one grid already", self.window)
+            if not isinstance(samples, RaggedSeries):
+                reject("window", "be None where samples lie on grids already", self.window)
             samples = on_one_grid(samples, self.window)
         if sampling.drop:
-            if isinstance(samples, GriddedSamples):
+            if not isinstance(samples, RaggedSeries):
                 reject("test.drop", "be asked for series read as points only (data.window null)", f"{samples!r}")
             samples = drop_samples(samples, sampling.drop, seed=self.drop_seed)
         return samples
@@ -296,7 +345,10 @@ class SampleDataModule(LightningDataModule):
     def description(self) -> dict[str, Any]:
         """What was read and how it was split, for the JSON."""
         assert self._parts is not None
-        options = ("dataset", "root", "reading", "window", "cap", "validation", "test", "split_seed", "drop_seed")
+        options = ["dataset", "root", "reading", "window", "cap", "validation", "test", "split_seed", "drop_seed"]
+        options += {"medmnist3d": ["medmnist3d"], "volume_folder": ["volume_table", "standardise"]}.get(
+            self.dataset, []
+        )
         sizes = {field.name: len(getattr(self._parts, field.name)) for field in dataclasses.fields(Parts)}
         return {name: getattr(self, name) for name in options} | {"samples": sizes}
 
@@ -309,8 +361,25 @@ class SampleDataModule(LightningDataModule):
     def _loader(self, part: Literal["train", "validation"], shuffle: bool = False) -> DataLoader[SampleBatch]:
         assert self._parts is not None
         indices: NDArray[np.int64] = getattr(self._parts, part).numpy()
-        batches = EqualBatches(indices, self.batch_size, self.split_seed if shuffle else None)
-        return batch_loader(self.batch, batches)
+        return batch_loader(self.batch, self._batches(self.samples, indices, self.split_seed if shuffle else None))
+
+    def _batches(
+        self, samples: Samples, indices: NDArray[np.int64], shuffle_seed: int | None
+    ) -> AlikeBatches | EqualBatches:
+        """``indices`` into ``samples`` in batches."""
+        if isinstance(samples, RaggedVolumes):
+            return AlikeBatches(indices, _kinds(samples)[indices], self.batch_size, shuffle_seed)
+        return EqualBatches(indices, self.batch_size, shuffle_seed)
+
+    def typical_batch(self, count: int) -> SampleBatch:
+        """At most ``count`` training samples, evenly spread over the part; of volumes those of the commonest grid."""
+        part = self.part("train")
+        if isinstance(part, RaggedVolumes):
+            kinds = _kinds(part)
+            part = part.subset(torch.from_numpy(kinds == np.bincount(kinds).argmax()))
+            count = min(count, self.batch_size)
+        spread = torch.linspace(0, len(part) - 1, min(len(part), count)).round().long()
+        return self.as_batch(part.subset(spread))
 
     def batch(self, indices: Tensor) -> SampleBatch:
         """The samples ``indices`` of ``samples``."""
@@ -323,7 +392,7 @@ class SampleDataModule(LightningDataModule):
     def test_loader(self, sampling: Sampling) -> DataLoader[SampleBatch]:
         """The test part, sampled as asked, in batches."""
         held = self.test_part(sampling)
-        batches = EqualBatches(np.arange(len(held)), self.batch_size, None)
+        batches = self._batches(held, np.arange(len(held)), None)
         return batch_loader(lambda indices: self.as_batch(held.subset(indices)), batches)
 
 
@@ -332,6 +401,20 @@ def sampled_points(coordinates: Tensor, values: Tensor, splits: Tensor, cap: flo
     missing = values.isnan()
     observed = ~missing if bool(missing.any()) else None
     return Points(coordinates, trapezoid(coordinates[:, 0], observed=observed, splits=splits, cap=cap), splits)
+
+
+def _kinds(volumes: RaggedVolumes) -> NDArray[np.int64]:
+    """Equal numbers for equal grids."""
+    numbers = {grid: number for number, grid in enumerate(dict.fromkeys(volumes.grids))}
+    return np.array([numbers[grid] for grid in volumes.grids], dtype=np.int64)
+
+
+def _joined(first: Samples, second: GriddedSamples) -> GriddedSamples:
+    """Samples on one grid, one after the other."""
+    assert isinstance(first, GriddedSamples)
+    assert first.grid == second.grid
+    values, labels = torch.cat([first.values, second.values]), torch.cat([first.labels, second.labels])
+    return dataclasses.replace(first, values=values, labels=labels)
 
 
 def _carved(labels: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
@@ -353,6 +436,8 @@ def resample_series(samples: Samples, rate: float) -> Samples:
         ValueError: images, series that are not uniformly sampled, or too odd a ratio of rates.
     """
     require(rate > 0, "test.rate", "be positive", rate)
+    require(not isinstance(samples, RaggedVolumes), "test.rate", "be asked for series only", f"{samples!r}")
+    assert not isinstance(samples, RaggedVolumes)
     if isinstance(samples, GriddedSamples):
         require(samples.grid.d == 1, "test.rate", "be asked for series only", f"{samples!r}")
         values = resample(samples.values.numpy(), round(1 / samples.grid.steps[0], 6), rate)
@@ -394,13 +479,19 @@ def _uniform_step(series: RaggedSeries) -> float:
     return float(series.coordinates[1, 0] - series.coordinates[0, 0]) if len(series) else 1.0
 
 
-def image_sizes(words: Sequence[int | str]) -> list[tuple[int, int]]:
-    """``["14x14", "28x56"]`` or ``[14, 14, 28, 56]`` as pairs of pixels along y and x.
+def grid_sizes(words: Sequence[int | str], option: str, example: str) -> list[tuple[int, ...]]:
+    """``["14x14", "28x56"]`` or ``[14, 14, 28, 56]`` as sizes along the axes of a grid.
+
+    Args:
+        words: sizes of one or more grids.
+        option: its name, for the error.
+        example: two grids, for the error; as many axes as it has are expected.
 
     Raises:
-        ValueError: words that are no pairs of positive integers.
+        ValueError: words that are no such sizes.
     """
+    axes = len(example.split()[0].split("x"))
     numbers = [part for word in words for part in str(word).lower().split("x")]
-    sound = len(numbers) % 2 == 0 and all(number.isdecimal() and int(number) > 0 for number in numbers)
-    require(sound, "test.image_size", "be pairs of pixels such as 14x14 28x56", " ".join(map(str, words)))
-    return [(int(y), int(x)) for y, x in zip(numbers[::2], numbers[1::2], strict=True)]
+    sound = len(numbers) % axes == 0 and all(number.isdecimal() and int(number) > 0 for number in numbers)
+    require(sound, option, f"be sizes along {axes} axes such as {example}", " ".join(map(str, words)))
+    return [tuple(map(int, numbers[first : first + axes])) for first in range(0, len(numbers), axes)]

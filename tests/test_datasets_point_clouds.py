@@ -102,7 +102,7 @@ def test_broken_voxels_are_refused(tmp_path: Path) -> None:
         "X_train must hold 0 and 1, got 2 to 2": good | {"X_train": good["X_train"] + 2},
         r"must lie in 0..9, got 10 for sample 1": good | {"y_train": np.array([0, 10])},
     }
-    with pytest.raises(FileNotFoundError, match=r"root must hold modelnet10_voxels\.npz"):
+    with pytest.raises(FileNotFoundError, match=r"must hold modelnet10_voxels\.npz"):
         modelnet10_voxels(tmp_path)
     with pytest.raises(FileNotFoundError, match="root must be an existing folder"):
         modelnet10_voxels(tmp_path / "absent")

@@ -24,7 +24,7 @@ from ccnn_irregular.pipelines.samples_data import (
     SampleBatch,
     SampleDataModule,
     Sampling,
-    image_sizes,
+    grid_sizes,
     on_one_grid,
     resample_series,
 )
@@ -75,12 +75,14 @@ def test_series_on_one_grid_are_cut_or_followed_by_zeros() -> None:
         on_one_grid(uneven, 2.0)
 
 
-def test_image_sizes_in_words() -> None:
-    assert image_sizes(["14x14", "28X56", 42, 42]) == [(14, 14), (28, 56), (42, 42)]
-    assert image_sizes([]) == []
-    for words in (["14"], ["14x"], ["0x3"], ["a", "b"], ["14.5", "3"]):
-        with pytest.raises(ValueError, match=r"test\.image_size must be pairs of pixels such as 14x14 28x56, got"):
-            image_sizes(words)
+def test_sizes_in_words() -> None:
+    images = ("test.image_size", "14x14 28x56")
+    assert grid_sizes(["14x14", "28X56", 42, 42], *images) == [(14, 14), (28, 56), (42, 42)]
+    assert grid_sizes(["24x24x24", "20x30x30"], "test.volume_size", "24x24x24 20x30x30") == [(24, 24, 24), (20, 30, 30)]
+    assert grid_sizes([], *images) == []
+    for words in (["14"], ["14x"], ["0x3"], ["a", "b"], ["14.5", "3"], ["14x14x14"]):
+        with pytest.raises(ValueError, match=r"test\.image_size must be sizes along 2 axes such as 14x14 28x56, got"):
+            grid_sizes(words, *images)
 
 
 def test_parts_are_stratified_disjoint_and_seeded() -> None:
@@ -287,8 +289,8 @@ def test_refusals() -> None:
     strokes = SampleBatch.of(simulated_samples.pen_strokes(3))
     with pytest.raises(ValueError, match="network must read samples on a grid of 1 axes"):
         FixedKernelClassifier(3, 6)(strokes)
-    with pytest.raises(ValueError, match="axes must be 1 or 2, got 3"):
-        FixedKernelClassifier(3, 6, axes=3)
+    with pytest.raises(ValueError, match="axes must be 1, 2 or 3, got 4"):
+        FixedKernelClassifier(3, 6, axes=4)
     with pytest.raises(ValueError, match="kernel_size must be odd, got 4"):
         FixedKernelClassifier(3, 6, kernel_size=4)
     data = SampleDataModule("simulated_strokes")

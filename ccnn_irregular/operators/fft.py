@@ -20,8 +20,8 @@ from ccnn_irregular.operators.lattice import (
     Lattice,
     at_queries,
     no_common_lattice,
-    on_lattice,
     query_windows,
+    source_cells,
     tap_offsets,
     tap_spans,
 )
@@ -77,22 +77,28 @@ class FFT(Engine):
         lattices: tuple[Lattice, ...] = plan.geometry
         spans = tap_spans(kernel, lattices)
         lengths = [a.length(*span) for a, span in zip(lattices, spans, strict=True)]
-        given = on_lattice(values, lattices)
+        if kernel.depthwise and values.stride(1) == 0:
+            values = values[:, :1]  # one channel, expanded: several kernels read it, and its transform serves them all
         taps = _sampled(kernel, lattices, spans) * plan.source.cell_volume  # type: ignore[union-attr]
-        windows = query_windows(lattices, spans)
-        return at_queries(_convolved(given, taps, lengths, windows, kernel.depthwise), lattices, spans, windows)
+        cells, windows = source_cells(lattices), query_windows(lattices, spans)
+        result = _convolved(values, taps, lengths, cells, windows, kernel.depthwise)
+        return at_queries(result, lattices, spans, windows)
 
 
 def _convolved(
-    values: Tensor, taps: Tensor, lengths: list[int], windows: list[tuple[int, int]], depthwise: bool
+    values: Tensor, taps: Tensor, lengths: list[int], cells: list[range], windows: list[range], depthwise: bool
 ) -> Tensor:
-    """Circular convolution, read in a window; of a full kernel summed over the channels in."""
+    """Circular convolution of the values in ``cells``, read in ``windows``; full kernels sum over the channels in."""
     if depthwise and torch.is_grad_enabled():
-        return depthwise_convolution(values, taps, lengths, windows)
-    spectrum, transfer = real_spectrum(values, lengths), real_spectrum(taps, lengths)
-    if depthwise:  # without gradients nobody else reads the spectrum: written in place, one large array less
-        return real_window(spectrum.mul_(transfer), lengths, windows)
-    return real_window(torch.einsum("bc...,dc...->bd...", spectrum, transfer), lengths, windows)
+        return depthwise_convolution(values, taps, lengths, cells, windows)
+    spectrum, transfer = real_spectrum(values, lengths, cells), real_spectrum(taps, lengths)
+    if not depthwise:
+        product = torch.einsum("bc...,dc...->bd...", spectrum, transfer)
+    elif spectrum.shape[1] == len(transfer):
+        product = spectrum.mul_(transfer)  # nobody else reads the spectrum: one large array less
+    else:
+        product = spectrum * transfer
+    return real_window(product, lengths, windows)
 
 
 def _sampled(kernel: Kernel, lattices: tuple[Lattice, ...], spans: list[tuple[int, int]]) -> Tensor:

@@ -25,6 +25,7 @@ __all__ = [
     "no_common_lattice",
     "on_lattice",
     "query_windows",
+    "source_cells",
     "tap_offsets",
     "tap_spans",
 ]
@@ -129,13 +130,18 @@ def on_lattice(values: Tensor, lattices: Sequence[Lattice]) -> Tensor:
     return spread
 
 
-def query_windows(lattices: Sequence[Lattice], spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Per axis the part of a circular convolution's result that holds the queries: first cell and the one after the
-    last. It is all of the result where queries lie beyond either end of it and are read around the circle."""
+def source_cells(lattices: Sequence[Lattice]) -> list[range]:
+    """Per axis the cells of the lattice that the source's nodes are."""
+    return [range(0, one.source - one.up + 1 if one.periodic else one.source, one.up) for one in lattices]
+
+
+def query_windows(lattices: Sequence[Lattice], spans: Sequence[tuple[int, int]]) -> list[range]:
+    """Per axis the cells of a circular convolution's result that the queries lie in. They are all of its cells where
+    queries lie beyond either end of it and are read around the circle."""
     windows = []
     for lattice, span in zip(lattices, spans, strict=True):
-        start, stop, length = *_read(lattice, span), lattice.length(*span)
-        windows.append((start, stop) if start >= 0 and stop <= length else (0, length))
+        read, length = _read(lattice, span), lattice.length(*span)
+        windows.append(read if read.start >= 0 and read.stop <= length else range(length))
     return windows
 
 
@@ -143,23 +149,23 @@ def at_queries(
     result: Tensor,
     lattices: Sequence[Lattice],
     spans: Sequence[tuple[int, int]],
-    windows: Sequence[tuple[int, int]] | None = None,
+    windows: Sequence[range] | None = None,
 ) -> Tensor:
-    """Circular convolution result read at the query nodes; ``windows`` if only these parts of it are there."""
+    """Circular convolution result read at the query nodes; ``windows`` if only these cells of it are there."""
     d = len(lattices)
     for axis, (lattice, span) in enumerate(zip(lattices, spans, strict=True)):
         dim = result.ndim - d + axis
-        start, stop = _read(lattice, span)
-        if windows is not None:
-            start, stop = start - windows[axis][0], stop - windows[axis][0]
-        if start >= 0 and stop <= result.shape[dim]:
-            result = result[(slice(None),) * dim + (slice(start, stop, lattice.down),)]
+        read = _read(lattice, span)
+        if windows is not None and windows[axis] == read:
+            continue
+        if read.start >= 0 and read.stop <= result.shape[dim]:
+            result = result[(slice(None),) * dim + (slice(read.start, read.stop, read.step),)]
         else:
-            index = torch.arange(start, stop, lattice.down, device=result.device) % result.shape[dim]
+            index = torch.arange(read.start, read.stop, read.step, device=result.device) % result.shape[dim]
             result = result.index_select(dim, index)
     return result
 
 
-def _read(lattice: Lattice, span: tuple[int, int]) -> tuple[int, int]:
-    """Cell of the first query in a circular convolution's result, and the cell after the last query's."""
-    return -span[0], (lattice.query - 1) * lattice.down - span[0] + 1
+def _read(lattice: Lattice, span: tuple[int, int]) -> range:
+    """Cells of the queries in a circular convolution's result."""
+    return range(-span[0], (lattice.query - 1) * lattice.down - span[0] + 1, lattice.down)

@@ -17,8 +17,6 @@ from torch import Tensor
 
 __all__ = ["depthwise_convolution", "fast_length", "real_spectrum", "real_window"]
 
-Span = tuple[int, int]
-
 # Prime factors a transform's length may have.
 _PRIMES = (2, 3, 5, 7)
 # Time per cell of a transform by the number of factors 2 in its length, relative to lengths with four or more; measured
@@ -60,27 +58,31 @@ def _smooth_numbers(shortest: int) -> list[int]:
     return numbers[bisect_left(numbers, shortest) :]
 
 
-def real_spectrum(values: Tensor, lengths: Sequence[int]) -> Tensor:
-    """``torch.fft.rfftn`` over the last axes, one a length, zeros filled up; differentiable any number of times.
+def real_spectrum(values: Tensor, lengths: Sequence[int], spans: Sequence[range] | None = None) -> Tensor:
+    """``torch.fft.rfftn`` over the last axes, one a length, of values with zeros around and between them.
+
+    Differentiable any number of times.
 
     Args:
-        values: real ``(..., *sizes)``, sizes at most the lengths.
+        values: real ``(..., *sizes)``.
         lengths: size of the transform along each of the last axes.
+        spans: cells that the values lie in, per axis; None = those from 0 on.
 
     Returns:
         Complex ``(..., *lengths[:-1], lengths[-1] // 2 + 1)``.
     """
-    spans = [(0, size) for size in values.shape[-len(lengths) :]]
+    if spans is None:
+        spans = [range(size) for size in values.shape[-len(lengths) :]]
     return _Spectrum.apply(values, tuple(lengths), tuple(spans))
 
 
-def real_window(spectrum: Tensor, lengths: Sequence[int], spans: Sequence[Span]) -> Tensor:
+def real_window(spectrum: Tensor, lengths: Sequence[int], spans: Sequence[range]) -> Tensor:
     """A window of ``torch.fft.irfftn`` over the last axes; differentiable any number of times.
 
     Args:
         spectrum: complex ``(..., *lengths[:-1], lengths[-1] // 2 + 1)``.
         lengths: size of the transform along each of the last axes.
-        spans: first index and the one after the last of the window, per axis.
+        spans: cells of the window, per axis: with a step only every so manieth is read.
 
     Returns:
         Real ``(..., *sizes)``, sizes those of the window.
@@ -88,22 +90,25 @@ def real_window(spectrum: Tensor, lengths: Sequence[int], spans: Sequence[Span])
     return _Window.apply(spectrum, tuple(lengths), tuple(spans))
 
 
-def depthwise_convolution(values: Tensor, taps: Tensor, lengths: Sequence[int], spans: Sequence[Span]) -> Tensor:
+def depthwise_convolution(
+    values: Tensor, taps: Tensor, lengths: Sequence[int], cells: Sequence[range], spans: Sequence[range]
+) -> Tensor:
     """Circular convolution of real arrays with one kernel per channel, read in a window; differentiable twice.
 
     The same as ``real_window(real_spectrum(values) * real_spectrum(taps))`` with a cheaper backward pass: the factors
     of the adjoint transforms cancel, and no conjugate of the batch's spectrum is written beside it.
 
     Args:
-        values: real ``(B, C, *sizes)``, sizes at most the lengths.
+        values: real ``(B, C, *sizes)``, or ``(B, 1, *sizes)`` where all kernels read the same channel.
         taps: real ``(C, *taps)`` of the same dtype, taps at most the lengths.
         lengths: size of the circle along each of the last axes.
-        spans: first index and the one after the last of the window, per axis.
+        cells: those that the values lie in, per axis; zeros in all others.
+        spans: cells of the window, per axis.
 
     Returns:
         Real ``(B, C, *window)``.
     """
-    result, *_ = _Depthwise.apply(values, taps, tuple(lengths), tuple(spans))
+    result, *_ = _Depthwise.apply(values, taps, tuple(lengths), tuple(cells), tuple(spans))
     return result
 
 
@@ -112,12 +117,17 @@ class _Depthwise(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, values: Tensor, taps: Tensor, lengths: tuple[int, ...], spans: tuple[Span, ...]
+        ctx: Any,
+        values: Tensor,
+        taps: Tensor,
+        lengths: tuple[int, ...],
+        cells: tuple[range, ...],
+        spans: tuple[range, ...],
     ) -> tuple[Tensor, Tensor, Tensor]:
         ctx.set_materialize_grads(False)
-        ctx.lengths, ctx.spans = lengths, spans
-        ctx.from_start = [[(0, size) for size in one.shape[-len(lengths) :]] for one in (values, taps)]
-        spectrum, transfer = real_spectrum(values, lengths), real_spectrum(taps, lengths)
+        ctx.lengths, ctx.spans, ctx.channels = lengths, spans, values.shape[1]
+        ctx.cells = cells, tuple(range(size) for size in taps.shape[1:])
+        spectrum, transfer = real_spectrum(values, lengths, cells), real_spectrum(taps, lengths)
         result = real_window(spectrum * transfer, lengths, spans)
         # What the backward pass multiplies by; the spectrum itself is not needed any more.
         conjugates = spectrum.conj_physical_(), transfer.conj_physical_()
@@ -125,23 +135,25 @@ class _Depthwise(torch.autograd.Function):
         return result, *conjugates
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, Tensor | None, None, None]:
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, Tensor | None, None, None, None]:
         spectrum, transfer = ctx.saved_tensors  # conjugated
         along_result, *along_spectra = gradients
         found: list[Tensor | None] = [None, None]
         if along_result is not None:
             gradient = _Spectrum.apply(along_result, ctx.lengths, ctx.spans)
             if ctx.needs_input_grad[1]:
-                found[1] = real_window((gradient * spectrum).sum(0), ctx.lengths, ctx.from_start[1])
+                found[1] = real_window((gradient * spectrum).sum(0), ctx.lengths, ctx.cells[1])
             if ctx.needs_input_grad[0]:
                 product = gradient * transfer if torch.is_grad_enabled() else gradient.mul_(transfer)
-                found[0] = real_window(product, ctx.lengths, ctx.from_start[0])
+                if ctx.channels < product.shape[1]:
+                    product = product.sum(1, keepdim=True)
+                found[0] = real_window(product, ctx.lengths, ctx.cells[0])
         for place, along in enumerate(along_spectra):
             if along is not None and ctx.needs_input_grad[place]:  # in second derivatives only
-                more = _adjoint_of_spectrum(along.conj(), ctx.lengths, ctx.from_start[place])
+                more = _adjoint_of_spectrum(along.conj(), ctx.lengths, ctx.cells[place])
                 before = found[place]
                 found[place] = more if before is None else before + more
-        return found[0], found[1], None, None
+        return found[0], found[1], None, None, None
 
 
 class _Spectrum(torch.autograd.Function):
@@ -149,18 +161,18 @@ class _Spectrum(torch.autograd.Function):
 
     @staticmethod
     def forward(  # the form without setup_context, which costs 0.1 ms a call
-        ctx: Any, values: Tensor, lengths: tuple[int, ...], spans: tuple[Span, ...]
+        ctx: Any, values: Tensor, lengths: tuple[int, ...], spans: tuple[range, ...]
     ) -> Tensor:
         ctx.lengths, ctx.spans = lengths, spans
         if not values.numel():  # no entry of a batch: MKL refuses it
             half = (*lengths[:-1], lengths[-1] // 2 + 1)
             return values.new_zeros(*values.shape[: -len(lengths)], *half, dtype=values.dtype.to_complex())
-        if math.prod(end for _, end in spans) > _SPARSE * math.prod(lengths):
+        if values.shape[-len(lengths) :].numel() > _SPARSE * torch.Size(lengths).numel():
             return torch.fft.rfftn(_filled_up(values, lengths, spans), dim=tuple(range(-len(lengths), 0)))
-        values = _filled_up(values, [end for _, end in spans], spans)
-        spectrum = torch.fft.rfft(values, n=lengths[-1])
+        spectrum = torch.fft.rfft(_placed(values, -1, spans[-1]), n=lengths[-1])
         for axis in range(len(lengths) - 2, -1, -1):
-            spectrum = torch.fft.fft(spectrum, n=lengths[axis], dim=axis - len(lengths))
+            dim = axis - len(lengths)
+            spectrum = torch.fft.fft(_placed(spectrum, dim, spans[axis]), n=lengths[axis], dim=dim)
         return spectrum
 
     @staticmethod
@@ -173,22 +185,20 @@ class _Window(torch.autograd.Function):
 
     @staticmethod
     def forward(  # the form without setup_context, which costs 0.1 ms a call
-        ctx: Any, spectrum: Tensor, lengths: tuple[int, ...], spans: tuple[Span, ...]
+        ctx: Any, spectrum: Tensor, lengths: tuple[int, ...], spans: tuple[range, ...]
     ) -> Tensor:
         ctx.lengths, ctx.spans = lengths, spans
         if not spectrum.numel():
-            sizes = [end - first for first, end in spans]
-            return spectrum.real.new_zeros(*spectrum.shape[: -len(lengths)], *sizes)
-        kept = math.prod((end - first) / length for (first, end), length in zip(spans[:-1], lengths[:-1], strict=True))
+            return spectrum.real.new_zeros(*spectrum.shape[: -len(lengths)], *map(len, spans))
+        windows = [slice(span.start, span.stop, span.step) for span in spans]
+        kept = math.prod(len(span) / length for span, length in zip(spans[:-1], lengths[:-1], strict=True))
         if kept > _WIDE:
-            result = torch.fft.irfftn(spectrum, s=lengths, dim=tuple(range(-len(lengths), 0)))
-            return result[(..., *(slice(first, end) for first, end in spans))]
+            return torch.fft.irfftn(spectrum, s=lengths, dim=tuple(range(-len(lengths), 0)))[(..., *windows)]
         # Axis by axis, so that what lies outside the window is dropped before the next axis is transformed.
-        for axis, (first, end) in enumerate(spans[:-1]):
-            dim = axis - len(spans)
-            spectrum = torch.fft.ifft(spectrum, dim=dim).narrow(dim, first, end - first)
-        first, end = spans[-1]
-        return torch.fft.irfft(spectrum, n=lengths[-1])[..., first:end]
+        for axis, window in enumerate(windows[:-1]):
+            behind = len(windows) - 1 - axis
+            spectrum = torch.fft.ifft(spectrum, dim=-1 - behind)[(..., window, *(slice(None),) * behind)]
+        return torch.fft.irfft(spectrum, n=lengths[-1])[..., windows[-1]]
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
@@ -199,24 +209,40 @@ class _Window(torch.autograd.Function):
         return weighted, None, None
 
 
-def _filled_up(values: Tensor, lengths: Sequence[int], spans: Sequence[Span]) -> Tensor:
-    """Values inside a window, zeros around it, ``(..., *lengths)``.
+def _filled_up(values: Tensor, lengths: Sequence[int], spans: Sequence[range]) -> Tensor:
+    """Values in the cells ``spans``, zeros in all others, ``(..., *lengths)``.
 
-    Each cell is written once: ``rfftn(s=...)`` writes zeros everywhere first.
+    Where the cells are neighbours each one is written once: ``rfftn(s=...)`` writes zeros everywhere first.
     """
-    if all(end - first == length for (first, end), length in zip(spans, lengths, strict=True)):
+    if all(len(span) == length for span, length in zip(spans, lengths, strict=True)):
         return values
-    result = inside = values.new_empty(*values.shape[: -len(lengths)], *lengths)
-    for dim, (length, (first, end)) in enumerate(zip(lengths, spans, strict=True), -len(lengths)):
-        for start, stop in ((0, first), (end, length)):
+    shape = *values.shape[: -len(lengths)], *lengths
+    if any(span.step > 1 for span in spans):
+        result = values.new_zeros(shape)
+        result[(..., *(slice(span.start, span.stop, span.step) for span in spans))] = values
+        return result
+    result = inside = values.new_empty(shape)
+    for dim, (length, span) in enumerate(zip(lengths, spans, strict=True), -len(lengths)):
+        for start, stop in ((0, span.start), (span.stop, length)):
             if stop > start:
                 inside.narrow(dim, start, stop - start).zero_()
-        inside = inside.narrow(dim, first, end - first)
+        inside = inside.narrow(dim, span.start, len(span))
     inside.copy_(values)
     return result
 
 
-def _adjoint_of_spectrum(gradient: Tensor, lengths: tuple[int, ...], spans: Sequence[Span]) -> Tensor:
+def _placed(values: Tensor, dim: int, span: range) -> Tensor:
+    """Values in the cells ``span`` along ``dim``, zeros in all others before the last one."""
+    if span.start == 0 and span.step == 1:
+        return values  # transforms fill up behind it
+    shape = list(values.shape)
+    shape[dim] = span.stop
+    placed = values.new_zeros(shape)
+    placed.movedim(dim, -1)[..., span.start : span.stop : span.step] = values.movedim(dim, -1)
+    return placed
+
+
+def _adjoint_of_spectrum(gradient: Tensor, lengths: tuple[int, ...], spans: Sequence[range]) -> Tensor:
     """A gradient along the half spectrum of values inside a window to that along the values."""
     # The inverse counts each frequency between the first and the last of the half spectrum twice, for its mirror
     # image, and divides by the number of cells.

@@ -1,0 +1,137 @@
+"""A folder of NIfTI or HDF5 volumes and a table of their labels: any sizes, any voxels.
+
+The table is a CSV file with a header line and the columns ``file`` and ``label``. Every volume keeps its voxels: they
+come on a grid of their own in millimetres, axes from inferior to superior, posterior to anterior, left to right (z, y,
+x), whatever the order and the direction in the file, with the middle of the volume at 0.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+from ccnn_irregular._checks import reject, require
+from ccnn_irregular.adapters.nifti import affine_of, read_hdf5, read_nifti
+from ccnn_irregular.datasets._files import existing_folder, missing_file
+from ccnn_irregular.datasets.samples import RaggedVolumes
+from ccnn_irregular.domains import Grid
+
+__all__ = ["load"]
+
+_NIFTI = (".nii", ".nii.gz")
+_HDF5 = (".h5", ".hdf5")
+# Steps are rounded to this many digits of a millimetre: files of one scanner differ in the last bit of their affines.
+_DIGITS = 5
+
+
+def load(
+    root: str | Path,
+    table: str = "labels.csv",
+    *,
+    classes: Sequence[str] | None = None,
+    hdf5_dataset: str = "volume",
+    standardise: bool = False,
+) -> RaggedVolumes:
+    """All volumes of the table, one channel each.
+
+    Args:
+        root: folder of the volumes and the table.
+        table: name of the CSV file; its ``file`` column names files relative to ``root``: ``.nii``, ``.nii.gz``,
+            ``.h5`` or ``.hdf5``.
+        classes: the labels there may be, in the order of their numbers; None = those in the table, sorted.
+        hdf5_dataset: where HDF5 files hold the volume; its attribute ``element_size_mm`` or ``element_size_um`` gives
+            the voxels' size, its axes are z, y, x.
+        standardise: bring every volume to mean 0 and standard deviation 1, for scanners whose intensities have no unit.
+            A constant volume becomes 0.
+
+    Raises:
+        FileNotFoundError: no such folder, table or volume.
+        ValueError: a table without these columns or rows, a file named twice or outside the folder, a label that is
+            empty or not among ``classes``; a volume that cannot be read, is not 3-D or holds nan or infinity. The
+            message names the line of the table or the file.
+    """
+    root = existing_folder(root)
+    names, words = _read_table(root, table)
+    known = tuple(sorted(set(words))) if classes is None else tuple(classes)
+    for line, word in enumerate(words, 2):
+        require(word in known, f"label on line {line} of {table}", f"be one of {known}", repr(word))
+    volumes, grids = [], []
+    for name in names:
+        values, grid = _read_volume(root / name, hdf5_dataset)
+        if standardise:
+            centred = values - values.mean()
+            values = centred / centred.square().mean().sqrt().clamp_min(torch.finfo(torch.float32).tiny)
+        volumes.append(values[None])
+        grids.append(grid)
+    labels = torch.tensor([known.index(word) for word in words], dtype=torch.int64)
+    return RaggedVolumes.of(volumes, grids, labels, known, "mm")
+
+
+def _read_table(root: Path, table: str) -> tuple[list[str], list[str]]:
+    """Files and labels, checked before any volume is opened."""
+    path = root / table
+    if not path.is_file():
+        raise missing_file(root, f"the table of labels {table}")
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            columns = list(reader.fieldnames or [])
+            require({"file", "label"} <= set(columns), table, "have the columns file and label", columns)
+            rows = [((row["file"] or "").strip(), (row["label"] or "").strip()) for row in reader]
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ValueError(f"{table} must be a CSV file in UTF-8, got {error}") from error
+    require(len(rows) > 0, table, "name a volume", "no row below the header")
+    seen: set[str] = set()
+    for line, (name, label) in enumerate(rows, 2):
+        where = f"line {line} of {table}"
+        require(bool(name) and bool(label), where, "hold a file and a label", (name, label))
+        inside = not Path(name).is_absolute() and ".." not in Path(name).parts
+        require(inside, f"file on {where}", f"lie in the folder {root}", repr(name))
+        require(name.endswith(_NIFTI + _HDF5), f"file on {where}", f"end in one of {_NIFTI + _HDF5}", repr(name))
+        require(name not in seen, f"file on {where}", "be named once", repr(name))
+        seen.add(name)
+        if not (root / name).is_file():
+            raise FileNotFoundError(f"file on {where} must exist in {root}, got {name}")
+    return [name for name, _ in rows], [label for _, label in rows]
+
+
+def _read_volume(path: Path, hdf5_dataset: str) -> tuple[Tensor, Grid]:
+    """Values ``(D, H, W)`` float32 and their grid."""
+    nifti = path.name.endswith(_NIFTI)
+    array = _upright(read_nifti(path), path) if nifti else read_hdf5(path, hdf5_dataset)
+    require(array.ndim == 3, str(path), "be a 3-D volume", f"{array.ndim}-D data {array.shape}")
+    values = torch.from_numpy(np.ascontiguousarray(array.to_numpy(), dtype=np.float32))
+    finite = torch.isfinite(values)
+    require(bool(finite.all()), str(path), "hold finite values", f"{int((~finite).sum())} voxels of nan or infinity")
+    steps = [_step(array, str(dim)) for dim in array.dims]
+    starts = [-step * (size - 1) / 2 for step, size in zip(steps, array.shape, strict=True)]
+    return values, Grid(array.shape, steps, starts)
+
+
+def _upright(array: xr.DataArray, path: Path) -> xr.DataArray:
+    """Axes in the order of the world's z, y, x, each rising along it: right, anterior, superior."""
+    if array.ndim != 3:
+        reject(str(path), "be a 3-D volume", f"{array.ndim}-D data {array.shape}")
+    affine = affine_of(array)
+    dims = str(array.attrs["voxel_axes"]).split()
+    rows = {dim: "XYZ".index(array[dim].attrs["axis"]) for dim in dims}
+    falling = [dim for column, dim in enumerate(dims) if affine[rows[dim], column] < 0]
+    order = sorted(dims, key=rows.__getitem__, reverse=True)
+    return array.isel({dim: slice(None, None, -1) for dim in falling}).transpose(*order)
+
+
+def _step(array: xr.DataArray, dim: str) -> float:
+    """Size of a voxel in mm; of an axis of one node the affine's, which its coordinates do not tell."""
+    nodes = array[dim].to_numpy().astype(np.float64)
+    if len(nodes) > 1:
+        return round(float(abs(nodes[-1] - nodes[0])) / (len(nodes) - 1), _DIGITS)
+    if "affine" not in array.attrs:
+        reject(str(array.encoding["source"]), "have at least two voxels along each axis", array.shape)
+    column = str(array.attrs["voxel_axes"]).split().index(dim)
+    return round(float(np.linalg.norm(affine_of(array)[:3, column])), _DIGITS)
