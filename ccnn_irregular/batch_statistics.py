@@ -65,7 +65,10 @@ class _Normalised(torch.autograd.Function):
             )
         else:
             found = _gradients(gradients[0], values, weight, mean, inverse)
-        return (*(one if asked else None for one, asked in zip(found, wanted, strict=True)), None)
+        along_values, along_weight, along_bias = (
+            one if asked else None for one, asked in zip(found, wanted, strict=True)
+        )
+        return along_values, along_weight, along_bias, None
 
 
 def _gradients(

@@ -218,8 +218,9 @@ def _filled_up(values: Tensor, lengths: Sequence[int], spans: Sequence[range]) -
         return values
     shape = *values.shape[: -len(lengths)], *lengths
     if any(span.step > 1 for span in spans):
+        windows = [slice(span.start, span.stop, span.step) for span in spans]
         result = values.new_zeros(shape)
-        result[(..., *(slice(span.start, span.stop, span.step) for span in spans))] = values
+        result[(..., *windows)] = values
         return result
     result = inside = values.new_empty(shape)
     for dim, (length, span) in enumerate(zip(lengths, spans, strict=True), -len(lengths)):
