@@ -220,7 +220,7 @@ def _filled_up(values: Tensor, lengths: Sequence[int], spans: Sequence[range]) -
     if any(span.step > 1 for span in spans):
         windows = [slice(span.start, span.stop, span.step) for span in spans]
         result = values.new_zeros(shape)
-        result[(..., *windows)] = values
+        result[(..., *windows)].copy_(values)
         return result
     result = inside = values.new_empty(shape)
     for dim, (length, span) in enumerate(zip(lengths, spans, strict=True), -len(lengths)):
