@@ -36,6 +36,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("operators",),
     ("layers",),
     ("networks", "convolution_blocks"),
+    ("networks_unet",),
     ("optimisation",),
     ("integral",),
     ("shiftwise",),
