@@ -9,6 +9,7 @@ Volumes are read one at a time, each with its own size and its own grid in milli
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,8 @@ from ccnn_irregular.adapters.nifti import affine_of, read_nifti
 from ccnn_irregular.datasets._files import existing_folder, missing_file
 from ccnn_irregular.domains import Grid
 
-__all__ = ["Pair", "Task", "Volume", "canonical", "find_pairs", "like_file", "read_labels", "read_volume", "volume_name"]
+__all__ = ["Pair", "Task", "Volume", "canonical", "find_pairs", "like_file", "nifti_files", "read_labels",
+           "read_volume", "volume_name"]  # fmt: skip
 
 _SUFFIXES = (".nii.gz", ".nii")
 _NAMES_SHOWN = 3
@@ -100,7 +102,7 @@ def find_pairs(root: str | Path) -> Task:
     images, labels = root / "images", root / "labels"
     if not (images.is_dir() and labels.is_dir()):
         raise missing_file(root, "dataset.json (Medical Segmentation Decathlon), or the folders images and labels")
-    named = [{volume_name(path): path for path in _files(folder)} for folder in (images, labels)]
+    named = [{volume_name(path): path for path in nifti_files(folder)} for folder in (images, labels)]
     for folder, here, there in ((labels, *named), (images, *named[::-1])):
         lacking = sorted(set(here) - set(there))
         shown = ", ".join(lacking[:_NAMES_SHOWN]) + (", ..." if len(lacking) > _NAMES_SHOWN else "")
@@ -109,8 +111,8 @@ def find_pairs(root: str | Path) -> Task:
     return Task(tuple(Pair(name, named[0][name], named[1][name]) for name in sorted(named[0])), None)
 
 
-def _files(folder: Path) -> list[Path]:
-    """NIfTI files of a folder; macOS leaves hidden ones beside them in archives."""
+def nifti_files(folder: Path) -> list[Path]:
+    """NIfTI files of a folder by name, hidden ones left out, which macOS leaves beside them in archives."""
     return sorted(path for path in folder.iterdir() if path.name.endswith(_SUFFIXES) and not path.name.startswith("."))
 
 
@@ -131,7 +133,7 @@ def _listed(root: Path) -> Task:
         if not path.is_file():
             raise FileNotFoundError(f"{file} must name existing files, got {path}")
     pairs = sorted((Pair(volume_name(image), image, labels) for image, labels in entries), key=lambda pair: pair.name)
-    twice = [b.name for a, b in zip(pairs, pairs[1:], strict=False) if a.name == b.name]
+    twice = [b.name for a, b in itertools.pairwise(pairs) if a.name == b.name]
     require(not twice, str(file), "list each image once", twice[:_NAMES_SHOWN])
     return Task(tuple(pairs), tuple(names[value] for value in range(len(names))))
 
@@ -201,7 +203,7 @@ def like_file(labels: Tensor, image: xr.DataArray) -> xr.DataArray:
     space = space.isel({space.dims[0]: 0}, drop=True) if space.ndim == 4 else space
     require(tuple(labels.shape) == space.shape, "labels", f"have the image's shape {space.shape}", tuple(labels.shape))
     low, high = int(labels.min()), int(labels.max())
-    require(0 <= low and high <= 255, "labels", "lie in 0 ... 255", (low, high))
+    require(low >= 0 and high <= 255, "labels", "lie in 0 ... 255", (low, high))
     array = space.copy(data=labels.to(torch.uint8).cpu().numpy())
     return array.sel({dim: image[dim] for dim in space.dims}).transpose(*(d for d in image.dims if d in space.dims))
 

@@ -18,7 +18,7 @@ from ccnn_irregular.pipelines.training import TrainedNetwork
 if TYPE_CHECKING:
     from ccnn_irregular.pipelines.segmentation_data import VolumeBatch, VolumeDataModule
 
-__all__ = ["SegmentedVolume", "Segmentation", "dice", "soft_dice_loss"]
+__all__ = ["Segmentation", "SegmentedVolume", "dice", "soft_dice_loss"]
 
 
 @dataclass  # not frozen: Lightning refuses to pass frozen dataclasses from a step to the callbacks

@@ -15,12 +15,20 @@ from numpy.typing import NDArray
 from rich import box, get_console
 from rich.table import Table
 
+from ccnn_irregular.datasets.decathlon import volume_name
+from ccnn_irregular.pipelines import segmentation_figures as figures
 from ccnn_irregular.pipelines.evaluation import versions, write_json, write_text
+from ccnn_irregular.pipelines.figures import save
 from ccnn_irregular.pipelines.segmentation import Segmentation, SegmentedVolume
-from ccnn_irregular.pipelines.segmentation_data import VolumeDataModule, thinnings
+from ccnn_irregular.pipelines.segmentation_data import VolumeBatch, VolumeDataModule, thinnings
+from ccnn_irregular.pipelines.segmentation_files import FileJob, file_jobs, predict_files
+from ccnn_irregular.pipelines.segmentation_network import ContinuousSegmenter
 from ccnn_irregular.pipelines.training_cli import TrainingCLI, load_weights
+from ccnn_irregular.plotting_volumes import plot_kernel_slices
 
-__all__ = ["LabelResult", "SegmentationCLI", "SegmentationTestOptions"]
+__all__ = ["LabelResult", "SegmentationCLI", "SegmentationPredictOptions", "SegmentationTestOptions"]
+
+Thinning = tuple[int, ...]
 
 _Z = 1.959964  # of a 95 % interval
 
@@ -35,6 +43,17 @@ class SegmentationTestOptions:
     """
 
     thin: list[int | str] = field(default_factory=list)
+
+
+@dataclass
+class SegmentationPredictOptions:
+    """What is labelled.
+
+    Attributes:
+        input: a NIfTI file, or a folder of them; null = the images of the test part.
+    """
+
+    input: str | None = None
 
 
 @dataclass(frozen=True)
@@ -53,7 +72,7 @@ class LabelResult:
     """
 
     sampling: str
-    thin: tuple[int, ...]
+    thin: Thinning
     label: str
     dice: float
     low: float
@@ -87,6 +106,8 @@ class SegmentationCLI(TrainingCLI):
         parser.set_defaults({"early_stopping.patience": 100_000})
         if subcommand == "test":
             parser.add_class_arguments(SegmentationTestOptions, "test", as_group=False)
+        if subcommand == "predict":
+            parser.add_class_arguments(SegmentationPredictOptions, "predict", as_group=False)
 
     def describe(self, datamodule: VolumeDataModule) -> dict[str, Any]:
         """Which volumes were read and how they were split."""
@@ -102,11 +123,12 @@ class SegmentationCLI(TrainingCLI):
         samplings = [(1, 1, 1), *thinnings(self._get(self.config_init, "test").thin)]
         datamodule.setup("test")
         load_weights(model, ckpt_path)
-        found: dict[tuple[int, ...], list[SegmentedVolume]] = {}
+        found: dict[Thinning, list[SegmentedVolume]] = {}
         for thin in samplings:
             loader = datamodule.loader("test", thin=thin)
             found[thin] = cast("list[SegmentedVolume]", self.trainer.predict(model, dataloaders=loader))
-        results = _results({thin: _table_of(volumes) for thin, volumes in found.items()}, datamodule.classes)
+        tables = {thin: _table_of(volumes) for thin, volumes in found.items()}
+        results = _results(tables, datamodule.classes)
         folder = Path(self._get(self.config, "output") or self.run_folder.path / "test")
         report = {
             "results": results,
@@ -119,13 +141,55 @@ class SegmentationCLI(TrainingCLI):
         }
         write_json(folder / "metrics.json", report)
         _write_dice(folder / "dice.csv", found, datamodule.classes)
+        plots = _draw(folder, model, datamodule, found, tables)
         _print_table(results, f"{datamodule.root}, {len(found[samplings[0]])} test volumes, {ckpt_path}")
-        for path in (folder / "metrics.json", folder / "dice.csv"):
+        for path in (folder / "metrics.json", folder / "dice.csv", *plots):
             get_console().print(str(path), highlight=False, soft_wrap=True)
+
+    def predict(self, model: Segmentation, datamodule: VolumeDataModule, ckpt_path: str, **_: Any) -> None:
+        """Write label volumes; those that are there already and younger than their image are kept."""
+        source = SegmentationPredictOptions(**vars(self._get(self.config_init, "predict"))).input
+        output = self._get(self.config, "output")
+        folder = Path(output or self.run_folder.path / "predictions")
+        if source is None:
+            datamodule.setup("predict")
+            images = [datamodule.pairs[number].image for number in datamodule.part("test")]
+            jobs = [FileJob(image, folder / f"{volume_name(image)}.nii.gz") for image in images]
+        else:
+            path = Path(source)
+            single = output is None and not path.is_dir()
+            jobs = file_jobs(path, folder / f"{volume_name(path)}.nii.gz" if single else folder)
+        load_weights(model, ckpt_path)
+        written = predict_files(model, jobs, Path(ckpt_path))
+        where = jobs[0].output if len(jobs) == 1 else jobs[0].output.parent
+        get_console().print(f"{len(written)} label volumes written: {where}", highlight=False, soft_wrap=True)
 
 
 def _parameters(model: Segmentation) -> int:
     return sum(parameter.numel() for parameter in model.network.parameters())
+
+
+def _draw(
+    folder: Path,
+    model: Segmentation,
+    data: VolumeDataModule,
+    found: dict[Thinning, list[SegmentedVolume]],
+    tables: dict[Thinning, NDArray[np.float64]],
+) -> list[Path]:
+    """The worst, the median and the best volume under the first and the last sampling, all volumes, the kernels."""
+    plots: list[Path] = []
+    numbers, thinnings_drawn = data.part("test"), list(found)
+    cases = figures.typical_cases(_row_means(tables[thinnings_drawn[0]]))
+    for thin in dict.fromkeys((thinnings_drawn[0], thinnings_drawn[-1])):
+        for name, place in cases.items():
+            batch = VolumeBatch.of(data.volume(numbers[place]), thin)
+            stem = folder / "-".join([name, *(["thin", *map(str, thin)] if max(thin) > 1 else [])])
+            plots += figures.case(batch, found[thin][place], data.classes, stem)
+    rows = [(_sampling(thin), table) for thin, table in tables.items()]
+    plots.append(figures.dice_by_sampling(rows, data.classes, folder / "dice.png"))
+    if isinstance(model.network, ContinuousSegmenter):
+        plots.append(save(plot_kernel_slices(model.network.kernels()), folder / "kernels.png"))
+    return plots
 
 
 def _table_of(volumes: Sequence[SegmentedVolume]) -> NDArray[np.float64]:
@@ -135,7 +199,7 @@ def _table_of(volumes: Sequence[SegmentedVolume]) -> NDArray[np.float64]:
     return np.stack(cast("list[NDArray[np.float64]]", rows))
 
 
-def _results(tables: dict[tuple[int, ...], NDArray[np.float64]], classes: Sequence[str]) -> list[LabelResult]:
+def _results(tables: dict[Thinning, NDArray[np.float64]], classes: Sequence[str]) -> list[LabelResult]:
     """Mean Dice of each label and of all labels; the first sampling is what the others are compared with."""
     results: list[LabelResult] = []
     names = [*classes[1:], "mean of the labels"]
@@ -164,7 +228,7 @@ def _sampling(thin: Sequence[int]) -> str:
     return ", ".join(kept) or "all slices"
 
 
-def _write_dice(path: Path, found: dict[tuple[int, ...], list[SegmentedVolume]], classes: Sequence[str]) -> None:
+def _write_dice(path: Path, found: dict[Thinning, list[SegmentedVolume]], classes: Sequence[str]) -> None:
     """``sampling,volume,label,...`` lines: Dice of each label in each volume."""
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")

@@ -241,6 +241,11 @@ class VolumeDataModule(LightningDataModule):
             self._volumes = [read_volume(pair, len(self.classes)) for pair in self._pairs]
 
     @property
+    def pairs(self) -> tuple[Pair, ...]:
+        """All pairs by name; empty before ``setup``."""
+        return self._pairs
+
+    @property
     def channels(self) -> int:
         """Channels of the values."""
         return int(self.volume(0).values.shape[0])

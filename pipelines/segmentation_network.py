@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -101,7 +102,7 @@ class FixedKernelSegmenter(nn.Module):
             convolution = nn.Conv3d(read, made, 3, stride, padding=1, bias=False)
             return nn.Sequential(convolution, nn.InstanceNorm3d(made, affine=True), nn.LeakyReLU(0.01))
 
-        pairs = list(zip(channels, channels[1:], strict=False))
+        pairs = list(itertools.pairwise(channels))
         self.stem = nn.Sequential(layer(in_channels, channels[0]), layer(channels[0], channels[0]))
         self.downs = nn.ModuleList(
             nn.Sequential(layer(fine, coarse, 2), layer(coarse, coarse)) for fine, coarse in pairs
