@@ -173,7 +173,9 @@ class ContinuousUNet(nn.Module):
         self.ups = nn.ModuleList(step(level + 1, fine, fine) for level, (fine, _) in enumerate(pairs))
         self.mixes = nn.ModuleList(PointwiseLinear(2 * fine, fine) for fine, _ in pairs)
         self.up_levels = nn.ModuleList(residual(level) for level in range(coarsest))
-        self.readout = step(0, first, 2 * first)
+        # Normalised before it is read out: an answer must not depend on where else answers are wanted.
+        self.norm = InstanceNorm(first)
+        self.readout = SeparableContinuousConv(kernel(0, first), 2 * first, engine=engine)
         self.output = PointwiseLinear(2 * first, out_channels)
 
     def forward(self, values: Tensor, source: Grid, query: Grid | None = None) -> Tensor:
@@ -220,4 +222,7 @@ class ContinuousUNet(nn.Module):
             finer = self.ups[number](self.narrow[number](hidden), coarse, fine, calibrating=calibrating)
             hidden = self.mixes[number](torch.cat([finer, down[number]], dim=1))
             hidden = self.up_levels[number](hidden, fine, calibrating=calibrating)
-        return self.output(self.readout(hidden, grids[0], query, calibrating=calibrating))
+        hidden = self.norm(hidden, grids[0])
+        if calibrating:
+            self.readout.calibrate(grids[0], query, hidden)
+        return self.output(nn.functional.gelu(self.readout(hidden, grids[0], query)))
