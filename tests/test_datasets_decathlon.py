@@ -66,6 +66,11 @@ def save_decathlon(root: Path, **changes: Any) -> None:
     (root / "dataset.json").write_text(json.dumps(content | changes))
 
 
+def listed(image: str) -> dict[str, str]:
+    """An entry of ``dataset.json``."""
+    return {"image": image, "label": "./labelsTr/a.nii.gz"}
+
+
 # --------------------------------------------------------------------------------------------------- what is right
 
 ORIENTATIONS = [
@@ -104,7 +109,8 @@ def test_scanner_coordinates_are_kept_where_the_axes_run_along_them(tmp_path: Pa
 
 def test_modalities_are_channels(tmp_path: Path) -> None:
     both = np.stack([ramp(), -ramp()], axis=-1)
-    image = read_nifti(save(tmp_path / "a.nii.gz", stored(both, (2, 0, 1), (1, -1, 1, 1)), affine_of((2, 0, 1), (1, -1, 1))))  # fmt: skip
+    order, signs = (2, 0, 1), (1, -1, 1)
+    image = read_nifti(save(tmp_path / "a.nii.gz", stored(both, order, signs), affine_of(order, signs)))
     values, _ = canonical(image)
     np.testing.assert_array_equal(values.numpy(), np.stack([ramp(), -ramp()]))
     labels = torch.from_numpy((ramp() % 2).astype(np.uint8))
@@ -216,11 +222,11 @@ def test_a_folder_of_neither_layout_is_refused(tmp_path: Path) -> None:
         ({"training": []}, ValueError, "must list training pairs"),
         ({"training": [{"image": "./imagesTr/a.nii.gz"}]}, ValueError, "must list 'training' pairs"),
         ({"training": "none"}, ValueError, "must list 'training' pairs"),
-        ({"training": [{"image": "../x.nii.gz", "label": "./labelsTr/a.nii.gz"}]}, ValueError, "inside its folder"),
-        ({"training": [{"image": "imagesTr/c.nii.gz", "label": "labelsTr/a.nii.gz"}]}, FileNotFoundError, r"c\.nii\.gz"),
-        ({"training": [{"image": "imagesTr/a.nii.gz", "label": "labelsTr/a.nii.gz"}] * 2}, ValueError, "each image once"),
+        ({"training": [listed("../x.nii.gz")]}, ValueError, "inside its folder"),
+        ({"training": [listed("imagesTr/c.nii.gz")]}, FileNotFoundError, r"c\.nii\.gz"),
+        ({"training": [listed("imagesTr/a.nii.gz")] * 2}, ValueError, "each image once"),
     ],
-)  # fmt: skip
+)
 def test_a_wrong_list_is_refused(tmp_path: Path, changes: Any, error: type[Exception], message: str) -> None:
     save_decathlon(tmp_path, **changes)
     with pytest.raises(error, match=message):

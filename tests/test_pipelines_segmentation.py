@@ -207,7 +207,8 @@ def test_the_baseline_learns_too_and_bad_options_are_named(pairs: Path, capsys: 
     config = ["--config", "segmentation_baseline", "--data.root", str(pairs), "--data.validation", "0.15", *QUIET]
     short = ["--trainer.max_epochs", "2", f"{NETWORK}.channels", "[4, 8]", "--model.learning_rate", "0.02"]
     cli.main(["fit", *config, *short, "--run_dir", "base"])
-    rows = list(csv.DictReader(Path("base/history.csv").open()))
+    with Path("base/history.csv").open() as file:
+        rows = list(csv.DictReader(file))
     assert float(rows[-1]["train_loss"]) < float(rows[0]["train_loss"])
     assert "test.thin must be three positive integers" in refused(
         capsys, "test", *config, "--run_dir", "base", "--test.thin", "1,2"
@@ -299,14 +300,23 @@ def test_augmentation_takes_slices_away_and_keeps_values_where_they_were() -> No
         assert changed.labels is batch.labels
         axis = next(one for one in range(3) if changed.grid.sizes[one] != batch.grid.sizes[one])
         begin = round((changed.grid.starts[axis] - batch.grid.starts[axis]) / batch.grid.steps[axis])
-        torch.testing.assert_close(changed.values, batch.values.index_select(2 + axis, torch.arange(begin, batch.grid.sizes[axis], 2)))  # fmt: skip
+        places = torch.arange(begin, batch.grid.sizes[axis], 2)
+        torch.testing.assert_close(changed.values, batch.values.index_select(2 + axis, places))
         seen.add((axis, begin))
+    assert seen == {(axis, begin) for axis in range(3) for begin in range(2)}
+
+
+def test_augmentation_for_fixed_kernels_takes_the_labels_of_the_slices_away_too() -> None:
+    batch = batch_of()
+    assert batch.labels is not None
+    # Each voxel has a value of its own, which says what its label is.
+    label_of = dict(zip(batch.values.flatten().tolist(), batch.labels.flatten().tolist(), strict=True))
+    torch.manual_seed(0)
+    for _ in range(10):
         kept = VolumeAugmentation(thin=1.0, kept_only=True)(batch)
         assert kept.labels is not None
-        assert kept.labels.shape[1:] == kept.grid.sizes == kept.query.sizes
-        # Labels stay with their voxels: they are the sign of the value.
-        torch.testing.assert_close(kept.labels[0], (kept.values[0, 0] > batch.values[batch.values > 0].min() - 1e-6).long() * 0 + kept.labels[0])  # fmt: skip
-    assert seen == {(axis, begin) for axis in range(3) for begin in range(2)}
+        assert kept.labels.shape[1:] == kept.values.shape[2:] == kept.grid.sizes == kept.query.sizes
+        assert [label_of[value] for value in kept.values.flatten().tolist()] == kept.labels.flatten().tolist()
 
 
 def test_augmentation_stretches_coordinates_and_changes_intensities_within_bounds() -> None:
