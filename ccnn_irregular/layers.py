@@ -416,8 +416,8 @@ class InstanceNorm(nn.Module):
     """Every channel of every sample normalised over its own positions, in training and afterwards, on every domain.
 
     On grids this is ``nn.InstanceNorm1d`` with learned scale and shift (Ulyanov et al. 2016, arXiv 1607.08022); on
-    Points and Product positions count by their quadrature weights. For samples too large or too unequal in shape to be
-    batched: what a sample becomes depends on no other one and on no running average.
+    Points and Product positions count by their quadrature weights, and what weighs 0 is never read. For samples too
+    large or too unequal in shape to be batched: what one becomes depends on no other one and on no running average.
 
     Args:
         channels: number of channels.
@@ -437,6 +437,8 @@ class InstanceNorm(nn.Module):
             return flat.reshape(values.shape)
         points = domain.points if isinstance(domain, Product) else domain
         shape, sample = (*values.shape[:2], *(1,) * (values.ndim - 2)), points.sample_index()
+        weights = _weight_columns(domain)
+        values = torch.where((weights > 0).reshape(*weights.shape, *shape[2:]), values, 0.0)
         centred = values - mean_over_positions(values, domain)[sample].reshape(shape)
         scale = torch.rsqrt(mean_over_positions(centred.square(), domain) + self.eps)[sample].reshape(shape)
         return centred * scale * _per_channel(self.weight, values) + _per_channel(self.bias, values)
