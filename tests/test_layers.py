@@ -420,17 +420,14 @@ def instance_norm() -> InstanceNorm:
 def test_instance_norm_on_a_grid_is_torchs(sizes: tuple[int, ...]) -> None:
     ours, theirs = instance_norm(), nn.InstanceNorm1d(2, affine=True).double()
     theirs.load_state_dict(ours.state_dict())
-    values = torch.randn(3, 2, *sizes, generator=seeded(0), dtype=torch.float64) * 5 + 1
+    values = seeded(3, 2, *sizes) * 5 + 1
     grid = Grid(sizes, [0.5] * len(sizes))
     assert_close(ours(values, grid), theirs(values.flatten(2)).reshape(values.shape))
     assert_close(ours.eval()(values, grid), ours.train()(values, grid))
 
 
 def test_instance_norm_on_points_is_that_of_each_sample_by_its_weights() -> None:
-    generator = seeded(0)
-    values = torch.randn(9, 2, generator=generator, dtype=torch.float64)
-    coordinates = torch.rand(9, 1, generator=generator, dtype=torch.float64)
-    weights = torch.rand(9, generator=generator, dtype=torch.float64) + 0.1
+    values, coordinates, weights = seeded(9, 2), seeded(9, 1), seeded(9).abs() + 0.1
     splits = torch.tensor([0, 5, 9])
     norm, points = instance_norm(), Points(coordinates, weights, splits)
     found = norm(values, points)
@@ -451,7 +448,7 @@ def test_instance_norm_on_points_is_that_of_each_sample_by_its_weights() -> None
 
 
 def test_instance_norm_on_a_product_counts_points_by_their_weights_and_nodes_alike() -> None:
-    values = torch.randn(4, 2, 3, generator=seeded(0), dtype=torch.float64)
+    values = seeded(4, 2, 3)
     points = Points(torch.arange(4.0)[:, None], torch.tensor([1.0, 2.0, 0.5, 1.0]), torch.tensor([0, 3, 4]))
     grid = Grid((3,), (1.0,))
     norm = instance_norm()
