@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ccnn_irregular._checks import require
+from ccnn_irregular._checks import reject, require
 from ccnn_irregular.domains import Grid
 from ccnn_irregular.kernels import Kernel
 from ccnn_irregular.plotting import COLOURS, new_figure
@@ -175,13 +175,13 @@ def plot_kernel_slices(
 def _gridded(values: Array | xr.DataArray, grid: Grid | None) -> tuple[Array, Grid]:
     """Values and grid, the latter from the coordinates if need be."""
     if grid is None:
-        coords = getattr(values, "coords", None)
-        require(coords is not None, "grid", "be given where values have no coordinates", grid)
-        nodes = [np.asarray(values[dim], np.float64) for dim in values.dims]  # type: ignore[union-attr]
+        if isinstance(values, np.ndarray):
+            reject("grid", "be given where values have no coordinates", grid)
+        nodes = [values[dim].to_numpy().astype(np.float64) for dim in values.dims]
         steps = [float(np.diff(one).mean()) if len(one) > 1 else 1.0 for one in nodes]
-        array = np.asarray(values)[tuple(slice(None, None, -1 if step < 0 else 1) for step in steps)]
-        grid = Grid(array.shape, [abs(step) for step in steps], [float(one.min()) for one in nodes])
-        values = array
+        rising = tuple(slice(None, None, -1 if step < 0 else 1) for step in steps)
+        values = values.to_numpy()[rising]
+        grid = Grid(values.shape, [abs(step) for step in steps], [float(one.min()) for one in nodes])
     array = np.asarray(values)
     require(grid.d == 3, "grid", "have three axes", grid.d)
     require(array.shape == grid.sizes, "values", f"have the grid's shape {grid.sizes}", array.shape)

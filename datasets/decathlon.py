@@ -102,13 +102,14 @@ def find_pairs(root: str | Path) -> Task:
     images, labels = root / "images", root / "labels"
     if not (images.is_dir() and labels.is_dir()):
         raise missing_file(root, "dataset.json (Medical Segmentation Decathlon), or the folders images and labels")
-    named = [{volume_name(path): path for path in nifti_files(folder)} for folder in (images, labels)]
-    for folder, here, there in ((labels, *named), (images, *named[::-1])):
+    image_files, label_files = ({volume_name(path): path for path in nifti_files(one)} for one in (images, labels))
+    for folder, here, there in ((labels, image_files, label_files), (images, label_files, image_files)):
         lacking = sorted(set(here) - set(there))
         shown = ", ".join(lacking[:_NAMES_SHOWN]) + (", ..." if len(lacking) > _NAMES_SHOWN else "")
         require(not lacking, str(folder), "hold a file for each one beside it", f"none for {shown}")
-    require(bool(named[0]), str(images), "hold NIfTI files", "none")
-    return Task(tuple(Pair(name, named[0][name], named[1][name]) for name in sorted(named[0])), None)
+    require(bool(image_files), str(images), "hold NIfTI files", "none")
+    pairs = tuple(Pair(name, image_files[name], label_files[name]) for name in sorted(image_files))
+    return Task(pairs, None)
 
 
 def nifti_files(folder: Path) -> list[Path]:
