@@ -94,7 +94,7 @@ def trained(pairs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("run") / "simulated"
     handler = signal.getsignal(signal.SIGINT)
     config = ["--config", "segmentation", *TINY, "--data.root", str(pairs), "--data.validation", "0.15", *QUIET]
-    cli.main(["fit", *config, "--run_dir", str(run), "--trainer.max_epochs", "12", "--model.learning_rate", "0.02"])
+    cli.main(["fit", *config, "--run_dir", str(run), "--trainer.max_epochs", "6", "--model.learning_rate", "0.02"])
     signal.signal(signal.SIGINT, handler)
     return run
 
