@@ -58,7 +58,15 @@ def dice_by_sampling(tables: Sequence[tuple[str, NDArray[np.float64]]], classes:
             axes.plot(there, place + spread, ".", color=COLOURS[5], markersize=3)
             if len(there):
                 axes.plot([there.mean()] * 2, [place - 0.34, place + 0.34], color=COLOURS[0], linewidth=2)
-                axes.annotate(f"{there.mean():.3f}", (there.mean(), place - 0.36), ha="center", fontsize="x-small")
+                axes.annotate(
+                    f"{there.mean():.3f}",
+                    (there.mean(), place - 0.34),
+                    (0, 2),
+                    textcoords="offset points",
+                    ha="center",
+                    va="bottom",
+                    fontsize="x-small",
+                )
         axes.set(xlabel="Dice (line: mean)", ylim=(len(tables) - 0.4, -0.75))
         axes.set_title(classes[label + 1], fontsize="small")
     panels[0].set_yticks(range(len(tables)), [name for name, _ in tables], fontsize="small")
