@@ -28,6 +28,7 @@ __all__ = [
     "ContinuousConv",
     "Dropout",
     "DropoutUnit",
+    "InstanceNorm",
     "PointwiseLinear",
     "SampledConv",
     "SeparableContinuousConv",
@@ -415,6 +416,43 @@ class BatchNorm(nn.BatchNorm1d):
         share = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
         self.running_mean.lerp_(mean.to(self.running_mean), share)
         self.running_var.lerp_(variance.to(self.running_var), share)
+
+
+@final
+class InstanceNorm(nn.Module):
+    """Every channel of every sample normalised over its own positions, in training and afterwards, on every domain.
+
+    On grids this is ``nn.InstanceNorm1d`` with learned scale and shift (Ulyanov et al. 2016, arXiv 1607.08022); on
+    Points and Product positions count by their quadrature weights, and what weighs 0 is never read. For samples too
+    large or too unequal in shape to be batched: what one becomes depends on no other one and on no running average.
+
+    Args:
+        channels: number of channels.
+        eps: added to the variance.
+    """
+
+    def __init__(self, channels: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.eps = eps
+
+    def forward(self, values: Tensor, domain: Domain) -> Tensor:
+        """``(N, C, *sizes)`` on ``domain`` to the same shape."""
+        if isinstance(domain, Grid):
+            flat = nn.functional.instance_norm(values.flatten(2), weight=self.weight, bias=self.bias, eps=self.eps)
+            return flat.reshape(values.shape)
+        points = domain.points if isinstance(domain, Product) else domain
+        shape, sample = (*values.shape[:2], *(1,) * (values.ndim - 2)), points.sample_index()
+        weights = _weight_columns(domain)
+        values = torch.where((weights > 0).reshape(*weights.shape, *shape[2:]), values, 0.0)
+        centred = values - mean_over_positions(values, domain)[sample].reshape(shape)
+        scale = torch.rsqrt(mean_over_positions(centred.square(), domain) + self.eps)[sample].reshape(shape)
+        return centred * scale * _per_channel(self.weight, values) + _per_channel(self.bias, values)
+
+    def by_these(self, values: Tensor, domain: Domain) -> Tensor:
+        """The same: there are no other statistics. For layers that may hold a ``BatchNorm`` instead."""
+        return self(values, domain)
 
 
 @final

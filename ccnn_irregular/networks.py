@@ -18,6 +18,7 @@ from ccnn_irregular.layers import (
     BatchNorm,
     Dropout,
     DropoutUnit,
+    InstanceNorm,
     PointwiseLinear,
     SampledConv,
     SeparableContinuousConv,
@@ -40,6 +41,7 @@ __all__ = [
 GeneratorName = Literal["magnet", "siren", "random_fourier", "mlp"]
 MaskName = Literal["smooth", "cropped", "none"]
 HeadName = Literal["classify", "dense", "anywhere"]
+NormName = Literal["batch", "instance"]
 
 # The published mask is cropped where it falls below this (arXiv 2110.08059).
 _CROP = 0.1
@@ -109,7 +111,7 @@ def masked_kernel(
 
 @final
 class ResidualBlock(nn.Module):
-    """BatchNorm, separable continuous convolution, GELU, dropout, linear, GELU; plus the input.
+    """Norm, separable continuous convolution, GELU, dropout, linear, GELU; plus the input.
 
     The pre-norm block of the CCNN (arXiv 2206.03398, figure 2; 2301.10540).
 
@@ -118,6 +120,7 @@ class ResidualBlock(nn.Module):
         kernel: depthwise kernel of these channels.
         dropout: probability of dropping, in [0, 1).
         dropout_unit: what is dropped, see ``Dropout``.
+        norm: "batch" as published, or "instance" for samples of unequal shapes, which come one by one.
         engine: a name in ``ENGINES`` or "auto".
         rtol: relative error the "spectral" engine may make.
     """
@@ -129,11 +132,13 @@ class ResidualBlock(nn.Module):
         dropout: float = 0.0,
         *,
         dropout_unit: DropoutUnit = "channel",
+        norm: NormName = "batch",
         engine: EngineName = "auto",
         rtol: float = 1e-3,
     ) -> None:
         super().__init__()
-        self.norm = BatchNorm(channels)
+        require(norm in get_args(NormName), "norm", f"be one of {get_args(NormName)}", repr(norm))
+        self.norm = BatchNorm(channels) if norm == "batch" else InstanceNorm(channels)
         self.conv = SeparableContinuousConv(kernel, channels, engine=engine, rtol=rtol)
         self.dropout = Dropout(dropout, dropout_unit)
         self.linear = PointwiseLinear(channels, channels)

@@ -45,6 +45,7 @@ _FREE = (
     "data.cache",
     "data.download",
     "data.evaluate",
+    "data.in_memory",
     "data.progress",
 )
 

@@ -23,7 +23,7 @@ from ccnn_irregular import (
     make_plan,
 )
 from ccnn_irregular.domains import Domain
-from ccnn_irregular.layers import BatchNorm, Dropout, PointwiseLinear, mean_over_positions
+from ccnn_irregular.layers import BatchNorm, Dropout, InstanceNorm, PointwiseLinear, mean_over_positions
 from ccnn_irregular.quadrature import trapezoid
 from ccnn_irregular.testing import assert_close
 
@@ -403,3 +403,57 @@ def test_separable_calibration_on_given_values() -> None:
     assert power[1] == pytest.approx(power[0], rel=1e-12)
     with pytest.raises(ValueError, match=r"values must not be zero everywhere"):
         layer.calibrate(RAGGED, values=torch.zeros_like(values))
+
+
+# ---------------------------------------------------------------------------------------------------- instance norm
+
+
+def instance_norm() -> InstanceNorm:
+    norm = InstanceNorm(2).double()
+    with torch.no_grad():
+        norm.weight.copy_(torch.tensor([2.0, -0.5]))
+        norm.bias.copy_(torch.tensor([0.25, 3.0]))
+    return norm
+
+
+@pytest.mark.parametrize("sizes", [(7,), (4, 5), (3, 2, 4)])
+def test_instance_norm_on_a_grid_is_torchs(sizes: tuple[int, ...]) -> None:
+    ours, theirs = instance_norm(), nn.InstanceNorm1d(2, affine=True).double()
+    theirs.load_state_dict(ours.state_dict())
+    values = seeded(3, 2, *sizes) * 5 + 1
+    grid = Grid(sizes, [0.5] * len(sizes))
+    assert_close(ours(values, grid), theirs(values.flatten(2)).reshape(values.shape))
+    assert_close(ours.eval()(values, grid), ours.train()(values, grid))
+
+
+def test_instance_norm_on_points_is_that_of_each_sample_by_its_weights() -> None:
+    values, coordinates, weights = seeded(9, 2), seeded(9, 1), seeded(9).abs() + 0.1
+    splits = torch.tensor([0, 5, 9])
+    norm, points = instance_norm(), Points(coordinates, weights, splits)
+    found = norm(values, points)
+    for first, last in ((0, 5), (5, 9)):
+        own, share = values[first:last], (weights[first:last] / weights[first:last].sum())[:, None]
+        mean = (own * share).sum(0)
+        variance = ((own - mean).square() * share).sum(0)
+        assert_close(found[first:last], (own - mean) / (variance + norm.eps).sqrt() * norm.weight + norm.bias)
+    # Twice the points of half the weight are the same function; what weighs nothing is never read.
+    twice = torch.arange(9).repeat_interleave(2)
+    doubled = Points(coordinates[twice], weights[twice] / 2, 2 * splits)
+    assert_close(norm(values[twice], doubled), found[twice])
+    none, spoiled = weights.clone(), values.clone()
+    none[2], spoiled[2] = 0.0, torch.nan
+    kept = torch.arange(9) != 2
+    without = Points(coordinates, none, splits)
+    assert_close(norm(spoiled, without)[kept], norm(values, without)[kept])
+
+
+def test_instance_norm_on_a_product_counts_points_by_their_weights_and_nodes_alike() -> None:
+    values = seeded(4, 2, 3)
+    points = Points(torch.arange(4.0)[:, None], torch.tensor([1.0, 2.0, 0.5, 1.0]), torch.tensor([0, 3, 4]))
+    grid = Grid((3,), (1.0,))
+    norm = instance_norm()
+    flat = Product(points, grid).expanded()
+    assert_close(
+        norm(values, Product(points, grid)),
+        norm(values.transpose(1, 2).reshape(12, 2), flat).reshape(4, 3, 2).transpose(1, 2),
+    )

@@ -1,0 +1,228 @@
+"""A U-shaped network of continuous convolutions for grids of any number of axes, spacing and size."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Sequence
+from fractions import Fraction
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+from ccnn_irregular._checks import require
+from ccnn_irregular.domains import Grid
+from ccnn_irregular.kernels import Kernel
+from ccnn_irregular.layers import ContinuousConv, InstanceNorm, PointwiseLinear, SeparableContinuousConv
+from ccnn_irregular.networks import GeneratorName, ResidualBlock, masked_kernel
+from ccnn_irregular.operators import EngineName
+
+__all__ = ["ContinuousUNet", "level_grids"]
+
+# A kernel ends at about this many standard deviations of its mask: one unit of its generator.
+_SUPPORT_IN_WIDTHS = 3.0
+
+
+def level_grids(source: Grid, steps: Sequence[float], count: int) -> list[Grid]:
+    """Grids of the levels of a U-shaped network, fine to coarse, over the extent of ``source``.
+
+    All start at the source's first node and end at its last or up to one step beyond it. The first level's step is
+    the source's, times or divided by the whole number that brings it next to the one asked for; each further level's is
+    twice the one before. So levels hardly depend on the spacing of the source, and the common lattice of any two
+    neighbours is the finer one of them.
+
+    Args:
+        source: where values are given; its axes do not repeat.
+        steps: of the first level, per axis, coordinate units.
+        count: number of levels.
+
+    Raises:
+        ValueError: axes that repeat, or steps of another number of axes.
+    """
+    require(not any(source.periodic), "source", "have no axis that repeats", source)
+    require(len(steps) == source.d, "source", f"have {len(steps)} axes", source.d)
+    grids = []
+    for level in range(count):
+        sizes, own = [], []
+        for axis, wanted in zip(source.axes, steps, strict=True):
+            factor = wanted / axis.step
+            ratio = (Fraction(round(factor)) if factor >= 1 else Fraction(1, round(1 / factor))) * 2**level
+            sizes.append(math.ceil((axis.size - 1) / ratio) + 1)
+            own.append(axis.step * float(ratio))
+        grids.append(Grid(sizes, own, source.starts))
+    return grids
+
+
+@final
+class _Step(nn.Module):
+    """A convolution between two grids, norm and GELU."""
+
+    def __init__(self, convolution: ContinuousConv | SeparableContinuousConv, channels: int) -> None:
+        super().__init__()
+        self.conv = convolution
+        self.norm = InstanceNorm(channels)
+
+    def forward(self, values: Tensor, source: Grid, query: Grid, *, calibrating: bool = False) -> Tensor:
+        if calibrating and isinstance(self.conv, SeparableContinuousConv):
+            self.conv.calibrate(source, query, values)
+        elif calibrating:
+            self.conv.calibrate(source, query)
+        return nn.functional.gelu(self.norm(self.conv(values, source, query), query))
+
+
+@final
+class _Level(nn.Module):
+    """Residual blocks on the grid of one level."""
+
+    def __init__(self, blocks: Iterable[ResidualBlock]) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+
+    def forward(self, values: Tensor, grid: Grid, *, calibrating: bool = False) -> Tensor:
+        for block in self.blocks:
+            assert isinstance(block, ResidualBlock)
+            values = block.calibrate(values, grid, len(self.blocks)) if calibrating else block(values, grid)
+        return values
+
+
+@final
+class ContinuousUNet(nn.Module):
+    """U-shaped network (Ronneberger et al. 2015, arXiv 1505.04597) of continuous convolutions, one answer per position.
+
+    The levels are grids of given steps in coordinate units over the extent of the input, whatever the spacing of the
+    input is: another spacing changes the quadrature of the first convolution and the places at which the last one is
+    evaluated, and nothing between them. Down and up are convolutions whose query is the coarser or the finer grid; on
+    each level residual blocks of the CCNN; on the way up the level's own values are mixed in. Values are normalised
+    sample by sample, so volumes of unequal sizes may come one by one.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: answers per position (classes).
+        channels: channels of each level, fine to coarse.
+        steps: distance of neighbouring nodes of the first level per axis, coordinate units; doubled from level to
+            level, see ``level_grids``.
+        blocks: residual blocks of each level, down and up alike.
+        width: standard deviation of the kernels' masks at first, in steps of their level; kernels end at about three
+            times that.
+        omega_0: frequency of the generators, per kernel radius.
+        generator: "siren", "magnet", "random_fourier" or "mlp".
+        generator_hidden: width of the generators' hidden layers.
+        dropout: probability in every block.
+        engine: a name in ``ENGINES`` or "auto". All grids lie on one lattice, so the FFT is exact; "auto" would spend a
+            tenth of each pass on finding that out.
+
+    Raises:
+        ValueError: no level, or numbers of blocks and of levels that differ.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        channels: Sequence[int] = (16, 32, 64),
+        steps: Sequence[float],
+        blocks: Sequence[int] = (0, 1, 1),
+        width: float = 1.0,
+        omega_0: float = 6.0,
+        generator: GeneratorName = "siren",
+        generator_hidden: int = 32,
+        dropout: float = 0.0,
+        engine: EngineName = "fft",
+    ) -> None:
+        super().__init__()
+        require(in_channels >= 1, "in_channels", "be at least 1", in_channels)
+        require(len(channels) >= 1, "channels", "name one level or more", tuple(channels))
+        require(len(blocks) == len(channels), "blocks", f"have one entry per level, {len(channels)}", tuple(blocks))
+        require(width > 0, "width", "be positive", width)
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.steps = tuple(float(step) for step in steps)
+        coarsest = len(channels) - 1
+
+        def kernel(level: int, count: int) -> Kernel:
+            return masked_kernel(
+                count,
+                extent=[_SUPPORT_IN_WIDTHS * width * step * 2**level for step in self.steps],
+                width=[width * step * 2**level for step in self.steps],
+                omega_0=omega_0,
+                generator=generator,
+                generator_hidden=generator_hidden,
+            )
+
+        def step(level: int, read: int, made: int) -> _Step:
+            return _Step(SeparableContinuousConv(kernel(level, read), made, engine=engine), made)
+
+        def residual(level: int) -> _Level:
+            own = channels[level]
+            return _Level(
+                ResidualBlock(own, kernel(level, own), dropout, norm="instance", engine=engine)
+                for _ in range(blocks[level])
+            )
+
+        first = channels[0]
+        one = kernel(0, first * in_channels)
+        full = Kernel(one.generator, one.mask, extent=one.extent.tolist(), shape=(first, in_channels))
+        self.stem = _Step(ContinuousConv(full, engine=engine), first)
+        self.downs = nn.ModuleList(step(level, *channels[level - 1 : level + 1]) for level in range(1, coarsest + 1))
+        self.down_levels = nn.ModuleList(residual(level) for level in range(coarsest + 1))
+        pairs = list(itertools.pairwise(channels))
+        # Mixed to the finer level's channels before the convolution: on the finer grid each channel costs most.
+        self.narrow = nn.ModuleList(PointwiseLinear(coarse, fine) for fine, coarse in pairs)
+        self.ups = nn.ModuleList(step(level + 1, fine, fine) for level, (fine, _) in enumerate(pairs))
+        self.mixes = nn.ModuleList(PointwiseLinear(2 * fine, fine) for fine, _ in pairs)
+        self.up_levels = nn.ModuleList(residual(level) for level in range(coarsest))
+        # Normalised before it is read out: an answer must not depend on where else answers are wanted.
+        self.norm = InstanceNorm(first)
+        self.readout = SeparableContinuousConv(kernel(0, first), 2 * first, engine=engine)
+        self.output = PointwiseLinear(2 * first, out_channels)
+
+    def forward(self, values: Tensor, source: Grid, query: Grid | None = None) -> Tensor:
+        """Values on a grid to answers at the nodes of another.
+
+        Args:
+            values: ``(B, in_channels, *source.sizes)``.
+            source: where they were sampled, coordinate units.
+            query: where answers are wanted, None = at the source. Its steps and the first level's must be in a ratio
+                of small integers, as the source's are.
+
+        Returns:
+            ``(B, out_channels, *query.sizes)``.
+
+        Raises:
+            ValueError: values of other channels or sizes, a source with axes that repeat, grids of another number of
+                axes.
+        """
+        return self._answers(values, source, source if query is None else query)
+
+    @torch.no_grad()
+    def calibrate(self, values: Tensor, source: Grid) -> None:
+        """Scale all kernels, first to last, for values like these; once, before training."""
+        self._answers(values, source, source, calibrating=True)
+
+    def kernels(self) -> dict[str, Kernel]:
+        """The kernels of all convolutions by name."""
+        convolutions = {name: one for name, one in self.named_modules() if isinstance(one, ContinuousConv)}
+        return {name.removesuffix(".depthwise").removesuffix(".conv"): one.kernel for name, one in convolutions.items()}
+
+    def _answers(self, values: Tensor, source: Grid, query: Grid, *, calibrating: bool = False) -> Tensor:
+        wanted = (self.in_channels, *source.sizes)
+        require(values.shape[1:] == wanted, "values", f"have shape (B, {', '.join(map(str, wanted))})", values.shape)
+        grids = level_grids(source, self.steps, len(self.down_levels))
+        hidden = self.stem(values, source, grids[0], calibrating=calibrating)
+        down = [self.down_levels[0](hidden, grids[0], calibrating=calibrating)]
+        for step, level, (fine, coarse) in zip(
+            self.downs, self.down_levels[1:], itertools.pairwise(grids), strict=True
+        ):
+            down.append(level(step(down[-1], fine, coarse, calibrating=calibrating), coarse, calibrating=calibrating))
+        hidden = down[-1]
+        for number in reversed(range(len(self.ups))):
+            fine, coarse = grids[number], grids[number + 1]
+            finer = self.ups[number](self.narrow[number](hidden), coarse, fine, calibrating=calibrating)
+            hidden = self.mixes[number](torch.cat([finer, down[number]], dim=1))
+            hidden = self.up_levels[number](hidden, fine, calibrating=calibrating)
+        hidden = self.norm(hidden, grids[0])
+        if calibrating:
+            self.readout.calibrate(grids[0], query, hidden)
+        return self.output(nn.functional.gelu(self.readout(hidden, grids[0], query)))

@@ -1,0 +1,292 @@
+"""Plots of volumes: orthogonal slices with labels, where two label volumes differ, central slices of kernels.
+
+Needs matplotlib, imported when a plot is made. Distances are true on every panel, whatever the voxels' proportions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ccnn_irregular._checks import reject, require
+from ccnn_irregular.domains import Grid
+from ccnn_irregular.kernels import Kernel
+from ccnn_irregular.plotting import COLOURS, new_figure
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["plot_disagreement", "plot_kernel_slices", "plot_slices"]
+
+_NAMES = ("x", "y", "z")
+# Of labels 1, 2, ...: orange, light blue and on, which stand out against grey.
+_LABEL_COLOURS = tuple(COLOURS[place] for place in (4, 5, 2, 3, 1, 0))
+_OPACITY = 0.55
+_DISAGREEMENT = (("agree", "#b8d8c8"), ("missed", COLOURS[1]), ("too much", COLOURS[0]), ("other label", COLOURS[3]))
+# Percentiles of the intensities that are drawn black and white.
+_WINDOW = (0.5, 99.5)
+_BAR_SHARE = 0.3
+_INCHES = 2.5
+_KERNEL_NODES = 61
+_MOST_KERNELS = 4
+
+Array = NDArray[Any]
+
+
+def plot_slices(
+    values: Array | xr.DataArray,
+    grid: Grid | None = None,
+    *,
+    labels: Array | None = None,
+    names: Sequence[str] | None = None,
+    at: Sequence[int] | None = None,
+    unit: str = "mm",
+    title: str | None = None,
+) -> Figure:
+    """Three orthogonal slices of a volume, labels in colour over them, a scale bar on each.
+
+    Args:
+        values: ``grid.sizes``, three axes.
+        grid: of the voxels, in ``unit``. None where ``values`` is an array with uniform coordinates (``read_nifti``).
+        labels: integers of the same shape, 0 = nothing.
+        names: of the labels 1, 2, ...; for the legend.
+        at: index of the slice along each axis; None = where the most of the labels is seen, else the middle.
+        unit: of the grid.
+        title: above the panels.
+
+    Raises:
+        ValueError: shapes that disagree, or slices outside of the volume.
+    """
+    values, grid = _gridded(values, grid)
+    if labels is not None:
+        labels = np.asarray(labels)
+        require(labels.shape == values.shape, "labels", f"have the volume's shape {values.shape}", labels.shape)
+    at = _places(grid, labels if at is None else None, at)
+    figure, panels = _panels(grid)
+    _draw_grey(panels, values, grid, at, unit)
+    if labels is not None:
+        top = int(labels.max())
+        shown = [f"label {one}" for one in range(1, top + 1)] if names is None else list(names)
+        colours = [_LABEL_COLOURS[number % len(_LABEL_COLOURS)] for number in range(max(top, len(shown)))]
+        _draw_labels(panels, labels, grid, at, colours)
+        _legend(figure, list(zip(shown, colours, strict=False)))
+    if title is not None:
+        figure.suptitle(title, fontsize="medium")
+    return figure
+
+
+def plot_disagreement(
+    values: Array | xr.DataArray,
+    predicted: Array,
+    labels: Array,
+    grid: Grid | None = None,
+    *,
+    at: Sequence[int] | None = None,
+    unit: str = "mm",
+    title: str | None = None,
+) -> Figure:
+    """Where predicted labels differ from the true ones: voxels missed, too much, or given another label.
+
+    Args:
+        values: ``grid.sizes``, three axes.
+        predicted: integers of the same shape, 0 = nothing.
+        labels: the true ones.
+        grid: of the voxels; None where ``values`` is an array with coordinates.
+        at: index of the slice along each axis; None = where most voxels differ.
+        unit: of the grid.
+        title: above the panels.
+
+    Raises:
+        ValueError: shapes that disagree, or slices outside of the volume.
+    """
+    values, grid = _gridded(values, grid)
+    predicted, labels = np.asarray(predicted), np.asarray(labels)
+    shapes = (predicted.shape, labels.shape)
+    require(shapes == (values.shape,) * 2, "predicted and labels", f"have the volume's shape {values.shape}", shapes)
+    both = (predicted > 0) & (labels > 0)
+    kinds = [both & (predicted == labels), (labels > 0) & (predicted == 0), (predicted > 0) & (labels == 0),
+             both & (predicted != labels)]  # fmt: skip
+    code = np.zeros(values.shape, np.int64)
+    for number, kind in enumerate(kinds, 1):
+        code[kind] = number
+    wrong = np.where(code > 1, 1, 0)
+    at = _places(grid, (wrong if wrong.any() else code) if at is None else None, at)
+    figure, panels = _panels(grid)
+    _draw_grey(panels, values, grid, at, unit)
+    _draw_labels(panels, code, grid, at, [colour for _, colour in _DISAGREEMENT])
+    counts = [int(kind.sum()) for kind in kinds]
+    _legend(figure, [(f"{name}: {count}", colour) for (name, colour), count in zip(_DISAGREEMENT, counts, strict=True)])
+    if title is not None:
+        figure.suptitle(title, fontsize="medium")
+    return figure
+
+
+def plot_kernel_slices(
+    kernels: Mapping[str, Kernel], *, channels: int = _MOST_KERNELS, unit: str = "mm", title: str | None = None
+) -> Figure:
+    """Central slices of learned kernels of three axes: what each weighs, at its true size.
+
+    One row a kernel: its ``channels`` values of largest norm, each in the plane of its first two axes through the
+    origin, on a colour scale of its own. All panels span the same distance.
+
+    Args:
+        kernels: by name, each of two or three axes and with a mask.
+        channels: at most so many panels a kernel.
+        unit: of the kernels' coordinates.
+        title: above the panels.
+
+    Raises:
+        ValueError: no kernel, one of another number of axes, or one whose support is not bounded.
+    """
+    require(len(kernels) > 0, "kernels", "hold one at least", "none")
+    for name, kernel in kernels.items():
+        require(kernel.d in (2, 3), f"kernels[{name!r}]", "have two or three axes", kernel.d)
+        bounded = bool(torch.isfinite(kernel.support).all())
+        require(bounded, f"kernels[{name!r}]", "have a mask that ends", kernel.support.tolist())
+    reach = max(float(kernel.support[:2].max()) for kernel in kernels.values())
+    figure = new_figure(0.9 + 1.35 * channels, 0.6 + 1.35 * len(kernels))
+    panels = figure.subplots(len(kernels), channels, squeeze=False, sharex=True, sharey=True)
+    for row, (name, kernel) in zip(panels, kernels.items(), strict=True):
+        slices = _central_slice(kernel, reach)
+        chosen = np.sort(np.argsort(-np.linalg.norm(slices, axis=(1, 2)), kind="stable")[:channels])
+        for axes, channel in zip(row, chosen, strict=False):
+            bound = float(np.abs(slices[channel]).max()) or 1.0
+            axes.imshow(slices[channel].T, origin="lower", extent=(-reach, reach) * 2, cmap="RdBu_r", vmin=-bound,
+                        vmax=bound, interpolation="nearest")  # fmt: skip
+            axes.tick_params(labelsize="x-small")
+        for axes in row[len(chosen) :]:
+            axes.set_axis_off()
+        across = " x ".join(f"{2 * one:.3g}" for one in kernel.support.tolist())
+        row[0].set_title(f"{name}: {across} {unit} across", loc="left", fontsize="x-small")
+    for axes in panels[-1]:
+        axes.set_xlabel(f"offset ({unit})", fontsize="x-small")
+    if title is not None:
+        figure.suptitle(title, fontsize="medium")
+    return figure
+
+
+def _gridded(values: Array | xr.DataArray, grid: Grid | None) -> tuple[Array, Grid]:
+    """Values and grid, the latter from the coordinates if need be."""
+    if grid is None:
+        if isinstance(values, np.ndarray):
+            reject("grid", "be given where values have no coordinates", grid)
+        nodes = [values[dim].to_numpy().astype(np.float64) for dim in values.dims]
+        steps = [float(np.diff(one).mean()) if len(one) > 1 else 1.0 for one in nodes]
+        rising = tuple(slice(None, None, -1 if step < 0 else 1) for step in steps)
+        values = values.to_numpy()[rising]
+        grid = Grid(values.shape, [abs(step) for step in steps], [float(one.min()) for one in nodes])
+    array = np.asarray(values)
+    require(grid.d == 3, "grid", "have three axes", grid.d)
+    require(array.shape == grid.sizes, "values", f"have the grid's shape {grid.sizes}", array.shape)
+    return array, grid
+
+
+def _places(grid: Grid, marked: Array | None, at: Sequence[int] | None) -> tuple[int, ...]:
+    """The slices that are drawn."""
+    if at is not None:
+        inside = len(at) == grid.d and all(0 <= one < size for one, size in zip(at, grid.sizes, strict=False))
+        require(inside, "at", f"be three indices inside {grid.sizes}", tuple(at))
+        return tuple(int(one) for one in at)
+    if marked is None or not marked.any():
+        return tuple(size // 2 for size in grid.sizes)
+    seen = marked > 0
+    others = [tuple(axis for axis in range(grid.d) if axis != own) for own in range(grid.d)]
+    return tuple(int(np.argmax(seen.sum(axis=rest))) for rest in others)
+
+
+def _extents(grid: Grid) -> list[float]:
+    return [axis.size * axis.step for axis in grid.axes]
+
+
+def _panels(grid: Grid) -> tuple[Figure, list[Axes]]:
+    """One panel a slice, each as wide as its plane."""
+    sizes = _extents(grid)
+    planes = [(sizes[axis] for axis in _plane(own)) for own in range(3)]
+    widths, heights = zip(*planes, strict=True)
+    scale = _INCHES / max(heights)
+    figure = new_figure(max(5.0, scale * sum(widths) + 1.2), _INCHES + 1.0)
+    return figure, list(figure.subplots(1, 3, width_ratios=widths))
+
+
+def _plane(own: int) -> tuple[int, int]:
+    """The axes of the slice across axis ``own``: to the right and upwards."""
+    first, second = (axis for axis in range(3) if axis != own)
+    return first, second
+
+
+def _box(grid: Grid, own: int) -> tuple[float, float, float, float]:
+    """Edges of the voxels of a slice."""
+    edges = [
+        (axis.start - axis.step / 2, axis.start + (axis.size - 0.5) * axis.step)
+        for axis in (grid.axes[one] for one in _plane(own))
+    ]
+    return (*edges[0], *edges[1])
+
+
+def _draw_grey(panels: Sequence[Axes], values: Array, grid: Grid, at: Sequence[int], unit: str) -> None:
+    low, high = np.nanpercentile(values, _WINDOW)
+    for own, axes in enumerate(panels):
+        plane = np.take(values, at[own], axis=own)
+        axes.imshow(plane.T, origin="lower", extent=_box(grid, own), cmap="gray", vmin=low, vmax=high or None,
+                    aspect="equal", interpolation="nearest")  # fmt: skip
+        place = grid.axes[own].start + at[own] * grid.axes[own].step
+        right, up = (_NAMES[one] for one in _plane(own))
+        axes.set_title(f"{_NAMES[own]} = {place:.4g} {unit}", fontsize="small")
+        axes.set_xlabel(right, fontsize="small")
+        axes.set_ylabel(up, fontsize="small", rotation=0)
+        axes.set_xticks([])
+        axes.set_yticks([])
+        _scale_bar(axes, unit)
+
+
+def _scale_bar(axes: Axes, unit: str) -> None:
+    """A bar of a round length in the lower left corner, black under white: seen on any grey."""
+    left, right = axes.get_xlim()
+    bottom, top = axes.get_ylim()
+    length = _round_length(_BAR_SHARE * (right - left))
+    x, y = left + 0.06 * (right - left), bottom + 0.06 * (top - bottom)
+    for colour, width in (("black", 4.0), ("white", 2.0)):
+        axes.plot([x, x + length], [y, y], color=colour, linewidth=width, solid_capstyle="butt")
+    text = axes.annotate(
+        f"{length:g} {unit}", (x + length / 2, y), (0, 3), textcoords="offset points", ha="center", fontsize="x-small"
+    )
+    text.set(color="white", bbox={"facecolor": "black", "alpha": 0.5, "edgecolor": "none", "pad": 0.8})
+
+
+def _round_length(longest: float) -> float:
+    """The largest of 1, 2, 5, 10, ... that is not longer."""
+    power = 10.0 ** math.floor(math.log10(longest))
+    return max(one * power for one in (1, 2, 5) if one * power <= longest)
+
+
+def _draw_labels(panels: Sequence[Axes], labels: Array, grid: Grid, at: Sequence[int], colours: Sequence[str]) -> None:
+    from matplotlib.colors import to_rgba
+
+    table = np.array([(0.0, 0.0, 0.0, 0.0), *(to_rgba(colour, _OPACITY) for colour in colours)])
+    for own, axes in enumerate(panels):
+        plane = np.take(labels, at[own], axis=own).T
+        axes.imshow(table[plane], origin="lower", extent=_box(grid, own), aspect="equal", interpolation="nearest")
+
+
+def _legend(figure: Figure, entries: Sequence[tuple[str, str]]) -> None:
+    from matplotlib.patches import Patch
+
+    handles = [Patch(facecolor=colour, alpha=_OPACITY, edgecolor="none", label=name) for name, colour in entries]
+    figure.legend(handles=handles, loc="outside lower center", frameon=False, fontsize="small", ncols=len(handles))
+
+
+def _central_slice(kernel: Kernel, reach: float) -> NDArray[np.float64]:
+    """Values ``(kernel values, nodes, nodes)`` in the plane of the first two axes through the origin."""
+    nodes = torch.linspace(-reach, reach, _KERNEL_NODES, dtype=torch.float64)
+    plane = torch.stack(torch.meshgrid(nodes, nodes, indexing="ij"), dim=-1)
+    offsets = torch.cat([plane, plane.new_zeros(*plane.shape[:2], kernel.d - 2)], dim=-1)
+    with torch.no_grad():
+        values = kernel(offsets.to(kernel.extent))
+    return values.reshape(_KERNEL_NODES, _KERNEL_NODES, -1).movedim(-1, 0).double().cpu().numpy()

@@ -1,0 +1,225 @@
+"""Pairs of medical volumes and label volumes: the Medical Segmentation Decathlon's layout, and plain folders.
+
+Antonelli et al. 2022, The Medical Segmentation Decathlon, Nature Communications 13:4128; http://medicaldecathlon.com,
+licence CC BY-SA 4.0. A task is a folder with ``dataset.json``, ``imagesTr``, ``labelsTr`` (and ``imagesTs`` without
+labels). The simpler layout is two folders, ``images`` and ``labels``, with files of the same names.
+
+Volumes are read one at a time, each with its own size and its own grid in millimetres; nothing is resampled.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+from ccnn_irregular._checks import require
+from ccnn_irregular.adapters.nifti import affine_of, read_nifti
+from ccnn_irregular.datasets._files import existing_folder, missing_file
+from ccnn_irregular.domains import Grid
+
+__all__ = ["Pair", "Task", "Volume", "canonical", "find_pairs", "like_file", "nifti_files", "read_labels",
+           "read_volume", "volume_name"]  # fmt: skip
+
+_SUFFIXES = (".nii.gz", ".nii")
+_NAMES_SHOWN = 3
+# Axes of a canonical volume: to the right, to the front, to the top.
+_WORLD = ("X", "Y", "Z")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An image and its labels.
+
+    Attributes:
+        name: of both files, without suffix.
+        image: path of the image.
+        labels: path of the label volume.
+    """
+
+    name: str
+    image: Path
+    labels: Path
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a folder holds.
+
+    Attributes:
+        pairs: by name.
+        classes: what the labels 0, 1, ... mean; None where no ``dataset.json`` says it.
+    """
+
+    pairs: tuple[Pair, ...]
+    classes: tuple[str, ...] | None
+
+
+@dataclass(frozen=True)
+class Volume:
+    """One image in canonical order: axes to the right, to the front and to the top, as nearly as the voxels run so.
+
+    Attributes:
+        name: of the file, without suffix.
+        values: ``(C, *sizes)`` float32, as stored; C is 1, or the number of modalities.
+        grid: of the voxels in millimetres.
+        labels: ``(*sizes)`` uint8, or None.
+    """
+
+    name: str
+    values: Tensor
+    grid: Grid
+    labels: Tensor | None = None
+
+
+def volume_name(path: Path) -> str:
+    """The name of a NIfTI file without its suffix."""
+    suffix = next((one for one in _SUFFIXES if path.name.endswith(one)), "")
+    return path.name.removesuffix(suffix)
+
+
+def find_pairs(root: str | Path) -> Task:
+    """The labelled pairs in a folder of either layout; no volume is read.
+
+    Args:
+        root: holds ``dataset.json``, or the folders ``images`` and ``labels``.
+
+    Raises:
+        FileNotFoundError: no such folder, neither layout, or a listed file is missing.
+        ValueError: ``dataset.json`` is damaged, names files outside of ``root`` or labels that are not 0, 1, 2, ...;
+            an image without labels, or labels without image; no pair at all.
+    """
+    root = existing_folder(root)
+    if (root / "dataset.json").is_file():
+        return _listed(root)
+    images, labels = root / "images", root / "labels"
+    if not (images.is_dir() and labels.is_dir()):
+        raise missing_file(root, "dataset.json (Medical Segmentation Decathlon), or the folders images and labels")
+    image_files, label_files = ({volume_name(path): path for path in nifti_files(one)} for one in (images, labels))
+    for folder, here, there in ((labels, image_files, label_files), (images, label_files, image_files)):
+        lacking = sorted(set(here) - set(there))
+        shown = ", ".join(lacking[:_NAMES_SHOWN]) + (", ..." if len(lacking) > _NAMES_SHOWN else "")
+        require(not lacking, str(folder), "hold a file for each one beside it", f"none for {shown}")
+    require(bool(image_files), str(images), "hold NIfTI files", "none")
+    pairs = tuple(Pair(name, image_files[name], label_files[name]) for name in sorted(image_files))
+    return Task(pairs, None)
+
+
+def nifti_files(folder: Path) -> list[Path]:
+    """NIfTI files of a folder by name, hidden ones left out, which macOS leaves beside them in archives."""
+    return sorted(path for path in folder.iterdir() if path.name.endswith(_SUFFIXES) and not path.name.startswith("."))
+
+
+def _listed(root: Path) -> Task:
+    """Pairs and labels as ``dataset.json`` lists them."""
+    file = root / "dataset.json"
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        entries = [(root / str(one["image"]), root / str(one["label"])) for one in content["training"]]
+        names = {int(value): str(name) for value, name in content["labels"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{file} must list 'training' pairs and 'labels', got {error!r}") from error
+    require(sorted(names) == list(range(len(names))), f"labels of {file}", "be 0, 1, 2, ...", sorted(names))
+    require(bool(entries), str(file), "list training pairs", "none")
+    for path in (path for entry in entries for path in entry):
+        inside = path.resolve().is_relative_to(root.resolve())
+        require(inside, str(file), "name files inside its folder", str(path))
+        if not path.is_file():
+            raise FileNotFoundError(f"{file} must name existing files, got {path}")
+    pairs = sorted((Pair(volume_name(image), image, labels) for image, labels in entries), key=lambda pair: pair.name)
+    twice = [b.name for a, b in itertools.pairwise(pairs) if a.name == b.name]
+    require(not twice, str(file), "list each image once", twice[:_NAMES_SHOWN])
+    return Task(tuple(pairs), tuple(names[value] for value in range(len(names))))
+
+
+def read_volume(pair: Pair, classes: int) -> Volume:
+    """Image and labels of a pair.
+
+    Args:
+        pair: from ``find_pairs``.
+        classes: number of classes.
+
+    Raises:
+        ValueError: see ``read_nifti`` and ``read_labels``; values that are not finite.
+    """
+    image = read_nifti(pair.image)
+    values, grid = canonical(image)
+    labels = read_labels(pair.labels, image, classes)
+    return Volume(pair.name, values, grid, labels)
+
+
+def canonical(image: xr.DataArray) -> tuple[Tensor, Grid]:
+    """The voxels of an array from ``read_nifti`` in canonical order, and their grid.
+
+    Returns:
+        Values ``(C, *sizes)`` float32 and the grid in millimetres. Where the voxels run along the scanner's axes its
+        coordinates are the scanner's, else distances along the voxel axes from the first voxel of the canonical order.
+
+    Raises:
+        ValueError: values that are not finite.
+    """
+    array = _reordered(image)
+    values = torch.from_numpy(np.ascontiguousarray(array.to_numpy(), np.float32))
+    values = values if values.ndim == 4 else values[None]
+    bad = int((~values.isfinite()).sum())
+    require(bad == 0, f"voxels of {image.encoding.get('source', image.name)}", "be finite", f"{bad} that are not")
+    dims = [str(dim) for dim in array.dims[-3:]]
+    steps = np.linalg.norm(affine_of(image)[:3, :3], axis=0)
+    by_name = dict(zip(str(image.attrs["voxel_axes"]).split()[:3], steps, strict=True))
+    # Rounded: affines are float32 in the file, and 0.99999994 mm beside 1 mm would be two spacings.
+    sizes, spacing = [array.sizes[dim] for dim in dims], [round(float(by_name[dim]), 5) for dim in dims]
+    starts = [float(min(array[dim][0], array[dim][-1])) for dim in dims]
+    return values, Grid(sizes, spacing, starts)
+
+
+def read_labels(path: Path, image: xr.DataArray, classes: int) -> Tensor:
+    """The label volume of an image, in canonical order: uint8 ``(*sizes)``.
+
+    Raises:
+        ValueError: another shape or space than the image's, or values other than 0 ... ``classes`` - 1.
+    """
+    array = read_nifti(path, like=image)
+    require(array.ndim == 3, f"labels {path}", "be a 3-D volume", f"{array.ndim}-D data")
+    found = np.unique(array.to_numpy())
+    # Not "in": nan is none of them, and 1.5 is neither 1 nor 2.
+    unknown = [value for value in found.tolist() if value not in range(classes)]
+    require(not unknown, f"labels {path}", f"be among 0 ... {classes - 1}", unknown[:5])
+    return torch.from_numpy(np.ascontiguousarray(_reordered(array).to_numpy()).astype(np.uint8))
+
+
+def like_file(labels: Tensor, image: xr.DataArray) -> xr.DataArray:
+    """Labels in canonical order as an array on the image's voxels in the file's own order, uint8.
+
+    Raises:
+        ValueError: labels of another shape than the image's, or too many for uint8.
+    """
+    space = _reordered(image)
+    space = space.isel({space.dims[0]: 0}, drop=True) if space.ndim == 4 else space
+    require(tuple(labels.shape) == space.shape, "labels", f"have the image's shape {space.shape}", tuple(labels.shape))
+    low, high = int(labels.min()), int(labels.max())
+    require(low >= 0 and high <= 255, "labels", "lie in 0 ... 255", (low, high))
+    array = space.copy(data=labels.to(torch.uint8).cpu().numpy())
+    return array.sel({dim: image[dim] for dim in space.dims}).transpose(*(d for d in image.dims if d in space.dims))
+
+
+def _reordered(array: xr.DataArray) -> xr.DataArray:
+    """The array with its axes, channels first, in canonical order and direction."""
+    affine: Any = affine_of(array)
+    names = str(array.attrs["voxel_axes"]).split()[:3]
+    by_world = {array[dim].attrs["axis"]: (dim, column) for column, dim in enumerate(names)}
+    order, turned = [], {}
+    for row, world in enumerate(_WORLD):
+        dim, column = by_world[world]
+        order.append(dim)
+        # affine_of follows an array that was cut or turned, so the sign is that of the array as it is.
+        if affine[row, column] < 0:
+            turned[dim] = slice(None, None, -1)
+    rest = [dim for dim in array.dims if dim not in order]
+    return array.transpose(*rest, *order).isel(turned)

@@ -1,0 +1,278 @@
+"""Medical volumes for training, each on its own grid: parts, thinned slices, augmentation."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningDataModule
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from ccnn_irregular._checks import reject, require
+from ccnn_irregular.datasets.decathlon import Pair, Volume, find_pairs, read_volume
+from ccnn_irregular.domains import Grid
+from ccnn_irregular.pipelines.batches import EqualBatches, batch_loader
+
+__all__ = ["VolumeAugmentation", "VolumeBatch", "VolumeDataModule", "standardised", "thinned_grid", "thinnings"]
+
+Part = Literal["train", "validation", "test"]
+
+# Percentiles between which a volume is standardised: a few bright vessels or an outlier move neither.
+_PERCENTILES = (1.0, 99.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class VolumeBatch:
+    """One volume, and where answers are wanted: volumes of unequal sizes come one by one.
+
+    Attributes:
+        name: of the file.
+        values: float32 ``(1, C, *grid.sizes)``, standardised.
+        grid: of the voxels that are given, millimetres.
+        query: where labels are wanted.
+        labels: int64 ``(1, *query.sizes)``, or None.
+    """
+
+    name: str
+    values: Tensor
+    grid: Grid
+    query: Grid
+    labels: Tensor | None
+
+    @staticmethod
+    def of(volume: Volume, thin: Sequence[int] = (1, 1, 1)) -> VolumeBatch:
+        """A volume, or every n-th slice along each axis of it, with its labels there."""
+        kept = tuple(slice(None, None, factor) for factor in thin)
+        values = standardised(volume.values[(slice(None), *kept)])[None]
+        grid = thinned_grid(volume.grid, thin)
+        labels = None if volume.labels is None else volume.labels[kept].long()[None]
+        return VolumeBatch(volume.name, values, grid, grid, labels)
+
+    def __len__(self) -> int:
+        return 1
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> VolumeBatch:
+        """The same batch on ``device``; grids have none."""
+        labels = None if self.labels is None else self.labels.to(device, non_blocking=non_blocking)
+        return dataclasses.replace(self, values=self.values.to(device, non_blocking=non_blocking), labels=labels)
+
+
+def standardised(values: Tensor) -> Tensor:
+    """``(C, *sizes)``, each channel minus its mean over its standard deviation, both between percentiles 1 and 99.
+
+    Values beyond them are cut to them: MR intensities have no unit, and their largest say nothing.
+    """
+    rows = []
+    for channel in values:
+        low, high = np.percentile(channel.numpy(), _PERCENTILES)
+        cut = channel.double().clamp(float(low), float(high))
+        spread = cut.std(correction=0)
+        # A constant channel says nothing: zeros.
+        rows.append(((cut - cut.mean()) / spread).float() if spread > 0 else torch.zeros_like(channel))
+    return torch.stack(rows)
+
+
+def thinned_grid(grid: Grid, thin: Sequence[int], first: Sequence[int] | None = None) -> Grid:
+    """Every n-th node along each axis, from the node ``first`` on (default: the first one)."""
+    first = (0,) * grid.d if first is None else first
+    sizes = [math.ceil((axis.size - begin) / n) for axis, n, begin in zip(grid.axes, thin, first, strict=True)]
+    steps = [axis.step * n for axis, n in zip(grid.axes, thin, strict=True)]
+    starts = [axis.start + axis.step * begin for axis, begin in zip(grid.axes, first, strict=True)]
+    return Grid(sizes, steps, starts, grid.periodic)
+
+
+def thinnings(words: Sequence[int | str]) -> list[tuple[int, int, int]]:
+    """``["1,1,2", "2,1,1"]`` as factors per axis: every how many slices along x, y and z one is kept.
+
+    Raises:
+        ValueError: words that are not three positive integers.
+    """
+    found = []
+    for word in words:
+        numbers = str(word).split(",")
+        sound = len(numbers) == 3 and all(number.isdecimal() and int(number) > 0 for number in numbers)
+        require(sound, "test.thin", "be three positive integers each, such as 1,1,2", repr(word))
+        found.append((int(numbers[0]), int(numbers[1]), int(numbers[2])))
+    return found
+
+
+@dataclasses.dataclass(frozen=True)
+class VolumeAugmentation:
+    """Random changes of a standardised volume in training; answers are wanted where they were.
+
+    Attributes:
+        thin: probability that every second slice along one random axis is taken away.
+        kept_only: want answers at the slices that were kept alone, and not at all of them.
+        stretch: largest relative change of the voxel size along each axis: the same anatomy, larger or smaller.
+        contrast: largest relative change of the contrast.
+        brightness: largest shift, standard deviations of the volume.
+        gamma: largest exponent that bends the scale of intensities, and one over the smallest; 1 = none.
+        noise: largest standard deviation of white noise, in those of the volume.
+    """
+
+    thin: float = 0.0
+    kept_only: bool = False
+    stretch: float = 0.0
+    contrast: float = 0.0
+    brightness: float = 0.0
+    gamma: float = 1.0
+    noise: float = 0.0
+
+    def __post_init__(self) -> None:
+        require(0 <= self.thin <= 1, "thin", "be a probability", self.thin)
+        for name in ("stretch", "contrast"):
+            require(0 <= getattr(self, name) < 1, name, "lie in [0, 1)", getattr(self, name))
+        for name in ("brightness", "noise"):
+            require(getattr(self, name) >= 0, name, "not be negative", getattr(self, name))
+        require(self.gamma >= 1, "gamma", "be at least 1", self.gamma)
+
+    def __call__(self, batch: VolumeBatch) -> VolumeBatch:
+        """Another batch, drawn with torch's global generator."""
+        d = batch.grid.d
+        factors = (1 + self.stretch * (2 * torch.rand(d) - 1)).tolist()
+        grid, query = (_stretched(one, factors) for one in (batch.grid, batch.query))
+        batch = dataclasses.replace(batch, values=self._intensities(batch.values), grid=grid, query=query)
+        if float(torch.rand(())) < self.thin:
+            batch = self._thinned(batch, axis=int(torch.randint(d, ())), begin=int(torch.randint(2, ())))
+        return batch
+
+    def _thinned(self, batch: VolumeBatch, axis: int, begin: int) -> VolumeBatch:
+        """Every second slice along ``axis`` from ``begin`` on, where that leaves more than one."""
+        if batch.grid.sizes[axis] < 4:
+            return batch
+        thin, first = [1] * batch.grid.d, [0] * batch.grid.d
+        thin[axis], first[axis] = 2, begin
+        kept = (slice(None),) * axis + (slice(begin, None, 2),)
+        grid, values = thinned_grid(batch.grid, thin, first), batch.values[(slice(None), slice(None), *kept)]
+        batch = dataclasses.replace(batch, values=values, grid=grid)
+        if not self.kept_only:
+            return batch
+        labels = None if batch.labels is None else batch.labels[(slice(None), *kept)]
+        return dataclasses.replace(batch, query=grid, labels=labels)
+
+    def _intensities(self, values: Tensor) -> Tensor:
+        if self.gamma > 1:
+            low, high = values.amin(), values.amax()
+            span = (high - low).clamp_min(1e-6)
+            exponent = self.gamma ** (2 * float(torch.rand(())) - 1)
+            values = ((values - low) / span) ** exponent * span + low
+        scale = 1 + self.contrast * (2 * float(torch.rand(())) - 1)
+        shift = self.brightness * (2 * float(torch.rand(())) - 1)
+        values = values * scale + shift
+        level = self.noise * float(torch.rand(()))
+        return values + level * torch.randn_like(values) if level else values
+
+
+def _stretched(grid: Grid, factors: Sequence[float]) -> Grid:
+    """The same nodes with the voxels' size times a factor per axis."""
+    steps = [step * factor for step, factor in zip(grid.steps, factors, strict=True)]
+    starts = [start * factor for start, factor in zip(grid.starts, factors, strict=True)]
+    return Grid(grid.sizes, steps, starts, grid.periodic)
+
+
+class VolumeDataModule(LightningDataModule):
+    """Volumes with labels, split at random into three parts that depend on ``split_seed`` alone.
+
+    Args:
+        root: folder of the pairs: the Medical Segmentation Decathlon's layout, or the folders images and labels.
+        classes: what the labels 0, 1, ... mean, the background first; null = as ``dataset.json`` says.
+        validation: share of all volumes that chooses the best epoch.
+        test: share of all volumes held out for the test.
+        split_seed: seed of the split and of the order of the volumes.
+        in_memory: read all volumes once at the start; else each whenever it is needed.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        classes: list[str] | None = None,
+        validation: float = 0.08,
+        test: float = 0.2,
+        split_seed: int = 0,
+        in_memory: bool = True,
+    ) -> None:
+        super().__init__()
+        for name, share in (("validation", validation), ("test", test)):
+            require(0 < share < 1, name, "lie in (0, 1)", share)
+        require(validation + test < 1, "validation + test", "be below 1", validation + test)
+        require(classes is None or len(classes) >= 2, "classes", "name the background and one label at least", classes)
+        self.root = root
+        self.classes: tuple[str, ...] = () if classes is None else tuple(classes)
+        self.validation = validation
+        self.test = test
+        self.split_seed = split_seed
+        self.in_memory = in_memory
+        self._pairs: tuple[Pair, ...] = ()
+        self._volumes: list[Volume] = []
+        self._parts: dict[Part, NDArray[np.int64]] = {}
+
+    def setup(self, stage: str) -> None:
+        """Find the pairs, split, and read them.
+
+        Raises:
+            ValueError, FileNotFoundError: from ``find_pairs`` and ``read_volume``, with the file at fault.
+        """
+        if self._pairs:
+            return
+        task = find_pairs(self.root)
+        if not self.classes and task.classes is None:
+            reject("classes", f"be given where {self.root} has no dataset.json", "null")
+        stated = task.classes is None or len(self.classes) in (0, len(task.classes))
+        require(stated, "classes", f"be as many as dataset.json has: {task.classes}", self.classes)
+        self.classes = self.classes or task.classes or ()
+        count = len(task.pairs)
+        held, watched = round(self.test * count), round(self.validation * count)
+        sizes = {"test": held, "validation": watched, "train": count - held - watched}
+        require(min(sizes.values()) >= 1, "validation and test", "leave a volume to each part", sizes)
+        order = np.random.default_rng(self.split_seed).permutation(count)
+        self._parts = {
+            "test": np.sort(order[:held]),
+            "validation": np.sort(order[held : held + watched]),
+            "train": np.sort(order[held + watched :]),
+        }
+        self._pairs = task.pairs
+        if self.in_memory:
+            self._volumes = [read_volume(pair, len(self.classes)) for pair in self._pairs]
+
+    @property
+    def pairs(self) -> tuple[Pair, ...]:
+        """All pairs by name; empty before ``setup``."""
+        return self._pairs
+
+    @property
+    def channels(self) -> int:
+        """Channels of the values."""
+        return int(self.volume(0).values.shape[0])
+
+    def volume(self, index: int) -> Volume:
+        """A volume by its number."""
+        require(bool(self._pairs), "the data module", "be set up before its volumes are asked for", "no volumes yet")
+        return self._volumes[index] if self._volumes else read_volume(self._pairs[index], len(self.classes))
+
+    def part(self, part: Part) -> list[int]:
+        """Numbers of the volumes of a part."""
+        return [int(one) for one in self._parts[part]]
+
+    def description(self) -> dict[str, Any]:
+        """What was read and how it was split, for the JSON."""
+        options = ("root", "classes", "validation", "test", "split_seed")
+        names = {part: [self._pairs[one].name for one in self.part(part)] for part in ("validation", "test")}
+        sizes = {part: len(numbers) for part, numbers in self._parts.items()}
+        return {name: getattr(self, name) for name in options} | {"volumes": sizes, "names": names}
+
+    def train_dataloader(self) -> DataLoader[VolumeBatch]:
+        return self.loader("train", shuffle=True)
+
+    def val_dataloader(self) -> DataLoader[VolumeBatch]:
+        return self.loader("validation")
+
+    def loader(self, part: Part, *, thin: Sequence[int] = (1, 1, 1), shuffle: bool = False) -> DataLoader[VolumeBatch]:
+        """The volumes of a part one by one, or every n-th slice of them along each axis."""
+        batches = EqualBatches(self._parts[part], 1, self.split_seed if shuffle else None)
+        return batch_loader(lambda indices: VolumeBatch.of(self.volume(int(indices[0])), thin), batches)

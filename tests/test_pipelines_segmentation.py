@@ -1,0 +1,387 @@
+"""``ccnn`` on simulated volumes end to end: learn, test with slices removed, label files; the parts it is made of."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+import math
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torchmetrics.functional.classification import multiclass_f1_score
+
+from ccnn_irregular.adapters.nifti import read_nifti
+from ccnn_irregular.datasets.decathlon import Volume, canonical, read_labels
+from ccnn_irregular.domains import Grid
+from ccnn_irregular.pipelines import cli
+from ccnn_irregular.pipelines.segmentation import dice, soft_dice_loss
+from ccnn_irregular.pipelines.segmentation_cli import _results
+from ccnn_irregular.pipelines.segmentation_data import (
+    VolumeAugmentation,
+    VolumeBatch,
+    VolumeDataModule,
+    standardised,
+    thinned_grid,
+    thinnings,
+)
+from ccnn_irregular.pipelines.segmentation_figures import typical_cases
+from ccnn_irregular.pipelines.segmentation_network import ContinuousSegmenter, FixedKernelSegmenter
+
+nibabel = pytest.importorskip("nibabel")
+
+# Lightning calls jsonargparse by names that its version 5 will no longer have.
+pytestmark = [
+    pytest.mark.filterwarnings(r"ignore:\s*By default only one Jsonargparse:DeprecationWarning"),
+    pytest.mark.filterwarnings(r"ignore:[\s\S]*removed in\s+v5\.0\.0:DeprecationWarning"),
+]
+
+NETWORK = "--model.network.init_args"
+QUIET = ["--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"]
+TINY = [f"{NETWORK}.channels", "[4, 8]", f"{NETWORK}.blocks", "[0, 1]", f"{NETWORK}.generator_hidden", "8"]
+
+
+@pytest.fixture(autouse=True)
+def in_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Run folders go to tmp_path; Lightning's handling of Ctrl-C is undone."""
+    monkeypatch.chdir(tmp_path)
+    handler = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, handler)
+
+
+def simulated_pairs(root: Path, count: int, seed: int = 0) -> Path:
+    """Bright ellipsoids of random size and place, voxels of random size, stored in random orientations.
+
+    Label 1 is the half to the front, label 2 the half to the back: the network has to know the axes.
+    """
+    generator = np.random.default_rng(seed)
+    for folder in ("images", "labels"):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    for number in range(count):
+        sizes, steps = generator.integers(13, 17, 3), generator.uniform(0.9, 1.1, 3)
+        middle = sizes * steps * generator.uniform(0.4, 0.6, 3)
+        nodes = np.stack(np.meshgrid(*(np.arange(n) * s for n, s in zip(sizes, steps, strict=True)), indexing="ij"), -1)
+        inside = (((nodes - middle) / generator.uniform(3.0, 5.0, 3)) ** 2).sum(-1) < 1
+        labels = np.where(inside, np.where(nodes[..., 1] > middle[1], 1, 2), 0).astype(np.uint8)
+        values = inside + 0.2 * generator.standard_normal(inside.shape)
+        values = (10 ** generator.uniform(0, 4) * (values + 2)).astype(np.float32)
+        order, signs = generator.permutation(3), generator.choice([1, -1], 3)
+        affine = np.zeros((4, 4))
+        affine[3, 3] = 1
+        for column, world in enumerate(order):
+            affine[world, column] = signs[column] * steps[world]
+        turn = tuple(slice(None, None, int(sign)) for sign in signs)
+        for folder, array in (("images", values), ("labels", labels)):
+            image = nibabel.Nifti1Image(np.ascontiguousarray(array.transpose(order)[turn]), affine)
+            nibabel.save(image, root / folder / f"case_{number:02}.nii.gz")
+    return root
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return simulated_pairs(tmp_path_factory.mktemp("pairs"), 16)
+
+
+@pytest.fixture(scope="module")
+def trained(pairs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a trained run."""
+    run = tmp_path_factory.mktemp("run") / "simulated"
+    handler = signal.getsignal(signal.SIGINT)
+    config = ["--config", "segmentation", *TINY, "--data.root", str(pairs), "--data.validation", "0.15", *QUIET]
+    cli.main(["fit", *config, "--run_dir", str(run), "--trainer.max_epochs", "6", "--model.learning_rate", "0.02"])
+    signal.signal(signal.SIGINT, handler)
+    return run
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The message of a command that ends with status 2."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(arguments)
+    assert stopped.value.code == 2
+    return capsys.readouterr().err
+
+
+def options(run: Path) -> list[str]:
+    return ["--config", str(run / "config.yaml"), "--run_dir", str(run), "--trainer.enable_progress_bar", "false"]
+
+
+# ------------------------------------------------------------------------------------------------------ end to end
+
+
+def test_ellipsoids_are_learned_in_every_orientation_and_with_slices_missing(
+    trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    summary = json.loads((trained / "summary.json").read_text())
+    assert summary["best"]["val_dice"] > 0.7
+    assert summary["data"]["volumes"] == {"test": 3, "validation": 2, "train": 11}
+
+    cli.main(["test", *options(trained), "--output", "out", "--test.thin", "1,1,2", "2,1,1"])
+    printed = capsys.readouterr().out
+    assert "1 of 2 along z" in printed
+    report = json.loads(Path("out/metrics.json").read_text())
+    found = {(one["sampling"], one["label"]): one for one in report["results"]}
+    assert found["all slices", "anterior"]["dice"] > 0.7
+    assert found["all slices", "posterior"]["dice"] > 0.7
+    for sampling in ("1 of 2 along z", "1 of 2 along x"):
+        assert found[sampling, "mean of the labels"]["dice"] > 0.6
+        one = found[sampling, "anterior"]
+        assert one["difference"] == pytest.approx(one["dice"] - found["all slices", "anterior"]["dice"])
+    with Path("out/dice.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 3 * 3
+    mean = np.mean([float(row["posterior"]) for row in rows if row["sampling"] == "all slices"])
+    assert mean == pytest.approx(found["all slices", "posterior"]["dice"], abs=1e-5)
+    figures = {path.name for path in Path("out").glob("*.png")}
+    assert {"dice.png", "kernels.png", "worst_labels.png", "median_errors.png", "best-thin-2-1-1_labels.png"} <= figures
+
+
+def test_predict_writes_labels_on_the_voxels_of_each_file_and_goes_on_where_it_stopped(
+    trained: Path, pairs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["predict", *options(trained), "--predict.input", str(pairs / "images"), "--output", "labelled"]
+    cli.main(command)
+    assert "16 label volumes written: labelled" in capsys.readouterr().out
+    scores = []
+    for path in sorted((pairs / "images").iterdir()):
+        image = read_nifti(path)
+        found = read_labels(Path("labelled") / path.name, image, 3)  # refuses another shape or space
+        scores.append(dice(found, read_labels(pairs / "labels" / path.name, image, 3), 3))
+    assert np.mean(scores) > 0.65
+    assert nibabel.load("labelled/case_00.nii.gz").get_data_dtype() == np.uint8
+    assert sorted(path.suffix for path in Path("labelled").iterdir()) == [".gz"] * 16
+
+    kept, again = Path("labelled/case_03.nii.gz"), Path("labelled/case_05.nii.gz")
+    before = kept.stat().st_mtime_ns
+    again.unlink()
+    os.utime(Path("labelled/case_07.nii.gz"), (0, 0))
+    cli.main(command)
+    printed = capsys.readouterr().out
+    assert "14 of 16 written before and younger than their input" in printed
+    assert "2 label volumes written" in printed
+    assert again.is_file()
+    assert kept.stat().st_mtime_ns == before
+
+
+def test_predict_labels_one_file_and_the_test_part(
+    trained: Path, pairs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = pairs / "images" / "case_01.nii.gz"
+    cli.main(["predict", *options(trained), "--predict.input", str(image), "--output", "one.nii"])
+    assert read_nifti("one.nii", like=read_nifti(image)).dtype == np.uint8
+    cli.main(["predict", *options(trained), "--output", "held"])
+    names = json.loads((trained / "summary.json").read_text())["data"]["names"]["test"]
+    assert sorted(path.name for path in Path("held").iterdir()) == [f"{name}.nii.gz" for name in names]
+    capsys.readouterr()
+
+
+def test_what_predict_refuses(trained: Path, pairs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["predict", *options(trained)]
+    images = pairs / "images"
+    file = str(images / "case_01.nii.gz")
+    before = Path(file).read_bytes()
+    assert "must be another file than the input" in refused(
+        capsys, *command, "--predict.input", file, "--output", file
+    )  # fmt: skip
+    same = refused(capsys, *command, "--predict.input", str(images), "--output", str(images))
+    assert "must be another folder than the input's" in same
+    assert "end in .nii or .nii.gz" in refused(capsys, *command, "--predict.input", file, "--output", "one.mgz")
+    assert "must be a NIfTI file or a folder" in refused(capsys, *command, "--predict.input", "none.nii.gz")
+    Path("empty").mkdir()
+    assert "must hold NIfTI files, got none" in refused(capsys, *command, "--predict.input", "empty", "--output", "x")
+    both = nibabel.Nifti1Image(np.zeros((5, 5, 5, 2), np.float32), np.eye(4))
+    nibabel.save(both, "both.nii.gz")
+    message = refused(capsys, *command, "--predict.input", "both.nii.gz", "--output", "x.nii.gz")
+    assert "channels of both.nii.gz must be the network's 1, got 2" in message
+    assert not Path("x.nii.gz").exists()
+    assert Path(file).read_bytes() == before
+
+
+def test_the_baseline_learns_too_and_bad_options_are_named(pairs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = ["--config", "segmentation_baseline", "--data.root", str(pairs), "--data.validation", "0.15", *QUIET]
+    short = ["--trainer.max_epochs", "2", f"{NETWORK}.channels", "[4, 8]", "--model.learning_rate", "0.02"]
+    cli.main(["fit", *config, *short, "--run_dir", "base"])
+    with Path("base/history.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert float(rows[-1]["train_loss"]) < float(rows[0]["train_loss"])
+    assert "test.thin must be three positive integers" in refused(
+        capsys, "test", *config, "--run_dir", "base", "--test.thin", "1,2"
+    )  # fmt: skip
+    wrong = refused(capsys, "fit", *config, *short, "--run_dir", "other", "--data.classes", "[a, b]")
+    assert "must be among 0 ... 1, got [2]" in wrong
+    assert not Path("other").exists()
+    assert "classes must be the data's 4" in refused(
+        capsys, "fit", *config, *short, "--run_dir", "other", "--data.classes", "[a, b, c, d]"
+    )  # fmt: skip
+    assert "query must be the given voxels" in refused(
+        capsys, "fit", *config, *short, "--run_dir", "other", "--model.augmentation.thin", "1",
+        "--model.augmentation.kept_only", "false",
+    )  # fmt: skip
+
+
+# ---------------------------------------------------------------------------------------------------- data and parts
+
+
+def test_the_split_depends_on_the_seed_alone_and_parts_are_disjoint(pairs: Path) -> None:
+    def parts(seed: int, in_memory: bool = True) -> list[list[int]]:
+        data = VolumeDataModule(str(pairs), ["a", "b", "c"], validation=0.15, split_seed=seed, in_memory=in_memory)
+        data.setup("fit")
+        return [data.part("train"), data.part("validation"), data.part("test")]
+
+    first = parts(0)
+    assert sorted(itertools.chain(*first)) == list(range(16))
+    assert first == parts(0, in_memory=False) != parts(1)
+
+
+def test_volumes_are_the_same_from_memory_and_from_the_files(pairs: Path) -> None:
+    batches = []
+    for in_memory in (True, False):
+        data = VolumeDataModule(str(pairs), ["a", "b", "c"], validation=0.15, in_memory=in_memory)
+        data.setup("fit")
+        batches.append(next(iter(data.loader("test", thin=(1, 2, 1)))))
+    assert batches[0].grid == batches[1].grid == batches[0].query
+    torch.testing.assert_close(batches[0].values, batches[1].values)
+    assert batches[0].values.shape[3] == math.ceil(data.volume(data.part("test")[0]).grid.sizes[1] / 2)
+
+
+def test_too_few_volumes_and_missing_names_are_refused(pairs: Path, tmp_path: Path) -> None:
+    few = VolumeDataModule(str(simulated_pairs(tmp_path / "few", 2)), ["a", "b", "c"])
+    with pytest.raises(ValueError, match="validation and test must leave a volume to each part"):
+        few.setup("fit")
+    with pytest.raises(ValueError, match=r"classes must be given where .* has no dataset\.json"):
+        VolumeDataModule(str(pairs)).setup("fit")
+    with pytest.raises(ValueError, match="must be set up before"):
+        VolumeDataModule(str(pairs)).volume(0)
+
+
+def test_standardised_values_have_no_unit_and_outliers_do_not_count() -> None:
+    generator = torch.Generator().manual_seed(0)
+    values = torch.randn(2, 20, 20, 20, generator=generator)
+    first = standardised(values)
+    torch.testing.assert_close(standardised(1e5 * values + 3e4), first, rtol=1e-3, atol=1e-3)
+    assert float(first.mean()) == pytest.approx(0, abs=1e-6)
+    assert float(first[0].std()) == pytest.approx(1, abs=1e-3)
+    values[0, 0, 0, 0] = 1e9
+    torch.testing.assert_close(standardised(values)[0, 1:], first[0, 1:], rtol=1e-2, atol=1e-2)
+    assert standardised(torch.full((1, 3, 3, 3), 7.0)).abs().max() == 0
+
+
+def test_thinned_nodes_are_nodes_of_the_grid() -> None:
+    grid = Grid((7, 6), (1.0, 0.5), (3.0, -1.0))
+    thin = thinned_grid(grid, (2, 3), (1, 0))
+    assert thin == Grid((3, 2), (2.0, 1.5), (4.0, -1.0))
+    assert thinned_grid(grid, (1, 1)) == grid
+    assert thinnings(["1,1,2", "3,1,1"]) == [(1, 1, 2), (3, 1, 1)]
+    for wrong in ("1,2", "0,1,1", "1,1,x", 2):
+        with pytest.raises(ValueError, match=r"test\.thin must be three positive integers"):
+            thinnings([wrong])
+
+
+def batch_of(sizes: tuple[int, ...] = (8, 7, 9)) -> VolumeBatch:
+    generator = torch.Generator().manual_seed(0)
+    values = torch.randn(1, *sizes, generator=generator)
+    labels = (values[0] > 0).to(torch.uint8)
+    return VolumeBatch.of(Volume("one", values, Grid(sizes, (1.0, 1.0, 2.0), (5.0, 0.0, 0.0)), labels))
+
+
+def test_augmentation_takes_slices_away_and_keeps_values_where_they_were() -> None:
+    batch = batch_of()
+    torch.manual_seed(0)
+    seen = set()
+    for _ in range(20):
+        changed = VolumeAugmentation(thin=1.0)(batch)
+        assert changed.query == batch.grid
+        assert changed.labels is batch.labels
+        axis = next(one for one in range(3) if changed.grid.sizes[one] != batch.grid.sizes[one])
+        begin = round((changed.grid.starts[axis] - batch.grid.starts[axis]) / batch.grid.steps[axis])
+        places = torch.arange(begin, batch.grid.sizes[axis], 2)
+        torch.testing.assert_close(changed.values, batch.values.index_select(2 + axis, places))
+        seen.add((axis, begin))
+    assert seen == {(axis, begin) for axis in range(3) for begin in range(2)}
+
+
+def test_augmentation_for_fixed_kernels_takes_the_labels_of_the_slices_away_too() -> None:
+    batch = batch_of()
+    assert batch.labels is not None
+    # Each voxel has a value of its own, which says what its label is.
+    label_of = dict(zip(batch.values.flatten().tolist(), batch.labels.flatten().tolist(), strict=True))
+    torch.manual_seed(0)
+    for _ in range(10):
+        kept = VolumeAugmentation(thin=1.0, kept_only=True)(batch)
+        assert kept.labels is not None
+        assert kept.labels.shape[1:] == kept.values.shape[2:] == kept.grid.sizes == kept.query.sizes
+        assert [label_of[value] for value in kept.values.flatten().tolist()] == kept.labels.flatten().tolist()
+
+
+def test_augmentation_stretches_coordinates_and_changes_intensities_within_bounds() -> None:
+    batch = batch_of()
+    torch.manual_seed(0)
+    plain = VolumeAugmentation()(batch)
+    assert plain.grid == batch.grid
+    torch.testing.assert_close(plain.values, batch.values)
+    for _ in range(10):
+        changed = VolumeAugmentation(stretch=0.1, contrast=0.2, brightness=0.3, gamma=1.5)(batch)
+        ratios = np.divide(changed.grid.steps, batch.grid.steps)
+        assert (np.abs(ratios - 1) <= 0.1).all()
+        assert len(set(ratios.tolist())) == 3
+        assert changed.grid == changed.query
+        # Order is kept: what was brighter is brighter.
+        assert torch.equal(changed.values.flatten().argsort(), batch.values.flatten().argsort())
+    noisy = VolumeAugmentation(noise=0.5)(batch).values - batch.values
+    assert 0 < float(noisy.std()) < 0.6
+    for wrong in ({"thin": 1.5}, {"stretch": 1.0}, {"noise": -0.1}, {"gamma": 0.5}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            VolumeAugmentation(**wrong)
+
+
+def test_dice_is_that_of_torchmetrics_and_nan_for_a_label_nobody_has() -> None:
+    generator = torch.Generator().manual_seed(0)
+    predicted, labels = torch.randint(4, (2, 5, 6, 7), generator=generator)
+    wanted = multiclass_f1_score(predicted.flatten(), labels.flatten(), 4, average="none")[1:]
+    np.testing.assert_allclose(dice(predicted, labels, 4), wanted.numpy(), rtol=1e-6)
+    assert np.isnan(dice(predicted, labels, 5)).tolist() == [False, False, False, True]
+    assert dice(torch.zeros(3).long(), torch.ones(3).long(), 2).tolist() == [0.0]
+    with pytest.raises(ValueError, match="predicted must have the labels' shape"):
+        dice(predicted[:2], labels, 4)
+
+
+def test_soft_dice_of_certain_answers_is_dice() -> None:
+    generator = torch.Generator().manual_seed(0)
+    predicted, labels = torch.randint(3, (2, 1, 12, 12, 12), generator=generator)
+    logits = 100.0 * torch.nn.functional.one_hot(predicted, 3).movedim(-1, 1)
+    loss = float(soft_dice_loss(logits, labels))
+    assert loss == pytest.approx(1 - dice(predicted, labels, 3).mean(), abs=2e-3)
+    assert float(soft_dice_loss(logits, predicted)) == pytest.approx(0, abs=1e-6)
+
+
+def test_means_of_the_table_leave_out_volumes_without_a_label() -> None:
+    full = np.array([[0.8, np.nan], [0.6, 0.4]])
+    results = _results({(1, 1, 1): full, (1, 1, 2): full - 0.1}, ("nothing", "a", "b"))
+    found = {(one.sampling, one.label): one for one in results}
+    assert found["all slices", "a"].dice == pytest.approx(0.7)
+    assert (found["all slices", "b"].dice, found["all slices", "b"].n) == (pytest.approx(0.4), 1)
+    assert found["all slices", "mean of the labels"].dice == pytest.approx((0.8 + 0.5) / 2)
+    assert found["1 of 2 along z", "a"].difference == pytest.approx(-0.1)
+    assert typical_cases(np.array([0.5, np.nan, 0.9, 0.7])) == {"worst": 0, "median": 3, "best": 2}
+
+
+@pytest.mark.parametrize("sizes", [(8, 8, 8), (9, 7, 13), (5, 6, 3)])
+def test_both_networks_answer_at_every_voxel_of_any_size(sizes: tuple[int, ...]) -> None:
+    batch = batch_of(sizes)
+    for network in (ContinuousSegmenter(1, 3, (4, 6), blocks=(0, 1)), FixedKernelSegmenter(1, 3, (4, 6))):
+        network.prepare(batch)
+        assert network(batch).shape == (1, 3, *sizes)
+
+
+def test_a_turned_file_is_the_same_volume(pairs: Path) -> None:
+    """Answers follow the anatomy and not the order of the voxels in the file."""
+    image = read_nifti(pairs / "images" / "case_02.nii.gz")
+    turned = image.transpose(*image.dims[::-1]).isel({image.dims[0]: slice(None, None, -1)})
+    for a, b in zip(canonical(image), canonical(turned), strict=True):
+        assert a == b if isinstance(a, Grid) else torch.equal(a, b)  # type: ignore[arg-type]
