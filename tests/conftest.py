@@ -20,8 +20,8 @@ if _WORKER is not None and "KEOPS_CACHE_FOLDER" not in os.environ:
     keops_cache.mkdir(parents=True, exist_ok=True)
     os.environ["KEOPS_CACHE_FOLDER"] = str(keops_cache)
 
-# One thread in each of several test processes, else two: more only wait for one another on the small tensors of tests, and
-# on a machine with other work even two do. OMP_NUM_THREADS decides where it is set.
+# One thread in each of several test processes, else two: more only wait for one another on the small tensors of tests,
+# and on a machine with other work even two do. OMP_NUM_THREADS decides where it is set.
 if _WORKER is not None or "OMP_NUM_THREADS" not in os.environ:
     torch.set_num_threads(1 if _WORKER is not None else min(2, os.cpu_count() or 1))
 
