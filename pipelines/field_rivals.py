@@ -24,7 +24,13 @@ _PADDING = 60.0  # degrees of longitude repeated on both sides
 def rivals(name: RivalName, axes: Sequence[FieldAxis]) -> dict[str, Callable[[Array, Array, Array], Array]]:
     """Interpolants by name; each takes places ``(n, d)``, values ``(n, C)`` and queries ``(m, d)``."""
     if name == "linear":
-        return {"linear": lambda places, values, queries: linear(places, values, queries, axes)}
+        found: dict[str, Callable[[Array, Array, Array], Array]] = {"linear": lambda places, values, queries: linear(places, values, queries, axes)}
+        if any(axis.kind == "plain" for axis in axes):
+            raw = [FieldAxis(axis.name, axis.kind) for axis in axes]
+            found["linear, axes scaled to their range"] = lambda places, values, queries: linear(
+                places, values, queries, raw, rescale=True
+            )
+        return found
     return {
         f"inverse distance, power {power}": lambda places, values, queries, power=power: inverse_distance(
             places, values, queries, axes, power
@@ -33,10 +39,17 @@ def rivals(name: RivalName, axes: Sequence[FieldAxis]) -> dict[str, Callable[[Ar
     }
 
 
-def linear(places: Array, values: Array, queries: Array, axes: Sequence[FieldAxis]) -> Array:
+def linear(
+    places: Array, values: Array, queries: Array, axes: Sequence[FieldAxis], *, rescale: bool = False
+) -> Array:
     """Linear on a Delaunay triangulation, nearest neighbour outside its hull; longitudes go around the globe.
 
-    Plain axes are taken in the network's units, so that the triangles do not depend on those of the file.
+    Args:
+        places: ``(n, d)``.
+        values: ``(n, C)``.
+        queries: ``(m, d)``.
+        axes: their units and logarithms decide which triangles there are.
+        rescale: scale every axis to the range of the places first.
     """
     places, queries = _scaled(places, axes), _scaled(queries, axes)
     for column, axis in enumerate(axes):
@@ -47,9 +60,9 @@ def linear(places: Array, values: Array, queries: Array, axes: Sequence[FieldAxi
             places, values = (np.concatenate(parts) for parts in zip(*copies, strict=True))
             inside = (places[:, column] >= low) & (places[:, column] <= high)
             places, values = places[inside], values[inside]
-    result = NearestNDInterpolator(places, values)(queries)
+    result = NearestNDInterpolator(places, values, rescale=rescale)(queries)
     if len(places) > len(axes) + 1:
-        between = LinearNDInterpolator(places, values)(queries)
+        between = LinearNDInterpolator(places, values, rescale=rescale)(queries)
         result = np.where(np.isnan(between), result, between)
     return result
 
