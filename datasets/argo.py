@@ -58,7 +58,9 @@ def load(path: str | Path, parameter: str = "TEMP", good: Sequence[str] = GOOD) 
     pressure = np.where(pressure_good, pressure, np.nan)
     usable = values_good & np.isfinite(pressure) & placed[:, None]
     usable &= ~_repeated(pressure)
-    attributes = {key: dataset[parameter].attrs[key] for key in ("units", "long_name") if key in dataset[parameter].attrs}
+    attributes = {
+        key: dataset[parameter].attrs[key] for key in ("units", "long_name") if key in dataset[parameter].attrs
+    }
     cycle = dataset["CYCLE_NUMBER"].values if "CYCLE_NUMBER" in dataset else np.arange(len(modes))
     return xr.Dataset(
         {parameter: (("profile", "level"), np.where(usable, values, np.nan), attributes)},

@@ -71,7 +71,9 @@ def load(
         values[flags != ""] = np.nan
     months = np.arange(f"{first}-01", f"{last + 1}-01", dtype="datetime64[M]").astype("datetime64[ns]")
     shape = (len(used), len(months))
-    about = {key: [stations[station][key] for station in used] for key in ("latitude", "longitude", "elevation", "name")}
+    about = {
+        key: [stations[station][key] for station in used] for key in ("latitude", "longitude", "elevation", "name")
+    }
     return xr.Dataset(
         {
             "temperature": (

@@ -215,7 +215,10 @@ class FieldDataModule(LightningDataModule):
         known = self.samples.known
         parts = {"training": _TRAIN, "validation": _WATCHED, "test": _TEST}
         sizes = {name: int((known & (self.part == part)).sum()) for name, part in parts.items()}
-        about = {name: getattr(self, name) for name in ("dataset", "root", "test_fields", "hide", "hide_units", "show", "seed")}
+        about = {
+            name: getattr(self, name)
+            for name in ("dataset", "root", "test_fields", "hide", "hide_units", "show", "seed")
+        }
         return about | self.shares | {"fields": len(self.samples), "known places": sizes}
 
     def train_dataloader(self) -> DataLoader[FieldBatch]:

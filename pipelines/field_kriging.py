@@ -197,7 +197,9 @@ class LocalKriging(nn.Module):
         summed = torch.einsum("cj,cjp->cp", self.variances, exponents)
         return summed.reshape(-1, *squares.shape[1:])
 
-    def forward(self, source: Sequence[Tensor], query: Sequence[Tensor], rows: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, source: Sequence[Tensor], query: Sequence[Tensor], rows: Tensor, present: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Weights of the neighbours, and the standard deviation that is left.
 
         Args:
@@ -218,7 +220,9 @@ class LocalKriging(nn.Module):
         ]
         return torch.cat([weights for weights, _ in parts]), torch.cat([deviation for _, deviation in parts])
 
-    def _solved(self, source: Sequence[Tensor], query: Sequence[Tensor], rows: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+    def _solved(
+        self, source: Sequence[Tensor], query: Sequence[Tensor], rows: Tensor, present: Tensor
+    ) -> tuple[Tensor, Tensor]:
         near = [vectors[rows] for vectors in source]  # (M, k, e) each
         among = torch.stack([(one[:, :, None] - one[:, None]).square().sum(-1) for one in near])
         ahead = torch.stack([(one - there[:, None]).square().sum(-1) for one, there in zip(near, query, strict=True)])

@@ -159,9 +159,7 @@ class FieldNetwork(nn.Module):
             return estimate
         return estimate + self._correct(analysis.features, query)
 
-    def _kriged(
-        self, analysis: Analysis, values: Tensor, coordinates: Tensor, query: Points
-    ) -> tuple[Tensor, Tensor]:
+    def _kriged(self, analysis: Analysis, values: Tensor, coordinates: Tensor, query: Points) -> tuple[Tensor, Tensor]:
         rows, present = self.metric.nearest(analysis.observed, query, self.kriging.neighbours)
         weights, left = self.kriging(analysis.vectors, self.metric.embedded(coordinates), rows, present)
         return (weights * values[rows]).sum(1), left

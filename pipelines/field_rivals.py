@@ -24,7 +24,9 @@ _PADDING = 60.0  # degrees of longitude repeated on both sides
 def rivals(name: RivalName, axes: Sequence[FieldAxis]) -> dict[str, Callable[[Array, Array, Array], Array]]:
     """Interpolants by name; each takes places ``(n, d)``, values ``(n, C)`` and queries ``(m, d)``."""
     if name == "linear":
-        found: dict[str, Callable[[Array, Array, Array], Array]] = {"linear": lambda places, values, queries: linear(places, values, queries, axes)}
+        found: dict[str, Callable[[Array, Array, Array], Array]] = {
+            "linear": lambda places, values, queries: linear(places, values, queries, axes)
+        }
         if any(axis.kind == "plain" for axis in axes):
             raw = [FieldAxis(axis.name, axis.kind) for axis in axes]
             found["linear, axes scaled to their range"] = lambda places, values, queries: linear(
@@ -39,9 +41,7 @@ def rivals(name: RivalName, axes: Sequence[FieldAxis]) -> dict[str, Callable[[Ar
     }
 
 
-def linear(
-    places: Array, values: Array, queries: Array, axes: Sequence[FieldAxis], *, rescale: bool = False
-) -> Array:
+def linear(places: Array, values: Array, queries: Array, axes: Sequence[FieldAxis], *, rescale: bool = False) -> Array:
     """Linear on a Delaunay triangulation, nearest neighbour outside its hull; longitudes go around the globe.
 
     Args:

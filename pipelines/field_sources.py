@@ -89,7 +89,9 @@ def cube_fields(
     with open_cube(path) as opened:
         held = sorted(map(str, opened.data_vars))
         lacking = [name for name in variables if name not in opened.data_vars]
-        require(len(variables) > 0 and not lacking, "variables", f"be among those of {path}: {', '.join(held)}", lacking)
+        require(
+            len(variables) > 0 and not lacking, "variables", f"be among those of {path}: {', '.join(held)}", lacking
+        )
         named = {*axes, *stacked, *([fields] if fields else [])}
         for name in variables:
             require(set(opened[name].dims) == named, f"dimensions of {name}", f"be {sorted(named)}", opened[name].dims)
@@ -205,11 +207,13 @@ def argo_floats(root: str | Path, parameter: str = "TEMP") -> FieldSet:
     def restored(filled: Array) -> xr.Dataset:
         ends = np.cumsum([int(there.sum()) for there in kept])[:-1]
         filled_floats = []
+        most = max(one.sizes["level"] for one in floats)
         for one, there, part in zip(floats, kept, np.split(filled[:, 0], ends), strict=True):
             whole = np.full(there.shape, np.nan)
             whole[there] = part
             named = one[[parameter]].copy()
             named[parameter] = one[parameter].copy(data=whole)
+            named = named.pad(level=(0, most - one.sizes["level"]))
             filled_floats.append(named.assign_coords(float=("profile", [one.attrs["float"]] * one.sizes["profile"])))
         return xr.concat(filled_floats, "profile", combine_attrs="drop_conflicts")
 
