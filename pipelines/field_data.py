@@ -1,5 +1,4 @@
-"""Fields for training: random parts are hidden again and again; held-out places, stations, profiles or fields are not
-seen."""
+"""Fields for training: random parts are hidden again and again; what is kept for the test is never seen."""
 
 from __future__ import annotations
 
@@ -65,8 +64,8 @@ class FieldBatch:
 class FieldDataModule(LightningDataModule):
     """Fields of a data set, of which random parts are hidden, and the places kept for validation and test.
 
-    Two ways to test. With ``test_fields`` whole fields are kept: a part of each is shown, the rest is asked for. Without,
-    places and units (stations, profiles) of all fields are kept, and asked for from all others.
+    Two ways to test. With ``test_fields`` whole fields are kept: a part of each is shown, the rest is asked for.
+    Without, places and units (stations, profiles) of all fields are kept, and asked for from all others.
 
     Args:
         dataset: "cube" (netCDF or zarr), "ghcnm", "argo" or "simulated".
@@ -249,18 +248,18 @@ class FieldDataModule(LightningDataModule):
         numbers = self.training_fields[torch.randint(len(self.training_fields), (len(draws),))]
         usable = (self.part == _TRAIN) & self.samples.known
         share = self.hide[0] + (self.hide[1] - self.hide[0]) * float(torch.rand(()))
-        return self._hidden(numbers, usable, share, None)
+        return self._hidden(numbers, usable, share)
 
-    def _hidden(self, numbers: Tensor, usable: Tensor, share: float, generator: torch.Generator | None) -> FieldBatch:
-        """Hide ``share`` of the usable places of some fields, and units; one place at least stays, and one is hidden."""
+    def _hidden(self, numbers: Tensor, usable: Tensor, share: float) -> FieldBatch:
+        """Hide a share of the usable places of some fields, and units; at least one place stays, and one is hidden."""
         observed, asked = [], []
         for number in numbers.tolist():
             first, last = self.samples.splits[number : number + 2].tolist()
             rows = first + torch.nonzero(usable[first:last]).flatten()
-            rows = rows[torch.randperm(len(rows), generator=generator)]
+            rows = rows[torch.randperm(len(rows))]
             units, unit = self.samples.units[rows].unique(return_inverse=True)
             hidden = torch.arange(len(rows)) < round(share * len(rows))
-            hidden |= (torch.rand(len(units), generator=generator) < self.hide_units)[unit]
+            hidden |= (torch.rand(len(units)) < self.hide_units)[unit]
             hidden[0], hidden[-1] = True, False
             observed.append(rows[~hidden])
             asked.append(rows[hidden][: max(1, self.queries // len(numbers))])

@@ -74,7 +74,7 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"its flagged variables are .*PRES.*TEMP.*got none named DOXY"):
         argo.load(path, "DOXY")
     (tmp_path / "cut_prof.nc").write_bytes(path.read_bytes()[:2000])
-    with pytest.raises(ValueError, match="cut_prof.nc"):
+    with pytest.raises(ValueError, match=r"cut_prof\.nc"):
         argo.load(tmp_path / "cut_prof.nc")
 
 

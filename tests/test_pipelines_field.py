@@ -196,7 +196,7 @@ def test_too_few_observations_are_refused(tmp_path: Path) -> None:
         tmp_path / "line.nc", engine="h5netcdf"
     )
     data = FieldDataModule("cube", str(tmp_path / "line.nc"), ["t"], ["x"], held=0.1, watched=0.1)
-    with pytest.raises(ValueError, match="hold a field of at least 2 known places for training.*got at most"):
+    with pytest.raises(ValueError, match=r"hold a field of at least 2 known places for training.*got at most"):
         data.setup("fit")
 
 
