@@ -43,6 +43,7 @@ _POINTS = 1001
 _MAX_CHANNELS_SHOWN = len(COLOURS) - 1
 _QUIET = "#666666"
 _MOST_MARKED = 2000
+_PANEL = 8e4  # area of a panel of plot_field_maps, square points
 _ENGINE_STYLES = {
     "reference": (COLOURS[6], "o"),
     "neighbours": (COLOURS[2], "^"),
@@ -399,8 +400,10 @@ def plot_field_maps(
     )
     images = []
     for axes, (name, where, values, colours) in zip(panels, shown, strict=True):
-        size = float(np.clip(6e4 / max(len(where), 1) ** 1.05, 0.25, 30))
-        images.append(axes.scatter(where[:, 1], where[:, 0], c=values, s=size, marker="o", linewidths=0, **colours))
+        # Together the marks cover the panel about once, so that a full grid shows no gaps.
+        size = float(np.clip(_PANEL / max(len(where), 1), 0.3, 30))
+        marker = "s" if len(where) > _MOST_MARKED else "o"
+        images.append(axes.scatter(where[:, 1], where[:, 0], c=values, s=size, marker=marker, linewidths=0, **colours))
         axes.set_title(name, fontsize="small")
         axes.set_facecolor("#e6e6e6")
         if hasattr(axes, "coastlines"):
@@ -411,8 +414,8 @@ def plot_field_maps(
         axes.set_xlabel(names[1])
     if names[0] == "pressure":
         panels[0].invert_yaxis()
-    figure.colorbar(images[1], ax=panels[:2], label=_with_unit("value", unit))
-    figure.colorbar(images[3], ax=panels[2:], label=_with_unit("error; above: value", unit))
+    figure.colorbar(images[1], ax=panels[:2], label=_with_unit("value, reconstructed too", unit))
+    figure.colorbar(images[3], ax=panels[2:], label=_with_unit("error", unit))
     if title is not None:
         figure.suptitle(title, fontsize="medium")
     return figure
