@@ -20,6 +20,7 @@ from ccnn_irregular.pipelines import field_figures
 from ccnn_irregular.pipelines.evaluation import versions, write_json, write_text
 from ccnn_irregular.pipelines.field import FieldEstimates, FieldReconstruction
 from ccnn_irregular.pipelines.field_data import FieldBatch, FieldDataModule
+from ccnn_irregular.pipelines.field_network import FieldNetwork
 from ccnn_irregular.pipelines.field_rivals import RivalName, rivals
 from ccnn_irregular.pipelines.training_cli import TrainingCLI, load_weights
 
@@ -135,7 +136,8 @@ class FieldCLI(TrainingCLI):
 
 def _rival_values(batches: list[FieldBatch], rival: RivalName, model: FieldReconstruction) -> dict[str, Array]:
     """Values of each rival at all queries ``(m, C)``."""
-    axes = model.network.metric.axes  # type: ignore[union-attr]  # a FieldNetwork
+    assert isinstance(model.network, FieldNetwork)
+    axes = model.network.metric.axes
     parts: dict[str, list[Array]] = {}
     for name, interpolate in rivals(rival, axes).items():
         for batch in batches:

@@ -148,6 +148,10 @@ class LocalKriging(nn.Module):
         neighbours: observations an estimate is made of.
     """
 
+    first_width: Tensor
+    first_variance: Tensor
+    first_nugget: Tensor
+
     def __init__(
         self,
         channels: int,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -14,6 +15,7 @@ from ccnn_irregular.pipelines.field_kriging import FieldAxis
 __all__ = ["RivalName", "inverse_distance", "linear", "rivals"]
 
 Array = NDArray[np.float64]
+Interpolant = Callable[[Array, Array, Array], Array]
 RivalName = Literal["linear", "inverse_distance"]
 
 POWERS = (1, 2, 3, 4)
@@ -21,24 +23,17 @@ _EARTH = 6371.0  # kilometres
 _PADDING = 60.0  # degrees of longitude repeated on both sides
 
 
-def rivals(name: RivalName, axes: Sequence[FieldAxis]) -> dict[str, Callable[[Array, Array, Array], Array]]:
+def rivals(name: RivalName, axes: Sequence[FieldAxis]) -> dict[str, Interpolant]:
     """Interpolants by name; each takes places ``(n, d)``, values ``(n, C)`` and queries ``(m, d)``."""
-    if name == "linear":
-        found: dict[str, Callable[[Array, Array, Array], Array]] = {
-            "linear": lambda places, values, queries: linear(places, values, queries, axes)
+    if name == "inverse_distance":
+        return {
+            f"inverse distance, power {power}": partial(inverse_distance, axes=axes, power=power) for power in POWERS
         }
-        if any(axis.kind == "plain" for axis in axes):
-            raw = [FieldAxis(axis.name, axis.kind) for axis in axes]
-            found["linear, axes scaled to their range"] = lambda places, values, queries: linear(
-                places, values, queries, raw, rescale=True
-            )
-        return found
-    return {
-        f"inverse distance, power {power}": lambda places, values, queries, power=power: inverse_distance(
-            places, values, queries, axes, power
-        )
-        for power in POWERS
-    }
+    found: dict[str, Interpolant] = {"linear": partial(linear, axes=axes)}
+    if any(axis.kind == "plain" for axis in axes):
+        raw = [FieldAxis(axis.name, axis.kind) for axis in axes]
+        found["linear, axes scaled to their range"] = partial(linear, axes=raw, rescale=True)
+    return found
 
 
 def linear(places: Array, values: Array, queries: Array, axes: Sequence[FieldAxis], *, rescale: bool = False) -> Array:

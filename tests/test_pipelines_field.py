@@ -250,8 +250,8 @@ def test_simulated_fields_repeat_with_their_seed() -> None:
 
 
 def test_fit_test_and_predict(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = ["--config", "field", "--run_dir", str(tmp_path / "run"), "--data.draws", "8"]
-    cli.main(["fit", *run, "--trainer.max_epochs", "2", "--trainer.enable_progress_bar", "false"])
+    run = ["--config", "field", "--run_dir", str(tmp_path / "run"), "--data.draws", "4"]
+    cli.main(["fit", *run, "--trainer.max_epochs", "1", "--trainer.enable_progress_bar", "false"])
     cli.main(["test", *run, "--trainer.enable_progress_bar", "false"])
     metrics = json.loads((tmp_path / "run" / "test" / "metrics.json").read_text())
     (score,) = metrics["scores"]
