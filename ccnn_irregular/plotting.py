@@ -7,6 +7,8 @@ Every function draws on a matplotlib ``Figure`` of its own (no pyplot, no global
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
@@ -29,6 +31,7 @@ __all__ = [
     "new_figure",
     "plot_answer_maps",
     "plot_consistency",
+    "plot_field_maps",
     "plot_kernel",
     "plot_receptive_field",
     "plot_samples",
@@ -40,6 +43,7 @@ _POINTS = 1001
 _MAX_CHANNELS_SHOWN = len(COLOURS) - 1
 _QUIET = "#666666"
 _MOST_MARKED = 2000
+_PANEL = 8e4  # area of a panel of plot_field_maps, square points
 _ENGINE_STYLES = {
     "reference": (COLOURS[6], "o"),
     "neighbours": (COLOURS[2], "^"),
@@ -347,3 +351,78 @@ def _with_unit(text: str, unit: str | None, brackets: bool = True) -> str:
     if unit is None:
         return text
     return f"{text} ({unit})" if brackets else f"{text} {unit}"
+
+
+def plot_field_maps(
+    observed: NDArray[np.floating[Any]],
+    observations: NDArray[np.floating[Any]],
+    places: NDArray[np.floating[Any]],
+    truth: NDArray[np.floating[Any]],
+    estimates: NDArray[np.floating[Any]],
+    *,
+    names: tuple[str, str] = ("latitude", "longitude"),
+    unit: str | None = None,
+    title: str | None = None,
+) -> Figure:
+    """What was observed of a field, the truth elsewhere, its reconstruction, and the error, as four maps.
+
+    Longitudes are drawn with coastlines where cartopy is installed.
+
+    Args:
+        observed: ``(n, 2)`` places of the observations; coordinate 0 is drawn upwards (pressure downwards).
+        observations: ``(n,)``.
+        places: ``(m, 2)`` where the field was asked for.
+        truth: ``(m,)``.
+        estimates: ``(m,)``.
+        names: of the coordinates.
+        unit: of the values.
+        title: above the panels.
+
+    Raises:
+        ValueError: places of another number of axes.
+    """
+    require(observed.shape[1:] == (2,) and places.shape[1:] == (2,), "places", "have two axes", places.shape)
+    if names[1] == "pressure":  # depth is drawn downwards, and time to the right
+        observed, places, names = observed[:, ::-1], places[:, ::-1], names[::-1]
+    error = estimates - truth
+    low, high = np.percentile(np.concatenate([observations, truth]), [0.5, 99.5])
+    bound = float(np.percentile(np.abs(error), 99.5)) or 1.0
+    scale: dict[str, Any] = {"cmap": "viridis", "vmin": low, "vmax": high}
+    around_zero: dict[str, Any] = {"cmap": "RdBu_r", "vmin": -bound, "vmax": bound}
+    rms = float(np.sqrt(np.mean(error**2)))
+    figure = new_figure(11.0, 6.4)
+    panels = figure.subplots(2, 2, sharex=True, sharey=True, subplot_kw=_projection(names)).ravel()
+    shown = (
+        (f"{len(observed)} observations", observed, observations, scale),
+        (f"truth at {len(places)} other places", places, truth, scale),
+        ("reconstruction", places, estimates, scale),
+        (_with_unit(f"error, root mean square {rms:.3g}", unit), places, error, around_zero),
+    )
+    images = []
+    for axes, (name, where, values, colours) in zip(panels, shown, strict=True):
+        # Together the marks cover the panel about once, so that a full grid shows no gaps.
+        size = float(np.clip(_PANEL / max(len(where), 1), 0.3, 30))
+        marker = "s" if len(where) > _MOST_MARKED else "o"
+        images.append(axes.scatter(where[:, 1], where[:, 0], c=values, s=size, marker=marker, linewidths=0, **colours))
+        axes.set_title(name, fontsize="small")
+        axes.set_facecolor("#e6e6e6")
+        if hasattr(axes, "coastlines"):
+            axes.coastlines(linewidth=0.4)
+    for axes in panels[::2]:
+        axes.set_ylabel(names[0])
+    for axes in panels[2:]:
+        axes.set_xlabel(names[1])
+    if names[0] == "pressure":
+        panels[0].invert_yaxis()
+    figure.colorbar(images[1], ax=panels[:2], label=_with_unit("value, reconstructed too", unit))
+    figure.colorbar(images[3], ax=panels[2:], label=_with_unit("error", unit))
+    if title is not None:
+        figure.suptitle(title, fontsize="medium")
+    return figure
+
+
+def _projection(names: tuple[str, str]) -> dict[str, Any]:
+    """Map axes with coastlines for latitudes and longitudes where cartopy is there to draw them."""
+    if names != ("latitude", "longitude") or importlib.util.find_spec("cartopy") is None:
+        return {}
+    return {"projection": importlib.import_module("cartopy.crs").PlateCarree()}

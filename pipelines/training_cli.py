@@ -33,6 +33,7 @@ TASKS = {
     "risk": ("risk_cli", "RiskCLI"),
     "classification": ("classification_cli", "ClassificationCLI"),
     "segmentation": ("segmentation_cli", "SegmentationCLI"),
+    "field": ("field_cli", "FieldCLI"),
 }
 
 

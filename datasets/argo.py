@@ -1,0 +1,109 @@
+"""Argo floats: profiles of one float from its core file ``<float>_prof.nc``.
+
+Format and flags: Argo user's manual 3.1 (doi:10.13155/29825). A profile in delayed (D) or adjusted (A) mode has its
+calibrated values in ``<PARAMETER>_ADJUSTED``, one in real time (R) only the raw ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from ccnn_irregular._checks import require
+from ccnn_irregular.adapters.xarray_files import open_cube
+
+__all__ = ["GOOD", "load"]
+
+GOOD = ("1", "2")  # good and probably good, reference table 2 of the manual
+
+_NEEDED = ("JULD", "JULD_QC", "LATITUDE", "LONGITUDE", "POSITION_QC", "DATA_MODE", "PRES", "PRES_QC")
+
+
+def load(path: str | Path, parameter: str = "TEMP", good: Sequence[str] = GOOD) -> xr.Dataset:
+    """The values of one parameter that are flagged good, at their pressures, dates and positions.
+
+    Args:
+        path: a core file of a float, ``<float>_prof.nc``.
+        parameter: "TEMP" or "PSAL", or another one that the file holds.
+        good: flags a value, its pressure, and the date and position of its profile may have.
+
+    Returns:
+        A Dataset of dimensions ``profile`` and ``level`` with the parameter (float64, in its unit, nan where not
+        measured or not good). Coordinates: ``time``, ``latitude``, ``longitude``, ``cycle``, ``mode`` per profile,
+        ``pressure (profile, level)`` in decibar, nan where not good. In modes D and A all are the adjusted ones. Of
+        values at the same pressure of a profile the first counts.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: no netCDF file, a truncated one, or one without the parameter (with those that there are).
+    """
+    with open_cube(path) as dataset:
+        parameters = sorted(name.removesuffix("_QC") for name in map(str, dataset.variables) if name.endswith("_QC"))
+        lacking = [name for name in (*_NEEDED, parameter, f"{parameter}_QC") if name not in dataset.variables]
+        rule = f"be an Argo profile file with {parameter}; its flagged variables are {', '.join(parameters)}"
+        require(not lacking, str(path), rule, f"none named {', '.join(lacking)}")
+        dataset = dataset.load()
+    modes = _letters(dataset["DATA_MODE"])
+    adjusted = np.isin(modes, ("D", "A"))[:, None]
+    pressure, pressure_good = _chosen(dataset, "PRES", adjusted, good)
+    values, values_good = _chosen(dataset, parameter, adjusted, good)
+    placed = np.isin(_letters(dataset["JULD_QC"]), good) & np.isin(_letters(dataset["POSITION_QC"]), good)
+    placed &= ~np.isnat(dataset["JULD"].values)
+    placed &= np.isfinite(dataset["LATITUDE"].values) & np.isfinite(dataset["LONGITUDE"].values)
+    pressure = np.where(pressure_good, pressure, np.nan)
+    usable = values_good & np.isfinite(pressure) & placed[:, None]
+    usable &= ~_repeated(pressure)
+    attributes = {
+        key: dataset[parameter].attrs[key] for key in ("units", "long_name") if key in dataset[parameter].attrs
+    }
+    cycle = dataset["CYCLE_NUMBER"].values if "CYCLE_NUMBER" in dataset else np.arange(len(modes))
+    return xr.Dataset(
+        {parameter: (("profile", "level"), np.where(usable, values, np.nan), attributes)},
+        {
+            "time": ("profile", dataset["JULD"].values, {"standard_name": "time"}),
+            "latitude": ("profile", dataset["LATITUDE"].values, {"units": "degrees_north"}),
+            "longitude": ("profile", dataset["LONGITUDE"].values, {"units": "degrees_east"}),
+            "cycle": ("profile", cycle),
+            "mode": ("profile", modes),
+            "pressure": (("profile", "level"), pressure, {"units": "decibar", "positive": "down"}),
+        },
+        {"float": Path(path).name.split("_")[0]},
+    )
+
+
+def _chosen(
+    dataset: xr.Dataset, name: str, adjusted: NDArray[np.bool_], good: Sequence[str]
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Values ``(profile, level)``, adjusted ones where the mode says so, and which of them are flagged good."""
+    raw: NDArray[Any] = dataset[name].values
+    flags = _letters(dataset[f"{name}_QC"])
+    if f"{name}_ADJUSTED" in dataset:
+        raw = np.where(adjusted, dataset[f"{name}_ADJUSTED"].values, raw)
+        flags = np.where(adjusted, _letters(dataset[f"{name}_ADJUSTED_QC"]), flags)
+    values = raw.astype(np.float64)
+    return values, np.isin(flags, good) & np.isfinite(values)
+
+
+def _letters(variable: xr.DataArray) -> NDArray[np.str_]:
+    """Characters as text, whether the file was decoded to bytes, text or missing values."""
+
+    def letter(one: Any) -> str:
+        return one.decode("ascii", "replace").strip() if isinstance(one, bytes) else str(one).strip()
+
+    flat = [letter(one) for one in variable.values.ravel()]
+    return np.array(flat, dtype="<U8").reshape(variable.shape)
+
+
+def _repeated(pressure: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Whether a pressure was there before in the same profile."""
+    repeated = np.zeros(pressure.shape, dtype=bool)
+    for row, one in enumerate(pressure):
+        _, firsts = np.unique(one, return_index=True)
+        repeated[row] = True
+        repeated[row, firsts] = False
+    return repeated

@@ -1,0 +1,90 @@
+"""Argo profiles: flags, modes and repeated pressures on a file made here, and the floats where they are present."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from ccnn_irregular.datasets import argo
+
+
+def written(path: Path, **changes: object) -> Path:
+    """Three profiles of four levels: D, A and R; raw temperatures are 10, adjusted ones 20."""
+    shape = (3, 4)
+    pressure = np.tile(np.array([5.0, 10.0, 20.0, 40.0]), (3, 1))
+    flags = np.full(shape, b"1", dtype="S1")
+    content: dict[str, object] = {
+        "JULD": ("N_PROF", np.array(["2010-01-01", "2010-01-11", "2010-01-21"], dtype="datetime64[ns]")),
+        "JULD_QC": ("N_PROF", np.array([b"1"] * 3)),
+        "POSITION_QC": ("N_PROF", np.array([b"1"] * 3)),
+        "LATITUDE": ("N_PROF", np.array([1.0, 2.0, 3.0])),
+        "LONGITUDE": ("N_PROF", np.array([4.0, 5.0, 6.0])),
+        "DATA_MODE": ("N_PROF", np.array([b"D", b"A", b"R"])),
+        "CYCLE_NUMBER": ("N_PROF", np.array([1, 2, 3])),
+    }
+    for name, raw, adjusted in (("PRES", pressure, pressure + 1), ("TEMP", np.full(shape, 10.0), np.full(shape, 20.0))):
+        for key, values in ((name, raw), (f"{name}_ADJUSTED", adjusted)):
+            content[key] = (("N_PROF", "N_LEVELS"), values, {"units": "degree_Celsius"})
+            content[f"{key}_QC"] = (("N_PROF", "N_LEVELS"), flags.copy())
+    xr.Dataset({**content, **changes}).to_netcdf(path, engine="h5netcdf")
+    return path
+
+
+def test_mode_decides_between_raw_and_adjusted(tmp_path: Path) -> None:
+    table = argo.load(written(tmp_path / "1_prof.nc"))
+    np.testing.assert_array_equal(table["TEMP"][:, 0], [20.0, 20.0, 10.0])
+    np.testing.assert_array_equal(table["pressure"][:, 0], [6.0, 6.0, 5.0])
+    assert table["TEMP"].attrs["units"] == "degree_Celsius"
+    assert table["mode"].values.tolist() == ["D", "A", "R"]
+    assert table.attrs["float"] == "1"
+
+
+def test_only_good_flags_count(tmp_path: Path) -> None:
+    flags = np.array([[b"1", b"2", b"3", b"4"], [b"1"] * 4, [b"9", b"1", b"1", b"1"]])
+    path = written(tmp_path / "1_prof.nc", TEMP_ADJUSTED_QC=(("N_PROF", "N_LEVELS"), flags))
+    np.testing.assert_array_equal(np.isfinite(argo.load(path)["TEMP"])[0], [True, True, False, False])
+    assert np.isfinite(argo.load(path)["TEMP"])[2].all()  # real time: the raw value's own flag counts
+    np.testing.assert_array_equal(np.isfinite(argo.load(path, good=("1",))["TEMP"])[0], [True, False, False, False])
+
+
+def test_bad_dates_positions_and_pressures_take_their_values_along(tmp_path: Path) -> None:
+    pressures = np.full((3, 4), b"1")
+    pressures[0, 2] = b"4"
+    path = written(
+        tmp_path / "1_prof.nc",
+        JULD_QC=("N_PROF", np.array([b"1", b"4", b"1"])),
+        PRES_ADJUSTED_QC=(("N_PROF", "N_LEVELS"), pressures),
+        LATITUDE=("N_PROF", np.array([1.0, 2.0, np.nan])),
+    )
+    known = np.isfinite(argo.load(path)["TEMP"].values)
+    np.testing.assert_array_equal(known, [[True, True, False, True], [False] * 4, [False] * 4])
+
+
+def test_the_first_of_equal_pressures_counts(tmp_path: Path) -> None:
+    pressure = np.tile(np.array([5.0, 5.0, 20.0, np.nan]), (3, 1))
+    path = written(tmp_path / "1_prof.nc", PRES=(("N_PROF", "N_LEVELS"), pressure))
+    np.testing.assert_array_equal(np.isfinite(argo.load(path)["TEMP"])[2], [True, False, True, False])
+
+
+def test_what_is_missing_is_named(tmp_path: Path) -> None:
+    path = written(tmp_path / "1_prof.nc")
+    with pytest.raises(ValueError, match=r"its flagged variables are .*PRES.*TEMP.*got none named DOXY"):
+        argo.load(path, "DOXY")
+    (tmp_path / "cut_prof.nc").write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(ValueError, match=r"cut_prof\.nc"):
+        argo.load(tmp_path / "cut_prof.nc")
+
+
+def test_real_floats(shared_data: Path) -> None:
+    folder = shared_data / "climate" / "argo"
+    if not folder.is_dir():
+        pytest.skip(f"no folder {folder}")
+    table = argo.load(folder / "5900865_prof.nc")
+    assert int(table["TEMP"].notnull().sum()) == 5667  # flagged 1 in the file
+    # The profiles of 2901746 in real time have a bad date: none of them is left.
+    other = argo.load(folder / "2901746_prof.nc")
+    assert other["TEMP"].notnull().any("level").values.tolist() == (other["mode"] == "D").values.tolist()
+    assert float(other["pressure"].max()) < 801

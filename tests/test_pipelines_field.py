@@ -1,0 +1,277 @@
+"""The field task: kriging against NumPy, the network's last step, what is hidden from whom, rivals, the commands."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from scipy.interpolate import griddata
+
+from ccnn_irregular.domains import Grid, Points
+from ccnn_irregular.pipelines import cli
+from ccnn_irregular.pipelines.field_data import FieldDataModule
+from ccnn_irregular.pipelines.field_kriging import FieldAxis, LocalKriging, Metric
+from ccnn_irregular.pipelines.field_network import FieldNetwork
+from ccnn_irregular.pipelines.field_rivals import inverse_distance, linear
+from ccnn_irregular.pipelines.field_sources import argo_floats, cube_fields, simulated_fields, station_months
+
+# Lightning calls jsonargparse by names that its version 5 will no longer have.
+pytestmark = [
+    pytest.mark.filterwarnings(r"ignore:\s*By default only one Jsonargparse:DeprecationWarning"),
+    pytest.mark.filterwarnings(r"ignore:[\s\S]*removed in\s+v5\.0\.0:DeprecationWarning"),
+]
+
+PLANE = (FieldAxis("y"), FieldAxis("x"))
+GLOBE = (FieldAxis("latitude", "latitude"), FieldAxis("longitude", "longitude"))
+
+
+def drawn(count: int, seed: int = 0, size: float = 10.0) -> torch.Tensor:
+    return size * torch.rand(count, 2, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def kriged(kriging: LocalKriging, metric: Metric, source: Points, query: Points) -> tuple[torch.Tensor, torch.Tensor]:
+    rows, present = metric.nearest(source, query, kriging.neighbours)
+    weights, _ = kriging(metric.embedded(source.coordinates), metric.embedded(query.coordinates), rows, present)
+    return weights, rows
+
+
+def test_weights_are_those_of_the_kriging_equations() -> None:
+    """Solved here with a Lagrange multiplier, as in Cressie (1993), 3.2: another way to an unknown mean."""
+    metric, kriging = Metric(PLANE), LocalKriging(1, 2, width=(2.0, 5.0), nugget=0.1, neighbours=9)
+    places, query = drawn(9), drawn(1, 1)
+    weights, rows = kriged(kriging, metric, Points(places), Points(query))
+    near = places[rows[0]].numpy()
+    variances, widths = kriging.variances[0].detach().numpy(), kriging.widths[0, :, 0].detach().numpy()
+
+    def covariance(squares: np.ndarray) -> np.ndarray:
+        return sum(a * np.exp(-squares / (2 * w**2)) for a, w in zip(variances, widths, strict=True))
+
+    system = np.ones((10, 10))
+    system[:9, :9] = covariance(((near[:, None] - near) ** 2).sum(2)) + 0.1 * np.eye(9)
+    system[9, 9] = 0
+    wanted = np.append(covariance(((near - query.numpy()) ** 2).sum(1)), 1)
+    expected = np.linalg.solve(system, wanted)[:9]
+    assert np.abs(expected).max() > 0.1
+    np.testing.assert_allclose(weights[0, :, 0].detach(), expected, atol=5e-3)
+    assert abs(float(weights.detach().sum()) - 1) < 5e-3
+
+
+def test_estimates_pass_through_observations_and_beat_linear_on_a_smooth_field() -> None:
+    source, query = drawn(300), 1 + 0.8 * drawn(100, 1)
+
+    def smooth(places: torch.Tensor) -> torch.Tensor:
+        return (0.7 * places[:, :1]).sin() * (0.5 * places[:, 1:]).cos()
+
+    metric, kriging = Metric(PLANE), LocalKriging(1, 2, width=(3.0,), nugget=1e-9, neighbours=20)
+    with torch.no_grad():
+        for places, tolerance in ((source[:50], 2e-4), (query, 2e-3)):
+            weights, rows = kriged(kriging, metric, Points(source), Points(places))
+            found = (weights * smooth(source)[rows]).sum(1)
+            assert float((found - smooth(places)).abs().max()) < tolerance
+    other = griddata(source.numpy(), smooth(source).numpy(), query.numpy())
+    assert np.nanmax(np.abs(other - smooth(query).numpy())) > 5e-3
+
+
+def test_samples_do_not_see_one_another_and_may_be_smaller_than_the_neighbourhood() -> None:
+    metric, kriging = Metric(PLANE), LocalKriging(1, 2, width=(3.0,), nugget=1e-3, neighbours=8)
+    places, query = drawn(13), drawn(2, 1)
+    source = Points(places, splits=torch.tensor([0, 3, 13]))
+    weights, rows = kriged(kriging, metric, source, Points(query, splits=torch.tensor([0, 1, 2])))
+    assert int((weights[0, :, 0] != 0).sum()) == 3
+    assert set(rows[0][weights[0, :, 0] != 0].tolist()) == {0, 1, 2}
+    assert int(rows[1].min()) >= 3
+    alone, order = kriged(LocalKriging(1, 2, width=(3.0,), nugget=1e-3, neighbours=3), metric, Points(places[:3]),
+                          Points(query[:1]))  # fmt: skip
+    torch.testing.assert_close(weights[0, :3, 0][rows[0, :3].argsort()], alone[0, :, 0][order[0].argsort()])
+
+
+def test_the_globe_has_no_seam_and_one_pole() -> None:
+    metric = Metric(GLOBE)
+    places = torch.tensor([[10.0, 179.0], [10.0, -179.0], [90.0, 0.0], [90.0, 120.0]], dtype=torch.float64)
+    chord, latitude, around = metric.embedded(places)
+    assert abs(float((chord[0] - chord[1]).norm()) - 2 * np.cos(np.radians(10))) < 1e-3
+    assert float((chord[2] - chord[3]).norm()) < 1e-12
+    assert float((latitude[0] - latitude[2]).norm()) == pytest.approx(80)
+    assert float((around[0] - around[1]).norm()) == pytest.approx(2, rel=1e-3)
+
+
+def test_axes_scale_and_refuse() -> None:
+    depth = FieldAxis("pressure", scale=0.1, log=100.0)
+    values = torch.tensor([0.0, 50.0, 2000.0], dtype=torch.float64)
+    torch.testing.assert_close(depth.unscaled(depth.scaled(values)), values)
+    assert float(depth.scaled(values)[1]) == pytest.approx(10 * np.log(1.5))
+    with pytest.raises(ValueError, match="one latitude and one longitude"):
+        Metric((GLOBE[0],))
+    with pytest.raises(ValueError, match="be left alone on the sphere"):
+        FieldAxis("latitude", "latitude", scale=2.0)
+
+
+def test_the_network_begins_with_kriging_and_returns_to_the_observations() -> None:
+    data = FieldDataModule("simulated", held=0.3, watched=0.1)
+    data.setup("fit")
+    batch = next(iter(data.val_dataloader()))
+    axes = (FieldAxis("y", scale=0.1), FieldAxis("x", scale=0.1))
+    shape = {"hidden_channels": 4, "blocks": 1, "extent": [4.0, 4.0], "width": [1.0, 1.0], "generator_hidden": 4}
+    options = {"neighbours": 12, "correlation": [0.7], "nugget": 1e-7}
+    plain = FieldNetwork(1, axes, **options)  # type: ignore[arg-type]
+    corrected = FieldNetwork(1, axes, latent=Grid([11, 11], [1.0, 1.0]), **options | shape)  # type: ignore[arg-type]
+    for one in (plain, corrected):
+        one.prepare(data.training_values(), batch)
+    torch.testing.assert_close(corrected.predict(batch), plain.predict(batch))
+    assert corrected.correction is not None
+    torch.nn.init.normal_(corrected.correction.output.weight, std=3.0)
+    changed = corrected.predict(batch) - plain.predict(batch)
+    with torch.no_grad():
+        analysis = corrected.analyse(batch.observed, batch.values)
+        at_observations = corrected.at(analysis, batch.observed) - analysis.values
+    assert float(changed.abs().max()) > 1e-3
+    assert float(at_observations.abs().max()) < 0.05 * float(changed.abs().max() / plain.deviation)
+    corrected(batch).sum().backward()
+    missing = [name for name, parameter in corrected.named_parameters() if parameter.grad is None]
+    assert missing == []
+
+
+@pytest.mark.parametrize("options", [{"held": 0.3, "watched": 0.1}, {"test_fields": [3], "watched": 0.2, "show": 0.25}])
+def test_what_is_kept_is_never_seen_in_training(options: dict[str, object]) -> None:
+    data = FieldDataModule("simulated", draws=12, batch_size=1, **options)  # type: ignore[arg-type]
+    data.setup("fit")
+
+    def places(batches: object, which: str) -> set[tuple[float, ...]]:
+        return {tuple(row) for one in batches for row in getattr(one, which).coordinates.tolist()}  # type: ignore[attr-defined]
+
+    training, test, watched = list(data.train_dataloader()), list(data.test_loader()), list(data.val_dataloader())
+    seen = places(training, "observed") | places(training, "query")
+    assert len(seen) > 700
+    for kept in (test, watched):
+        assert not seen & places(kept, "query")
+        assert not places(kept, "observed") & places(kept, "query")
+    for batch in training:
+        one = {tuple(row) for row in batch.observed.coordinates.tolist()}
+        assert not one & {tuple(row) for row in batch.query.coordinates.tolist()}
+    if "test_fields" in options:
+        assert (len(test), test[0].observed.count, test[0].query.count) == (1, 100, 300)
+
+
+def test_cubes_go_in_and_out_with_coordinates_and_units(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    cube = xr.Dataset(
+        {name: (("y", "month", "level", "x"), rng.normal(size=(4, 2, 3, 5)).astype("float32"), {"units": unit})
+         for name, unit in (("u", "m/s"), ("z", "m"))},
+        {"y": np.arange(4.0), "x": np.arange(5.0) * 2, "level": [200, 500, 850], "month": [1, 7]},
+        {"title": "made here"},
+    )  # fmt: skip
+    cube["u"][0, 1, 2, 3] = np.nan
+    cube.to_netcdf(tmp_path / "cube.nc", engine="h5netcdf")
+    fields = cube_fields(tmp_path / "cube.nc", ["z", "u"], ["y", "x"], fields="month", stacked=["level"])
+    assert fields.channels == ("z 200", "z 500", "z 850", "u 200", "u 500", "u 850")
+    assert (len(fields), fields.channel_units[3], fields.names[1]) == (2, "m/s", "month 7")
+    row = 20 + 1 * 5 + 2  # month 7, y 1, x 4
+    assert fields.coordinates[row].tolist() == [1.0, 4.0]
+    np.testing.assert_array_equal(fields.values[row, 3:], cube["u"].values[1, 1, :, 2].astype(float))
+    assert int((~fields.known).sum()) == 1
+    xr.testing.assert_identical(fields.restored(fields.values.numpy()), cube[["z", "u"]])
+    with pytest.raises(ValueError, match=r"variables must be among those of .*: u, z, got \['t'\]"):
+        cube_fields(tmp_path / "cube.nc", ["t"], ["y", "x"], fields="month", stacked=["level"])
+    with pytest.raises(ValueError, match="dimensions of z"):
+        cube_fields(tmp_path / "cube.nc", ["z"], ["y", "x"], fields="month")
+    (tmp_path / "cut.nc").write_bytes((tmp_path / "cube.nc").read_bytes()[:3000])
+    with pytest.raises(ValueError, match=r"cut\.nc"):
+        cube_fields(tmp_path / "cut.nc", ["z"], ["y", "x"], fields="month", stacked=["level"])
+
+
+@pytest.mark.parametrize(("value", "rule"), [(1.0, "be distinct"), (np.nan, "be finite, got row 1 of 3")])
+def test_coordinates_that_are_no_places_are_refused(tmp_path: Path, value: float, rule: str) -> None:
+    cube = xr.Dataset({"t": ("x", np.arange(3.0))}, {"x": [1.0, value, 2.0]})
+    cube.to_netcdf(tmp_path / "line.nc", engine="h5netcdf")
+    with pytest.raises(ValueError, match=f"coordinates must {rule}"):
+        cube_fields(tmp_path / "line.nc", ["t"], ["x"], fields=None)
+
+
+def test_too_few_observations_are_refused(tmp_path: Path) -> None:
+    xr.Dataset({"t": ("x", [1.0, np.nan, np.nan])}, {"x": [1.0, 2.0, 3.0]}).to_netcdf(
+        tmp_path / "line.nc", engine="h5netcdf"
+    )
+    data = FieldDataModule("cube", str(tmp_path / "line.nc"), ["t"], ["x"], held=0.1, watched=0.1)
+    with pytest.raises(ValueError, match=r"hold a field of at least 2 known places for training.*got at most"):
+        data.setup("fit")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"held": 0.2, "test_fields": [0]}, "test_fields must be given, or held"),
+        ({"held": 0.2, "hide": [0.5, 0.1]}, "hide must be two shares"),
+        ({"held": 1.0}, "held must lie in"),
+        ({"held": 0.2, "watched": 0.0}, "watched must be positive"),
+        ({"dataset": "cube", "held": 0.2}, "root must be given"),
+    ],
+)
+def test_options_are_checked(options: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        FieldDataModule(**{"dataset": "simulated", "watched": 0.1} | options)  # type: ignore[arg-type]
+
+
+def test_rivals_are_what_they_are_called() -> None:
+    places, query = drawn(80).numpy(), 2 + 0.6 * drawn(30, 1).numpy()
+    plane = np.stack([places.sum(1), 2 * places[:, 0] - 1], 1)
+    np.testing.assert_allclose(linear(places, plane, query, PLANE), np.stack([query.sum(1), 2 * query[:, 0] - 1], 1))
+    globe = np.random.default_rng(0).uniform([-80, -180], [80, 180], (400, 2))
+    wave = np.cos(np.radians(globe[:, 1:]))
+    seam = np.array([[0.0, 180.0], [0.0, -180.0]])
+    np.testing.assert_allclose(linear(globe, wave, seam, GLOBE), -1, atol=0.05)
+    two = np.array([[0.0, 0.0], [0.0, 30.0]])
+    found = inverse_distance(two, np.array([[0.0], [1.0]]), np.array([[0.0, 10.0]]), GLOBE, 2)
+    assert float(found[0, 0]) == pytest.approx(0.2)  # (1/20^2) / (1/10^2 + 1/20^2)
+
+
+def test_real_stations_and_floats_become_fields(shared_data: Path) -> None:
+    climate = shared_data / "climate"
+    if not climate.is_dir():
+        pytest.skip(f"no folder {climate}")
+    stations = station_months(climate / "ghcnm_texas.dat")
+    assert stations.axes == ("latitude", "longitude")
+    assert int(stations.units.max()) == 99
+    assert abs(float(stations.values[stations.known].mean())) < 1e-9
+    floats = argo_floats(climate / "argo")
+    assert floats.names == ("float 1900857", "float 2901746", "float 5900865")
+    back = floats.restored(floats.values.numpy())
+    assert int(back["TEMP"].notnull().sum()) == int(floats.known.sum())
+    assert back["TEMP"].attrs["units"] == "degree_Celsius"
+
+
+def test_simulated_fields_repeat_with_their_seed() -> None:
+    first, second = simulated_fields(2, 10, seed=3), simulated_fields(2, 10, seed=3)
+    torch.testing.assert_close(first.values, second.values)
+    assert not torch.equal(first.values, simulated_fields(2, 10, seed=4).values)
+
+
+def test_fit_test_and_predict(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = ["--config", "field", "--run_dir", str(tmp_path / "run"), "--data.draws", "4"]
+    cli.main(["fit", *run, "--trainer.max_epochs", "1", "--trainer.enable_progress_bar", "false"])
+    cli.main(["test", *run, "--trainer.enable_progress_bar", "false"])
+    metrics = json.loads((tmp_path / "run" / "test" / "metrics.json").read_text())
+    (score,) = metrics["scores"]
+    assert score["n"] == metrics["data"]["known places"]["test"] > 1000
+    assert 0 < score["network"] < 0.5 * score["rivals"][score["best_rival"]]
+    assert len(list((tmp_path / "run" / "test").glob("*.png"))) == 3
+    lines = (tmp_path / "run" / "test" / "metrics.csv").read_text().splitlines()
+    assert lines[0] == "channel,unit,n,method,rmse"
+    assert "mean ratio" in capsys.readouterr().out
+    cli.main(["predict", *run, "--trainer.enable_progress_bar", "false", "--output", str(tmp_path / "out.nc")])
+    with xr.open_dataset(tmp_path / "out.nc") as written:
+        expected = simulated_fields().values[:, 0].numpy()
+        error = written["value"].values - expected
+    assert np.sqrt(np.mean(error**2)) < 0.1 * expected.std()
+    assert not list(tmp_path.glob(".out*"))
+
+
+def test_a_network_of_other_axes_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["fit", "--config", "field", "--run_dir", str(tmp_path / "run"),
+                  "--model.network.init_args.channels", "2"])  # fmt: skip
+    assert "channels must be the data's 1 (value), got 2" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
