@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -131,7 +131,12 @@ def load_meshes(
 
 
 def voxelise(
-    vertices: NDArray[np.floating], faces: NDArray[np.integer], size: int = 30, *, margin: int = 3, fill: bool = False
+    vertices: NDArray[np.floating[Any]],
+    faces: NDArray[np.integer[Any]],
+    size: int = 30,
+    *,
+    margin: int = 3,
+    fill: bool = False,
 ) -> NDArray[np.uint8]:
     """Voxels that the surface of a mesh passes through, ``(size, size, size)`` of 0 and 1.
 

@@ -370,8 +370,8 @@ def _resized(samples: GriddedSamples, sizes: Sequence[int], shares: Callable[[in
     values = samples.values
     for axis, (before, after) in enumerate(zip(old.sizes, sizes, strict=True)):
         if before != after:
-            matrix = shares(before, after)
-            matrix = torch.from_numpy(matrix / matrix.sum(1, keepdims=True)).to(values)
+            rows = shares(before, after)
+            matrix = torch.from_numpy(rows / rows.sum(1, keepdims=True)).to(values)
             values = (values.movedim(2 + axis, -1) @ matrix.T).movedim(-1, 2 + axis)
     steps = [axis.step * axis.size / size for axis, size in zip(old.axes, sizes, strict=True)]
     starts = [axis.start + (step - axis.step) / 2 for axis, step in zip(old.axes, steps, strict=True)]

@@ -234,7 +234,7 @@ class SampleDataModule(LightningDataModule):
             assert held is not None
             counts = (len(samples), len(watched))
             samples = _joined(samples, watched)
-            self._parts = Parts(torch.arange(counts[0]), torch.arange(*np.cumsum(counts)), torch.arange(len(held)))
+            self._parts = Parts(torch.arange(counts[0]), torch.arange(counts[0], sum(counts)), torch.arange(len(held)))
         elif held is None:
             self._parts = split_stratified(
                 samples.labels, validation=self.validation, test=self.test, seed=self.split_seed
@@ -263,8 +263,8 @@ class SampleDataModule(LightningDataModule):
         if self.dataset == "volume_folder":
             from ccnn_irregular.datasets import volume_folder  # xarray, which no other data set needs
 
-            options = {"hdf5_dataset": self.hdf5_dataset, "standardise": self.standardise}
-            return volume_folder.load(root, self.volume_table, **options), None, None
+            table, dataset = self.volume_table, self.hdf5_dataset
+            return volume_folder.load(root, table, hdf5_dataset=dataset, standardise=self.standardise), None, None
         if self.dataset == "medmnist3d":
             load = partial(medmnist3d.load, root, self.medmnist3d, download=download)
             return load(part="train"), load(part="validation"), load(part="test")
