@@ -46,7 +46,7 @@ def fronts(
     for name, given in (("count", count), ("size", size), ("step", step), ("length", length), ("width", width)):
         require(given > 0, name, "be positive", given)
     rng = np.random.default_rng(seed)
-    nodes = step * np.arange(size)
+    nodes = step * np.arange(size, dtype=np.float64)
     values = np.stack([_field(rng, nodes, length, width) for _ in range(count)])
     coordinates = {
         "time": ("time", np.arange(float(count)), {"axis": "T", "units": "days"}),

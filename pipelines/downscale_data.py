@@ -70,7 +70,7 @@ class FieldDataModule(LightningDataModule):
         validation: share of the training patches that mark the best epoch.
         split_seed: of the drawing of those.
         patch: coarse nodes along both axes of the patches a field is cut into; None = whole fields.
-        margin: coarse nodes at the edges of a patch that the loss leaves out, because they see less than the inner ones.
+        margin: coarse nodes at the edges of a patch that the loss leaves out: they see less than the inner ones.
         batch_size: patches a step.
         shuffle_seed: of the order of the training patches.
         count: number of simulated fields.
@@ -166,7 +166,7 @@ class FieldDataModule(LightningDataModule):
         return {"train": rows[np.sort(drawn[count:])], "validation": rows[np.sort(drawn[:count])]}
 
     def batch(self, rows: NDArray[np.int64]) -> FieldBatch:
-        """The patches at ``rows``, on the grid of the first tile: nothing depends on where a patch lies but its areas."""
+        """The patches at ``rows`` of ``patches``, all on the grid of the first tile."""
         plane = self.coarse_plane
         sizes = plane.sizes if self.patch is None else (self.patch, self.patch)
         sizes = (min(sizes[0], plane.sizes[0]), min(sizes[1], plane.sizes[1]))

@@ -203,11 +203,13 @@ def _regular(line: Line) -> Line:
 def _part(line: Line, start: int, stop: int) -> Line:
     whole = (start, stop) == (0, line.count)
     kept = {"period": line.period, "closed": line.closed} if whole else {"period": None, "closed": False}
-    return replace(line, nodes=line.nodes[start:stop], widths=line.widths[start:stop], **kept)  # type: ignore[arg-type]
+    return replace(line, nodes=line.nodes[start:stop], widths=line.widths[start:stop], **kept)
 
 
 def _moved(line: Line, first: float, step: float, count: int) -> Line:
-    return replace(line, nodes=first + step * np.arange(count), widths=np.full(count, step), step=step)
+    return replace(
+        line, nodes=first + step * np.arange(count, dtype=np.float64), widths=np.full(count, step), step=step
+    )
 
 
 def _coarsened(line: Line, factor: int, coarse: Coarse) -> Line:

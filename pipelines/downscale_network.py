@@ -50,7 +50,8 @@ class FieldFormat:
     @classmethod
     def from_plain(cls, content: dict[str, Any]) -> FieldFormat:
         """The inverse of ``plain``."""
-        return cls(**{name: tuple(one) if isinstance(one, list) else one for name, one in content.items()})
+        made: dict[str, Any] = {name: tuple(one) if isinstance(one, list) else one for name, one in content.items()}
+        return cls(**made)
 
 
 class DownscalingNetwork(nn.Module):

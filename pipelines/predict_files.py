@@ -223,10 +223,12 @@ def predict_file(
     """
     require(target.suffix in (".nc", ".zarr"), "output", "end in .nc or .zarr", str(target))
     require(not target.exists(), "output", "not be there: nothing is overwritten", str(target))
-    assert network.format is not None, "a trained network"
+    trained = network.format
+    if trained is None:
+        reject("network", "be trained", "one that does not know its fields")
     network = network.eval().requires_grad_(False)
-    fields = Fields.of(open_cube(source), network.format.variables)
-    task = _Task.of(network, network.format, fields, coarsen)
+    fields = Fields.of(open_cube(source), trained.variables)
+    task = _Task.of(network, trained, fields, coarsen)
     counts, chunks = fields.sizes, _chunks(fields)
     with _Folder(target).locked() as folder:
         identity = {
@@ -392,11 +394,11 @@ def _write_template(store: Path, task: _Task, blocks: Blocks) -> None:
     steps = dict(zip(task.fields.samples, _chunked(blocks, 4 * first * columns), strict=True))
     chunks = {**steps, fine.rows.dim: min(first, fine.rows.count), fine.columns.dim: columns}
     for name in task.fields.variables:
-        one = dataset[name]
-        shape = tuple(template.sizes[str(dim)] for dim in one.dims)
-        template[name] = (one.dims, da.zeros(shape, np.float32, chunks=shape), one.attrs)
-        fill = one.encoding.get("_FillValue")
-        packed = np.dtype(one.encoding.get("dtype", np.float32)).kind in "iu"
+        field = dataset[name]
+        shape = tuple(template.sizes[str(dim)] for dim in field.dims)
+        template[name] = (field.dims, da.zeros(shape, dtype=np.float32, chunks=shape), field.attrs)
+        fill = field.encoding.get("_FillValue")
+        packed = np.dtype(field.encoding.get("dtype", np.float32)).kind in "iu"
         template[name].encoding = {"_FillValue": np.float32(np.nan if fill is None or packed else fill)}
     layout = {name: {"chunks": tuple(chunks[str(dim)] for dim in dataset[name].dims)} for name in task.fields.variables}
     template.to_zarr(store, mode="w", compute=False, consolidated=False, encoding=layout, write_empty_chunks=True)
@@ -461,8 +463,9 @@ class _Folder:
         differing = [name for name, value in identity.items() if content["identity"].get(name) != value]
         rule = "hold a partial output of the same input, checkpoint and options; remove it, or name another output"
         require(not differing, str(self.path), rule, f"another {', '.join(differing)}")
-        given = content["blocks"]
-        return Blocks(**{name: tuple(one) if isinstance(one, list) else one for name, one in given.items()})
+        given = content["blocks"].items()
+        blocks: dict[str, Any] = {name: tuple(one) if isinstance(one, list) else one for name, one in given}
+        return Blocks(**blocks)
 
     def begin(self, identity: Mapping[str, Any], blocks: Blocks) -> None:
         """Written when the template is complete."""
