@@ -12,6 +12,7 @@ compared. The processes may not allocate more than the budget (RLIMIT_DATA). Eve
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import os
 import resource
@@ -38,6 +39,7 @@ from ccnn_irregular.pipelines.training_cli import load_weights
 LEVELS, ROWS, COLUMNS = 13, 720, 1440
 FACTOR = 2
 TIMES_STORED_TOGETHER = 2
+PR_SET_PDEATHSIG = 1  # of Linux
 
 
 def coordinates(times: int) -> dict[str, Any]:
@@ -86,6 +88,7 @@ def command(folder: Path, *words: str, memory: int | None = None) -> subprocess.
     """``ccnn`` in ``folder``, allowed to allocate ``memory`` bytes."""
 
     def limited() -> None:
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # not to outlive this script
         if memory is not None:
             resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
 
