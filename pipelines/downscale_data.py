@@ -61,7 +61,7 @@ class FieldDataModule(LightningDataModule):
 
     Args:
         path: netCDF file, zarr store, or folder of netCDF files; None = simulated fronts.
-        variables: which are the channels; empty = all fields of simulated data.
+        variables: which are the channels; may be left out for simulated fields.
         select: values of coordinates that are kept, such as {level: 500}.
         factor: fine nodes per coarse node along each axis.
         coarse: what a coarse node knows: the fine "nodes" there, or "means" over factor x factor fine nodes.
