@@ -19,6 +19,12 @@ from ccnn_irregular.pipelines.downscale_fields import Fields, coarsened_values
 from ccnn_irregular.pipelines.downscale_network import DownscalingNetwork, cubic
 from ccnn_irregular.pipelines.downscale_rivals import spline
 
+# Lightning's own use of jsonargparse.
+pytestmark = [
+    pytest.mark.filterwarnings(r"ignore:\s*By default only one Jsonargparse:DeprecationWarning"),
+    pytest.mark.filterwarnings(r"ignore:[\s\S]*removed in\s+v5\.0\.0:DeprecationWarning"),
+]
+
 QUIET = ("--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu")
 
 
