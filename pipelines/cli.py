@@ -26,6 +26,7 @@ _LISTS = (
     "--test.volume_size",
     "--test.drop",
     "--test.thin",
+    "--data.variables",
 )
 _TRACEBACK = "CCNN_TRACEBACK"
 
@@ -181,7 +182,7 @@ COMMANDS: dict[str, tuple[Command, str]] = {
     "fit": (_train, "train a network; the same command resumes an interrupted run"),
     "validate": (_train, "losses and metrics on the validation stays"),
     "test": (_train, "metrics with intervals as a table and JSON, and plots, on held-out stays or another folder"),
-    "predict": (_train, "write record_id,probability as CSV; needs no outcomes"),
+    "predict": (_train, "predictions as CSV, or fine fields from file to file; needs no outcomes"),
     "baseline": (_baseline, "gradient-boosted trees on hand-made statistics, same split and metrics"),
     "simulate": (_simulate, "write a simulated cohort in the file format of the challenge"),
     "machine": (_machine, "measure this machine for the cost model that chooses the engines"),

@@ -34,6 +34,7 @@ TASKS = {
     "classification": ("classification_cli", "ClassificationCLI"),
     "segmentation": ("segmentation_cli", "SegmentationCLI"),
     "field": ("field_cli", "FieldCLI"),
+    "downscale": ("downscale_cli", "DownscaleCLI"),
 }
 
 

@@ -25,6 +25,7 @@ __all__ = [
     "Options",
     "Samples",
     "as_tensor",
+    "cf_roles",
     "fitting_encoding",
     "frame_of",
     "framed",
@@ -403,7 +404,7 @@ def frame_of(array: xr.DataArray, options: Options) -> Frame:
         for name in names:
             require(name in dims, what, f"be of the dimensions {dims}", repr(name))
     free = [dim for dim in dims if dim not in (*samples, options.channels)]
-    known = _cf_roles(array)
+    known = cf_roles(array)
     groups = _named_groups(array, options.axes, known, free)
     taken = {dim for group in groups for name in group for dim in array[name].dims}
     groups += _recognised_groups(array, known, [dim for dim in free if dim not in taken])
@@ -412,7 +413,7 @@ def frame_of(array: xr.DataArray, options: Options) -> Frame:
     return Frame(_ordered(factors, free, options.order), samples, options.channels)
 
 
-def _cf_roles(array: xr.DataArray) -> dict[str, Role]:
+def cf_roles(array: xr.DataArray) -> dict[str, Role]:
     """Coordinates that CF conventions give a role."""
     roles: dict[str, Role] = {}
     import_optional("cf_xarray", "recognising axes by CF conventions", "files")
