@@ -218,7 +218,7 @@ def _filled_up(values: Tensor, lengths: Sequence[int], spans: Sequence[range]) -
         return values
     shape = *values.shape[: -len(lengths)], *lengths
     if any(span.step > 1 for span in spans):
-        windows = [slice(span.start, span.stop, span.step) for span in spans]
+        windows: tuple[Any, ...] = tuple(slice(span.start, span.stop, span.step) for span in spans)
         result = values.new_zeros(shape)
         result[(..., *windows)].copy_(values)
         return result
