@@ -18,6 +18,7 @@ CONFIGS = Path(__file__).parent / "configs"
 
 # Options that take several words: `--data.sets a b` reads better than a JSON list, which works too.
 _LISTS = ("--data.sets", "--test.sets", "--sets", "--test.rate", "--test.image_size", "--test.drop")
+_LISTS += ("--test.points", "--test.gradient")
 _TRACEBACK = "CCNN_TRACEBACK"
 
 

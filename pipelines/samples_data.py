@@ -206,7 +206,7 @@ class SampleDataModule(LightningDataModule):
                 samples.labels, validation=self.validation, test=self.test, seed=self.split_seed
             )
         else:
-            train, watched = _carved(samples.labels, self.validation, self.split_seed)
+            train, watched = carved(samples.labels, self.validation, self.split_seed)
             self._parts = Parts(train, watched, torch.arange(len(held)))
         self._held = held
         self._read = samples
@@ -334,7 +334,7 @@ def sampled_points(coordinates: Tensor, values: Tensor, splits: Tensor, cap: flo
     return Points(coordinates, trapezoid(coordinates[:, 0], observed=observed, splits=splits, cap=cap), splits)
 
 
-def _carved(labels: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
+def carved(labels: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
     """Indices of the training part and of a stratified ``share`` set aside."""
     from sklearn.model_selection import train_test_split
 

@@ -29,7 +29,11 @@ from ccnn_irregular.pipelines.training import TrainedNetwork
 __all__ = ["TASKS", "TrainingCLI", "load_weights", "run"]
 
 # Task of a configuration -> module and class of its command line.
-TASKS = {"risk": ("risk_cli", "RiskCLI"), "classification": ("classification_cli", "ClassificationCLI")}
+TASKS = {
+    "risk": ("risk_cli", "RiskCLI"),
+    "classification": ("classification_cli", "ClassificationCLI"),
+    "cloud_classification": ("cloud_classification_cli", "CloudClassificationCLI"),
+}
 
 
 def run(args: list[str]) -> None:
