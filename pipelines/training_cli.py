@@ -33,6 +33,7 @@ TASKS = {
     "risk": ("risk_cli", "RiskCLI"),
     "classification": ("classification_cli", "ClassificationCLI"),
     "cloud_classification": ("cloud_classification_cli", "CloudClassificationCLI"),
+    "cloud_segmentation": ("cloud_segmentation_cli", "CloudSegmentationCLI"),
 }
 
 
