@@ -3,10 +3,11 @@
     python benchmarks/cloud_layers.py [--quick] [--threads 1] [--data FOLDER] [--output benchmarks/results]
 
 Each measurement is a process of its own. ``cost`` rows time one layer from 32 to 32 channels on 16 clouds of 1,024
-points, with the graph that the layer needs made once, by SciPy, and timed apart. ``accuracy`` rows train the same network
-around each layer (three layers of 32 channels, norms, mean, linear) for the same time, graphs included, and test it as
-trained, with a quarter of the points, and with a density that falls by e^2 across each shape. FOLDER holds ModelNet10,
-see ``ccnn_irregular.datasets.shape_pools``; without it the shapes are simulated solids. Wants an otherwise idle machine.
+points, with the graph that the layer needs made once, by SciPy, and timed apart. ``accuracy`` rows train the same
+network around each layer (three layers of 32 channels, norms, mean, linear) for the same time, graphs included, and
+test it as trained, with a quarter of the points, and with a density that falls by e^2 across each shape. FOLDER holds
+ModelNet10, see ``ccnn_irregular.datasets.shape_pools``; without it the shapes are simulated solids. Wants an otherwise
+idle machine.
 """
 
 from __future__ import annotations
@@ -42,9 +43,9 @@ WIDTH = 32
 NEIGHBOURS = 32  # of a point, in layers with a graph
 SUPPORT = 0.45  # of the kernels; about as many neighbours as the graphs have, see mean_neighbours in the rows
 FIELDS = (
-    "kind", "layer", "status", "data", "clouds", "points", "width", "parameters", "mean_neighbours", "graph_s", "forward_s",
-    "forward_backward_s", "repeats", "peak_mib", "budget_s", "steps", "accuracy", "accuracy_quarter_of_points",
-    "accuracy_falling_density", "note", "date", *results.IDENTITY,
+    "kind", "layer", "status", "data", "clouds", "points", "width", "parameters", "mean_neighbours", "graph_s",
+    "forward_s", "forward_backward_s", "repeats", "peak_mib", "budget_s", "steps", "accuracy",
+    "accuracy_quarter_of_points", "accuracy_falling_density", "note", "date", *results.IDENTITY,
 )  # fmt: skip
 
 
@@ -69,7 +70,7 @@ class Clouds:
 
 
 def nearest(points: Points) -> Tensor:
-    """Edges from the ``NEIGHBOURS`` nearest points of the same cloud, itself among them, as ``knn_graph`` makes them."""
+    """Edges from the ``NEIGHBOURS`` nearest points of the same cloud, itself among them, as of ``knn_graph``."""
     sources, targets = [], []
     for first, last in zip(points.splits[:-1].tolist(), points.splits[1:].tolist(), strict=True):
         if last == first:
@@ -109,13 +110,18 @@ class Wrapped(nn.Module):
 
 
 class IntegralTransform(nn.Module):
-    """The integral of graph neural operators (Li et al. 2020, arXiv 2003.03485), of the form "linear" of GINO (2309.00583):
-    the mean over neighbours of kappa(p, q) times their lifted values, kappa a network of both positions."""
+    """The integral of graph neural operators (Li et al. 2020, arXiv 2003.03485), of the form "linear" of GINO.
+
+    The mean over neighbours of kappa(p, q) times their lifted values, kappa a network of both positions
+    (arXiv 2309.00583).
+    """
 
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
         self.lift = nn.Linear(channels, width)
-        self.kernel = nn.Sequential(nn.Linear(6, width), nn.GELU(), nn.Linear(width, width), nn.GELU(), nn.Linear(width, width))
+        self.kernel = nn.Sequential(
+            nn.Linear(6, width), nn.GELU(), nn.Linear(width, width), nn.GELU(), nn.Linear(width, width)
+        )
 
     def forward(self, x: Tensor, clouds: Clouds) -> Tensor:
         source, target = clouds.edges
@@ -345,6 +351,10 @@ def write(path: Path, rows: list[Row]) -> None:
     unfinished.replace(path)
 
 
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="small sizes and 2 s of training: does everything run?")
@@ -366,8 +376,7 @@ def main() -> None:
         rows.append(job | measured | named | {"date": results.now(), **identity})
         write(path, rows)
         shown = ("forward_backward_s", "peak_mib", "steps", "accuracy", "accuracy_falling_density", "note")
-        text = ", ".join(f"{name} {measured[name]:.4g}" if isinstance(measured[name], float) else f"{name} {measured[name]}"
-                         for name in shown if name in measured)  # fmt: skip
+        text = ", ".join(f"{name} {_short(measured[name])}" for name in shown if name in measured)
         print(f"{job['kind']}, {job['layer']}: {measured['status']}: {text}", flush=True)
     print(path)
 

@@ -1,4 +1,4 @@
-"""Clouds with a label for each point: airborne LiDAR (ground or object), parts of ShapeNet's shapes, simulated terrain."""
+"""Clouds with a label for each point: airborne LiDAR (ground or object), parts of ShapeNet's shapes, simulations."""
 
 from __future__ import annotations
 
@@ -128,7 +128,9 @@ def simulated_terrain(count: int = 6000, *, seed: int = 0, side: float = 120.0) 
     return _tile(positions - positions.mean(0), torch.from_numpy(ground.astype(np.int64)))
 
 
-def shapenet_parts(root: str | Path, part: Literal["train", "val", "test"], *, download: bool = False) -> LabelledClouds:
+def shapenet_parts(
+    root: str | Path, part: Literal["train", "val", "test"], *, download: bool = False
+) -> LabelledClouds:
     """ShapeNet's shapes with a label for the part each point belongs to (Yi et al. 2016), by torch-geometric's class.
 
     Args:

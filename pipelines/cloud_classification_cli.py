@@ -1,4 +1,4 @@
-"""``ccnn fit | validate | test | predict`` for classes of point clouds; tests with fewer points and uneven densities."""
+"""``ccnn fit | validate | test | predict`` for classes of point clouds; tests with other points and densities."""
 
 from __future__ import annotations
 
@@ -98,7 +98,9 @@ class CloudClassificationCLI(ClassificationCLI):
         trained: ClassPredictions | None = None
         for way in ways:
             weighed = self._predicted(model, datamodule, way)
-            even = weighed if way.weights == "even" else self._predicted(model, datamodule, replace(way, weights="even"))
+            even = (
+                weighed if way.weights == "even" else self._predicted(model, datamodule, replace(way, weights="even"))
+            )
             trained = trained or weighed
             results.append((_result(way, weighed, trained), _result(replace(way, weights="even"), even, trained)))
         assert trained is not None

@@ -34,7 +34,9 @@ def drawn(results: Sequence[tuple[CloudResult, CloudResult]], path: Path) -> Pat
     axes.axvline(100 * results[0][0].accuracy, color="#999999", linestyle="--", linewidth=1)
     for column, (label, lift) in enumerate(((f'weights "{weights}"', -0.14), ("without weights", 0.14))):
         rows = [pair[column] for pair in results]
-        values, low, high = (100 * np.array([getattr(row, name) for row in rows]) for name in ("accuracy", "low", "high"))
+        values, low, high = (
+            100 * np.array([getattr(row, name) for row in rows]) for name in ("accuracy", "low", "high")
+        )
         bars = np.maximum([values - low, high - values], 0)
         axes.errorbar(values, places + lift, xerr=bars, fmt="o", color=COLOURS[column], capsize=3, label=label)
         for place, value, end in zip(places, values, high, strict=True):
@@ -47,9 +49,7 @@ def drawn(results: Sequence[tuple[CloudResult, CloudResult]], path: Path) -> Pat
     return save(figure, path)
 
 
-def tile(
-    clouds: LabelledClouds, predicted: NDArray[np.int64], tested: NDArray[np.int64], path: Path
-) -> Path:
+def tile(clouds: LabelledClouds, predicted: NDArray[np.int64], tested: NDArray[np.int64], path: Path) -> Path:
     """Two maps of a tile of two classes seen from above: predicted class, and where it is wrong in the test part.
 
     Args:

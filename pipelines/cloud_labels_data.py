@@ -122,7 +122,9 @@ class LabelDataModule(LightningDataModule):
         super().__init__()
         require(dataset in get_args(LabelledSet), "dataset", f"be one of {get_args(LabelledSet)}", repr(dataset))
         require(root is not None or dataset == "terrain", "root", "be given (--data.root)", root)
-        require((discs is None) == (dataset == "shapenet_part"), "discs", "be given for a tile, and for no other", discs)
+        require(
+            (discs is None) == (dataset == "shapenet_part"), "discs", "be given for a tile, and for no other", discs
+        )
         require(axis in (0, 1), "axis", "be 0 or 1", axis)
         require(weights in get_args(CloudSampling), "weights", f"be one of {get_args(CloudSampling)}", repr(weights))
         require(0 < validation < 1, "validation", "lie in (0, 1)", validation)
@@ -234,9 +236,7 @@ class LabelDataModule(LightningDataModule):
         assert self.tile is not None
         size = (self.tile.coordinates[:, :2].amax(0) - self.tile.coordinates[:, :2].amin(0)).prod()
         weights = self._weighed(self.tile, float(size))
-        return LabelBatch(
-            self.tile.values, Points(self.tile.coordinates, weights, self.tile.splits), self.tile.labels
-        )
+        return LabelBatch(self.tile.values, Points(self.tile.coordinates, weights, self.tile.splits), self.tile.labels)
 
     def training_batch(self, index: Tensor) -> LabelBatch:
         """Discs or shapes of the training part, changed at random."""

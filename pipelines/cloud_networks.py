@@ -160,9 +160,7 @@ class CloudSegmenter(nn.Module):
 
     def forward(self, batch: LabelBatch) -> Tensor:
         """Logits ``(N, classes)``."""
-        require(
-            batch.values.shape[1] == self.in_channels, "in_channels", "be the data's channels", batch.values.shape
-        )
+        require(batch.values.shape[1] == self.in_channels, "in_channels", "be the data's channels", batch.values.shape)
         points = batch.domain
         read = self.standardise(batch.values, points)
         return self.cnn(read, points.coordinates, points.sample_index(), points.weights, points.samples)

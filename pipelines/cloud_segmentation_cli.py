@@ -42,7 +42,7 @@ class CloudSegmentationCLI(TrainingCLI):
     summaries: ClassVar[dict[str, str]] = {
         "fit": "train; the same command resumes an interrupted run",
         "validate": "loss and intersection over union on the validation part",
-        "test": "intersection over union on the test part as table and JSON; of a tile also maps, a simple filter, memory",
+        "test": "intersection over union on the test part: table and JSON; of a tile also maps, a simple filter, memory",
         "predict": "a CSV of x,y,z,predicted,probability of the test part",
     }
     curves = (
@@ -189,9 +189,7 @@ def height_filter(datamodule: LabelDataModule) -> tuple[NDArray[np.int64], dict[
     return low.astype(np.int64), {"cell, m": cell, "threshold, m": threshold, "ground IoU on training points": best}
 
 
-def _whole_tile(
-    model: CloudSegmentation, datamodule: LabelDataModule
-) -> tuple[dict[str, float], NDArray[np.int64]]:
+def _whole_tile(model: CloudSegmentation, datamodule: LabelDataModule) -> tuple[dict[str, float], NDArray[np.int64]]:
     """One forward pass over all points: its cost, and the predicted classes."""
     batch = datamodule.everything()
     started = time.perf_counter()

@@ -292,5 +292,3 @@ def sampled_as(points: Sequence[int], gradients: Sequence[float], trained: Drawn
     others = [DrawnClouds(number, 0.0, trained.weights) for number in points if number != trained.points]
     fallen = [DrawnClouds(trained.points, gradient, trained.weights) for gradient in gradients if gradient]
     return [trained, *others, *fallen]
-
-

@@ -86,7 +86,9 @@ def test_meshes_come_before_voxels(tmp_path: Path) -> None:
 
 
 def test_neither_meshes_nor_voxels(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"root must hold the meshes of ModelNet10 .* or modelnet10_voxels\.npz"):
+    with pytest.raises(
+        FileNotFoundError, match=r"root must hold the meshes of ModelNet10 .* or modelnet10_voxels\.npz"
+    ):
         modelnet_pool(tmp_path)
     write_voxels(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"root must hold the meshes of ModelNet40"):
@@ -112,5 +114,11 @@ def test_official_voxels(shared_data: Path) -> None:
     # Nearly every shape fills 24 voxels along its longest side; those that do not are scaled too.
     filled = test.splits.diff() > 0
     assert int((test.reach[filled] - 1 / 24).abs().lt(1e-6).sum()) == 890
-    longest = torch.stack([a.abs().amax() + r for a, r in zip(test.places.split(test.splits.diff().tolist()), test.reach, strict=True) if len(a)])
+    longest = torch.stack(
+        [
+            a.abs().amax() + r
+            for a, r in zip(test.places.split(test.splits.diff().tolist()), test.reach, strict=True)
+            if len(a)
+        ]
+    )
     torch.testing.assert_close(longest, torch.ones(907))

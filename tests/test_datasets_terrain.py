@@ -40,11 +40,11 @@ def test_heights_above_a_plane_are_exact() -> None:
 def test_features_follow_moved_and_turned_terrain() -> None:
     positions = hillside(400)
     positions[::7, 2] += 3.0
-    turned = np.column_stack([-positions[:, 1], positions[:, 0], positions[:, 2]]) + [3e5, 5.4e6, 400.0]
+    turned = np.column_stack([-positions[:, 1], positions[:, 0], positions[:, 2]]) + np.array([3e5, 5.4e6, 400.0])
     # A quarter turn and a move: the cells of the reference points are the same ones, up to their edges.
     before, after = ground_features(positions), ground_features(turned)
     assert np.quantile(np.abs(before - after), 0.9) < 0.2
-    moved = ground_features(positions + [3e5, 5.4e6, 400.0])
+    moved = ground_features(positions + np.array([3e5, 5.4e6, 400.0]))
     np.testing.assert_allclose(moved, before, atol=1e-3)
 
 
@@ -96,7 +96,7 @@ def test_labelled_clouds_refuse_what_disagrees() -> None:
 def test_a_tile_of_large_coordinates_keeps_its_shape(tmp_path: Path) -> None:
     """UTM coordinates: the mean is subtracted in float64 before anything else is done."""
     terrain = simulated_terrain(300, seed=1)
-    moved = terrain.coordinates.numpy() + [512_700.25, 5_403_600.5, 300.0]
+    moved = terrain.coordinates.numpy() + np.array([512_700.25, 5_403_600.5, 300.0])
     np.savez(tmp_path / "tile.npz", xyz=moved, is_ground=terrain.labels.numpy() == 1)
     tile = lidar_ground(tmp_path / "tile.npz")
     assert tile.classes == GROUND

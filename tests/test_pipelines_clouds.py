@@ -247,7 +247,9 @@ def terrain(**options: Any) -> LabelDataModule:
 
 def test_a_reversed_tile_is_trained_on_the_other_half() -> None:
     north, south = terrain(), terrain(reverse=True)
-    assert float(north.parts["train"].coordinates[:, 1].mean()) < 0 < float(south.parts["train"].coordinates[:, 1].mean())
+    assert (
+        float(north.parts["train"].coordinates[:, 1].mean()) < 0 < float(south.parts["train"].coordinates[:, 1].mean())
+    )
 
 
 def test_discs_keep_the_weights_of_the_tile() -> None:
@@ -302,8 +304,12 @@ def test_a_point_of_a_tile_has_the_same_answer_in_float64_metres_far_away() -> N
     batch = data.training_batch(torch.arange(2))
     network.prepare(data.samples.values, batch)
     network.eval()
-    far = Points(batch.domain.coordinates + torch.tensor([5e5, 5.4e6, 300.0]), batch.domain.weights, batch.domain.splits)
-    torch.testing.assert_close(network(type(batch)(batch.values, far, batch.labels)), network(batch), rtol=1e-3, atol=1e-3)
+    far = Points(
+        batch.domain.coordinates + torch.tensor([5e5, 5.4e6, 300.0]), batch.domain.weights, batch.domain.splits
+    )
+    torch.testing.assert_close(
+        network(type(batch)(batch.values, far, batch.labels)), network(batch), rtol=1e-3, atol=1e-3
+    )
 
 
 # ----------------------------------------------------------------------------------------------------- what is refused
