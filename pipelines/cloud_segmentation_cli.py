@@ -42,7 +42,7 @@ class CloudSegmentationCLI(TrainingCLI):
     summaries: ClassVar[dict[str, str]] = {
         "fit": "train; the same command resumes an interrupted run",
         "validate": "loss and intersection over union on the validation part",
-        "test": "intersection over union on the test part: table and JSON; of a tile also maps, a simple filter, memory",
+        "test": "IoU on the test part as table and JSON; of a tile also maps, a simple filter, memory",
         "predict": "a CSV of x,y,z,predicted,probability of the test part",
     }
     curves = (
