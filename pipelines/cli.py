@@ -17,8 +17,10 @@ __all__ = ["CONFIGS", "main"]
 CONFIGS = Path(__file__).parent / "configs"
 
 # Options that take several words: `--data.sets a b` reads better than a JSON list, which works too.
-_LISTS = ("--data.sets", "--test.sets", "--sets", "--test.rate", "--test.image_size", "--test.drop")
-_LISTS += ("--test.points", "--test.gradient")
+_LISTS = (
+    *("--data.sets", "--test.sets", "--sets", "--test.rate", "--test.image_size", "--test.drop"),
+    *("--test.points", "--test.gradient"),
+)
 _TRACEBACK = "CCNN_TRACEBACK"
 
 

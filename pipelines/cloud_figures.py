@@ -68,7 +68,11 @@ def tile(clouds: LabelledClouds, predicted: NDArray[np.int64], tested: NDArray[n
     alpha[tested] = 1.0
     wrong = predicted != labels
     kinds = (
-        (left, "predicted", [(f"{name}", predicted == number, number) for number, name in enumerate(clouds.classes)]),
+        (
+            left,
+            "predicted (points of the test part)",
+            [(f"{name}", predicted == number, number) for number, name in enumerate(clouds.classes)],
+        ),
         (
             right,
             f"test part: {100 * float((~wrong)[tested].mean()):.1f} % of the points right",
@@ -87,7 +91,7 @@ def tile(clouds: LabelledClouds, predicted: NDArray[np.int64], tested: NDArray[n
             shown = np.flatnonzero(chosen)
             axes.scatter(*places[shown, :2].T, s=1.2, color=colour, alpha=alpha[shown], linewidths=0, rasterized=True)
             axes.scatter([], [], s=18, color=colour, label=f"{label} ({int(chosen[tested].sum())})")
-        axes.set(title=title, xlabel=f"x, {clouds.unit} from the mean", aspect="equal")
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.09), fontsize="small", title="points of the test part")
+        axes.set(xlabel=f"x, {clouds.unit} from the mean", aspect="equal")
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.01), fontsize="small", title=title)
     left.set_ylabel(f"y, {clouds.unit} from the mean")
     return save(figure, path)

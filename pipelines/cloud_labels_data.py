@@ -263,6 +263,9 @@ class LabelDataModule(LightningDataModule):
         return np.sort(rng.choice(rows, self.points, replace=False))
 
     def _batch(self, part: Part, rows: Tensor, splits: Tensor, coordinates: Tensor) -> LabelBatch:
-        clouds = self.parts[part]
-        points = Points(coordinates, self._weights[part][rows], splits)
+        clouds, weights = self.parts[part], self._weights[part][rows]
+        if self.tile is None:  # shapes weigh 1, those of which only some points were drawn too
+            cloud = torch.repeat_interleave(torch.arange(len(splits) - 1), splits.diff())
+            weights = weights / weights.new_zeros(len(splits) - 1).index_add(0, cloud, weights)[cloud]
+        points = Points(coordinates, weights, splits)
         return LabelBatch(clouds.values[rows], points, clouds.labels[rows])

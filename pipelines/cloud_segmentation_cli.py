@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import resource
+import sys
 import time
 from pathlib import Path
 from typing import Any, ClassVar, cast
@@ -197,7 +198,8 @@ def _whole_tile(model: CloudSegmentation, datamodule: LabelDataModule) -> tuple[
         logits: Tensor = model.cpu().eval()(batch)
     seconds = time.perf_counter() - started
     # The largest this process has ever been: an upper bound of what the pass took, libraries and data included.
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    unit = 2**30 if sys.platform == "darwin" else 2**20
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
     cost = {"points": len(batch), "seconds": round(seconds, 2), "peak memory of the process, GiB": round(peak, 2)}
     return cost, logits.argmax(1).numpy()
 

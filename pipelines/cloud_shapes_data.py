@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
@@ -285,10 +284,3 @@ def _thinned(
     kept = rng.random(len(positions)) < np.exp(-size[cloud] * (height - low[cloud]) / np.maximum(span, 1e-12)[cloud])
     kept[starts] = True
     return positions[kept], np.bincount(cloud[kept], minlength=len(counts))
-
-
-def sampled_as(points: Sequence[int], gradients: Sequence[float], trained: DrawnClouds) -> list[DrawnClouds]:
-    """As trained, with other numbers of points, and with densities that fall."""
-    others = [DrawnClouds(number, 0.0, trained.weights) for number in points if number != trained.points]
-    fallen = [DrawnClouds(trained.points, gradient, trained.weights) for gradient in gradients if gradient]
-    return [trained, *others, *fallen]
