@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import nn
 
 from ccnn_irregular._checks import require
 from ccnn_irregular.pipelines.classification import Classification
-
-if TYPE_CHECKING:
-    from ccnn_irregular.pipelines.cloud_shapes_data import ShapeDataModule
 
 __all__ = ["CloudClassification"]
 
@@ -23,7 +20,7 @@ class CloudClassification(Classification):
 
     Args:
         network: ``forward(SampleBatch) -> logits (B, classes)`` with attributes ``classes`` and ``in_channels``; its
-            ``prepare(batch)`` is called once with training clouds.
+            ``prepare(batch)`` is called once with training clouds of a ``ShapeDataModule``.
         learning_rate: peak of the schedule.
         weight_decay: of AdamW; vectors (biases, norms, widths), masks and generators are exempt.
         warmup_epochs: linear rise before the cosine, in epochs.
@@ -53,7 +50,7 @@ class CloudClassification(Classification):
         """Calibrate by clouds of the training part; a resumed run reads the same numbers from its checkpoint."""
         if stage != "fit":
             return
-        data: ShapeDataModule | Any = self.trainer.datamodule  # type: ignore[attr-defined]  # not annotated
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]  # a Lightning attribute without annotation
         require(data is not None, "fit", "be given a data module (for the calibration)", "loaders alone")
         self.require_fits(data)
         self.network.prepare(data.typical(_CALIBRATION_SHAPES))  # type: ignore[operator]  # of every such network

@@ -40,8 +40,15 @@ def drawn(results: Sequence[tuple[CloudResult, CloudResult]], path: Path) -> Pat
         bars = np.maximum([values - low, high - values], 0)
         axes.errorbar(values, places + lift, xerr=bars, fmt="o", color=COLOURS[column], capsize=3, label=label)
         for place, value, end in zip(places, values, high, strict=True):
-            note = {"xytext": (4, 0), "textcoords": "offset points", "va": "center", "fontsize": "small"}
-            axes.annotate(f"{value:.1f}", (end, place + lift), color=COLOURS[column], **note)
+            axes.annotate(
+                f"{value:.1f}",
+                (end, place + lift),
+                xytext=(4, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize="small",
+                color=COLOURS[column],
+            )
     axes.set(xlabel="test accuracy, % (95 % interval)", ylim=(len(results) - 0.5, -0.5))
     axes.set_yticks(places, [weighed.drawn for weighed, _ in results])
     axes.margins(x=0.12)
