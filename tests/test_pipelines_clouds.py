@@ -128,7 +128,7 @@ def test_an_interrupted_run_resumes_to_the_same_result(
 
 
 def shapes(**options: Any) -> ShapeDataModule:
-    data = ShapeDataModule("solids", count=40, **{"points": 200, "places": 500} | options)
+    data = ShapeDataModule("solids", count=100, **{"points": 200, "places": 500} | options)
     data.setup("fit")
     return data
 
