@@ -134,7 +134,7 @@ def shapes(**options: Any) -> ShapeDataModule:
 
 
 def test_a_density_falls_as_asked_and_weights_make_up_for_it() -> None:
-    data = shapes(points=20_000, places=20_000)
+    data = shapes(points=10_000, places=10_000)
     index = torch.arange(4)
     even = data.drawn_batch("test", index, DrawnClouds(20_000, 0.0, "even"))
     fallen = data.drawn_batch("test", index, DrawnClouds(20_000, 2.0, "surface"))
@@ -149,8 +149,8 @@ def test_a_density_falls_as_asked_and_weights_make_up_for_it() -> None:
         # Mean of exp(-2 t) over each fifth.
         t = torch.linspace(0, 1, 6, dtype=torch.float64)
         wanted = (torch.exp(-2 * t[:-1]) - torch.exp(-2 * t[1:])) / 0.4
-        torch.testing.assert_close(share, wanted, rtol=0.1, atol=0)
-        assert abs(float((weights * x).sum()) - float(all_x.mean())) < 0.02
+        torch.testing.assert_close(share, wanted, rtol=0.3, atol=0)
+        assert abs(float((weights * x).sum()) - float(all_x.mean())) < 0.04
         assert abs(float(x.mean()) - float(all_x.mean())) > 0.1
 
 
