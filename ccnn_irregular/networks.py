@@ -300,7 +300,7 @@ class CCNN(nn.Module):
     def features(self, values: Tensor, source: Domain) -> tuple[Tensor, Domain]:
         """Values of the last hidden layer and the domain they live on."""
         domain = self._hidden_domain(values, source)
-        plan = self._plan(domain, len(values))
+        plan = self._plan(domain, len(values) if isinstance(source, Grid) else source.samples)
         values = self.input_dropout(values, source)
         hidden = nn.functional.gelu(self.stem_norm(self.stem(values, source, domain, self._stem_plan(plan)), domain))
         for block in self.blocks:
@@ -379,7 +379,7 @@ class CCNN(nn.Module):
         """
         values = self._noise(source) if values is None else values
         domain = self._hidden_domain(values, source)
-        plan = self._plan(domain, len(values))
+        plan = self._plan(domain, len(values) if isinstance(source, Grid) else source.samples)
         stem_plan = self._stem_plan(plan)
         self.stem.calibrate(source, domain, values, stem_plan)
         hidden = self.stem_norm.by_these(self.stem(values, source, domain, stem_plan), domain)

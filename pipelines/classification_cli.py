@@ -20,7 +20,7 @@ from ccnn_irregular.pipelines.evaluation import versions, write_json, write_text
 from ccnn_irregular.pipelines.samples_data import SampleDataModule, Sampling, grid_sizes
 from ccnn_irregular.pipelines.training_cli import TrainingCLI, load_weights
 
-__all__ = ["ClassificationCLI", "Result", "TestOptions", "wilson_interval"]
+__all__ = ["ClassificationCLI", "Result", "TestOptions", "wilson_interval", "write_predictions"]
 
 _Z = 1.959964  # of a 95 % interval
 
@@ -148,7 +148,7 @@ class ClassificationCLI(TrainingCLI):
             "versions": versions(),
         }
         write_json(folder / "metrics.json", report)
-        _write_predictions(folder / "predictions.csv", trained, datamodule.classes)
+        write_predictions(folder / "predictions.csv", trained, datamodule.classes)
         plots = [classification_figures.confusion(trained, datamodule.classes, folder / "confusion.png")]
         if len(results) > 1:
             rows = [(result.sampling, result.accuracy, result.low, result.high) for result in results]
@@ -163,7 +163,7 @@ class ClassificationCLI(TrainingCLI):
         load_weights(model, ckpt_path)
         predictions = self._predictions(model, datamodule, Sampling())
         path = Path(self._get(self.config, "output") or self.run_folder.path / "predictions.csv")
-        _write_predictions(path, predictions, datamodule.classes)
+        write_predictions(path, predictions, datamodule.classes)
         get_console().print(f"{len(predictions.labels)} samples: {path}", highlight=False, soft_wrap=True)
 
     def _predictions(self, model: Classification, datamodule: SampleDataModule, sampling: Sampling) -> ClassPredictions:
@@ -178,7 +178,7 @@ def _parameters(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-def _write_predictions(path: Path, predictions: ClassPredictions, classes: tuple[str, ...]) -> None:
+def write_predictions(path: Path, predictions: ClassPredictions, classes: tuple[str, ...]) -> None:
     """``sample,label,predicted,probability`` lines, in the order of the test part."""
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")

@@ -27,6 +27,8 @@ _LISTS = (
     "--test.drop",
     "--test.thin",
     "--data.variables",
+    "--test.points",
+    "--test.gradient",
 )
 _TRACEBACK = "CCNN_TRACEBACK"
 

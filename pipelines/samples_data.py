@@ -240,7 +240,7 @@ class SampleDataModule(LightningDataModule):
                 samples.labels, validation=self.validation, test=self.test, seed=self.split_seed
             )
         else:
-            train, aside = _carved(samples.labels, self.validation, self.split_seed)
+            train, aside = carved(samples.labels, self.validation, self.split_seed)
             self._parts = Parts(train, aside, torch.arange(len(held)))
         self._held = held
         self._read = samples
@@ -417,7 +417,7 @@ def _joined(first: Samples, second: GriddedSamples) -> GriddedSamples:
     return dataclasses.replace(first, values=values, labels=labels)
 
 
-def _carved(labels: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
+def carved(labels: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
     """Indices of the training part and of a stratified ``share`` set aside."""
     from sklearn.model_selection import train_test_split
 

@@ -35,6 +35,8 @@ TASKS = {
     "segmentation": ("segmentation_cli", "SegmentationCLI"),
     "field": ("field_cli", "FieldCLI"),
     "downscale": ("downscale_cli", "DownscaleCLI"),
+    "cloud_classification": ("cloud_classification_cli", "CloudClassificationCLI"),
+    "cloud_segmentation": ("cloud_segmentation_cli", "CloudSegmentationCLI"),
 }
 
 

@@ -1,0 +1,385 @@
+"""Layers for point clouds side by side: time, peak memory, and accuracy after the same seconds of training.
+
+    python benchmarks/cloud_layers.py [--quick] [--threads 1] [--data FOLDER] [--output benchmarks/results]
+
+Each measurement is a process of its own. ``cost`` rows time one layer from 32 to 32 channels on 16 clouds of 1,024
+points, with the graph that the layer needs made once, by SciPy, and timed apart. ``accuracy`` rows train the same
+network around each layer (three layers of 32 channels, norms, mean, linear) for the same time, graphs included, and
+test it as trained, with a quarter of the points, and with a density that falls by e^2 across each shape. FOLDER holds
+ModelNet10, see ``ccnn_irregular.datasets.shape_pools``; without it the shapes are simulated solids. Wants an otherwise
+idle machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import results
+import torch
+from measure import _median, _Memory
+from scipy.spatial import cKDTree
+from torch import Tensor, nn
+
+from ccnn_irregular.adapters.geometric import CCNNConv
+from ccnn_irregular.domains import Points
+from ccnn_irregular.layers import BatchNorm, mean_over_positions
+from ccnn_irregular.pipelines.cloud_shapes_data import DrawnClouds, ShapeDataModule
+from ccnn_irregular.pipelines.samples_data import SampleBatch
+
+Row = dict[str, Any]
+
+WIDTH = 32
+NEIGHBOURS = 32  # of a point, in layers with a graph
+SUPPORT = 0.45  # of the kernels; about as many neighbours as the graphs have, see mean_neighbours in the rows
+FIELDS = (
+    "kind", "layer", "status", "data", "clouds", "points", "width", "parameters", "mean_neighbours", "graph_s",
+    "forward_s", "forward_backward_s", "repeats", "peak_mib", "budget_s", "steps", "accuracy",
+    "accuracy_quarter_of_points", "accuracy_falling_density", "note", "date", *results.IDENTITY,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Clouds:
+    """What a layer may want to know of the points.
+
+    Attributes:
+        points: with quadrature weights.
+        pos: float32 positions.
+        edges: int64 ``(2, E)``, from a neighbour (first row) to a point; empty for layers without graph.
+    """
+
+    points: Points
+    pos: Tensor
+    edges: Tensor
+
+    @staticmethod
+    def of(points: Points, graph: bool) -> Clouds:
+        edges = nearest(points) if graph else torch.zeros(2, 0, dtype=torch.int64)
+        return Clouds(points, points.coordinates.float(), edges)
+
+
+def nearest(points: Points) -> Tensor:
+    """Edges from the ``NEIGHBOURS`` nearest points of the same cloud, itself among them, as of ``knn_graph``."""
+    sources, targets = [], []
+    for first, last in zip(points.splits[:-1].tolist(), points.splits[1:].tolist(), strict=True):
+        if last == first:
+            continue
+        places = points.coordinates[first:last].numpy()
+        found = cKDTree(places).query(places, k=min(NEIGHBOURS, last - first))[1].reshape(last - first, -1)
+        sources.append(first + found.reshape(-1))
+        targets.append(first + np.repeat(np.arange(last - first), found.shape[1]))
+    return torch.from_numpy(np.stack([np.concatenate(sources), np.concatenate(targets)]))
+
+
+class Continuous(nn.Module):
+    """This package's layer; it finds its neighbours itself."""
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        self.conv = CCNNConv(channels, width, width=SUPPORT / 3.03, generator_hidden=16)
+
+    def calibrate(self, clouds: Clouds) -> None:
+        points = clouds.points
+        self.conv.calibrate(points.coordinates, points.sample_index(), points.weights)
+
+    def forward(self, x: Tensor, clouds: Clouds) -> Tensor:
+        points = clouds.points
+        return self.conv(x, points.coordinates, points.sample_index(), points.weights, points.samples)
+
+
+class Wrapped(nn.Module):
+    """A layer of torch-geometric behind one call."""
+
+    def __init__(self, layer: nn.Module, call: Callable[[nn.Module, Tensor, Clouds], Tensor]) -> None:
+        super().__init__()
+        self.layer, self.call = layer, call
+
+    def forward(self, x: Tensor, clouds: Clouds) -> Tensor:
+        return self.call(self.layer, x, clouds)
+
+
+class IntegralTransform(nn.Module):
+    """The integral of graph neural operators (Li et al. 2020, arXiv 2003.03485), of the form "linear" of GINO.
+
+    The mean over neighbours of kappa(p, q) times their lifted values, kappa a network of both positions
+    (arXiv 2309.00583).
+    """
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        self.lift = nn.Linear(channels, width)
+        self.kernel = nn.Sequential(
+            nn.Linear(6, width), nn.GELU(), nn.Linear(width, width), nn.GELU(), nn.Linear(width, width)
+        )
+
+    def forward(self, x: Tensor, clouds: Clouds) -> Tensor:
+        source, target = clouds.edges
+        kappa = self.kernel(torch.cat([clouds.pos[source], clouds.pos[target]], dim=1))
+        values = self.lift(x)
+        sums = values.new_zeros(values.shape).index_add(0, target, kappa * values[source])
+        return sums / torch.bincount(target, minlength=len(x)).clamp_min(1)[:, None]
+
+
+def _mlp(channels: int, width: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(channels, width), nn.GELU(), nn.Linear(width, width))
+
+
+def _pointnet(channels: int, width: int) -> nn.Module:
+    from torch_geometric.nn import PointNetConv
+
+    layer = PointNetConv(_mlp(channels + 3, width), add_self_loops=False)
+    return Wrapped(layer, lambda layer, x, clouds: layer(x, clouds.pos, clouds.edges))
+
+
+def _transformer(channels: int, width: int) -> nn.Module:
+    from torch_geometric.nn import PointTransformerConv
+
+    layer = PointTransformerConv(channels, width, add_self_loops=False)
+    return Wrapped(layer, lambda layer, x, clouds: layer(x, clouds.pos, clouds.edges))
+
+
+def _edge(channels: int, width: int) -> nn.Module:
+    from torch_geometric.nn import EdgeConv
+
+    return Wrapped(EdgeConv(_mlp(2 * channels, width)), lambda layer, x, clouds: layer(x, clouds.edges))
+
+
+def _dynamic_edge(channels: int, width: int) -> nn.Module:
+    from torch_geometric.nn import DynamicEdgeConv
+
+    layer = DynamicEdgeConv(_mlp(2 * channels, width), k=NEIGHBOURS)
+    return Wrapped(layer, lambda layer, x, clouds: layer(x, clouds.points.sample_index()))
+
+
+def _gmm(channels: int, width: int) -> nn.Module:
+    from torch_geometric.nn import GMMConv
+
+    def call(layer: nn.Module, x: Tensor, clouds: Clouds) -> Tensor:
+        source, target = clouds.edges
+        return layer(x, clouds.edges, (clouds.pos[source] - clouds.pos[target]) / SUPPORT)
+
+    return Wrapped(GMMConv(channels, width, dim=3, kernel_size=8), call)
+
+
+def _x(channels: int, width: int) -> nn.Module:
+    from torch_geometric.nn import XConv
+
+    layer = XConv(channels, width, dim=3, kernel_size=NEIGHBOURS, hidden_channels=16)
+    return Wrapped(layer, lambda layer, x, clouds: layer(x, clouds.pos, clouds.points.sample_index()))
+
+
+# Name -> how it is built, and whether it needs a graph.
+LAYERS: dict[str, tuple[Callable[[int, int], nn.Module], bool]] = {
+    "ccnn_irregular CCNNConv": (Continuous, False),
+    "PointNetConv": (_pointnet, True),
+    "PointTransformerConv": (_transformer, True),
+    "EdgeConv": (_edge, True),
+    "DynamicEdgeConv": (_dynamic_edge, False),
+    "GMMConv": (_gmm, True),
+    "XConv": (_x, False),
+    "GNO-style integral transform": (IntegralTransform, True),
+}
+
+
+class Network(nn.Module):
+    """Three layers, each with norm and GELU, and a residual around the last two; mean over the cloud; linear."""
+
+    def __init__(self, build: Callable[[int, int], nn.Module], classes: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(build(4 if number == 0 else WIDTH, WIDTH) for number in range(3))
+        self.norms = nn.ModuleList(BatchNorm(WIDTH) for _ in range(3))
+        self.hidden, self.output = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, classes)
+
+    def calibrate(self, clouds: Clouds) -> None:
+        for layer in self.layers:
+            if isinstance(layer, Continuous):
+                layer.calibrate(clouds)
+
+    def forward(self, clouds: Clouds) -> Tensor:
+        x = torch.cat([torch.ones(len(clouds.pos), 1), clouds.pos], dim=1)
+        for number, (layer, norm) in enumerate(zip(self.layers, self.norms, strict=True)):
+            new = nn.functional.gelu(norm(layer(x, clouds), clouds.points))
+            x = new if number == 0 else x + new
+        return self.output(nn.functional.gelu(self.hidden(mean_over_positions(x, clouds.points))))
+
+
+def data_of(job: Row) -> ShapeDataModule:
+    """ModelNet10 or solids. All layers get the same weights of the points: for their norms and the mean at the end."""
+    name = "solids" if job["data"] is None else "modelnet10"
+    data = ShapeDataModule(name, job["data"], count=job["shapes"], points=job["points"], batch_size=job["clouds"])
+    data.setup("fit")
+    return data
+
+
+def cost(job: Row) -> Row:
+    """Seconds and memory of one layer."""
+    build, graph = LAYERS[job["layer"]]
+    points = data_of(job).typical(job["clouds"]).domain
+    assert isinstance(points, Points)
+    torch.manual_seed(0)
+    layer = build(WIDTH, WIDTH)
+    memory = _Memory("cpu")
+    started = time.perf_counter()
+    clouds = Clouds.of(points, graph)
+    graph_seconds = time.perf_counter() - started
+    if isinstance(layer, Continuous):
+        layer.calibrate(clouds)
+    x = torch.randn(points.count, WIDTH, requires_grad=True)
+
+    def forward() -> None:
+        with torch.no_grad():
+            layer(x, clouds)
+
+    def forward_backward() -> None:
+        layer(x, clouds).square().sum().backward()
+
+    forward_seconds, _ = _median(forward, "cpu")
+    both, repeats = _median(forward_backward, "cpu")
+    found = clouds.edges.shape[1] / points.count
+    if not graph:
+        tree = cKDTree(points.coordinates[: job["points"]].numpy())
+        found = float(tree.query_ball_point(tree.data, SUPPORT, return_length=True).mean())
+    return {
+        "parameters": sum(one.numel() for one in layer.parameters()),
+        "mean_neighbours": found,
+        "graph_s": graph_seconds if graph else "",
+        "forward_s": forward_seconds,
+        "forward_backward_s": both,
+        "repeats": repeats,
+        "peak_mib": memory.peak()[0],
+    }
+
+
+def accuracy(job: Row) -> Row:
+    """Share of test shapes whose class is found, after ``budget`` seconds of training."""
+    build, graph = LAYERS[job["layer"]]
+    data = data_of(job)
+    torch.manual_seed(0)
+    network = Network(build, len(data.classes)).train()
+    network.calibrate(_clouds(data.typical(job["clouds"]), graph))
+    optimiser = torch.optim.AdamW(network.parameters(), lr=5e-3, weight_decay=1e-2)
+    started, steps, loader, epoch = time.perf_counter(), 0, data.train_dataloader(), 0
+    spent = 0.0
+    while spent < job["budget"]:
+        loader.sampler.set_epoch(epoch)  # type: ignore[union-attr, attr-defined]  # our own sampler
+        for batch in loader:
+            for group in optimiser.param_groups:
+                group["lr"] = 5e-3 * 0.5 * (1 + np.cos(np.pi * min(spent / job["budget"], 1)))
+            loss = nn.functional.cross_entropy(network(_clouds(batch, graph)), batch.labels)
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            steps += 1
+            spent = time.perf_counter() - started
+            if spent >= job["budget"]:
+                break
+        epoch += 1
+    network.eval()
+    ways = {
+        "accuracy": DrawnClouds(job["points"]),
+        "accuracy_quarter_of_points": DrawnClouds(max(1, job["points"] // 4)),
+        "accuracy_falling_density": DrawnClouds(job["points"], gradient=2.0),
+    }
+    row: Row = {"steps": steps, "parameters": sum(one.numel() for one in network.parameters())}
+    with torch.no_grad():
+        for name, way in ways.items():
+            right = total = 0
+            for batch in data.test_loader(way):
+                right += int((network(_clouds(batch, graph)).argmax(1) == batch.labels).sum())
+                total += len(batch)
+            row[name] = right / total
+    return row
+
+
+def _clouds(batch: SampleBatch, graph: bool) -> Clouds:
+    assert isinstance(batch.domain, Points)
+    return Clouds.of(batch.domain, graph)
+
+
+def run(job: Row) -> Row:
+    """One job in this process."""
+    measured = cost if job["kind"] == "cost" else accuracy
+    try:
+        return measured(job) | {"status": "ok"}
+    except ImportError as error:
+        # torch-geometric's own search for neighbours is in compiled packages.
+        return {"status": "absent", "note": str(error).replace("\n", " ")}
+
+
+def isolated(job: Row, threads: int) -> Row:
+    """One job in a process of its own."""
+    command = [sys.executable, __file__, "--job", json.dumps(job), "--threads", str(threads)]
+    process = subprocess.run(
+        command, env=os.environ | {"OMP_NUM_THREADS": str(threads)}, capture_output=True, text=True, check=False
+    )
+    if process.returncode:
+        return {"status": "failed", "note": " / ".join(process.stderr.strip().splitlines()[-3:])}
+    answer: Row = json.loads(process.stdout.splitlines()[-1])
+    return answer
+
+
+def jobs(quick: bool, data: str | None) -> list[Row]:
+    """All measurements."""
+    shapes = 100 if quick else 1000
+    small = {"data": data, "clouds": 4 if quick else 16, "points": 128 if quick else 1024, "shapes": shapes}
+    trained = small | {"points": 64 if quick else 256, "clouds": 16, "budget": 2.0 if quick else 90.0}
+    costs = [{"kind": "cost", "layer": name, **small} for name in LAYERS]
+    return costs + [{"kind": "accuracy", "layer": name, **trained} for name in LAYERS]
+
+
+def write(path: Path, rows: list[Row]) -> None:
+    """Replace the file in one step."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(".part")
+    with unfinished.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, FIELDS, lineterminator="\n", extrasaction="ignore")
+        writer.writeheader()
+        for row in rows:
+            texts = {field: row.get(field, "") for field in FIELDS}
+            writer.writerow({name: f"{one:.6g}" if isinstance(one, float) else one for name, one in texts.items()})
+    unfinished.replace(path)
+
+
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="small sizes and 2 s of training: does everything run?")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--data", help="folder of ModelNet10; simulated solids without it")
+    parser.add_argument("--output", type=Path, default=results.RESULTS)
+    parser.add_argument("--job", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    if options.job:
+        print(json.dumps(run(json.loads(options.job))))
+        return
+    identity = results.machine("cpu", options.threads)
+    path = (options.output / "quick" if options.quick else options.output) / "cloud_layers.csv"
+    rows: list[Row] = []
+    for job in jobs(options.quick, options.data):
+        measured = isolated(job, options.threads)
+        named = {"width": WIDTH, "data": "ModelNet10" if options.data else "solids", "budget_s": job.get("budget", "")}
+        rows.append(job | measured | named | {"date": results.now(), **identity})
+        write(path, rows)
+        shown = ("forward_backward_s", "peak_mib", "steps", "accuracy", "accuracy_falling_density", "note")
+        text = ", ".join(f"{name} {_short(measured[name])}" for name in shown if name in measured)
+        print(f"{job['kind']}, {job['layer']}: {measured['status']}: {text}", flush=True)
+    print(path)
+
+
+if __name__ == "__main__":
+    main()

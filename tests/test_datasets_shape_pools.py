@@ -1,0 +1,124 @@
+"""Shapes as pools of places: ModelNet from voxels and meshes, how points are drawn from them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ccnn_irregular.datasets.point_clouds import MODELNET10_CLASSES
+from ccnn_irregular.datasets.shape_pools import MODELNET40_CLASSES, SOLIDS, ShapePool, modelnet_pool, solids
+
+
+def write_voxels(folder: Path) -> None:
+    """Two shapes to train on, one of them empty, and one to test on."""
+    grids = np.zeros((2, 30, 30, 30), dtype=np.int32)
+    grids[0, 3:27, 10:20, 12] = 1  # a plate of 24 x 10 voxels, one thick
+    np.savez(
+        folder / "modelnet10_voxels.npz",
+        X_train=grids,
+        y_train=np.array([8, 3]),
+        X_test=grids[:1],
+        y_test=np.array([8]),
+    )
+
+
+def test_voxels_fill_the_box_and_points_fill_the_voxels(tmp_path: Path) -> None:
+    write_voxels(tmp_path)
+    pool = modelnet_pool(tmp_path)
+    assert pool.splits.tolist() == [0, 240, 240]
+    assert pool.labels.tolist() == [8, 3]
+    points, counts = pool.draw(np.array([1, 0, 0]), np.array([5, 4000, 100]), np.random.default_rng(0))
+    assert counts.tolist() == [0, 4000, 100]
+    # 24 x 10 x 1 voxels, the longest side from -1 to 1, each point evenly distributed in all of it.
+    half = np.array([1, 10 / 24, 1 / 24])
+    assert (np.abs(points) <= half + 1e-6).all()
+    np.testing.assert_allclose(points.std(0), half / np.sqrt(3), rtol=0.05)
+    np.testing.assert_allclose(points.mean(0), 0, atol=0.03)
+
+
+def test_points_depend_on_the_generator_alone(tmp_path: Path) -> None:
+    pool = solids(4, places=50)
+    index, counts = np.array([2, 0]), np.array([30, 10])
+    first, _ = pool.draw(index, counts, np.random.default_rng(1))
+    second, _ = pool.draw(index, counts, np.random.default_rng(1))
+    other, _ = pool.draw(index, counts, np.random.default_rng(2))
+    np.testing.assert_array_equal(first, second)
+    assert not np.array_equal(first, other)
+    # Points of a surface are places of the pool, those of the shape that was asked for.
+    places = pool.places.numpy().astype(np.float64)
+    assert set(map(tuple, first[:30])) <= set(map(tuple, places[100:150]))
+    assert set(map(tuple, first[30:])) <= set(map(tuple, places[:50]))
+
+
+def test_solids_are_what_their_class_says() -> None:
+    pool = solids(60, places=400, seed=3)
+    assert torch.bincount(pool.labels).tolist() == [12] * len(SOLIDS)
+    boxed = torch.stack([pool.places[a:b].abs().amax() for a, b in zip(pool.splits[:-1], pool.splits[1:], strict=True)])
+    torch.testing.assert_close(boxed, torch.ones(60))
+    ring = pool.places.reshape(60, 400, 3)[pool.labels == SOLIDS.index("ring")]
+    ball = pool.places.reshape(60, 400, 3)[pool.labels == SOLIDS.index("ball")]
+    assert ring[:, :, :2].norm(dim=2).amin() > 0.3  # a hole in the middle
+    assert ball[:, :, :2].norm(dim=2).amin() < 0.3
+
+
+def test_meshes_come_before_voxels(tmp_path: Path) -> None:
+    write_voxels(tmp_path)
+    triangle = "OFF\n3 1 0\n0 0 0\n4 0 0\n0 2 0\n3 0 1 2\n"
+    for name in MODELNET10_CLASSES:
+        for part in ("train", "test"):
+            folder = tmp_path / "raw" / name / part
+            folder.mkdir(parents=True)
+            (folder / f"{name}_0001.off").write_text(triangle)
+    state = torch.random.get_rng_state()
+    pool, again = modelnet_pool(tmp_path, places=300), modelnet_pool(tmp_path, places=300)
+    assert torch.equal(state, torch.random.get_rng_state())
+    assert torch.equal(pool.places, again.places)
+    assert len(pool) == 10
+    assert pool.classes == MODELNET10_CLASSES
+    assert pool.reach.tolist() == [0.0] * 10
+    shape = pool.places[:300]
+    assert float(shape[:, 2].abs().max()) < 1e-6
+    assert float(shape[:, 0].max()) == pytest.approx(1, abs=1e-6)
+    assert float(shape[:, 1].max()) == pytest.approx(0.5, abs=0.1)
+
+
+def test_neither_meshes_nor_voxels(tmp_path: Path) -> None:
+    with pytest.raises(
+        FileNotFoundError, match=r"root must hold the meshes of ModelNet10 .* or modelnet10_voxels\.npz"
+    ):
+        modelnet_pool(tmp_path)
+    write_voxels(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"root must hold the meshes of ModelNet40"):
+        modelnet_pool(tmp_path, "40")
+    assert len(set(MODELNET40_CLASSES)) == 40
+
+
+def test_places_that_are_not_finite() -> None:
+    places = torch.zeros(3, 3)
+    places[1, 2] = torch.nan
+    with pytest.raises(ValueError, match="places must be finite"):
+        ShapePool(places, torch.tensor([0, 3]), torch.tensor([0]), ("a",), torch.zeros(1))
+
+
+def test_official_voxels(shared_data: Path) -> None:
+    folder = shared_data / "point_clouds"
+    if not (folder / "modelnet10_voxels.npz").is_file():
+        pytest.skip(f"no modelnet10_voxels.npz in {folder}")
+    test = modelnet_pool(folder, part="test")
+    assert len(test) == 908
+    assert int((test.splits.diff() == 0).sum()) == 1
+    assert float(test.places.abs().max()) < 1
+    # Nearly every shape fills 24 voxels along its longest side; those that do not are scaled too.
+    filled = test.splits.diff() > 0
+    assert int((test.reach[filled] - 1 / 24).abs().lt(1e-6).sum()) == 890
+    longest = torch.stack(
+        [
+            a.abs().amax() + r
+            for a, r in zip(test.places.split(test.splits.diff().tolist()), test.reach, strict=True)
+            if len(a)
+        ]
+    )
+    torch.testing.assert_close(longest, torch.ones(907))

@@ -1,0 +1,127 @@
+"""Features of terrain on planes and hills whose answer is known, labelled clouds, tiles that are at fault."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ccnn_irregular.datasets.labelled_clouds import (
+    GROUND,
+    LabelledClouds,
+    lidar_ground,
+    shapenet_parts,
+    simulated_terrain,
+)
+from ccnn_irregular.datasets.terrain import ground_features, height_above_lowest, lowest_in_cells
+
+
+def hillside(count: int, seed: int = 0) -> np.ndarray:
+    """Points on a plane that rises 0.5 along x and falls 0.2 along y."""
+    place = np.random.default_rng(seed).uniform(0, 60, (count, 2))
+    return np.column_stack([place, 0.5 * place[:, 0] - 0.2 * place[:, 1]])
+
+
+def test_heights_above_a_plane_are_exact() -> None:
+    positions = hillside(3000)
+    raised = np.arange(0, 3000, 10)
+    positions[raised, 2] += 4.0
+    features = ground_features(positions, radii=(12.0,))
+    level = np.setdiff1d(np.arange(3000), raised)
+    assert features.dtype == np.float32
+    # A third of the reference cells hold no ground point lower than a raised one: the plane is nearly the hillside.
+    np.testing.assert_allclose(np.median(np.sinh(features[raised, 0]) / 2), 4.0, atol=0.05)
+    np.testing.assert_allclose(np.median(np.abs(np.sinh(features[level, 0]) / 2)), 0.0, atol=0.05)
+    np.testing.assert_allclose(np.median(features[:, 1]), np.hypot(0.5, 0.2), atol=0.01)
+
+
+def test_features_follow_moved_and_turned_terrain() -> None:
+    positions = hillside(400)
+    positions[::7, 2] += 3.0
+    turned = np.column_stack([-positions[:, 1], positions[:, 0], positions[:, 2]]) + np.array([3e5, 5.4e6, 400.0])
+    # A quarter turn and a move: the cells of the reference points are the same ones, up to their edges.
+    before, after = ground_features(positions), ground_features(turned)
+    assert np.quantile(np.abs(before - after), 0.9) < 0.2
+    moved = ground_features(positions + np.array([3e5, 5.4e6, 400.0]))
+    np.testing.assert_allclose(moved, before, atol=1e-3)
+
+
+def test_lowest_points_of_cells() -> None:
+    positions = np.array([[0.0, 0.0, 3.0], [0.5, 0.5, 1.0], [1.5, 0.0, 7.0], [1.6, 0.2, 9.0]])
+    assert sorted(lowest_in_cells(positions, 1.0)) == [1, 2]
+    np.testing.assert_array_equal(height_above_lowest(positions, 1.0), [2.0, 0.0, 0.0, 2.0])
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 20])
+def test_points_that_are_all_the_same(count: int) -> None:
+    features = ground_features(np.full((count, 3), 7.0))
+    assert features.shape == (count, 9)
+    np.testing.assert_allclose(features, 0, atol=1e-6)
+
+
+def test_lone_points_have_a_plane() -> None:
+    """The lowest point of a cell may lie beyond the reach of others in it."""
+    positions = np.array([[0.0, 0.0, 5.0], [1000.0, 0.0, 3.0]])
+    np.testing.assert_allclose(ground_features(positions), 0, atol=1e-6)
+
+
+def test_positions_that_are_at_fault() -> None:
+    with pytest.raises(ValueError, match=r"positions must have shape \(N, 3\)"):
+        ground_features(np.zeros((3, 2)))
+    with pytest.raises(ValueError, match="positions must be finite"):
+        ground_features(np.array([[0.0, np.nan, 0.0]]))
+    with pytest.raises(ValueError, match="radii must be positive"):
+        ground_features(np.zeros((3, 3)), radii=(0.0,))
+    with pytest.raises(ValueError, match="cell must be positive"):
+        height_above_lowest(np.zeros((3, 3)), 0.0)
+
+
+def test_labelled_clouds_refuse_what_disagrees() -> None:
+    good = simulated_terrain(50)
+    assert good.values.shape == (50, 9)
+    parts = {name: getattr(good, name) for name in ("coordinates", "values", "labels", "splits", "classes", "unit")}
+    for name, wrong, message in (
+        ("coordinates", good.coordinates.float(), "coordinates must be float64"),
+        ("coordinates", good.coordinates * torch.nan, "coordinates must be finite"),
+        ("values", good.values[:-1], r"values must have shape \(50, C\)"),
+        ("values", good.values * torch.inf, "values must be finite"),
+        ("labels", good.labels + 5, r"labels must lie in 0\.\.1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            LabelledClouds(**parts | {name: wrong})
+
+
+def test_a_tile_of_large_coordinates_keeps_its_shape(tmp_path: Path) -> None:
+    """UTM coordinates: the mean is subtracted in float64 before anything else is done."""
+    terrain = simulated_terrain(300, seed=1)
+    moved = terrain.coordinates.numpy() + np.array([512_700.25, 5_403_600.5, 300.0])
+    np.savez(tmp_path / "tile.npz", xyz=moved, is_ground=terrain.labels.numpy() == 1)
+    tile = lidar_ground(tmp_path / "tile.npz")
+    assert tile.classes == GROUND
+    np.testing.assert_allclose(tile.coordinates.numpy(), terrain.coordinates.numpy(), atol=1e-6)
+    np.testing.assert_allclose(tile.values.numpy(), terrain.values.numpy(), atol=1e-2)
+
+
+def test_shapenet_is_not_fetched_unasked(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="root must hold ShapeNet's parts"):
+        shapenet_parts(tmp_path, "train")
+
+
+def test_official_tile(shared_data: Path) -> None:
+    path = shared_data / "point_clouds" / "samp11_points_ground.npz"
+    if not path.is_file():
+        pytest.skip(f"no file {path}")
+    stored = np.load(path)
+    positions, ground = stored["xyz"].astype(np.float64)[::8], stored["is_ground"][::8]
+    height = np.sinh(ground_features(positions - positions.mean(0), radii=(12.0,))[:, 0]) / 2
+    # The planes tell ground from objects better than the lowest point of a cell does, at the best threshold of each.
+    thresholds = np.arange(0.25, 8, 0.25)
+
+    def best(heights: np.ndarray) -> float:
+        low = heights[None] < thresholds[:, None]
+        return float(((low & ground).sum(1) / (low | ground).sum(1)).max())
+
+    assert best(height) > 0.72
+    assert best(height) > max(best(height_above_lowest(positions, cell)) for cell in (2.0, 4.0, 6.0, 8.0)) + 0.02
