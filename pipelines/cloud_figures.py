@@ -96,7 +96,9 @@ def tile(clouds: LabelledClouds, predicted: NDArray[np.int64], tested: NDArray[n
         for label, chosen, number in groups:
             colour = "#cccccc" if number is None else COLOURS[number]
             shown = np.flatnonzero(chosen)
-            axes.scatter(*places[shown, :2].T, s=1.2, color=colour, alpha=alpha[shown], linewidths=0, rasterized=True)
+            if len(shown):  # matplotlib takes no empty array of opacities
+                dots = {"s": 1.2, "color": colour, "alpha": alpha[shown], "linewidths": 0, "rasterized": True}
+                axes.scatter(*places[shown, :2].T, **dots)
             axes.scatter([], [], s=18, color=colour, label=f"{label} ({int(chosen[tested].sum())})")
         axes.set(xlabel=f"x, {clouds.unit} from the mean", aspect="equal")
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.01), fontsize="small", title=title)
