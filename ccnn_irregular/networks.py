@@ -145,8 +145,9 @@ class ResidualBlock(nn.Module):
 
     def forward(self, values: Tensor, domain: Domain, plan: Plan | None = None) -> Tensor:
         """Values on ``domain`` to values of the same shape."""
-        # In place: no backward pass reads what GELU gives.
-        return self._branch(self.norm(values, domain), domain, plan).add_(values)
+        branch = self._branch(self.norm(values, domain), domain, plan)
+        # In place, for no backward pass reads what GELU gives; under autocast the stream is wider than the branch.
+        return branch.add_(values) if branch.dtype == values.dtype else values + branch
 
     def _branch(self, normed: Tensor, domain: Domain, plan: Plan | None) -> Tensor:
         hidden = nn.functional.gelu(self.conv(normed, domain, plan=plan))
