@@ -21,6 +21,7 @@ from ccnn_irregular.pipelines import cli
 from ccnn_irregular.pipelines.classification import Classification
 from ccnn_irregular.pipelines.classification_cli import wilson_interval
 from ccnn_irregular.pipelines.samples_data import SampleBatch, SampleDataModule, Samples
+from ccnn_irregular.pipelines.training_cli import TASKS
 
 # Lightning calls jsonargparse by names that its version 5 will no longer have.
 pytestmark = [
@@ -187,6 +188,8 @@ FORMATS: dict[str, tuple[int, int, tuple[int, ...] | None, float]] = {
     "spoken_digits": (1, 10, (8320,), 1 / 8000),
     "simulated_digits": (1, 10, (4160,), 1 / 8000),
     "simulated_shapes": (1, 5, (28, 28), 1.0),
+    "modelnet10_voxels": (1, 10, (30, 30, 30), 1.0),
+    "simulated_volumes": (1, 6, (12, 16, 16), 1.5),
     "character_trajectories": (3, 20, None, 1 / 200),
     "simulated_strokes": (3, 6, None, 1 / 200),
     "ts_files": (12, 9, None, 1.0),
@@ -235,10 +238,17 @@ def test_each_configuration_builds_its_network_and_takes_a_step(name: str) -> No
     assert sum(float(gradient.abs().sum()) for gradient in gradients if gradient is not None) > 0
 
 
-@pytest.mark.parametrize("name", ["spoken_digits", "mnist_images"])
-def test_baselines_have_about_as_many_parameters(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "baseline"),
+    [
+        ("spoken_digits_cpu", "spoken_digits_baseline_cpu"),
+        ("mnist_images_cpu", "mnist_images_baseline_cpu"),
+        ("volumes", "volumes_baseline"),
+    ],
+)
+def test_baselines_have_about_as_many_parameters(name: str, baseline: str) -> None:
     counts = []
-    for config in (f"{name}_cpu", f"{name}_baseline_cpu"):
+    for config in (name, baseline):
         options = yaml.safe_load((cli.CONFIGS / f"{config}.yaml").read_text())
         parser = ArgumentParser()
         parser.add_class_arguments(Classification, "model")
@@ -256,7 +266,7 @@ def test_input_that_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str
     cases: dict[tuple[str, ...], str] = {
         ("fit", "--config", "mnist_images_cpu", *QUIET, "--data.root", "nowhere"): "root must be an existing folder",
         ("fit", "--config", "mnist_images_cpu", *QUIET, "--data.root", "null"): "root must be given (--data.root",
-        ("fit", *strokes, "--task", "regression"): "task must be one of risk, classification, got 'regression'",
+        ("fit", *strokes, "--task", "regression"): f"task must be one of {', '.join(TASKS)}, got 'regression'",
         ("fit", *strokes, "--data.dataset", "mnist2"): "mnist2",
         ("fit", *strokes, "--data.batch_size", "0"): "batch_size must be at least 1, got 0",
         ("fit", *strokes, "--data.validation", "1"): "validation must lie in (0, 1), got 1.0",
@@ -277,7 +287,7 @@ def test_input_that_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str
     run = ["--trainer.max_epochs", "1", *small, *TINY]
     cli.main(["fit", *strokes, *run])
     asked = {
-        ("--test.image_size", "14"): "test.image_size must be pairs of pixels such as 14x14 28x56, got 14",
+        ("--test.image_size", "14"): "test.image_size must be sizes along 2 axes such as 14x14 28x56, got 14",
         ("--test.image_size", "14x14"): "test.image_size must be asked for images only",
         ("--test.drop", "1"): "fraction must lie in [0, 1), got 1",
         ("--test.rate", "0"): "test.rate must be positive, got 0",
