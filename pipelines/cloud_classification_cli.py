@@ -152,8 +152,8 @@ def _print_table(results: list[tuple[CloudResult, CloudResult]], title: str) -> 
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("points drawn", no_wrap=True)
     weights = results[0][0].options["weights"]
-    for label in ("accuracy %", "95 % interval", "difference", "without weights %", "difference"):
-        table.add_column(label, justify="right")
+    for label in ("right %", "95 % interval", "change", "even %", "change"):
+        table.add_column(label, justify="right", no_wrap=True)
     for weighed, even in results:
         interval = f"{100 * weighed.low:.2f} - {100 * weighed.high:.2f}"
         table.add_row(
@@ -164,5 +164,5 @@ def _print_table(results: list[tuple[CloudResult, CloudResult]], title: str) -> 
             f"{100 * even.accuracy:.2f}",
             f"{100 * even.difference:+.2f}",
         )
-    table.caption = f"weights: {weights}; differences in points to the first row"
+    table.caption = f"weights: {weights}; even: without weights; change: points from the first row"
     get_console().print(table)
