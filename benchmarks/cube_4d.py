@@ -1,6 +1,6 @@
 """A 4-D convolution on a real cube at full size: month x level x latitude x longitude, three variables.
 
-    python benchmarks/cube_4d.py ../shared/data/climate/xarray_eraint_uvz.nc
+    python benchmarks/cube_4d.py xarray_eraint_uvz.nc
 
 Levels and latitudes (which weigh by their area) are the points of a ``Product``, months and longitudes its grid. Prints
 for each variable the seconds and the peak memory of the process for the engine chosen and for the lazy array in blocks,
