@@ -173,12 +173,12 @@ def _print_table(
     errors: dict[str, NDArray[np.float64]], names: tuple[str, ...], units: dict[str, str], title: str
 ) -> None:
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("method", no_wrap=True)
-    for name in names:
-        table.add_column(f"{name} {units[name]}".strip(), justify="right", no_wrap=True)
-        table.add_column("ratio", justify="right", no_wrap=True)
-    for method, one in errors.items():
-        ratios = one / errors[_CUBIC]
-        cells = [text for e, r in zip(one, ratios, strict=True) for text in (f"{e:.4g}", f"{r:.3f}")]
-        table.add_row(method, *cells)
+    for label in ("variable", "method"):
+        table.add_column(label, no_wrap=True)
+    for label in ("error", "ratio"):
+        table.add_column(label, justify="right", no_wrap=True)
+    for channel, name in enumerate(names):
+        for method, one in errors.items():
+            ratio = one[channel] / errors[_CUBIC][channel]
+            table.add_row(f"{name} {units[name]}".strip(), method, f"{one[channel]:.4g}", f"{ratio:.3f}")
     get_console().print(table)
