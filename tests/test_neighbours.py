@@ -127,6 +127,30 @@ def test_only_pairs_within_the_support_are_kept(box: bool, monkeypatch: pytest.M
     compare(kernel, seeded(200, 2, requires_grad=True), source, query)
 
 
+@pytest.mark.parametrize("box", [False, True])
+@pytest.mark.parametrize("repeats", [False, True])
+def test_points_among_themselves_find_each_other_and_their_doubles(box: bool, repeats: bool) -> None:
+    kernel = compact_kernel(2)
+    if box:
+        kernel = Kernel(kernel.generator, BoxMask([0.8, 0.9]), extent=[1.0] * 2).double()
+    points = ragged([40, 0, 30, 1], 2, 17, leaf=False)
+    places = points.coordinates.clone()
+    places[10:14] = places[3]
+    period = 2.5 if repeats else None
+    points = Points(places, points.weights, points.splits, periods=(period, None))
+    offset = places[:, None] - places[None]
+    if period:
+        offset[..., 0] -= period * torch.round(offset[..., 0] / period)
+    scaled = offset / kernel.support.double()
+    near = scaled.abs().amax(-1) <= 1 if box else scaled.square().sum(-1) <= 1
+    near &= points.sample_index()[:, None] == points.sample_index()[None]
+    listed = make_plan(kernel, points, engine="neighbours").geometry.pairs
+    assert torch.equal(listed.pairs.diff(), near.sum(1))
+    assert torch.equal(listed.partners.long(), near.nonzero()[:, 1])
+    assert int(near.sum()) > 3 * points.count
+    compare(kernel, seeded(71, 2, requires_grad=True), points, points)
+
+
 def test_pairs_of_the_future_are_dropped() -> None:
     times = (torch.arange(50, dtype=torch.float64) * 0.1)[:, None]
     source = Points(times)
