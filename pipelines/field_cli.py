@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import numpy as np
+import torch
 import xarray as xr
 from lightning.pytorch.cli import LightningArgumentParser
 from numpy.typing import NDArray
@@ -21,6 +22,7 @@ from ccnn_irregular.pipelines.evaluation import versions, write_json, write_text
 from ccnn_irregular.pipelines.field import FieldEstimates, FieldReconstruction
 from ccnn_irregular.pipelines.field_data import FieldBatch, FieldDataModule
 from ccnn_irregular.pipelines.field_network import FieldNetwork
+from ccnn_irregular.pipelines.field_records import in_own_reference
 from ccnn_irregular.pipelines.field_rivals import RivalName, rivals
 from ccnn_irregular.pipelines.training_cli import TrainingCLI, load_weights
 
@@ -42,6 +44,9 @@ class Score:
         rivals: error of each rival.
         best_rival: name of the rival of least error in this channel.
         ratio: the network's error divided by that of ``best_rival``.
+        treated_rivals: errors of the rivals from the observations as the network gets them, their estimates in the
+            stations' own reference as its are; empty where there is no such treatment.
+        treated_ratio: the network's error divided by the least of these.
     """
 
     channel: str
@@ -51,6 +56,8 @@ class Score:
     rivals: dict[str, float]
     best_rival: str
     ratio: float
+    treated_rivals: dict[str, float]
+    treated_ratio: float | None
 
 
 class FieldCLI(TrainingCLI):
@@ -94,12 +101,20 @@ class FieldCLI(TrainingCLI):
         model.require_fits(datamodule)
         folder = Path(self._get(self.config, "output") or self.run_folder.path / "test")
         rival: RivalName = self._get(self.config, "rival")
-        batches = list(datamodule.test_loader())
+        batches, as_read = list(datamodule.test_loader()), list(datamodule.test_loader(as_read=True))
         estimates = cast("list[FieldEstimates]", self.trainer.predict(model, dataloaders=datamodule.test_loader()))
-        network = np.concatenate([one.values for one in estimates])
-        others = _rival_values(batches, rival, model)
+        rows = torch.cat([batch.rows for batch in batches])
+
+        def referred(values: Array) -> Array:
+            return in_own_reference(datamodule.samples, torch.from_numpy(values), rows).numpy()
+
+        network = referred(np.concatenate([one.values for one in estimates]))
+        others = _rival_values(as_read, rival, model)
+        treated: dict[str, Array] = {}
+        if datamodule.samples.reference is not None:
+            treated = {name: referred(values) for name, values in _rival_values(batches, rival, model).items()}
         targets = np.concatenate([batch.targets.numpy() for batch in batches])
-        scores = _scores(network, others, targets, datamodule)
+        scores = _scores(network, others, treated, targets, datamodule)
         mean_ratio = float(np.mean([score.ratio for score in scores]))
         report = {
             "scores": scores,
@@ -124,9 +139,10 @@ class FieldCLI(TrainingCLI):
         model.require_fits(datamodule)
         loader = datamodule.predict_loader()
         estimates = cast("list[FieldEstimates]", self.trainer.predict(model, dataloaders=loader))
+        rows = torch.from_numpy(np.concatenate([one.rows for one in estimates]))
+        values = torch.from_numpy(np.concatenate([one.values for one in estimates]))
         filled = np.full(datamodule.samples.values.shape, np.nan)
-        for one in estimates:
-            filled[one.rows] = one.values
+        filled[rows] = in_own_reference(datamodule.samples, values, rows)
         path = Path(self._get(self.config, "output") or self.run_folder.path / "field.nc")
         dataset = datamodule.samples.restored(filled)
         dataset.attrs["source"] = f"ccnn predict from {datamodule.predict_from} observations, {ckpt_path}"
@@ -149,7 +165,9 @@ def _rival_values(batches: list[FieldBatch], rival: RivalName, model: FieldRecon
     return {name: np.concatenate(values) for name, values in parts.items()}
 
 
-def _scores(network: Array, others: dict[str, Array], targets: Array, data: FieldDataModule) -> list[Score]:
+def _scores(
+    network: Array, others: dict[str, Array], treated: dict[str, Array], targets: Array, data: FieldDataModule
+) -> list[Score]:
     scores = []
     for channel, (name, unit) in enumerate(zip(data.samples.channels, data.samples.channel_units, strict=True)):
         there = np.isfinite(targets[:, channel])
@@ -160,7 +178,9 @@ def _scores(network: Array, others: dict[str, Array], targets: Array, data: Fiel
         errors = {rival: error(values) for rival, values in others.items()}
         best = min(errors, key=errors.__getitem__)
         mine = error(network)
-        scores.append(Score(name, unit, int(there.sum()), mine, errors, best, mine / errors[best]))
+        also = {rival: error(values) for rival, values in treated.items()}
+        treated_ratio = mine / min(also.values()) if also else None
+        scores.append(Score(name, unit, int(there.sum()), mine, errors, best, mine / errors[best], also, treated_ratio))
     return scores
 
 
@@ -170,7 +190,8 @@ def _write_scores(path: Path, scores: list[Score]) -> None:
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(["channel", "unit", "n", "method", "rmse"])
     for score in scores:
-        for method, value in {"network": score.network, **score.rivals}.items():
+        treated = {f"{rival}, same treatment": value for rival, value in score.treated_rivals.items()}
+        for method, value in {"network": score.network, **score.rivals, **treated}.items():
             writer.writerow([score.channel, score.unit, score.n, method, f"{value:.6g}"])
     write_text(path, table.getvalue())
 
@@ -178,11 +199,14 @@ def _write_scores(path: Path, scores: list[Score]) -> None:
 def _print_table(scores: list[Score], mean_ratio: float, title: str) -> None:
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("channel", no_wrap=True)
-    for label in ("n", "network", *scores[0].rivals, "ratio to the best rival"):
+    table.add_column("best rival")
+    treated = scores[0].treated_ratio is not None
+    for label in ("n", "rival", "network", "ratio", *(["ratio, same treatment"] if treated else [])):
         table.add_column(label, justify="right")
     for one in scores:
-        errors = [f"{value:.4g}" for value in (one.network, *one.rivals.values())]
-        table.add_row(f"{one.channel} ({one.unit})", str(one.n), *errors, f"{one.ratio:.3f}")
+        last = [f"{one.treated_ratio:.3f}"] if one.treated_ratio is not None else []
+        errors = [f"{value:.4g}" for value in (one.rivals[one.best_rival], one.network)]
+        table.add_row(f"{one.channel} ({one.unit})", one.best_rival, str(one.n), *errors, f"{one.ratio:.3f}", *last)
     get_console().print(table)
     get_console().print(f"mean ratio {mean_ratio:.3f}", highlight=False)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch.utils.data import DataLoader
 from ccnn_irregular._checks import reject, require
 from ccnn_irregular.domains import Points
 from ccnn_irregular.pipelines.batches import EqualBatches, batch_loader
+from ccnn_irregular.pipelines.field_records import BroughtInLine, as_they_are, bring_in_line
 from ccnn_irregular.pipelines.field_sources import (
     FieldSet,
     FieldSource,
@@ -39,6 +41,7 @@ class FieldBatch:
         query: where values are wanted, in the same samples.
         targets: float64 ``(m, C)``, the values there, or nan.
         rows: int64 ``(m,)``, rows of the queries in the set of fields.
+        noise: float64 ``(n, C)``, variance of the noise of ``values`` relative to the usual one.
     """
 
     observed: Points
@@ -46,6 +49,7 @@ class FieldBatch:
     query: Points
     targets: Tensor
     rows: Tensor
+    noise: Tensor
 
     def __len__(self) -> int:
         return self.observed.samples
@@ -58,6 +62,7 @@ class FieldBatch:
             self.query.to(device),
             self.targets.to(device, non_blocking=non_blocking),
             self.rows.to(device, non_blocking=non_blocking),
+            self.noise.to(device, non_blocking=non_blocking),
         )
 
 
@@ -75,6 +80,7 @@ class FieldDataModule(LightningDataModule):
         fields: dimension of a cube along which its fields follow one another.
         stacked: dimensions of a cube that become channels.
         drop_flagged: leave out station values that failed a quality check.
+        records: bring the values of stations in line by what their records tell, see ``bring_in_line``.
         test_fields: numbers of the fields kept for the test.
         held: share of the places kept for the test, where no fields are.
         held_units: share of the stations or profiles kept for the test, where no fields are.
@@ -99,6 +105,7 @@ class FieldDataModule(LightningDataModule):
         fields: str | None = None,
         stacked: Sequence[str] = (),
         drop_flagged: bool = True,
+        records: bool = False,
         test_fields: Sequence[int] = (),
         held: float = 0.0,
         held_units: float = 0.0,
@@ -131,7 +138,7 @@ class FieldDataModule(LightningDataModule):
         require(watched > 0 or watched_units > 0, "watched", "be positive, or watched_units", watched)
         self.dataset, self.root = dataset, root
         self.variables, self.axes, self.fields, self.stacked = tuple(variables), tuple(axes), fields, tuple(stacked)
-        self.drop_flagged = drop_flagged
+        self.drop_flagged, self.records = drop_flagged, records
         self.test_fields = tuple(test_fields)
         self.shares = shares
         self.hide, self.hide_units, self.show = tuple(hide), hide_units, show
@@ -228,13 +235,14 @@ class FieldDataModule(LightningDataModule):
         spread = numbers[np.linspace(0, len(numbers) - 1, min(len(numbers), 8 * self.batch_size)).astype(np.int64)]
         return batch_loader(self._watched, EqualBatches(spread, self.batch_size, None))
 
-    def test_loader(self) -> DataLoader[FieldBatch]:
-        """Fields of the test, everything that is asked for."""
+    def test_loader(self, *, as_read: bool = False) -> DataLoader[FieldBatch]:
+        """Fields of the test, everything that is asked for; ``as_read`` leaves observed values as they were read."""
         fields = self.samples
         asked = self._counts((self.part == _TEST) & fields.known) > 0
         shown = self._counts(self._shown_in_test()) > 0
         numbers = torch.nonzero(asked & shown).flatten().numpy()
-        return batch_loader(self._tested, EqualBatches(numbers, self.batch_size, None))
+        collate = partial(self._tested, in_line=as_they_are(self.samples) if as_read else self._in_test)
+        return batch_loader(collate, EqualBatches(numbers, self.batch_size, None))
 
     def predict_loader(self) -> DataLoader[FieldBatch]:
         """Every place of the fields (of the test fields, where there are any)."""
@@ -246,13 +254,17 @@ class FieldDataModule(LightningDataModule):
     def _drawn(self, draws: Tensor) -> FieldBatch:
         """Training fields, a random part of each hidden and asked for; drawn from the global generator."""
         numbers = self.training_fields[torch.randint(len(self.training_fields), (len(draws),))]
-        usable = (self.part == _TRAIN) & self.samples.known
         share = self.hide[0] + (self.hide[1] - self.hide[0]) * float(torch.rand(()))
-        return self._hidden(numbers, usable, share)
+        return self._hidden(numbers, share)
 
-    def _hidden(self, numbers: Tensor, usable: Tensor, share: float) -> FieldBatch:
-        """Hide a share of the usable places of some fields, and units; at least one place stays, and one is hidden."""
+    def _hidden(self, numbers: Tensor, share: float) -> FieldBatch:
+        """Hide a share of the training places of some fields, and units; one place stays, and one is hidden, at least.
+
+        What is asked for is brought in line as what is observed is: the deviation of a station from its neighbours is
+        nothing that they could tell.
+        """
         observed, asked = [], []
+        usable = self._usable_in_training()
         for number in numbers.tolist():
             first, last = self.samples.splits[number : number + 2].tolist()
             rows = first + torch.nonzero(usable[first:last]).flatten()
@@ -263,21 +275,41 @@ class FieldDataModule(LightningDataModule):
             hidden[0], hidden[-1] = True, False
             observed.append(rows[~hidden])
             asked.append(rows[hidden][: max(1, self.queries // len(numbers))])
-        return self._batch(observed, asked)
+        in_line = self._in_training
+        return self._batch(observed, asked, in_line, in_line.values)
+
+    def _usable_in_training(self) -> Tensor:
+        return (self.part == _TRAIN) & self.samples.known
 
     def _watched(self, numbers: Tensor) -> FieldBatch:
-        usable = (self.part == _TRAIN) & self.samples.known
+        usable = self._usable_in_training()
         if self.test_fields:
             generator = torch.Generator().manual_seed(self.seed + 1 + int(numbers[0]))
             usable = usable & (torch.rand(len(usable), generator=generator) < 1 - sum(self.hide) / 2)
-        return self._asked(numbers, usable, (self.part == _WATCHED) & self.samples.known, self.queries)
+        watched = (self.part == _WATCHED) & self.samples.known
+        return self._asked(numbers, usable, watched, self._in_training, self.queries)
 
-    def _tested(self, numbers: Tensor) -> FieldBatch:
+    def _tested(self, numbers: Tensor, in_line: BroughtInLine) -> FieldBatch:
         shown = self._shown_in_test()
-        return self._asked(numbers, shown, (self.part == _TEST) & self.samples.known & ~shown)
+        return self._asked(numbers, shown, (self.part == _TEST) & self.samples.known & ~shown, in_line)
 
     def _filled(self, numbers: Tensor) -> FieldBatch:
-        return self._asked(numbers, self._shown(), torch.ones_like(self.part, dtype=torch.bool))
+        return self._asked(numbers, self._shown(), torch.ones_like(self.part, dtype=torch.bool), self._in_prediction)
+
+    @cached_property
+    def _in_training(self) -> BroughtInLine:
+        return self._with_records(self._usable_in_training())
+
+    @cached_property
+    def _in_test(self) -> BroughtInLine:
+        return self._with_records(self._shown_in_test())
+
+    @cached_property
+    def _in_prediction(self) -> BroughtInLine:
+        return self._with_records(self._shown()) if self.predict_from == "all" else self._in_test
+
+    def _with_records(self, usable: Tensor) -> BroughtInLine:
+        return bring_in_line(self.samples, usable) if self.records else as_they_are(self.samples)
 
     def _shown(self) -> Tensor:
         return self.samples.known if self.predict_from == "all" else self._shown_in_test()
@@ -297,13 +329,16 @@ class FieldDataModule(LightningDataModule):
             kept[rows[: max(1, round(self.show * len(rows)))]] = True
         return kept
 
-    def _asked(self, numbers: Tensor, shown: Tensor, asked: Tensor, most: int | None = None) -> FieldBatch:
+    def _asked(
+        self, numbers: Tensor, shown: Tensor, asked: Tensor, in_line: BroughtInLine, most: int | None = None
+    ) -> FieldBatch:
         spans = [self.samples.splits[number : number + 2].tolist() for number in numbers.tolist()]
         observed = [first + torch.nonzero(shown[first:last]).flatten() for first, last in spans]
         queries = [first + torch.nonzero(asked[first:last]).flatten() for first, last in spans]
-        return self._batch(observed, [rows[:: max(1, -(-len(rows) // most))] if most else rows for rows in queries])
+        queries = [rows[:: max(1, -(-len(rows) // most))] if most else rows for rows in queries]
+        return self._batch(observed, queries, in_line, self.samples.values)
 
-    def _batch(self, observed: list[Tensor], asked: list[Tensor]) -> FieldBatch:
+    def _batch(self, observed: list[Tensor], asked: list[Tensor], in_line: BroughtInLine, wanted: Tensor) -> FieldBatch:
         fields = self.samples
 
         def points(parts: list[Tensor]) -> tuple[Points, Tensor]:
@@ -313,4 +348,4 @@ class FieldDataModule(LightningDataModule):
 
         source, seen = points(observed)
         query, rows = points(asked)
-        return FieldBatch(source, fields.values[seen], query, fields.values[rows], rows)
+        return FieldBatch(source, in_line.values[seen], query, wanted[rows], rows, in_line.noise[seen])

@@ -202,7 +202,12 @@ class LocalKriging(nn.Module):
         return summed.reshape(-1, *squares.shape[1:])
 
     def forward(
-        self, source: Sequence[Tensor], query: Sequence[Tensor], rows: Tensor, present: Tensor
+        self,
+        source: Sequence[Tensor],
+        query: Sequence[Tensor],
+        rows: Tensor,
+        present: Tensor,
+        noise: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Weights of the neighbours, and the standard deviation that is left.
 
@@ -211,28 +216,30 @@ class LocalKriging(nn.Module):
             query: the same of the queries, ``(M, e)``.
             rows: neighbours of each query, int64 ``(M, k)``.
             present: which of them exist, bool ``(M, k)``; the others weigh 0.
+            noise: variance of each observation's noise ``(N, C)``, in units of the nugget; None = 1.
 
         Returns:
             weights ``(M, k, C)`` and deviation ``(M, C)``, float64.
         """
         if torch.is_grad_enabled():
-            return self._solved(source, query, rows, present)
+            return self._solved(source, query, rows, present, noise)
         step = max(1, _PAIRS_AT_ONCE // rows.shape[1] ** 2)
         parts = [
-            self._solved(source, [vectors[part] for vectors in query], rows[part], present[part])
+            self._solved(source, [vectors[part] for vectors in query], rows[part], present[part], noise)
             for part in (slice(first, first + step) for first in range(0, len(rows), step))
         ]
         return torch.cat([weights for weights, _ in parts]), torch.cat([deviation for _, deviation in parts])
 
     def _solved(
-        self, source: Sequence[Tensor], query: Sequence[Tensor], rows: Tensor, present: Tensor
+        self, source: Sequence[Tensor], query: Sequence[Tensor], rows: Tensor, present: Tensor, noise: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         near = [vectors[rows] for vectors in source]  # (M, k, e) each
         among = torch.stack([(one[:, :, None] - one[:, None]).square().sum(-1) for one in near])
         ahead = torch.stack([(one - there[:, None]).square().sum(-1) for one, there in zip(near, query, strict=True)])
         nugget = self.nuggets
         eye = torch.eye(rows.shape[1], dtype=among.dtype)
-        matrix = self.covariance(among) + _MEAN_VARIANCE + nugget[:, None, None, None] * eye  # (C, M, k, k)
+        own = nugget[:, None, None] * (1 if noise is None else noise[rows].permute(2, 0, 1))  # (C, M, k) or (C, 1, 1)
+        matrix = self.covariance(among) + _MEAN_VARIANCE + own[..., None] * eye  # (C, M, k, k)
         matrix = torch.where(present[:, :, None] & present[:, None], matrix, eye)
         wanted = (self.covariance(ahead) + _MEAN_VARIANCE) * present  # (C, M, k)
         factor, failed = torch.linalg.cholesky_ex(matrix)

@@ -29,6 +29,7 @@ class Analysis:
         vectors: the same, one array per group of the metric.
         values: normalised values there ``(n, C)``, float64.
         residuals: what the correction leaves unexplained of them ``(n, C)``.
+        noise: variance of their noise ``(n, C)``, in units of the nugget.
         features: last hidden layer on the latent grid ``(B, H, *sizes)``; None without a correction.
     """
 
@@ -36,6 +37,7 @@ class Analysis:
     vectors: list[Tensor]
     values: Tensor
     residuals: Tensor
+    noise: Tensor
     features: Tensor | None
 
 
@@ -133,24 +135,25 @@ class FieldNetwork(nn.Module):
 
     def forward(self, batch: FieldBatch) -> Tensor:
         """Normalised values at the queries ``(m, C)``, float64."""
-        return self.at(self.analyse(batch.observed, batch.values), batch.query)
+        return self.at(self.analyse(batch.observed, batch.values, batch.noise), batch.query)
 
     def predict(self, batch: FieldBatch) -> Tensor:
         """Values at the queries ``(m, C)``, float64."""
         with torch.no_grad():
             return self(batch) * self.deviation + self.mean
 
-    def analyse(self, observed: Points, values: Tensor) -> Analysis:
-        """What the observations ``(n, C)`` say about the fields."""
+    def analyse(self, observed: Points, values: Tensor, noise: Tensor | None = None) -> Analysis:
+        """What the observations ``(n, C)`` say about the fields; ``noise`` as in ``FieldBatch``, None = 1."""
         require(values.shape[1] == self.channels, "channels", f"be the data's {values.shape[1]}", self.channels)
         values = self.normalised(values)
         vectors = self.metric.embedded(observed.coordinates)
-        plain = Analysis(observed, vectors, values, values, None)
+        noise = torch.ones_like(values) if noise is None else noise
+        plain = Analysis(observed, vectors, values, values, noise, None)
         if self.correction is None:
             return plain
         features = self._features(plain)
         residuals = values - self._correct(features, observed)
-        return Analysis(observed, vectors, values, residuals, features)
+        return Analysis(observed, vectors, values, residuals, noise, features)
 
     def at(self, analysis: Analysis, query: Points) -> Tensor:
         """Normalised values at any places ``(m, C)``, float64."""
@@ -161,7 +164,7 @@ class FieldNetwork(nn.Module):
 
     def _kriged(self, analysis: Analysis, values: Tensor, coordinates: Tensor, query: Points) -> tuple[Tensor, Tensor]:
         rows, present = self.metric.nearest(analysis.observed, query, self.kriging.neighbours)
-        weights, left = self.kriging(analysis.vectors, self.metric.embedded(coordinates), rows, present)
+        weights, left = self.kriging(analysis.vectors, self.metric.embedded(coordinates), rows, present, analysis.noise)
         return (weights * values[rows]).sum(1), left
 
     def _features(self, analysis: Analysis) -> Tensor:

@@ -38,6 +38,9 @@ class FieldSet:
         axes: names of the coordinates.
         restored: values ``(N, C)`` at all places -> a Dataset with the coordinates and attributes of what was read.
         shape: sizes of a field on a grid of two axes, to be drawn as a map; None = scattered.
+        times: float64 ``(F,)``, rising, of the fields in years; None where they have none.
+        reference: int64 ``(N,)``, groups of places in which the known values average to zero, because they are
+            differences from their mean; None where values are absolute.
     """
 
     coordinates: Tensor
@@ -50,6 +53,8 @@ class FieldSet:
     axes: tuple[str, ...]
     restored: Callable[[Array], xr.Dataset]
     shape: tuple[int, ...] | None = None
+    times: Tensor | None = None
+    reference: Tensor | None = None
 
     def __post_init__(self) -> None:
         bad = ~torch.isfinite(self.coordinates).all(1)
@@ -146,7 +151,8 @@ def _days(dates: NDArray[np.datetime64]) -> Array:
 def station_months(root: str | Path, *, element: str = "TAVG", drop_flagged: bool = True, least: int = 10) -> FieldSet:
     """Monthly anomalies of GHCN-Monthly stations, one field a month: ``latitude``, ``longitude``.
 
-    Anomalies are those of ``ghcnm.anomalies``: of each station against its own mean of that calendar month.
+    Anomalies are those of ``ghcnm.anomalies``: of each station against its own mean of that calendar month, which is
+    the ``reference`` of the set.
 
     Args:
         root: the ``.dat`` file, its ``.inv`` beside it.
@@ -176,6 +182,8 @@ def station_months(root: str | Path, *, element: str = "TAVG", drop_flagged: boo
         channel_units=("K",),
         axes=("latitude", "longitude"),
         restored=restored,
+        times=torch.from_numpy(_days(table["time"].values)) / 365.2425,
+        reference=(torch.from_numpy(table["time"].dt.month.values)[:, None] + 12 * torch.arange(stations)).flatten(),
     )
 
 
