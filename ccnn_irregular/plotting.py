@@ -1,4 +1,4 @@
-"""Plots of kernels, of irregular samples and of answers from them, in coordinate units.
+"""Plots of kernels, of irregular samples and of how answers from them agree, in coordinate units.
 
 Needs matplotlib, imported when a plot is made.
 
@@ -7,8 +7,6 @@ Every function draws on a matplotlib ``Figure`` of its own (no pyplot, no global
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
@@ -19,7 +17,6 @@ from numpy.typing import NDArray
 from ccnn_irregular._checks import require
 from ccnn_irregular._optional import import_optional
 from ccnn_irregular.consistency import ConsistencyReport, Row
-from ccnn_irregular.domains import Grid
 from ccnn_irregular.kernels import Kernel
 
 if TYPE_CHECKING:
@@ -29,12 +26,11 @@ if TYPE_CHECKING:
 __all__ = [
     "COLOURS",
     "new_figure",
-    "plot_answer_maps",
     "plot_consistency",
-    "plot_field_maps",
     "plot_kernel",
     "plot_receptive_field",
     "plot_samples",
+    "with_unit",
 ]
 
 # Okabe and Ito's palette, told apart by readers with any colour vision; its yellow is too pale for lines.
@@ -42,8 +38,6 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 _POINTS = 1001
 _MAX_CHANNELS_SHOWN = len(COLOURS) - 1
 _QUIET = "#666666"
-_MOST_MARKED = 2000
-_PANEL = 8e4  # area of a panel of plot_field_maps, square points
 _ENGINE_STYLES = {
     "reference": (COLOURS[6], "o"),
     "neighbours": (COLOURS[2], "^"),
@@ -97,7 +91,7 @@ def plot_kernel(
         axes.plot(offsets, mask, color=_QUIET, linestyle="--", linewidth=1, label="mask (scaled)")
         axes.plot(offsets, -mask, color=_QUIET, linestyle="--", linewidth=1)
     axes.axhline(0, color=_QUIET, linewidth=0.5)
-    axes.set_xlabel(_with_unit("offset, query minus sample", unit))
+    axes.set_xlabel(with_unit("offset, query minus sample", unit))
     axes.set_ylabel("kernel value")
     axes.margins(x=0)
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize="small")
@@ -128,8 +122,8 @@ def plot_receptive_field(
     axes = new_figure(6.0, 3.0).add_subplot() if axes is None else axes
     axes.fill_between(offsets[inside], strength[inside], color=COLOURS[5], alpha=0.45, linewidth=0)
     axes.plot(offsets, strength, color=COLOURS[0], linewidth=1.4)
-    axes.set_title(f"90 % within {_with_unit(f'{low:.3g} to {high:.3g}', unit, brackets=False)}", fontsize="small")
-    axes.set_xlabel(_with_unit("offset, query minus sample", unit))
+    axes.set_title(f"90 % within {with_unit(f'{low:.3g} to {high:.3g}', unit, brackets=False)}", fontsize="small")
+    axes.set_xlabel(with_unit("offset, query minus sample", unit))
     axes.set_ylabel("kernel strength (peak = 1)")
     axes.set_ylim(0, 1.05)
     axes.margins(x=0)
@@ -174,7 +168,7 @@ def plot_samples(
         panel.set_ylabel(f"{name}\n{unit}" if unit else name, rotation=0, ha="right", va="center", fontsize="small")
         panel.tick_params(labelsize="small")
         panel.locator_params(axis="y", nbins=3)
-    rows[-1].set_xlabel(_with_unit("time", time_unit))
+    rows[-1].set_xlabel(with_unit("time", time_unit))
     figure = cast("Figure", rows[0].figure)
     figure.align_ylabels(rows)
     return figure
@@ -246,77 +240,6 @@ def _consistency_lines(rows: Sequence[Row]) -> Iterator[tuple[str, dict[str, Any
             yield f"engine: {engine}", style | {"markerfacecolor": "none", "zorder": 2 - 0.1 * depth}, points
 
 
-def plot_answer_maps(
-    full: NDArray[np.floating[Any]],
-    sampled: NDArray[np.floating[Any]],
-    grid: Grid,
-    *,
-    sampling: str,
-    names: Sequence[str] = ("axis 0", "axis 1"),
-    units: Sequence[str | None] = (None, None),
-    unit: str | None = None,
-    samples: NDArray[np.floating[Any]] | None = None,
-    title: str | None = None,
-) -> Figure:
-    """The full grid's answer, that of a sampling on the same colour scale, and their difference, as maps.
-
-    Args:
-        full: ``grid.sizes``, nan where there is nothing to show (grey).
-        sampled: ``grid.sizes``.
-        grid: where both are; axis 0 is drawn upwards, axis 1 to the right.
-        sampling: name of the sampling, for its panel.
-        names: of the axes.
-        units: of the axes.
-        unit: of the answers.
-        samples: ``(n, 2)`` coordinates of the samples, marked on their panel where there are at most 2000.
-        title: above the panels.
-
-    Raises:
-        ValueError: a grid that has not two axes, or shapes that are not its.
-    """
-    require(grid.d == 2, "grid", "have two axes to be drawn as a map", grid.d)
-    shapes = (full.shape, sampled.shape)
-    require(shapes == (grid.sizes,) * 2, "full and sampled", f"have the grid's shape {grid.sizes}", shapes)
-    (low_y, high_y), (low_x, high_x) = (
-        (axis.start - axis.step / 2, axis.start + (axis.size - 0.5) * axis.step) for axis in grid.axes
-    )
-    difference = sampled - full
-    both = np.concatenate([full[np.isfinite(full)], sampled[np.isfinite(full)]])
-    bound = float(np.nanmax(np.abs(difference))) or 1.0
-    error = np.linalg.norm(difference[np.isfinite(full)]) / np.linalg.norm(full[np.isfinite(full)])
-    scale = {"cmap": "viridis", "vmin": both.min(), "vmax": both.max()}
-    around_zero = {"cmap": "RdBu_r", "vmin": -bound, "vmax": bound}
-    wide = (high_x - low_x) / (high_y - low_y) if units[0] == units[1] else 1.5
-    figure = new_figure(3.4 * min(max(wide, 1.0), 2.2) + 1.6, 8.0)
-    panels = figure.subplots(3, 1, sharex=True, sharey=True)
-    shown = (
-        ("full grid", full, scale),
-        (sampling, sampled, scale),
-        (
-            f"difference: {100 * error:.2g} % of the full grid's L2 norm, over all that is shown",
-            difference,
-            around_zero,
-        ),
-    )
-    images = []
-    for axes, (name, values, colours) in zip(panels, shown, strict=True):
-        axes.set_facecolor("#cccccc")
-        box = (low_x, high_x, low_y, high_y)
-        images.append(
-            axes.imshow(values, origin="lower", extent=box, aspect="auto", interpolation="nearest", **colours)
-        )
-        axes.set_title(name, fontsize="small")
-        axes.set_ylabel(_with_unit(names[0], units[0]))
-    if samples is not None and len(samples) <= _MOST_MARKED:
-        panels[1].plot(samples[:, 1], samples[:, 0], ".", color="white", markersize=1.2, alpha=0.7)
-    panels[2].set_xlabel(_with_unit(names[1], units[1]))
-    figure.colorbar(images[0], ax=panels[:2], label=_with_unit("answer", unit), aspect=35)
-    figure.colorbar(images[2], ax=panels[2:], label=_with_unit("difference", unit), aspect=16)
-    if title is not None:
-        figure.suptitle(title, fontsize="medium")
-    return figure
-
-
 def _rows_of_panels(count: int) -> list[Axes]:
     """A new figure of ``count`` panels with one time axis."""
     return list(new_figure(7.0, 0.6 + 0.85 * count).subplots(count, 1, sharex=True, squeeze=False)[:, 0])
@@ -347,82 +270,7 @@ def _central_share(offsets: NDArray[np.float64], density: NDArray[np.float64], s
     return float(offsets[low]), float(offsets[min(high, len(offsets) - 1)])
 
 
-def _with_unit(text: str, unit: str | None, brackets: bool = True) -> str:
+def with_unit(text: str, unit: str | None, brackets: bool = True) -> str:
     if unit is None:
         return text
     return f"{text} ({unit})" if brackets else f"{text} {unit}"
-
-
-def plot_field_maps(
-    observed: NDArray[np.floating[Any]],
-    observations: NDArray[np.floating[Any]],
-    places: NDArray[np.floating[Any]],
-    truth: NDArray[np.floating[Any]],
-    estimates: NDArray[np.floating[Any]],
-    *,
-    names: tuple[str, str] = ("latitude", "longitude"),
-    unit: str | None = None,
-    title: str | None = None,
-) -> Figure:
-    """What was observed of a field, the truth elsewhere, its reconstruction, and the error, as four maps.
-
-    Longitudes are drawn with coastlines where cartopy is installed.
-
-    Args:
-        observed: ``(n, 2)`` places of the observations; coordinate 0 is drawn upwards (pressure downwards).
-        observations: ``(n,)``.
-        places: ``(m, 2)`` where the field was asked for.
-        truth: ``(m,)``.
-        estimates: ``(m,)``.
-        names: of the coordinates.
-        unit: of the values.
-        title: above the panels.
-
-    Raises:
-        ValueError: places of another number of axes.
-    """
-    require(observed.shape[1:] == (2,) and places.shape[1:] == (2,), "places", "have two axes", places.shape)
-    if names[1] == "pressure":  # depth is drawn downwards, and time to the right
-        observed, places, names = observed[:, ::-1], places[:, ::-1], names[::-1]
-    error = estimates - truth
-    low, high = np.percentile(np.concatenate([observations, truth]), [0.5, 99.5])
-    bound = float(np.percentile(np.abs(error), 99.5)) or 1.0
-    scale: dict[str, Any] = {"cmap": "viridis", "vmin": low, "vmax": high}
-    around_zero: dict[str, Any] = {"cmap": "RdBu_r", "vmin": -bound, "vmax": bound}
-    rms = float(np.sqrt(np.mean(error**2)))
-    figure = new_figure(11.0, 6.4)
-    panels = figure.subplots(2, 2, sharex=True, sharey=True, subplot_kw=_projection(names)).ravel()
-    shown = (
-        (f"{len(observed)} observations", observed, observations, scale),
-        (f"truth at {len(places)} other places", places, truth, scale),
-        ("reconstruction", places, estimates, scale),
-        (_with_unit(f"error, root mean square {rms:.3g}", unit), places, error, around_zero),
-    )
-    images = []
-    for axes, (name, where, values, colours) in zip(panels, shown, strict=True):
-        # Together the marks cover the panel about once, so that a full grid shows no gaps.
-        size = float(np.clip(_PANEL / max(len(where), 1), 0.3, 30))
-        marker = "s" if len(where) > _MOST_MARKED else "o"
-        images.append(axes.scatter(where[:, 1], where[:, 0], c=values, s=size, marker=marker, linewidths=0, **colours))
-        axes.set_title(name, fontsize="small")
-        axes.set_facecolor("#e6e6e6")
-        if hasattr(axes, "coastlines"):
-            axes.coastlines(linewidth=0.4)
-    for axes in panels[::2]:
-        axes.set_ylabel(names[0])
-    for axes in panels[2:]:
-        axes.set_xlabel(names[1])
-    if names[0] == "pressure":
-        panels[0].invert_yaxis()
-    figure.colorbar(images[1], ax=panels[:2], label=_with_unit("value, reconstructed too", unit))
-    figure.colorbar(images[3], ax=panels[2:], label=_with_unit("error", unit))
-    if title is not None:
-        figure.suptitle(title, fontsize="medium")
-    return figure
-
-
-def _projection(names: tuple[str, str]) -> dict[str, Any]:
-    """Map axes with coastlines for latitudes and longitudes where cartopy is there to draw them."""
-    if names != ("latitude", "longitude") or importlib.util.find_spec("cartopy") is None:
-        return {}
-    return {"projection": importlib.import_module("cartopy.crs").PlateCarree()}

@@ -471,7 +471,8 @@ def _pictures(
 ) -> list[Path]:
     """The plots, written."""
     from ccnn_irregular.pipelines.figures import save
-    from ccnn_irregular.plotting import plot_answer_maps, plot_consistency
+    from ccnn_irregular.plotting import plot_consistency
+    from ccnn_irregular.plotting_maps import plot_answer_maps
 
     made = []
     if any(row.error is not None and (row.kept < 1 or row.jitter > 0) for row in report.rows):

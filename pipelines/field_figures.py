@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ccnn_irregular.pipelines.field_data import FieldBatch
 from ccnn_irregular.pipelines.field_sources import FieldSet
 from ccnn_irregular.pipelines.figures import save
-from ccnn_irregular.plotting import plot_field_maps
+from ccnn_irregular.plotting_maps import plot_field_maps
 
 __all__ = ["save_test_figures"]
 

@@ -19,7 +19,8 @@ from ccnn_irregular.networks import ResidualBlock, masked_kernel
 from ccnn_irregular.pipelines import cli
 from ccnn_irregular.pipelines.consistency import checkpoint_layer, read_netcdf, read_npz, smooth_layer
 from ccnn_irregular.pipelines.icu_network import ICURiskNetwork
-from ccnn_irregular.plotting import plot_answer_maps, plot_consistency
+from ccnn_irregular.plotting import plot_consistency
+from ccnn_irregular.plotting_maps import plot_answer_maps
 from ccnn_irregular.testing import check_consistency
 
 NAN = float("nan")

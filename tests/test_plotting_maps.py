@@ -1,0 +1,85 @@
+"""Maps: coastlines where they are to be had, plain axes where not."""
+
+from __future__ import annotations
+
+import sys
+import types
+from importlib.machinery import ModuleSpec
+from urllib.error import URLError
+
+import numpy as np
+import pytest
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+
+from ccnn_irregular.plotting_maps import plot_field_maps
+
+COAST = np.array([[-100.0, 30.0], [-98.0, 31.0], [-96.0, 28.0]])
+
+
+def install_cartopy(monkeypatch: pytest.MonkeyPatch, *, online: bool) -> list[str]:
+    """A cartopy of one coast; returns the resolutions that are asked for."""
+    asked: list[str] = []
+
+    def natural_earth(resolution: str, category: str, name: str) -> str:
+        assert (category, name) == ("physical", "coastline")
+        asked.append(resolution)
+        if not online:
+            raise URLError("no network")
+        return "coast.shp"
+
+    line = types.SimpleNamespace(coords=COAST)
+    several = types.SimpleNamespace(geoms=[types.SimpleNamespace(coords=COAST + 1), line])
+    reader = types.SimpleNamespace(geometries=lambda: iter([line, several]))
+    for name in ("cartopy", "cartopy.io", "cartopy.io.shapereader"):
+        module = types.ModuleType(name)
+        module.__spec__ = ModuleSpec(name, None)
+        monkeypatch.setitem(sys.modules, name, module)
+    vars(sys.modules["cartopy.io.shapereader"]).update(natural_earth=natural_earth, Reader=lambda _: reader)
+    return asked
+
+
+def drawn(names: tuple[str, str] = ("latitude", "longitude"), *, wide: bool = False) -> Figure:
+    rng = np.random.default_rng(0)
+    low, high = ([-60.0, 20.0], [60.0, 340.0]) if wide else ([26.0, -105.0], [36.0, -94.0])
+    seen, asked = rng.uniform(low, high, (30, 2)), rng.uniform(low, high, (20, 2))
+    return plot_field_maps(seen, seen[:, 0], asked, asked[:, 0], asked[:, 0] + 0.1, names=names, unit="K")
+
+
+def coasts(figure: Figure) -> list[list[np.ndarray]]:
+    """Vertices of the lines of each map."""
+    found = []
+    for axes in figure.axes[:4]:
+        lines = [one for one in axes.collections if isinstance(one, LineCollection)]
+        found.append([np.asarray(path.vertices) for one in lines for path in one.get_paths()])
+    return found
+
+
+def test_maps_get_the_coast_within_their_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = install_cartopy(monkeypatch, online=True)
+    figure = drawn()
+    assert asked == ["50m"]
+    for lines in coasts(figure):
+        assert len(lines) == 9  # three lines, each at home and one turn to either side
+        assert any(np.array_equal(one, COAST) for one in lines)
+        assert any(np.array_equal(one, COAST + np.array([360, 0])) for one in lines)
+    west, east = figure.axes[0].get_xlim()
+    assert -107 < west < -103
+    assert -96 < east < -92
+    drawn(wide=True)
+    assert asked == ["50m", "110m"]
+
+
+def test_without_network_maps_are_drawn_plain_and_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    install_cartopy(monkeypatch, online=False)
+    with pytest.warns(UserWarning, match="without coastlines, which cartopy could not read: .*no network"):
+        figure = drawn()
+    assert coasts(figure) == [[], [], [], []]
+
+
+def test_other_axes_and_machines_without_cartopy_get_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = install_cartopy(monkeypatch, online=True)
+    assert coasts(drawn(("time", "pressure"))) == [[], [], [], []]
+    monkeypatch.setattr("importlib.util.find_spec", lambda name, package=None: None)
+    assert coasts(drawn()) == [[], [], [], []]
+    assert asked == []
