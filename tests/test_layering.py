@@ -44,7 +44,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("adapters",),
     ("consistency",),
     ("plotting",),
-    ("plotting_volumes",),
+    ("plotting_maps", "plotting_volumes"),
     ("testing",),
     ("",),  # ccnn_irregular/__init__.py itself: it may offer everything above, and nothing above may import it
     ("datasets",),
