@@ -3,11 +3,13 @@
     python benchmarks/cloud_layers.py [--quick] [--threads 1] [--data FOLDER] [--output benchmarks/results]
 
 Each measurement is a process of its own. ``cost`` rows time one layer from 32 to 32 channels on 16 clouds of 1,024
-points, with the graph that the layer needs made once, by SciPy, and timed apart. ``accuracy`` rows train the same
-network around each layer (three layers of 32 channels, norms, mean, linear) for the same time, graphs included, and
-test it as trained, with a quarter of the points, and with a density that falls by e^2 across each shape. FOLDER holds
-ModelNet10, see ``ccnn_irregular.datasets.shape_pools``; without it the shapes are simulated solids. Wants an otherwise
-idle machine.
+points, with 32 neighbours a point and with 128; the graph that a layer needs is made once, by SciPy, and timed apart.
+This package's layer has a radius instead of a graph: the one within which as many neighbours lie, on average.
+``accuracy`` rows train the same network around each layer (three layers of 32 channels, norms, mean, linear) for the
+same time, graphs included, on 64 to 256 points a shape, with three learning rates of AdamW, of which the validation
+part picks one (``chosen``). It is tested with 256 points, with 64, and with a density that falls by e^2 across each
+shape. FOLDER holds ModelNet10, see ``ccnn_irregular.datasets.shape_pools``; without it the shapes are simulated solids.
+Wants an otherwise idle machine.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -34,19 +37,39 @@ from torch import Tensor, nn
 from ccnn_irregular.adapters.geometric import CCNNConv
 from ccnn_irregular.domains import Points
 from ccnn_irregular.layers import BatchNorm, mean_over_positions
-from ccnn_irregular.pipelines.cloud_shapes_data import DrawnClouds, ShapeDataModule
+from ccnn_irregular.optimisation import parameter_groups
+from ccnn_irregular.pipelines.cloud_shapes_data import CloudChanges, DrawnClouds, ShapeDataModule
 from ccnn_irregular.pipelines.samples_data import SampleBatch
+from ccnn_irregular.plotting import COLOURS, new_figure
 
 Row = dict[str, Any]
+Build = Callable[[int, int, "Reach"], nn.Module]  # input channels, width, reach
 
 WIDTH = 32
-NEIGHBOURS = 32  # of a point, in layers with a graph
-SUPPORT = 0.45  # of the kernels; about as many neighbours as the graphs have, see mean_neighbours in the rows
+LEARNING_RATES = (5e-3, 1.5e-2, 4.5e-2)
 FIELDS = (
-    "kind", "layer", "status", "data", "clouds", "points", "width", "parameters", "mean_neighbours", "graph_s",
-    "forward_s", "forward_backward_s", "repeats", "peak_mib", "budget_s", "steps", "accuracy",
-    "accuracy_quarter_of_points", "accuracy_falling_density", "note", "date", *results.IDENTITY,
+    "kind", "layer", "status", "data", "clouds", "points", "fewest", "neighbours", "radius", "width", "parameters",
+    "graph_s", "forward_s", "forward_backward_s", "repeats", "peak_mib", "budget_s", "learning_rate", "steps",
+    "validation_accuracy", "chosen", "accuracy",
+    "accuracy_fewest", "accuracy_falling_density", "note", "date", *results.IDENTITY,
 )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Reach:
+    """What a layer takes in around a point: its ``count`` nearest points, or those within the ``radius``."""
+
+    count: int
+    radius: float
+
+    @staticmethod
+    def of(points: Points, count: int) -> Reach:
+        """The radius within which ``count`` points lie, the point itself among them, on the average of some clouds."""
+        splits = points.splits[:9].tolist()
+        places = [points.coordinates[first:last] for first, last in pairwise(splits)]
+        distances = torch.cat([torch.cdist(cloud, cloud).flatten() for cloud in places])
+        total = sum(len(cloud) for cloud in places)
+        return Reach(count, float(distances.kthvalue(min(count * total, len(distances))).values))
 
 
 @dataclass(frozen=True)
@@ -64,19 +87,20 @@ class Clouds:
     edges: Tensor
 
     @staticmethod
-    def of(points: Points, graph: bool) -> Clouds:
-        edges = nearest(points) if graph else torch.zeros(2, 0, dtype=torch.int64)
+    def of(points: Points, neighbours: int) -> Clouds:
+        """Without graph where ``neighbours`` is 0."""
+        edges = nearest(points, neighbours) if neighbours else torch.zeros(2, 0, dtype=torch.int64)
         return Clouds(points, points.coordinates.float(), edges)
 
 
-def nearest(points: Points) -> Tensor:
-    """Edges from the ``NEIGHBOURS`` nearest points of the same cloud, itself among them, as of ``knn_graph``."""
+def nearest(points: Points, neighbours: int) -> Tensor:
+    """Edges from the nearest points of the same cloud, itself among them, as of ``knn_graph``."""
     sources, targets = [], []
     for first, last in zip(points.splits[:-1].tolist(), points.splits[1:].tolist(), strict=True):
         if last == first:
             continue
         places = points.coordinates[first:last].numpy()
-        found = cKDTree(places).query(places, k=min(NEIGHBOURS, last - first))[1].reshape(last - first, -1)
+        found = cKDTree(places).query(places, k=min(neighbours, last - first))[1].reshape(last - first, -1)
         sources.append(first + found.reshape(-1))
         targets.append(first + np.repeat(np.arange(last - first), found.shape[1]))
     return torch.from_numpy(np.stack([np.concatenate(sources), np.concatenate(targets)]))
@@ -85,9 +109,9 @@ def nearest(points: Points) -> Tensor:
 class Continuous(nn.Module):
     """This package's layer; it finds its neighbours itself."""
 
-    def __init__(self, channels: int, width: int) -> None:
+    def __init__(self, channels: int, width: int, reach: Reach) -> None:
         super().__init__()
-        self.conv = CCNNConv(channels, width, width=SUPPORT / 3.03, generator_hidden=16)
+        self.conv = CCNNConv(channels, width, width=reach.radius / 3.03, generator_hidden=16)  # ends there
 
     def calibrate(self, clouds: Clouds) -> None:
         points = clouds.points
@@ -116,7 +140,7 @@ class IntegralTransform(nn.Module):
     (arXiv 2309.00583).
     """
 
-    def __init__(self, channels: int, width: int) -> None:
+    def __init__(self, channels: int, width: int, reach: Reach) -> None:
         super().__init__()
         self.lift = nn.Linear(channels, width)
         self.kernel = nn.Sequential(
@@ -135,58 +159,70 @@ def _mlp(channels: int, width: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(channels, width), nn.GELU(), nn.Linear(width, width))
 
 
-def _pointnet(channels: int, width: int) -> nn.Module:
+def _pointnet(channels: int, width: int, reach: Reach) -> nn.Module:
     from torch_geometric.nn import PointNetConv
 
     layer = PointNetConv(_mlp(channels + 3, width), add_self_loops=False)
     return Wrapped(layer, lambda layer, x, clouds: layer(x, clouds.pos, clouds.edges))
 
 
-def _transformer(channels: int, width: int) -> nn.Module:
+def _transformer(channels: int, width: int, reach: Reach) -> nn.Module:
     from torch_geometric.nn import PointTransformerConv
 
     layer = PointTransformerConv(channels, width, add_self_loops=False)
     return Wrapped(layer, lambda layer, x, clouds: layer(x, clouds.pos, clouds.edges))
 
 
-def _edge(channels: int, width: int) -> nn.Module:
+def _edge(channels: int, width: int, reach: Reach) -> nn.Module:
     from torch_geometric.nn import EdgeConv
 
     return Wrapped(EdgeConv(_mlp(2 * channels, width)), lambda layer, x, clouds: layer(x, clouds.edges))
 
 
-def _dynamic_edge(channels: int, width: int) -> nn.Module:
+def _dynamic_edge(channels: int, width: int, reach: Reach) -> nn.Module:
     from torch_geometric.nn import DynamicEdgeConv
 
-    layer = DynamicEdgeConv(_mlp(2 * channels, width), k=NEIGHBOURS)
+    layer = DynamicEdgeConv(_mlp(2 * channels, width), k=reach.count)
     return Wrapped(layer, lambda layer, x, clouds: layer(x, clouds.points.sample_index()))
 
 
-def _gmm(channels: int, width: int) -> nn.Module:
+def _gmm(channels: int, width: int, reach: Reach) -> nn.Module:
     from torch_geometric.nn import GMMConv
 
     def call(layer: nn.Module, x: Tensor, clouds: Clouds) -> Tensor:
         source, target = clouds.edges
-        return layer(x, clouds.edges, (clouds.pos[source] - clouds.pos[target]) / SUPPORT)
+        return layer(x, clouds.edges, (clouds.pos[source] - clouds.pos[target]) / reach.radius)
 
     return Wrapped(GMMConv(channels, width, dim=3, kernel_size=8), call)
 
 
-def _x(channels: int, width: int) -> nn.Module:
+def _spline(channels: int, width: int, reach: Reach) -> nn.Module:
+    from torch_geometric.nn import SplineConv
+
+    def call(layer: nn.Module, x: Tensor, clouds: Clouds) -> Tensor:
+        source, target = clouds.edges
+        offsets = (clouds.pos[source] - clouds.pos[target]) / (2 * reach.radius) + 0.5
+        return layer(x, clouds.edges, offsets.clamp(0, 1))
+
+    return Wrapped(SplineConv(channels, width, dim=3, kernel_size=5), call)
+
+
+def _x(channels: int, width: int, reach: Reach) -> nn.Module:
     from torch_geometric.nn import XConv
 
-    layer = XConv(channels, width, dim=3, kernel_size=NEIGHBOURS, hidden_channels=16)
+    layer = XConv(channels, width, dim=3, kernel_size=reach.count, hidden_channels=16)
     return Wrapped(layer, lambda layer, x, clouds: layer(x, clouds.pos, clouds.points.sample_index()))
 
 
 # Name -> how it is built, and whether it needs a graph.
-LAYERS: dict[str, tuple[Callable[[int, int], nn.Module], bool]] = {
+LAYERS: dict[str, tuple[Build, bool]] = {
     "ccnn_irregular CCNNConv": (Continuous, False),
     "PointNetConv": (_pointnet, True),
     "PointTransformerConv": (_transformer, True),
     "EdgeConv": (_edge, True),
     "DynamicEdgeConv": (_dynamic_edge, False),
     "GMMConv": (_gmm, True),
+    "SplineConv": (_spline, True),
     "XConv": (_x, False),
     "GNO-style integral transform": (IntegralTransform, True),
 }
@@ -195,9 +231,9 @@ LAYERS: dict[str, tuple[Callable[[int, int], nn.Module], bool]] = {
 class Network(nn.Module):
     """Three layers, each with norm and GELU, and a residual around the last two; mean over the cloud; linear."""
 
-    def __init__(self, build: Callable[[int, int], nn.Module], classes: int) -> None:
+    def __init__(self, build: Build, reach: Reach, classes: int) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(build(4 if number == 0 else WIDTH, WIDTH) for number in range(3))
+        self.layers = nn.ModuleList(build(4 if number == 0 else WIDTH, WIDTH, reach) for number in range(3))
         self.norms = nn.ModuleList(BatchNorm(WIDTH) for _ in range(3))
         self.hidden, self.output = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, classes)
 
@@ -217,7 +253,10 @@ class Network(nn.Module):
 def data_of(job: Row) -> ShapeDataModule:
     """ModelNet10 or solids. All layers get the same weights of the points: for their norms and the mean at the end."""
     name = "solids" if job["data"] is None else "modelnet10"
-    data = ShapeDataModule(name, job["data"], count=job["shapes"], points=job["points"], batch_size=job["clouds"])
+    changes = CloudChanges(fewest=job["fewest"])
+    data = ShapeDataModule(
+        name, job["data"], count=job["shapes"], points=job["points"], batch_size=job["clouds"], changes=changes
+    )
     data.setup("fit")
     return data
 
@@ -227,11 +266,12 @@ def cost(job: Row) -> Row:
     build, graph = LAYERS[job["layer"]]
     points = data_of(job).typical(job["clouds"]).domain
     assert isinstance(points, Points)
+    reach = Reach.of(points, job["neighbours"])
     torch.manual_seed(0)
-    layer = build(WIDTH, WIDTH)
+    layer = build(WIDTH, WIDTH, reach)
     memory = _Memory("cpu")
     started = time.perf_counter()
-    clouds = Clouds.of(points, graph)
+    clouds = Clouds.of(points, graph * reach.count)
     graph_seconds = time.perf_counter() - started
     if isinstance(layer, Continuous):
         layer.calibrate(clouds)
@@ -246,13 +286,9 @@ def cost(job: Row) -> Row:
 
     forward_seconds, _ = _median(forward, "cpu")
     both, repeats = _median(forward_backward, "cpu")
-    found = clouds.edges.shape[1] / points.count
-    if not graph:
-        tree = cKDTree(points.coordinates[: job["points"]].numpy())
-        found = float(tree.query_ball_point(tree.data, SUPPORT, return_length=True).mean())
     return {
+        "radius": reach.radius,
         "parameters": sum(one.numel() for one in layer.parameters()),
-        "mean_neighbours": found,
         "graph_s": graph_seconds if graph else "",
         "forward_s": forward_seconds,
         "forward_backward_s": both,
@@ -265,18 +301,23 @@ def accuracy(job: Row) -> Row:
     """Share of test shapes whose class is found, after ``budget`` seconds of training."""
     build, graph = LAYERS[job["layer"]]
     data = data_of(job)
+    typical = data.typical(job["clouds"]).domain
+    assert isinstance(typical, Points)
+    reach = Reach.of(typical, job["neighbours"])
+    neighbours = graph * reach.count
     torch.manual_seed(0)
-    network = Network(build, len(data.classes)).train()
-    network.calibrate(_clouds(data.typical(job["clouds"]), graph))
-    optimiser = torch.optim.AdamW(network.parameters(), lr=5e-3, weight_decay=1e-2)
+    network = Network(build, reach, len(data.classes)).train()
+    network.calibrate(Clouds.of(typical, neighbours))
+    rate = job["learning_rate"]
+    optimiser = torch.optim.AdamW(parameter_groups(network, learning_rate=rate, weight_decay=1e-2))
     started, steps, loader, epoch = time.perf_counter(), 0, data.train_dataloader(), 0
     spent = 0.0
     while spent < job["budget"]:
         loader.sampler.set_epoch(epoch)  # type: ignore[union-attr, attr-defined]  # our own sampler
         for batch in loader:
             for group in optimiser.param_groups:
-                group["lr"] = 5e-3 * 0.5 * (1 + np.cos(np.pi * min(spent / job["budget"], 1)))
-            loss = nn.functional.cross_entropy(network(_clouds(batch, graph)), batch.labels)
+                group["lr"] = rate * 0.5 * (1 + np.cos(np.pi * min(spent / job["budget"], 1)))
+            loss = nn.functional.cross_entropy(network(_clouds(batch, neighbours)), batch.labels)
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
@@ -286,35 +327,36 @@ def accuracy(job: Row) -> Row:
                 break
         epoch += 1
     network.eval()
-    ways = {
-        "accuracy": DrawnClouds(job["points"]),
-        "accuracy_quarter_of_points": DrawnClouds(max(1, job["points"] // 4)),
-        "accuracy_falling_density": DrawnClouds(job["points"], gradient=2.0),
+    loaders = {
+        "validation_accuracy": data.val_dataloader(),
+        "accuracy": data.test_loader(DrawnClouds(job["points"])),
+        "accuracy_fewest": data.test_loader(DrawnClouds(job["fewest"])),
+        "accuracy_falling_density": data.test_loader(DrawnClouds(job["points"], gradient=2.0)),
     }
-    row: Row = {"steps": steps, "parameters": sum(one.numel() for one in network.parameters())}
+    row: Row = {"steps": steps, "radius": reach.radius, "parameters": sum(one.numel() for one in network.parameters())}
     with torch.no_grad():
-        for name, way in ways.items():
+        for name, loader in loaders.items():
             right = total = 0
-            for batch in data.test_loader(way):
-                right += int((network(_clouds(batch, graph)).argmax(1) == batch.labels).sum())
+            for batch in loader:
+                right += int((network(_clouds(batch, neighbours)).argmax(1) == batch.labels).sum())
                 total += len(batch)
             row[name] = right / total
     return row
 
 
-def _clouds(batch: SampleBatch, graph: bool) -> Clouds:
+def _clouds(batch: SampleBatch, neighbours: int) -> Clouds:
     assert isinstance(batch.domain, Points)
-    return Clouds.of(batch.domain, graph)
+    return Clouds.of(batch.domain, neighbours)
 
 
 def run(job: Row) -> Row:
     """One job in this process."""
-    measured = cost if job["kind"] == "cost" else accuracy
     try:
-        return measured(job) | {"status": "ok"}
+        LAYERS[job["layer"]][0](4, WIDTH, Reach(8, 1.0))
     except ImportError as error:
-        # torch-geometric's own search for neighbours is in compiled packages.
+        # torch-geometric's own search for neighbours, and its splines, are in compiled packages.
         return {"status": "absent", "note": str(error).replace("\n", " ")}
+    return (cost if job["kind"] == "cost" else accuracy)(job) | {"status": "ok"}
 
 
 def isolated(job: Row, threads: int) -> Row:
@@ -332,10 +374,26 @@ def isolated(job: Row, threads: int) -> Row:
 def jobs(quick: bool, data: str | None) -> list[Row]:
     """All measurements."""
     shapes = 100 if quick else 1000
-    small = {"data": data, "clouds": 4 if quick else 16, "points": 128 if quick else 1024, "shapes": shapes}
-    trained = small | {"points": 64 if quick else 256, "clouds": 16, "budget": 2.0 if quick else 90.0}
-    costs = [{"kind": "cost", "layer": name, **small} for name in LAYERS]
-    return costs + [{"kind": "accuracy", "layer": name, **trained} for name in LAYERS]
+    points = 128 if quick else 1024
+    small = {"data": data, "clouds": 4 if quick else 16, "points": points, "fewest": points, "shapes": shapes}
+    points = 64 if quick else 256
+    trained = small | {"points": points, "fewest": points // 4, "clouds": 16, "neighbours": 32}
+    trained["budget"] = 2.0 if quick else 60.0
+    costs = [{"kind": "cost", "layer": name, "neighbours": count, **small} for count in (32, 128) for name in LAYERS]
+    return costs + [
+        {"kind": "accuracy", "layer": name, "learning_rate": rate, **trained}
+        for name in LAYERS
+        for rate in LEARNING_RATES[: 1 if quick else None]
+    ]
+
+
+def choose(rows: list[Row]) -> None:
+    """Mark the learning rate of best validation accuracy of each layer."""
+    for name in LAYERS:
+        trained = [row for row in rows if row["layer"] == name and "validation_accuracy" in row]
+        best = max(trained, key=lambda row: row["validation_accuracy"], default=None)
+        for row in trained:
+            row["chosen"] = "yes" if row is best else "no"
 
 
 def write(path: Path, rows: list[Row]) -> None:
@@ -349,6 +407,50 @@ def write(path: Path, rows: list[Row]) -> None:
             texts = {field: row.get(field, "") for field in FIELDS}
             writer.writerow({name: f"{one:.6g}" if isinstance(one, float) else one for name, one in texts.items()})
     unfinished.replace(path)
+
+
+def draw(path: Path) -> Path:
+    """Time and memory with few and many neighbours, and accuracies with the chosen learning rate: a PNG by the CSV."""
+    found = [row for row in results.read(path) if row["status"] == "ok"]
+    names = [name for name in LAYERS if any(row["layer"] == name for row in found)]
+    costs = {(row["layer"], int(row["neighbours"])): row for row in found if row["kind"] == "cost"}
+    counts = sorted({neighbours for _, neighbours in costs})
+    figure = new_figure(12.0, 1.3 + 0.5 * len(names))
+    time_axes, memory_axes, accuracy_axes = figure.subplots(1, 3, sharey=True)
+    for number, count in enumerate(counts):
+        rows = [costs[name, count] for name in names]
+        seconds = [float(row["forward_backward_s"]) + float(row["graph_s"] or 0) for row in rows]
+        heights = np.arange(len(names)) + 0.36 * (number - 0.5)
+        for axes, values in ((time_axes, seconds), (memory_axes, [float(row["peak_mib"]) for row in rows])):
+            bars = axes.barh(heights, values, 0.34, color=COLOURS[number], label=f"{count} neighbours a point")
+            texts = [f"{value:,.0f}" if value >= 100 else f"{value:.2g}" for value in values]
+            axes.bar_label(bars, texts, padding=3, fontsize=7)
+    trained = {row["layer"]: row for row in found if row["chosen"] == "yes"}
+    places = [place for place, name in enumerate(names) if name in trained]
+    shown = (("accuracy", "{points} points", "o"), ("accuracy_fewest", "{fewest} points", "v"),
+             ("accuracy_falling_density", "{points} points, density falls by e²", "s"))  # fmt: skip
+    for number, (field, label, marker) in enumerate(shown, start=2):
+        values = [100 * float(trained[names[place]][field]) for place in places]
+        named = label.format(**trained[names[places[0]]])
+        accuracy_axes.plot(values, places, marker, color=COLOURS[number], label=named)
+    titles = ("forward + backward, graph included (s)", "peak memory (MiB)", "test accuracy after equal seconds (%)")
+    for axes, title in zip(figure.axes, titles, strict=True):
+        axes.set_xlabel(title)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="x", color="0.9")
+        axes.set_axisbelow(True)
+        if axes is not accuracy_axes:
+            axes.set(xscale="log")
+            low, high = axes.get_xlim()
+            axes.set_xlim(10.0 ** np.floor(np.log10(low)), 2 * high)
+    time_axes.set_yticks(range(len(names)), names)
+    time_axes.invert_yaxis()
+    bars, marks = (axes.get_legend_handles_labels() for axes in (time_axes, accuracy_axes))
+    handles, labels = bars[0] + marks[0], bars[1] + marks[1]
+    figure.legend(handles, labels, loc="outside upper center", ncols=5, frameon=False, fontsize="small")
+    picture = path.with_suffix(".png")
+    figure.savefig(picture)
+    return picture
 
 
 def _short(value: object) -> str:
@@ -372,13 +474,24 @@ def main() -> None:
     rows: list[Row] = []
     for job in jobs(options.quick, options.data):
         measured = isolated(job, options.threads)
-        named = {"width": WIDTH, "data": "ModelNet10" if options.data else "solids", "budget_s": job.get("budget", "")}
-        rows.append(job | measured | named | {"date": results.now(), **identity})
+        set_by = {"width": WIDTH, "data": "ModelNet10" if options.data else "solids", "budget_s": job.get("budget", "")}
+        rows.append(job | measured | set_by | {"date": results.now(), **identity})
+        choose(rows)
         write(path, rows)
-        shown = ("forward_backward_s", "peak_mib", "steps", "accuracy", "accuracy_falling_density", "note")
+        shown = (
+            "forward_backward_s",
+            "peak_mib",
+            "steps",
+            "validation_accuracy",
+            "accuracy",
+            "accuracy_falling_density",
+            "note",
+        )
         text = ", ".join(f"{name} {_short(measured[name])}" for name in shown if name in measured)
-        print(f"{job['kind']}, {job['layer']}: {measured['status']}: {text}", flush=True)
-    print(path)
+        print(
+            f"{job['kind']}, {job['neighbours']} neighbours, {job['layer']}: {measured['status']}: {text}", flush=True
+        )
+    print(path, draw(path), sep="\n")
 
 
 if __name__ == "__main__":
