@@ -34,7 +34,7 @@ from torch import Tensor, nn
 from ccnn_irregular.adapters.geometric import CCNNConv
 from ccnn_irregular.domains import Points
 from ccnn_irregular.layers import BatchNorm, mean_over_positions
-from ccnn_irregular.pipelines.cloud_shapes_data import DrawnClouds, ShapeDataModule
+from ccnn_irregular.pipelines.clouds.shapes_data import DrawnClouds, ShapeDataModule
 from ccnn_irregular.pipelines.samples_data import SampleBatch
 
 Row = dict[str, Any]
