@@ -2,24 +2,31 @@
 
 Nothing is imported here: ``ccnn --help`` and the errors of a mistyped command must not wait for PyTorch and Lightning.
 
-==========================  =====================================================================================
-``cli``                     the ``ccnn`` command: finds the subcommand, the configuration and the lists in its arguments
-``training_cli``            ``ccnn fit | validate | test | predict`` on Lightning, whatever is trained
-``run_folder``              what a run leaves on disk: checkpoints, configuration, history; resuming
-``training``                what all Lightning modules share: optimiser, schedule; the module of a binary outcome
-``batches``                 batches in an order that a resumed run repeats
-``risk_cli``                the commands for the ICU task
-``icu_data``                ragged batches of stays, the split, the Lightning data module
-``icu_network``             the network of the ICU task
-``evaluation``              metrics, bootstrap intervals, the table, the JSON
-``baselines``               gradient-boosted trees on hand-made statistics
-``figures``                 the plots of a risk's test, and training curves
-``classification_cli``      the commands for classes of series and images, tests at other samplings
-``samples_data``            data sets, parts, batches and other samplings of labelled samples
-``augmentation``            random changes of training batches
-``classification_network``  the CCNN as a classifier of any samples; a network with fixed kernels
-``classification``          the Lightning module of a classification
-``classification_figures``  confusion matrix, accuracy by sampling
-``configs``                 packaged configurations, found by name
-==========================  =====================================================================================
+==================  =================================================================================================
+``cli``             the ``ccnn`` command: finds the subcommand, the configuration and the lists in its arguments
+``configs``         packaged configurations, found by name; each names its task
+``training_cli``    ``ccnn fit | validate | test | predict`` on Lightning, whatever is trained
+``run_folder``      what a run leaves on disk: checkpoints, configuration, history; resuming
+``training``        what all Lightning modules share: optimiser, schedule, what is saved
+``batches``         batches in an order that a resumed run repeats
+``samples_data``    data sets, parts, batches and other samplings of labelled samples
+``figures``         what all plots share; training curves
+``reports``         JSON and text files, versions
+``predict_files``   fields from file to file: larger than memory, resumable
+``consistency``     ``ccnn consistency``
+``machine``         ``ccnn machine``
+``demo``            ``ccnn demo``
+==================  =================================================================================================
+
+A folder for each kind of task, with the same names in each: ``data`` (parts, batches, the Lightning data module),
+``network``, ``training`` (the Lightning module), ``cli`` (what its commands add), ``figures``.
+
+==================  =================================================================================================
+``icu``             task "risk": a binary outcome of ragged series; metrics with intervals, boosted trees beside it
+``classification``  task "classification": series, images and volumes
+``segmentation``    task "segmentation": a class for every voxel, NIfTI to NIfTI
+``field``           task "field": values anywhere from scattered observations
+``downscale``       task "downscale": fine fields from coarse ones
+``clouds``          tasks "cloud_classification" and "cloud_segmentation"
+==================  =================================================================================================
 """

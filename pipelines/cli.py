@@ -141,7 +141,7 @@ def _train(arguments: list[str]) -> None:
 
 
 def _baseline(arguments: list[str]) -> None:
-    from ccnn_irregular.pipelines import baselines
+    from ccnn_irregular.pipelines.icu import baselines
 
     baselines.run(arguments[1:])
 

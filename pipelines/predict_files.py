@@ -41,9 +41,9 @@ from ccnn_irregular._checks import reject, require
 from ccnn_irregular._optional import import_optional
 from ccnn_irregular.adapters.xarray import open_cube
 from ccnn_irregular.operators.memory import as_size
-from ccnn_irregular.pipelines.downscale_fields import Fields, Plane, coarsened_values
-from ccnn_irregular.pipelines.downscale_network import DownscalingNetwork, FieldFormat
-from ccnn_irregular.pipelines.evaluation import write_text
+from ccnn_irregular.pipelines.downscale.fields import Fields, Plane, coarsened_values
+from ccnn_irregular.pipelines.downscale.network import DownscalingNetwork, FieldFormat
+from ccnn_irregular.pipelines.reports import write_text
 
 __all__ = ["Blocks", "Budget", "as_bytes", "plan_blocks", "predict_file"]
 

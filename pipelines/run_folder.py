@@ -26,7 +26,7 @@ from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from rich import get_console
 
 from ccnn_irregular._checks import reject
-from ccnn_irregular.pipelines.evaluation import write_text
+from ccnn_irregular.pipelines.reports import write_text
 
 __all__ = ["EpochSeed", "History", "RunFolder", "checkpoints"]
 

@@ -22,7 +22,7 @@ from rich import get_console
 
 from ccnn_irregular._checks import reject, require
 from ccnn_irregular.pipelines import figures
-from ccnn_irregular.pipelines.evaluation import versions, write_json, write_text
+from ccnn_irregular.pipelines.reports import versions, write_json, write_text
 from ccnn_irregular.pipelines.run_folder import EpochSeed, History, RunFolder, checkpoints
 from ccnn_irregular.pipelines.training import TrainedNetwork
 
@@ -30,13 +30,13 @@ __all__ = ["TASKS", "TrainingCLI", "load_weights", "run"]
 
 # Task of a configuration -> module and class of its command line.
 TASKS = {
-    "risk": ("risk_cli", "RiskCLI"),
-    "classification": ("classification_cli", "ClassificationCLI"),
-    "segmentation": ("segmentation_cli", "SegmentationCLI"),
-    "field": ("field_cli", "FieldCLI"),
-    "downscale": ("downscale_cli", "DownscaleCLI"),
-    "cloud_classification": ("cloud_classification_cli", "CloudClassificationCLI"),
-    "cloud_segmentation": ("cloud_segmentation_cli", "CloudSegmentationCLI"),
+    "risk": ("icu.cli", "RiskCLI"),
+    "classification": ("classification.cli", "ClassificationCLI"),
+    "segmentation": ("segmentation.cli", "SegmentationCLI"),
+    "field": ("field.cli", "FieldCLI"),
+    "downscale": ("downscale.cli", "DownscaleCLI"),
+    "cloud_classification": ("clouds.classification_cli", "CloudClassificationCLI"),
+    "cloud_segmentation": ("clouds.segmentation_cli", "CloudSegmentationCLI"),
 }
 
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from ccnn_irregular.datasets import physionet2012, simulated_icu
-from ccnn_irregular.pipelines import baselines, cli
+from ccnn_irregular.pipelines import cli
+from ccnn_irregular.pipelines.icu import baselines
 
 QUICK = ["--trees.seeds", "2", "--trees.iterations", "5", "--data.progress", "false", "--data.cache", "false"]
 

@@ -18,8 +18,8 @@ from scipy.stats import binomtest
 from ccnn_irregular.datasets.samples import GriddedSamples, RaggedSeries
 from ccnn_irregular.domains import Grid
 from ccnn_irregular.pipelines import cli
-from ccnn_irregular.pipelines.classification import Classification
-from ccnn_irregular.pipelines.classification_cli import wilson_interval
+from ccnn_irregular.pipelines.classification.cli import wilson_interval
+from ccnn_irregular.pipelines.classification.training import Classification
 from ccnn_irregular.pipelines.samples_data import SampleBatch, SampleDataModule, Samples
 from ccnn_irregular.pipelines.training_cli import TASKS
 

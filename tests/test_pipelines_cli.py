@@ -18,7 +18,7 @@ from pipelines_stand_in import StandIn
 
 from ccnn_irregular.datasets import simulated_icu
 from ccnn_irregular.pipelines import cli
-from ccnn_irregular.pipelines.training import BinaryRisk
+from ccnn_irregular.pipelines.icu.training import BinaryRisk
 
 # Lightning calls jsonargparse by names that its version 5 will no longer have.
 pytestmark = [

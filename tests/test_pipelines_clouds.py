@@ -17,12 +17,12 @@ import torch
 from ccnn_irregular.adapters.geometric_weights import cloud_weights
 from ccnn_irregular.domains import Points
 from ccnn_irregular.pipelines import cli
-from ccnn_irregular.pipelines.cloud_classification import CloudClassification
-from ccnn_irregular.pipelines.cloud_labels_data import Discs, LabelDataModule, halves
-from ccnn_irregular.pipelines.cloud_networks import CloudClassifier, CloudSegmenter
-from ccnn_irregular.pipelines.cloud_segmentation import PointPredictions
-from ccnn_irregular.pipelines.cloud_segmentation_cli import class_iou, height_filter, mean_over_shapes
-from ccnn_irregular.pipelines.cloud_shapes_data import CloudChanges, DrawnClouds, ShapeDataModule
+from ccnn_irregular.pipelines.clouds.classification import CloudClassification
+from ccnn_irregular.pipelines.clouds.labels_data import Discs, LabelDataModule, halves
+from ccnn_irregular.pipelines.clouds.networks import CloudClassifier, CloudSegmenter
+from ccnn_irregular.pipelines.clouds.segmentation import PointPredictions
+from ccnn_irregular.pipelines.clouds.segmentation_cli import class_iou, height_filter, mean_over_shapes
+from ccnn_irregular.pipelines.clouds.shapes_data import CloudChanges, DrawnClouds, ShapeDataModule
 from ccnn_irregular.pipelines.samples_data import SampleBatch
 
 # Lightning calls jsonargparse by names that its version 5 will no longer have.

@@ -15,9 +15,9 @@ from scipy.interpolate import RectBivariateSpline
 from ccnn_irregular import Grid
 from ccnn_irregular.datasets.simulated_fronts import fronts
 from ccnn_irregular.pipelines import cli
-from ccnn_irregular.pipelines.downscale_fields import Fields, coarsened_values
-from ccnn_irregular.pipelines.downscale_network import DownscalingNetwork, cubic
-from ccnn_irregular.pipelines.downscale_rivals import spline
+from ccnn_irregular.pipelines.downscale.fields import Fields, coarsened_values
+from ccnn_irregular.pipelines.downscale.network import DownscalingNetwork, cubic
+from ccnn_irregular.pipelines.downscale.rivals import spline
 
 # Lightning's own use of jsonargparse.
 pytestmark = [
@@ -147,7 +147,7 @@ def test_from_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_patches_cover_the_fields_and_leave_their_margins_out() -> None:
-    from ccnn_irregular.pipelines.downscale_data import FieldDataModule
+    from ccnn_irregular.pipelines.downscale.data import FieldDataModule
 
     for coarse in ("nodes", "means"):
         data = FieldDataModule(count=5, factor=2, coarse=coarse, patch=12, margin=2, validation=0.2)  # type: ignore[arg-type]

@@ -10,8 +10,9 @@ import torch
 from sklearn import metrics
 from torchmetrics.functional.classification import binary_calibration_error
 
-from ccnn_irregular.pipelines import evaluation
-from ccnn_irregular.pipelines.evaluation import METRICS, Predictions, evaluate
+from ccnn_irregular.pipelines.icu import evaluation
+from ccnn_irregular.pipelines.icu.evaluation import METRICS, Predictions, evaluate
+from ccnn_irregular.pipelines.reports import write_json
 
 
 def drawn(seed: int, stays: int = 300, decimals: int = 2) -> tuple[np.ndarray, np.ndarray]:
@@ -95,7 +96,7 @@ def test_bad_input(labels: list[int], risks: list[float], message: str) -> None:
 def test_files_are_complete_and_leave_nothing_behind(tmp_path) -> None:
     labels, risks = drawn(1, stays=50)
     ids = np.arange(50) + 1000
-    evaluation.write_json(tmp_path / "new" / "m.json", {"metrics": evaluate(labels, risks, resamples=20)})
+    write_json(tmp_path / "new" / "m.json", {"metrics": evaluate(labels, risks, resamples=20)})
     evaluation.write_predictions(tmp_path / "new" / "p.csv", Predictions(ids, risks, None))
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["m.json", "p.csv"]
     assert set(json.loads((tmp_path / "new" / "m.json").read_text())["metrics"]["auroc"]) == {"value", "low", "high"}

@@ -13,11 +13,11 @@ from scipy.interpolate import griddata
 
 from ccnn_irregular.domains import Grid, Points
 from ccnn_irregular.pipelines import cli
-from ccnn_irregular.pipelines.field_data import FieldDataModule
-from ccnn_irregular.pipelines.field_kriging import FieldAxis, LocalKriging, Metric
-from ccnn_irregular.pipelines.field_network import FieldNetwork
-from ccnn_irregular.pipelines.field_rivals import inverse_distance, linear
-from ccnn_irregular.pipelines.field_sources import argo_floats, cube_fields, simulated_fields, station_months
+from ccnn_irregular.pipelines.field.data import FieldDataModule
+from ccnn_irregular.pipelines.field.kriging import FieldAxis, LocalKriging, Metric
+from ccnn_irregular.pipelines.field.network import FieldNetwork
+from ccnn_irregular.pipelines.field.rivals import inverse_distance, linear
+from ccnn_irregular.pipelines.field.sources import argo_floats, cube_fields, simulated_fields, station_months
 
 # Lightning calls jsonargparse by names that its version 5 will no longer have.
 pytestmark = [

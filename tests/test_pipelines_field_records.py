@@ -11,11 +11,11 @@ import torch
 import xarray as xr
 
 from ccnn_irregular.domains import Points
-from ccnn_irregular.pipelines.field_data import FieldDataModule
-from ccnn_irregular.pipelines.field_kriging import FieldAxis, LocalKriging, Metric
-from ccnn_irregular.pipelines.field_network import FieldNetwork
-from ccnn_irregular.pipelines.field_records import bring_in_line, in_own_reference
-from ccnn_irregular.pipelines.field_sources import FieldSet, simulated_fields
+from ccnn_irregular.pipelines.field.data import FieldDataModule
+from ccnn_irregular.pipelines.field.kriging import FieldAxis, LocalKriging, Metric
+from ccnn_irregular.pipelines.field.network import FieldNetwork
+from ccnn_irregular.pipelines.field.records import bring_in_line, in_own_reference
+from ccnn_irregular.pipelines.field.sources import FieldSet, simulated_fields
 
 GLOBE = (FieldAxis("latitude", "latitude"), FieldAxis("longitude", "longitude"))
 STATIONS, MONTHS = 25, 240

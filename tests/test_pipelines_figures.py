@@ -11,9 +11,10 @@ from pipelines_stand_in import StandIn
 
 from ccnn_irregular.datasets import physionet2012, simulated_icu
 from ccnn_irregular.datasets.physionet2012 import SERIES
-from ccnn_irregular.pipelines import figures
-from ccnn_irregular.pipelines.icu_data import StayBatch
-from ccnn_irregular.pipelines.training import BinaryRisk
+from ccnn_irregular.pipelines.figures import save
+from ccnn_irregular.pipelines.icu import figures
+from ccnn_irregular.pipelines.icu.data import StayBatch
+from ccnn_irregular.pipelines.icu.training import BinaryRisk
 
 
 @pytest.fixture(scope="module")
@@ -71,5 +72,5 @@ def test_titles_say_what_was_tested(tmp_path: Path) -> None:
     for draw in (figures.roc, figures.precision_recall, figures.calibration):
         figure = draw(labels, risks, "simulated_cohort")
         assert figure.axes[0].get_title() == f"simulated_cohort: 500 stays, {labels.sum()} deaths"
-        assert figures.save(figure, tmp_path / "new" / f"{draw.__name__}.png").stat().st_size > 1000
+        assert save(figure, tmp_path / "new" / f"{draw.__name__}.png").stat().st_size > 1000
     assert all(path.suffix == ".png" for path in (tmp_path / "new").iterdir())

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from ccnn_irregular.datasets.physionet2012 import SERIES, STATICS
-from ccnn_irregular.pipelines.icu_data import StayBatch
-from ccnn_irregular.pipelines.icu_network import HatBasis, ICURiskNetwork, StandardScore
+from ccnn_irregular.pipelines.icu.data import StayBatch
+from ccnn_irregular.pipelines.icu.network import HatBasis, ICURiskNetwork, StandardScore
 
 CHANNELS = len(SERIES)
 

@@ -12,8 +12,8 @@ import torch
 from ccnn_irregular.datasets import simulated_samples
 from ccnn_irregular.datasets.samples import GriddedSamples, RaggedSeries, split_stratified
 from ccnn_irregular.domains import Grid, Points
-from ccnn_irregular.pipelines.augmentation import Augmentation
-from ccnn_irregular.pipelines.classification_network import (
+from ccnn_irregular.pipelines.classification.augmentation import Augmentation
+from ccnn_irregular.pipelines.classification.network import (
     ContinuousClassifier,
     FilterBank,
     FixedKernelClassifier,

@@ -20,9 +20,8 @@ from ccnn_irregular.adapters.nifti import read_nifti
 from ccnn_irregular.datasets.decathlon import Volume, canonical, read_labels
 from ccnn_irregular.domains import Grid
 from ccnn_irregular.pipelines import cli
-from ccnn_irregular.pipelines.segmentation import dice, soft_dice_loss
-from ccnn_irregular.pipelines.segmentation_cli import _results
-from ccnn_irregular.pipelines.segmentation_data import (
+from ccnn_irregular.pipelines.segmentation.cli import _results
+from ccnn_irregular.pipelines.segmentation.data import (
     VolumeAugmentation,
     VolumeBatch,
     VolumeDataModule,
@@ -30,8 +29,9 @@ from ccnn_irregular.pipelines.segmentation_data import (
     thinned_grid,
     thinnings,
 )
-from ccnn_irregular.pipelines.segmentation_figures import typical_cases
-from ccnn_irregular.pipelines.segmentation_network import ContinuousSegmenter, FixedKernelSegmenter
+from ccnn_irregular.pipelines.segmentation.figures import typical_cases
+from ccnn_irregular.pipelines.segmentation.network import ContinuousSegmenter, FixedKernelSegmenter
+from ccnn_irregular.pipelines.segmentation.training import dice, soft_dice_loss
 
 nibabel = pytest.importorskip("nibabel")
 

@@ -19,9 +19,9 @@ from ccnn_irregular.datasets.samples import GriddedSamples, RaggedVolumes, avera
 from ccnn_irregular.domains import Grid
 from ccnn_irregular.networks import masked_kernel
 from ccnn_irregular.pipelines import cli
-from ccnn_irregular.pipelines.augmentation import Augmentation
 from ccnn_irregular.pipelines.batches import AlikeBatches
-from ccnn_irregular.pipelines.classification_network import ContinuousClassifier, FixedKernelClassifier, GridOptions
+from ccnn_irregular.pipelines.classification.augmentation import Augmentation
+from ccnn_irregular.pipelines.classification.network import ContinuousClassifier, FixedKernelClassifier, GridOptions
 from ccnn_irregular.pipelines.samples_data import SampleBatch, SampleDataModule, Sampling
 
 # Lightning calls jsonargparse by names that its version 5 will no longer have.

@@ -15,8 +15,8 @@ import xarray as xr
 
 from ccnn_irregular.adapters.xarray import open_cube
 from ccnn_irregular.pipelines import predict_files
-from ccnn_irregular.pipelines.downscale_fields import Fields
-from ccnn_irregular.pipelines.downscale_network import DownscalingNetwork, FieldFormat
+from ccnn_irregular.pipelines.downscale.fields import Fields
+from ccnn_irregular.pipelines.downscale.network import DownscalingNetwork, FieldFormat
 from ccnn_irregular.pipelines.predict_files import Blocks, Budget, as_bytes, plan_blocks, predict_file
 
 pytest.importorskip("dask")

@@ -116,18 +116,19 @@ class Neighbours(Engine):
         # While the blocks of the search are joined, all partners are there twice.
         memory = kept + max(summed.bytes, search, _index_dtype(work.sources).itemsize * found)
         note = f"about {pairs / max(work.queries, 1.0):.3g} neighbours a point"
-        return Cost(plan_seconds, summed.forward_seconds, summed.backward_seconds, memory, note)
+        return Cost(plan_seconds, summed.forward_seconds, summed.backward_seconds, memory, note, study=found)
 
     def prepare(
-        self, kernels: Sequence[Kernel], source: Domain, query: Domain, rtol: float, study: Any = None
+        self, kernels: Sequence[Kernel], source: Domain, query: Domain, rtol: float, study: float | None = None
     ) -> _Geometry:
         every, reach = PairGeometry.build(source, query), _Reach.of(kernels)
         sources, queries = every.source, every.query
-        counts, partners = _search(reach, sources, queries)
+        found = _predicted_pairs(reach, sources, queries) if study is None else study
+        counts, partners = _search(reach, sources, queries, found / max(queries.count, 1))
         counts, partners = counts.to(sources.device), partners.to(sources.device)
         pairs = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-        found = PairGeometry(sources, queries, every.first, pairs, every.period, every.inverse_period, partners)
-        return _Geometry(_without_future(reach, found), reach)
+        listed = PairGeometry(sources, queries, every.first, pairs, every.period, every.inverse_period, partners)
+        return _Geometry(_without_future(reach, listed), reach)
 
     def apply(self, kernel: Kernel, values: Tensor, plan: Plan) -> Tensor:
         geometry: _Geometry = plan.geometry
@@ -214,9 +215,11 @@ def _predicted_pairs(reach: _Reach, source: Domain, query: Domain) -> float:
     return float(count) * (work.sources / few_sources.count) * (work.queries / few_queries.count)
 
 
-def _search(reach: _Reach, sources: Points, queries: Points) -> tuple[Tensor, Tensor]:
-    """Number of neighbours of each query row, int64, and their source rows, ascending within a query row."""
-    per_row = _predicted_pairs(reach, sources, queries) / max(queries.count, 1)
+def _search(reach: _Reach, sources: Points, queries: Points, per_row: float) -> tuple[Tensor, Tensor]:
+    """Number of neighbours of each query row, int64, and their source rows, ascending within a query row.
+
+    About ``per_row`` neighbours are expected of each.
+    """
     rows = max(1, int(_PAIRS_PER_SEARCH / max(per_row, 1.0)))
     periods = _scaled_periods(reach, sources.periods)
     source, query = _scaled(reach, sources, periods), _scaled(reach, queries, periods, queries=True)

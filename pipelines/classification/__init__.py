@@ -1,0 +1,1 @@
+"""Classes of series, images and volumes."""

@@ -1,0 +1,1 @@
+"""Point clouds: classes of shapes, classes of points."""

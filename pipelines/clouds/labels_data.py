@@ -1,0 +1,271 @@
+"""Clouds with a label for each point, for training: a tile in discs drawn at random, or whole clouds in batches."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningDataModule
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from ccnn_irregular._checks import require
+from ccnn_irregular.adapters.geometric_weights import CloudSampling, cloud_weights
+from ccnn_irregular.datasets.labelled_clouds import LabelledClouds, lidar_ground, shapenet_parts, simulated_terrain
+from ccnn_irregular.domains import Points
+from ccnn_irregular.pipelines.batches import EqualBatches, batch_loader
+from ccnn_irregular.pipelines.clouds.shapes_data import CloudChanges
+
+__all__ = ["Discs", "LabelBatch", "LabelDataModule", "halves"]
+
+LabelledSet = Literal["lidar_ground", "shapenet_part", "terrain"]
+Part = Literal["train", "validation", "test"]
+
+
+@dataclass(frozen=True)
+class LabelBatch:
+    """Clouds with a label at each point.
+
+    Attributes:
+        values: float32 ``(N, C)``.
+        domain: their points, with quadrature weights.
+        labels: int64 ``(N,)``.
+    """
+
+    values: Tensor
+    domain: Points
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> LabelBatch:
+        """The same batch on ``device``."""
+        values, labels = (one.to(device, non_blocking=non_blocking) for one in (self.values, self.labels))
+        return LabelBatch(values, self.domain.to(device), labels)
+
+
+@dataclass
+class Discs:
+    """How a tile is read in training: in discs about random points of it, each a cloud of its own.
+
+    Attributes:
+        radius: horizontal, unit of the coordinates.
+        count: in an epoch.
+    """
+
+    radius: float
+    count: int
+
+    def __post_init__(self) -> None:
+        require(self.radius > 0, "discs.radius", "be positive", self.radius)
+        require(self.count >= 1, "discs.count", "be at least 1", self.count)
+
+
+def halves(positions: Tensor, axis: int, validation: float) -> dict[str, Tensor]:
+    """Rows of a tile in parts: below the median along an axis for training, above it for the test.
+
+    Of the lower half the share ``validation`` that is farthest from the test half chooses the best epoch.
+    """
+    along = positions[:, axis]
+    middle = along.median()
+    end = along[along < middle].quantile(validation) if bool((along < middle).any()) else middle
+    parts = {
+        "train": (along < middle) & (along >= end),
+        "validation": (along < middle) & (along < end),
+        "test": along >= middle,
+    }
+    return {part: torch.nonzero(chosen).flatten() for part, chosen in parts.items()}
+
+
+class LabelDataModule(LightningDataModule):
+    """Clouds with labels, in parts; changes and discs of training depend on ``seed`` and on the epoch alone.
+
+    Args:
+        dataset: "lidar_ground": one tile, half of which is for the test (see ``halves``); "shapenet_part": official
+            parts; "terrain": a simulated tile, split as the other one.
+        root: file of the tile, or folder of the shapes.
+        count: points of "terrain".
+        axis: along which a tile is halved.
+        reverse: train on the upper half and test on the lower one.
+        discs: how a tile is read in training.
+        weights: quadrature weights, see ``cloud_weights``. The weights of a tile sum to its area, so that discs and
+            whole tiles meet the same kernels; those of a shape sum to 1.
+        points: of each shape in training, drawn at random without repetition; null = all. Tests read all.
+        changes: of training clouds.
+        validation: share of the training half of a tile that chooses the best epoch; shapes have an official part.
+        seed: of all random choices.
+        batch_size: discs or shapes a step.
+        download: fetch official files where they are missing.
+    """
+
+    def __init__(
+        self,
+        dataset: LabelledSet,
+        root: str | None = None,
+        count: int = 6000,
+        axis: int = 1,
+        reverse: bool = False,
+        discs: Discs | None = None,
+        weights: CloudSampling = "surface",
+        points: int | None = None,
+        changes: CloudChanges | None = None,
+        validation: float = 0.15,
+        seed: int = 0,
+        batch_size: int = 8,
+        download: bool = False,
+    ) -> None:
+        super().__init__()
+        require(dataset in get_args(LabelledSet), "dataset", f"be one of {get_args(LabelledSet)}", repr(dataset))
+        require(root is not None or dataset == "terrain", "root", "be given (--data.root)", root)
+        require(
+            (discs is None) == (dataset == "shapenet_part"), "discs", "be given for a tile, and for no other", discs
+        )
+        require(axis in (0, 1), "axis", "be 0 or 1", axis)
+        require(weights in get_args(CloudSampling), "weights", f"be one of {get_args(CloudSampling)}", repr(weights))
+        require(0 < validation < 1, "validation", "lie in (0, 1)", validation)
+        require(batch_size >= 1, "batch_size", "be at least 1", batch_size)
+        require(points is None or points >= 1, "points", "be at least 1", points)
+        self.dataset: LabelledSet = dataset
+        self.root = root
+        self.count = count
+        self.axis = axis
+        self.reverse = reverse
+        self.discs = discs
+        self.weights: CloudSampling = weights
+        self.points = points
+        self.changes = CloudChanges() if changes is None else changes
+        self.validation = validation
+        self.seed = seed
+        self.batch_size = batch_size
+        self.download = download
+        self.parts: dict[str, LabelledClouds] = {}
+        self.tile: LabelledClouds | None = None
+        self.rows: dict[str, Tensor] = {}
+        self._weights: dict[str, Tensor] = {}
+        self._tree: cKDTree | None = None
+
+    def setup(self, stage: str) -> None:
+        """Read the files once and split.
+
+        Raises:
+            ValueError, FileNotFoundError: from the reader, with the file at fault.
+        """
+        if self.parts:
+            return
+        if self.dataset == "shapenet_part":
+            assert self.root is not None
+            for part, name in (("train", "train"), ("validation", "val"), ("test", "test")):
+                self.parts[part] = shapenet_parts(self.root, name, download=self.download)  # type: ignore[arg-type]
+                self._weights[part] = self._weighed(self.parts[part], 1.0)
+            return
+        self.tile = simulated_terrain(self.count, seed=self.seed) if self.root is None else lidar_ground(self.root)
+        positions = -self.tile.coordinates if self.reverse else self.tile.coordinates
+        self.rows = halves(positions, self.axis, self.validation)
+        for part, rows in self.rows.items():
+            require(len(rows) > 0, "data", f"hold points for the {part} part", f"{self.tile!r}")
+            cut = self.tile.rows(rows, torch.tensor([0, len(rows)]))
+            self.parts[part] = cut
+            size = cut.coordinates[:, :2].amax(0) - cut.coordinates[:, :2].amin(0)
+            self._weights[part] = self._weighed(cut, max(float(size.prod()), 1e-6))
+        self._tree = cKDTree(self.parts["train"].coordinates[:, :2].numpy())
+
+    def _weighed(self, clouds: LabelledClouds, total: float) -> Tensor:
+        even = torch.ones(len(clouds.values), dtype=torch.float64)
+        return cloud_weights(Points(clouds.coordinates, even, clouds.splits), self.weights, total=total)
+
+    @property
+    def samples(self) -> LabelledClouds:
+        """What is trained on."""
+        return self.parts["train"]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.samples.classes
+
+    @property
+    def channels(self) -> int:
+        """Channels of the values."""
+        return int(self.samples.values.shape[1])
+
+    @property
+    def training_clouds(self) -> int:
+        """Discs or shapes in an epoch."""
+        return len(self.samples) if self.discs is None else self.discs.count
+
+    def description(self) -> dict[str, Any]:
+        """What was read and how it was split, for the JSON."""
+        options = ("dataset", "root", "axis", "reverse", "weights", "validation", "seed")
+        return {name: getattr(self, name) for name in options} | {
+            "discs": None if self.discs is None else asdict(self.discs),
+            "changes": asdict(self.changes),
+            "clouds": {part: len(clouds) for part, clouds in self.parts.items()},
+            "points": {part: len(clouds.values) for part, clouds in self.parts.items()},
+            "shares": {
+                part: (torch.bincount(clouds.labels, minlength=len(self.classes)) / len(clouds.labels)).tolist()
+                for part, clouds in self.parts.items()
+            },
+        }
+
+    def train_dataloader(self) -> DataLoader[LabelBatch]:
+        batches = EqualBatches(np.arange(self.training_clouds), self.batch_size, self.seed)
+        return batch_loader(self.training_batch, batches)
+
+    def val_dataloader(self) -> DataLoader[LabelBatch]:
+        return self.part_loader("validation")
+
+    def part_loader(self, part: Part) -> DataLoader[LabelBatch]:
+        """All of a part, as it is: a tile at once, shapes in batches."""
+        batches = EqualBatches(np.arange(len(self.parts[part])), self.batch_size, None)
+        return batch_loader(lambda index: self.whole(part, index), batches)
+
+    def whole(self, part: Part, index: Tensor) -> LabelBatch:
+        """The clouds ``index`` (int64) of a part."""
+        clouds = self.parts[part]
+        lengths = clouds.splits.diff()[index]
+        splits = torch.nn.functional.pad(lengths.cumsum(0), (1, 0))
+        rows = torch.repeat_interleave(clouds.splits[index] - splits[:-1], lengths) + torch.arange(int(splits[-1]))
+        return self._batch(part, rows, splits, clouds.coordinates[rows])
+
+    def everything(self) -> LabelBatch:
+        """The whole tile in one batch."""
+        assert self.tile is not None
+        size = (self.tile.coordinates[:, :2].amax(0) - self.tile.coordinates[:, :2].amin(0)).prod()
+        weights = self._weighed(self.tile, float(size))
+        return LabelBatch(self.tile.values, Points(self.tile.coordinates, weights, self.tile.splits), self.tile.labels)
+
+    def training_batch(self, index: Tensor) -> LabelBatch:
+        """Discs or shapes of the training part, changed at random."""
+        rng = np.random.default_rng([self.seed, *index.tolist()])
+        clouds = self.samples
+        if self.discs is None:
+            bounds = clouds.splits.numpy()
+            drawn = [self._some(np.arange(bounds[one], bounds[one + 1]), rng) for one in index.tolist()]
+        else:
+            assert self._tree is not None
+            middles = rng.integers(len(clouds.values), size=len(index))
+            near = self._tree.query_ball_point(clouds.coordinates[middles, :2].numpy(), self.discs.radius)
+            drawn = [np.asarray(rows) for rows in near]
+        sizes = np.array([len(rows) for rows in drawn])
+        rows = torch.from_numpy(np.concatenate(drawn))
+        splits = torch.from_numpy(np.concatenate([[0], np.cumsum(sizes)]))
+        cloud = np.repeat(np.arange(len(sizes)), sizes)
+        positions = self.changes.moved(clouds.coordinates[rows].numpy(), cloud, len(sizes), rng)
+        return self._batch("train", rows, splits, torch.from_numpy(positions))
+
+    def _some(self, rows: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+        if self.points is None or self.points >= len(rows):
+            return rows
+        return np.sort(rng.choice(rows, self.points, replace=False))
+
+    def _batch(self, part: Part, rows: Tensor, splits: Tensor, coordinates: Tensor) -> LabelBatch:
+        clouds, weights = self.parts[part], self._weights[part][rows]
+        if self.tile is None:  # shapes weigh 1, those of which only some points were drawn too
+            cloud = torch.repeat_interleave(torch.arange(len(splits) - 1), splits.diff())
+            weights = weights / weights.new_zeros(len(splits) - 1).index_add(0, cloud, weights)[cloud]
+        points = Points(coordinates, weights, splits)
+        return LabelBatch(clouds.values[rows], points, clouds.labels[rows])

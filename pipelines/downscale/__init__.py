@@ -1,0 +1,1 @@
+"""Fine fields from coarse ones."""

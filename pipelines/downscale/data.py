@@ -1,0 +1,241 @@
+"""Coarse and fine gridded fields for training: from a file, or simulated; patches of them, split by time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningDataModule
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from ccnn_irregular._checks import reject, require
+from ccnn_irregular.adapters.xarray import open_cube
+from ccnn_irregular.datasets import simulated_fronts
+from ccnn_irregular.domains import Grid
+from ccnn_irregular.operators.memory import as_size, available_memory
+from ccnn_irregular.pipelines.batches import EqualBatches, batch_loader
+from ccnn_irregular.pipelines.downscale.fields import Coarse, Fields, coarsened_values
+from ccnn_irregular.pipelines.downscale.network import FieldFormat
+
+__all__ = ["FieldBatch", "FieldDataModule"]
+
+# Bytes held per byte of float32 values: as they are read, as they stay, coarse ones beside them.
+_HELD = 4
+_LEAST_PATCH = 8
+
+
+@dataclass
+class FieldBatch:
+    """Coarse fields and the fine ones they come from.
+
+    Attributes:
+        coarse: ``(B, C, rows, columns)`` on ``source``.
+        fine: ``(B, C, rows, columns)`` on ``query``.
+        source: the coarse grid.
+        query: the fine grid.
+        weights: float32 ``(rows, columns)`` of the query: what a node counts in the loss.
+    """
+
+    coarse: Tensor
+    fine: Tensor
+    source: Grid
+    query: Grid
+    weights: Tensor
+
+    def __len__(self) -> int:
+        return len(self.coarse)
+
+    def to(self, device: Any, **_: Any) -> FieldBatch:
+        """On another device."""
+        moved = [one.to(device) for one in (self.coarse, self.fine, self.weights)]
+        return FieldBatch(moved[0], moved[1], self.source, self.query, moved[2])
+
+
+class FieldDataModule(LightningDataModule):
+    """Fine fields, made coarse; the last entries along one dimension are tested on.
+
+    Args:
+        path: netCDF file, zarr store, or folder of netCDF files; None = simulated fronts.
+        variables: which are the channels; may be left out for simulated fields.
+        select: values of coordinates that are kept, such as {level: 500}.
+        factor: fine nodes per coarse node along each axis.
+        coarse: what a coarse node knows: the fine "nodes" there, or "means" over factor x factor fine nodes.
+        split: dimension whose last entries are tested on; None = the first that is not horizontal.
+        test: share of the entries along it.
+        validation: share of the training patches that mark the best epoch.
+        split_seed: of the drawing of those.
+        patch: coarse nodes along both axes of the patches a field is cut into; None = whole fields.
+        margin: coarse nodes at the edges of a patch that the loss leaves out: they see less than the inner ones.
+        batch_size: patches a step.
+        shuffle_seed: of the order of the training patches.
+        count: number of simulated fields.
+    """
+
+    def __init__(
+        self,
+        path: str | None = None,
+        variables: list[str] | None = None,
+        select: dict[str, float | str] | None = None,
+        factor: int = 4,
+        coarse: Coarse = "means",
+        split: str | None = None,
+        test: float = 0.2,
+        validation: float = 0.15,
+        split_seed: int = 0,
+        patch: int | None = None,
+        margin: int = 0,
+        batch_size: int = 8,
+        shuffle_seed: int = 0,
+        count: int = 80,
+    ) -> None:
+        super().__init__()
+        require(factor >= 2, "factor", "be at least 2", factor)
+        require(coarse in ("nodes", "means"), "coarse", "be 'nodes' or 'means'", repr(coarse))
+        for name, share in (("test", test), ("validation", validation)):
+            require(0 < share < 1, name, "lie in (0, 1)", share)
+        require(batch_size >= 1, "batch_size", "be at least 1", batch_size)
+        require(margin >= 0, "margin", "not be negative", margin)
+        least = max(_LEAST_PATCH, 2 * margin + 1)
+        require(patch is None or patch >= least, "patch", f"be at least {least} coarse nodes", patch)
+        require(patch is not None or margin == 0, "margin", "be 0 for whole fields", margin)
+        self.path, self.variables, self.select = path, tuple(variables or ()), dict(select or {})
+        self.factor, self.coarse, self.split = factor, coarse, split
+        self.test, self.validation, self.split_seed = test, validation, split_seed
+        self.patch, self.margin, self.batch_size = patch, margin, batch_size
+        self.shuffle_seed, self.count = shuffle_seed, count
+        self._ready = False
+
+    def setup(self, stage: str) -> None:
+        """Read the fields, once.
+
+        Raises:
+            FileNotFoundError, ValueError: see ``open_cube`` and ``Fields.of``; too few fields; more than fits.
+        """
+        if self._ready:
+            return
+        fields = self._opened()
+        require(len(fields.samples) > 0, "split", "name a dimension that is not horizontal", "fields without one")
+        split = self.split or fields.samples[0]
+        require(split in fields.samples, "split", f"be of the dimensions {fields.samples}", repr(split))
+        entries = fields.dataset.sizes[split]
+        tested = max(1, round(self.test * entries))
+        require(entries - tested >= 1, "data", f"have 2 entries or more along {split!r}", entries)
+        _require_memory(fields)
+        self.coarse_plane = fields.plane.coarsened(self.factor, self.coarse)
+        self.fine_plane = self.coarse_plane.refined(self.factor, self.coarse)
+        self.units = fields.attributes()
+        self.variables = fields.variables
+        self.training = self._cut(fields.read({split: slice(0, entries - tested)}))
+        self.testing = self._cut(fields.read({split: slice(entries - tested, entries)}))
+        self.split = split
+        self.patches = self._patches()
+        self._ready = True
+
+    def _opened(self) -> Fields:
+        if self.path is None:
+            dataset = simulated_fronts.fronts(self.count, seed=self.split_seed)
+            return Fields.of(dataset, self.variables or ("front",))
+        dataset = open_cube(self.path)
+        for name, value in self.select.items():
+            there = sorted(map(str, dataset.indexes))
+            require(name in there, "select", f"name coordinates of {there}", repr(name))
+            try:
+                dataset = dataset.sel({name: value})
+            except KeyError:
+                reject(f"select.{name}", f"be of {list(dataset[name].values[:20])}", repr(value))
+        return Fields.of(dataset, self.variables)
+
+    def _cut(self, values: NDArray[np.float32]) -> Tensor:
+        rows, columns = self.fine_plane.sizes
+        return torch.from_numpy(values)[..., :rows, :columns].contiguous()
+
+    def _patches(self) -> dict[str, NDArray[np.int64]]:
+        """Rows ``(field, first coarse row, first coarse column)`` of the training and the validation part."""
+        firsts = [_tiles(size, self.patch, self.margin) for size in self.coarse_plane.sizes]
+        mesh = np.meshgrid(np.arange(len(self.training)), *firsts, indexing="ij")
+        rows = np.stack([one.ravel() for one in mesh], axis=1)
+        count = max(1, round(self.validation * len(rows)))
+        rule = "leave 2 patches or more for training: give smaller ones with data.patch"
+        require(len(rows) - count >= 1, "data", rule, f"{len(rows)} in all")
+        drawn = np.random.default_rng(self.split_seed).permutation(len(rows))
+        return {"train": rows[np.sort(drawn[count:])], "validation": rows[np.sort(drawn[:count])]}
+
+    def batch(self, rows: NDArray[np.int64]) -> FieldBatch:
+        """The patches at ``rows`` of ``patches``, all on the grid of the first tile."""
+        plane = self.coarse_plane
+        sizes = plane.sizes if self.patch is None else (self.patch, self.patch)
+        sizes = (min(sizes[0], plane.sizes[0]), min(sizes[1], plane.sizes[1]))
+        part = plane.patch((0, sizes[0]), (0, sizes[1]))
+        fine_part = part.refined(self.factor, self.coarse)
+        high, wide = fine_part.sizes
+        k = self.factor
+        fine = torch.stack([self.training[n, :, a * k : a * k + high, b * k : b * k + wide] for n, a, b in rows])
+        coarse = coarsened_values(fine, k, self.coarse, sizes)
+        weights = torch.ones(high, wide)
+        if self.margin:
+            edge = self.margin * k
+            weights = torch.zeros(high, wide)
+            weights[edge : high - edge, edge : wide - edge] = 1.0
+        return FieldBatch(coarse, fine, part.grid(), fine_part.grid(), weights)
+
+    def train_dataloader(self) -> DataLoader[FieldBatch]:
+        return self._loader("train", self.shuffle_seed)
+
+    def val_dataloader(self) -> DataLoader[FieldBatch]:
+        return self._loader("validation", None)
+
+    def _loader(self, part: str, seed: int | None) -> DataLoader[FieldBatch]:
+        rows = self.patches[part]
+        batches = EqualBatches(np.arange(len(rows)), self.batch_size, seed)
+        return batch_loader(lambda chosen: self.batch(rows[chosen.numpy()]), batches)
+
+    def format(self) -> FieldFormat:
+        """What is read, for the checkpoint."""
+        plane = self.coarse_plane
+        return FieldFormat(
+            self.variables,
+            tuple(self.units[name] for name in self.variables),
+            self.factor,
+            self.coarse,
+            plane.steps,
+            (plane.rows.unit, plane.columns.unit),
+        )
+
+    def description(self) -> Mapping[str, Any]:
+        """Which fields were read and how they were split, for the JSON."""
+        names = (
+            "path",
+            "variables",
+            "select",
+            "factor",
+            "coarse",
+            "split",
+            "test",
+            "validation",
+            "split_seed",
+            "patch",
+        )
+        sizes = {"training fields": len(self.training), "test fields": len(self.testing)}
+        sizes |= {f"{name} patches": len(rows) for name, rows in self.patches.items()}
+        planes = {"coarse nodes": self.coarse_plane.sizes, "fine nodes": self.fine_plane.sizes}
+        return {name: getattr(self, name) for name in names} | {"sizes": sizes} | planes
+
+
+def _tiles(size: int, patch: int | None, margin: int) -> NDArray[np.int64]:
+    """First nodes of patches that cover an axis with their inner parts; the last one ends where the axis does."""
+    if patch is None or patch >= size:
+        return np.zeros(1, np.int64)
+    firsts = np.arange(0, size - patch, patch - 2 * margin)
+    return np.append(firsts, size - patch)
+
+
+def _require_memory(fields: Fields) -> None:
+    size = 4 * len(fields.variables) * int(np.prod(fields.sizes)) * int(np.prod(fields.plane.sizes))
+    free = available_memory(torch.device("cpu"))
+    rule = f"fit into the free memory {as_size(free)} (data.select and data.variables take less)"
+    require(_HELD * size <= free, "data", rule, f"{as_size(_HELD * size)}")

@@ -1,0 +1,109 @@
+"""The Lightning module of downscaling: loss, skill over interpolation, fine fields."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchmetrics import MeanMetric
+
+from ccnn_irregular._checks import require
+from ccnn_irregular.pipelines.downscale.network import DownscalingNetwork, cubic
+from ccnn_irregular.pipelines.training import TrainedNetwork
+
+if TYPE_CHECKING:
+    from ccnn_irregular.pipelines.downscale.data import FieldBatch, FieldDataModule
+
+__all__ = ["Downscaling"]
+
+# Patches the network is prepared with.
+_PREPARED_WITH = 64
+
+
+class Downscaling(TrainedNetwork):
+    """Fine fields from coarse ones: mean square error in units of the interpolation's own error.
+
+    Args:
+        network: interpolation and CCNN.
+        learning_rate: peak of the schedule.
+        weight_decay: of AdamW; vectors (biases, norms, widths), masks and generators are exempt.
+        warmup_epochs: linear rise before the cosine, in epochs.
+        final_share: share of the peak learning rate that is left at the end.
+        mask_rate: learning rate of the masks relative to the others', see ``parameter_groups``.
+    """
+
+    network: DownscalingNetwork
+
+    def __init__(
+        self,
+        network: DownscalingNetwork,
+        learning_rate: float = 1e-2,
+        weight_decay: float = 1e-4,
+        warmup_epochs: float = 1.0,
+        final_share: float = 0.01,
+        mask_rate: float = 1.0,
+    ) -> None:
+        super().__init__(
+            network,
+            learning_rate=learning_rate,
+            weight_decay=weight_decay,
+            warmup_epochs=warmup_epochs,
+            final_share=final_share,
+            mask_rate=mask_rate,
+            decay_generators=False,
+        )
+        self.save_plain_hyperparameters(network)
+        self.val_error = MeanMetric()
+        self.val_interpolation = MeanMetric()
+
+    def require_fits(self, data: FieldDataModule) -> None:
+        """Refuse data of another number of variables."""
+        there, here = len(data.variables), self.network.in_channels
+        require(here == there, "in_channels", f"be the data's {there} variables", here)
+
+    def setup(self, stage: str) -> None:
+        """Prepare the network by training patches; a resumed run reads the same numbers from its checkpoint."""
+        if stage != "fit":
+            return
+        data = self.trainer.datamodule  # type: ignore[attr-defined]  # a Lightning attribute without annotation
+        require(data is not None, "fit", "be given a data module (for the normalisation)", "loaders alone")
+        self.require_fits(data)
+        rows = data.patches["train"]
+        spread = np.linspace(0, len(rows) - 1, min(len(rows), _PREPARED_WITH)).round().astype(np.int64)
+        batch = data.batch(rows[spread])
+        self.network.prepare(data.format(), batch.coarse, batch.fine, batch.source, batch.query)
+
+    def forward(self, batch: FieldBatch) -> Tensor:
+        """Fine fields ``(B, C, rows, columns)``."""
+        fine: Tensor = self.network(batch.coarse, batch.source, batch.query)
+        return fine
+
+    def training_step(self, batch: FieldBatch, batch_idx: int) -> Tensor:
+        loss = self._error(self(batch), batch)
+        self.log("train_loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(batch))
+        return loss
+
+    def validation_step(self, batch: FieldBatch, batch_idx: int) -> None:
+        error = self._error(self(batch), batch)
+        self.val_error.update(error, len(batch))
+        self.val_interpolation.update(self._error(cubic(batch.coarse, batch.source, batch.query), batch), len(batch))
+        self.log("val_loss", self.val_error, on_step=False, on_epoch=True, prog_bar=True)
+
+    def on_validation_epoch_end(self) -> None:
+        skill = 1 - self.val_error.compute() / self.val_interpolation.compute()
+        self.val_interpolation.reset()
+        self.log("val_skill", skill, prog_bar=True)
+
+    def _error(self, fine: Tensor, batch: FieldBatch) -> Tensor:
+        """Mean square over the nodes that count, each variable in units of what interpolation misses."""
+        errors = (fine - batch.fine) / self.network.residual.reshape(1, -1, 1, 1)
+        weights = batch.weights
+        return (errors.square() * weights).sum() / (weights.sum() * errors.shape[0] * errors.shape[1])
+
+    @torch.no_grad()
+    def fine_fields(self, coarse: Tensor, source: Any, query: Any) -> Tensor:
+        """``(B, C, rows, columns)`` on the fine grid in evaluation mode, one field after the other."""
+        self.eval()
+        return torch.cat([self.network(field[None], source, query) for field in coarse])

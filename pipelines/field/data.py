@@ -1,0 +1,351 @@
+"""Fields for training: random parts are hidden again and again; what is kept for the test is never seen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from ccnn_irregular._checks import reject, require
+from ccnn_irregular.domains import Points
+from ccnn_irregular.pipelines.batches import EqualBatches, batch_loader
+from ccnn_irregular.pipelines.field.records import BroughtInLine, as_they_are, bring_in_line
+from ccnn_irregular.pipelines.field.sources import (
+    FieldSet,
+    FieldSource,
+    argo_floats,
+    cube_fields,
+    simulated_fields,
+    station_months,
+)
+
+__all__ = ["FieldBatch", "FieldDataModule"]
+
+_TRAIN, _WATCHED, _TEST = 0, 1, 2
+
+
+@dataclass(frozen=True)
+class FieldBatch:
+    """Some fields, each with places where it is observed and others where it is asked for.
+
+    Attributes:
+        observed: where, with one sample a field.
+        values: float64 ``(n, C)`` there.
+        query: where values are wanted, in the same samples.
+        targets: float64 ``(m, C)``, the values there, or nan.
+        rows: int64 ``(m,)``, rows of the queries in the set of fields.
+        noise: float64 ``(n, C)``, variance of the noise of ``values`` relative to the usual one.
+    """
+
+    observed: Points
+    values: Tensor
+    query: Points
+    targets: Tensor
+    rows: Tensor
+    noise: Tensor
+
+    def __len__(self) -> int:
+        return self.observed.samples
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> FieldBatch:
+        """The same batch on ``device``."""
+        return FieldBatch(
+            self.observed.to(device),
+            self.values.to(device, non_blocking=non_blocking),
+            self.query.to(device),
+            self.targets.to(device, non_blocking=non_blocking),
+            self.rows.to(device, non_blocking=non_blocking),
+            self.noise.to(device, non_blocking=non_blocking),
+        )
+
+
+class FieldDataModule(LightningDataModule):
+    """Fields of a data set, of which random parts are hidden, and the places kept for validation and test.
+
+    Two ways to test. With ``test_fields`` whole fields are kept: a part of each is shown, the rest is asked for.
+    Without, places and units (stations, profiles) of all fields are kept, and asked for from all others.
+
+    Args:
+        dataset: "cube" (netCDF or zarr), "ghcnm", "argo" or "simulated".
+        root: the file (cube; ghcnm: the ``.dat`` file) or the folder (argo).
+        variables: of a cube, or the one parameter of the floats.
+        axes: dimensions of a cube that are coordinates of a field.
+        fields: dimension of a cube along which its fields follow one another.
+        stacked: dimensions of a cube that become channels.
+        drop_flagged: leave out station values that failed a quality check.
+        records: bring the values of stations in line by what their records tell, see ``bring_in_line``.
+        test_fields: numbers of the fields kept for the test.
+        held: share of the places kept for the test, where no fields are.
+        held_units: share of the stations or profiles kept for the test, where no fields are.
+        watched: share of the places for validation, out of the others.
+        watched_units: share of the stations or profiles for validation.
+        hide: shares of a field's places hidden in training, smallest and largest.
+        hide_units: share of its stations or profiles hidden in training.
+        show: share of the places of a test field that is shown.
+        queries: places asked for in a step of training at most.
+        draws: fields drawn in an epoch.
+        batch_size: fields a step.
+        seed: of what is kept, and of what is shown of test fields.
+        predict_from: for ``ccnn predict``: "all" that is known, or what the "test" shows.
+    """
+
+    def __init__(
+        self,
+        dataset: FieldSource,
+        root: str | None = None,
+        variables: Sequence[str] = (),
+        axes: Sequence[str] = (),
+        fields: str | None = None,
+        stacked: Sequence[str] = (),
+        drop_flagged: bool = True,
+        records: bool = False,
+        test_fields: Sequence[int] = (),
+        held: float = 0.0,
+        held_units: float = 0.0,
+        watched: float = 0.0,
+        watched_units: float = 0.0,
+        hide: Sequence[float] = (0.1, 0.5),
+        hide_units: float = 0.0,
+        show: float = 0.05,
+        queries: int = 2000,
+        draws: int = 32,
+        batch_size: int = 1,
+        seed: int = 0,
+        predict_from: Literal["all", "test"] = "all",
+    ) -> None:
+        super().__init__()
+        require(dataset in get_args(FieldSource), "dataset", f"be one of {get_args(FieldSource)}", repr(dataset))
+        require(root is not None or dataset == "simulated", "root", "be given (--data.root PATH)", root)
+        shares = {"held": held, "held_units": held_units, "watched": watched, "watched_units": watched_units}
+        for name, share in shares.items():
+            require(0 <= share < 1, name, "lie in [0, 1)", share)
+        bounded = len(hide) == 2 and 0 <= hide[0] <= hide[1] < 1
+        require(bounded, "hide", "be two shares in [0, 1), the smaller one first", list(hide))
+        require(hide[1] > 0 or hide_units > 0, "hide", "hide something, or hide_units", list(hide))
+        require(0 <= hide_units < 1, "hide_units", "lie in [0, 1)", hide_units)
+        require(0 < show < 1, "show", "lie in (0, 1)", show)
+        for name, number in (("queries", queries), ("draws", draws), ("batch_size", batch_size)):
+            require(number >= 1, name, "be at least 1", number)
+        tested = bool(test_fields) != (held > 0 or held_units > 0)
+        require(tested, "test_fields", "be given, or held or held_units, but not both", (list(test_fields), held))
+        require(watched > 0 or watched_units > 0, "watched", "be positive, or watched_units", watched)
+        self.dataset, self.root = dataset, root
+        self.variables, self.axes, self.fields, self.stacked = tuple(variables), tuple(axes), fields, tuple(stacked)
+        self.drop_flagged, self.records = drop_flagged, records
+        self.test_fields = tuple(test_fields)
+        self.shares = shares
+        self.hide, self.hide_units, self.show = tuple(hide), hide_units, show
+        self.queries, self.draws, self.batch_size, self.seed = queries, draws, batch_size, seed
+        self.predict_from = predict_from
+        self._set: FieldSet | None = None
+
+    def setup(self, stage: str) -> None:
+        """Read the files once, and decide what is kept.
+
+        Raises:
+            ValueError, FileNotFoundError: from the readers; too few observations to hide some.
+        """
+        if self._set is not None:
+            return
+        fields = self._read()
+        outside = [number for number in self.test_fields if not 0 <= number < len(fields)]
+        require(not outside, "test_fields", f"be numbers of the {len(fields)} fields, from 0 on", outside)
+        self.part = self._parts(fields)
+        self._set = fields
+        counts = self._counts((self.part == _TRAIN) & fields.known)
+        self.training_fields = torch.nonzero(counts >= 2).flatten()
+        rule = "hold a field of at least 2 known places for training, to hide some of"
+        require(len(self.training_fields) > 0, "the data", rule, f"at most {int(counts.max())}")
+        self._watched_field = torch.nonzero(self._counts((self.part == _WATCHED) & fields.known) > 0).flatten()
+        here = torch.isin(self._watched_field, self.training_fields)
+        self._watched_field = self._watched_field[here]
+        require(len(self._watched_field) > 0, "watched", "leave a place for validation in some field", self.shares)
+
+    def _read(self) -> FieldSet:
+        if self.dataset == "simulated":
+            return simulated_fields(seed=self.seed)
+        assert self.root is not None
+        if self.dataset == "cube":
+            return cube_fields(self.root, self.variables, self.axes, fields=self.fields, stacked=self.stacked)
+        if self.dataset == "ghcnm":
+            return station_months(self.root, drop_flagged=self.drop_flagged)
+        require(len(self.variables) <= 1, "variables", "name one parameter of the floats", self.variables)
+        return argo_floats(self.root, *self.variables)
+
+    def _parts(self, fields: FieldSet) -> Tensor:
+        """Part of each place: training, validation or test, int64 ``(N,)``."""
+        generator = torch.Generator().manual_seed(self.seed)
+        units = int(fields.units.max()) + 1
+        by_unit = torch.rand(units, generator=generator)[fields.units]
+        by_place = torch.rand(len(fields.units), generator=generator)
+        shares = self.shares
+        part = torch.full((len(fields.units),), _TRAIN)
+        watched = (by_unit < shares["held_units"] + shares["watched_units"]) | (
+            by_place < shares["held"] + shares["watched"]
+        )
+        part[watched] = _WATCHED
+        part[(by_unit < shares["held_units"]) | (by_place < shares["held"])] = _TEST
+        if self.test_fields:
+            part[torch.isin(self._field_of(fields), torch.tensor(self.test_fields))] = _TEST
+        return part
+
+    @staticmethod
+    def _field_of(fields: FieldSet) -> Tensor:
+        return torch.repeat_interleave(torch.arange(len(fields)), fields.splits.diff())
+
+    def _counts(self, chosen: Tensor) -> Tensor:
+        """Chosen places of each field, int64 ``(F,)``."""
+        fields = self.samples
+        return torch.zeros(len(fields), dtype=torch.int64).index_add_(0, self._field_of(fields), chosen.long())
+
+    @property
+    def samples(self) -> FieldSet:
+        """What was read; ``setup`` comes first."""
+        if self._set is None:
+            reject("the data module", "be set up (setup('fit')) before its fields are asked for", "no fields yet")
+        return self._set
+
+    def training_values(self) -> Tensor:
+        """Known values of the training part ``(n, C)``."""
+        return self.samples.values[(self.part == _TRAIN) & self.samples.known]
+
+    def description(self) -> dict[str, Any]:
+        """What was read and how it was split, for the JSON."""
+        known = self.samples.known
+        parts = {"training": _TRAIN, "validation": _WATCHED, "test": _TEST}
+        sizes = {name: int((known & (self.part == part)).sum()) for name, part in parts.items()}
+        about = {
+            name: getattr(self, name)
+            for name in ("dataset", "root", "test_fields", "hide", "hide_units", "show", "seed")
+        }
+        return about | self.shares | {"fields": len(self.samples), "known places": sizes}
+
+    def train_dataloader(self) -> DataLoader[FieldBatch]:
+        return batch_loader(self._drawn, EqualBatches(np.arange(self.draws), self.batch_size, self.seed))
+
+    def val_dataloader(self) -> DataLoader[FieldBatch]:
+        numbers = self._watched_field.numpy()
+        spread = numbers[np.linspace(0, len(numbers) - 1, min(len(numbers), 8 * self.batch_size)).astype(np.int64)]
+        return batch_loader(self._watched, EqualBatches(spread, self.batch_size, None))
+
+    def test_loader(self, *, as_read: bool = False) -> DataLoader[FieldBatch]:
+        """Fields of the test, everything that is asked for; ``as_read`` leaves observed values as they were read."""
+        fields = self.samples
+        asked = self._counts((self.part == _TEST) & fields.known) > 0
+        shown = self._counts(self._shown_in_test()) > 0
+        numbers = torch.nonzero(asked & shown).flatten().numpy()
+        collate = partial(self._tested, in_line=as_they_are(self.samples) if as_read else self._in_test)
+        return batch_loader(collate, EqualBatches(numbers, self.batch_size, None))
+
+    def predict_loader(self) -> DataLoader[FieldBatch]:
+        """Every place of the fields (of the test fields, where there are any)."""
+        counts = self._counts(self._shown())
+        numbers = torch.tensor(self.test_fields) if self.test_fields else torch.arange(len(self.samples))
+        numbers = numbers[counts[numbers] > 0]
+        return batch_loader(self._filled, EqualBatches(numbers.numpy(), self.batch_size, None))
+
+    def _drawn(self, draws: Tensor) -> FieldBatch:
+        """Training fields, a random part of each hidden and asked for; drawn from the global generator."""
+        numbers = self.training_fields[torch.randint(len(self.training_fields), (len(draws),))]
+        share = self.hide[0] + (self.hide[1] - self.hide[0]) * float(torch.rand(()))
+        return self._hidden(numbers, share)
+
+    def _hidden(self, numbers: Tensor, share: float) -> FieldBatch:
+        """Hide a share of the training places of some fields, and units; one place stays, and one is hidden, at least.
+
+        What is asked for is brought in line as what is observed is: the deviation of a station from its neighbours is
+        nothing that they could tell.
+        """
+        observed, asked = [], []
+        usable = self._usable_in_training()
+        for number in numbers.tolist():
+            first, last = self.samples.splits[number : number + 2].tolist()
+            rows = first + torch.nonzero(usable[first:last]).flatten()
+            rows = rows[torch.randperm(len(rows))]
+            units, unit = self.samples.units[rows].unique(return_inverse=True)
+            hidden = torch.arange(len(rows)) < round(share * len(rows))
+            hidden |= (torch.rand(len(units)) < self.hide_units)[unit]
+            hidden[0], hidden[-1] = True, False
+            observed.append(rows[~hidden])
+            asked.append(rows[hidden][: max(1, self.queries // len(numbers))])
+        in_line = self._in_training
+        return self._batch(observed, asked, in_line, in_line.values)
+
+    def _usable_in_training(self) -> Tensor:
+        return (self.part == _TRAIN) & self.samples.known
+
+    def _watched(self, numbers: Tensor) -> FieldBatch:
+        usable = self._usable_in_training()
+        if self.test_fields:
+            generator = torch.Generator().manual_seed(self.seed + 1 + int(numbers[0]))
+            usable = usable & (torch.rand(len(usable), generator=generator) < 1 - sum(self.hide) / 2)
+        watched = (self.part == _WATCHED) & self.samples.known
+        return self._asked(numbers, usable, watched, self._in_training, self.queries)
+
+    def _tested(self, numbers: Tensor, in_line: BroughtInLine) -> FieldBatch:
+        shown = self._shown_in_test()
+        return self._asked(numbers, shown, (self.part == _TEST) & self.samples.known & ~shown, in_line)
+
+    def _filled(self, numbers: Tensor) -> FieldBatch:
+        return self._asked(numbers, self._shown(), torch.ones_like(self.part, dtype=torch.bool), self._in_prediction)
+
+    @cached_property
+    def _in_training(self) -> BroughtInLine:
+        return self._with_records(self._usable_in_training())
+
+    @cached_property
+    def _in_test(self) -> BroughtInLine:
+        return self._with_records(self._shown_in_test())
+
+    @cached_property
+    def _in_prediction(self) -> BroughtInLine:
+        return self._with_records(self._shown()) if self.predict_from == "all" else self._in_test
+
+    def _with_records(self, usable: Tensor) -> BroughtInLine:
+        return bring_in_line(self.samples, usable) if self.records else as_they_are(self.samples)
+
+    def _shown(self) -> Tensor:
+        return self.samples.known if self.predict_from == "all" else self._shown_in_test()
+
+    def _shown_in_test(self) -> Tensor:
+        """Places that are shown in the test, bool ``(N,)``."""
+        known = self.samples.known
+        if not self.test_fields:
+            return known & (self.part != _TEST)
+        generator = torch.Generator().manual_seed(self.seed)
+        shown = torch.rand(len(known), generator=generator).argsort()
+        kept = torch.zeros_like(known)
+        for number in self.test_fields:
+            first, last = self.samples.splits[number : number + 2].tolist()
+            rows = shown[(shown >= first) & (shown < last)]
+            rows = rows[known[rows]]
+            kept[rows[: max(1, round(self.show * len(rows)))]] = True
+        return kept
+
+    def _asked(
+        self, numbers: Tensor, shown: Tensor, asked: Tensor, in_line: BroughtInLine, most: int | None = None
+    ) -> FieldBatch:
+        spans = [self.samples.splits[number : number + 2].tolist() for number in numbers.tolist()]
+        observed = [first + torch.nonzero(shown[first:last]).flatten() for first, last in spans]
+        queries = [first + torch.nonzero(asked[first:last]).flatten() for first, last in spans]
+        queries = [rows[:: max(1, -(-len(rows) // most))] if most else rows for rows in queries]
+        return self._batch(observed, queries, in_line, self.samples.values)
+
+    def _batch(self, observed: list[Tensor], asked: list[Tensor], in_line: BroughtInLine, wanted: Tensor) -> FieldBatch:
+        fields = self.samples
+
+        def points(parts: list[Tensor]) -> tuple[Points, Tensor]:
+            splits = torch.tensor([0, *(len(rows) for rows in parts)]).cumsum(0)
+            rows = torch.cat(parts)
+            return Points(fields.coordinates[rows], splits=splits), rows
+
+        source, seen = points(observed)
+        query, rows = points(asked)
+        return FieldBatch(source, in_line.values[seen], query, wanted[rows], rows, in_line.noise[seen])

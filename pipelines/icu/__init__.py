@@ -1,0 +1,1 @@
+"""Risk of a binary outcome from an intensive-care stay."""

@@ -1,0 +1,95 @@
+"""The Lightning module of a binary outcome: cross-entropy, AUROC and AUPRC of the validation part."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torchmetrics.classification import BinaryAUROC, BinaryAveragePrecision
+
+from ccnn_irregular._checks import require
+from ccnn_irregular.pipelines.icu.evaluation import Predictions
+from ccnn_irregular.pipelines.training import TrainedNetwork
+
+if TYPE_CHECKING:
+    from ccnn_irregular.pipelines.icu.data import StayBatch
+
+__all__ = ["BinaryRisk"]
+
+
+class BinaryRisk(TrainedNetwork):
+    """Risk of a binary outcome, one logit a stay.
+
+    Args:
+        network: ``forward(StayBatch) -> logits (B,)``, in training also ``(members, B)``; its
+            ``fit_normalisation(cohort)`` is called once with the training stays, and what it stores must be buffers,
+            so that a checkpoint carries it to other data.
+        learning_rate: peak of the schedule.
+        weight_decay: of AdamW; vectors (biases, norms, widths) and masks are exempt.
+        warmup_epochs: linear rise before the cosine, in epochs.
+        final_share: share of the peak learning rate that is left at the end.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        learning_rate: float = 1e-3,
+        weight_decay: float = 1e-2,
+        warmup_epochs: float = 1.0,
+        final_share: float = 0.01,
+    ) -> None:
+        super().__init__(
+            network,
+            learning_rate=learning_rate,
+            weight_decay=weight_decay,
+            warmup_epochs=warmup_epochs,
+            final_share=final_share,
+        )
+        self.save_plain_hyperparameters(network)
+        self.val_auroc = BinaryAUROC()
+        self.val_auprc = BinaryAveragePrecision()
+
+    def setup(self, stage: str) -> None:
+        """Take the normalisation from the training stays; a resumed run reads the same numbers from its checkpoint."""
+        if stage == "fit":
+            data = self.trainer.datamodule  # type: ignore[attr-defined]  # a Lightning attribute without annotation
+            require(data is not None, "fit", "be given a data module (for the normalisation)", "loaders alone")
+            self.network.fit_normalisation(data.training_cohort())  # type: ignore[operator]
+
+    def forward(self, batch: StayBatch) -> Tensor:
+        """Logits ``(B,)``."""
+        return self.network(batch)
+
+    def probabilities(self, batch: StayBatch) -> Tensor:
+        """Risk ``(B,)`` float64 in [0, 1], without gradients."""
+        with torch.no_grad():
+            return torch.sigmoid(self(batch).double())
+
+    def training_step(self, batch: StayBatch, batch_idx: int) -> Tensor:
+        logits = self(batch)
+        loss = nn.functional.binary_cross_entropy_with_logits(logits, _labels(batch).expand_as(logits))
+        self.log("train_loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(batch))
+        return loss
+
+    def validation_step(self, batch: StayBatch, batch_idx: int) -> None:
+        logits, labels = self(batch), _labels(batch)
+        loss = nn.functional.binary_cross_entropy_with_logits(logits, labels)
+        self.val_auroc.update(logits, labels.long())
+        self.val_auprc.update(logits, labels.long())
+        shown: dict[str, Any] = {"val_loss": loss, "val_auroc": self.val_auroc, "val_auprc": self.val_auprc}
+        self.log_dict(shown, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(batch))
+
+    def predict_step(self, batch: StayBatch, batch_idx: int) -> Predictions:
+        """Risks and, where known, labels of the batch, on the CPU."""
+        return Predictions(
+            record_ids=batch.record_ids.cpu().numpy(),
+            probabilities=self.probabilities(batch).cpu().numpy(),
+            labels=None if batch.labels is None else batch.labels.long().cpu().numpy(),
+        )
+
+
+def _labels(batch: StayBatch) -> Tensor:
+    if batch.labels is None:
+        raise ValueError("training and testing must have outcomes, got a batch without labels")
+    return batch.labels

@@ -1,0 +1,1 @@
+"""A class for every voxel of a volume."""

@@ -1,0 +1,171 @@
+"""The Lightning module of a segmentation: cross-entropy and soft Dice, Dice of each label, predicted labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torchmetrics import MeanMetric
+
+from ccnn_irregular._checks import require
+from ccnn_irregular.pipelines.segmentation.data import VolumeAugmentation
+from ccnn_irregular.pipelines.training import TrainedNetwork
+
+if TYPE_CHECKING:
+    from ccnn_irregular.pipelines.segmentation.data import VolumeBatch, VolumeDataModule
+
+__all__ = ["Segmentation", "SegmentedVolume", "dice", "soft_dice_loss"]
+
+
+@dataclass  # not frozen: Lightning refuses to pass frozen dataclasses from a step to the callbacks
+class SegmentedVolume:
+    """Predicted labels of a volume.
+
+    Attributes:
+        name: of the file.
+        labels: ``(*sizes)`` uint8, most probable class of each voxel.
+        dice: ``(classes - 1,)`` float64, nan where neither has the label; None without true labels.
+    """
+
+    name: str
+    labels: Tensor
+    dice: NDArray[np.float64] | None
+
+
+def dice(predicted: Tensor, labels: Tensor, classes: int) -> NDArray[np.float64]:
+    """Dice's coefficient 2 |A and B| / (|A| + |B|) of each label but 0, over all voxels given.
+
+    Args:
+        predicted: integers in 0 ... ``classes`` - 1.
+        labels: the same shape.
+        classes: number of classes, background included.
+
+    Returns:
+        ``(classes - 1,)``; nan for a label that neither has.
+
+    Raises:
+        ValueError: shapes that differ.
+    """
+    require(predicted.shape == labels.shape, "predicted", f"have the labels' shape {tuple(labels.shape)}",
+            tuple(predicted.shape))  # fmt: skip
+    pairs = labels.flatten().long() * classes + predicted.flatten().long()
+    table = torch.bincount(pairs, minlength=classes**2).reshape(classes, classes).double()
+    both, either = table.diagonal(), table.sum(0) + table.sum(1)
+    return (2 * both / either)[1:].cpu().numpy()
+
+
+def soft_dice_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """1 minus the mean over labels but 0 of 2 sum(p g) / (sum(p) + sum(g)), p the softmax (Drozdzal et al. 2016).
+
+    A label that no voxel has enters as 1 - 1 / (sum(p) + 1): the sums have 1 added.
+
+    Args:
+        logits: ``(B, classes, *sizes)``.
+        labels: int64 ``(B, *sizes)``.
+    """
+    classes = logits.shape[1]
+    shares = logits.softmax(1).transpose(0, 1).flatten(1)[1:]
+    wanted = nn.functional.one_hot(labels.flatten(), classes).T[1:].to(shares.dtype)
+    both = (shares * wanted).sum(1)
+    return 1 - ((2 * both + 1) / (shares.sum(1) + wanted.sum(1) + 1)).mean()
+
+
+class Segmentation(TrainedNetwork):
+    """A class for every voxel: cross-entropy plus soft Dice, volume by volume.
+
+    Args:
+        network: ``forward(VolumeBatch) -> logits (1, classes, *query.sizes)`` with attributes ``classes`` and
+            ``in_channels``; its ``prepare(batch)`` is called once with a training volume, and what it changes must be
+            buffers or parameters.
+        learning_rate: peak of the schedule.
+        weight_decay: of AdamW; vectors (biases, norms, widths), masks and generators are exempt.
+        warmup_epochs: linear rise before the cosine, in epochs.
+        final_share: share of the peak learning rate that is left at the end.
+        mask_rate: learning rate of the masks relative to the others', see ``parameter_groups``.
+        dice_weight: of the soft Dice loss; the cross-entropy's is 1.
+        augmentation: random changes in training; null = none.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        learning_rate: float = 3e-3,
+        weight_decay: float = 1e-2,
+        warmup_epochs: float = 1.0,
+        final_share: float = 0.0,
+        mask_rate: float = 1.0,
+        dice_weight: float = 1.0,
+        augmentation: VolumeAugmentation | None = None,
+    ) -> None:
+        super().__init__(
+            network,
+            learning_rate=learning_rate,
+            weight_decay=weight_decay,
+            warmup_epochs=warmup_epochs,
+            final_share=final_share,
+            mask_rate=mask_rate,
+            decay_generators=False,
+        )
+        self.save_plain_hyperparameters(network)
+        require(dice_weight >= 0, "dice_weight", "not be negative", dice_weight)
+        self.dice_weight = dice_weight
+        self.augmentation = augmentation
+        self.classes = int(network.classes)  # type: ignore[arg-type]  # an attribute of every such network
+        self.val_dice = nn.ModuleList(MeanMetric(nan_strategy="ignore") for _ in range(self.classes - 1))
+
+    def require_fits(self, data: VolumeDataModule) -> None:
+        """Refuse data of other channels or another number of classes."""
+        for name, there in (("classes", len(data.classes)), ("in_channels", data.channels)):
+            here = getattr(self.network, name)
+            require(here == there, name, f"be the data's {there}", here)
+
+    def setup(self, stage: str) -> None:
+        """Scale the layers for the first training volume; a resumed run reads the same numbers from its checkpoint."""
+        if stage != "fit":
+            return
+        data = self.trainer.datamodule  # type: ignore[attr-defined]  # a Lightning attribute without annotation
+        require(data is not None, "fit", "be given a data module (for the calibration)", "loaders alone")
+        self.require_fits(data)
+        self.network.prepare(next(iter(data.loader("train"))))  # type: ignore[operator]  # of every such network
+
+    def forward(self, batch: VolumeBatch) -> Tensor:
+        """Logits ``(1, classes, *query.sizes)``."""
+        return self.network(batch)
+
+    def training_step(self, batch: VolumeBatch, batch_idx: int) -> Tensor:
+        batch = batch if self.augmentation is None else self.augmentation(batch)
+        loss = self._loss(self(batch), batch)
+        self.log("train_loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=1)
+        return loss
+
+    def _loss(self, logits: Tensor, batch: VolumeBatch) -> Tensor:
+        if batch.labels is None:
+            raise ValueError("training and testing must have label volumes, got a volume without")
+        entropy = nn.functional.cross_entropy(logits, batch.labels)
+        return entropy + self.dice_weight * soft_dice_loss(logits, batch.labels)
+
+    def validation_step(self, batch: VolumeBatch, batch_idx: int) -> None:
+        logits = self(batch)
+        shown: dict[str, Any] = {"val_loss": self._loss(logits, batch)}
+        assert batch.labels is not None
+        for label, value in enumerate(dice(logits.argmax(1), batch.labels, self.classes), 1):
+            metric = self.val_dice[label - 1]
+            assert isinstance(metric, MeanMetric)
+            metric.update(float(value))
+            shown[f"val_dice_{label}"] = metric
+        self.log_dict(shown, on_step=False, on_epoch=True, prog_bar=True, batch_size=1)
+
+    def on_validation_epoch_end(self) -> None:
+        """Mean over the labels: its best value marks the best epoch."""
+        values = [metric.compute() for metric in self.val_dice if isinstance(metric, MeanMetric)]
+        self.log("val_dice", torch.stack(values).mean(), prog_bar=True)
+
+    def predict_step(self, batch: VolumeBatch, batch_idx: int) -> SegmentedVolume:
+        """Labels of a volume, on the CPU, and how well they fit where that is known."""
+        found = self(batch).argmax(1)
+        fit = None if batch.labels is None else dice(found, batch.labels, self.classes)
+        return SegmentedVolume(batch.name, found[0].to(torch.uint8).cpu(), fit)
