@@ -27,8 +27,8 @@ each_notebook = pytest.mark.parametrize(
 )
 
 
-def test_both_are_there() -> None:
-    assert [path.stem for path in NOTEBOOKS] == ["01_sampling", "02_icu"]
+def test_all_are_there() -> None:
+    assert [path.stem for path in NOTEBOOKS] == ["01_sampling", "02_icu", "03_volumes"]
 
 
 @each_notebook
