@@ -54,7 +54,8 @@ def plot_slices(
 
     Args:
         values: ``grid.sizes``, three axes.
-        grid: of the voxels, in ``unit``. None where ``values`` is an array with uniform coordinates (``read_nifti``).
+        grid: of the voxels, in ``unit``. None where ``values`` is an array with uniform coordinates (``read_nifti``),
+            whose dimensions then name the axes; else they are called x, y and z.
         labels: integers of the same shape, 0 = nothing.
         names: of the labels 1, 2, ...; for the legend.
         at: index of the slice along each axis; None = where the most of the labels is seen, else the middle.
@@ -64,13 +65,13 @@ def plot_slices(
     Raises:
         ValueError: shapes that disagree, or slices outside of the volume.
     """
-    values, grid = _gridded(values, grid)
+    values, grid, axis_names = _gridded(values, grid)
     if labels is not None:
         labels = np.asarray(labels)
         require(labels.shape == values.shape, "labels", f"have the volume's shape {values.shape}", labels.shape)
     at = _places(grid, labels if at is None else None, at)
     figure, panels = _panels(grid)
-    _draw_grey(panels, values, grid, at, unit)
+    _draw_grey(panels, values, grid, at, unit, axis_names)
     if labels is not None:
         top = int(labels.max())
         shown = [f"label {one}" for one in range(1, top + 1)] if names is None else list(names)
@@ -106,7 +107,7 @@ def plot_disagreement(
     Raises:
         ValueError: shapes that disagree, or slices outside of the volume.
     """
-    values, grid = _gridded(values, grid)
+    values, grid, axis_names = _gridded(values, grid)
     predicted, labels = np.asarray(predicted), np.asarray(labels)
     shapes = (predicted.shape, labels.shape)
     require(shapes == (values.shape,) * 2, "predicted and labels", f"have the volume's shape {values.shape}", shapes)
@@ -119,7 +120,7 @@ def plot_disagreement(
     wrong = np.where(code > 1, 1, 0)
     at = _places(grid, (wrong if wrong.any() else code) if at is None else None, at)
     figure, panels = _panels(grid)
-    _draw_grey(panels, values, grid, at, unit)
+    _draw_grey(panels, values, grid, at, unit, axis_names)
     _draw_labels(panels, code, grid, at, [colour for _, colour in _DISAGREEMENT])
     counts = [int(kind.sum()) for kind in kinds]
     _legend(figure, [(f"{name}: {count}", colour) for (name, colour), count in zip(_DISAGREEMENT, counts, strict=True)])
@@ -134,7 +135,7 @@ def plot_kernel_slices(
     """Central slices of learned kernels of three axes: what each weighs, at its true size.
 
     One row a kernel: its ``channels`` values of largest norm, each in the plane of its first two axes through the
-    origin, on a colour scale of its own. All panels span the same distance.
+    origin, the first to the right, on a colour scale of its own. All panels span the same distance.
 
     Args:
         kernels: by name, each of two or three axes and with a mask.
@@ -166,14 +167,17 @@ def plot_kernel_slices(
         across = " x ".join(f"{2 * one:.3g}" for one in kernel.support.tolist())
         row[0].set_title(f"{name}: {across} {unit} across", loc="left", fontsize="x-small")
     for axes in panels[-1]:
-        axes.set_xlabel(f"offset ({unit})", fontsize="x-small")
+        axes.set_xlabel(f"axis 0 ({unit})", fontsize="x-small")
+    for axes in panels[:, 0]:
+        axes.set_ylabel(f"axis 1 ({unit})", fontsize="x-small")
     if title is not None:
         figure.suptitle(title, fontsize="medium")
     return figure
 
 
-def _gridded(values: Array | xr.DataArray, grid: Grid | None) -> tuple[Array, Grid]:
-    """Values and grid, the latter from the coordinates if need be."""
+def _gridded(values: Array | xr.DataArray, grid: Grid | None) -> tuple[Array, Grid, tuple[str, ...]]:
+    """Values, grid and names of the axes, the latter two from the coordinates of an array that has them."""
+    names = tuple(str(dim) for dim in getattr(values, "dims", _NAMES))
     if grid is None:
         if isinstance(values, np.ndarray):
             reject("grid", "be given where values have no coordinates", grid)
@@ -185,7 +189,7 @@ def _gridded(values: Array | xr.DataArray, grid: Grid | None) -> tuple[Array, Gr
     array = np.asarray(values)
     require(grid.d == 3, "grid", "have three axes", grid.d)
     require(array.shape == grid.sizes, "values", f"have the grid's shape {grid.sizes}", array.shape)
-    return array, grid
+    return array, grid, names
 
 
 def _places(grid: Grid, marked: Array | None, at: Sequence[int] | None) -> tuple[int, ...]:
@@ -230,15 +234,17 @@ def _box(grid: Grid, own: int) -> tuple[float, float, float, float]:
     return (*edges[0], *edges[1])
 
 
-def _draw_grey(panels: Sequence[Axes], values: Array, grid: Grid, at: Sequence[int], unit: str) -> None:
+def _draw_grey(
+    panels: Sequence[Axes], values: Array, grid: Grid, at: Sequence[int], unit: str, names: Sequence[str]
+) -> None:
     low, high = np.nanpercentile(values, _WINDOW)
     for own, axes in enumerate(panels):
         plane = np.take(values, at[own], axis=own)
         axes.imshow(plane.T, origin="lower", extent=_box(grid, own), cmap="gray", vmin=low, vmax=high or None,
                     aspect="equal", interpolation="nearest")  # fmt: skip
         place = grid.axes[own].start + at[own] * grid.axes[own].step
-        right, up = (_NAMES[one] for one in _plane(own))
-        axes.set_title(f"{_NAMES[own]} = {place:.4g} {unit}", fontsize="small")
+        right, up = (names[one] for one in _plane(own))
+        axes.set_title(f"{names[own]} = {place:.4g} {unit}", fontsize="small")
         axes.set_xlabel(right, fontsize="small")
         axes.set_ylabel(up, fontsize="small", rotation=0)
         axes.set_xticks([])

@@ -115,3 +115,16 @@ def test_what_cannot_be_drawn_is_refused() -> None:
     endless = Kernel(SIREN(3, 2, 4), None, extent=[3.0] * 3)
     with pytest.raises(ValueError, match="have a mask that ends"):
         plot_kernel_slices({"endless": endless})
+
+
+def test_the_dimensions_of_an_array_name_the_axes() -> None:
+    array = xr.DataArray(
+        np.random.default_rng(0).normal(size=(4, 6, 8)),
+        dims=("z", "y", "x"),
+        coords={"z": 3.0 * np.arange(4), "y": np.arange(6.0), "x": np.arange(8.0)},
+    )
+    panels = plot_slices(array, at=(1, 2, 3)).axes
+    assert [axes.get_title().split(" = ")[0] for axes in panels] == ["z", "y", "x"]
+    assert [(axes.get_xlabel(), axes.get_ylabel()) for axes in panels] == [("y", "x"), ("z", "x"), ("z", "y")]
+    assert panels[0].get_title() == "z = 3 mm"
+    assert plot_slices(array.to_numpy(), Grid([4, 6, 8], [3.0, 1.0, 1.0])).axes[0].get_title().startswith("x = ")
