@@ -215,7 +215,8 @@ def predict_file(
 
     Returns:
         ``target``. Dimensions, attributes, units, coordinates and the encoding of times and coordinates are the
-        source's; a packing into integers is not kept.
+        source's; a packing into integers is not kept. A value is missing where the next coarse node is, and with
+        ``coarsen`` also where the file's own is.
 
     Raises:
         FileNotFoundError, ValueError: see ``open_cube`` and ``Fields.of``; fields of another unit or step than those
@@ -312,18 +313,31 @@ class _Task:
         if self.coarse.rows.falling:
             low, high, first, last = count - high, count - low, fine_count - last, fine_count - first
         source, query = self.coarse.part(low, high), self.fine.part(first, last)
-        values = self._read(part, low, high)
+        values, missing = self._read(part, (low, high), (first, last))
         answers = [self.network(one, source.grid(), query.grid()).numpy() for one in values.split(batch)]
-        return query.unpacked(np.concatenate(answers))
+        found = np.concatenate(answers)
+        if missing is not None:
+            found[missing] = np.nan
+        return query.unpacked(found)
 
-    def _read(self, part: Mapping[str, slice], low: int, high: int) -> torch.Tensor:
-        """Coarse fields ``(S, C, rows, columns)`` between two rows, nodes rising."""
+    def _read(
+        self, part: Mapping[str, slice], rows: tuple[int, int], asked: tuple[int, int]
+    ) -> tuple[torch.Tensor, NDArray[np.bool_] | None]:
+        """Coarse fields ``(S, C, rows, columns)`` between two rows, nodes rising; where a file of fine ones has none.
+
+        Args:
+            part: which samples.
+            rows: coarse, from which to which.
+            asked: fine, from which to which: the rows of the second result.
+        """
+        (low, high), (first, last) = rows, asked
         if not self.coarsen:
-            return torch.from_numpy(np.ascontiguousarray(self.fields.read(part, (low, high))))
+            return torch.from_numpy(np.ascontiguousarray(self.fields.read(part, rows))), None
         k = self.format.factor
-        last = (high - 1) * k + 1 if self.format.coarse == "nodes" else high * k
-        values = torch.from_numpy(self.fields.read(part, (low * k, last)))
-        return coarsened_values(values, k, self.format.coarse, (high - low, self.coarse.columns.count)).contiguous()
+        end = (high - 1) * k + 1 if self.format.coarse == "nodes" else high * k
+        fine = torch.from_numpy(self.fields.read(part, (low * k, end)))
+        values = coarsened_values(fine, k, self.format.coarse, (high - low, self.coarse.columns.count)).contiguous()
+        return values, fine[..., first - low * k : last - low * k, : self.fine.columns.count].isnan().numpy()
 
 
 def _compute(folder: _Folder, task: _Task, blocks: Blocks, memory: int) -> None:
@@ -393,14 +407,17 @@ def _write_template(store: Path, task: _Task, blocks: Blocks) -> None:
     columns = template.sizes[fine.columns.dim]
     steps = dict(zip(task.fields.samples, _chunked(blocks, 4 * first * columns), strict=True))
     chunks = {**steps, fine.rows.dim: min(first, fine.rows.count), fine.columns.dim: columns}
+    layout: dict[str, dict[str, Any]] = {}
     for name in task.fields.variables:
         field = dataset[name]
         shape = tuple(template.sizes[str(dim)] for dim in field.dims)
         template[name] = (field.dims, da.zeros(shape, dtype=np.float32, chunks=shape), field.attrs)
         fill = field.encoding.get("_FillValue")
         packed = np.dtype(field.encoding.get("dtype", np.float32)).kind in "iu"
-        template[name].encoding = {"_FillValue": np.float32(np.nan if fill is None or packed else fill)}
-    layout = {name: {"chunks": tuple(chunks[str(dim)] for dim in dataset[name].dims)} for name in task.fields.variables}
+        layout[name] = {
+            "chunks": tuple(chunks[str(dim)] for dim in field.dims),
+            "_FillValue": np.float32(np.nan if fill is None or packed else fill),
+        }
     template.to_zarr(store, mode="w", compute=False, consolidated=False, encoding=layout, write_empty_chunks=True)
 
 

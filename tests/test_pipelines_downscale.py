@@ -179,18 +179,18 @@ def test_input_that_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Pat
     fit = ("fit", "--config", "downscale", *QUIET)
     fields = fronts(4, size=16)
     fields.to_netcdf("small.nc", engine="h5netcdf")
-    gaps = fields.copy(deep=True)
-    gaps["front"].data[1, 2, 3] = np.nan
-    gaps.to_netcdf("gaps.nc", engine="h5netcdf")
+    infinite = fields.copy(deep=True)
+    infinite["front"].data[1, 2, 3] = np.inf
+    infinite.to_netcdf("infinite.nc", engine="h5netcdf")
     cases = {
         ("--data.path", "nowhere.nc"): "path must be a netCDF file or a zarr store, got nowhere.nc",
         ("--data.path", "small.nc", "--data.variables", "u"): "variables must be of the fields ['front'], got 'u'",
         (
             "--data.path",
-            "gaps.nc",
+            "infinite.nc",
             "--data.variables",
             "front",
-        ): "variable 'front' must hold no missing values, got 1 of",
+        ): "variable 'front' must be finite or missing, got 1 of 768 infinite",
         ("--data.path", "small.nc", "--data.variables", "front", "--data.factor", "5"): "leave 4 coarse nodes or more",
         ("--data.factor", "1"): "factor must be at least 2, got 1",
         ("--data.split", "level"): "split must be of the dimensions ('time',), got 'level'",

@@ -15,7 +15,7 @@ import xarray as xr
 
 from ccnn_irregular.adapters.xarray import open_cube
 from ccnn_irregular.pipelines import predict_files
-from ccnn_irregular.pipelines.downscale.fields import Fields
+from ccnn_irregular.pipelines.downscale.fields import Fields, Plane, coarsened_values
 from ccnn_irregular.pipelines.downscale.network import DownscalingNetwork, FieldFormat
 from ccnn_irregular.pipelines.predict_files import Blocks, Budget, as_bytes, plan_blocks, predict_file
 
@@ -50,14 +50,22 @@ def coarse_fields(
     return dataset
 
 
-def trained(dataset: xr.Dataset, *, factor: int = 2, coarse: Any = "means", width: float = 0.6) -> DownscalingNetwork:
-    """A network with random weights that takes itself for one trained on such fields."""
+def trained(
+    dataset: xr.Dataset,
+    *,
+    factor: int = 2,
+    coarse: Any = "means",
+    width: float = 0.6,
+    plane: Plane | None = None,
+    given: torch.Tensor | None = None,
+) -> DownscalingNetwork:
+    """A network with random weights that takes itself for one trained on such fields, or on those given."""
     torch.manual_seed(0)
-    plane = Fields.of(dataset, ["t"]).plane
+    plane = Fields.of(dataset, ["t"]).plane if plane is None else plane
     width = width * plane.steps[1]
     network = DownscalingNetwork(1, 4, 1, extent=[2.0, 2 * width], width=[0.6, width], omega_0=2.0, generator_hidden=8)
     known = FieldFormat(("t",), ("K",), factor, coarse, plane.steps, ("degrees", "degrees"))
-    part = torch.from_numpy(Fields.of(dataset, ["t"]).read({"time": slice(0, 1)}))
+    part = torch.from_numpy(Fields.of(dataset, ["t"]).read({"time": slice(0, 1)})) if given is None else given
     fine = plane.refined(factor, coarse)
     noise = torch.randn(len(part), 1, *fine.sizes)
     network.prepare(known, part, noise, plane.grid(), fine.grid())
@@ -154,6 +162,53 @@ def test_a_file_of_fine_fields_is_made_coarse_first(tmp_path: Path, small_blocks
         wanted = in_memory(network, dataset.astype("float32"))
         with open_cube(tmp_path / name) as found:
             np.testing.assert_allclose(found["t"], wanted, rtol=0, atol=1e-5 * np.abs(wanted).max())
+
+
+@pytest.mark.parametrize(
+    ("case", "coarse", "coarsen"),
+    [
+        ({}, "means", False),
+        ({"falling": True}, "nodes", False),
+        ({"periodic": True}, "means", True),
+        ({"falling": True, "periodic": True}, "nodes", True),
+    ],
+    ids=str,
+)
+def test_missing_values_stay_missing(
+    case: dict[str, bool], coarse: Any, coarsen: bool, tmp_path: Path, small_blocks: list[Blocks]
+) -> None:
+    """Blocks and whole agree with gaps too: over land, clouds, and entries where nothing is known."""
+    dataset = coarse_fields(rows=80 if coarsen else 40, **case)
+    values, rng = dataset["t"].to_numpy(), np.random.default_rng(0)
+    values[:, :, 5:29, 3:14] = np.nan
+    values[rng.random(values.shape) < 0.3] = np.nan
+    values[1, 0] = np.nan
+    dataset["t"].encoding = {"_FillValue": np.float32(-999.0)}
+    fields = Fields.of(dataset, ["t"])
+    given = torch.from_numpy(np.ascontiguousarray(fields.read({})))
+    plane = fields.plane.coarsened(2, coarse) if coarsen else fields.plane
+    fine = plane.refined(2, coarse)
+    own = given
+    if coarsen:
+        given = coarsened_values(own, 2, coarse, plane.sizes)
+    network = trained(dataset, coarse=coarse, plane=plane, given=given)
+    assert 2 * network.reach([1.0, 1.0])[0] + 10 < 40, "no block sees everything"
+    wanted = network(given, plane.grid(), fine.grid())
+    if coarsen:
+        wanted[own[..., : fine.sizes[0], : fine.sizes[1]].isnan()] = torch.nan
+    elif coarse == "means":
+        known = given.isfinite().repeat_interleave(2, 2).repeat_interleave(2, 3)
+        assert torch.equal(wanted.isfinite(), known)
+    assert 0.1 < float(wanted.isnan().double().mean()) < 0.7
+    source, target = written(dataset, tmp_path, ".nc"), tmp_path / "fine.zarr"
+    predict_file(network, source, target, checkpoint=checkpoint(tmp_path), memory=ROOMY, coarsen=coarsen)
+    expected = fine.unpacked(wanted.numpy())
+    with open_cube(target) as found:
+        assert found["t"].encoding["_FillValue"] == np.float32(-999.0)
+        assert found["t"].attrs == dataset["t"].attrs
+        answer = found["t"].to_numpy().reshape(expected.shape)
+        np.testing.assert_array_equal(np.isnan(answer), np.isnan(expected))
+        np.testing.assert_allclose(answer, expected, rtol=0, atol=1e-5 * np.nanmax(np.abs(expected)))
 
 
 def planned(budget: Budget, counts: Any, *_: Any) -> Blocks:
@@ -270,13 +325,13 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
 def test_fields_that_the_network_was_not_trained_on_are_refused(tmp_path: Path) -> None:
     dataset = coarse_fields()
     network = trained(dataset)
-    gap = dataset.copy(deep=True)
-    gap["t"].data[1, 0, 3, 4] = np.nan
+    infinite = dataset.copy(deep=True)
+    infinite["t"].data[1, 0, 3, 4] = np.inf
     cases = {
         "units must be those trained on, .*'K'.*, got .*'degC'": dataset.assign(t=dataset.t.assign_attrs(units="degC")),
         "steps of the coarse nodes must be those trained on, .*got": dataset.isel(latitude=slice(None, None, 2)),
         r"variables must be of the fields \['u'\], got 't'": dataset.rename(t="u"),
-        "variable 't' must hold no missing values, got 1 of": gap,
+        "variable 't' must be finite or missing, got 1 of .* infinite": infinite,
         "'latitude' must be uniform": dataset.assign_coords(
             latitude=dataset.latitude**3 / float(abs(dataset.latitude).max()) ** 2
         ),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from lightning.pytorch.cli import LightningArgumentParser
 from numpy.typing import NDArray
 from rich import box, get_console
@@ -16,6 +17,7 @@ from ccnn_irregular._checks import require
 from ccnn_irregular.pipelines.downscale import figures
 from ccnn_irregular.pipelines.downscale.data import FieldDataModule
 from ccnn_irregular.pipelines.downscale.fields import coarsened_values
+from ccnn_irregular.pipelines.downscale.gaps import filled
 from ccnn_irregular.pipelines.downscale.rivals import spline
 from ccnn_irregular.pipelines.downscale.training import Downscaling
 from ccnn_irregular.pipelines.predict_files import as_bytes, predict_file
@@ -115,19 +117,19 @@ class DownscaleCLI(TrainingCLI):
             get_console().print(str(path), highlight=False, soft_wrap=True)
 
     def _answers(self, model: Downscaling, data: FieldDataModule) -> dict[str, NDArray[Any]]:
-        """Fine fields ``(B, C, rows, columns)`` for the test part, by method."""
+        """Fine fields ``(B, C, rows, columns)`` for the test part, by method; splines have an answer everywhere."""
         source, query = data.coarse_plane.grid(), data.fine_plane.grid()
-
-        def coarse(fine: Any) -> Any:
-            return coarsened_values(fine, data.factor, data.coarse, data.coarse_plane.sizes)
-
-        given = coarse(data.testing)
-        smooth = spline(given.numpy(), source, query, 3)
+        given, trained = (
+            coarsened_values(fine, data.factor, data.coarse, data.coarse_plane.sizes)
+            for fine in (data.testing, data.training)
+        )
+        known = filled(given, source).numpy()
+        smooth = spline(known, source, query, 3)
         # What a spline gets wrong on average in training, node by node: the part that belongs to the place.
-        trained = data.training.numpy()
-        offset = (trained - spline(coarse(data.training).numpy(), source, query, 3)).mean(0)
+        wrong = torch.from_numpy(data.training.numpy() - spline(filled(trained, source).numpy(), source, query, 3))
+        offset = wrong.nanmean(0).nan_to_num(0.0).numpy()
         return {
-            "linear": spline(given.numpy(), source, query, 1),
+            "linear": spline(known, source, query, 1),
             _CUBIC: smooth,
             "cubic spline + mean error in training": smooth + offset,
             _NETWORK: model.fine_fields(given, source, query).numpy(),
@@ -139,11 +141,12 @@ class DownscaleCLI(TrainingCLI):
         paths = []
         for place, name in enumerate(data.variables):
             unit = data.units[name]
-            shown = {method: answers[method][0, place] for method in (_CUBIC, _NETWORK)}
+            field = int(np.isfinite(fine[:, place]).any((1, 2)).argmax())
+            shown = {method: answers[method][field, place] for method in (_CUBIC, _NETWORK)}
             label = f"{name} ({unit})" if unit else name
             path = folder / f"{name}.png"
             planes = self._planes(data)
-            paths.append(figures.maps(coarse[0, place], fine[0, place], shown, planes, label, path))
+            paths.append(figures.maps(coarse[field, place], fine[field, place], shown, planes, label, path))
         return paths
 
     def predict(self, model: Downscaling, datamodule: FieldDataModule, ckpt_path: str, **_: Any) -> None:
@@ -165,8 +168,10 @@ class DownscaleCLI(TrainingCLI):
 
 
 def _errors(answer: NDArray[Any], fine: NDArray[Any], weights: NDArray[Any]) -> NDArray[np.float64]:
-    """Root mean square over fields and nodes for each variable, nodes by their areas."""
-    return np.sqrt((np.square(answer.astype(np.float64) - fine) * weights).mean((0, 2, 3)))
+    """Root mean square over fields and known nodes for each variable, nodes by their areas."""
+    known = np.isfinite(fine)
+    squares = np.square(np.subtract(answer, fine, dtype=np.float64), where=known, out=np.zeros(fine.shape))
+    return np.sqrt((squares * weights).sum((0, 2, 3)) / (known * weights).sum((0, 2, 3)))
 
 
 def _print_table(

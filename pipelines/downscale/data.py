@@ -19,7 +19,8 @@ from ccnn_irregular.datasets import simulated_fronts
 from ccnn_irregular.domains import Grid
 from ccnn_irregular.operators.memory import as_size, available_memory
 from ccnn_irregular.pipelines.batches import EqualBatches, batch_loader
-from ccnn_irregular.pipelines.downscale.fields import Coarse, Fields, coarsened_values
+from ccnn_irregular.pipelines.downscale.fields import Coarse, Fields, Plane, coarsened_values
+from ccnn_irregular.pipelines.downscale.gaps import answerable
 from ccnn_irregular.pipelines.downscale.network import FieldFormat
 
 __all__ = ["FieldBatch", "FieldDataModule"]
@@ -34,11 +35,11 @@ class FieldBatch:
     """Coarse fields and the fine ones they come from.
 
     Attributes:
-        coarse: ``(B, C, rows, columns)`` on ``source``.
-        fine: ``(B, C, rows, columns)`` on ``query``.
+        coarse: ``(B, C, rows, columns)`` on ``source``, nan where nothing is known.
+        fine: ``(B, C, rows, columns)`` on ``query``, nan where it counts nothing.
         source: the coarse grid.
         query: the fine grid.
-        weights: float32 ``(rows, columns)`` of the query: what a node counts in the loss.
+        weights: float32 ``(rows, columns)`` of the query: what a known node counts in the loss.
     """
 
     coarse: Tensor
@@ -58,6 +59,9 @@ class FieldBatch:
 
 class FieldDataModule(LightningDataModule):
     """Fine fields, made coarse; the last entries along one dimension are tested on.
+
+    Missing values (nan) of a fine field are unknown samples: coarse nodes are made of the known ones, and neither loss
+    nor scores count the others. Patches that know nothing are not drawn.
 
     Args:
         path: netCDF file, zarr store, or folder of netCDF files; None = simulated fronts.
@@ -114,7 +118,8 @@ class FieldDataModule(LightningDataModule):
         """Read the fields, once.
 
         Raises:
-            FileNotFoundError, ValueError: see ``open_cube`` and ``Fields.of``; too few fields; more than fits.
+            FileNotFoundError, ValueError: see ``open_cube`` and ``Fields.of``; too few fields; more than fits; a
+                variable that is missing everywhere in the training or in the test part.
         """
         if self._ready:
             return
@@ -130,8 +135,8 @@ class FieldDataModule(LightningDataModule):
         self.fine_plane = self.coarse_plane.refined(self.factor, self.coarse)
         self.units = fields.attributes()
         self.variables = fields.variables
-        self.training = self._cut(fields.read({split: slice(0, entries - tested)}))
-        self.testing = self._cut(fields.read({split: slice(entries - tested, entries)}))
+        self.training = self._cut(fields.read({split: slice(0, entries - tested)}), "training")
+        self.testing = self._cut(fields.read({split: slice(entries - tested, entries)}), "test")
         self.split = split
         self.patches = self._patches()
         self._ready = True
@@ -150,32 +155,59 @@ class FieldDataModule(LightningDataModule):
                 reject(f"select.{name}", f"be of {list(dataset[name].values[:20])}", repr(value))
         return Fields.of(dataset, self.variables)
 
-    def _cut(self, values: NDArray[np.float32]) -> Tensor:
+    def _cut(self, values: NDArray[np.float32], part: str) -> Tensor:
+        """Fine fields that the coarse ones belong to; nan also where no coarse node that is known is the next one."""
         rows, columns = self.fine_plane.sizes
-        return torch.from_numpy(values)[..., :rows, :columns].contiguous()
+        fine = torch.from_numpy(values)[..., :rows, :columns].contiguous()
+        if bool(fine.isnan().any()):
+            coarse = coarsened_values(fine, self.factor, self.coarse, self.coarse_plane.sizes)
+            fine.masked_fill_(~answerable(coarse, self.coarse_plane.grid(), self.fine_plane.grid()), torch.nan)
+        for name, missing in zip(self.variables, _missing(fine), strict=True):
+            rule = f"be known somewhere in the {part} fields"
+            require(missing < fine[:, 0].numel(), f"variable {name!r}", rule, f"{missing} missing values and no other")
+        return fine
 
     def _patches(self) -> dict[str, NDArray[np.int64]]:
-        """Rows ``(field, first coarse row, first coarse column)`` of the training and the validation part."""
+        """Rows ``(field, first coarse row, first coarse column)`` of the training and the validation part.
+
+        Without those whose inner part, which the loss looks at, knows nothing.
+        """
         firsts = [_tiles(size, self.patch, self.margin) for size in self.coarse_plane.sizes]
         mesh = np.meshgrid(np.arange(len(self.training)), *firsts, indexing="ij")
         rows = np.stack([one.ravel() for one in mesh], axis=1)
+        if any(self.missing()["training"].values()):
+            rows = rows[self._known(firsts).ravel()]
         count = max(1, round(self.validation * len(rows)))
         rule = "leave 2 patches or more for training: give smaller ones with data.patch"
         require(len(rows) - count >= 1, "data", rule, f"{len(rows)} in all")
         drawn = np.random.default_rng(self.split_seed).permutation(len(rows))
         return {"train": rows[np.sort(drawn[count:])], "validation": rows[np.sort(drawn[:count])]}
 
-    def batch(self, rows: NDArray[np.int64]) -> FieldBatch:
-        """The patches at ``rows`` of ``patches``, all on the grid of the first tile."""
+    def _known(self, firsts: list[NDArray[np.int64]]) -> NDArray[np.bool_]:
+        """Whether the loss finds a known value, ``(fields, first rows, first columns)``."""
+        (high, wide), k, edge = self._tile()[1].sizes, self.factor, self.margin * self.factor
+        known = (~self.training.isnan()).any(1)
+        inner = [
+            known[:, a * k + edge : a * k + high - edge, b * k + edge : b * k + wide - edge].flatten(1).any(1)
+            for a in firsts[0]
+            for b in firsts[1]
+        ]
+        return torch.stack(inner, 1).numpy().reshape(len(known), len(firsts[0]), len(firsts[1]))
+
+    def _tile(self) -> tuple[Plane, Plane]:
+        """Coarse and fine plane of the first patch."""
         plane = self.coarse_plane
         sizes = plane.sizes if self.patch is None else (self.patch, self.patch)
-        sizes = (min(sizes[0], plane.sizes[0]), min(sizes[1], plane.sizes[1]))
-        part = plane.patch((0, sizes[0]), (0, sizes[1]))
-        fine_part = part.refined(self.factor, self.coarse)
+        part = plane.patch((0, min(sizes[0], plane.sizes[0])), (0, min(sizes[1], plane.sizes[1])))
+        return part, part.refined(self.factor, self.coarse)
+
+    def batch(self, rows: NDArray[np.int64]) -> FieldBatch:
+        """The patches at ``rows`` of ``patches``, all on the grid of the first tile."""
+        part, fine_part = self._tile()
         high, wide = fine_part.sizes
         k = self.factor
         fine = torch.stack([self.training[n, :, a * k : a * k + high, b * k : b * k + wide] for n, a, b in rows])
-        coarse = coarsened_values(fine, k, self.coarse, sizes)
+        coarse = coarsened_values(fine, k, self.coarse, part.sizes)
         weights = torch.ones(high, wide)
         if self.margin:
             edge = self.margin * k
@@ -206,6 +238,11 @@ class FieldDataModule(LightningDataModule):
             (plane.rows.unit, plane.columns.unit),
         )
 
+    def missing(self) -> dict[str, dict[str, int]]:
+        """Number of fine values that count nothing, for the training and the test part, by variable."""
+        parts = {"training": self.training, "test": self.testing}
+        return {part: dict(zip(self.variables, _missing(fine), strict=True)) for part, fine in parts.items()}
+
     def description(self) -> Mapping[str, Any]:
         """Which fields were read and how they were split, for the JSON."""
         names = (
@@ -223,7 +260,8 @@ class FieldDataModule(LightningDataModule):
         sizes = {"training fields": len(self.training), "test fields": len(self.testing)}
         sizes |= {f"{name} patches": len(rows) for name, rows in self.patches.items()}
         planes = {"coarse nodes": self.coarse_plane.sizes, "fine nodes": self.fine_plane.sizes}
-        return {name: getattr(self, name) for name in names} | {"sizes": sizes} | planes
+        missing = {"missing values": self.missing()}
+        return {name: getattr(self, name) for name in names} | {"sizes": sizes} | planes | missing
 
 
 def _tiles(size: int, patch: int | None, margin: int) -> NDArray[np.int64]:
@@ -232,6 +270,11 @@ def _tiles(size: int, patch: int | None, margin: int) -> NDArray[np.int64]:
         return np.zeros(1, np.int64)
     firsts = np.arange(0, size - patch, patch - 2 * margin)
     return np.append(firsts, size - patch)
+
+
+def _missing(fine: Tensor) -> list[int]:
+    """Missing values of each channel of ``(N, C, rows, columns)``."""
+    return [int(fine[:, channel].isnan().sum()) for channel in range(fine.shape[1])]
 
 
 def _require_memory(fields: Fields) -> None:

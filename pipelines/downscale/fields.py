@@ -13,7 +13,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ccnn_irregular._checks import reject, require
+from ccnn_irregular._checks import require
 from ccnn_irregular.adapters.xarray import Line
 from ccnn_irregular.adapters.xarray_frames import Options, cf_roles, frame_of
 from ccnn_irregular.domains import Grid
@@ -151,14 +151,14 @@ class Fields:
         return tuple(self.dataset.sizes[dim] for dim in self.samples)
 
     def read(self, part: Mapping[str, slice], rows: tuple[int, int] | None = None) -> NDArray[np.float32]:
-        """Values ``(S, C, rows, columns)`` in the order of the nodes, float32.
+        """Values ``(S, C, rows, columns)`` in the order of the nodes, float32; what is missing is nan.
 
         Args:
             part: which samples, by dimension; those left out are read whole.
             rows: from which node to which; None = all.
 
         Raises:
-            ValueError: missing or infinite values.
+            ValueError: infinite values.
         """
         plane, chosen = self.plane, dict(part)
         if rows is not None and rows != (0, self.plane.rows.count):
@@ -171,9 +171,8 @@ class Fields:
         for name in self.variables:
             values = self.dataset[name].isel(chosen).transpose(*dims).to_numpy()
             packed = plane.packed(values.reshape(-1, *values.shape[-2:]))
-            bad = int((~np.isfinite(packed)).sum())
-            if bad:
-                reject(f"variable {name!r}", "hold no missing values", f"{bad} of {packed.size} missing or infinite")
+            bad = int(np.isinf(packed).sum())
+            require(bad == 0, f"variable {name!r}", "be finite or missing", f"{bad} of {packed.size} infinite")
             channels.append(packed.astype(np.float32))
         return np.stack(channels, axis=1)
 
@@ -183,12 +182,25 @@ class Fields:
 
 
 def coarsened_values(values: Tensor, factor: int, coarse: Coarse, sizes: tuple[int, int]) -> Tensor:
-    """Fine values ``(..., rows, columns)`` on the ``sizes`` nodes of the coarse plane."""
+    """Fine values ``(..., rows, columns)`` on the ``sizes`` nodes of the coarse plane.
+
+    A mean is that of the known fine nodes, however few, so that each of them belongs to a known coarse node; it is nan
+    where none is known.
+    """
     rows, columns = sizes
     if coarse == "nodes":
         return values[..., ::factor, ::factor][..., :rows, :columns]
     cut = values[..., : rows * factor, : columns * factor]
-    return cut.unflatten(-1, (columns, factor)).mean(-1).unflatten(-2, (rows, factor)).mean(-2)
+
+    def boxes(one: Tensor) -> Tensor:
+        return one.unflatten(-1, (columns, factor)).mean(-1).unflatten(-2, (rows, factor)).mean(-2)
+
+    means = boxes(cut)
+    if not bool(means.isnan().any()):
+        return means
+    total = boxes(cut.nan_to_num(0.0))
+    # 0 / 0 where nothing is known.
+    return torch.where(means.isnan(), total / boxes((~cut.isnan()).to(cut.dtype)), means)
 
 
 def _regular(line: Line) -> Line:

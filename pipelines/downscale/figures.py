@@ -28,8 +28,8 @@ def maps(
     """Coarse and fine field in one colour scale, and below them the errors of the answers in another.
 
     Args:
-        coarse: ``(rows, columns)`` of the first plane.
-        fine: ``(rows, columns)`` of the second plane.
+        coarse: ``(rows, columns)`` of the first plane, blank where nan.
+        fine: ``(rows, columns)`` of the second plane, blank where nan; with values.
         answers: fine fields by their names, two of them.
         planes: of the coarse and of the fine field.
         label: variable and unit.
@@ -38,9 +38,9 @@ def maps(
     high, wide = fine.shape
     figure = new_figure(8.6, 1.6 + 7.2 * min(1.2, max(0.4, high / wide)))
     panels = figure.subplots(2, 2, sharex=True, sharey=True)
-    lowest, highest = float(fine.min()), float(fine.max())
+    lowest, highest = float(np.nanmin(fine)), float(np.nanmax(fine))
     errors = {f"{name} minus true": values - fine for name, values in answers.items()}
-    most = max(float(np.quantile(np.abs(error), 0.995)) for error in errors.values())
+    most = max(float(np.nanquantile(np.abs(error), 0.995)) for error in errors.values())
     shown = [("coarse, given", coarse, planes[0]), ("fine, true", fine, planes[1])]
     for axes, (name, values, plane) in zip(panels[0], shown, strict=True):
         image = axes.imshow(values, extent=_extent(plane), origin="lower", vmin=lowest, vmax=highest, aspect="auto")
@@ -50,7 +50,7 @@ def maps(
         image = axes.imshow(
             values, extent=_extent(planes[1]), origin="lower", cmap="RdBu_r", vmin=-most, vmax=most, aspect="auto"
         )
-        axes.set_title(f"{name}: rms {np.sqrt(np.square(values).mean()):.3g}", fontsize="medium")
+        axes.set_title(f"{name}: rms {np.sqrt(np.nanmean(np.square(values))):.3g}", fontsize="medium")
     figure.colorbar(image, ax=panels[1], label=f"error, {label}", extend="both")
     rows, columns = planes[1].rows, planes[1].columns
     for axes in panels[1]:

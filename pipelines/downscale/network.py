@@ -15,12 +15,15 @@ from ccnn_irregular.domains import Axis, Grid
 from ccnn_irregular.layers import ContinuousConv
 from ccnn_irregular.networks import CCNN, GeneratorName
 from ccnn_irregular.pipelines.downscale.fields import Coarse
+from ccnn_irregular.pipelines.downscale.gaps import answerable, beside, filled
 
-__all__ = ["DownscalingNetwork", "FieldFormat", "cubic"]
+__all__ = ["DownscalingNetwork", "FieldFormat", "cubic", "interpolation"]
 
-# Nodes that cubic interpolation, and the difference from the neighbours, look at beside a place.
-_LEAST_REACH = 3
 _GHOSTS = 2
+# Rings of missing nodes that cubic interpolation looks at from a place that is answered.
+_RINGS = 2
+# Nodes that cubic interpolation, and the difference from the neighbours, look at beside a place, and what fills them.
+_LEAST_REACH = 3 + _RINGS
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,10 @@ class DownscalingNetwork(nn.Module):
     neighbours, in units of that difference's own standard deviation: what is missing between the nodes goes with the
     finest that the nodes show, which may be a thousandth of a field's range. Before training the answer is the
     interpolation's. A place is influenced as far as all kernels reach together, see ``reach``.
+
+    Values may be missing (nan). The CCNN reads zeros there, as it does beyond the ends of the axes; differences are
+    from the known neighbours; interpolation has missing nodes ``filled``. The answer is nan where the next coarse node
+    is missing, see ``answerable``.
 
     Args:
         in_channels: number of variables.
@@ -124,34 +131,40 @@ class DownscalingNetwork(nn.Module):
 
     @torch.no_grad()
     def prepare(self, fields: FieldFormat, coarse: Tensor, fine: Tensor, source: Grid, query: Grid) -> None:
-        """Standardise and calibrate by training fields; nothing else is learned here.
+        """Standardise and calibrate by training fields, by their known values; nothing else is learned here.
 
         Args:
             fields: what they are.
-            coarse: ``(B, C, rows, columns)``.
-            fine: ``(B, C, rows, columns)`` of the query.
+            coarse: ``(B, C, rows, columns)``, missing ones nan.
+            fine: ``(B, C, rows, columns)`` of the query, missing ones nan.
             source: of the coarse ones.
             query: of the fine ones.
+
+        Raises:
+            ValueError: a variable without known values.
         """
+        unknown = coarse.isnan().transpose(0, 1).flatten(1).all(1).nonzero().flatten().tolist()
+        require(not unknown, "coarse", "have known values of each variable", f"none of variables {unknown}")
         self.format = fields
-        axes = (0, 2, 3)
-        self.mean.copy_(coarse.double().mean(axes))
-        self.scale.copy_(_spread(coarse.std(axes)))
-        self.detail.copy_(_spread(_difference(coarse, source).std(axes)))
-        self.residual.copy_(_spread((fine - cubic(coarse, source, query)).square().mean(axes).sqrt()))
+        self.mean.copy_(coarse.double().nanmean((0, 2, 3)))
+        self.scale.copy_(_spread(_deviation(coarse)))
+        self.detail.copy_(_spread(_deviation(_difference(coarse, source))))
+        errors = fine - interpolation(coarse, source, query)
+        self.residual.copy_(_spread(errors.square().nanmean((0, 2, 3)).sqrt()))
         self.cnn.calibrate(source, self._inputs(coarse, source))
         nn.init.zeros_(self.cnn.output.weight)
         assert self.cnn.output.bias is not None
         nn.init.zeros_(self.cnn.output.bias)
 
     def forward(self, values: Tensor, source: Grid, query: Grid) -> Tensor:
-        """``(B, C, rows, columns)`` on the coarse grid to the same on the fine one."""
+        """``(B, C, rows, columns)`` on the coarse grid to the same on the fine one; nan is missing."""
         correction: Tensor = self.cnn(self._inputs(values, source), source, query)
-        return torch.addcmul(cubic(values, source, query), correction, _channels(self.residual))
+        return torch.addcmul(interpolation(values, source, query), correction, _channels(self.residual))
 
     def _inputs(self, values: Tensor, source: Grid) -> Tensor:
         standard = (values - _channels(self.mean)) / _channels(self.scale)
-        return torch.cat([standard, _difference(values, source) / _channels(self.detail)], 1)
+        inputs = torch.cat([standard, _difference(values, source) / _channels(self.detail)], 1)
+        return inputs.masked_fill(values.isnan().repeat(1, 2, 1, 1), 0.0)
 
     def reach(self, steps: Sequence[float]) -> tuple[int, int]:
         """Coarse nodes beyond a place, along rows and columns, that its answer may depend on."""
@@ -159,6 +172,14 @@ class DownscalingNetwork(nn.Module):
         total = [sum(support) for support in zip(*supports, strict=True)]
         rows, columns = (math.ceil(far / step) + _LEAST_REACH for far, step in zip(total, steps, strict=True))
         return rows, columns
+
+
+def interpolation(values: Tensor, source: Grid, query: Grid) -> Tensor:
+    """``cubic`` with missing values ``filled``: ``(B, C, rows, columns)``, nan where it is not ``answerable``."""
+    if not bool(values.isnan().any()):
+        return cubic(values, source, query)
+    smooth = cubic(filled(values, source, _RINGS), source, query)
+    return smooth.masked_fill(~answerable(values, source, query), torch.nan)
 
 
 def cubic(values: Tensor, source: Grid, query: Grid) -> Tensor:
@@ -218,17 +239,19 @@ def _extended(values: Tensor, dim: int, periodic: bool) -> Tensor:
 
 
 def _difference(values: Tensor, source: Grid) -> Tensor:
-    """Values minus the mean of their four neighbours; a neighbour beyond an end is the value itself."""
-    mean = torch.zeros_like(values)
+    """Values minus the mean of their four neighbours; one that is missing or beyond an end is the value itself."""
+    total = torch.zeros_like(values)
     for dim, axis in enumerate(source.axes, 2):
-        if axis.periodic:
-            mean += values.roll(1, dim) + values.roll(-1, dim)
-            continue
-        size = axis.size
-        inner = values.narrow(dim, 0, size - 1), values.narrow(dim, 1, size - 1)
-        mean += torch.cat([values.narrow(dim, 0, 1), inner[0]], dim)
-        mean += torch.cat([inner[1], values.narrow(dim, size - 1, 1)], dim)
-    return values - mean / 4
+        for one in beside(values, dim, axis, torch.nan):
+            total += torch.where(one.isnan(), values, one)
+    return values - total / 4
+
+
+def _deviation(values: Tensor) -> Tensor:
+    """Standard deviation of the known values of each channel, float64 ``(C,)``."""
+    axes = (0, 2, 3)
+    centred = values.double() - _channels(values.double().nanmean(axes))
+    return (centred.square().nansum(axes) / ((~values.isnan()).sum(axes) - 1)).sqrt()
 
 
 def _channels(numbers: Tensor) -> Tensor:

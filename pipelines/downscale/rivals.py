@@ -18,6 +18,7 @@ def spline(values: NDArray[np.float32], source: Grid, query: Grid, degree: int) 
     """The tensor-product spline of ``degree`` (1 linear, 3 cubic) through ``(..., rows, columns)`` at the query.
 
     Beyond the ends of an axis its last polynomial goes on: fine nodes lie there, half a coarse step away at most.
+    Missing values have to be ``filled``.
     """
     result = values.astype(np.float64)
     for place, (nodes, wanted) in enumerate(zip(source.axes, query.axes, strict=True), values.ndim - 2):

@@ -10,7 +10,7 @@ from torch import Tensor
 from torchmetrics import MeanMetric
 
 from ccnn_irregular._checks import require
-from ccnn_irregular.pipelines.downscale.network import DownscalingNetwork, cubic
+from ccnn_irregular.pipelines.downscale.network import DownscalingNetwork, interpolation
 from ccnn_irregular.pipelines.training import TrainedNetwork
 
 if TYPE_CHECKING:
@@ -81,14 +81,14 @@ class Downscaling(TrainedNetwork):
         return fine
 
     def training_step(self, batch: FieldBatch, batch_idx: int) -> Tensor:
-        loss = self._error(self(batch), batch)
+        loss, _ = self._error(self(batch), batch)
         self.log("train_loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(batch))
         return loss
 
     def validation_step(self, batch: FieldBatch, batch_idx: int) -> None:
-        error = self._error(self(batch), batch)
-        self.val_error.update(error, len(batch))
-        self.val_interpolation.update(self._error(cubic(batch.coarse, batch.source, batch.query), batch), len(batch))
+        self.val_error.update(*self._error(self(batch), batch))
+        smooth = interpolation(batch.coarse, batch.source, batch.query)
+        self.val_interpolation.update(*self._error(smooth, batch))
         self.log("val_loss", self.val_error, on_step=False, on_epoch=True, prog_bar=True)
 
     def on_validation_epoch_end(self) -> None:
@@ -96,11 +96,13 @@ class Downscaling(TrainedNetwork):
         self.val_interpolation.reset()
         self.log("val_skill", skill, prog_bar=True)
 
-    def _error(self, fine: Tensor, batch: FieldBatch) -> Tensor:
-        """Mean square over the nodes that count, each variable in units of what interpolation misses."""
-        errors = (fine - batch.fine) / self.network.residual.reshape(1, -1, 1, 1)
-        weights = batch.weights
-        return (errors.square() * weights).sum() / (weights.sum() * errors.shape[0] * errors.shape[1])
+    def _error(self, fine: Tensor, batch: FieldBatch) -> tuple[Tensor, Tensor]:
+        """Mean square over the known nodes, each variable in units of what interpolation misses; their weight."""
+        missing = batch.fine.isnan()
+        # Zero before anything is multiplied: nan times a weight of zero is nan, in gradients too.
+        errors = (fine - batch.fine).masked_fill(missing, 0.0) / self.network.residual.reshape(1, -1, 1, 1)
+        total = (batch.weights * ~missing).sum()
+        return (errors.square() * batch.weights).sum() / total, total
 
     @torch.no_grad()
     def fine_fields(self, coarse: Tensor, source: Any, query: Any) -> Tensor:
