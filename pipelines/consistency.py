@@ -66,7 +66,9 @@ def read_netcdf(
 ) -> GriddedVariable:
     """A variable of a file that xarray opens, on one to four uniform axes.
 
-    A falling axis is flipped. An axis of longitudes that spans the globe repeats. Axes of length 1 are dropped.
+    A falling axis is flipped. An axis of longitudes that goes round the globe repeats, with or without its first
+    meridian again at the end; another one that the file cuts at Greenwich or the date line is joined there. Axes of
+    length 1 are dropped.
 
     Args:
         path: of the file.
@@ -94,10 +96,14 @@ def read_netcdf(
     values = array.values.astype(np.float64)
     axes, units = [], []
     for place, dimension in enumerate(array.dims):
-        axis, unit, falls = _uniform_axis(array, str(dimension))
-        if falls:
-            values = np.flip(values, place)
-            notes.append(f"axis {str(dimension)!r} falls in the file and was flipped")
+        if _is_longitude(array, str(dimension)):
+            axis, unit, values, moved = _longitude_axis(array, str(dimension), values, place)
+            notes += moved
+        else:
+            axis, unit, falls = _uniform_axis(array, str(dimension))
+            if falls:
+                values = np.flip(values, place)
+                notes.append(f"axis {str(dimension)!r} falls in the file and was flipped")
         if axis.periodic:
             notes.append(f"axis {str(dimension)!r} goes round the globe and repeats after 360 degrees")
         axes.append(axis)
@@ -192,16 +198,53 @@ def _uniform_axis(array: Any, name: str) -> tuple[Axis, str | None, bool]:
         nodes = (nodes - nodes[0]) / np.timedelta64(1, "D")
     require(nodes.dtype.kind in "fiu", f"axis {name!r}", "have numbers or dates as its coordinate", nodes.dtype)
     nodes = nodes.astype(np.float64)
-    step = (nodes[-1] - nodes[0]) / (size - 1)
+    step = _require_uniform(name, nodes, unit)
+    return Axis(size, abs(step), min(nodes[0], nodes[-1])), unit, bool(step < 0)
+
+
+def _require_uniform(name: str, nodes: NDArray[np.float64], unit: str | None) -> float:
+    """The step of an axis; refuses one that is not uniform."""
+    size = len(nodes)
+    step = float(nodes[-1] - nodes[0]) / (size - 1)
     off = np.abs(nodes - np.linspace(nodes[0], nodes[-1], size))
     worst = int(np.argmax(off))
     if not (step != 0 and off[worst] <= _UNIFORM * abs(step)):
         steps = f", {off[worst] / abs(step):.3g} steps" if step else ""
         got = f"node {worst} at {nodes[worst]:g}, {off[worst]:.3g} {_length(unit)}".rstrip() + f"{steps} from its place"
         reject(f"axis {name!r}", f"be uniform from {nodes[0]:g} to {nodes[-1]:g} over {size} nodes", got)
-    longitude = (unit or "").lower() in _LONGITUDE_UNITS or coordinate.attrs.get("standard_name") == "longitude"
-    globe = longitude and abs(size * abs(step) - 360) <= _UNIFORM * abs(step)
-    return Axis(size, 360 / size if globe else abs(step), min(nodes[0], nodes[-1]), globe), unit, bool(step < 0)
+    return step
+
+
+def _is_longitude(array: Any, name: str) -> bool:
+    if name not in array.coords:
+        return False
+    about = array.coords[name].attrs
+    return str(about.get("units", "")).lower() in _LONGITUDE_UNITS or about.get("standard_name") == "longitude"
+
+
+def _longitude_axis(
+    array: Any, name: str, values: NDArray[np.float64], place: int
+) -> tuple[Axis, str | None, NDArray[np.float64], list[str]]:
+    """The axis of longitudes, its unit, the values along it from west to east, and what was done to them."""
+    from ccnn_irregular.adapters.xarray_axes import line
+
+    coordinate = array.coords[name]
+    unit = str(coordinate.attrs.get("units", "")) or None
+    found = line(coordinate, "longitude")
+    step = _require_uniform(name, found.nodes, unit) if found.count > 1 else 1.0
+    if found.period is not None:
+        rule, got = "have its seam as wide as a step, or be cut", f"{found.period - np.ptp(found.nodes):g} degrees"
+        require(found.step is not None, f"axis {name!r}", f"{rule} (a step is {step:g})", got)
+        step = found.period / found.count
+    notes = []
+    if found.falling:
+        notes.append(f"axis {name!r} falls in the file and was flipped")
+    if found.closed:
+        notes.append(f"axis {name!r} has its first meridian again at the end, which was dropped")
+    if found.first:
+        notes.append(f"axis {name!r} is cut between neighbours in the file and was joined at {found.nodes[0]:g}")
+    periodic = found.period is not None
+    return Axis(found.count, step, float(found.nodes[0]), periodic), unit, found.packed(values, place), notes
 
 
 def read_npz(

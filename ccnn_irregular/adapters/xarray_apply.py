@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ccnn_irregular._checks import require
 from ccnn_irregular._optional import import_optional
-from ccnn_irregular.adapters.xarray_axes import Cloud, Line, on_circle
+from ccnn_irregular.adapters.xarray_axes import Cloud, Line
 from ccnn_irregular.adapters.xarray_frames import (
     CHANNEL,
     Frame,
@@ -28,10 +28,14 @@ from ccnn_irregular.adapters.xarray_frames import (
     restored,
 )
 from ccnn_irregular.layers import ContinuousConv, SeparableContinuousConv
+from ccnn_irregular.longitudes import GLOBE, on_circle
 
 __all__ = ["convolved", "predicted"]
 
 Array = NDArray[Any]
+
+# Share of a step by which gaps between the nodes of a uniform axis may differ.
+_SEAM = 1e-2
 
 
 def convolved(
@@ -45,6 +49,7 @@ def convolved(
     require(isinstance(layer, kinds), "layer", "be one convolution; predict takes networks", type(layer).__name__)
     frame = frame_of(array, options)
     _require_axes("layer", layer, frame)
+    frame = _around(frame, layer.kernel.support.tolist(), asked=like is not None)
     query = None if like is None else _asked(like, frame, options)
 
     def apply(packed: Array, source: Frame, wanted: Frame) -> Array:
@@ -111,7 +116,7 @@ def _predicted_lazily(array: xr.DataArray, model: nn.Module, frame: Frame) -> xr
 
 
 def _may_be_cut(one: Line | Cloud) -> bool:
-    return isinstance(one, Line) and not one.closed
+    return isinstance(one, Line) and one.may_be_cut
 
 
 def _trimmed(result: Array, source: Frame, wanted: Frame) -> Array:
@@ -284,23 +289,62 @@ def _asked(like: xr.DataArray, frame: Frame, options: Options) -> Frame:
     return query
 
 
+def _around(frame: Frame, support: Sequence[float], *, asked: bool) -> Frame:
+    """``frame``, with longitudes that repeat where a kernel reaches across the gap that they leave open.
+
+    A query in the gap (``asked``) lies in the turn of the nearer end: from there the kernel may reach the other one.
+    """
+    factors = list(frame.factors)
+    for place, one in enumerate(factors):
+        axis = one.roles.index("longitude") if "longitude" in one.roles else None
+        if axis is None or one.periods[axis] is not None:
+            continue
+        gap = GLOBE - float(np.ptp(one.coordinates[:, axis]))
+        if gap / (2 if asked else 1) < support[frame.axes.index(one.names[axis])] < GLOBE / 2:
+            factors[place] = _repeating(one, axis)
+    return replace(frame, factors=tuple(factors))
+
+
+def _repeating(one: Line | Cloud, axis: int) -> Line | Cloud:
+    if isinstance(one, Line):
+        return replace(one, period=GLOBE, step=None)
+    return replace(one, periods=tuple(GLOBE if place == axis else p for place, p in enumerate(one.periods)))
+
+
 def _in_turn(one: Line | Cloud, frame: Frame) -> Line | Cloud:
-    """Longitudes beside those of ``frame``; nothing repeats where nothing does there."""
+    """Longitudes in the turn about those of ``frame``; nothing repeats where nothing does there."""
     if "longitude" not in one.roles:
         return one
     source = next(factor for factor in frame.factors if "longitude" in factor.roles)
     axis = source.roles.index("longitude")
     longitudes, period = source.coordinates[:, axis], source.periods[axis]
-    centre = (longitudes.min() + longitudes.max()) / 2
-    own = one.roles.index("longitude")
+    centre = float(longitudes.min() + longitudes.max()) / 2
     if isinstance(one, Line):
-        middle = np.array((one.nodes[0] + one.nodes[-1]) / 2)
-        shift = float(on_circle(middle, float(centre)) - middle)
-        return replace(one, nodes=one.nodes + shift, period=one.period if period is not None else None)
+        return _line_in_turn(one, centre, period)
+    own = one.roles.index("longitude")
     moved = one.coordinates.copy()
-    moved[:, own] = on_circle(moved[:, own], float(centre))
+    moved[:, own] = on_circle(moved[:, own], centre)
     periods = tuple(period if axis == own else p for axis, p in enumerate(one.periods))
     return replace(one, coordinates=moved, periods=periods)
+
+
+def _line_in_turn(one: Line, centre: float, period: float | None) -> Line:
+    """A line of longitudes in the turn about ``centre``, cut opposite of it unless the source repeats."""
+    if period is not None:
+        middle = np.array((one.nodes[0] + one.nodes[-1]) / 2)
+        return replace(one, nodes=one.nodes + float(on_circle(middle, centre) - middle))
+    nodes = on_circle(one.nodes, centre)
+    first = int(nodes.argmin())
+    nodes, widths = np.roll(nodes, -first), np.roll(one.widths, -first)
+    even = one.step is not None and np.allclose(np.diff(nodes), one.step, rtol=_SEAM, atol=0)
+    return replace(
+        one,
+        nodes=nodes,
+        widths=widths,
+        step=one.step if even else None,
+        period=None,
+        first=(one.first + first) % one.count,
+    )
 
 
 def _asked_array(result: Array, query: Frame, frame: Frame, array: xr.DataArray, like: xr.DataArray) -> xr.DataArray:

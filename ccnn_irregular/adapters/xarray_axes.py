@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from ccnn_irregular._checks import require
 from ccnn_irregular._optional import import_optional
+from ccnn_irregular.longitudes import GLOBE, Rising, longitude_line, one_turn
 from ccnn_irregular.quadrature import density_compensation, spherical_areas
 
-__all__ = ["Cloud", "Line", "Role", "TimeUnit", "cloud", "line", "on_circle"]
+__all__ = ["Cloud", "Line", "Role", "TimeUnit", "cloud", "line"]
 
 Role = Literal["time", "vertical", "latitude", "longitude", "x", "y", "other"]
 TimeUnit = Literal["seconds", "minutes", "hours", "days"]
@@ -24,7 +25,6 @@ Floats = NDArray[np.float64]
 _UNIFORM = 1e-3
 # Share of a step by which the seam of a longitude may differ from the other gaps.
 _SEAM = 1e-2
-_GLOBE = 360.0
 _EPOCH = "1970-01-01"
 _SECONDS: dict[TimeUnit, float] = {"seconds": 1.0, "minutes": 60.0, "hours": 3600.0, "days": 86400.0}
 _DEGREES = ("", "degree", "degrees", "deg", "°")
@@ -46,6 +46,8 @@ class Line:
         period: length after which the axis repeats, or None.
         falling: whether the array has the nodes the other way round.
         closed: whether the array has one more node, the first one again a period later.
+        first: place of the first node in the array, rising and without the repeated one: a file may cut the circle of
+            longitudes anywhere.
     """
 
     name: str
@@ -58,6 +60,7 @@ class Line:
     period: float | None
     falling: bool = False
     closed: bool = False
+    first: int = 0
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -109,6 +112,11 @@ class Line:
         """Whether it is uniform and all nodes stand for one step."""
         return self.step is not None and bool(np.allclose(self.widths, self.step, rtol=1e-9))
 
+    @property
+    def may_be_cut(self) -> bool:
+        """Whether neighbours in the array are neighbours on the axis."""
+        return not self.closed and self.first == 0
+
     def packed(self, values: NDArray[Any], place: int) -> NDArray[Any]:
         """Values along the array's dimension ``place`` in the order of the nodes."""
         if self.closed:
@@ -117,17 +125,19 @@ class Line:
             same = np.allclose(first, last, rtol=0, atol=tolerance, equal_nan=True)
             require(same, f"values at {self.name!r}", "be the same on the repeated meridian", "different ones")
             values = values.take(np.arange(1, self.count + 1) if self.falling else np.arange(self.count), place)
-        return np.flip(values, place) if self.falling else values
+        values = np.flip(values, place) if self.falling else values
+        return np.roll(values, -self.first, place) if self.first else values
 
     def unpacked(self, values: NDArray[Any], place: int) -> NDArray[Any]:
         """The inverse of ``packed``."""
+        values = np.roll(values, self.first, place) if self.first else values
         if self.closed:
             values = np.concatenate([values, values.take([0], place)], place)
         return np.flip(values, place) if self.falling else values
 
     def sliced(self, start: int, stop: int) -> Line:
         """The part between two places of the array; beyond its ends where the axis repeats."""
-        assert not self.closed
+        assert self.may_be_cut
         if self.falling:
             start, stop = self.count - stop, self.count - start
         places = np.arange(start, stop)
@@ -200,7 +210,8 @@ def line(coordinate: xr.DataArray, role: Role, *, time_unit: TimeUnit = "days", 
 
     Nodes count as uniform where none is farther from its place on a uniform axis than a thousandth of a step, or
     than the coordinate's own dtype resolves. Each node stands for half the gaps to both sides, the outermost for
-    their gap on the other side too; a single node for one unit. A longitude repeats where it spans the globe.
+    their gap on the other side too; a single node for one unit. Longitudes repeat where they go round the globe;
+    elsewhere they begin after their widest gap, wherever the array cuts the circle (``longitudes.longitude_line``).
 
     Args:
         coordinate: 1-D; numbers, dates of any calendar, or time spans.
@@ -217,15 +228,11 @@ def line(coordinate: xr.DataArray, role: Role, *, time_unit: TimeUnit = "days", 
     nodes, unit, resolution = _numbers(coordinate, role, time_unit)
     bad = np.flatnonzero(~np.isfinite(nodes))
     require(len(bad) == 0, f"coordinate {name!r}", "be finite", f"{len(bad)} missing, the first at {bad[:1]}")
-    gaps = np.diff(nodes)
-    falling = bool(len(gaps) and gaps[0] < 0)
-    repeated, turns = np.flatnonzero(gaps == 0), np.flatnonzero(gaps * (-1 if falling else 1) < 0)
+    repeated = np.flatnonzero(np.diff(nodes) == 0)
     at = f"coordinate {name!r}"
     require(len(repeated) == 0, at, "have no duplicates", f"{coordinate.values[repeated[:1]]} twice in a row")
-    require(len(turns) == 0, at, "rise or fall throughout", f"a turn after entry {turns[:1]}")
-    nodes = nodes[::-1].copy() if falling else nodes
-    period, closed = _seam(name, nodes) if role == "longitude" and len(nodes) > 1 else (None, False)
-    nodes = nodes[:-1] if closed else nodes
+    rising = longitude_line(name, nodes) if role == "longitude" else _rising(name, nodes)
+    nodes, period = rising.nodes, GLOBE if rising.globe else None
     step = _step(nodes, resolution)
     if period is not None and step is not None:
         seam = period - (nodes[-1] - nodes[0])
@@ -236,7 +243,8 @@ def line(coordinate: xr.DataArray, role: Role, *, time_unit: TimeUnit = "days", 
     if role == "latitude":
         _require_latitudes(name, nodes)
         widths = _bands(nodes) if area_weights else widths
-    return Line(name, str(coordinate.dims[0]), role, unit, nodes, widths, step, period, falling, closed)
+    dim, (falling, closed, first) = str(coordinate.dims[0]), (rising.falling, rising.closed, rising.first)
+    return Line(name, dim, role, unit, nodes, widths, step, period, falling, closed, first)
 
 
 def cloud(
@@ -279,7 +287,8 @@ def cloud(
         if role == "latitude":
             _require_latitudes(names[axis], points[:, axis])
         if role == "longitude":
-            points[:, axis], periods[axis] = _unwrapped(points[:, axis])
+            turn = one_turn(points[:, axis])
+            points[:, axis], periods[axis] = turn.degrees, turn.period
     spherical = {"latitude", "longitude"} <= set(roles)
     if spherical and len(roles) == 2 and len(dims) == 2 and min(full[0].shape) > 1:
         latitude, longitude = (full[roles.index(role)] for role in ("latitude", "longitude"))
@@ -301,11 +310,6 @@ def cloud(
         weights,
         tuple(periods),
     )
-
-
-def on_circle(longitudes: Floats, centre: float) -> Floats:
-    """Longitudes in the turn about ``centre``, degrees."""
-    return centre + np.remainder(longitudes - centre + _GLOBE / 2, _GLOBE) - _GLOBE / 2
 
 
 def _numbers(coordinate: xr.DataArray, role: Role, time_unit: TimeUnit) -> tuple[Floats, str, float]:
@@ -362,14 +366,13 @@ def _step(nodes: Floats, resolution: float) -> float | None:
     return step if off <= max(_UNIFORM * step, resolution) else None
 
 
-def _seam(name: str, longitudes: Floats) -> tuple[float | None, bool]:
-    """The period of rising longitudes if they span the globe, and whether the last one is the first again."""
-    span, largest = float(longitudes[-1] - longitudes[0]), float(np.diff(longitudes).max())
-    seam = _GLOBE - span
-    if abs(seam) <= _SEAM * largest:
-        return _GLOBE, True
-    require(seam > 0, f"longitudes {name!r}", "span at most the globe, 360 degrees", f"{span:g}")
-    return (_GLOBE if seam <= 1.5 * largest else None), False
+def _rising(name: str, nodes: Floats) -> Rising:
+    """Nodes that rise or fall throughout, on an axis that is no circle."""
+    falling = len(nodes) > 1 and bool(nodes[1] < nodes[0])
+    rising = nodes[::-1].copy() if falling else nodes
+    turns = np.flatnonzero(np.diff(nodes) * (-1 if falling else 1) < 0)
+    require(len(turns) == 0, f"coordinate {name!r}", "rise or fall throughout", f"a turn after entry {turns[:1]}")
+    return Rising(rising, falling, closed=False, first=0, globe=False)
 
 
 def _widths(nodes: Floats, period: float | None) -> Floats:
@@ -394,19 +397,6 @@ def _bands(latitudes: Floats) -> Floats:
     gap = float(clipped.diff().max())
     globe = 90 - float(clipped[-1]) < gap and 90 + float(clipped[0]) < gap
     return spherical_areas(clipped, 1.0, radius=float(np.degrees(1)), globe=globe).numpy()
-
-
-def _unwrapped(longitudes: Floats) -> tuple[Floats, float | None]:
-    """Longitudes cut where there is none for longest, and the period where two can be nearer the other way round.
-
-    Numbers that span at most half the globe stay as they are.
-    """
-    if np.ptp(longitudes) <= _GLOBE / 2:
-        return longitudes, None
-    rising = np.unique(np.remainder(longitudes, _GLOBE))
-    gaps = np.diff(np.concatenate([rising, rising[:1] + _GLOBE]))
-    first = rising[(int(gaps.argmax()) + 1) % len(rising)]
-    return first + np.remainder(longitudes - first, _GLOBE), (None if gaps.max() >= _GLOBE / 2 else _GLOBE)
 
 
 def _mesh_areas(latitude: Floats, longitude: Floats, spherical: bool) -> Floats:
