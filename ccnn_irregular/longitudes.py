@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ccnn_irregular._checks import require
 
-__all__ = ["GLOBE", "Rising", "Turn", "longitude_line", "one_turn", "on_circle"]
+__all__ = ["GLOBE", "Rising", "Turn", "longitude_line", "on_circle", "one_turn"]
 
 Floats = NDArray[np.float64]
 

@@ -14,7 +14,10 @@ from ccnn_irregular import CCNN, SIREN, ContinuousConv, GaussianMask, Grid, Kern
 from ccnn_irregular.adapters.xarray import Line, open_cube
 from ccnn_irregular.layers import SeparableContinuousConv
 
-pytestmark = pytest.mark.filterwarnings("ignore:variable .* has non-conforming '_FillValue'")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:variable .* has non-conforming '_FillValue'"),
+    pytest.mark.filterwarnings("ignore:nothing says what the points along"),
+]
 
 
 def conv(widths: list[float], channels: int = 1, engine: str = "auto") -> ContinuousConv:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any, final
 
 import torch
@@ -25,6 +26,7 @@ from ccnn_irregular.adapters.xarray_apply import convolved, predicted
 from ccnn_irregular.adapters.xarray_axes import Cloud, Line, Role, TimeUnit
 from ccnn_irregular.adapters.xarray_files import open_cube
 from ccnn_irregular.adapters.xarray_frames import Frame, Options, Samples, fitting_encoding, frame_of, samples_of
+from ccnn_irregular.adapters.xarray_meshes import about_places
 from ccnn_irregular.layers import ContinuousConv, SeparableContinuousConv
 
 __all__ = [
@@ -68,6 +70,7 @@ class DataArrayAccessor:
         order: Sequence[str] | None = None,
         area_weights: bool = True,
         time_unit: TimeUnit = "days",
+        weights: xr.DataArray | str | None = None,
     ) -> DataArrayAccessor:
         """The accessor with options.
 
@@ -81,9 +84,13 @@ class DataArrayAccessor:
                 uniform ones last is the fastest.
             area_weights: whether latitudes count by their area on the sphere.
             time_unit: unit of dates and time spans.
+            weights: what each place stands for, in units of the axes (square degrees for latitude and longitude): an
+                array along the dimensions of one axis or one set of points, or its name. None = areas of the file
+                where it says any, else by the positions. "scattered" = one over the density of points, which else
+                is announced for latitudes and longitudes on one dimension.
         """
         accessor = DataArrayAccessor(self._array)
-        accessor._options = Options(axes, _names(samples), channels, order, area_weights, time_unit)
+        accessor._options = Options(axes, _names(samples), channels, order, area_weights, time_unit, weights)
         return accessor
 
     def frame(self) -> Frame:
@@ -171,13 +178,15 @@ class DatasetAccessor:
         order: Sequence[str] | None = None,
         area_weights: bool = True,
         time_unit: TimeUnit = "days",
+        weights: xr.DataArray | str | None = None,
     ) -> DatasetAccessor:
         """The accessor with options.
 
         Args:
-            variables: which are the channels, in this order; None = all but bounds and grid mappings.
-            axes, samples, order, area_weights, time_unit: as for arrays. Variables named in ``axes`` need not be
-                coordinates of the file (those of Argo profiles are not).
+            variables: which are the channels, in this order; None = all but bounds, grid mappings, areas of cells and
+                meshes.
+            axes, samples, order, area_weights, time_unit, weights: as for arrays. Variables named in ``axes`` need not
+                be coordinates of the file (those of Argo profiles are not).
         """
         accessor = DatasetAccessor(self._dataset)
         accessor._variables = None if variables is None else _names(variables)
@@ -187,6 +196,7 @@ class DatasetAccessor:
             "order": order,
             "area_weights": area_weights,
             "time_unit": time_unit,
+            "weights": weights,
         }
         return accessor
 
@@ -249,16 +259,18 @@ class DatasetAccessor:
         else:
             stacked = dataset[list(names)].to_array(_VARIABLE)
         stacked.attrs, stacked.name, stacked.encoding = {}, None, {}
-        return names, DataArrayAccessor(stacked)(**{**self._options, "channels": _VARIABLE})
+        accessor = DataArrayAccessor(stacked)(**{**self._options, "channels": _VARIABLE})
+        accessor._options = replace(accessor._options, about=(dataset, dataset[names[0]]))
+        return names, accessor
 
     @staticmethod
     def _fields(dataset: xr.Dataset) -> tuple[str, ...]:
-        """Numeric variables along dimensions that are no bounds."""
-        bounds = {str(one.attrs.get("bounds", one.encoding.get("bounds"))) for one in dataset.variables.values()}
+        """Numeric variables along dimensions that do not describe the places of others."""
+        described = about_places(dataset)
         return tuple(
             str(name)
             for name, one in dataset.data_vars.items()
-            if one.dims and one.dtype.kind in "biuf" and str(name) not in bounds
+            if one.dims and one.dtype.kind in "biuf" and str(name) not in described
         )
 
 

@@ -272,8 +272,8 @@ def _joined(chunks: tuple[int, ...], least: int) -> tuple[int, ...]:
 
 def _asked(like: xr.DataArray, frame: Frame, options: Options) -> Frame:
     """The axes of ``like`` in the order of ``frame``'s, longitudes in the same turn."""
-    options = replace(options, samples=(), channels=None, order=None, axes=None)
-    found = frame_of(like, options)
+    options = replace(options, samples=(), channels=None, order=None, axes=None, weights=None, about=None)
+    found = frame_of(like, options, weighted=False)
     roles = [role for one in frame.factors for role in one.roles]
     arranged: list[Line | Cloud] = []
     for role in roles:

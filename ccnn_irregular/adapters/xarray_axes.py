@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ccnn_irregular._checks import require
 from ccnn_irregular._optional import import_optional
+from ccnn_irregular.adapters.xarray_meshes import Areas, areas_by_positions, shared_places
 from ccnn_irregular.longitudes import GLOBE, Rising, longitude_line, one_turn
 from ccnn_irregular.quadrature import density_compensation, spherical_areas
 
@@ -172,6 +173,7 @@ class Cloud:
         coordinates: float64 ``(n, k)``.
         weights: float64 ``(n,)``, the measure each point stands for.
         periods: per axis the length after which it repeats, or None.
+        rule: where the weights are from, in words.
     """
 
     names: tuple[str, ...]
@@ -183,6 +185,7 @@ class Cloud:
     coordinates: Floats
     weights: Floats
     periods: tuple[float | None, ...]
+    rule: str
     step: None = None
     even: Literal[False] = False
 
@@ -254,12 +257,14 @@ def cloud(
     *,
     time_unit: TimeUnit = "days",
     area_weights: bool = True,
+    areas: Areas | None = None,
+    scattered: bool = False,
 ) -> Cloud:
     """Coordinates on the same dimensions as points.
 
-    A place where one of them is missing has no position and is left out. The cells of a curvilinear grid (latitude and
-    longitude on two dimensions) weigh their area on the sphere, all else one over the density of points, estimated
-    with each axis in units of its range. Points at one place share the weight of one.
+    A place where one of them is missing has no position and is left out. The cells of a mesh (latitude and longitude on
+    two dimensions) weigh their area on the sphere, all else one over the density of points, estimated with each axis in
+    units of its range. Points at one place share the weight of one.
 
     Args:
         coordinates: each on some of ``dims``.
@@ -267,9 +272,12 @@ def cloud(
         dims: the dimensions they cover together.
         time_unit: unit of dates.
         area_weights: let points count by areas on the sphere, in square degrees at the equator.
+        areas: what the cells of latitude and longitude count; None = as said above.
+        scattered: weigh by density also what lies on two dimensions.
 
     Raises:
-        ValueError: no numbers, or no place where all are known; latitudes and longitudes not in degrees.
+        ValueError: no numbers, or no place where all are known; latitudes and longitudes not in degrees; areas that
+            are not known everywhere, on one dimension.
     """
     numbers = [_numbers(coordinate, role, time_unit) for coordinate, role in zip(coordinates, roles, strict=True)]
     fields = [
@@ -289,16 +297,20 @@ def cloud(
         if role == "longitude":
             turn = one_turn(points[:, axis])
             points[:, axis], periods[axis] = turn.degrees, turn.period
-    spherical = {"latitude", "longitude"} <= set(roles)
-    if spherical and len(roles) == 2 and len(dims) == 2 and min(full[0].shape) > 1:
+    shape = full[0].shape
+    mesh = set(roles) == {"latitude", "longitude"} and len(dims) == 2 and min(shape) > 1 and not scattered
+    if areas is not None and areas.given:
+        weights, rule = areas.cells.to_numpy().reshape(-1)[rows], areas.rule
+    elif areas is not None or mesh:
         latitude, longitude = (full[roles.index(role)] for role in ("latitude", "longitude"))
-        weights = _mesh_areas(latitude, longitude, area_weights).reshape(-1)[rows]
-        weights = np.where(np.isfinite(weights), weights, 0.0) / _multiplicity(points)
+        cells, rule = _cell_areas(
+            dict(zip(roles, names, strict=True)), latitude, longitude, areas, spherical=area_weights
+        )
+        weights = cells.reshape(-1)[rows]
     else:
-        weights = _density_weights(points)
+        weights, rule = _density_weights(points), "one over the density of points"
         if area_weights and "latitude" in roles:
             weights = weights * np.cos(np.radians(points[:, roles.index("latitude")])).clip(0)
-    shape = full[0].shape
     return Cloud(
         names,
         tuple(roles),
@@ -309,6 +321,7 @@ def cloud(
         points,
         weights,
         tuple(periods),
+        rule,
     )
 
 
@@ -399,22 +412,58 @@ def _bands(latitudes: Floats) -> Floats:
     return spherical_areas(clipped, 1.0, radius=float(np.degrees(1)), globe=globe).numpy()
 
 
-def _mesh_areas(latitude: Floats, longitude: Floats, spherical: bool) -> Floats:
-    """Area of each cell of a curvilinear grid in square degrees, by central differences of the positions."""
-    if not spherical:
-        flat = [latitude, np.degrees(np.unwrap(np.unwrap(np.radians(longitude), axis=1), axis=0))]
-        (a0, a1), (b0, b1) = (np.gradient(one) for one in flat)
-        return np.asarray(np.abs(a0 * b1 - a1 * b0))
-    phi, lam = np.radians(latitude), np.radians(longitude)
-    place = np.stack([np.cos(phi) * np.cos(lam), np.cos(phi) * np.sin(lam), np.sin(phi)], axis=-1)
-    along, across = (np.gradient(place, axis=axis) for axis in (0, 1))
-    return np.asarray(np.linalg.norm(np.cross(along, across), axis=-1) * np.degrees(1) ** 2)
+def _cell_areas(
+    names: dict[Role, str], latitude: Floats, longitude: Floats, areas: Areas | None, spherical: bool
+) -> tuple[Floats, str]:
+    """Square degrees of each cell ``(*dims)``, and where they are from; cells that a mesh has twice share one area."""
+    mesh = latitude.ndim == 2 and min(latitude.shape) > 1
+    if areas is None:
+        assert mesh
+        return _mesh_areas(names, latitude, longitude, spherical), "areas between the positions"
+    cells = areas.cells.to_numpy().astype(np.float64)
+    lost = np.isfinite(latitude) & np.isfinite(longitude) & np.isnan(cells)
+    if lost.any():
+        got = f"{int(lost.sum())} of {lost.size} missing"
+        require(mesh, "areas of cells", "be known wherever there is a position", got)
+        cells = np.where(lost, areas_by_positions(latitude, longitude), cells)
+    cells = cells / shared_places(latitude, longitude, cells) if mesh else cells
+    return (cells if spherical else _plain(cells, latitude)), areas.rule
 
 
-def _multiplicity(points: Floats) -> Floats:
-    """How many points lie where each one lies, to the thousandth of a unit that float32 degrees have left."""
-    _, place, counts = np.unique(points.round(3), axis=0, return_inverse=True, return_counts=True)
-    return counts[place.reshape(-1)].astype(np.float64)
+def _mesh_areas(names: dict[Role, str], latitude: Floats, longitude: Floats, spherical: bool) -> Floats:
+    """Area of each cell of a mesh ``(rows, columns)`` from the positions of their middles."""
+    regular = _regular_areas(names, latitude, longitude, spherical)
+    if regular is not None:
+        return regular
+    cells = areas_by_positions(latitude, longitude)
+    cells = cells / shared_places(latitude, longitude, cells)
+    return cells if spherical else _plain(cells, latitude)
+
+
+def _plain(cells: Floats, latitude: Floats) -> Floats:
+    """Areas where a degree of longitude is as wide everywhere; at a pole a cell is half a cell away from it."""
+    return cells / np.maximum(np.cos(np.radians(latitude)), np.radians(np.sqrt(cells)) / 2)
+
+
+def _regular_areas(names: dict[Role, str], latitude: Floats, longitude: Floats, spherical: bool) -> Floats | None:
+    """Areas of a mesh along meridians and parallels: those of its lines. None for any other mesh."""
+    for swap in (False, True):
+        north, east = (latitude.T, longitude.T) if swap else (latitude, longitude)
+        if (north == north[:, :1]).all() and (east == east[:1]).all():
+            along: dict[Role, Floats] = {"latitude": north[:, 0], "longitude": east[0]}
+            try:
+                lines = [
+                    line(xr.DataArray(values, dims=("cell",), name=names[role]), role, area_weights=spherical)
+                    for role, values in along.items()
+                ]
+            except ValueError:  # no lines: halos that are stored twice, say
+                return None
+            rows, columns = (one.unpacked(one.widths, 0) for one in lines)
+            if lines[1].closed:
+                columns[[0, -1]] /= 2
+            areas = np.multiply.outer(rows, columns)
+            return np.asarray(areas.T if swap else areas)
+    return None
 
 
 def _density_weights(points: Floats) -> Floats:

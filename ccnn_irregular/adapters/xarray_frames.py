@@ -17,10 +17,12 @@ from torch import Tensor
 from ccnn_irregular._checks import reject, require
 from ccnn_irregular._optional import import_optional
 from ccnn_irregular.adapters.xarray_axes import Cloud, Line, Role, TimeUnit, cloud, line
+from ccnn_irregular.adapters.xarray_meshes import Areas, CellsOf
 from ccnn_irregular.domains import Domain, Grid, Points, Product
 
 __all__ = [
     "CHANNEL",
+    "SCATTERED",
     "Frame",
     "Options",
     "Samples",
@@ -38,6 +40,8 @@ Axes = Mapping[str, Role] | Sequence[str]
 
 # What an encoding says of numbers packed into integers.
 _PACKING = ("dtype", "scale_factor", "add_offset", "_FillValue", "missing_value", "_Unsigned")
+# What weights are called that say: these are no cells, but places where something was measured.
+SCATTERED = "scattered"
 # Name of the dimension that a result with another number of channels gets.
 CHANNEL = "channel"
 # CF names of coordinates that are what a role says, whatever else is known of them; those of rotated poles keep the
@@ -62,6 +66,7 @@ _CF_AXES: dict[str, Role] = {"T": "time", "Z": "vertical", "Y": "y", "X": "x"}
 # The order of axes that CF conventions recommend: T, Z, Y, X.
 _ORDER: dict[Role, int] = {"time": 0, "vertical": 1, "latitude": 2, "y": 2, "longitude": 3, "x": 3, "other": 4}
 _PLACES: tuple[Role, ...] = ("time", "vertical", "latitude", "longitude")
+_SPHERE: tuple[Role, Role] = ("latitude", "longitude")
 
 
 @final
@@ -77,6 +82,9 @@ class Options:
         order: coordinates in the order of the kernel's axes; None = see ``Frame``.
         area_weights: whether latitudes count by their area on the sphere.
         time_unit: unit of dates and time spans.
+        weights: what each place stands for, along the dimensions of one axis or one set of points: an array, or the
+            name of a coordinate or variable. ``SCATTERED`` = one over the density of points. None = as the file says.
+        about: what stands beside the array in its Dataset, and its own attributes; None = its coordinates and its own.
     """
 
     axes: Axes | None = None
@@ -85,6 +93,8 @@ class Options:
     order: Sequence[str] | None = None
     area_weights: bool = True
     time_unit: TimeUnit = "days"
+    weights: xr.DataArray | str | None = None
+    about: tuple[xr.Dataset, xr.DataArray] | None = None
 
 
 @final
@@ -112,7 +122,8 @@ class Frame:
             for axis, name in enumerate(one.names):
                 low, high = one.coordinates[:, axis].min(), one.coordinates[:, axis].max()
                 step = f"step {one.step:.6g}" if one.step is not None else "not uniform"
-                kind = f"{one.count} points of {', '.join(one.dims)}" if isinstance(one, Cloud) else step
+                points = isinstance(one, Cloud)
+                kind = f"{one.count} points of {', '.join(one.dims)}, weights: {one.rule}" if points else step
                 turns = "" if one.periods[axis] is None else ", repeats"
                 unit = f" {one.units[axis]}" if one.units[axis] else ""
                 lines.append(f"{name} ({one.roles[axis]}): {low:.6g} to {high:.6g}{unit}, {kind}{turns}")
@@ -390,14 +401,22 @@ def fitting_encoding(result: xr.DataArray, encoding: Mapping[Any, Any]) -> dict[
     return {key: value for key, value in encoding.items() if key not in _PACKING}
 
 
-def frame_of(array: xr.DataArray, options: Options) -> Frame:
+def frame_of(array: xr.DataArray, options: Options, *, weighted: bool = True) -> Frame:
     """The axes of an array by CF conventions and by what ``options`` name.
+
+    Args:
+        array: whose dimensions are axes, samples and channels.
+        options: how it is to be understood.
+        weighted: whether it matters what each place stands for; without, points count nothing.
 
     Raises:
         ValueError: a dimension that is neither recognised nor named; names the array does not have; two coordinates
             that say the same of one dimension; horizontal axes of different units; an axis that cannot be one, see
-            ``xarray_axes.line`` and ``xarray_axes.cloud``.
+            ``xarray_axes.line`` and ``xarray_axes.cloud``; cells whose areas the file says somewhere else.
     """
+    beside, own = options.about or (array.coords.to_dataset(), array)
+    cells = CellsOf(own, beside)
+    array = _placed(array, cells)
     samples = (options.samples,) if isinstance(options.samples, str) else tuple(options.samples)
     dims = [str(dim) for dim in array.dims]
     for what, names in (("samples", samples), ("channels", (options.channels,) if options.channels else ())):
@@ -408,7 +427,11 @@ def frame_of(array: xr.DataArray, options: Options) -> Frame:
     groups = _named_groups(array, options.axes, known, free)
     taken = {dim for group in groups for name in group for dim in array[name].dims}
     groups += _recognised_groups(array, known, [dim for dim in free if dim not in taken])
-    factors = [_factor(array, group, options) for group in groups]
+    given = _given_weights(array, beside, options)
+    factors = [_factor(array, group, options, cells, given, weighted) for group in groups]
+    used = given is None or any(set(one.dims) == set(map(str, given.dims)) for one in factors)
+    rule = f"run along the dimensions of one axis or set of points: {[one.dims for one in factors]}"
+    require(used, "weights", rule, None if given is None else given.dims)
     _require_same_units(factors)
     return Frame(_ordered(factors, free, options.order), samples, options.channels)
 
@@ -485,22 +508,100 @@ def _recognised_groups(array: xr.DataArray, known: Mapping[str, Role], free: lis
 
 def _refuse_dimension(array: xr.DataArray, dim: str) -> None:
     there = sorted(str(one) for one in array.coords if dim in array[one].dims)
-    reject(
-        f"dimension {dim!r}",
-        "be an axis by its CF attributes, or be named in axes, samples or channels",
-        f"coordinates {there} without a role" if there else "no coordinate",
-    )
+    got = f"coordinates {there} without a role" if there else "no coordinate"
+    for key in ("mesh", "grid_mapping"):
+        name = array.attrs.get(key)
+        if name is not None and name not in array.coords:
+            got += f" (its {key} {name!r} is not with the array: use the accessor of the Dataset)"
+    reject(f"dimension {dim!r}", "be an axis by its CF attributes, or be named in axes, samples or channels", got)
 
 
-def _factor(array: xr.DataArray, group: Mapping[str, Role], options: Options) -> Line | Cloud:
+def _placed(array: xr.DataArray, cells: CellsOf) -> xr.DataArray:
+    """The array with the positions of a mesh's cells as coordinates, where it has none of its own."""
+    positions = cells.positions()
+    known = cf_roles(array) if positions else {}
+    for name, position in positions.items():
+        role = "latitude" if "lat" in str(position.attrs.get("standard_name", name)) else "longitude"
+        there = any(known[one] == role and set(position.dims) <= set(array[one].dims) for one in known)
+        array = array if there else array.assign_coords({name: position.variable})
+    return array
+
+
+def _given_weights(array: xr.DataArray, beside: xr.Dataset, options: Options) -> xr.DataArray | None:
+    """The weights that ``options`` name, areas in square degrees."""
+    given = options.weights
+    if given is None or (isinstance(given, str) and given == SCATTERED):
+        return None
+    if isinstance(given, str):
+        there = sorted(map(str, beside.variables))
+        require(given in beside.variables, "weights", f"be {SCATTERED!r}, an array, or one of {there}", repr(given))
+        given = beside[given]
+    require(isinstance(given, xr.DataArray), "weights", "be an array of xarray or a name", type(given).__name__)
+    given = given.transpose(*(dim for dim in array.dims if dim in given.dims), ...)
+    for dim, size in given.sizes.items():
+        rule = f"have the array's entries along {dim!r}"
+        require(array.sizes.get(dim) == size, "weights", rule, size)
+        both = dim in given.indexes and dim in array.indexes
+        require(not both or given.indexes[dim].equals(array.indexes[dim]), "weights", rule, "other coordinates")
+    values = given.to_numpy().astype(np.float64)
+    bad = int((np.isinf(values) | (values < 0)).sum())
+    require(bad == 0, "weights", "be finite and not negative", f"{bad} that are not")
+    return given.copy(data=values)
+
+
+def _factor(
+    array: xr.DataArray,
+    group: Mapping[str, Role],
+    options: Options,
+    cells: CellsOf,
+    given: xr.DataArray | None,
+    weighted: bool,
+) -> Line | Cloud:
     kept = {"time_unit": options.time_unit, "area_weights": options.area_weights}
     names, roles = list(group), list(group.values())
     dims = tuple(str(dim) for dim in array.dims if any(dim in array[name].dims for name in names))
+    own = given if given is not None and set(map(str, given.dims)) == set(dims) else None
     if len(names) == 1 and len(dims) == 1:
-        return line(array[names[0]], roles[0], **kept)  # type: ignore[arg-type]
+        found = line(array[names[0]], roles[0], **kept)  # type: ignore[arg-type]
+        return found if own is None else replace(found, widths=found.packed(own.to_numpy(), 0))
     rule = "give more than one coordinate, or one of one dimension"
     require(len(names) > 1, "axes", rule, f"{names[0]!r} on {dims}")
-    return cloud([array[name] for name in names], roles, dims, **kept)  # type: ignore[arg-type]
+    areas, scattered, sphere = None, True, set(roles) == set(_SPHERE)
+    if not weighted:
+        areas = Areas(xr.DataArray(np.zeros([array.sizes[dim] for dim in dims]), dims=dims), "none", given=True)
+    elif own is not None:
+        own = own.transpose(*dims)
+        unitless = str(own.attrs.get("units", "")) in ("", "1")
+        areas = Areas(own if unitless or not sphere else cells.square_degrees(own), "as given", given=True)
+    elif sphere:
+        areas, scattered = _areas_of(array, group, dims, options, cells)
+    coordinates = [array[name] for name in names]
+    return cloud(coordinates, roles, dims, areas=areas, scattered=scattered, **kept)  # type: ignore[arg-type]
+
+
+def _areas_of(
+    array: xr.DataArray, group: Mapping[str, Role], dims: tuple[str, ...], options: Options, cells: CellsOf
+) -> tuple[Areas | None, bool]:
+    """Areas of the cells at latitudes and longitudes, or None; and whether to weigh by the density of points.
+
+    Warns where that is taken for want of anything else: points may be stations, or cells that came without areas.
+    """
+    if isinstance(options.weights, str) and options.weights == SCATTERED:
+        return None, True
+    latitude, longitude = (array[next(n for n, one in group.items() if one == role)] for role in _SPHERE)
+    areas = cells.areas(dims, latitude, longitude)
+    if areas is not None or (len(dims) == 2 and min(array.sizes[dim] for dim in dims) > 1):
+        return areas, False
+    lacking = cells.lacking(latitude, longitude)
+    at = f"cells along {', '.join(dims)}"
+    rule = f"come with their areas: use the accessor of the Dataset, or weights= (an array, or {SCATTERED!r})"
+    require(lacking is None, at, rule, f"no {lacking} with the array")
+    text = (
+        f"nothing says what the points along {', '.join(dims)} stand for: each weighs one over the density of points. "
+        f"weights={SCATTERED!r} says that this is meant, weights=<array> gives the areas of cells"
+    )
+    warnings.warn(text, UserWarning, stacklevel=2)
+    return None, True
 
 
 def _require_same_units(factors: Sequence[Line | Cloud]) -> None:

@@ -6,6 +6,7 @@ Weights carry the unit of the coordinates (hours, mm^3 ...) and are float64.
 from ccnn_irregular.quadrature.clouds import density_compensation, plain_mean, voronoi
 from ccnn_irregular.quadrature.grids import cell_volumes, product_rule, spherical_areas
 from ccnn_irregular.quadrature.lines import gauss_legendre, simpson, trapezoid
+from ccnn_irregular.quadrature.polygons import spherical_polygons
 
 __all__ = [
     "cell_volumes",
@@ -15,6 +16,7 @@ __all__ = [
     "product_rule",
     "simpson",
     "spherical_areas",
+    "spherical_polygons",
     "trapezoid",
     "voronoi",
 ]

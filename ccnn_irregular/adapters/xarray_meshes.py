@@ -1,0 +1,488 @@
+"""Cells of meshes: their areas and positions, as files say them (UGRID, HEALPix, CF) or as positions tell.
+
+Areas are in square degrees, as products of latitude and longitude widths are: those of a sphere sum to
+``4 pi (180 / pi)^2``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, cast, final
+
+import numpy as np
+import torch
+import xarray as xr
+from numpy.typing import NDArray
+from scipy.ndimage import distance_transform_edt
+from scipy.spatial import cKDTree
+
+from ccnn_irregular._checks import reject, require
+from ccnn_irregular.adapters.healpix import healpix_places
+from ccnn_irregular.longitudes import GLOBE, on_circle
+from ccnn_irregular.quadrature.polygons import solid_angles, spherical_polygons
+
+__all__ = ["Areas", "CellsOf", "about_places", "areas_by_positions", "shared_places"]
+
+Floats = NDArray[np.float64]
+
+_STERADIAN = math.degrees(1) ** 2  # square degrees
+_EARTH = 6.371e6  # metres: the mean radius, where a file names none
+_SQUARE_METRES = {"m2": 1.0, "km2": 1e6}
+_ANGLES = {"sr": _STERADIAN, "steradian": _STERADIAN, "steradians": _STERADIAN, "rad2": _STERADIAN}
+_ANGLES |= {"radian2": _STERADIAN, "radians2": _STERADIAN, "degree2": 1.0, "degrees2": 1.0, "deg2": 1.0}
+_ORDERS = {"nested": "nested", "nest": "nested", "ring": "ring"}
+_LEVELS = ("refinement_level", "healpix_level", "level", "resolution")
+_SIDES = ("healpix_nside", "nside")
+# Share of its own size within which a cell lies where another one does: a halo stored twice.
+_SAME_PLACE = 1e-2
+# The first and the last column of a mesh are neighbours if they are at most so many columns apart.
+_SEAM = 1.5
+# Columns that a mesh around the globe may have twice.
+_HALO = 2
+
+
+@final
+@dataclass(frozen=True)
+class Areas:
+    """What cells count.
+
+    Attributes:
+        cells: square degrees, by the dimensions of the cells; nan where it is not known.
+        rule: where they are from, in words.
+        given: by the user: they are taken as they are, in any unit.
+    """
+
+    cells: xr.DataArray
+    rule: str
+    given: bool = False
+
+
+def _said(one: Any, key: str) -> str | None:
+    """An attribute of a variable, or what xarray made of it when it decoded the file."""
+    found = one.attrs.get(key, one.encoding.get(key))
+    return None if found is None else str(found)
+
+
+def about_places(dataset: xr.Dataset) -> set[str]:
+    """Variables that describe the cells of others: bounds, areas, and what a mesh is made of."""
+    found: set[str] = set()
+    for name, one in dataset.variables.items():
+        found.update(filter(None, [_said(one, "bounds")]))
+        words = (_said(one, "cell_measures") or "").replace(":", " ").split()
+        found.update(words[1::2])
+        if one.attrs.get("standard_name") in ("cell_area", "healpix_index"):
+            found.add(str(name))
+        if one.attrs.get("cf_role") == "mesh_topology":
+            for key, text in one.attrs.items():
+                found.update(str(text).split() if str(key).endswith(("_connectivity", "_coordinates")) else ())
+    return found
+
+
+@final
+class CellsOf:
+    """What a file says of the cells of one of its variables.
+
+    Args:
+        variable: with the attributes ``mesh``, ``location``, ``grid_mapping``, ``cell_measures``.
+        about: what stands beside it: the Dataset, or the coordinates of a DataArray.
+    """
+
+    def __init__(self, variable: Any, about: xr.Dataset) -> None:
+        self._variable = variable
+        self._dims = tuple(map(str, variable.dims))
+        self._about = about
+
+    def positions(self) -> dict[str, xr.DataArray]:
+        """Latitudes and longitudes of cells that have none as coordinates of the variable."""
+        if (mesh := self._mesh) is not None:
+            return self._mesh_positions(*mesh)
+        if (pixels := self._healpix) is not None:
+            dim, places, _ = pixels
+            return {name: _coordinate(name, (dim,), values) for name, values in places.items()}
+        return {}
+
+    def areas(self, dims: tuple[str, ...], latitude: xr.DataArray, longitude: xr.DataArray) -> Areas | None:
+        """Areas of the cells on ``dims``, or None where the file does not say any.
+
+        Raises:
+            ValueError: areas of a unit that is none, a mesh or bounds that are none.
+        """
+        mesh, pixels = self._mesh, self._healpix
+        if (measured := self._measured(dims)) is not None:
+            return Areas(self.square_degrees(measured), f"areas of the file, {measured.name!r}")
+        if mesh is not None and dims == (mesh[1],):
+            return Areas(self._mesh_areas(*mesh), f"areas of the mesh {str(mesh[0].name)!r}")
+        if pixels is not None and dims == (pixels[0],):
+            dim, places, area = pixels
+            count = len(places["latitude"])
+            return Areas(xr.DataArray(np.full(count, area), dims=(dim,)), "the area of a HEALPix pixel")
+        bounds = [_said(one, "bounds") for one in (latitude, longitude)]
+        if all(name is not None and name in self._about.variables for name in bounds):
+            corners = [self._corners(cast("str", name), dims) for name in bounds]
+            return Areas(xr.DataArray(_bounded(*corners), dims=dims), f"areas within {bounds[0]!r} and {bounds[1]!r}")
+        return None
+
+    def square_degrees(self, areas: xr.DataArray) -> xr.DataArray:
+        """Areas by their unit; those in square metres are taken on a sphere as large as the file says the earth is."""
+        radius = _earth_radius(self._about, _said(self._variable, "grid_mapping"))
+        return _square_degrees(areas, radius)
+
+    def lacking(self, latitude: xr.DataArray, longitude: xr.DataArray) -> str | None:
+        """What the variable says of its cells that is not with it, in words."""
+        names = [("mesh", _said(self._variable, "mesh"))]
+        names += [("cell areas", name) for name in self._measure_names()]
+        names += [("bounds", _said(one, "bounds")) for one in (latitude, longitude)]
+        lost = [f"{what} {name!r}" for what, name in names if name is not None and name not in self._about.variables]
+        if self._variable.attrs.get("location") == "edge":
+            lost.append("areas that belong to edges")
+        if self._variable.attrs.get("CDI_grid_type") == "unstructured":
+            lost.append("cells of an unstructured grid")
+        return ", ".join(lost) or None
+
+    # Cell measures.
+
+    def _measure_names(self) -> list[str]:
+        words = (_said(self._variable, "cell_measures") or "").replace(":", " ").split()
+        return [name for what, name in zip(words[::2], words[1::2], strict=False) if what == "area"]
+
+    def _measured(self, dims: tuple[str, ...]) -> xr.DataArray | None:
+        """The variable that holds the areas of cells on ``dims``."""
+        about = self._about
+        named = [name for name in self._measure_names() if name in about.variables]
+        named += [str(name) for name, one in about.variables.items() if one.attrs.get("standard_name") == "cell_area"]
+        fitting = [about[name] for name in dict.fromkeys(named) if set(map(str, about[name].dims)) == set(dims)]
+        return fitting[0].transpose(*dims) if fitting else None
+
+    def _corners(self, name: str, dims: tuple[str, ...]) -> Floats:
+        """Bounds ``(*dims, corners)``."""
+        bounds = self._about[name]
+        rest = [str(dim) for dim in bounds.dims if dim not in dims]
+        fits = len(rest) == 1 and set(dims) <= set(map(str, bounds.dims))
+        require(fits, f"bounds {name!r}", f"run along {list(dims)} and one dimension of corners", list(bounds.dims))
+        return bounds.transpose(*dims, rest[0]).to_numpy().astype(np.float64)
+
+    # UGRID.
+
+    @cached_property
+    def _mesh(self) -> tuple[xr.DataArray, str] | None:
+        """The mesh of the variable, and the dimension of its faces or nodes that the variable has."""
+        name = _said(self._variable, "mesh")
+        if name is None or name not in self._about.variables:
+            return None
+        mesh = self._about[name]
+        location = _said(self._variable, "location") or "face"
+        if location == "edge" or "face_node_connectivity" not in mesh.attrs:
+            return None
+        lacking = [one for one in self._mesh_names(mesh) if one not in self._about.variables]
+        require(not lacking, f"mesh {name!r}", "come with its nodes and faces", f"none of the name {lacking}")
+        nodes, faces = self._mesh_names(mesh)[:2], self._about[mesh.attrs["face_node_connectivity"]]
+        there = self._about[nodes[0]].dims if location == "node" else faces.dims
+        own = [str(dim) for dim in there if dim in self._dims]
+        return (mesh, own[0]) if len(own) == 1 else None
+
+    @staticmethod
+    def _mesh_names(mesh: xr.DataArray) -> list[str]:
+        nodes = str(mesh.attrs.get("node_coordinates", "")).split()
+        require(len(nodes) >= 2, f"mesh {str(mesh.name)!r}", "name two node_coordinates", nodes)
+        return [*nodes[:2], str(mesh.attrs["face_node_connectivity"])]
+
+    def _nodes(self, mesh: xr.DataArray) -> tuple[Floats, Floats]:
+        """Latitudes and longitudes of the nodes."""
+        found: dict[str, Floats] = {}
+        for name in self._mesh_names(mesh)[:2]:
+            one = self._about[name]
+            unit = str(one.attrs.get("units", ""))
+            kind = str(one.attrs.get("standard_name", "latitude" if unit.lower().endswith(("north", "_n")) else ""))
+            kind = kind or ("longitude" if unit.lower().endswith(("east", "_e")) else "")
+            scale = math.degrees(1) if unit.lower().startswith("rad") else 1.0
+            found[kind] = scale * one.to_numpy().astype(np.float64)
+        rule = "have latitudes and longitudes as node_coordinates; pass the areas of other cells as weights="
+        require(set(found) == {"latitude", "longitude"}, f"mesh {str(mesh.name)!r}", rule, sorted(found))
+        return found["latitude"], found["longitude"]
+
+    def _faces(self, mesh: xr.DataArray) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Node of each corner ``(faces, corners)``, and which corners there are: faces may have fewer than others."""
+        name = str(mesh.attrs["face_node_connectivity"])
+        faces = self._about[name]
+        dim = str(mesh.attrs.get("face_dimension", next((d for d in faces.dims if d in self._dims), faces.dims[0])))
+        table = faces.transpose(dim, ...).to_numpy()
+        start = int(faces.attrs.get("start_index", 0))
+        count = self._about[self._mesh_names(mesh)[0]].size
+        fill = faces.attrs.get("_FillValue", faces.encoding.get("_FillValue"))
+        there = np.isfinite(table) & (table >= start)
+        there &= table != fill if fill is not None else True
+        corners = np.where(there, table, start).astype(np.int64) - start
+        rule = f"hold nodes from {start} to {start + count - 1}"
+        last = int(corners.max(initial=0))
+        require(last < count, f"connectivity {name!r}", rule, last + start)
+        return corners, there
+
+    def _mesh_corners(self, mesh: xr.DataArray) -> tuple[Floats, Floats]:
+        """Latitudes and longitudes ``(faces, corners)``, nan where a face has fewer."""
+        corners, there = self._faces(mesh)
+        latitudes, longitudes = self._nodes(mesh)
+        return np.where(there, latitudes[corners], np.nan), np.where(there, longitudes[corners], np.nan)
+
+    def _mesh_areas(self, mesh: xr.DataArray, dim: str) -> xr.DataArray:
+        """Areas of faces; a node has an equal part of each of its faces."""
+        areas = _polygons(*self._mesh_corners(mesh))
+        if _said(self._variable, "location") == "node":
+            corners, there = self._faces(mesh)
+            shares = np.where(there, (areas / there.sum(1))[:, None], 0.0)
+            areas = np.bincount(corners.ravel(), shares.ravel(), self._about.sizes[dim])
+        return xr.DataArray(areas, dims=(dim,))
+
+    def _mesh_positions(self, mesh: xr.DataArray, dim: str) -> dict[str, xr.DataArray]:
+        if _said(self._variable, "location") == "node":
+            latitudes, longitudes = self._nodes(mesh)
+        else:
+            named = [name for name in str(mesh.attrs.get("face_coordinates", "")).split() if name in self._about]
+            if len(named) >= 2:
+                return {name: self._about[name] for name in named}
+            latitudes, longitudes = _middles(*self._mesh_corners(mesh))
+        return {
+            "latitude": _coordinate("latitude", (dim,), latitudes),
+            "longitude": _coordinate("longitude", (dim,), longitudes),
+        }
+
+    # HEALPix.
+
+    @cached_property
+    def _healpix(self) -> tuple[str, dict[str, Floats], float] | None:
+        """The dimension of the pixels, their latitudes and longitudes, and the area of each."""
+        found = list(self._healpix_attributes())
+        if not found:
+            return None
+        about = found[0]
+        level = next((int(about[key]) for key in _LEVELS if key in about), None)
+        nside = next((int(about[key]) for key in _SIDES if key in about), None if level is None else 2**level)
+        if nside is None:
+            reject("HEALPix grid mapping", f"say its size by one of {(*_LEVELS, *_SIDES)}", sorted(map(str, about)))
+        order = str(next((about[key] for key in ("indexing_scheme", "healpix_order", "order") if key in about), "none"))
+        require(order in _ORDERS, "indexing_scheme of HEALPix", f"be one of {sorted(_ORDERS)}", repr(order))
+        dim, pixels = self._pixels(12 * nside**2)
+        if dim is None:
+            return None
+        latitudes, longitudes = healpix_places(pixels, nside, _ORDERS[order])  # type: ignore[arg-type]
+        area = 4 * math.pi / (12 * nside**2) * _STERADIAN
+        return dim, {"latitude": latitudes, "longitude": longitudes}, area
+
+    def _healpix_attributes(self) -> Iterator[Mapping[Hashable, Any]]:
+        named = _said(self._variable, "grid_mapping")
+        for name, one in self._about.variables.items():
+            if one.attrs.get("grid_mapping_name") == "healpix" and named in (None, str(name)):
+                yield one.attrs
+            if one.attrs.get("grid_name") == "healpix":
+                yield one.attrs
+
+    def _pixels(self, count: int) -> tuple[str | None, NDArray[np.int64]]:
+        """The dimension of the pixels and their numbers."""
+        sizes = {str(dim): size for dim, size in self._variable.sizes.items()}
+        for name, one in self._about.variables.items():
+            index = one.attrs.get("standard_name") == "healpix_index" or one.attrs.get("grid_name") == "healpix"
+            index |= str(name) in ("healpix_index", "cell_ids") or (name in self._dims and name in ("cell", "cells"))
+            if index and one.dtype.kind in "iu" and one.ndim == 1 and str(one.dims[0]) in self._dims:
+                return str(one.dims[0]), one.to_numpy().astype(np.int64)
+        whole = [dim for dim, size in sizes.items() if size == count]
+        if len(whole) != 1:
+            mapped = [dim for dim in self._dims if dim in ("cell", "cells", "pix", "pixel", "healpix")]
+            rule = f"be a whole map of {count} pixels, or have their numbers in a coordinate 'healpix_index'"
+            require(not mapped, f"dimension {mapped[:1]} of a HEALPix map", rule, sizes)
+            return None, np.empty(0, np.int64)
+        return whole[0], np.arange(count)
+
+
+def _square_degrees(areas: xr.DataArray, radius: float) -> xr.DataArray:
+    """Areas in square degrees by their unit; those in metres are taken on a sphere of ``radius`` metres.
+
+    Raises:
+        ValueError: a unit that is none of an area, negative or infinite areas.
+    """
+    given = str(areas.attrs.get("units", ""))
+    unit = given.lower().replace("*", "").replace("^", "").replace(" ", "").replace("square", "")
+    at = f"areas {str(areas.name)!r}"
+    known = (*_SQUARE_METRES, *_ANGLES)
+    require(unit in known, f"unit of {at}", f"be one of {known}, or be passed as weights=", repr(given))
+    scale = _SQUARE_METRES[unit] / radius**2 * _STERADIAN if unit in _SQUARE_METRES else _ANGLES[unit]
+    values = areas.to_numpy().astype(np.float64)
+    bad = int((np.isinf(values) | (values < 0)).sum())
+    require(bad == 0, at, "be finite and not negative", f"{bad} that are not")
+    return xr.DataArray(scale * values, dims=areas.dims)
+
+
+def _earth_radius(about: xr.Dataset, mapping: str | None) -> float:
+    """Radius of the sphere of the same area as the file's earth, metres."""
+    attributes = about.variables[mapping].attrs if mapping in about.variables else {}
+    if "earth_radius" in attributes:
+        return float(attributes["earth_radius"])
+    if "semi_major_axis" not in attributes:
+        return _EARTH
+    major = float(attributes["semi_major_axis"])
+    flattening = float(attributes.get("inverse_flattening", 0.0))
+    minor = float(attributes.get("semi_minor_axis", major * (1 - 1 / flattening) if flattening else major))
+    return (2 * major + minor) / 3
+
+
+def _coordinate(name: str, dims: tuple[str, ...], values: Floats) -> xr.DataArray:
+    return xr.DataArray(values, dims=dims, name=name, attrs={"standard_name": name, "units": "degrees"})
+
+
+def _polygons(latitudes: Floats, longitudes: Floats) -> Floats:
+    return np.asarray(
+        spherical_polygons(torch.from_numpy(latitudes), torch.from_numpy(longitudes), radius=math.degrees(1))
+    )
+
+
+def _bounded(latitudes: Floats, longitudes: Floats) -> Floats:
+    """Areas ``(*cells)`` within bounds ``(*cells, corners)``, nan where there are none.
+
+    Where all edges run along meridians and parallels the cells are boxes of latitude and longitude, else their edges
+    are great circles. Two corners are the ends of a box.
+    """
+    require(latitudes.shape == longitudes.shape, "bounds", f"have one shape, {latitudes.shape}", longitudes.shape)
+    shape, corners = latitudes.shape[:-1], latitudes.shape[-1]
+    north, east = latitudes.reshape(-1, corners), longitudes.reshape(-1, corners)
+    known = (np.isfinite(north) & np.isfinite(east)).sum(1) >= min(corners, 3)
+    north, east = north[known], east[known]
+    areas = np.full(len(known), np.nan)
+    if corners == 2 or _are_boxes(north, east):
+        areas[known] = _boxes(north, east)
+    else:
+        areas[known] = _polygons(north, east)
+    return areas.reshape(shape)
+
+
+def _are_boxes(latitudes: Floats, longitudes: Floats) -> bool:
+    """Whether every edge has ends of one latitude or one longitude; at a pole any longitude is one."""
+    around = np.abs(on_circle(longitudes - np.roll(longitudes, 1, 1), 0.0))
+    across = np.abs(latitudes - np.roll(latitudes, 1, 1))
+    pole = np.maximum(np.abs(latitudes), np.abs(np.roll(latitudes, 1, 1))) >= 90 - 1e-9
+    resolution = 1e-9 * GLOBE
+    return bool(((around <= resolution) | (across <= resolution) | pole).all())
+
+
+def _boxes(latitudes: Floats, longitudes: Floats) -> Floats:
+    """Areas of boxes of latitude and longitude."""
+    south, north = (np.radians(end(latitudes, axis=1)) for end in (np.nanmin, np.nanmax))
+    height = 2 * np.cos((north + south) / 2) * np.sin((north - south) / 2)
+    ends = [end(longitudes, axis=1) for end in (np.nanmin, np.nanmax)]
+    whole = ends[1] - ends[0]
+    # Corners on both sides of a cut of the circle: the box is the short way round, unless it is the whole of it.
+    turned = on_circle(longitudes - longitudes[:, :1], 0.0)
+    width = np.where(np.abs(whole - GLOBE) < 1e-6, GLOBE, np.where(whole <= GLOBE / 2, whole, np.ptp(turned, axis=1)))
+    return np.asarray(np.degrees(1) * height * width)
+
+
+def _unit_vectors(latitudes: Floats, longitudes: Floats) -> Floats:
+    north, east = np.radians(latitudes), np.radians(longitudes)
+    return np.stack([np.cos(north) * np.cos(east), np.cos(north) * np.sin(east), np.sin(north)], -1)
+
+
+def _middles(latitudes: Floats, longitudes: Floats) -> tuple[Floats, Floats]:
+    """Latitudes and longitudes of the mean corner of polygons ``(n, corners)``."""
+    x, y, z = np.nansum(_unit_vectors(latitudes, longitudes), axis=1).T
+    return np.degrees(np.arctan2(z, np.hypot(x, y))), np.degrees(np.arctan2(y, x))
+
+
+# Cells of a curvilinear mesh, of which only the middles are known.
+
+
+def areas_by_positions(latitudes: Floats, longitudes: Floats) -> Floats:
+    """Areas of cells whose corners lie in the middle of four neighbouring positions, ``(rows, columns)``.
+
+    Beyond the edge of the mesh, and beyond a missing position, it goes on as on the other side; around the globe the
+    first column is beside the last, also where some columns are stored twice. A cell that has no neighbour along one
+    direction is as large as the nearest that has.
+
+    Returns:
+        float64 like ``latitudes``, nan where a position is missing.
+
+    Raises:
+        ValueError: no cell has neighbours along both directions.
+    """
+    places = _unit_vectors(latitudes, longitudes)
+    padded = np.pad(places, ((1, 1), (1, 1), (0, 0)), constant_values=np.nan)
+    for axis in (0, 1):
+        _join(padded, places, axis)
+    for _ in range(2):  # beyond edges, then beyond corners
+        _extend(padded)
+    corners = sum(padded[i : len(padded) - 1 + i, j : padded.shape[1] - 1 + j] for i in (0, 1) for j in (0, 1))
+    corners /= np.linalg.norm(corners, axis=-1, keepdims=True)
+    around = [corners[:-1, :-1], corners[:-1, 1:], corners[1:, 1:], corners[1:, :-1]]
+    areas = solid_angles(torch.from_numpy(np.stack(around, axis=-2))).numpy() * _STERADIAN
+    there = np.isfinite(places[..., 0])
+    known = there & np.isfinite(areas)
+    require(
+        bool(known.any()), "positions", "have neighbours; pass the areas of such cells as weights=", "none that has"
+    )
+    if not known[there].all():
+        nearest = distance_transform_edt(~known, return_distances=False, return_indices=True)
+        areas = areas[tuple(nearest)]
+    return np.where(there, areas, np.nan)
+
+
+def _join(padded: Floats, places: Floats, axis: int) -> None:
+    """Put the last row (or column) beside the first where they are neighbours."""
+    size = places.shape[axis]
+    ends = np.moveaxis(places, axis, 0)
+    apart = np.linalg.norm(np.diff(ends, axis=0), axis=-1)
+    step = np.nanmedian(apart, axis=0) if np.isfinite(apart).any() else np.zeros(apart.shape[1:])
+    target = np.moveaxis(padded, axis, 0)
+    for twice in range(min(_HALO, size - 3) + 1):
+        beside = np.linalg.norm(ends[-1 - twice] - ends[0], axis=-1)
+        again = np.linalg.norm(ends[size - twice :] - ends[:twice], axis=-1) if twice else np.zeros((1, *step.shape))
+        known = np.isfinite(beside + step)
+        fits = (beside <= _SEAM * step) & (beside > 0) & (again <= _SAME_PLACE * step).all(0)
+        if known.any() and fits[known].all():
+            target[0, 1:-1], target[-1, 1:-1] = ends[size - 1 - twice], ends[twice]
+            return
+
+
+def _extend(padded: Floats) -> None:
+    """Fill in positions beside known ones: as far beyond their neighbour as the one before it lies on this side.
+
+    Where neighbours along an edge are one place, a pole, cells end there.
+    """
+    rows, columns = np.nonzero(np.isnan(padded[..., 0]))
+    total = np.zeros((len(rows), 3))
+
+    def at(row: NDArray[np.int64], column: NDArray[np.int64]) -> Floats:
+        inside = (row >= 0) & (row < len(padded)) & (column >= 0) & (column < padded.shape[1])
+        found = padded[row.clip(0, len(padded) - 1), column.clip(0, padded.shape[1] - 1)]
+        return np.where(inside[:, None], found, np.nan)
+
+    for down, right in ((1, 0), (-1, 0), (0, 1), (0, -1)):
+        near, far = at(rows + down, columns + right), at(rows + 2 * down, columns + 2 * right)
+        beyond = 2 * (near * far).sum(-1, keepdims=True) * near - far
+        width = np.linalg.norm(near - far, axis=-1)
+        for sign in (1, -1):
+            side = at(rows + down + sign * right, columns + right + sign * down)
+            beyond = np.where((np.linalg.norm(near - side, axis=-1) <= 1e-6 * width)[:, None], near, beyond)
+        total += np.nan_to_num(beyond)
+    length = np.linalg.norm(total, axis=-1, keepdims=True)
+    padded[rows, columns] = np.divide(total, length, out=np.full_like(total, np.nan), where=length > 0)
+
+
+def shared_places(latitudes: Floats, longitudes: Floats, areas: Floats) -> Floats:
+    """How many cells of a mesh ``(rows, columns)`` lie where each one lies: halos that are stored twice.
+
+    Neighbours at one place are no copies: they share a pole. nan where a position is missing.
+    """
+    places = _unit_vectors(latitudes, longitudes)
+    pole = np.zeros(latitudes.shape, dtype=bool)
+    for axis in (0, 1):
+        near = np.moveaxis(np.linalg.norm(np.diff(places, axis=axis), axis=-1) <= 1e-12, axis, 0)
+        along = np.moveaxis(pole, axis, 0)
+        along[1:] |= near
+        along[:-1] |= near
+    rows = np.flatnonzero(np.isfinite(places[..., 0]) & ~pole)
+    counts = np.where(np.isfinite(places[..., 0]), 1.0, np.nan).reshape(-1)
+    own = places.reshape(-1, 3)[rows]
+    reach = _SAME_PLACE * np.sqrt(np.nan_to_num(areas.reshape(-1)[rows]) / _STERADIAN)
+    tree = cKDTree(own)
+    crowded = np.flatnonzero(tree.query(own, k=[2])[0][:, 0] <= reach) if len(own) > 1 else np.empty(0, np.int64)
+    counts[rows[crowded]] = tree.query_ball_point(own[crowded], reach[crowded], return_length=True)
+    return counts.reshape(latitudes.shape)
