@@ -429,7 +429,9 @@ def _join(padded: Floats, places: Floats, axis: int) -> None:
     size = places.shape[axis]
     ends = np.moveaxis(places, axis, 0)
     apart = np.linalg.norm(np.diff(ends, axis=0), axis=-1)
-    step = np.nanmedian(apart, axis=0) if np.isfinite(apart).any() else np.zeros(apart.shape[1:])
+    step = np.full(apart.shape[1:], np.nan)
+    seen = np.isfinite(apart).any(0)
+    step[seen] = np.nanmedian(apart[:, seen], axis=0)
     target = np.moveaxis(padded, axis, 0)
     for twice in range(min(_HALO, size - 3) + 1):
         beside = np.linalg.norm(ends[-1 - twice] - ends[0], axis=-1)
