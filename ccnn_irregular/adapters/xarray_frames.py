@@ -122,8 +122,9 @@ class Frame:
             for axis, name in enumerate(one.names):
                 low, high = one.coordinates[:, axis].min(), one.coordinates[:, axis].max()
                 step = f"step {one.step:.6g}" if one.step is not None else "not uniform"
-                points = isinstance(one, Cloud)
-                kind = f"{one.count} points of {', '.join(one.dims)}, weights: {one.rule}" if points else step
+                kind = step
+                if isinstance(one, Cloud):
+                    kind = f"{one.count} points of {', '.join(one.dims)}, weights: {one.rule}"
                 turns = "" if one.periods[axis] is None else ", repeats"
                 unit = f" {one.units[axis]}" if one.units[axis] else ""
                 lines.append(f"{name} ({one.roles[axis]}): {low:.6g} to {high:.6g}{unit}, {kind}{turns}")
@@ -428,10 +429,11 @@ def frame_of(array: xr.DataArray, options: Options, *, weighted: bool = True) ->
     taken = {dim for group in groups for name in group for dim in array[name].dims}
     groups += _recognised_groups(array, known, [dim for dim in free if dim not in taken])
     given = _given_weights(array, beside, options)
+    spans = [{str(dim) for name in group for dim in array[name].dims} for group in groups]
+    fits = given is None or set(map(str, given.dims)) in spans
+    rule = f"run along the dimensions of one axis or set of points: {[sorted(one) for one in spans]}"
+    require(fits, "weights", rule, None if given is None else given.dims)
     factors = [_factor(array, group, options, cells, given, weighted) for group in groups]
-    used = given is None or any(set(one.dims) == set(map(str, given.dims)) for one in factors)
-    rule = f"run along the dimensions of one axis or set of points: {[one.dims for one in factors]}"
-    require(used, "weights", rule, None if given is None else given.dims)
     _require_same_units(factors)
     return Frame(_ordered(factors, free, options.order), samples, options.channels)
 

@@ -232,7 +232,7 @@ class CellsOf:
         if _said(self._variable, "location") == "node":
             corners, there = self._faces(mesh)
             shares = np.where(there, (areas / there.sum(1))[:, None], 0.0)
-            areas = np.bincount(corners.ravel(), shares.ravel(), self._about.sizes[dim])
+            areas = np.bincount(corners.ravel(), shares.ravel(), self._about.sizes[dim]).astype(np.float64)
         return xr.DataArray(areas, dims=(dim,))
 
     def _mesh_positions(self, mesh: xr.DataArray, dim: str) -> dict[str, xr.DataArray]:
@@ -415,9 +415,8 @@ def areas_by_positions(latitudes: Floats, longitudes: Floats) -> Floats:
     areas = solid_angles(torch.from_numpy(np.stack(around, axis=-2))).numpy() * _STERADIAN
     there = np.isfinite(places[..., 0])
     known = there & np.isfinite(areas)
-    require(
-        bool(known.any()), "positions", "have neighbours; pass the areas of such cells as weights=", "none that has"
-    )
+    rule = "have neighbours along both dimensions; pass the areas of such cells as weights="
+    require(bool(known.any()), "positions", rule, "none that has")
     if not known[there].all():
         nearest = distance_transform_edt(~known, return_distances=False, return_indices=True)
         areas = areas[tuple(nearest)]
@@ -433,7 +432,7 @@ def _join(padded: Floats, places: Floats, axis: int) -> None:
     seen = np.isfinite(apart).any(0)
     step[seen] = np.nanmedian(apart[:, seen], axis=0)
     target = np.moveaxis(padded, axis, 0)
-    for twice in range(min(_HALO, size - 3) + 1):
+    for twice in reversed(range(min(_HALO, size - 3) + 1)):
         beside = np.linalg.norm(ends[-1 - twice] - ends[0], axis=-1)
         again = np.linalg.norm(ends[size - twice :] - ends[:twice], axis=-1) if twice else np.zeros((1, *step.shape))
         known = np.isfinite(beside + step)
