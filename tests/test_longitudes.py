@@ -15,8 +15,12 @@ import ccnn_irregular.adapters.xarray  # noqa: F401
 from ccnn_irregular import SIREN, ContinuousConv, GaussianMask, Kernel
 from ccnn_irregular.longitudes import longitude_line, on_circle, one_turn
 from ccnn_irregular.pipelines.consistency import read_netcdf
+from ccnn_irregular.pipelines.downscale.fields import Fields
+from ccnn_irregular.pipelines.field.kriging import FieldAxis
+from ccnn_irregular.pipelines.field.rivals import linear
 
 STEP = 5.0
+NORTH = {"units": "degrees_north"}
 
 
 def conv(width: float, channels: int = 1) -> ContinuousConv:
@@ -141,12 +145,12 @@ def test_the_result_at_longitudes_of_any_turn(source: np.ndarray, query: np.ndar
 
 def test_points_across_the_cut_meet_the_nearer_way_round() -> None:
     array = field(np.arange(-20, 41, STEP))
-    wide = xr.concat([array, array], "lat").assign_coords(lat=("lat", [0.0, 1.0], {"units": "degrees_north"}))
+    wide = xr.concat([array, array], "lat").assign_coords(lat=("lat", [0.0, 1.0], NORTH))
     torch.manual_seed(1)
     kernel = Kernel(SIREN(2, 1, 8, omega_0=2.0), GaussianMask([5.0, 9.0]), extent=[15.0, 27.0])
     plane = ContinuousConv(kernel.double(), bias=False, engine="reference").double().requires_grad_(False)
     places = {
-        "lat": ("s", [0.0, 1.0, 0.5], {"units": "degrees_north"}),
+        "lat": ("s", [0.0, 1.0, 0.5], NORTH),
         "lon": ("s", [350.0, 10.0, 200.0], {"units": "degrees_east"}),
     }
     found = wide.ccnn.convolve(plane, like=xr.DataArray(np.zeros(3), places, ("s",)))
@@ -180,7 +184,7 @@ def test_longitudes_that_are_no_turn_are_refused(bad: np.ndarray, message: str) 
 
 
 def variable(folder: Path, stored: np.ndarray) -> object:
-    plane = xr.concat([field(stored)] * 3, "lat").assign_coords(lat=("lat", [0.0, 5, 10], {"units": "degrees_north"}))
+    plane = xr.concat([field(stored)] * 3, "lat").assign_coords(lat=("lat", [0.0, 5, 10], NORTH))
     plane.to_dataset(name="t").to_netcdf(folder / "t.nc", engine="h5netcdf")
     return read_netcdf(folder / "t.nc")
 
@@ -203,3 +207,35 @@ def test_a_file_that_cuts_a_region_is_joined(tmp_path: Path) -> None:
     assert falling.grid.periods == (None, 360.0)
     with pytest.raises(ValueError, match="axis 'lon' must have its seam as wide as a step"):
         variable(tmp_path, np.arange(0, 349, 12.0) + 0.5 * np.arange(30) / 30)
+
+
+def test_a_region_that_is_cut_is_downscaled_in_one_piece() -> None:
+    cut = np.array([0.0, 1, 2, 3, 356, 357, 358, 359])
+
+    def fields(stored: np.ndarray) -> Fields:
+        plane = xr.concat([field(stored)] * 8, "lat").astype(np.float32)
+        return Fields.of(plane.assign_coords(lat=("lat", np.arange(8.0), NORTH)).to_dataset(name="t"), ["t"])
+
+    found, wanted = fields(cut), fields(np.arange(356.0, 364))
+    np.testing.assert_array_equal(found.plane.columns.nodes, wanted.plane.columns.nodes)
+    np.testing.assert_allclose(found.read({}), wanted.read({}), rtol=1e-6)
+    np.testing.assert_array_equal(found.plane.coordinates()["lon"] % 360, cut)
+    values = np.arange(64.0).reshape(8, 8)
+    np.testing.assert_array_equal(found.plane.unpacked(found.plane.packed(values)), values)
+    for plane in (found.plane.coarsened(2, "means"), found.plane.refined(2, "nodes")):
+        assert np.all(np.diff(plane.coordinates()["lon"]) > 0)
+    patch = found.plane.patch((0, 4), (2, 6))
+    np.testing.assert_array_equal(patch.coordinates()["lon"], [358, 359, 360, 361])
+
+
+def test_interpolation_of_observations_meets_queries_of_any_turn() -> None:
+    rng = np.random.default_rng(0)
+    places = np.stack([rng.uniform(0, 40, 400), rng.uniform(-30, 50, 400)], 1)
+    queries = np.stack([rng.uniform(10, 30, 50), rng.uniform(-10, 30, 50)], 1)
+    values, wanted = (one[:, :1] + 0.5 * one[:, 1:] for one in (places, queries))
+    axes = (FieldAxis("latitude", "latitude"), FieldAxis("longitude", "longitude"))
+    for turned in (0.0, 360.0):
+        for centre in (0.0, 180.0):
+            stored = np.stack([places[:, 0], on_circle(places[:, 1], centre)], 1)
+            found = linear(stored, values, queries + np.array([0, turned]), axes)
+            np.testing.assert_allclose(found, wanted, rtol=1e-9)

@@ -97,7 +97,8 @@ class Plane:
         """Nodes by dimension, in the order of the file."""
         found = {}
         for line in (self.rows, self.columns):
-            nodes = np.append(line.nodes, line.nodes[0] + (line.period or 0.0)) if line.closed else line.nodes
+            nodes = np.roll(line.nodes, line.first)
+            nodes = np.append(nodes, nodes[0] + (line.period or 0.0)) if line.closed else nodes
             found[line.dim] = nodes[::-1] if line.falling else nodes
         return found
 
@@ -214,14 +215,14 @@ def _regular(line: Line) -> Line:
 
 def _part(line: Line, start: int, stop: int) -> Line:
     whole = (start, stop) == (0, line.count)
-    kept = {"period": line.period, "closed": line.closed} if whole else {"period": None, "closed": False}
-    return replace(line, nodes=line.nodes[start:stop], widths=line.widths[start:stop], **kept)
+    part = replace(line, nodes=line.nodes[start:stop], widths=line.widths[start:stop])
+    return part if whole else replace(part, period=None, closed=False, first=0)
 
 
 def _moved(line: Line, first: float, step: float, count: int) -> Line:
-    return replace(
-        line, nodes=first + step * np.arange(count, dtype=np.float64), widths=np.full(count, step), step=step
-    )
+    nodes, widths = first + step * np.arange(count, dtype=np.float64), np.full(count, step)
+    # A region that the file cuts in two is written in one piece.
+    return replace(line, nodes=nodes, widths=widths, step=step, first=0)
 
 
 def _coarsened(line: Line, factor: int, coarse: Coarse) -> Line:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import LinearNDInterpolator, NearestNDInterpolator
 
+from ccnn_irregular.longitudes import GLOBE, on_circle, one_turn
 from ccnn_irregular.pipelines.field.kriging import FieldAxis
 
 __all__ = ["RivalName", "inverse_distance", "linear", "rivals"]
@@ -49,7 +50,11 @@ def linear(places: Array, values: Array, queries: Array, axes: Sequence[FieldAxi
     places, queries = _scaled(places, axes), _scaled(queries, axes)
     for column, axis in enumerate(axes):
         if axis.kind == "longitude":
-            around = np.eye(len(axes))[column] * 360
+            turn = one_turn(places[:, column])
+            middle = float(turn.degrees.min() + turn.degrees.max()) / 2
+            places, queries = places.copy(), queries.copy()
+            places[:, column], queries[:, column] = turn.degrees, on_circle(queries[:, column], middle)
+            around = np.eye(len(axes))[column] * GLOBE
             copies = [(places, values), (places + around, values), (places - around, values)]
             low, high = places[:, column].min() - _PADDING, places[:, column].max() + _PADDING
             places, values = (np.concatenate(parts) for parts in zip(*copies, strict=True))
