@@ -483,7 +483,10 @@ def shared_places(latitudes: Floats, longitudes: Floats, areas: Floats) -> Float
     counts = np.where(np.isfinite(places[..., 0]), 1.0, np.nan).reshape(-1)
     own = places.reshape(-1, 3)[rows]
     reach = _SAME_PLACE * np.sqrt(np.nan_to_num(areas.reshape(-1)[rows]) / _STERADIAN)
-    tree = cKDTree(own)
-    crowded = np.flatnonzero(tree.query(own, k=[2])[0][:, 0] <= reach) if len(own) > 1 else np.empty(0, np.int64)
+    if len(own) < 2:
+        return counts.reshape(latitudes.shape)
+    tree = cKDTree(own, balanced_tree=False, compact_nodes=False)
+    nearest = tree.query(own, k=[2], distance_upper_bound=float(reach.max()) * (1 + 1e-9))[0][:, 0]
+    crowded = np.flatnonzero(nearest <= reach)
     counts[rows[crowded]] = tree.query_ball_point(own[crowded], reach[crowded], return_length=True)
     return counts.reshape(latitudes.shape)
