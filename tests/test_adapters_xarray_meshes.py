@@ -11,9 +11,9 @@ import pytest
 import torch
 import xarray as xr
 
-import ccnn_irregular.adapters.xarray  # noqa: F401
 from ccnn_irregular import SIREN, ContinuousConv, GaussianMask, Kernel, Points
 from ccnn_irregular.adapters.healpix import healpix_places
+from ccnn_irregular.adapters.xarray import DataArrayAccessor, DatasetAccessor
 from ccnn_irregular.quadrature import spherical_polygons
 
 Floats = np.ndarray
@@ -22,8 +22,8 @@ NORTH = {"units": "degrees_north", "standard_name": "latitude"}
 EAST = {"units": "degrees_east", "standard_name": "longitude"}
 
 
-def weights(frame_of: object) -> Floats:
-    (cloud,) = frame_of.ccnn.frame().factors if hasattr(frame_of, "ccnn") else frame_of.frame().factors  # type: ignore[attr-defined]
+def weights(of: xr.DataArray | DataArrayAccessor | DatasetAccessor) -> Floats:
+    (cloud,) = (of.ccnn if isinstance(of, xr.DataArray) else of).frame().factors
     return cloud.weights
 
 
@@ -337,6 +337,30 @@ def test_cells_whose_areas_are_elsewhere_are_not_guessed(attributes: dict[str, s
     target = scattered(**attributes).isel(member=0)
     latitude, longitude = lattice(-60, 60, 0, 360, 20)
     assert mesh(latitude, longitude).ccnn.convolve(conv(20.0), like=target).shape == (30,)
+
+
+def test_a_file_decoded_with_all_its_coordinates(tmp_path: Path) -> None:
+    latitude, longitude = lattice(-90, 90, 0, 360, 15)
+    north, east = (one.reshape(-1, 4) for one in corners(latitude, longitude, 15))
+    dataset = bounded(latitude.ravel(), longitude.ravel(), north, east, ("cell",))
+    areas = dataset.assign(areacella=(("cell",), boxes(latitude, 15).ravel() * 2, {"units": "degree2"}))
+    areas["t"].attrs = {"cell_measures": "area: areacella", "grid_mapping": "crs: lat lon"}
+    areas["crs"] = ((), 0, {"grid_mapping_name": "latitude_longitude"})
+    areas["t"].encoding["coordinates"] = "lat lon"
+    areas.to_netcdf(tmp_path / "areas.nc", engine="h5netcdf")
+    for coordinates in ("all", True):
+        with xr.open_dataset(tmp_path / "areas.nc", engine="h5netcdf", decode_coords=coordinates) as read:
+            # What the file measured goes before its bounds.
+            np.testing.assert_allclose(weights(read.ccnn("t")), 2 * boxes(latitude, 15).ravel(), rtol=1e-12)
+            if coordinates == "all":
+                np.testing.assert_allclose(weights(read["t"]), 2 * boxes(latitude, 15).ravel(), rtol=1e-12)
+    dataset["t"].encoding["coordinates"] = "lat lon"
+    dataset.to_netcdf(tmp_path / "bounds.nc", engine="h5netcdf")
+    for coordinates in ("all", True):
+        with xr.open_dataset(tmp_path / "bounds.nc", engine="h5netcdf", decode_coords=coordinates) as read:
+            np.testing.assert_allclose(weights(read.ccnn("t")), boxes(latitude, 15).ravel(), rtol=1e-9)
+            with pytest.raises(ValueError, match="come with their areas: use the accessor of the Dataset"):
+                read["t"].ccnn.frame()
 
 
 # UGRID.

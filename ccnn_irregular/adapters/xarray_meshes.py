@@ -34,7 +34,7 @@ _SQUARE_METRES = {"m2": 1.0, "km2": 1e6}
 _ANGLES = {"sr": _STERADIAN, "steradian": _STERADIAN, "steradians": _STERADIAN, "rad2": _STERADIAN}
 _ANGLES |= {"radian2": _STERADIAN, "radians2": _STERADIAN, "degree2": 1.0, "degrees2": 1.0, "deg2": 1.0}
 _ORDERS = {"nested": "nested", "nest": "nested", "ring": "ring"}
-_LEVELS = ("refinement_level", "healpix_level", "level", "resolution")
+_LEVELS = ("refinement_level", "healpix_level", "level")
 _SIDES = ("healpix_nside", "nside")
 # Share of its own size within which a cell lies where another one does: a halo stored twice.
 _SAME_PLACE = 1e-2
@@ -127,7 +127,7 @@ class CellsOf:
 
     def square_degrees(self, areas: xr.DataArray) -> xr.DataArray:
         """Areas by their unit; those in square metres are taken on a sphere as large as the file says the earth is."""
-        radius = _earth_radius(self._about, _said(self._variable, "grid_mapping"))
+        radius = _earth_radius(self._about, self._mapping())
         return _square_degrees(areas, radius)
 
     def lacking(self, latitude: xr.DataArray, longitude: xr.DataArray) -> str | None:
@@ -141,6 +141,11 @@ class CellsOf:
         if self._variable.attrs.get("CDI_grid_type") == "unstructured":
             lost.append("cells of an unstructured grid")
         return ", ".join(lost) or None
+
+    def _mapping(self) -> str | None:
+        """Name of the grid mapping, of the first one where the long form names several."""
+        words = (_said(self._variable, "grid_mapping") or "").replace(":", " ").split()
+        return words[0] if words else None
 
     # Cell measures.
 
@@ -271,7 +276,7 @@ class CellsOf:
         return dim, {"latitude": latitudes, "longitude": longitudes}, area
 
     def _healpix_attributes(self) -> Iterator[Mapping[Hashable, Any]]:
-        named = _said(self._variable, "grid_mapping")
+        named = self._mapping()
         for name, one in self._about.variables.items():
             if one.attrs.get("grid_mapping_name") == "healpix" and named in (None, str(name)):
                 yield one.attrs
