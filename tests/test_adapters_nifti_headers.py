@@ -14,10 +14,13 @@ from typing import Any
 import nibabel
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import ccnn_irregular.adapters.xarray  # noqa: F401  (registers the accessor)
+from ccnn_irregular import SIREN, ContinuousConv, GaussianMask, Kernel
 from ccnn_irregular.adapters.nifti import affine_of, read_nifti, write_nifti
 
 SIZES = (6, 5, 8)
@@ -494,3 +497,21 @@ def test_attributes_of_the_scan_survive_a_netcdf_file(tmp_path: Path) -> None:
     for name in ("codes", "slices", "toffset", "pixdim", "units", "dim_info"):
         assert getattr(after, name) == getattr(before, name), name
     np.testing.assert_allclose(after.qform, before.qform, atol=2e-6)
+
+
+def test_a_convolution_onto_other_voxels_moves_both_affines(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    layer = ContinuousConv(Kernel(SIREN(3, 1, 4), GaussianMask([2.0, 1.0, 1.0]), extent=[6.0, 3.0, 3.0]))
+    image = read_nifti(write(tmp_path / "a.nii", sform=(STRAIGHT, 4), qform=(OBLIQUE, 1)))
+    nodes = {
+        dim: image[dim].values[0] + 2 * (image[dim].values[1] - image[dim].values[0]) * np.arange(3) for dim in "xy"
+    }
+    like = image.isel(x=slice(3), y=slice(3)).assign_coords(nodes)
+    for dim in "xy":
+        like[dim].attrs = image[dim].attrs
+    result = image.astype(np.float32).ccnn.convolve(layer, like=like)
+    write_nifti(result, tmp_path / "b.nii", like=image)
+    header, index = Header(tmp_path / "b.nii"), np.diag([2.0, 2.0, 1.0, 1.0])
+    assert header.codes == (1, 4)
+    np.testing.assert_allclose(header.sform, STRAIGHT @ index, atol=1e-5)
+    np.testing.assert_allclose(header.qform, OBLIQUE @ index, atol=6 * QUATERNION)
