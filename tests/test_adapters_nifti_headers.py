@@ -282,6 +282,10 @@ def test_times_in_another_unit_go_back_into_that_of_the_file(tmp_path: Path) -> 
     write_nifti(milliseconds.isel(t=slice(2, None, 3)), tmp_path / "b.nii")
     header = Header(tmp_path / "b.nii")
     assert (header.units, header.toffset, header.pixdim[4]) == (10, 9.0, 4.5)
+    spans = array.assign_coords(t=(array.t.values * 1e9).astype("m8[ns]"))
+    write_nifti(spans.isel(t=slice(2, None, 3)), tmp_path / "c.nii")
+    header = Header(tmp_path / "c.nii")
+    assert (header.units, header.toffset, header.pixdim[4]) == (10, 9.0, 4.5)
 
 
 @pytest.mark.parametrize(
@@ -292,7 +296,7 @@ def test_times_in_another_unit_go_back_into_that_of_the_file(tmp_path: Path) -> 
         ([3, 3, 3, 3], {"units": "seconds"}, "coordinate 't' must be uniform, got gaps that differ"),
         ([9, 6, 3, 0], {"units": "seconds"}, "coordinate 't' must rise, got 9 before 6"),
         ([0, 1, 2, 3], {"units": "minutes"}, "coordinate 't' must be numbers .*, got 'minutes'"),
-        (np.array([0, 1, 2, 3], "m8[s]"), {}, r"coordinate 't' must be numbers .*, got timedelta64\[s\]"),
+        (np.array([0, 1, 2, 3], "M8[s]"), {}, r"coordinate 't' must be numbers .*, got datetime64\[s\]"),
         (None, {}, "coordinates must hold 't', or the dimension be named 'volume', got"),
     ],
 )

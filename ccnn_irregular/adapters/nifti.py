@@ -478,9 +478,12 @@ def _time_fields(array: xr.DataArray, rest: list[str]) -> dict[str, Any]:
 
 def _times_of(coordinate: xr.DataArray, wanted: str | None) -> tuple[Floats, str | None]:
     """Times in the unit that is wanted, a key of ``_TIMES``, or in their own; None where they have none."""
-    rule = f"be numbers with the attribute units, one of {tuple(_SECONDS)}"
-    require(coordinate.dtype.kind in "iuf", "coordinate 't'", rule, coordinate.dtype)
-    times, given = np.atleast_1d(coordinate.to_numpy().astype(np.float64)), coordinate.attrs.get("units")
+    rule = f"be numbers with the attribute units, one of {tuple(_SECONDS)}, or timedelta64"
+    require(coordinate.dtype.kind in "iufm", "coordinate 't'", rule, coordinate.dtype)
+    times, given = np.atleast_1d(coordinate.to_numpy()), coordinate.attrs.get("units")
+    if coordinate.dtype.kind == "m":
+        times, given = times / np.timedelta64(1, "s"), "seconds"
+    times = times.astype(np.float64)
     if given is None:
         return times, None
     require(given in _SECONDS, "coordinate 't'", rule, repr(given))
