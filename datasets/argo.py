@@ -1,7 +1,8 @@
 """Argo floats: profiles of one float from its core file ``<float>_prof.nc``.
 
 Format and flags: Argo user's manual 3.1 (doi:10.13155/29825). A profile in delayed (D) or adjusted (A) mode has its
-calibrated values in ``<PARAMETER>_ADJUSTED``, one in real time (R) only the raw ones.
+calibrated values in ``<PARAMETER>_ADJUSTED``, one in real time (R) only the raw ones. Files of biogeochemical floats
+have a mode for each parameter of a profile.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ __all__ = ["GOOD", "load"]
 
 GOOD = ("1", "2")  # good and probably good, reference table 2 of the manual
 
+_NOT_A_TIME = np.datetime64("NaT")
+_FILL = 99999.0  # of all values and positions, whether the file's attributes say so or not
+
 _NEEDED = ("JULD", "JULD_QC", "LATITUDE", "LONGITUDE", "POSITION_QC", "DATA_MODE", "PRES", "PRES_QC")
 
 
@@ -34,9 +38,9 @@ def load(path: str | Path, parameter: str = "TEMP", good: Sequence[str] = GOOD) 
 
     Returns:
         A Dataset of dimensions ``profile`` and ``level`` with the parameter (float64, in its unit, nan where not
-        measured or not good). Coordinates: ``time``, ``latitude``, ``longitude``, ``cycle``, ``mode`` per profile,
-        ``pressure (profile, level)`` in decibar, nan where not good. In modes D and A all are the adjusted ones. Of
-        values at the same pressure of a profile the first counts.
+        measured or not good). Coordinates: ``time``, ``latitude``, ``longitude`` (NaT and nan where not good),
+        ``cycle``, ``mode`` per profile, ``pressure (profile, level)`` in decibar, nan where not good. In modes D and A
+        all are the adjusted ones. Of good values at the same pressure of a profile the first counts.
 
     Raises:
         FileNotFoundError: no such file.
@@ -48,16 +52,16 @@ def load(path: str | Path, parameter: str = "TEMP", good: Sequence[str] = GOOD) 
         rule = f"be an Argo profile file with {parameter}; its flagged variables are {', '.join(parameters)}"
         require(not lacking, str(path), rule, f"none named {', '.join(lacking)}")
         dataset = dataset.load()
-    modes = _letters(dataset["DATA_MODE"])
-    adjusted = np.isin(modes, ("D", "A"))[:, None]
-    pressure, pressure_good = _chosen(dataset, "PRES", adjusted, good)
-    values, values_good = _chosen(dataset, parameter, adjusted, good)
-    placed = np.isin(_letters(dataset["JULD_QC"]), good) & np.isin(_letters(dataset["POSITION_QC"]), good)
-    placed &= ~np.isnat(dataset["JULD"].values)
-    placed &= np.isfinite(dataset["LATITUDE"].values) & np.isfinite(dataset["LONGITUDE"].values)
+    good = tuple(good)  # "12" is the flags 1 and 2
+    modes = _modes(dataset, parameter)
+    pressure, pressure_good = _chosen(dataset, "PRES", good)
+    values, values_good = _chosen(dataset, parameter, good)
+    dated = np.isin(_letters(dataset["JULD_QC"]), good) & ~np.isnat(dataset["JULD"].values)
+    latitude, longitude = dataset["LATITUDE"].values, dataset["LONGITUDE"].values
+    placed = np.isin(_letters(dataset["POSITION_QC"]), good) & (np.abs(latitude) <= 90) & (np.abs(longitude) <= 360)
     pressure = np.where(pressure_good, pressure, np.nan)
-    usable = values_good & np.isfinite(pressure) & placed[:, None]
-    usable &= ~_repeated(pressure)
+    usable = values_good & pressure_good & (dated & placed)[:, None]
+    usable &= ~_repeated(np.where(usable, pressure, np.nan))
     attributes = {
         key: dataset[parameter].attrs[key] for key in ("units", "long_name") if key in dataset[parameter].attrs
     }
@@ -65,9 +69,9 @@ def load(path: str | Path, parameter: str = "TEMP", good: Sequence[str] = GOOD) 
     return xr.Dataset(
         {parameter: (("profile", "level"), np.where(usable, values, np.nan), attributes)},
         {
-            "time": ("profile", dataset["JULD"].values, {"standard_name": "time"}),
-            "latitude": ("profile", dataset["LATITUDE"].values, {"units": "degrees_north"}),
-            "longitude": ("profile", dataset["LONGITUDE"].values, {"units": "degrees_east"}),
+            "time": ("profile", np.where(dated, dataset["JULD"].values, _NOT_A_TIME), {"standard_name": "time"}),
+            "latitude": ("profile", np.where(placed, latitude, np.nan), {"units": "degrees_north"}),
+            "longitude": ("profile", np.where(placed, longitude, np.nan), {"units": "degrees_east"}),
             "cycle": ("profile", cycle),
             "mode": ("profile", modes),
             "pressure": (("profile", "level"), pressure, {"units": "decibar", "positive": "down"}),
@@ -76,17 +80,26 @@ def load(path: str | Path, parameter: str = "TEMP", good: Sequence[str] = GOOD) 
     )
 
 
-def _chosen(
-    dataset: xr.Dataset, name: str, adjusted: NDArray[np.bool_], good: Sequence[str]
-) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+def _chosen(dataset: xr.Dataset, name: str, good: tuple[str, ...]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Values ``(profile, level)``, adjusted ones where the mode says so, and which of them are flagged good."""
     raw: NDArray[Any] = dataset[name].values
     flags = _letters(dataset[f"{name}_QC"])
     if f"{name}_ADJUSTED" in dataset:
+        adjusted = np.isin(_modes(dataset, name), ("D", "A"))[:, None]
         raw = np.where(adjusted, dataset[f"{name}_ADJUSTED"].values, raw)
         flags = np.where(adjusted, _letters(dataset[f"{name}_ADJUSTED_QC"]), flags)
     values = raw.astype(np.float64)
-    return values, np.isin(flags, good) & np.isfinite(values)
+    return values, np.isin(flags, good) & np.isfinite(values) & (values != _FILL)
+
+
+def _modes(dataset: xr.Dataset, name: str) -> NDArray[np.str_]:
+    """Mode of each profile, or of this parameter of it where the file tells them apart."""
+    modes = _letters(dataset["DATA_MODE"])
+    if "PARAMETER_DATA_MODE" not in dataset or "STATION_PARAMETERS" not in dataset:
+        return modes
+    here = _letters(dataset["STATION_PARAMETERS"]) == name
+    found = _letters(dataset["PARAMETER_DATA_MODE"])[np.arange(len(modes)), here.argmax(1)]
+    return np.where(here.any(1), found, modes)
 
 
 def _letters(variable: xr.DataArray) -> NDArray[np.str_]:
@@ -96,11 +109,11 @@ def _letters(variable: xr.DataArray) -> NDArray[np.str_]:
         return one.decode("ascii", "replace").strip() if isinstance(one, bytes) else str(one).strip()
 
     flat = [letter(one) for one in variable.values.ravel()]
-    return np.array(flat, dtype="<U8").reshape(variable.shape)
+    return np.array(flat, dtype=np.str_).reshape(variable.shape)
 
 
 def _repeated(pressure: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Whether a pressure was there before in the same profile."""
+    """Whether a pressure was there before in the same profile; for nan it does not matter."""
     repeated = np.zeros(pressure.shape, dtype=bool)
     for row, one in enumerate(pressure):
         _, firsts = np.unique(one, return_index=True)

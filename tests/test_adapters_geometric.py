@@ -108,6 +108,72 @@ def test_points_become_a_batch_of_views_and_come_back() -> None:
     assert torch.equal(Batch.from_data_list(parts).batch, batch.batch)
 
 
+# As many clouds as points, and sizes that other clouds have as well.
+AMBIGUOUS = [[0, 1, 2], [2, 1, 0], [1, 0, 2], [0, 3, 0], [0, 0, 3], [3, 0, 0], [1, 1, 1], [1]]
+
+
+@pytest.mark.parametrize("sizes", [*AMBIGUOUS, [2, 2, 2], [4], [40, 0, 30, 0]], ids=str)
+def test_what_belongs_to_clouds_stays_with_its_cloud(sizes: list[int]) -> None:
+    """Whatever the numbers: torch-geometric's own way to put clouds together is the truth."""
+    pos, number = clouds(sizes)
+    x, label, normal, energy = (
+        seeded(sum(sizes), 2),
+        torch.arange(len(sizes)),
+        seeded(sum(sizes), 3),
+        seeded(len(sizes), 2),
+    )
+    rows = pos.split(sizes), x.split(sizes), normal.split(sizes)
+    truth = Batch.from_data_list(
+        [
+            Data(pos=p, x=v, normal=n, y=label[b : b + 1], energy=energy[b : b + 1])
+            for b, (p, v, n) in enumerate(zip(*rows, strict=True))
+        ]
+    )
+    points = cloud_points(pos, number, batch_size=len(sizes))
+    batch = from_points(points, x, y=label, normal=normal, energy=energy, per_point=["normal"])
+    for found, wanted in zip(batch.to_data_list(), truth.to_data_list(), strict=True):
+        for name in ("pos", "x", "normal", "y", "energy"):
+            assert torch.equal(found[name], wanted[name]), name
+    assert torch.equal(batch.ptr, truth.ptr)
+    assert torch.equal(batch.batch, truth.batch)
+    assert [part.y.tolist() for part in from_points(points, x, y=label).to_data_list()] == [[b] for b in label.tolist()]
+    assert to_points(truth).splits.diff().tolist() == sizes
+
+
+def test_rows_that_can_be_read_both_ways_must_be_named() -> None:
+    points, normal = cloud_points(*clouds([0, 1, 2]), batch_size=3), seeded(3, 3)
+    with pytest.raises(
+        ValueError, match="normal must be named in per_point if it has one row per point, else per_point"
+    ):
+        from_points(points, normal=normal)
+    by_point = from_points(points, normal=normal, per_point=["normal"]).to_data_list()
+    assert [len(part.normal) for part in by_point] == [0, 1, 2]
+    by_cloud = from_points(points, normal=normal, per_point=[]).to_data_list()
+    assert [len(part.normal) for part in by_cloud] == [1, 1, 1]
+    marked = from_points(points, y=torch.arange(3), per_point=["y"]).to_data_list()
+    assert [part.y.tolist() for part in marked] == [[], [0], [1, 2]]
+
+
+def test_a_batch_says_whether_weights_are_of_points_or_of_clouds() -> None:
+    sizes = [0, 1, 2]
+    parts = [Data(pos=seeded(size, 3), share=torch.ones(size) / 3, weight=torch.ones(1)) for size in sizes]
+    batch = Batch.from_data_list(parts)
+    with pytest.raises(ValueError, match=r"data.weight must have one row per point, got one per cloud"):
+        to_points(batch)
+    assert to_points(batch, weight="share").weights.tolist() == pytest.approx([1 / 3] * 3)
+    assert to_points(from_points(Points(batch.pos, splits=batch.ptr))).splits.diff().tolist() == sizes
+
+
+def test_batches_that_were_changed() -> None:
+    batch = Batch.from_data_list([Data(pos=seeded(size, 3)) for size in (2, 0, 3, 0)])
+    stale = batch.clone()
+    stale.pos, stale.batch = batch.pos[[0, 0, 1, 2, 3]], torch.tensor([0, 0, 0, 2, 2])
+    with pytest.raises(ValueError, match=r"data.ptr must have the offsets of the clouds .*, got \[0, 2, 2, 5, 5\]"):
+        to_points(stale)
+    del batch.ptr
+    assert to_points(batch).splits.tolist() == [0, 2, 2, 5, 5]  # the last cloud is empty, and the batch knows of it
+
+
 def test_what_is_no_cloud_is_refused() -> None:
     pos, batch = clouds()
     cases: list[tuple[Callable[[], object], str]] = [
@@ -126,7 +192,20 @@ def test_what_is_no_cloud_is_refused() -> None:
         (lambda: cloud_points(pos, batch, torch.ones(3)), r"weights must have shape \(N,\) or \(N, C\) with N = 20"),
         (lambda: to_points(Data(x=pos)), r"data must have positions, data.pos, got \['x'\]"),
         (lambda: from_points(Points(pos, periods=(1.0, None, None))), "points must have axes that do not repeat"),
-        (lambda: from_points(Points(pos), pos[:4]), "x must have 20 rows, one per point, or 1, one per cloud"),
+        (lambda: from_points(Points(pos), pos[:4]), r"x must have 20 rows, one per point, got \(4, 3\)"),
+        (lambda: from_points(Points(pos), a=pos[:4]), "a must have 20 rows, one per point, or 1, one per cloud, got"),
+        (lambda: from_points(Points(pos), a=pos, per_point=["b"]), r"per_point must name attributes, some of \['a'\]"),
+        (lambda: from_points(Points(pos), a=pos, per_point=[]), "a must have 1 rows, one per cloud, got"),
+        (lambda: from_points(Points(pos), a=pos[:1], per_point=["a"]), "a must have 20 rows, one per point, got"),
+        (lambda: from_points(Points(pos), a=torch.tensor(1)), r"a must be a tensor of rows, got tensor\(1\)"),
+        (lambda: from_points(Points(pos), a="name"), "a must be a tensor of rows, got 'name'"),  # type: ignore[arg-type]
+        (lambda: from_points(Points(pos), weight=pos[:, 0]), "weight must be left out: points fill it"),
+        (lambda: from_points(Points(pos), edge_attr=pos), "edge_attr must not be of edges"),
+        (
+            lambda: from_points(Points(pos[:2]), edge_index=batch[None, :4].repeat(2, 1)),
+            "edge_index must not be of edg",
+        ),
+        (lambda: from_points(Points(pos[:3]), face=batch[None, :4].repeat(3, 1)), "face must not be of edges"),
     ]
     for call, message in cases:
         with pytest.raises(ValueError, match=message):

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ccnn_irregular.datasets import argo
 
@@ -67,6 +69,112 @@ def test_the_first_of_equal_pressures_counts(tmp_path: Path) -> None:
     pressure = np.tile(np.array([5.0, 5.0, 20.0, np.nan]), (3, 1))
     path = written(tmp_path / "1_prof.nc", PRES=(("N_PROF", "N_LEVELS"), pressure))
     np.testing.assert_array_equal(np.isfinite(argo.load(path)["TEMP"])[2], [True, False, True, False])
+
+
+@settings(max_examples=30, deadline=None)
+@given(data=st.data())
+def test_every_pressure_keeps_its_first_good_value(
+    data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Whatever stands at the same pressure: value by value, in plain Python."""
+    shape = (3, 4)
+
+    def draw(choices: list) -> np.ndarray:
+        return np.array(data.draw(st.lists(st.sampled_from(choices), min_size=12, max_size=12)))
+
+    pressure = draw([5.0, 10.0, 20.0, np.nan]).reshape(shape)
+    value_flags, pressure_flags = (draw([b"1", b"2", b"3", b"4", b"9", b" "]).reshape(shape) for _ in range(2))
+    values = np.where(draw([0, 0, 0, 1]).reshape(shape), np.nan, np.arange(12.0).reshape(shape))
+    levels = ("N_PROF", "N_LEVELS")
+    path = written(
+        tmp_path_factory.mktemp("argo") / "1_prof.nc",
+        DATA_MODE=("N_PROF", np.array([b"R"] * 3)),
+        PRES=(levels, pressure),
+        PRES_QC=(levels, pressure_flags),
+        TEMP=(levels, values),
+        TEMP_QC=(levels, value_flags),
+    )
+    wanted = np.full(shape, np.nan)
+    for row in range(3):
+        seen = set()
+        for level in range(4):
+            here = (row, level)
+            good = value_flags[here] in (b"1", b"2") and pressure_flags[here] in (b"1", b"2")
+            if good and np.isfinite(values[here] + pressure[here]) and pressure[here] not in seen:
+                seen.add(pressure[here])
+                wanted[here] = values[here]
+    np.testing.assert_array_equal(argo.load(path)["TEMP"], wanted)
+
+
+def test_a_bad_value_does_not_spoil_the_good_one_at_its_pressure(tmp_path: Path) -> None:
+    levels = ("N_PROF", "N_LEVELS")
+    pressure = np.tile(np.array([5.0, 10.0, 10.0, 10.0]), (3, 1))
+    flags = np.array([[b"1"] * 4, [b"1", b"4", b"1", b"1"], [b"1"] * 4])
+    pressure_flags = np.array([[b"1", b"3", b"4", b"1"], [b"1"] * 4, [b"1"] * 4])
+    values = np.array([[0.0, 1, 2, 3], [0, 1, 2, 3], [0, np.nan, 2, 3]])
+    path = written(
+        tmp_path / "1_prof.nc",
+        DATA_MODE=("N_PROF", np.array([b"R"] * 3)),
+        PRES=(levels, pressure),
+        PRES_QC=(levels, pressure_flags),
+        TEMP=(levels, values),
+        TEMP_QC=(levels, flags),
+    )
+    nan = np.nan
+    np.testing.assert_array_equal(argo.load(path)["TEMP"], [[0, nan, nan, 3], [0, nan, 2, nan], [0, nan, 2, nan]])
+
+
+def test_fill_values_that_no_attribute_names_are_no_values(tmp_path: Path) -> None:
+    levels = ("N_PROF", "N_LEVELS")
+    values = np.full((3, 4), 10.0, np.float32)
+    values[2, 1] = 99999.0
+    pressure = np.tile(np.array([5.0, 10.0, 20.0, 99999.0], np.float32), (3, 1))
+    path = written(
+        tmp_path / "1_prof.nc",
+        TEMP=(levels, values),
+        PRES=(levels, pressure),
+        LATITUDE=("N_PROF", np.array([1.0, 99999.0, 3.0])),
+        LONGITUDE=("N_PROF", np.array([99999.0, 1.0, 3.0])),
+    )
+    table = argo.load(path)
+    np.testing.assert_array_equal(table["TEMP"][2], [10, np.nan, 10, np.nan])
+    np.testing.assert_array_equal(table["pressure"][2], [5, 10, 20, np.nan])
+    assert np.isnan(table["TEMP"][:2]).all()
+    assert np.isnan(table["latitude"]).values.tolist() == [True, True, False]
+
+
+def test_dates_and_positions_that_are_bad_are_none(tmp_path: Path) -> None:
+    path = written(
+        tmp_path / "1_prof.nc",
+        JULD_QC=("N_PROF", np.array([b"4", b"1", b"1"])),
+        POSITION_QC=("N_PROF", np.array([b"1", b"4", b"1"])),
+    )
+    table = argo.load(path)
+    assert np.isnat(table["time"]).values.tolist() == [True, False, False]
+    np.testing.assert_array_equal(table["longitude"], [4, np.nan, 6])
+
+
+def test_a_mode_of_each_parameter_decides_for_it(tmp_path: Path) -> None:
+    names = np.array([[b"PRES".ljust(64), b"CHLA_FLUORESCENCE".ljust(64)]] * 3)
+    levels = ("N_PROF", "N_LEVELS")
+    extra = {
+        "STATION_PARAMETERS": (("N_PROF", "N_PARAM"), names),
+        "PARAMETER_DATA_MODE": (("N_PROF", "N_PARAM"), np.array([[b"D", b"R"], [b"R", b"A"], [b"D", b"D"]])),
+        "CHLA_FLUORESCENCE": (levels, np.full((3, 4), 10.0)),
+        "CHLA_FLUORESCENCE_ADJUSTED": (levels, np.full((3, 4), 20.0)),
+        "CHLA_FLUORESCENCE_QC": (levels, np.full((3, 4), b"1")),
+        "CHLA_FLUORESCENCE_ADJUSTED_QC": (levels, np.full((3, 4), b"1")),
+    }
+    table = argo.load(written(tmp_path / "1_prof.nc", **extra), "CHLA_FLUORESCENCE")
+    np.testing.assert_array_equal(table["CHLA_FLUORESCENCE"][:, 0], [10, 20, 20])
+    np.testing.assert_array_equal(table["pressure"][:, 0], [6, 5, 6])
+    assert table["mode"].values.tolist() == ["R", "A", "D"]
+
+
+def test_flags_may_be_given_as_one_word(tmp_path: Path) -> None:
+    flags = np.array([[b"1", b"2", b"3", b"4"]] * 3)
+    path = written(tmp_path / "1_prof.nc", TEMP_ADJUSTED_QC=(("N_PROF", "N_LEVELS"), flags))
+    assert np.isfinite(argo.load(path, good="13")["TEMP"])[0].values.tolist() == [True, False, True, False]
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:

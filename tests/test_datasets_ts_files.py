@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ccnn_irregular.datasets import ts_files
 
@@ -66,6 +69,140 @@ def test_dates_become_seconds_and_numbers_stay(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "stamps",
+    [
+        ["0.5", "2.25", "10.0"],
+        ["2001.5", "2003.25"],
+        ["0.5", "2", "3.25"],
+        ["0.0", "2.0"],
+        ["-3", "-1.5", "0", "+4"],
+        ["1e-3", "2.5E0", "1e3"],
+        [".5", "1."],
+        ["20070101", "20070201"],
+        ["-1e-300", "1e300"],
+    ],
+    ids=str,
+)
+def test_stamps_that_are_numbers_stay_numbers(tmp_path: Path, stamps: list[str]) -> None:
+    line = ",".join(f"( {stamp} , {number})" for number, stamp in enumerate(stamps))
+    series = ts_files.load(write(tmp_path / "X.ts", f"{line}:{line}:left", stamps=True, channels=2), unit="day")
+    assert series.coordinates[:, 0].tolist() == [float(stamp) for stamp in stamps]
+    assert series.values.tolist() == [[number, number] for number in range(len(stamps))]
+    assert series.unit == "day"
+
+
+@settings(max_examples=40, deadline=None)
+@given(numbers=st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, unique=True))
+def test_every_number_is_its_own_stamp(tmp_path_factory: pytest.TempPathFactory, numbers: list[float]) -> None:
+    numbers = sorted({0.0 if number == 0 else number for number in numbers})
+    line = ",".join(f"({number!r},1)" for number in numbers)
+    series = ts_files.load(write(tmp_path_factory.mktemp("ts") / "X.ts", f"{line}:left", stamps=True))
+    assert series.coordinates[:, 0].tolist() == numbers
+
+
+moments = st.datetimes(datetime(1, 1, 2), datetime(9999, 12, 30))
+zones = st.integers(-1439, 1439).map(lambda minutes: timezone(timedelta(minutes=minutes)))
+
+
+@settings(max_examples=40, deadline=None)
+@given(dates=st.lists(st.tuples(moments, zones), min_size=1, max_size=5), style=st.sampled_from(["naive", "zone", "z"]))
+def test_every_date_is_a_number_of_seconds(
+    tmp_path_factory: pytest.TempPathFactory, dates: list[tuple[datetime, timezone]], style: str
+) -> None:
+    known = sorted({moment.replace(tzinfo=UTC): zone for moment, zone in dates}.items())
+    written = [moment.astimezone(zone if style == "zone" else UTC).isoformat() for moment, zone in known]
+    if style != "zone":
+        written = [stamp.removesuffix("+00:00") + ("Z" if style == "z" else "") for stamp in written]
+    line = ",".join(f"({stamp},1)" for stamp in written)
+    series = ts_files.load(write(tmp_path_factory.mktemp("ts") / "X.ts", f"{line}:left", stamps=True))
+    # datetime counts whole microseconds.
+    truth = [(moment - known[0][0]) / timedelta(microseconds=1) / 1e6 for moment, _ in known]
+    np.testing.assert_allclose(series.coordinates[:, 0], truth, rtol=1e-15, atol=1e-12)
+    assert series.unit == "s"
+
+
+@pytest.mark.parametrize(
+    ("stamps", "seconds"),
+    [
+        (["2004-02-28", "2004-02-29", "2004-03-01"], [0, 86_400, 172_800]),
+        (["1900-02-28", "1900-03-01"], [0, 86_400]),
+        (["2001-01", "2001-03"], [0, 59 * 86_400]),
+        (["2007-01-01 00:00", "2007-01-01 00:00:30,25"], [0, 30.25]),
+        (["2020-01-01 00:00:00.000000001", "2020-01-01 00:00:00.000000003"], [0, 2e-9]),
+        # The hour that comes twice in autumn.
+        (["2026-10-25T02:30:00+02:00", "2026-10-25T02:30:00+01:00"], [0, 3600]),
+        (["2026-01-01t10:00:00z", "2026-01-01t12:00:00+0130", "2026-01-01 12:00 +01"], [0, 1800, 3600]),
+    ],
+)
+def test_dates_by_the_calendar(tmp_path: Path, stamps: list[str], seconds: list[float]) -> None:
+    line = ",".join(f"({stamp},1)" for stamp in stamps)
+    series = ts_files.load(write(tmp_path / "X.ts", f"{line}:left", stamps=True))
+    np.testing.assert_allclose(series.coordinates[:, 0], seconds, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("stamps", "message"),
+    [
+        (
+            ["2001.5", "2003-01-01"],
+            "time stamps of X.ts must be all numbers or all dates, got '2001.5' and '2003-01-01'",
+        ),
+        (["01/02/2007", "02/02/2007"], "time stamps of X.ts must be numbers, or dates like .*, got '01/02/2007'"),
+        (["now", "2007-01-01"], "time stamps of X.ts must be numbers, or dates like .*, got 'now'"),
+        (["0", "nan"], "time stamps of X.ts must be numbers, or dates like .*, got 'nan'"),
+        (["0", "?"], r"time stamps of X.ts must be numbers, or dates like .*, got '\?'"),
+        (["0", "0,1"], "time stamps of X.ts must be numbers, or dates like .*, got '0,1'"),
+        (["0", "1_0"], "time stamps of X.ts must be numbers, or dates like .*, got '1_0'"),
+        (["2007-02-29", "2007-03-01"], "time stamps of X.ts must be dates of the calendar, got"),
+        (["2007-01-01T00:00", "2007-01-01T01:00Z"], "time stamps of X.ts must be all with a zone or all without, got"),
+        (
+            ["1600000000000000001", "1600000000000000003"],
+            "must be numbers that float64 holds.*, got 1600000000000000001",
+        ),
+        (["0", "1e999"], "time stamps of X.ts must be numbers that float64 holds.*, got 1e999"),
+    ],
+)
+def test_stamps_that_say_no_time_are_refused(tmp_path: Path, stamps: list[str], message: str) -> None:
+    line = ",".join(f"({stamp},1)" for stamp in stamps)
+    with pytest.raises(ValueError, match=message):
+        ts_files.load(write(tmp_path / "X.ts", f"{line}:left", stamps=True))
+
+
+def test_whole_numbers_that_float64_holds_are_kept(tmp_path: Path) -> None:
+    stamps = [2**53, 2**53 + 2, 2**60]
+    line = ",".join(f"({stamp},1)" for stamp in stamps)
+    series = ts_files.load(write(tmp_path / "X.ts", f"{line}:left", stamps=True))
+    assert series.coordinates[:, 0].tolist() == stamps
+
+
+def test_stamps_of_several_series_channels_and_files(tmp_path: Path) -> None:
+    first = write(tmp_path / "X.ts", "(0.5,1),(2,?):(0.5,3),(2,4):left", "(-1,5):(-1,6):right", stamps=True, channels=2)
+    second = write(tmp_path / "Y.ts", "(7,8):(7,9):right", stamps=True, channels=2)
+    series = ts_files.load(first, second)
+    np.testing.assert_array_equal(series.values, [[1, 3], [np.nan, 4], [5, 6], [8, 9]])
+    assert (series.coordinates[:, 0].tolist(), series.splits.tolist()) == ([0.5, 2, -1, 7], [0, 2, 3, 4])
+    dated = write(tmp_path / "Z.ts", "(2001-01-01,8):(2001-01-01,9):right", stamps=True, channels=2)
+    with pytest.raises(ValueError, match=r"the files must agree on their time stamps, got \['dates', 'numbers'\]"):
+        ts_files.load(first, dated)
+    # Equal distances are not equal times.
+    apart = "(2001-01-01,1),(2001-01-02,2):(2002-01-01,1),(2002-01-02,2):left"
+    with pytest.raises(ValueError, match=r"X.ts, series 1 must have the same times in all channels"):
+        ts_files.load(write(tmp_path / "X.ts", apart, stamps=True, channels=2))
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["(0,1),(1,2)", "(0,1),:left", "(0,1)(1,2):left", "(0,1),(1):left", "(0,1),(1,2:left", "(0,two):left", "0,1:left",
+     ":left", "left"],
+)  # fmt: skip
+def test_damaged_samples_are_refused(tmp_path: Path, line: str) -> None:
+    with pytest.raises(ValueError, match=r"X.ts(, series 1)? must (be a complete .ts file|hold at least one sample)"):
+        ts_files.load(write(tmp_path / "X.ts", line, stamps=True))
+    with pytest.raises(ValueError, match=r"X.ts must be a complete .ts file, got a damaged one: line 11 is not"):
+        ts_files.load(write(tmp_path / "X.ts", "(0,1):left", "(0,1):(0,2):left", stamps=True))
+
+
+@pytest.mark.parametrize(
     ("lines", "message"),
     [
         (["1,2,3:left", "1,2,3"], "X.ts must be a complete .ts file, got a damaged one: inconsistent number of dim"),
@@ -99,7 +236,7 @@ def test_channels_times_and_headers_must_agree(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"the files must agree on their number of channels, got \[1, 2\]"):
         ts_files.load(path, other)
     other = write(tmp_path / "Y.ts", "(1,2):left", stamps=True)
-    with pytest.raises(ValueError, match=r"the files must agree on their time stamps, got \[False, True\]"):
+    with pytest.raises(ValueError, match=r"the files must agree on their time stamps, got \['none', 'numbers'\]"):
         ts_files.load(path, other)
 
 

@@ -10,6 +10,7 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -30,6 +31,7 @@ from ccnn_irregular.pipelines.segmentation.data import (
     thinnings,
 )
 from ccnn_irregular.pipelines.segmentation.figures import typical_cases
+from ccnn_irregular.pipelines.segmentation.files import FileJob, predict_files
 from ccnn_irregular.pipelines.segmentation.network import ContinuousSegmenter, FixedKernelSegmenter
 from ccnn_irregular.pipelines.segmentation.training import dice, soft_dice_loss
 
@@ -167,6 +169,38 @@ def test_predict_writes_labels_on_the_voxels_of_each_file_and_goes_on_where_it_s
     assert "2 label volumes written" in printed
     assert again.is_file()
     assert kept.stat().st_mtime_ns == before
+
+
+def test_labels_lie_where_the_image_does_for_readers_of_either_affine(tmp_path: Path) -> None:
+    class Halves(torch.nn.Module):
+        """Labels without learning: 1 to the right of the middle."""
+
+        network, device = SimpleNamespace(in_channels=1), torch.device("cpu")
+
+        def predict_step(self, batch: VolumeBatch, index: int) -> SimpleNamespace:
+            labels = torch.zeros(batch.grid.sizes, dtype=torch.int64)
+            labels[batch.grid.sizes[0] // 2 :] = 1
+            return SimpleNamespace(labels=labels)
+
+    scanner, template = np.diag([-2.0, 2.0, 3.0, 1.0]), np.diag([1.5, 2.5, 2.0, 1.0])
+    scanner[:3, 3], template[:3, 3] = [10, -20, 30], [-90, -126, -72]
+    volume = nibabel.Nifti1Image(np.random.default_rng(0).random((6, 5, 4), np.float32), template)
+    volume.set_sform(template, 4)
+    volume.set_qform(scanner, 1)
+    volume.header["cal_max"], volume.header["intent_code"] = 0.5, 3
+    volume.header.extensions.append(nibabel.nifti1.Nifti1Extension("comment", b"of the image"))
+    nibabel.save(volume, tmp_path / "image.nii")
+    (tmp_path / "checkpoint").touch()
+    job = FileJob(tmp_path / "image.nii", tmp_path / "labels.nii")
+    predict_files(Halves(), [job], tmp_path / "checkpoint")  # type: ignore[arg-type]
+    labels = nibabel.load(tmp_path / "labels.nii")
+    header = labels.header
+    assert (int(header["qform_code"]), int(header["sform_code"])) == (1, 4)
+    np.testing.assert_allclose(labels.get_qform(), scanner, atol=1e-5)
+    np.testing.assert_allclose(labels.get_sform(), template, atol=1e-5)
+    assert (float(header["cal_max"]), int(header["intent_code"]), len(header.extensions)) == (0, 0, 0)
+    assert int(labels.dataobj[5, 0, 0]) == 1
+    assert int(labels.dataobj[0, 0, 0]) == 0
 
 
 def test_predict_labels_one_file_and_the_test_part(

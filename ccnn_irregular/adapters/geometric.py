@@ -6,7 +6,7 @@ A cloud batch is ``pos`` of all clouds end to end with the vector ``batch`` (or 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Literal, final
 
 import torch
@@ -33,6 +33,8 @@ _GENERATORS: dict[str, Callable[[int, int, int, float], Generator]] = {
     "random_fourier": lambda d, channels, hidden, omega_0: RandomFourier(d, channels, hidden, omega_0=omega_0),
     "mlp": lambda d, channels, hidden, omega_0: MLP(d, channels, hidden, omega_0=omega_0),
 }
+# Attributes of a batch that a cloud brings along.
+_FILLED = ("pos", "weight", "batch", "ptr")
 # Positions must be known to this share of a kernel's support.
 _RESOLUTION = 1e-3
 
@@ -92,51 +94,98 @@ def to_points(data: Data, weight: str = "weight") -> Points:
             points the same.
 
     Raises:
-        ValueError: no positions; else see ``cloud_points``.
+        ValueError: no positions; ``ptr`` and ``batch`` that disagree; weights that the batch holds one of per cloud;
+            else see ``cloud_points``.
     """
     pos = data.pos
     if pos is None:
         reject("data", "have positions, data.pos", sorted(data.keys()))
     weights = data.get(weight)
+    clouds = getattr(data, "_num_graphs", None)
     if "ptr" not in data:
-        return cloud_points(pos, data.get("batch"), weights)
+        return cloud_points(pos, data.get("batch"), weights, clouds)
     require(pos.ndim == 2, "pos", "have shape (N, d)", tuple(pos.shape))
     require_finite("pos", pos)
-    return Points(pos, plain_mean(len(pos), splits=data.ptr) if weights is None else weights, data.ptr)
+    splits = data.ptr
+    if "batch" in data:
+        same = torch.equal(_splits(pos, data.batch, len(splits) - 1), splits)
+        require(same, "data.ptr", "have the offsets of the clouds that data.batch names", splits.tolist())
+    known = weights is None or not _per_cloud(data, weight, splits)
+    require(known, f"data.{weight}", "have one row per point", "one per cloud")
+    return Points(pos, plain_mean(len(pos), splits=splits) if weights is None else weights, splits)
 
 
-def from_points(points: Points, x: Tensor | None = None, **attributes: Tensor) -> Batch:
+def _per_cloud(data: Data, name: str, splits: Tensor) -> bool:
+    """Whether a batch of as many clouds as points, where rows do not tell, holds an attribute once per cloud."""
+    slices = getattr(data, "_slice_dict", None) or {}
+    ambiguous = len(data[name]) == len(splits) - 1 and name in slices
+    return ambiguous and not torch.equal(torch.as_tensor(slices[name]), splits.cpu())
+
+
+def from_points(
+    points: Points, x: Tensor | None = None, *, per_point: Collection[str] | None = None, **attributes: Tensor
+) -> Batch:
     """Positions, weights and values as torch-geometric's ``Batch``, sharing memory with them.
 
     Args:
         points: becomes ``pos``, ``weight``, ``ptr`` and ``batch``; axes must not repeat, which ``Batch`` cannot say.
         x: ``(N, C)`` values.
-        **attributes: further tensors; those with one row per point are split with the clouds, all others must have one
-            row per cloud.
+        per_point: names of the ``attributes`` with one row per point; all others then have one per cloud. None = by
+            their numbers of rows, which do not tell where there are as many clouds as points, empty ones among them:
+            there ``y`` is the label of a cloud, and other names must be told.
+        **attributes: further tensors, split with the clouds or one row to each cloud. Edges are none of them: add
+            them to the clouds of ``to_data_list()``.
 
     Returns:
         A batch whose ``to_data_list()`` are views of the clouds.
 
     Raises:
-        ValueError: axes that repeat, or a tensor with another number of rows.
+        ValueError: axes that repeat, a tensor with another number of rows or one that can be read both ways, a name
+            that ``points`` fills or torch-geometric reads as edges.
     """
     require(not any(points.periods), "points", "have axes that do not repeat", points.periods)
-    fields = {} if x is None else {"x": x}
-    fields |= attributes | {"pos": points.coordinates, "weight": points.weights}
-    clouds = torch.arange(points.samples + 1)
-    slices, increments = {}, {}
-    for name, tensor in fields.items():
-        rows = tensor.shape[0] if tensor.ndim else 0
-        rule = f"have {points.count} rows, one per point, or {points.samples}, one per cloud"
-        require(rows in (points.count, points.samples), name, rule, tuple(tensor.shape))
-        slices[name] = points.splits.cpu() if rows == points.count else clouds
-        increments[name] = torch.zeros(points.samples, dtype=torch.int64)
-    batch = Batch(**fields, batch=points.sample_index(), ptr=points.splits)
+    named = set(per_point or ())
+    require(named <= set(attributes), "per_point", f"name attributes, some of {sorted(attributes)}", sorted(named))
+    given = dict(attributes) if x is None else {"x": x, **attributes}
+    fields: dict[str, Tensor] = {"pos": points.coordinates, "weight": points.weights}
+    clouds, splits = torch.arange(points.samples + 1), points.splits.cpu()
+    slices = dict.fromkeys(fields, splits)
+    for name, tensor in given.items():
+        _require_rows(name, tensor)
+        told = True if name == "x" else None if per_point is None else name in named
+        slices[name] = splits if _by_point(name, tensor, points, told) else clouds
+    batch = Batch(**fields, **given, batch=points.sample_index(), ptr=points.splits)
     # What Batch.from_data_list keeps to take a batch apart again; it would copy all clouds to put them together.
     batch._num_graphs = points.samples
     batch._slice_dict = slices
-    batch._inc_dict = increments
+    batch._inc_dict = dict.fromkeys(slices, torch.zeros(points.samples, dtype=torch.int64))
     return batch
+
+
+def _require_rows(name: str, tensor: Tensor) -> None:
+    """Refuse what is no list of rows, or belongs to edges."""
+    require(name not in _FILLED, name, "be left out: points fill it", "a tensor")
+    require(isinstance(tensor, Tensor) and tensor.ndim > 0, name, "be a tensor of rows", repr(tensor)[:60])
+    edges = "edge" in name or Data().__cat_dim__(name, tensor) != 0
+    require(not edges, name, "not be of edges: add them to the clouds of to_data_list()", tuple(tensor.shape))
+
+
+def _by_point(name: str, tensor: Tensor, points: Points, told: bool | None) -> bool:
+    """Whether an attribute has one row per point, else one per cloud; ``told`` = which it must be, if anybody did."""
+    rows, count, clouds = len(tensor), points.count, points.samples
+    if told is None and rows == count == clouds:
+        # Clouds of one point each are split the same either way.
+        same = bool((points.splits.diff() == 1).all())
+        rule = "be named in per_point if it has one row per point, else per_point be given without it"
+        require(same or name == "y", name, rule, f"{rows} rows for as many points as clouds")
+        told = False
+    if told is None:
+        rule = f"have {count} rows, one per point, or {clouds}, one per cloud"
+        require(rows in (count, clouds), name, rule, tuple(tensor.shape))
+        return rows == count
+    wanted = f"{count} rows, one per point" if told else f"{clouds} rows, one per cloud"
+    require(rows == (count if told else clouds), name, f"have {wanted}", tuple(tensor.shape))
+    return told
 
 
 def cloud_kernel(

@@ -3,7 +3,13 @@
 Nothing is resampled or reordered: an array has the file's voxels in the file's order. Where the voxel axes run along
 the scanner's, whatever the order and the direction, coordinates are the scanner's (RAS+: x to the right, y to the
 front, z to the top). Where they are oblique, coordinates are millimetres along the voxel axes from the first voxel, in
-which distances are as true; the affine is kept in the attributes and written back.
+which distances are as true.
+
+A file may place its voxels twice: by the sform, an affine, and by the qform, a rotation. Programs disagree on which of
+the two they read, so both are kept in the attributes, and both follow what is cut out or thinned.
+
+What describes the scan (affines, timing of the slices, unit of time) is kept in attributes, which a computed result
+keeps. What describes the stored values (intent, display range, description) is kept in the encoding, which it loses.
 """
 
 from __future__ import annotations
@@ -31,24 +37,42 @@ _VOXEL = ("i", "j", "k")
 _CF_AXES = ("X", "Y", "Z")
 _MILLIMETRES = {"mm": 1.0, "unknown": 1.0, "meter": 1e3, "micron": 1e-3}
 _TIMES = {"sec": "seconds", "msec": "milliseconds", "usec": "microseconds"}
+_SECONDS = {"seconds": 1.0, "s": 1.0, "milliseconds": 1e-3, "ms": 1e-3, "microseconds": 1e-6, "us": 1e-6}
 # Sine of the angle from which a voxel axis counts as oblique, and two of them as not perpendicular.
 _ALIGNED, _PERPENDICULAR = 1e-4, 1e-3
+# Largest departure of a node from its place on a uniform axis, in steps.
+_UNEVEN = 1e-3
 _SUFFIXES = (".nii", ".nii.gz")
+_NIFTI2_HEADER = 540  # bytes
+_MOST_NODES = 2**15 - 1  # sizes are int16 in NIfTI-1
+# Order of the slices in time (slice_code) after their axis is turned around.
+_TURNED = {0: 0, 1: 2, 2: 1, 3: 4, 4: 3, 5: 6, 6: 5}
+_SLICE_FIELDS = ("slice_code", "slice_start", "slice_end", "slice_duration")
+# Header fields kept as attributes where they differ from those of a new file.
+_SCAN_FIELDS = {"dim_info": 0, "toffset": 0.0, **dict.fromkeys(_SLICE_FIELDS, 0)}
+_SCAN = ("affine", "qform", "qform_code", "sform_code", "voxel_axes", "space_units", "time_units", "pixdim4",
+         "volumes", *_SCAN_FIELDS)  # fmt: skip
+_VALUE_FIELDS = ("intent_code", "intent_p1", "intent_p2", "intent_p3", "intent_name", "cal_max", "cal_min", "descrip",
+                 "aux_file")  # fmt: skip
 _HDF5_SPACINGS = {"element_size_mm": 1.0, "element_size_um": 1e-3}
 
 
 def read_nifti(path: str | Path, *, like: xr.DataArray | None = None) -> xr.DataArray:
-    """A NIfTI volume as an array in millimetres.
+    """A NIfTI-1 or NIfTI-2 volume as an array in millimetres.
 
     Args:
-        path: ``.nii`` or ``.nii.gz``.
+        path: ``.nii``, ``.nii.gz``, or the ``.hdr`` or ``.img`` file of a pair.
         like: an image the file belongs to, as its labels: it must have the same space, voxel by voxel.
 
     Returns:
         Dimensions in the file's order: "x", "y", "z" where the voxel axes run along the scanner's, else "i", "j",
-        "k"; a fourth one is "t" with times where the header has a unit of time, else "volume" without coordinates.
-        Integers without a scale factor stay integers; scaled values are floats. Attributes: ``affine`` (16 numbers, row
-        by row, voxel indices to millimetres), ``qform_code``, ``sform_code``, ``voxel_axes``.
+        "k"; a fourth one is "t" with times from the header's ``toffset`` on where it has a unit of time and a step,
+        else "volume" without coordinates. Integers without a scale factor stay integers; scaled values are floats.
+        Attributes: ``affine`` (16 numbers, row by row, voxel indices to millimetres: the sform, or the qform where
+        there is no sform), ``qform`` (likewise, where its code is not 0), ``qform_code``, ``sform_code``,
+        ``voxel_axes``, ``volumes`` (how many, where they have no times); as in the header, where they say something:
+        ``space_units`` ("unknown" is taken for mm), ``time_units``, ``pixdim4``, ``toffset``, ``dim_info``,
+        ``slice_code``, ``slice_start``, ``slice_end``, ``slice_duration``.
 
     Raises:
         FileNotFoundError: nothing is there.
@@ -56,30 +80,36 @@ def read_nifti(path: str | Path, *, like: xr.DataArray | None = None) -> xr.Data
             colour voxels, another space than ``like``'s.
 
     Warns:
-        UserWarning: voxel axes that are not perpendicular, so distances across them are not Euclidean.
+        UserWarning: voxel axes that are not perpendicular, so distances across them are not Euclidean; a qform beside
+            an sform that is no rotation, which is left out.
     """
     path = Path(path)
     image = _loaded(path)
     require(image.ndim in (3, 4), str(path), "be a 3-D or 4-D volume", f"{image.ndim}-D data {image.shape}")
-    space, time = image.header.get_xyzt_units()
+    header = image.header
+    scale = np.diag([*([_MILLIMETRES[header.get_xyzt_units()[0]]] * 3), 1.0])
     affine = np.asarray(image.affine, np.float64)
-    scale = np.diag([*([_MILLIMETRES[space]] * 3), 1.0])
     _require_affine(str(path), affine)
     dims, coordinates = _space(scale @ affine, image.shape[:3])
-    if image.ndim == 4:
-        if time in _TIMES:
-            dims = (*dims, "t")
-            times = float(image.header.get_zooms()[3]) * np.arange(image.shape[3])
-            coordinates["t"] = ("t", times, {"axis": "T", "standard_name": "time", "units": _TIMES[time]})
-        else:
-            dims = (*dims, "volume")
-    values, encoding = _voxels(path, image)
     attributes = {
         "affine": (scale @ affine).reshape(-1).tolist(),
-        "qform_code": int(image.header["qform_code"]),
-        "sform_code": int(image.header["sform_code"]),
-        "voxel_axes": " ".join(dims),
+        "qform_code": int(header["qform_code"]),
+        "sform_code": int(header["sform_code"]),
+        **_scan_fields(header),
     }
+    if attributes["qform_code"]:
+        _add_qform(path, attributes, header, scale)
+    times = _times(header)
+    if times is not None:
+        dims = (*dims, "t")
+        about = {"axis": "T", "standard_name": "time", "units": _TIMES[attributes["time_units"]]}
+        coordinates["t"] = ("t", times, about)
+        attributes.pop("toffset", None)  # the first time says it
+    elif image.ndim == 4:
+        dims = (*dims, "volume")
+        attributes["volumes"] = image.shape[3]
+    attributes["voxel_axes"] = " ".join(dims)
+    values, encoding = _voxels(path, image)
     array = xr.DataArray(values, coordinates, dims, path.name.partition(".")[0], attributes)
     array.encoding = {"source": str(path), **encoding}
     if like is not None:
@@ -96,74 +126,58 @@ def affine_of(array: xr.DataArray) -> Floats:
     Raises:
         ValueError: attributes or coordinates are missing, or the coordinates are not uniform.
     """
-    for name in ("affine", "voxel_axes"):
-        require(name in array.attrs, "attributes", f"hold {name!r}, as after read_nifti", sorted(map(str, array.attrs)))
-    affine = np.array(array.attrs["affine"], np.float64).reshape(4, 4)
-    _require_affine("affine", affine)
-    dims = str(array.attrs["voxel_axes"]).split()[:3]
-    result, sizes = affine.copy(), np.linalg.norm(affine[:3, :3], axis=0)
-    for axis, dim in enumerate(dims):
-        require(dim in array.coords, "coordinates", f"hold the voxel axes {dims}", sorted(map(str, array.coords)))
-        nodes = np.atleast_1d(array[dim].to_numpy().astype(np.float64))
-        if dim in _VOXEL:
-            places = nodes / sizes[axis]
-        else:
-            row = _WORLD.index(dim)
-            places = (nodes - affine[row, 3]) / affine[row, axis]
-        steps = np.diff(places)
-        step = float(steps.mean()) if len(steps) else 1.0
-        uniform = bool(np.allclose(steps, step, rtol=0, atol=1e-3 * abs(step))) and step != 0
-        require(uniform, f"coordinate {dim!r}", "be uniform", "gaps that differ")
-        first = round(places[0], 6)  # what was not cut keeps the affine to the last digit
-        result[:3, 3] += affine[:3, axis] * first
-        result[:3, axis] *= round(step, 6)
-    return result
+    return _file_affine(array) @ _file_indices(array)
 
 
 def write_nifti(array: xr.DataArray, path: str | Path, *, like: xr.DataArray | None = None) -> None:
-    """Write an array with the affine of the file it came from, under a temporary name that is renamed at the end.
+    """Write an array with the affines of the file it came from, under a temporary name that is renamed at the end.
+
+    Both affines, sform and qform, keep their codes and follow what was cut out or thinned; so do ``toffset`` and the
+    time step in ``pixdim[4]``. The file is NIfTI-1, or NIfTI-2 where the array is as it was read from one or has an
+    axis too long for NIfTI-1.
 
     Args:
-        array: with the dimensions it was read with, in any order; what was cut or thinned moves the affine along.
-            A dimension "channel" becomes the fourth.
+        array: with the dimensions it was read with, in any order. A dimension "channel" becomes the fourth. A scalar
+            coordinate "t", as ``array.isel(t=3)`` leaves it, is the time of the volume.
         path: ``.nii`` or ``.nii.gz``.
-        like: the image whose affine and codes are taken, for arrays that have lost their attributes.
+        like: the image whose affines, codes and other attributes of ``read_nifti`` are taken, for arrays that have
+            lost theirs.
 
     Raises:
-        ValueError: dimensions or coordinates other than those of a volume, a dtype that NIfTI does not have, another
-            suffix.
+        ValueError: dimensions or coordinates other than those of a volume, coordinates or times that are not uniform,
+            times that fall or are not in seconds, milliseconds or microseconds, a dtype that NIfTI does not have,
+            another suffix, ``like`` in another space.
+
+    Warns:
+        UserWarning: the order of the slices in time (``slice_code``) is left out, since slices were cut away.
     """
     path = Path(path)
     suffix = next((one for one in reversed(_SUFFIXES) if path.name.endswith(one)), None)
     require(suffix is not None, "path", f"end in one of {_SUFFIXES}", path.name)
     if like is not None:
-        array = array.assign_attrs({name: like.attrs[name] for name in like.attrs if name in _SPATIAL})
-    affine = affine_of(array)
-    axes = str(array.attrs["voxel_axes"]).split()[:3]
+        array = _with_scan_of(like, array)
+    affine, indices = _file_affine(array), _file_indices(array)
+    axes = _space_axes(array)
     rest = [str(dim) for dim in array.dims if dim not in axes]
     lacking = [dim for dim in axes if dim not in array.dims]
     require(not lacking and len(rest) <= 1, "dimensions", f"be {axes} and one more at most", list(array.dims))
     values = array.transpose(*axes, *rest).to_numpy()
     values = values.astype(np.uint8) if values.dtype.kind == "b" else values
-    nibabel = import_optional("nibabel", "a NIfTI file", "files")
     kept = values.dtype.kind in "iuf" and values.dtype.str[1:] not in ("f2", "i8", "u8")
     require(kept, "array", "be of a dtype that NIfTI viewers read: floats, or integers of up to 32 bits", values.dtype)
-    image = nibabel.Nifti1Image(values, affine, dtype=values.dtype)
-    image.set_sform(affine, int(array.attrs.get("sform_code", 1)) or 1)
-    _set_qform(image, affine, int(array.attrs.get("qform_code", 0)))
-    time = next((name for name, unit in _TIMES.items() if "t" in rest and array["t"].attrs.get("units") == unit), None)
-    image.header.set_xyzt_units("mm", time)
-    if time is not None and array.sizes["t"] > 1:
-        image.header["pixdim"][4] = float(array["t"][1] - array["t"][0])
+    fields = _time_fields(array, rest) | _slice_fields(array, axes, indices)
+    image = _image(values, affine @ indices, int(array.encoding.get("nifti_version", 1)))
+    _set_affines(image, array.attrs, affine, indices)
+    _set_fields(image.header, array.attrs, fields, rest)
+    unchanged = values.shape == array.encoding.get("original_shape") and bool((indices == np.eye(4)).all())
+    _set_about_values(image.header, array.encoding, unchanged)
+    nibabel = import_optional("nibabel", "a NIfTI file", "files")
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part{suffix}")
     try:
         nibabel.save(image, part)
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
-
-
-_SPATIAL = ("affine", "qform_code", "sform_code", "voxel_axes")
 
 
 def read_hdf5(
@@ -264,10 +278,46 @@ def _voxels(path: Path, image: Any) -> tuple[NDArray[Any], dict[str, Any]]:
     except (OSError, EOFError, ValueError) as error:
         raise ValueError(f"{path} must be a complete NIfTI file, got {error}") from error
     values = values.astype(values.dtype.newbyteorder("="), copy=False)
-    encoding: dict[str, Any] = {"stored_dtype": str(stored)}
+    encoding: dict[str, Any] = {"stored_dtype": str(stored), "original_shape": values.shape}
+    encoding |= {name: image.header[name].item() for name in _VALUE_FIELDS}
+    encoding["nifti_version"] = 2 if image.header.sizeof_hdr == _NIFTI2_HEADER else 1
+    encoding["nifti_extensions"] = tuple(image.header.extensions)
     if scaled:
         encoding |= {"scl_slope": float(slope), "scl_inter": float(intercept)}
     return values, encoding
+
+
+def _scan_fields(header: Any) -> dict[str, Any]:
+    """Fields of the header that describe the scan and that coordinates do not say."""
+    space, time = header.get_xyzt_units()
+    fields: dict[str, Any] = {"space_units": space} if space == "unknown" else {}
+    fields |= {"time_units": time} if time != "unknown" else {}
+    step = float(header["pixdim"][4])
+    fields |= {"pixdim4": step} if np.isfinite(step) and step != 1 else {}
+    found = {name: header[name].item() for name in _SCAN_FIELDS}
+    return fields | {name: value for name, value in found.items() if np.isfinite(value) and value != _SCAN_FIELDS[name]}
+
+
+def _add_qform(path: Path, attributes: dict[str, Any], header: Any, scale: Floats) -> None:
+    """The second affine of a file; where it makes no sense, the sform stands alone and says so."""
+    try:
+        qform = scale @ np.asarray(header.get_qform(), np.float64)
+        _require_affine(f"the qform of {path}", qform)
+    except ValueError as error:
+        text = f"the qform of {path} is left out, its sform places the voxels: {error}"
+        warnings.warn(text, UserWarning, stacklevel=3)
+        attributes["qform_code"] = 0
+    else:
+        attributes["qform"] = qform.reshape(-1).tolist()
+
+
+def _times(header: Any) -> Floats | None:
+    """Times of the volumes in the header's unit; None where it does not say that the fourth axis is time."""
+    step, first = float(header["pixdim"][4]), float(header["toffset"])
+    shape = header.get_data_shape()
+    if len(shape) < 4 or header.get_xyzt_units()[1] not in _TIMES or not (np.isfinite(step) and step > 0):
+        return None
+    return (first if np.isfinite(first) else 0.0) + step * np.arange(shape[3])
 
 
 def _require_affine(what: str, affine: Floats) -> None:
@@ -310,17 +360,175 @@ def _nearest_axes(cosines: Floats) -> list[int]:
     return [int(one) for one in linear_sum_assignment(-np.abs(cosines.T))[1]]
 
 
-def _set_qform(image: Any, affine: Floats, code: int) -> None:
-    """The quaternion where the file had one and it can say the same; sheared axes it cannot."""
-    image.set_qform(None, 0)
-    if code:
-        image.set_qform(affine, code, strip_shears=True)
-        if not np.allclose(image.get_qform(), affine, atol=1e-3):
-            image.set_qform(None, 0)
+def _space_axes(array: xr.DataArray) -> list[str]:
+    return str(array.attrs["voxel_axes"]).split()[:3]
+
+
+def _file_affine(array: xr.DataArray) -> Floats:
+    """The affine of the file an array was read from."""
+    for name in ("affine", "voxel_axes"):
+        require(name in array.attrs, "attributes", f"hold {name!r}, as after read_nifti", sorted(map(str, array.attrs)))
+    affine = np.array(array.attrs["affine"], np.float64).reshape(4, 4)
+    _require_affine("affine", affine)
+    return affine
+
+
+def _file_indices(array: xr.DataArray) -> Floats:
+    """The map ``(4, 4)`` from the array's voxel indices to those of the file it was read from: a step and a start."""
+    affine, axes = _file_affine(array), _space_axes(array)
+    result, sizes = np.eye(4), np.linalg.norm(affine[:3, :3], axis=0)
+    for axis, dim in enumerate(axes):
+        require(dim in array.coords, "coordinates", f"hold the voxel axes {axes}", sorted(map(str, array.coords)))
+        nodes = np.atleast_1d(array[dim].to_numpy().astype(np.float64))
+        if dim in _VOXEL:
+            places = nodes / sizes[axis]
+        else:
+            row = _WORLD.index(dim)
+            places = (nodes - affine[row, 3]) / affine[row, axis]
+        first, step = _uniform(dim, places)
+        result[axis, 3] = _snapped(first)
+        result[axis, axis] = 1.0 if step is None else _snapped(step)
+    return result
+
+
+def _uniform(dim: str, nodes: Floats) -> tuple[float, float | None]:
+    """First node and step of a uniform axis; None for the step of a single node."""
+    if len(nodes) == 1:
+        return float(nodes[0]), None
+    step = float(nodes[-1] - nodes[0]) / (len(nodes) - 1)
+    off = np.abs(nodes - (nodes[0] + step * np.arange(len(nodes)))).max()
+    require(step != 0 and bool(off <= _UNEVEN * abs(step)), f"coordinate {dim!r}", "be uniform", "gaps that differ")
+    return float(nodes[0]), step
+
+
+def _snapped(number: float) -> float:
+    """Whole where rounding alone keeps it from it, so that what was not cut keeps its affines to the last digit."""
+    return float(round(number)) if abs(number - round(number)) <= 1e-6 else number
+
+
+def _with_scan_of(like: xr.DataArray, array: xr.DataArray) -> xr.DataArray:
+    """The array with the attributes of an image that say where and when its voxels were taken."""
+    taken = {name: like.attrs[name] for name in _SCAN if name in like.attrs}
+    if "affine" in array.attrs and str(taken.get("voxel_axes", "")).startswith(" ".join(_VOXEL)):
+        # Along oblique axes millimetres count from the first voxel of the file, so they hold in its space alone.
+        far = float(np.abs(_file_affine(array) - _file_affine(like)).max())
+        require(far <= 1e-2, "like", "lie in the array's space", f"affines {far:.3g} mm apart")
+    kept = {name: value for name, value in array.attrs.items() if name not in _SCAN}
+    result = array.copy(deep=False)
+    result.attrs = kept | taken
+    return result
+
+
+def _image(values: NDArray[Any], affine: Floats, version: int) -> Any:
+    nibabel = import_optional("nibabel", "a NIfTI file", "files")
+    long = max(values.shape) > _MOST_NODES
+    kind = nibabel.Nifti2Image if version == 2 or long else nibabel.Nifti1Image
+    return kind(values, affine, dtype=values.dtype)
+
+
+def _set_affines(image: Any, attributes: dict[Any, Any], affine: Floats, indices: Floats) -> None:
+    """Both affines under their own codes."""
+    qform_code = int(attributes.get("qform_code", 0)) if "qform" in attributes else 0
+    sform_code = int(attributes.get("sform_code", 0))
+    if qform_code:
+        qform = np.array(attributes["qform"], np.float64).reshape(4, 4)
+        image.set_qform(qform @ indices, qform_code)
+    if sform_code or qform_code:
+        image.set_sform(affine @ indices if sform_code else None, sform_code)
+    elif np.allclose(image.header.get_base_affine(), affine @ indices, atol=1e-4):
+        # A file that places its voxels by their sizes alone; one that was cut says where it lies ("aligned", a new
+        # image's code).
+        image.set_sform(None, 0)
+
+
+def _set_fields(header: Any, attributes: dict[Any, Any], fields: dict[str, Any], rest: list[str]) -> None:
+    """Units, times and slices."""
+    space = str(attributes.get("space_units", "mm"))
+    header.set_xyzt_units(space, fields.pop("time_units", None))
+    if "pixdim4" in fields:
+        header["pixdim"][4] = fields.pop("pixdim4")
+    header["dim_info"] = int(attributes.get("dim_info", 0))
+    for name, value in fields.items():
+        header[name] = value
+
+
+def _time_fields(array: xr.DataArray, rest: list[str]) -> dict[str, Any]:
+    """Unit, step and first of the times, in the unit of the file where the array came from one."""
+    attributes = array.attrs
+    fields = {name: attributes[name] for name in ("time_units", "pixdim4", "toffset") if name in attributes}
+    if rest not in ([], ["t"], ["volume"]):
+        return {}
+    if "t" in array.coords:
+        times, unit = _times_of(array["t"], fields.get("time_units"))
+        first, step = _uniform("t", times)
+        if step is not None:
+            require(step > 0, "coordinate 't'", "rise", f"{times[0]:g} before {times[1]:g}")
+            fields["pixdim4"] = step
+        return fields | {"toffset": first} | ({"time_units": unit} if unit is not None else {})
+    require(rest != ["t"], "coordinates", "hold 't', or the dimension be named 'volume'", list(array.coords))
+    volumes = attributes.get("volumes")
+    if array.sizes.get("volume") != volumes:
+        # Nobody knows which are left: the first need not be among them, nor the step between them be the file's.
+        fields.pop("toffset", None)
+        if rest and fields.pop("pixdim4", 0) and volumes is not None:
+            text = "pixdim[4] is left out: without a unit of time nobody knows which of the volumes are left"
+            warnings.warn(text, UserWarning, stacklevel=3)
+    return fields
+
+
+def _times_of(coordinate: xr.DataArray, wanted: str | None) -> tuple[Floats, str | None]:
+    """Times in the unit that is wanted, a key of ``_TIMES``, or in their own; None where they have none."""
+    rule = f"be numbers with the attribute units, one of {tuple(_SECONDS)}, or timedelta64"
+    require(coordinate.dtype.kind in "iufm", "coordinate 't'", rule, coordinate.dtype)
+    times, given = np.atleast_1d(coordinate.to_numpy()), coordinate.attrs.get("units")
+    if coordinate.dtype.kind == "m":
+        times, given = times / np.timedelta64(1, "s"), "seconds"
+    times = times.astype(np.float64)
+    if given is None:
+        return times, None
+    require(given in _SECONDS, "coordinate 't'", rule, repr(given))
+    own = next(name for name, unit in _TIMES.items() if _SECONDS[unit] == _SECONDS[given])
+    unit = wanted if wanted in _TIMES else own
+    return times if unit == own else times * (_SECONDS[given] / _SECONDS[_TIMES[unit]]), unit
+
+
+def _slice_fields(array: xr.DataArray, axes: list[str], indices: Floats) -> dict[str, Any]:
+    """When the slices were taken, where what was cut out leaves something to say."""
+    fields = {name: array.attrs[name] for name in _SLICE_FIELDS if name in array.attrs}
+    moved = [axis for axis in range(3) if indices[axis, 3] != 0 or indices[axis, axis] != 1]
+    axis = (int(array.attrs.get("dim_info", 0)) >> 4 & 3) - 1  # -1: not said
+    start, end = int(fields.get("slice_start", 0)), int(fields.get("slice_end", 0))
+    if axis >= 0:
+        first, step = indices[axis, 3], indices[axis, axis]
+        ends = sorted(((start - first) / step, (end - first) / step))
+        inside = abs(step) == 1 and first == round(first) and ends[0] >= 0 and ends[1] < array.sizes[axes[axis]]
+        if inside and axis in moved:
+            code = int(fields.get("slice_code", 0))
+            fields |= {"slice_start": int(ends[0]), "slice_end": int(ends[1])}
+            fields |= {"slice_code": _TURNED[code] if step < 0 else code} if code in _TURNED else {}
+    else:
+        inside = not moved
+    if fields and not inside:
+        text = "slice_code and the slices' times are left out: they cannot describe the slices that are left"
+        warnings.warn(text, UserWarning, stacklevel=3)
+        return {}
+    return fields
+
+
+def _set_about_values(header: Any, encoding: dict[Any, Any], unchanged: bool) -> None:
+    """What a file says of its values, for an array that holds them as they were read.
+
+    Extensions may list the file's own voxels, so they go only where no voxel did.
+    """
+    for name in _VALUE_FIELDS:
+        if name in encoding:
+            header[name] = encoding[name]
+    if unchanged:
+        header.extensions.extend(encoding.get("nifti_extensions", ()))
 
 
 def _require_same_space(path: Path, array: xr.DataArray, like: xr.DataArray) -> None:
-    axes = str(array.attrs["voxel_axes"]).split()[:3]
+    axes = _space_axes(array)
     theirs = str(like.attrs.get("voxel_axes", "")).split()[:3]
     shape, wanted = [array.sizes[dim] for dim in axes], [like.sizes.get(dim) for dim in theirs]
     require(shape == wanted, str(path), f"have the shape of the image, {wanted}", shape)

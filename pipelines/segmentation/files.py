@@ -77,7 +77,8 @@ def predict_files(model: Segmentation, jobs: Sequence[FileJob], checkpoint: Path
         with torch.inference_mode():
             labels = model.predict_step(batch, 0).labels
         job.output.parent.mkdir(parents=True, exist_ok=True)
-        write_nifti(like_file(labels, image), job.output)
+        # The encoding says what the image's values mean: none of that holds for labels.
+        write_nifti(like_file(labels, image).drop_encoding(), job.output)
     model.train(was_training)
     return [job.output for job in waiting]
 
