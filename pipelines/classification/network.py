@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ccnn_irregular._checks import reject, require
+from ccnn_irregular.datasets._moments import mean_and_deviation
 from ccnn_irregular.domains import Domain, Grid, Points
 from ccnn_irregular.kernels import Kernel, energy_above
 from ccnn_irregular.layers import BatchNorm, DropoutUnit, SeparableContinuousConv
@@ -60,7 +61,8 @@ class Standardise(nn.Module):
 
     Args:
         channels: number of channels.
-        each: divide every sample by its own standard deviation instead, for recordings of unequal loudness.
+        each: divide every sample by its own standard deviation instead, for recordings of unequal loudness. One that
+            is constant has none and is divided as the others of the training part are.
     """
 
     mean: Tensor
@@ -75,20 +77,31 @@ class Standardise(nn.Module):
     @torch.no_grad()
     def fit(self, values: Tensor) -> None:
         """Take mean and scale from ``(N, C, ...)``; nan is left out, a constant channel keeps its scale."""
-        rows = values.movedim(1, -1).reshape(-1, values.shape[1])
-        mean = rows.nanmean(0)
+        mean, scale = mean_and_deviation(values.movedim(1, -1).flatten(0, -2))
         self.mean.copy_(mean)
-        scale = torch.stack([(column - m).square().nanmean().sqrt() for column, m in zip(rows.T, mean, strict=True)])
-        self.scale.copy_(torch.where(scale > 0, scale, 1.0))
+        self.scale.copy_(scale)
+        self.scale.masked_fill_(~(self.scale > 0), 1.0)
 
     def forward(self, values: Tensor, domain: Domain) -> Tensor:
         """``(N, C, ...)`` to the same shape."""
         shape = (1, -1, *(1,) * (values.ndim - 2))
         centred = values - self.mean.reshape(shape)
+        scale = self.scale.reshape(shape)
         if self.each and isinstance(domain, Grid):
-            axes = tuple(range(1, values.ndim))
-            return centred / centred.square().mean(axes, keepdim=True).sqrt().clamp_min(1e-6)
-        return centred / self.scale.reshape(shape)
+            own = _own_deviation(values)
+            scale = torch.where(own > 0, own, scale)
+        return centred / scale
+
+
+def _own_deviation(values: Tensor) -> Tensor:
+    """Standard deviation of each sample ``(B, C, ...)`` about its channels' means, ``(B, 1, 1, ...)``."""
+    nodes = tuple(range(2, values.ndim))
+    # From the first node on: exactly zero where a channel is constant.
+    offset = values - values.flatten(2)[:, :, :1].reshape(*values.shape[:2], *(1,) * len(nodes))
+    largest = offset.abs().amax((1, *nodes), keepdim=True)
+    relative = offset / torch.where(largest > 0, largest, 1.0)  # squares of large values are infinite
+    relative = relative - relative.mean(nodes, keepdim=True)
+    return largest * relative.square().mean((1, *nodes), keepdim=True).sqrt()
 
 
 class ContinuousClassifier(nn.Module):

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ccnn_irregular._checks import require
+from ccnn_irregular.datasets._moments import mean_and_deviation
 from ccnn_irregular.domains import Axis, Grid
 from ccnn_irregular.layers import ContinuousConv
 from ccnn_irregular.networks import CCNN, GeneratorName
@@ -146,10 +147,11 @@ class DownscalingNetwork(nn.Module):
         unknown = coarse.isnan().transpose(0, 1).flatten(1).all(1).nonzero().flatten().tolist()
         require(not unknown, "coarse", "have known values of each variable", f"none of variables {unknown}")
         self.format = fields
-        self.mean.copy_(coarse.double().nanmean((0, 2, 3)))
-        self.scale.copy_(_spread(_deviation(coarse)))
-        self.detail.copy_(_spread(_deviation(_difference(coarse, source))))
-        errors = fine - interpolation(coarse, source, query)
+        mean, deviation = mean_and_deviation(_rows(coarse))
+        self.mean.copy_(mean)
+        self.scale.copy_(_spread(deviation))
+        self.detail.copy_(_spread(mean_and_deviation(_rows(_difference(coarse, source)))[1]))
+        errors = (fine - interpolation(coarse, source, query)).double()
         self.residual.copy_(_spread(errors.square().nanmean((0, 2, 3)).sqrt()))
         self.cnn.calibrate(source, self._inputs(coarse, source))
         nn.init.zeros_(self.cnn.output.weight)
@@ -247,11 +249,9 @@ def _difference(values: Tensor, source: Grid) -> Tensor:
     return values - total / 4
 
 
-def _deviation(values: Tensor) -> Tensor:
-    """Standard deviation of the known values of each channel, float64 ``(C,)``."""
-    axes = (0, 2, 3)
-    centred = values.double() - _channels(values.double().nanmean(axes))
-    return (centred.square().nansum(axes) / ((~values.isnan()).sum(axes) - 1)).sqrt()
+def _rows(values: Tensor) -> Tensor:
+    """``(B, C, rows, columns)`` as ``(N, C)``."""
+    return values.movedim(1, -1).flatten(0, -2)
 
 
 def _channels(numbers: Tensor) -> Tensor:

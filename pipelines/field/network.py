@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ccnn_irregular._checks import require
+from ccnn_irregular.datasets._moments import mean_and_deviation
 from ccnn_irregular.domains import Grid, Points
 from ccnn_irregular.networks import CCNN, GeneratorName
 from ccnn_irregular.pipelines.field.data import FieldBatch
@@ -118,8 +119,7 @@ class FieldNetwork(nn.Module):
     @torch.no_grad()
     def prepare(self, values: Tensor, batch: FieldBatch) -> None:
         """Take the normalisation from ``values`` ``(n, C)``, and the error of the first guess from a batch."""
-        self.mean = values.mean(0)
-        self.deviation = values.std(0)
+        self.mean, self.deviation = mean_and_deviation(values)
         constant = torch.nonzero(~(self.deviation > 0)).flatten().tolist()
         require(not constant, "values", "vary in every channel", f"constant channels {constant}")
         if self.correction is not None:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ccnn_irregular._checks import require
+from ccnn_irregular.datasets._moments import mean_and_deviation
 from ccnn_irregular.datasets.physionet2012 import SERIES, STATICS
 from ccnn_irregular.domains import Grid, Points
 from ccnn_irregular.kernels import Kernel
@@ -254,9 +255,10 @@ class StandardScore(nn.Module):
     @torch.no_grad()
     def fit(self, statics: NDArray[np.float32]) -> None:
         """Standardise by the columns of ``statics``, nan where missing."""
-        for column in np.flatnonzero(~np.isnan(statics).all(axis=0)):
-            self.mean[column] = float(np.nanmean(statics[:, column]))
-            self.scale[column] = float(np.nanstd(statics[:, column])) or 1.0
+        mean, deviation = mean_and_deviation(torch.from_numpy(statics))
+        known = ~mean.isnan()
+        self.mean[known] = mean[known].to(self.mean)
+        self.scale[known] = torch.where(deviation > 0, deviation, 1.0)[known].to(self.scale)
 
     def forward(self, statics: Tensor) -> Tensor:
         """``(B, 5)``, nan where missing, to ``(B, 14)``."""
