@@ -14,6 +14,7 @@ from ccnn_irregular.domains import Domain, Grid, Points
 from ccnn_irregular.kernels import Kernel, energy_above
 from ccnn_irregular.layers import BatchNorm, DropoutUnit, SeparableContinuousConv
 from ccnn_irregular.networks import CCNN, GeneratorName, MaskName, masked_kernel
+from ccnn_irregular.pipelines.reach import sampling_of, warn_of_latent, warn_of_reach
 from ccnn_irregular.pipelines.samples_data import SampleBatch
 
 __all__ = ["ContinuousClassifier", "FilterBank", "FixedKernelClassifier", "GridOptions", "Standardise"]
@@ -162,6 +163,8 @@ class ContinuousClassifier(nn.Module):
         require(classes >= 2, "classes", "be at least 2", classes)
         require(copies >= 1, "copies", "be at least 1", copies)
         extent = tuple(extent)
+        self.extent = extent
+        self.width = None if width is None else tuple(width)
         width = tuple(0.075 * e for e in extent) if width is None else tuple(width)
         self.in_channels = in_channels
         self.classes = classes
@@ -169,6 +172,7 @@ class ContinuousClassifier(nn.Module):
         self.presence = presence
         self.standardise = Standardise(in_channels, each)
         read = (in_channels + presence) * copies
+        self.filter_bank = filter_bank
         self.bank: SeparableContinuousConv | None = None
         if filter_bank is not None:
             if latent is None:
@@ -210,12 +214,34 @@ class ContinuousClassifier(nn.Module):
     def prepare(self, values: Tensor, batch: SampleBatch) -> None:
         """Take the normalisation from the training values and scale all layers for the sampling of ``batch``."""
         self.standardise.fit(values)
+        self._warn(batch.domain)
         read, domain = self._read(batch)
         if self.bank is not None:
             self.bank.calibrate(domain, self.bank_grid, read)
             read = nn.functional.gelu(self.bank_norm.by_these(self.bank(read, domain, self.bank_grid), self.bank_grid))
             domain = self.bank_grid
         self.cnn.calibrate(domain, read)
+
+    def _warn(self, data: Domain) -> None:
+        """Say so where kernels do not suit the data, or the grids between; see ``pipelines.reach``."""
+        read = [sampling_of(data)]
+        kernels = list(self.kernels().values())
+        first, later = kernels[0], kernels[-1]
+        if self.filter_bank is not None:
+            warn_of_reach("filter_bank.width", self.filter_bank.width, first.support, *read)
+            if self.filter_bank.extent is not None:
+                warn_of_reach("filter_bank.extent", self.filter_bank.extent, self.filter_bank.extent, *read)
+            read = [sampling_of(self.bank_grid, "the filter bank's grid")]
+        if self.cnn.latent is not None:
+            read.append(sampling_of(self.cnn.latent, "the latent grid"))
+        if self.width is None:
+            warn_of_reach("extent", self.extent, later.support, *read)
+        else:
+            warn_of_reach("width", self.width, later.support, *read)
+            warn_of_reach("extent", self.extent, self.extent, *read)
+        evaluated = self.cnn.latent if self.filter_bank is None else self.bank_grid
+        if evaluated is not None and isinstance(data, Points):
+            warn_of_latent(evaluated, data.coordinates, first.support)
 
     def forward(self, batch: SampleBatch) -> Tensor:
         """Logits ``(B, classes)``."""

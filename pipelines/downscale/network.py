@@ -17,6 +17,7 @@ from ccnn_irregular.layers import ContinuousConv
 from ccnn_irregular.networks import CCNN, GeneratorName
 from ccnn_irregular.pipelines.downscale.fields import Coarse
 from ccnn_irregular.pipelines.downscale.gaps import answerable, beside, filled
+from ccnn_irregular.pipelines.reach import sampling_of, warn_of_reach
 
 __all__ = ["DownscalingNetwork", "FieldFormat", "cubic", "interpolation"]
 
@@ -105,6 +106,7 @@ class DownscalingNetwork(nn.Module):
         require(len(extent) == len(width) == 2, "extent and width", "have one entry for rows, one for columns", extent)
         self.in_channels = in_channels
         self.hidden_channels = hidden_channels
+        self.extent, self.width = tuple(extent), tuple(width)
         self.cnn = CCNN(
             2 * in_channels,
             hidden_channels,
@@ -146,6 +148,9 @@ class DownscalingNetwork(nn.Module):
         """
         unknown = coarse.isnan().transpose(0, 1).flatten(1).all(1).nonzero().flatten().tolist()
         require(not unknown, "coarse", "have known values of each variable", f"none of variables {unknown}")
+        coarse_nodes = sampling_of(source, "the coarse nodes")
+        warn_of_reach("width", self.width, next(iter(self.cnn.kernels().values())).support, coarse_nodes)
+        warn_of_reach("extent", self.extent, self.extent, coarse_nodes)
         self.format = fields
         mean, deviation = mean_and_deviation(_rows(coarse))
         self.mean.copy_(mean)
