@@ -45,7 +45,8 @@ class Sampling:
 def sampling_of(domain: Domain, name: str = "the data") -> Sampling:
     """The sampling of a grid or of points: medians over neighbours, the largest span of a sample.
 
-    In one dimension neighbours follow one another; in more they are nearest in all axes together.
+    In one dimension neighbours follow one another; in more they are nearest in all axes together, and the span is that
+    of the longest axis: a cloud may be flat.
     """
     if isinstance(domain, Grid):
         spans = tuple(step * (size - 1) for step, size in zip(domain.steps, domain.sizes, strict=True))
@@ -57,7 +58,7 @@ def sampling_of(domain: Domain, name: str = "the data") -> Sampling:
     gaps = np.concatenate([_distances(places) for places in samples]) if samples else np.zeros(0)
     gap = float(np.median(gaps[gaps > 0])) if (gaps > 0).any() else 0.0
     spans = np.max([np.ptp(places, axis=0) for places in samples], axis=0) if samples else np.zeros(domain.d)
-    return Sampling((gap,) * domain.d, tuple(map(float, spans)), name)
+    return Sampling((gap,) * domain.d, (float(spans.max()),) * domain.d, name)
 
 
 def _distances(places: np.ndarray) -> np.ndarray:
@@ -110,7 +111,7 @@ def _suited(
 ) -> float | tuple[float, ...]:
     """The value scaled, where it does not suit, so that the reach is a tenth of the span and some gaps."""
     factors = [
-        1.0 if _suits(far, gap, span) else min(max(_SUITED_SPAN * span, _SUITED_GAPS * gap), max(span, gap)) / far
+        1.0 if _suits(far, gap, span) else min(max(_SUITED_SPAN * span, _SUITED_GAPS * gap), 2 * span) / far
         for far, gap, span in zip(reaches, sampling.gaps, sampling.spans, strict=True)
     ]
     if not isinstance(value, Sequence):

@@ -234,11 +234,10 @@ class ContinuousClassifier(nn.Module):
             read = [sampling_of(self.bank_grid, "the filter bank's grid")]
         if self.cnn.latent is not None:
             read.append(sampling_of(self.cnn.latent, "the latent grid"))
-        if self.width is None:
-            warn_of_reach("extent", self.extent, later.support, *read)
-        else:
+        if self.width is not None:
             warn_of_reach("width", self.width, later.support, *read)
-            warn_of_reach("extent", self.extent, self.extent, *read)
+        width_follows = self.width is None and later.mask is not None
+        warn_of_reach("extent", self.extent, later.support if width_follows else self.extent, *read)
         evaluated = self.cnn.latent if self.filter_bank is None else self.bank_grid
         if evaluated is not None and isinstance(data, Points):
             warn_of_latent(evaluated, data.coordinates, first.support)
