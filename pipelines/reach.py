@@ -57,8 +57,8 @@ def sampling_of(domain: Domain, name: str = "the data") -> Sampling:
     samples = [places for places in samples if len(places) > 1]
     gaps = np.concatenate([_distances(places) for places in samples]) if samples else np.zeros(0)
     gap = float(np.median(gaps[gaps > 0])) if (gaps > 0).any() else 0.0
-    spans = np.max([np.ptp(places, axis=0) for places in samples], axis=0) if samples else np.zeros(domain.d)
-    return Sampling((gap,) * domain.d, (float(spans.max()),) * domain.d, name)
+    span = max((float(np.ptp(places, axis=0).max()) for places in samples), default=0.0)
+    return Sampling((gap,) * domain.d, (span,) * domain.d, name)
 
 
 def _distances(places: np.ndarray) -> np.ndarray:

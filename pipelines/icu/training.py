@@ -56,7 +56,7 @@ class BinaryRisk(TrainedNetwork):
         outcomes = data.cohort.outcomes
         assert outcomes is not None
         for part in ("train", "validation"):
-            deaths = outcomes[OUTCOME][data.indices(part)]  # type: ignore[arg-type]  # a literal in a loop
+            deaths = outcomes[OUTCOME][data.indices(part)]
             rule = f"hold both outcomes in the {part} part (data.validation, data.held_out and data.sets decide)"
             require(0 < deaths.sum() < len(deaths), "the data", rule, f"{int(deaths.sum())} deaths in {len(deaths)}")
 

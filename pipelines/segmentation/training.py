@@ -146,7 +146,8 @@ class Segmentation(TrainedNetwork):
         for name, there in (("classes", len(data.classes)), ("in_channels", data.channels)):
             here = getattr(self.network, name)
             require(here == there, name, f"be the data's {there}", here)
-        labelled = any(bool(data.volume(number).labels.any()) for number in data.part("validation"))
+        labels = (data.volume(number).labels for number in data.part("validation"))
+        labelled = any(one is not None and bool(one.any()) for one in labels)
         rule = "hold a voxel of a label: Dice, which chooses the best epoch, has no value without (data.validation)"
         require(labelled, "the validation part", rule, f"background alone in {len(data.part('validation'))} volumes")
 
