@@ -23,6 +23,7 @@ from ccnn_irregular.domains import Grid
 __all__ = ["mfcc", "read_wave", "resample"]
 
 _LONGEST_RATIO = 10_000  # a ratio of rates with larger terms needs a filter of millions of taps
+_SAME_RATIO = 1e-9  # relative: rounding of 1 / step must not spoil a simple ratio
 _SMALLEST_POWER = 1e-6
 _BATCH = 256
 
@@ -56,26 +57,40 @@ def read_wave(name: str, content: bytes, rate: int) -> np.ndarray:
 def resample(values: np.ndarray, from_rate: float, to_rate: float, *, smooth: bool = True) -> np.ndarray:
     """Samples along the last axis at another rate; the first sample keeps its time.
 
+    Beyond its ends a series is taken to go on along the line through its first and its last sample, so that constants
+    and ramps stay what they are up to the ends.
+
     Args:
-        values: floats.
+        values: floats, finite where they are filtered.
         from_rate: samples per second of ``values``.
         to_rate: samples per second wanted; any rational ratio with terms up to 10,000.
         smooth: filter out what the new rate cannot hold (``scipy.signal.resample_poly``). False keeps every k-th
             sample as it is, aliased, as the published experiments on lower rates do.
 
     Raises:
-        ValueError: a rate that is not positive, too odd a ratio, or ``smooth=False`` with a ratio that is no 1 / k.
+        ValueError: a rate that is not positive, too odd a ratio, or ``smooth=False`` with a ratio that is no 1 / k;
+            values that are not finite, which a filter would spread.
     """
     require(from_rate > 0 and to_rate > 0, "rates", "be positive", (from_rate, to_rate))
-    ratio = Fraction(to_rate) / Fraction(from_rate)
-    simple = max(ratio.numerator, ratio.denominator) <= _LONGEST_RATIO
+    exact = to_rate / from_rate
+    ratio = Fraction(exact).limit_denominator(_LONGEST_RATIO)
+    simple = 0 < ratio.numerator <= _LONGEST_RATIO and abs(ratio / exact - 1) <= _SAME_RATIO
     require(simple, "to_rate", f"be a ratio of small integers times {from_rate}", to_rate)
     if ratio == 1:
         return values
     if not smooth:
         require(ratio.numerator == 1, "to_rate", f"be {from_rate} divided by an integer without smoothing", to_rate)
         return values[..., :: ratio.denominator]
-    return resample_poly(values, ratio.numerator, ratio.denominator, axis=-1).astype(values.dtype)
+    missing = values.size - int(np.isfinite(values).sum())
+    require(missing == 0, "values", "be finite to be resampled", f"{missing} of {values.size} missing or infinite")
+    # SciPy takes zeros beyond the ends, and its own padtypes "line" and "edge" let the filter's ripple through. What is
+    # left beside the line is filtered; the line is evaluated.
+    first, last = values[..., :1], values[..., -1:]
+    slope = (last - first) / max(values.shape[-1] - 1, 1)
+    old = np.arange(values.shape[-1], dtype=values.dtype)
+    result = resample_poly(values - (first + slope * old), ratio.numerator, ratio.denominator, axis=-1)
+    new = (np.arange(result.shape[-1]) * (ratio.denominator / ratio.numerator)).astype(values.dtype)
+    return (result + (first + slope * new)).astype(values.dtype)
 
 
 def mfcc(

@@ -25,8 +25,8 @@ from ccnn_irregular.adapters.nifti import affine_of, read_nifti
 from ccnn_irregular.datasets._files import existing_folder, missing_file
 from ccnn_irregular.domains import Grid
 
-__all__ = ["Pair", "Task", "Volume", "canonical", "find_pairs", "like_file", "nifti_files", "read_labels",
-           "read_volume", "volume_name"]  # fmt: skip
+__all__ = ["Pair", "Task", "Volume", "canonical", "find_pairs", "label_dtype", "like_file", "nifti_files",
+           "read_labels", "read_volume", "volume_name"]  # fmt: skip
 
 _SUFFIXES = (".nii.gz", ".nii")
 _NAMES_SHOWN = 3
@@ -70,7 +70,7 @@ class Volume:
         name: of the file, without suffix.
         values: ``(C, *sizes)`` float32, as stored; C is 1, or the number of modalities.
         grid: of the voxels in millimetres.
-        labels: ``(*sizes)`` uint8, or None.
+        labels: ``(*sizes)``, see ``label_dtype``, or None.
     """
 
     name: str
@@ -180,7 +180,7 @@ def canonical(image: xr.DataArray) -> tuple[Tensor, Grid]:
 
 
 def read_labels(path: Path, image: xr.DataArray, classes: int) -> Tensor:
-    """The label volume of an image, in canonical order: uint8 ``(*sizes)``.
+    """The label volume of an image, in canonical order: ``(*sizes)`` of the ``label_dtype`` of its classes.
 
     Raises:
         ValueError: another shape or space than the image's, or values other than 0 ... ``classes`` - 1.
@@ -191,21 +191,36 @@ def read_labels(path: Path, image: xr.DataArray, classes: int) -> Tensor:
     # Not "in": nan is none of them, and 1.5 is neither 1 nor 2.
     unknown = [value for value in found.tolist() if value not in range(classes)]
     require(not unknown, f"labels {path}", f"be among 0 ... {classes - 1}", unknown[:5])
-    return torch.from_numpy(np.ascontiguousarray(_reordered(array).to_numpy()).astype(np.uint8))
+    labels = np.ascontiguousarray(_reordered(array).to_numpy())
+    # Through int64: torch cannot read all of NumPy's integers.
+    return torch.from_numpy(labels.astype(np.int64)).to(label_dtype(classes - 1))
+
+
+def label_dtype(largest: int) -> torch.dtype:
+    """The smallest dtype that holds the labels 0 ... ``largest`` in torch and in NIfTI: uint8, int16 or int32."""
+    return torch.uint8 if largest <= 255 else torch.int16 if largest <= 2**15 - 1 else torch.int32
 
 
 def like_file(labels: Tensor, image: xr.DataArray) -> xr.DataArray:
-    """Labels in canonical order as an array on the image's voxels in the file's own order, uint8.
+    """Labels in canonical order as an array on the image's voxels in the file's own order.
+
+    Args:
+        labels: integers, not negative. uint8, int16 and int32 stay what they are; others become the ``label_dtype`` of
+            the largest.
+        image: from ``read_nifti``.
 
     Raises:
-        ValueError: labels of another shape than the image's, or too many for uint8.
+        ValueError: labels of another shape than the image's, no integers, negative, or beyond int32.
     """
     space = _reordered(image)
     space = space.isel({space.dims[0]: 0}, drop=True) if space.ndim == 4 else space
     require(tuple(labels.shape) == space.shape, "labels", f"have the image's shape {space.shape}", tuple(labels.shape))
+    integers = not (labels.dtype.is_floating_point or labels.dtype.is_complex or labels.dtype == torch.bool)
+    require(integers, "labels", "be integers (labels.long() of a mask or of whole numbers)", labels.dtype)
     low, high = int(labels.min()), int(labels.max())
-    require(low >= 0 and high <= 255, "labels", "lie in 0 ... 255", (low, high))
-    array = space.copy(data=labels.to(torch.uint8).cpu().numpy())
+    require(low >= 0 and high < 2**31, "labels", f"lie in 0 ... {2**31 - 1}", (low, high))
+    dtype = labels.dtype if labels.dtype in (torch.uint8, torch.int16, torch.int32) else label_dtype(high)
+    array = space.copy(data=labels.to(dtype).cpu().numpy())
     return array.sel({dim: image[dim] for dim in space.dims}).transpose(*(d for d in image.dims if d in space.dims))
 
 

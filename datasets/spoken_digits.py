@@ -1,6 +1,7 @@
 """Free Spoken Digit Dataset: 3,000 recordings of the digits 0 to 9 by 6 speakers, 8 kHz, 16 bits, of unequal length.
 
-Read from the recordings of version 1.0.10 (``<digit>_<speaker>_<index>.wav``), in a folder or in a ``.tar.gz``. By the
+Read from the recordings of version 1.0.10 (``<digit>_<speaker>_<index>.wav``), in a folder or in a ``.tar.gz``; others
+named alike are read too, whatever the speaker's name. By the
 data set's own convention the recordings with index 0 to 4 are the test part: 300 of 3,000. The archive that the project
 publishes is made anew by its host on demand and has no checksum to hold it to, so nothing is downloaded here.
 
@@ -11,6 +12,7 @@ publishes is made anew by its host on demand and has no checksum to hold it to, 
 from __future__ import annotations
 
 import re
+import warnings
 from pathlib import Path, PurePosixPath
 from typing import Literal, get_args
 
@@ -30,7 +32,8 @@ Part = Literal["train", "test", "all"]
 CLASSES = tuple("0123456789")
 RATE = 8000  # samples per second
 
-_NAME = re.compile(r"(\d)_([A-Za-z]+)_(\d+)\.wav")
+_NAME = re.compile(r"([0-9])_(.+)_([0-9]+)\.wav", re.IGNORECASE)
+_NAMES_SHOWN = 5
 _TEST_INDICES = 5
 _FULL_SCALE = 2**15
 
@@ -44,6 +47,9 @@ def load(root: str | Path, part: Part = "train", *, rate: float = RATE, smooth: 
         part: "train", "test" (index 0 to 4) or "all".
         rate: samples per second of the result, see :func:`~ccnn_irregular.datasets.audio.resample`.
         smooth: filter out what a lower rate cannot hold.
+
+    Warns:
+        UserWarning: ``.wav`` files of other names are left out; the message counts and names them.
 
     Raises:
         FileNotFoundError: no recordings are there.
@@ -78,17 +84,26 @@ def _recordings(root: Path) -> dict[tuple[int, str, int], tuple[str, bytes]]:
         contents = read_archive(root)
     else:
         folder = root / "recordings" if (root / "recordings").is_dir() else root
-        contents = {path.name: path.read_bytes() for path in sorted(folder.glob("*.wav"))}
+        files = (path for path in sorted(folder.iterdir()) if path.suffix.lower() == ".wav" and path.is_file())
+        contents = {path.name: path.read_bytes() for path in files}
         archives = sorted(root.glob("*.tar.gz"))
         if not contents and len(archives) == 1:
             contents = read_archive(archives[0])
         elif not contents:
             raise missing_file(root, "recordings <digit>_<speaker>_<index>.wav, or one .tar.gz archive of them")
-    found = {}
-    for name, content in contents.items():
-        if match := _NAME.fullmatch(PurePosixPath(name).name):
+    found, others = {}, []
+    for path, content in contents.items():
+        name = PurePosixPath(path).name
+        if match := _NAME.fullmatch(name):
             key = (int(match[1]), match[2], int(match[3]))
-            require(key not in found, str(root), "hold every recording once", f"{PurePosixPath(name).name} twice")
-            found[key] = (name, content)
+            require(key not in found, str(root), "hold every recording once", f"{name} twice")
+            found[key] = (path, content)
+        elif name.lower().endswith(".wav") and not name.startswith("."):  # macOS leaves hidden ones in archives
+            others.append(name)
     require(len(found) > 0, str(root), "hold recordings <digit>_<speaker>_<index>.wav", f"{len(contents)} other files")
+    if others:
+        shown = ", ".join(sorted(others)[:_NAMES_SHOWN]) + (", ..." if len(others) > _NAMES_SHOWN else "")
+        rule = "rename them <digit>_<speaker>_<index>.wav, such as 7_jackson_0.wav, to have them read"
+        left = f"{len(others)} of {len(others) + len(found)} wave files of {root} are left out by their names: {shown}"
+        warnings.warn(f"{left}; {rule}", UserWarning, stacklevel=3)
     return found

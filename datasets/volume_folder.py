@@ -19,6 +19,7 @@ from torch import Tensor
 from ccnn_irregular._checks import reject, require
 from ccnn_irregular.adapters.nifti import affine_of, read_hdf5, read_nifti
 from ccnn_irregular.datasets._files import existing_folder, missing_file
+from ccnn_irregular.datasets._moments import mean_and_deviation
 from ccnn_irregular.datasets.samples import RaggedVolumes
 from ccnn_irregular.domains import Grid
 
@@ -65,12 +66,17 @@ def load(
     for name in names:
         values, grid = _read_volume(root / name, hdf5_dataset)
         if standardise:
-            centred = values - values.mean()
-            values = centred / centred.square().mean().sqrt().clamp_min(torch.finfo(torch.float32).tiny)
+            values = _standardised(values)
         volumes.append(values[None])
         grids.append(grid)
     labels = torch.tensor([known.index(word) for word in words], dtype=torch.int64)
     return RaggedVolumes.of(volumes, grids, labels, known, "mm")
+
+
+def _standardised(values: Tensor) -> Tensor:
+    """Mean 0 and standard deviation 1; zeros where the volume is constant."""
+    mean, deviation = mean_and_deviation(values.reshape(-1, 1))
+    return torch.zeros_like(values) if not deviation > 0 else ((values.double() - mean) / deviation).to(values.dtype)
 
 
 def _read_table(root: Path, table: str) -> tuple[list[str], list[str]]:

@@ -440,14 +440,13 @@ def resample_series(samples: Samples, rate: float) -> Samples:
     assert not isinstance(samples, RaggedVolumes)
     if isinstance(samples, GriddedSamples):
         require(samples.grid.d == 1, "test.rate", "be asked for series only", f"{samples!r}")
-        values = resample(samples.values.numpy(), round(1 / samples.grid.steps[0], 6), rate)
+        values = resample(samples.values.numpy(), 1 / samples.grid.steps[0], rate)
         grid = Grid((values.shape[-1],), (1 / rate,), samples.grid.starts)
         return dataclasses.replace(samples, values=torch.from_numpy(np.ascontiguousarray(values)), grid=grid)
     step = _uniform_step(samples)
     bounds = samples.splits.tolist()
     pieces = [
-        resample(samples.values[first:last].numpy().T, round(1 / step, 6), rate).T
-        for first, last in itertools.pairwise(bounds)
+        resample(samples.values[first:last].numpy().T, 1 / step, rate).T for first, last in itertools.pairwise(bounds)
     ]
     splits = torch.tensor([0, *(len(piece) for piece in pieces)]).cumsum(0)
     joined = torch.from_numpy(np.concatenate(pieces))

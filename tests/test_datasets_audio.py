@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.io import wavfile
 
 from ccnn_irregular import Grid
@@ -73,6 +75,47 @@ def test_what_a_lower_rate_cannot_hold_is_filtered_out_or_aliased_as_asked() -> 
     assert np.abs(resample(tone, 8000, 4000)[200:-200]).max() < 0.02
     np.testing.assert_array_equal(resample(tone, 8000, 4000, smooth=False), tone[::2])
     assert resample(tone.astype(np.float32), 8000, 4000).dtype == np.float32
+
+
+@given(
+    level=st.floats(-1e30, 1e30),
+    slope=st.floats(-10, 10),
+    length=st.integers(1, 300),
+    rates=st.tuples(st.integers(1, 40), st.integers(1, 40)),
+)
+def test_constants_and_ramps_keep_their_values_up_to_the_ends(
+    level: float, slope: float, length: int, rates: tuple[int, int]
+) -> None:
+    level, slope = (level, 0.0) if abs(level) > 1e3 else (level, slope)
+    times = np.arange(length)
+    for dtype, rtol in ((np.float64, 1e-10), (np.float32, 1e-4)):
+        result = resample((level + slope * times).astype(dtype), *rates)
+        new = np.arange(len(result)) * rates[0] / rates[1] * (length > 1)
+        assert result.dtype == dtype
+        np.testing.assert_allclose(result, level + slope * new, rtol=rtol, atol=rtol * (abs(level) + 10 * length))
+
+
+@pytest.mark.parametrize("to_rate", [0.25, 0.5, 0.75, 2.0, 3.0])
+def test_a_body_temperature_does_not_start_from_the_cold(to_rate: float) -> None:
+    times = np.arange(200)
+    result = resample(37 + 0.5 * np.sin(2 * np.pi * times / 80), 1.0, to_rate)
+    new = np.arange(len(result)) / to_rate
+    inside = new <= times[-1]
+    np.testing.assert_allclose(result[inside], (37 + 0.5 * np.sin(2 * np.pi * new / 80))[inside], atol=0.05)
+
+
+@pytest.mark.parametrize("step", [3600.0, 7e-7, 2e6, 1 / 3])
+def test_rates_of_any_unit(step: float) -> None:
+    """One sample an hour, in seconds, is a rate of 0.00027777...: half of it is half of it."""
+    np.testing.assert_allclose(resample(np.full(100, 37.0), 1 / step, 1 / (2 * step)), np.full(50, 37.0))
+    np.testing.assert_allclose(resample(np.full(100, 37.0), 1 / step, 1 / step), np.full(100, 37.0))
+
+
+def test_what_is_missing_is_not_spread() -> None:
+    values = np.ones(100)
+    values[[3, 50]] = np.nan
+    with pytest.raises(ValueError, match="values must be finite to be resampled, got 2 of 100 missing or infinite"):
+        resample(values, 8000, 4000)
 
 
 @pytest.mark.parametrize(
@@ -199,6 +242,40 @@ def test_spoken_digits_wherever_they_lie(tmp_path: Path, kind: str) -> None:
     assert test.labels.tolist() == [3] * 10 + [7] * 10
     np.testing.assert_allclose(test.coordinates[:10, 0], np.arange(10) / 8000, rtol=1e-15)
     assert (test.unit, test.values.dtype) == ("s", torch.float32)
+
+
+NAMES = {
+    "0_theo_0.wav": (0, 0),
+    "1_Nicolas2_0.wav": (1, 0),
+    "2_anne-marie_0.wav": (2, 0),
+    "3_O'Neil_11.wav": (3, 11),
+    "4_José_0.WAV": (4, 0),
+    "5_speaker_7_0.wav": (5, 0),
+    "6_mary ann_3.Wav": (6, 3),
+    "7_s.b._00.wav": (7, 0),
+}
+
+
+@pytest.mark.parametrize("archive", [False, True])
+def test_good_recordings_are_read_whatever_the_speaker_is_called(tmp_path: Path, archive: bool) -> None:
+    files = {name: wav(ramp(10 + digit)) for name, (digit, _) in NAMES.items()}
+    if archive:
+        pack(tmp_path / "all.tar.gz", {f"recordings/{name}": content for name, content in files.items()})
+    else:
+        for name, content in files.items():
+            (tmp_path / name).write_bytes(content)
+    series = spoken_digits.load(tmp_path, "all")
+    assert series.labels.tolist() == list(range(8))
+    assert series.splits.diff().tolist() == list(range(10, 18))
+    assert len(spoken_digits.load(tmp_path, "train")) == sum(index >= 5 for _, index in NAMES.values())
+
+
+def test_recordings_that_are_left_out_are_counted_and_named(tmp_path: Path) -> None:
+    for name in ("0_theo_0.wav", "zero_theo_1.wav", "12_theo_2.wav", "1_theo.wav", "._0_theo_0.wav"):
+        (tmp_path / name).write_bytes(wav(ramp(10)))
+    told = r"3 of 4 wave files of .* by their names: 12_theo_2.wav, 1_theo.wav, zero_theo_1.wav; rename them <digit>_"
+    with pytest.warns(UserWarning, match=told):
+        assert len(spoken_digits.load(tmp_path, "all")) == 1
 
 
 def test_spoken_digits_at_another_rate(tmp_path: Path) -> None:

@@ -237,5 +237,36 @@ def test_labels_of_another_volume_are_not_written(tmp_path: Path) -> None:
     image = read_nifti(save(tmp_path / "a.nii.gz", ramp()))
     with pytest.raises(ValueError, match="labels must have the image's shape"):
         like_file(torch.zeros(SIZES[::-1], dtype=torch.uint8), image)
-    with pytest.raises(ValueError, match=r"labels must lie in 0 \.\.\. 255"):
-        like_file(torch.full(SIZES, 256), image)
+    for value in (-1, 2**31):
+        with pytest.raises(ValueError, match=r"labels must lie in 0 \.\.\. 2147483647, got"):
+            like_file(torch.full(SIZES, value), image)
+    for dtype in (torch.float32, torch.bool):
+        with pytest.raises(ValueError, match=r"labels must be integers \(labels.long\(\) of a mask"):
+            like_file(torch.ones(SIZES, dtype=dtype), image)
+
+
+@pytest.mark.parametrize(
+    ("largest", "stored"),
+    [(255, np.uint8), (256, np.int16), (260, np.int16), (32767, np.int16), (32768, np.int32), (70000, np.int32)],
+)
+def test_labels_of_any_number_are_read_and_written_as_they_are(tmp_path: Path, largest: int, stored: type) -> None:
+    labels = np.zeros(SIZES, np.int32)
+    labels[1:4, 2:5, 3] = largest
+    labels[0, 0, 0] = 4
+    image = read_nifti(save(tmp_path / "image.nii.gz", ramp()))
+    read = read_labels(save(tmp_path / "labels.nii.gz", labels), image, largest + 1)
+    np.testing.assert_array_equal(read, labels)
+    for given in (read, read.long()):
+        write_nifti(like_file(given, image), tmp_path / "back.nii.gz")
+        back = nibabel.load(tmp_path / "back.nii.gz")
+        assert back.get_data_dtype() == stored
+        np.testing.assert_array_equal(np.asanyarray(back.dataobj), labels)
+
+
+@pytest.mark.parametrize("value", [1.5, np.nan, -1.0, 3.0])
+def test_labels_that_are_no_class_are_refused(tmp_path: Path, value: float) -> None:
+    labels = np.ones(SIZES, np.float32)
+    labels[0, 0, 0] = value
+    image = read_nifti(save(tmp_path / "image.nii.gz", ramp()))
+    with pytest.raises(ValueError, match=r"labels .*labels\.nii\.gz must be among 0 \.\.\. 2, got"):
+        read_labels(save(tmp_path / "labels.nii.gz", labels), image, 3)

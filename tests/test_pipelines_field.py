@@ -16,7 +16,7 @@ from ccnn_irregular.pipelines import cli
 from ccnn_irregular.pipelines.field.data import FieldDataModule
 from ccnn_irregular.pipelines.field.kriging import FieldAxis, LocalKriging, Metric
 from ccnn_irregular.pipelines.field.network import FieldNetwork
-from ccnn_irregular.pipelines.field.rivals import inverse_distance, linear
+from ccnn_irregular.pipelines.field.rivals import about_the_origin, inverse_distance, linear
 from ccnn_irregular.pipelines.field.sources import argo_floats, cube_fields, simulated_fields, station_months
 
 # Lightning calls jsonargparse by names that its version 5 will no longer have.
@@ -226,6 +226,60 @@ def test_rivals_are_what_they_are_called() -> None:
     two = np.array([[0.0, 0.0], [0.0, 30.0]])
     found = inverse_distance(two, np.array([[0.0], [1.0]]), np.array([[0.0, 10.0]]), GLOBE, 2)
     assert float(found[0, 0]) == pytest.approx(0.2)  # (1/20^2) / (1/10^2 + 1/20^2)
+
+
+OFFSETS = {
+    "UTM": ([500_000.0, 5_400_000.0], 30.0),
+    "UTM and height": ([500_000.0, 5_400_000.0, 120.0], 16.0),
+    "geocentric": ([4_150_000.0, 620_000.0, 4_790_000.0], 16.0),
+    "Unix seconds": ([1.7e9, 5_400_000.0], 30.0),
+}
+
+
+@pytest.mark.parametrize("name", list(OFFSETS))
+@pytest.mark.parametrize("rescale", [False, True])
+def test_triangulations_leave_no_point_out_far_from_the_origin(name: str, rescale: bool) -> None:
+    offset, side = np.array(OFFSETS[name][0]), OFFSETS[name][1]
+    generator = np.random.default_rng(0)
+    # A multiple of a power of two: moving the places rounds nothing, so the answers must be the same.
+    places, queries = (np.round(generator.uniform(0, side, (n, len(offset))) * 2**12) / 2**12 for n in (1000, 50))
+    values = (places[:, :1] * places[:, 1:2]) % 7.0
+    axes = [FieldAxis(f"axis {number}") for number in range(len(offset))]
+    here = linear(places, values, queries, axes, rescale=rescale)
+    there = linear(places + offset, values, queries + offset, axes, rescale=rescale)
+    np.testing.assert_allclose(there, here, atol=1e-6)
+    np.testing.assert_allclose(
+        linear(places + offset, values, places + offset, axes, rescale=rescale), values, atol=1e-6
+    )
+    if not rescale:
+        inside = griddata(places, values, queries)
+        known = ~np.isnan(inside)
+        assert known.mean() > 0.5
+        np.testing.assert_allclose(there[known], inside[known], atol=1e-6)
+
+
+def test_places_are_moved_together() -> None:
+    places = np.array([[5e6, 1.7e9], [5e6 + 2, 1.7e9 + 60]], np.float64)
+    moved, query = about_the_origin(places, np.array([[5e6 + 1, 1.7e9]]))
+    assert moved.tolist() == [[-1, -30], [1, 30]]
+    assert query.tolist() == [[0, -30]]
+
+
+@pytest.mark.parametrize("unit", [1e-9, 1.0, 1e5, 1e9])
+@pytest.mark.parametrize("offset", [0.0, 1e4])
+def test_neighbours_are_found_in_any_unit_and_far_from_the_origin(unit: float, offset: float) -> None:
+    """Two fields at the same places: each query has the nearest of its own field, all of them."""
+    metric = Metric(PLANE)
+    places, query = unit * (drawn(40) + offset), unit * (drawn(6, 1) + offset)
+    source = Points(torch.cat([places, places]), splits=torch.tensor([0, 40, 80]))
+    asked = Points(torch.cat([query, query]), splits=torch.tensor([0, 6, 12]))
+    rows, present = metric.nearest(source, asked, 15)
+    nearest = torch.cdist(metric.scaled(query), metric.scaled(places)).argsort(1)[:, :15]
+    assert bool(present.all())
+    torch.testing.assert_close(rows, torch.cat([nearest, nearest + 40]))
+    few, there = metric.nearest(Points(places[:4]), Points(query), 15)
+    assert there.sum(1).tolist() == [4] * 6
+    assert int(few.max()) <= 3
 
 
 def test_real_stations_and_floats_become_fields(shared_data: Path) -> None:

@@ -9,10 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from ccnn_irregular._checks import reject, require
+from ccnn_irregular.datasets._moments import mean_and_deviation
 from ccnn_irregular.domains import Domain, Grid, Points
 from ccnn_irregular.kernels import Kernel, energy_above
 from ccnn_irregular.layers import BatchNorm, DropoutUnit, SeparableContinuousConv
 from ccnn_irregular.networks import CCNN, GeneratorName, MaskName, masked_kernel
+from ccnn_irregular.pipelines.reach import sampling_of, warn_of_latent, warn_of_reach
 from ccnn_irregular.pipelines.samples_data import SampleBatch
 
 __all__ = ["ContinuousClassifier", "FilterBank", "FixedKernelClassifier", "GridOptions", "Standardise"]
@@ -60,7 +62,8 @@ class Standardise(nn.Module):
 
     Args:
         channels: number of channels.
-        each: divide every sample by its own standard deviation instead, for recordings of unequal loudness.
+        each: divide every sample by its own standard deviation instead, for recordings of unequal loudness. One that
+            is constant has none and is divided as the others of the training part are.
     """
 
     mean: Tensor
@@ -75,20 +78,31 @@ class Standardise(nn.Module):
     @torch.no_grad()
     def fit(self, values: Tensor) -> None:
         """Take mean and scale from ``(N, C, ...)``; nan is left out, a constant channel keeps its scale."""
-        rows = values.movedim(1, -1).reshape(-1, values.shape[1])
-        mean = rows.nanmean(0)
+        mean, scale = mean_and_deviation(values.movedim(1, -1).flatten(0, -2))
         self.mean.copy_(mean)
-        scale = torch.stack([(column - m).square().nanmean().sqrt() for column, m in zip(rows.T, mean, strict=True)])
-        self.scale.copy_(torch.where(scale > 0, scale, 1.0))
+        self.scale.copy_(scale)
+        self.scale.masked_fill_(~(self.scale > 0), 1.0)
 
     def forward(self, values: Tensor, domain: Domain) -> Tensor:
         """``(N, C, ...)`` to the same shape."""
         shape = (1, -1, *(1,) * (values.ndim - 2))
         centred = values - self.mean.reshape(shape)
+        scale = self.scale.reshape(shape)
         if self.each and isinstance(domain, Grid):
-            axes = tuple(range(1, values.ndim))
-            return centred / centred.square().mean(axes, keepdim=True).sqrt().clamp_min(1e-6)
-        return centred / self.scale.reshape(shape)
+            own = _own_deviation(values)
+            scale = torch.where(own > 0, own, scale)
+        return centred / scale
+
+
+def _own_deviation(values: Tensor) -> Tensor:
+    """Standard deviation of each sample ``(B, C, ...)`` about its channels' means, ``(B, 1, 1, ...)``."""
+    nodes = tuple(range(2, values.ndim))
+    # From the first node on: exactly zero where a channel is constant.
+    offset = values - values.flatten(2)[:, :, :1].reshape(*values.shape[:2], *(1,) * len(nodes))
+    largest = offset.abs().amax((1, *nodes), keepdim=True)
+    relative = offset / torch.where(largest > 0, largest, 1.0)  # squares of large values are infinite
+    relative = relative - relative.mean(nodes, keepdim=True)
+    return largest * relative.square().mean((1, *nodes), keepdim=True).sqrt()
 
 
 class ContinuousClassifier(nn.Module):
@@ -149,6 +163,8 @@ class ContinuousClassifier(nn.Module):
         require(classes >= 2, "classes", "be at least 2", classes)
         require(copies >= 1, "copies", "be at least 1", copies)
         extent = tuple(extent)
+        self.extent = extent
+        self.width = None if width is None else tuple(width)
         width = tuple(0.075 * e for e in extent) if width is None else tuple(width)
         self.in_channels = in_channels
         self.classes = classes
@@ -156,6 +172,7 @@ class ContinuousClassifier(nn.Module):
         self.presence = presence
         self.standardise = Standardise(in_channels, each)
         read = (in_channels + presence) * copies
+        self.filter_bank = filter_bank
         self.bank: SeparableContinuousConv | None = None
         if filter_bank is not None:
             if latent is None:
@@ -197,12 +214,33 @@ class ContinuousClassifier(nn.Module):
     def prepare(self, values: Tensor, batch: SampleBatch) -> None:
         """Take the normalisation from the training values and scale all layers for the sampling of ``batch``."""
         self.standardise.fit(values)
+        self._warn(batch.domain)
         read, domain = self._read(batch)
         if self.bank is not None:
             self.bank.calibrate(domain, self.bank_grid, read)
             read = nn.functional.gelu(self.bank_norm.by_these(self.bank(read, domain, self.bank_grid), self.bank_grid))
             domain = self.bank_grid
         self.cnn.calibrate(domain, read)
+
+    def _warn(self, data: Domain) -> None:
+        """Say so where kernels do not suit the data, or the grids between; see ``pipelines.reach``."""
+        read = [sampling_of(data)]
+        kernels = list(self.kernels().values())
+        first, later = kernels[0], kernels[-1]
+        if self.filter_bank is not None:
+            warn_of_reach("filter_bank.width", self.filter_bank.width, first.support, *read)
+            if self.filter_bank.extent is not None:
+                warn_of_reach("filter_bank.extent", self.filter_bank.extent, self.filter_bank.extent, *read)
+            read = [sampling_of(self.bank_grid, "the filter bank's grid")]
+        if self.cnn.latent is not None:
+            read.append(sampling_of(self.cnn.latent, "the latent grid"))
+        if self.width is not None:
+            warn_of_reach("width", self.width, later.support, *read)
+        width_follows = self.width is None and later.mask is not None
+        warn_of_reach("extent", self.extent, later.support if width_follows else self.extent, *read)
+        evaluated = self.cnn.latent if self.filter_bank is None else self.bank_grid
+        if evaluated is not None and isinstance(data, Points):
+            warn_of_latent(evaluated, data.coordinates, first.support)
 
     def forward(self, batch: SampleBatch) -> Tensor:
         """Logits ``(B, classes)``."""

@@ -8,12 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from ccnn_irregular._checks import reject, require
-from ccnn_irregular.adapters.geometric import CloudGeneratorName
+from ccnn_irregular.adapters.geometric import CloudGeneratorName, require_resolution
 from ccnn_irregular.adapters.geometric_networks import CloudCCNN, CloudUNet
 from ccnn_irregular.adapters.geometric_sampling import coarsen_voxels
 from ccnn_irregular.domains import Points
 from ccnn_irregular.pipelines.classification.network import Standardise
 from ccnn_irregular.pipelines.clouds.labels_data import LabelBatch
+from ccnn_irregular.pipelines.reach import sampling_of, warn_of_reach
 from ccnn_irregular.pipelines.samples_data import SampleBatch
 
 __all__ = ["CloudClassifier", "CloudSegmenter"]
@@ -64,6 +65,7 @@ class CloudClassifier(nn.Module):
         self.classes = classes
         self.reading = reading
         self.positions = tuple(positions)
+        self.spacing = spacing
         self.cnn = CloudCCNN(
             in_channels + len(self.positions),
             classes,
@@ -79,8 +81,10 @@ class CloudClassifier(nn.Module):
 
     @torch.no_grad()
     def prepare(self, batch: SampleBatch) -> None:
-        """Scale all layers for clouds like these."""
+        """Scale all layers for clouds like these, and say so where their kernels do not suit them."""
         points = self._read(batch)
+        support = self.cnn.encoder.finest.support
+        warn_of_reach("spacing", self.spacing, support, sampling_of(points, "the points that are read"))
         self.cnn.calibrate(self._values(points), points.coordinates, points.sample_index(), points.weights)
 
     def forward(self, batch: SampleBatch) -> Tensor:
@@ -99,6 +103,7 @@ class CloudClassifier(nn.Module):
         """``(N, 1 + positions)``: the constant, and coordinates."""
         weight = self.cnn.output.weight
         places = points.coordinates[:, list(self.positions)].to(weight.dtype)
+        require_resolution("positions", places, self.cnn.encoder.finest)
         return torch.cat([places.new_ones(points.count, 1), places], dim=1)
 
 
@@ -136,6 +141,7 @@ class CloudSegmenter(nn.Module):
         require(classes >= 2, "classes", "be at least 2", classes)
         self.in_channels = in_channels
         self.classes = classes
+        self.spacing = spacing
         self.standardise = Standardise(in_channels)
         self.cnn = CloudUNet(
             in_channels,
@@ -152,9 +158,10 @@ class CloudSegmenter(nn.Module):
 
     @torch.no_grad()
     def prepare(self, values: Tensor, batch: LabelBatch) -> None:
-        """Take the normalisation from the training values and scale all layers for clouds like these."""
+        """Take the normalisation from the training values, scale all layers for clouds like these, warn of reach."""
         self.standardise.fit(values)
         points = batch.domain
+        warn_of_reach("spacing", self.spacing, self.cnn.encoder.finest.support, sampling_of(points, "the points"))
         read = self.standardise(batch.values, points)
         self.cnn.calibrate(read, points.coordinates, points.sample_index(), points.weights)
 

@@ -11,11 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from ccnn_irregular._checks import require
+from ccnn_irregular.datasets._moments import mean_and_deviation
 from ccnn_irregular.domains import Axis, Grid
 from ccnn_irregular.layers import ContinuousConv
 from ccnn_irregular.networks import CCNN, GeneratorName
 from ccnn_irregular.pipelines.downscale.fields import Coarse
 from ccnn_irregular.pipelines.downscale.gaps import answerable, beside, filled
+from ccnn_irregular.pipelines.reach import sampling_of, warn_of_reach
 
 __all__ = ["DownscalingNetwork", "FieldFormat", "cubic", "interpolation"]
 
@@ -104,6 +106,7 @@ class DownscalingNetwork(nn.Module):
         require(len(extent) == len(width) == 2, "extent and width", "have one entry for rows, one for columns", extent)
         self.in_channels = in_channels
         self.hidden_channels = hidden_channels
+        self.extent, self.width = tuple(extent), tuple(width)
         self.cnn = CCNN(
             2 * in_channels,
             hidden_channels,
@@ -145,11 +148,15 @@ class DownscalingNetwork(nn.Module):
         """
         unknown = coarse.isnan().transpose(0, 1).flatten(1).all(1).nonzero().flatten().tolist()
         require(not unknown, "coarse", "have known values of each variable", f"none of variables {unknown}")
+        coarse_nodes = sampling_of(source, "the coarse nodes")
+        warn_of_reach("width", self.width, next(iter(self.cnn.kernels().values())).support, coarse_nodes)
+        warn_of_reach("extent", self.extent, self.extent, coarse_nodes)
         self.format = fields
-        self.mean.copy_(coarse.double().nanmean((0, 2, 3)))
-        self.scale.copy_(_spread(_deviation(coarse)))
-        self.detail.copy_(_spread(_deviation(_difference(coarse, source))))
-        errors = fine - interpolation(coarse, source, query)
+        mean, deviation = mean_and_deviation(_rows(coarse))
+        self.mean.copy_(mean)
+        self.scale.copy_(_spread(deviation))
+        self.detail.copy_(_spread(mean_and_deviation(_rows(_difference(coarse, source)))[1]))
+        errors = (fine - interpolation(coarse, source, query)).double()
         self.residual.copy_(_spread(errors.square().nanmean((0, 2, 3)).sqrt()))
         self.cnn.calibrate(source, self._inputs(coarse, source))
         nn.init.zeros_(self.cnn.output.weight)
@@ -247,11 +254,9 @@ def _difference(values: Tensor, source: Grid) -> Tensor:
     return values - total / 4
 
 
-def _deviation(values: Tensor) -> Tensor:
-    """Standard deviation of the known values of each channel, float64 ``(C,)``."""
-    axes = (0, 2, 3)
-    centred = values.double() - _channels(values.double().nanmean(axes))
-    return (centred.square().nansum(axes) / ((~values.isnan()).sum(axes) - 1)).sqrt()
+def _rows(values: Tensor) -> Tensor:
+    """``(B, C, rows, columns)`` as ``(N, C)``."""
+    return values.movedim(1, -1).flatten(0, -2)
 
 
 def _channels(numbers: Tensor) -> Tensor:

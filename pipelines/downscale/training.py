@@ -55,6 +55,7 @@ class Downscaling(TrainedNetwork):
             decay_generators=False,
         )
         self.save_plain_hyperparameters(network)
+        self.train_error = MeanMetric()
         self.val_error = MeanMetric()
         self.val_interpolation = MeanMetric()
 
@@ -81,8 +82,10 @@ class Downscaling(TrainedNetwork):
         return fine
 
     def training_step(self, batch: FieldBatch, batch_idx: int) -> Tensor:
-        loss, _ = self._error(self(batch), batch)
-        self.log("train_loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(batch))
+        loss, weight = self._error(self(batch), batch)
+        # The mean over an epoch is one over known nodes, as that of the validation is.
+        self.train_error.update(loss.detach(), weight)
+        self.log("train_loss", self.train_error, on_step=False, on_epoch=True, prog_bar=True)
         return loss
 
     def validation_step(self, batch: FieldBatch, batch_idx: int) -> None:

@@ -22,8 +22,8 @@ AxisKind = Literal["plain", "latitude", "longitude"]
 _DEGREES = 180 / math.pi
 # Variance of the unknown mean, in units of the field's: large enough to leave the mean free (ordinary kriging).
 _MEAN_VARIANCE = 100.0
-# Distance of two samples in the search for neighbours, units of the network.
-_APART = 1e6
+# Distance of two samples in the search for neighbours, in the largest there may be within one.
+_APART = 4.0
 # One unit of learning changes the logarithm of a covariance's parameter by this: widths move faster than weights.
 _PACE = 10.0
 # Pairs of neighbours whose covariances are held at once when no gradient is wanted.
@@ -117,8 +117,16 @@ class Metric:
         """
         fewest = int(source.splits.diff().min())
         require(fewest >= 1, "the observations", "hold at least one point in every field", fewest)
-        distances, rows = cKDTree(self._places(source)).query(self._places(query), k=np.arange(1, count + 1))
-        present = distances < _APART / 2
+        here, there = self._places(source), self._places(query)
+        # Samples lie farther apart than any two points of one, whatever the unit.
+        both = np.concatenate([here, there])
+        apart = _APART * (float(np.linalg.norm(np.ptp(both, axis=0))) or 1.0)
+        here, there = (
+            np.column_stack([places, apart * points.sample_index().numpy()])
+            for places, points in ((here, source), (there, query))
+        )
+        distances, rows = cKDTree(here).query(there, k=np.arange(1, count + 1))
+        present = distances < apart / 2
         rows = np.where(present, rows, 0)
         return torch.from_numpy(rows.astype(np.int64)), torch.from_numpy(present)
 
@@ -126,9 +134,7 @@ class Metric:
         vectors = self.embedded(points.coordinates)
         if self.spherical:
             vectors = [vectors[0], *vectors[3:]]
-        # Samples lie farther apart than any two points of one.
-        apart = _APART * points.sample_index().double()[:, None]
-        return torch.cat([*vectors, apart], 1).numpy()
+        return torch.cat(vectors, 1).numpy()
 
 
 @final

@@ -9,10 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from ccnn_irregular._checks import require
+from ccnn_irregular.datasets._moments import mean_and_deviation
 from ccnn_irregular.domains import Grid, Points
 from ccnn_irregular.networks import CCNN, GeneratorName
 from ccnn_irregular.pipelines.field.data import FieldBatch
 from ccnn_irregular.pipelines.field.kriging import FieldAxis, LocalKriging, Metric
+from ccnn_irregular.pipelines.reach import Sampling, sampling_of, warn_of_latent, warn_of_reach
 
 __all__ = ["Analysis", "FieldNetwork"]
 
@@ -94,6 +96,8 @@ class FieldNetwork(nn.Module):
         self.kriging = LocalKriging(
             channels, len(self.metric.groups), width=correlation, nugget=nugget, neighbours=neighbours
         )
+        self.correlation = tuple(correlation)
+        self.extent, self.width = tuple(extent), tuple(width)
         self.latent = latent
         self.correction: CCNN | None = None
         if latent is not None:
@@ -118,16 +122,34 @@ class FieldNetwork(nn.Module):
     @torch.no_grad()
     def prepare(self, values: Tensor, batch: FieldBatch) -> None:
         """Take the normalisation from ``values`` ``(n, C)``, and the error of the first guess from a batch."""
-        self.mean = values.mean(0)
-        self.deviation = values.std(0)
+        self.mean, self.deviation = mean_and_deviation(values)
         constant = torch.nonzero(~(self.deviation > 0)).flatten().tolist()
         require(not constant, "values", "vary in every channel", f"constant channels {constant}")
+        self._warn(batch.observed)
         if self.correction is not None:
             assert self.latent is not None
             self.correction.calibrate(self.latent)
             nn.init.zeros_(self.correction.output.weight)
         error = (self(batch) - self.normalised(batch.targets)).square().mean(0).sqrt()
         self.first_error = error.clamp_min(1e-6)
+
+    def _warn(self, observed: Points) -> None:
+        """Say so where covariance or kernels do not suit the observations or the latent grid."""
+        places = self.metric.embedded(observed.coordinates)
+        if self.metric.spherical:
+            places = [places[0], *places[3:]]
+        read = sampling_of(Points(torch.cat(places, 1), splits=observed.splits), "the observations, in network units")
+        # One of the widths has to suit.
+        nearest = min(max(read.gaps[0], min(self.correlation)), max(self.correlation))
+        warn_of_reach("correlation", self.correlation, nearest, Sampling(read.gaps[:1], (max(read.spans),), read.name))
+        if self.correction is None:
+            return
+        assert self.latent is not None
+        latent = sampling_of(self.latent, "the latent grid")
+        support = next(iter(self.correction.kernels().values())).support
+        warn_of_reach("width", self.width, support, latent)
+        warn_of_reach("extent", self.extent, self.extent, latent)
+        warn_of_latent(self.latent, self.metric.scaled(observed.coordinates), support)
 
     def normalised(self, values: Tensor) -> Tensor:
         """Values in standard deviations from the mean."""

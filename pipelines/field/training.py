@@ -88,7 +88,7 @@ class FieldReconstruction(TrainedNetwork):
 
     def training_step(self, batch: FieldBatch, batch_idx: int) -> Tensor:
         loss = self._loss(batch)
-        self.log("train_loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(batch))
+        self.log("train_loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(batch.targets))
         return loss
 
     def _loss(self, batch: FieldBatch) -> Tensor:

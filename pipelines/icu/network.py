@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ccnn_irregular._checks import require
+from ccnn_irregular.datasets._moments import mean_and_deviation
 from ccnn_irregular.datasets.physionet2012 import SERIES, STATICS
 from ccnn_irregular.domains import Grid, Points
 from ccnn_irregular.kernels import Kernel
 from ccnn_irregular.networks import CCNN, ResidualBlock
+from ccnn_irregular.pipelines.reach import sampling_of, warn_of_reach
 from ccnn_irregular.quadrature import trapezoid
 
 if TYPE_CHECKING:
@@ -85,6 +87,7 @@ class ICURiskNetwork(nn.Module):
         require(members >= 1, "members", "be at least 1", members)
         require(step > 0, "step", "be positive", step)
         require(hours >= step, "hours", f"be at least one step {step}", hours)
+        self.extent, self.width = extent, width
         self.cap = cap
         self.thinning = thinning
         self.series_dropout = series_dropout
@@ -123,6 +126,7 @@ class ICURiskNetwork(nn.Module):
         first = StayBatch.from_cohort(cohort.select(np.arange(min(len(cohort), _CALIBRATION_STAYS))))
         if len(first.times):
             sampling = self.sampling(first.times, first.splits, ~torch.isnan(first.values))
+            self._warn(sampling)
             for member in self.members:
                 assert isinstance(member, _Member)
                 member.calibrate(sampling)
@@ -144,6 +148,15 @@ class ICURiskNetwork(nn.Module):
         hours = torch.where(observed, hours.clamp(min=_LEAST_WEIGHT), 0.0)
         per_hat = hours.repeat_interleave(self.basis.knots.shape[1], dim=1)
         return Points(times[:, None], torch.cat([per_hat, observed.to(hours.dtype)], dim=1), splits)
+
+    def _warn(self, sampling: Points) -> None:
+        """Say so where kernels do not suit the stays or the latent grid; see ``pipelines.reach``."""
+        first = self.members[0]
+        assert isinstance(first, _Member)
+        assert first.cnn.latent is not None
+        read = (sampling_of(sampling, "the stays, in hours"), sampling_of(first.cnn.latent, "the latent grid (step)"))
+        warn_of_reach("width", self.width, next(iter(self.kernels().values())).support, *read)
+        warn_of_reach("extent", self.extent, self.extent, *read)
 
     def kernels(self) -> dict[str, Kernel]:
         """The learned kernels of the first member by layer; offsets in hours."""
@@ -254,9 +267,10 @@ class StandardScore(nn.Module):
     @torch.no_grad()
     def fit(self, statics: NDArray[np.float32]) -> None:
         """Standardise by the columns of ``statics``, nan where missing."""
-        for column in np.flatnonzero(~np.isnan(statics).all(axis=0)):
-            self.mean[column] = float(np.nanmean(statics[:, column]))
-            self.scale[column] = float(np.nanstd(statics[:, column])) or 1.0
+        mean, deviation = mean_and_deviation(torch.from_numpy(statics))
+        known = ~mean.isnan()
+        self.mean[known] = mean[known].to(self.mean)
+        self.scale[known] = torch.where(deviation > 0, deviation, 1.0)[known].to(self.scale)
 
     def forward(self, statics: Tensor) -> Tensor:
         """``(B, 5)``, nan where missing, to ``(B, 14)``."""

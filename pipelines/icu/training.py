@@ -9,11 +9,12 @@ from torch import Tensor, nn
 from torchmetrics.classification import BinaryAUROC, BinaryAveragePrecision
 
 from ccnn_irregular._checks import require
+from ccnn_irregular.pipelines.icu.data import OUTCOME
 from ccnn_irregular.pipelines.icu.evaluation import Predictions
 from ccnn_irregular.pipelines.training import TrainedNetwork
 
 if TYPE_CHECKING:
-    from ccnn_irregular.pipelines.icu.data import StayBatch
+    from ccnn_irregular.pipelines.icu.data import ICUDataModule, StayBatch
 
 __all__ = ["BinaryRisk"]
 
@@ -50,6 +51,15 @@ class BinaryRisk(TrainedNetwork):
         self.val_auroc = BinaryAUROC()
         self.val_auprc = BinaryAveragePrecision()
 
+    def require_fits(self, data: ICUDataModule) -> None:
+        """Refuse parts in which one outcome is missing: AUROC, which chooses the best epoch, has no value there."""
+        outcomes = data.cohort.outcomes
+        assert outcomes is not None
+        for part in ("train", "validation"):
+            deaths = outcomes[OUTCOME][data.indices(part)]
+            rule = f"hold both outcomes in the {part} part (data.validation, data.held_out and data.sets decide)"
+            require(0 < deaths.sum() < len(deaths), "the data", rule, f"{int(deaths.sum())} deaths in {len(deaths)}")
+
     def setup(self, stage: str) -> None:
         """Take the normalisation from the training stays; a resumed run reads the same numbers from its checkpoint."""
         if stage == "fit":
@@ -75,8 +85,11 @@ class BinaryRisk(TrainedNetwork):
     def validation_step(self, batch: StayBatch, batch_idx: int) -> None:
         logits, labels = self(batch), _labels(batch)
         loss = nn.functional.binary_cross_entropy_with_logits(logits, labels)
-        self.val_auroc.update(logits, labels.long())
-        self.val_auprc.update(logits, labels.long())
+        # Probabilities: of logits, torchmetrics takes a batch that happens to lie in [0, 1] as it is and passes others
+        # through a sigmoid, so that batches are no longer on one scale. In float64, where no two logits become equal.
+        risks = torch.sigmoid(logits.double())
+        self.val_auroc.update(risks, labels.long())
+        self.val_auprc.update(risks, labels.long())
         shown: dict[str, Any] = {"val_loss": loss, "val_auroc": self.val_auroc, "val_auprc": self.val_auprc}
         self.log_dict(shown, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(batch))
 

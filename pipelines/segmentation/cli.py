@@ -182,7 +182,7 @@ def _draw(
     cases = figures.typical_cases(_row_means(tables[thinnings_drawn[0]]))
     for thin in dict.fromkeys((thinnings_drawn[0], thinnings_drawn[-1])):
         for name, place in cases.items():
-            batch = VolumeBatch.of(data.volume(numbers[place]), thin)
+            batch = model.standardised(VolumeBatch.of(data.volume(numbers[place]), thin))
             stem = folder / "-".join([name, *(["thin", *map(str, thin)] if max(thin) > 1 else [])])
             plots += figures.case(batch, found[thin][place], data.classes, stem)
     rows = [(_sampling(thin), table) for thin, table in tables.items()]

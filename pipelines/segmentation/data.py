@@ -15,13 +15,24 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ccnn_irregular._checks import reject, require
+from ccnn_irregular.datasets._moments import mean_and_deviation
 from ccnn_irregular.datasets.decathlon import Pair, Volume, find_pairs, read_volume
 from ccnn_irregular.domains import Grid
 from ccnn_irregular.pipelines.batches import EqualBatches, batch_loader
 
-__all__ = ["VolumeAugmentation", "VolumeBatch", "VolumeDataModule", "standardised", "thinned_grid", "thinnings"]
+__all__ = [
+    "Intensities",
+    "VolumeAugmentation",
+    "VolumeBatch",
+    "VolumeDataModule",
+    "standardised",
+    "thinned_grid",
+    "thinnings",
+]
 
 Part = Literal["train", "validation", "test"]
+# What becomes of intensities beyond the percentiles, see ``standardised``.
+Intensities = Literal["compressed", "clipped"]
 
 # Percentiles between which a volume is standardised: a few bright vessels or an outlier move neither.
 _PERCENTILES = (1.0, 99.0)
@@ -33,7 +44,7 @@ class VolumeBatch:
 
     Attributes:
         name: of the file.
-        values: float32 ``(1, C, *grid.sizes)``, standardised.
+        values: float32 ``(1, C, *grid.sizes)``, as stored in the file.
         grid: of the voxels that are given, millimetres.
         query: where labels are wanted.
         labels: int64 ``(1, *query.sizes)``, or None.
@@ -49,7 +60,7 @@ class VolumeBatch:
     def of(volume: Volume, thin: Sequence[int] = (1, 1, 1)) -> VolumeBatch:
         """A volume, or every n-th slice along each axis of it, with its labels there."""
         kept = tuple(slice(None, None, factor) for factor in thin)
-        values = standardised(volume.values[(slice(None), *kept)])[None]
+        values = volume.values[(slice(None), *kept)][None]
         grid = thinned_grid(volume.grid, thin)
         labels = None if volume.labels is None else volume.labels[kept].long()[None]
         return VolumeBatch(volume.name, values, grid, grid, labels)
@@ -63,19 +74,39 @@ class VolumeBatch:
         return dataclasses.replace(self, values=self.values.to(device, non_blocking=non_blocking), labels=labels)
 
 
-def standardised(values: Tensor) -> Tensor:
-    """``(C, *sizes)``, each channel minus its mean over its standard deviation, both between percentiles 1 and 99.
+def standardised(values: Tensor, intensities: Intensities = "compressed") -> Tensor:
+    """``(C, *sizes)``, each channel minus its mean over its standard deviation, both of values cut to percentiles.
 
-    Values beyond them are cut to them: MR intensities have no unit, and their largest say nothing.
+    MR intensities have no unit, and their largest may be artefacts: mean and deviation are those of the values cut to
+    the percentiles 1 and 99. Where these are equal, as in a field that is empty but for a small object, the deviation
+    is that of all values.
+
+    Args:
+        values: ``(C, *sizes)``, finite.
+        intensities: "compressed": what lies beyond a percentile by x deviations is put log(1 + x) beyond it, so that
+            order and contrast remain: an object of less than a hundredth of the voxels is seen. "clipped": it is put
+            on the percentile, as in checkpoints from before this choice; such an object is gone.
+
+    Returns:
+        float32 ``(C, *sizes)``; zeros for a constant channel.
     """
-    rows = []
-    for channel in values:
-        low, high = np.percentile(channel.numpy(), _PERCENTILES)
-        cut = channel.double().clamp(float(low), float(high))
-        spread = cut.std(correction=0)
-        # A constant channel says nothing: zeros.
-        rows.append(((cut - cut.mean()) / spread).float() if spread > 0 else torch.zeros_like(channel))
-    return torch.stack(rows)
+    return torch.stack([_standardised_channel(channel, intensities) for channel in values])
+
+
+def _standardised_channel(channel: Tensor, intensities: Intensities) -> Tensor:
+    exact = channel.double()
+    low, high = np.percentile(exact.numpy(), _PERCENTILES)
+    cut = exact.clamp(float(low), float(high))
+    mean, deviation = mean_and_deviation(cut.reshape(-1, 1))
+    if intensities == "compressed" and not deviation > 0:
+        deviation = mean_and_deviation(exact.reshape(-1, 1))[1]
+    if not deviation > 0:
+        return torch.zeros_like(channel)
+    result = (cut - mean) / deviation
+    if intensities == "compressed":
+        beyond = (exact - cut) / deviation
+        result += beyond.sign() * beyond.abs().log1p()
+    return result.to(channel.dtype)
 
 
 def thinned_grid(grid: Grid, thin: Sequence[int], first: Sequence[int] | None = None) -> Grid:

@@ -12,6 +12,7 @@ from ccnn_irregular._checks import require
 from ccnn_irregular.kernels import Kernel
 from ccnn_irregular.networks import GeneratorName
 from ccnn_irregular.networks_unet import ContinuousUNet
+from ccnn_irregular.pipelines.reach import sampling_of, warn_of_reach
 from ccnn_irregular.pipelines.segmentation.data import VolumeBatch
 
 __all__ = ["ContinuousSegmenter", "FixedKernelSegmenter"]
@@ -50,6 +51,7 @@ class ContinuousSegmenter(nn.Module):
         require(classes >= 2, "classes", "be at least 2", classes)
         self.in_channels = in_channels
         self.classes = classes
+        self.steps = tuple(steps)
         self.unet = ContinuousUNet(
             in_channels,
             classes,
@@ -64,7 +66,9 @@ class ContinuousSegmenter(nn.Module):
         )
 
     def prepare(self, batch: VolumeBatch) -> None:
-        """Scale all layers for the sampling of ``batch``."""
+        """Scale all layers for the sampling of ``batch``, and say so where their kernels do not suit it."""
+        support = next(iter(self.kernels().values())).support
+        warn_of_reach("steps", self.steps, support, sampling_of(batch.grid, "the voxels, in mm"))
         self.unet.calibrate(batch.values, batch.grid)
 
     def forward(self, batch: VolumeBatch) -> Tensor:

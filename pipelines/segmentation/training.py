@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import torch
@@ -12,7 +14,8 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
 from ccnn_irregular._checks import require
-from ccnn_irregular.pipelines.segmentation.data import VolumeAugmentation
+from ccnn_irregular.datasets.decathlon import label_dtype
+from ccnn_irregular.pipelines.segmentation.data import Intensities, VolumeAugmentation, standardised
 from ccnn_irregular.pipelines.training import TrainedNetwork
 
 if TYPE_CHECKING:
@@ -27,7 +30,7 @@ class SegmentedVolume:
 
     Attributes:
         name: of the file.
-        labels: ``(*sizes)`` uint8, most probable class of each voxel.
+        labels: ``(*sizes)``, most probable class of each voxel; see ``label_dtype``.
         dice: ``(classes - 1,)`` float64, nan where neither has the label; None without true labels.
     """
 
@@ -88,6 +91,8 @@ class Segmentation(TrainedNetwork):
         mask_rate: learning rate of the masks relative to the others', see ``parameter_groups``.
         dice_weight: of the soft Dice loss; the cross-entropy's is 1.
         augmentation: random changes in training; null = none.
+        intensities: "compressed" or "clipped", see ``pipelines.segmentation.data.standardised``. It is part of a
+            checkpoint, which is read with what it was trained with; those from before this choice were "clipped".
     """
 
     def __init__(
@@ -100,6 +105,7 @@ class Segmentation(TrainedNetwork):
         mask_rate: float = 1.0,
         dice_weight: float = 1.0,
         augmentation: VolumeAugmentation | None = None,
+        intensities: Intensities = "compressed",
     ) -> None:
         super().__init__(
             network,
@@ -114,14 +120,36 @@ class Segmentation(TrainedNetwork):
         require(dice_weight >= 0, "dice_weight", "not be negative", dice_weight)
         self.dice_weight = dice_weight
         self.augmentation = augmentation
+        known = get_args(Intensities)
+        require(intensities in known, "intensities", f"be one of {known}", repr(intensities))
+        self.intensities: Intensities = intensities
         self.classes = int(network.classes)  # type: ignore[arg-type]  # an attribute of every such network
         self.val_dice = nn.ModuleList(MeanMetric(nan_strategy="ignore") for _ in range(self.classes - 1))
 
+    def get_extra_state(self) -> dict[str, Any]:
+        return {"intensities": self.intensities}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        self.intensities = state["intensities"]
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """As torch has it; weights from before there was a choice of ``intensities`` were trained with "clipped"."""
+        return super().load_state_dict({"_extra_state": {"intensities": "clipped"}, **state_dict}, *args, **kwargs)
+
+    def standardised(self, batch: VolumeBatch) -> VolumeBatch:
+        """The batch as the network reads it: values standardised, on the CPU (some devices have no float64)."""
+        values = standardised(batch.values[0].cpu(), self.intensities)[None]
+        return dataclasses.replace(batch, values=values.to(batch.values.device))
+
     def require_fits(self, data: VolumeDataModule) -> None:
-        """Refuse data of other channels or another number of classes."""
+        """Refuse data of other channels or another number of classes, or a validation part without any label."""
         for name, there in (("classes", len(data.classes)), ("in_channels", data.channels)):
             here = getattr(self.network, name)
             require(here == there, name, f"be the data's {there}", here)
+        labels = (data.volume(number).labels for number in data.part("validation"))
+        labelled = any(one is not None and bool(one.any()) for one in labels)
+        rule = "hold a voxel of a label: Dice, which chooses the best epoch, has no value without (data.validation)"
+        require(labelled, "the validation part", rule, f"background alone in {len(data.part('validation'))} volumes")
 
     def setup(self, stage: str) -> None:
         """Scale the layers for the first training volume; a resumed run reads the same numbers from its checkpoint."""
@@ -130,13 +158,15 @@ class Segmentation(TrainedNetwork):
         data = self.trainer.datamodule  # type: ignore[attr-defined]  # a Lightning attribute without annotation
         require(data is not None, "fit", "be given a data module (for the calibration)", "loaders alone")
         self.require_fits(data)
-        self.network.prepare(next(iter(data.loader("train"))))  # type: ignore[operator]  # of every such network
+        first = self.standardised(next(iter(data.loader("train"))))
+        self.network.prepare(first)  # type: ignore[operator]  # of every such network
 
     def forward(self, batch: VolumeBatch) -> Tensor:
-        """Logits ``(1, classes, *query.sizes)``."""
+        """Logits ``(1, classes, *query.sizes)`` of a ``standardised`` batch."""
         return self.network(batch)
 
     def training_step(self, batch: VolumeBatch, batch_idx: int) -> Tensor:
+        batch = self.standardised(batch)
         batch = batch if self.augmentation is None else self.augmentation(batch)
         loss = self._loss(self(batch), batch)
         self.log("train_loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=1)
@@ -149,7 +179,7 @@ class Segmentation(TrainedNetwork):
         return entropy + self.dice_weight * soft_dice_loss(logits, batch.labels)
 
     def validation_step(self, batch: VolumeBatch, batch_idx: int) -> None:
-        logits = self(batch)
+        logits = self(self.standardised(batch))
         shown: dict[str, Any] = {"val_loss": self._loss(logits, batch)}
         assert batch.labels is not None
         for label, value in enumerate(dice(logits.argmax(1), batch.labels, self.classes), 1):
@@ -160,12 +190,12 @@ class Segmentation(TrainedNetwork):
         self.log_dict(shown, on_step=False, on_epoch=True, prog_bar=True, batch_size=1)
 
     def on_validation_epoch_end(self) -> None:
-        """Mean over the labels: its best value marks the best epoch."""
+        """Mean over the labels that were there or predicted: its best value marks the best epoch."""
         values = [metric.compute() for metric in self.val_dice if isinstance(metric, MeanMetric)]
-        self.log("val_dice", torch.stack(values).mean(), prog_bar=True)
+        self.log("val_dice", torch.stack(values).nanmean(), prog_bar=True)
 
     def predict_step(self, batch: VolumeBatch, batch_idx: int) -> SegmentedVolume:
         """Labels of a volume, on the CPU, and how well they fit where that is known."""
-        found = self(batch).argmax(1)
+        found = self(self.standardised(batch)).argmax(1)
         fit = None if batch.labels is None else dice(found, batch.labels, self.classes)
-        return SegmentedVolume(batch.name, found[0].to(torch.uint8).cpu(), fit)
+        return SegmentedVolume(batch.name, found[0].to(label_dtype(self.classes - 1)).cpu(), fit)

@@ -1,0 +1,207 @@
+"""What each task logs in validation, for batches of any size, against scikit-learn and sums over everything at once."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from sklearn import metrics
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from ccnn_irregular.datasets.decathlon import Volume
+from ccnn_irregular.domains import Grid, Points
+from ccnn_irregular.pipelines.classification.training import Classification
+from ccnn_irregular.pipelines.clouds.labels_data import LabelBatch
+from ccnn_irregular.pipelines.clouds.segmentation import CloudSegmentation
+from ccnn_irregular.pipelines.clouds.segmentation_cli import class_iou
+from ccnn_irregular.pipelines.downscale.data import FieldBatch as GriddedBatch
+from ccnn_irregular.pipelines.downscale.network import DownscalingNetwork
+from ccnn_irregular.pipelines.downscale.training import Downscaling
+from ccnn_irregular.pipelines.field.data import FieldBatch
+from ccnn_irregular.pipelines.field.kriging import FieldAxis
+from ccnn_irregular.pipelines.field.network import FieldNetwork
+from ccnn_irregular.pipelines.field.training import FieldReconstruction
+from ccnn_irregular.pipelines.icu.data import OUTCOME, StayBatch
+from ccnn_irregular.pipelines.icu.training import BinaryRisk
+from ccnn_irregular.pipelines.samples_data import SampleBatch
+from ccnn_irregular.pipelines.segmentation.data import VolumeBatch
+from ccnn_irregular.pipelines.segmentation.training import Segmentation
+
+SIZES = [1, 2, 7, 100]
+
+
+class Given(nn.Module):
+    """Logits that are part of the batch."""
+
+    def __init__(self, classes: int = 1, in_channels: int = 1) -> None:
+        super().__init__()
+        self.classes, self.in_channels = classes, in_channels
+        self.unused = nn.Parameter(torch.zeros(1))
+
+    def forward(self, batch: Any) -> Tensor:
+        return batch.values
+
+
+class GivenRisk(Given):
+    def forward(self, batch: Any) -> Tensor:
+        return batch.statics[:, 0]
+
+
+def validated(model: LightningModule, batches: list[Any], folder: Path) -> dict[str, float]:
+    """What Lightning has logged at the end of a validation over the batches."""
+    trainer = Trainer(
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        default_root_dir=folder,
+    )
+    trainer.validate(model, DataLoader(batches, batch_size=None), verbose=False)
+    return {name: float(value) for name, value in trainer.callback_metrics.items()}
+
+
+def cut(total: int, size: int) -> list[Tensor]:
+    """Rows in batches, the last one smaller."""
+    return list(torch.arange(total).split(size))
+
+
+def stays(logits: Tensor, labels: Tensor, rows: Tensor) -> StayBatch:
+    nothing = torch.zeros(len(rows) + 1, dtype=torch.int64)
+    return StayBatch(torch.zeros(0), torch.zeros(0, 37), nothing, logits[rows, None], labels[rows].float(), rows)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("spread", [0.5, 3.0, 12.0])
+def test_risks_are_ranked_as_scikit_learn_ranks_them(size: int, spread: float, tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.rand(100, generator=generator) < 0.2
+    logits = spread * torch.randn(100, generator=generator) + labels
+    # Some batches lie in [0, 1], which is where a metric may take logits for probabilities.
+    logits[::3] = torch.rand(34, generator=generator)
+    found = validated(BinaryRisk(GivenRisk()), [stays(logits, labels, rows) for rows in cut(100, size)], tmp_path)
+    assert found["val_auroc"] == pytest.approx(metrics.roc_auc_score(labels, logits), abs=1e-6)
+    assert found["val_auprc"] == pytest.approx(metrics.average_precision_score(labels, logits), abs=1e-6)
+    risks = torch.sigmoid(logits.double())
+    assert found["val_loss"] == pytest.approx(metrics.log_loss(labels, risks), rel=1e-5)
+
+
+def test_a_part_with_one_outcome_alone_is_refused() -> None:
+    def data(validation: list[int]) -> Any:
+        parts = {"train": np.arange(4), "validation": np.array(validation)}
+        cohort = SimpleNamespace(outcomes={OUTCOME: np.array([0, 1, 0, 1, 0, 0, 1])})
+        return SimpleNamespace(cohort=cohort, indices=parts.__getitem__)
+
+    BinaryRisk(GivenRisk()).require_fits(data([5, 6]))
+    with pytest.raises(ValueError, match=r"both outcomes in the validation part .*, got 0 deaths in 2"):
+        BinaryRisk(GivenRisk()).require_fits(data([4, 5]))
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_classes_are_counted_as_scikit_learn_counts_them(size: int, tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(3, (100,), generator=generator)  # the fourth class is absent
+    logits = torch.rand(100, 4, generator=generator)  # all in [0, 1]
+    batches = [SampleBatch(logits[rows], Grid((1,), (1.0,)), labels[rows]) for rows in cut(100, size)]
+    found = validated(Classification(Given(4)), batches, tmp_path)
+    assert found["val_accuracy"] == pytest.approx(metrics.accuracy_score(labels, logits.argmax(1)), abs=1e-6)
+    assert found["val_loss"] == pytest.approx(
+        metrics.log_loss(labels, logits.double().softmax(1), labels=range(4)), rel=1e-5
+    )
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_points_are_counted_as_scikit_learn_counts_them(size: int, tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(2, (100,), generator=generator)
+    logits = torch.rand(100, 4, generator=generator) - torch.tensor([0.0, 0.0, 0.0, 9.0])  # class 3 is nowhere
+    batches = [
+        LabelBatch(logits[rows], Points(torch.zeros(len(rows), 3, dtype=torch.float64)), labels[rows])
+        for rows in cut(100, size)
+    ]
+    found = validated(CloudSegmentation(Given(4)), batches, tmp_path)
+    # Over the classes that are there or predicted: 0, 1 and 2.
+    wanted = metrics.jaccard_score(labels, logits.argmax(1), labels=[0, 1, 2], average=None, zero_division=0)
+    assert found["val_iou"] == pytest.approx(wanted.mean(), abs=1e-6)
+    table = class_iou(logits.argmax(1).numpy(), labels.numpy(), 4)
+    np.testing.assert_allclose(table, [*wanted, np.nan], atol=1e-6)
+
+
+def test_dice_is_the_mean_over_volumes_and_over_labels_that_are_somewhere(tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+
+    class Stored(Given):
+        answers: dict[str, Tensor]
+
+        def forward(self, batch: VolumeBatch) -> Tensor:
+            return nn.functional.one_hot(self.answers[batch.name], 4).movedim(-1, 0)[None].float()
+
+    network, batches, wanted = Stored(4), [], []
+    network.answers = {}
+    for name, sizes in {"one": (5, 6, 7), "two": (3, 3, 3), "three": (1, 1, 1)}.items():
+        labels, answer = torch.randint(0, 3, (2, *sizes), generator=generator)
+        network.answers[name] = answer
+        volume = Volume(name, torch.rand(1, *sizes), Grid(sizes, (1.0,) * 3), labels.to(torch.uint8))
+        batches.append(VolumeBatch.of(volume))
+        # F1 of a label against the rest is Dice; none where the label is neither there nor predicted.
+        known = [one for one in (1, 2) if bool(((labels == one) | (answer == one)).any())]
+        score = dict.fromkeys((1, 2), np.nan) | {
+            one: metrics.f1_score(labels.flatten() == one, answer.flatten() == one) for one in known
+        }
+        wanted.append([score[1], score[2]])
+    found = validated(Segmentation(network), batches, tmp_path)
+    each = np.nanmean(wanted, axis=0)
+    assert [found["val_dice_1"], found["val_dice_2"]] == pytest.approx(each.tolist(), abs=1e-6)
+    # Label 3 is in no volume and was predicted in none: it has no Dice, and the mean is over the others.
+    assert np.isnan(found["val_dice_3"])
+    assert found["val_dice"] == pytest.approx(each.mean(), abs=1e-6)
+
+
+@pytest.mark.parametrize("sizes", [[1] * 12, [5, 1, 6], [12]])
+def test_errors_of_fields_are_means_over_places(sizes: list[int], tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    places = torch.rand(40, 2, generator=generator, dtype=torch.float64)
+    values = torch.randn(40, 1, generator=generator, dtype=torch.float64)
+    seen, asked = torch.arange(28), torch.arange(28, 40)
+    network = FieldNetwork(1, [FieldAxis("y"), FieldAxis("x")], neighbours=8, correlation=[0.3])
+    model = FieldReconstruction(network)
+
+    def batch(rows: Tensor) -> FieldBatch:
+        noise = torch.ones(28, 1, dtype=torch.float64)
+        return FieldBatch(Points(places[seen]), values[seen], Points(places[rows]), values[rows], rows, noise)
+
+    bounds = list(itertools.accumulate(sizes, initial=0))
+    found = validated(model, [batch(asked[a:b]) for a, b in itertools.pairwise(bounds)], tmp_path)
+    errors = network.predict(batch(asked)) - values[asked]
+    assert found["val_loss"] == pytest.approx(float(errors.square().mean()), rel=1e-5)
+    assert found["val_score"] == -found["val_loss"]
+
+
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_skill_is_over_known_nodes(size: int, tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    source, query = Grid((8, 8), (2.0, 2.0)), Grid((15, 15), (1.0, 1.0))
+    fine = torch.randn(5, 1, 15, 15, generator=generator)
+    coarse = fine[:, :, ::2, ::2].clone()
+    fine[torch.rand(fine.shape, generator=generator) < torch.linspace(0, 0.8, 5).reshape(-1, 1, 1, 1)] = torch.nan
+    network = DownscalingNetwork(1, 4, 1, extent=[4.0, 4.0], width=[2.0, 2.0], generator_hidden=4)
+    network.residual.fill_(2.0)
+    model = Downscaling(network)
+    batches = [GriddedBatch(coarse[r], fine[r], source, query, torch.ones(15, 15)) for r in cut(5, size)]
+    found = validated(model, batches, tmp_path)
+    with torch.no_grad():
+        answers = network.eval()(coarse, source, query)
+        nn.init.zeros_(network.cnn.output.weight)
+        nn.init.zeros_(network.cnn.output.bias)
+        smooth = network(coarse, source, query)
+    known = ~fine.isnan()
+    mine, others = (float((one - fine)[known].double().square().mean()) for one in (answers, smooth))
+    assert found["val_loss"] == pytest.approx(mine / 4, rel=1e-5)
+    assert found["val_skill"] == pytest.approx(1 - mine / others, rel=1e-4)
