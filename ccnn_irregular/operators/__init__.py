@@ -10,12 +10,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import Tensor
 
-from ccnn_irregular._checks import reject, require, require_dtype, require_finite
-from ccnn_irregular.domains import Domain, Grid, Points, Product
+from ccnn_irregular._checks import reject, require
+from ccnn_irregular.domains import Domain, Grid
 from ccnn_irregular.kernels import Kernel
+from ccnn_irregular.operators.check import CheckReport, ToleranceError, require_count
 from ccnn_irregular.operators.engine import Cost, Engine, Plan
 from ccnn_irregular.operators.fft import FFT
 from ccnn_irregular.operators.keops import KeOps
@@ -26,7 +26,18 @@ from ccnn_irregular.operators.rates import DEFAULT_MACHINE, measured
 from ccnn_irregular.operators.reference import Reference
 from ccnn_irregular.operators.spectral import Spectral
 
-__all__ = ["ENGINES", "Engine", "EngineName", "Explanation", "Plan", "convolve", "explain", "make_plan"]
+__all__ = [
+    "ENGINES",
+    "CheckReport",
+    "Engine",
+    "EngineName",
+    "Explanation",
+    "Plan",
+    "ToleranceError",
+    "convolve",
+    "explain",
+    "make_plan",
+]
 
 EngineName = Literal["auto", "reference", "neighbours", "keops", "fft", "spectral"]
 
@@ -47,6 +58,7 @@ def convolve(
     engine: EngineName = "auto",
     rtol: float = 1e-3,
     plan: Plan | None = None,
+    check: int | None = None,
 ) -> Tensor:
     """Continuous convolution of sampled values: y(q) = sum_n w_n K(q - p_n) x_n.
 
@@ -64,6 +76,8 @@ def convolve(
             replaced (but see ``KeOps`` where there is no compiler).
         rtol: relative error "spectral" may make; all other engines are exact.
         plan: from ``make_plan`` for the same source and query: geometry computed once.
+        check: number of random queries at which the result is compared with the sum itself in float64, see
+            ``Plan.check``, which also reports the error it found.
 
     Returns:
         The result in the query's convention: ``(M, D)``, ``(B, D, *sizes)`` or ``(M, D, *sizes)``.
@@ -71,8 +85,11 @@ def convolve(
     Raises:
         ValueError: shapes, dtypes or devices that disagree; nan or infinite values that carry weight;
             a kernel wider than half a period; an engine that does not suit the domains.
+        ToleranceError: ``check`` found an error above ``rtol``.
     """
     require(0 < rtol < 1, "rtol", "lie between 0 and 1", rtol)
+    if check is not None:
+        require_count("check", check)
     device = kernel.extent.device
     require(values.device == device, "values", f"be on the kernel's device {device}", values.device)
     if plan is None:
@@ -84,9 +101,10 @@ def convolve(
         same = query is None or plan.query is query or plan.query == query
         require(same, "plan", "be made for this query", plan.query)
         require(engine in ("auto", plan.engine), "plan", f"be made for engine {engine!r}", repr(plan.engine))
-    _check_values(kernel, values, plan)
-    _check_periods(kernel, plan.source)
-    return ENGINES[plan.engine].apply(kernel, values, plan)
+    result = plan.convolve(kernel, values)
+    if check is not None:
+        plan.check(kernel, values, result, n=check, rtol=rtol)
+    return result
 
 
 def make_plan(
@@ -133,7 +151,8 @@ def make_plan(
             need = f"{name!r} needs about {as_size(cost.bytes)}"
             reject("engine", f"fit into memory: {need}", f"{as_size(available)} available")
     study = cost.study if isinstance(cost, Cost) and len(kernels) == 1 else None
-    return Plan(name, source, query, ENGINES[name].prepare(kernels, source, query, rtol, study))
+    engine_used = ENGINES[name]
+    return Plan(engine_used, source, query, engine_used.prepare(kernels, source, query, rtol, study), rtol)
 
 
 @dataclass(frozen=True)
@@ -257,46 +276,3 @@ def _check_case(kernel: Kernel, source: Domain, query: Domain, rtol: float) -> N
     for name, domain in (("source", source), ("query", query)):
         if not isinstance(domain, Grid):
             require(domain.device == device, name, f"be on the kernel's device {device}", domain.device)
-
-
-def _check_values(kernel: Kernel, values: Tensor, plan: Plan) -> None:
-    source, channels = plan.source, kernel.in_channels
-    if isinstance(source, Points):
-        wanted, fits = f"({source.count}, {channels})", values.shape == (source.count, channels)
-    elif isinstance(source, Grid):
-        wanted = f"(B, {channels}, {', '.join(map(str, source.sizes))})"
-        fits = values.ndim == 2 + source.d and values.shape[1:] == (channels, *source.sizes)
-    else:
-        shape = (source.points.count, channels, *source.grid.sizes)
-        wanted, fits = f"({', '.join(map(str, shape))})", values.shape == shape
-    require(fits, "values", f"have shape {wanted}", tuple(values.shape))
-    require_dtype("values", values, kernel.dtype, "the kernel")
-    if not isinstance(source, Grid):
-        device = kernel.extent.device
-        require(source.device == device, "source", f"be on the kernel's device {device}", source.device)
-        points = source.points if isinstance(source, Product) else source
-        _check_weighted_values(values, points.weights, channels)
-    else:
-        entries = None if isinstance(plan.query, Grid) else plan.query.samples
-        require(entries in (None, len(values)), "query", f"have one sample per entry, {len(values)}", entries)
-        require_finite("values", values)
-
-
-def _check_weighted_values(values: Tensor, weights: Tensor, channels: int) -> None:
-    if weights.ndim == 2:
-        require(weights.shape[1] == channels, "weights", f"have one column per channel, {channels}", weights.shape[1])
-    if bool(torch.isfinite(values.detach().sum())):
-        return
-    unread = (weights == 0).reshape(*weights.shape, *(1,) * (values.ndim - weights.ndim))
-    require_finite("values", torch.where(unread, 0.0, values.detach()))
-
-
-def _check_periods(kernel: Kernel, source: Domain) -> None:
-    factors = (source.points, source.grid) if isinstance(source, Product) else (source,)
-    periods = [period for factor in factors for period in factor.periods]
-    if not any(periods):
-        return
-    for axis, (period, reach) in enumerate(zip(periods, kernel.support.tolist(), strict=True)):
-        if period is not None:
-            rule = f"have a support of at most half the period {period:g} on axis {axis}"
-            require(reach <= period / 2, "kernel", rule, f"{reach:g}")

@@ -7,10 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
+from ccnn_irregular._checks import require
 from ccnn_irregular.domains import Domain
 from ccnn_irregular.kernels import Kernel
+from ccnn_irregular.operators.arguments import check_periods, check_result, check_values
+from ccnn_irregular.operators.check import CheckReport, ToleranceError, measure_error, require_count
 
 __all__ = ["Cost", "Engine", "Plan"]
 
@@ -20,16 +24,74 @@ class Plan:
     """Geometry of one convolution, made once and shared by every layer between the same two domains.
 
     Attributes:
-        engine: name of the engine it was made for.
+        runner: the engine it was made for.
         source: where values are given.
         query: where the result is wanted.
         geometry: what the engine precomputed; its own business.
+        rtol: relative error it was made for; engines that are exact keep any.
     """
 
-    engine: str
+    runner: Engine
     source: Domain
     query: Domain
-    geometry: Any
+    geometry: Any = field(repr=False)
+    rtol: float = 1e-3
+
+    @property
+    def engine(self) -> str:
+        """Name of the engine it was made for."""
+        return self.runner.name
+
+    def convolve(self, kernel: Kernel, values: Tensor) -> Tensor:
+        """The convolution of values on ``source``, at ``query``; see ``ccnn_irregular.convolve``."""
+        check_values(kernel, values, self.source, self.query)
+        check_periods(kernel, self.source)
+        return self.runner.apply(kernel, values, self)
+
+    def check(
+        self,
+        kernel: Kernel,
+        values: Tensor,
+        result: Tensor | None = None,
+        *,
+        n: int = 64,
+        rtol: float | None = None,
+        generator: torch.Generator | None = None,
+    ) -> CheckReport:
+        """Compare a result with the sum itself, in float64, at random queries spread evenly over the samples.
+
+        It costs ``n`` times the number of sources in evaluations of the kernel, in blocks, whatever the engine.
+
+        Args:
+            kernel: as for ``convolve``.
+            values: as for ``convolve``.
+            result: what the convolution gave, if at hand; None = convolve once more.
+            n: number of queries; on grids each is checked in every entry. All of them where there are no more.
+            rtol: largest error allowed; None = the plan's.
+            generator: draws the queries; None = others in every call, without spending a seed of PyTorch's.
+
+        Returns:
+            The largest error found, and where: see ``CheckReport``.
+
+        Raises:
+            ToleranceError: the error is above ``rtol``, or the result is not finite; its ``report`` says more.
+            ValueError: as ``convolve``.
+        """
+        rtol = self.rtol if rtol is None else rtol
+        require(0 < rtol < 1, "rtol", "lie between 0 and 1", rtol)
+        require_count("n", n)
+        if result is None:
+            with torch.no_grad():
+                result = self.convolve(kernel, values)
+        else:
+            check_values(kernel, values, self.source, self.query)
+            check_result(kernel, values, result, self.source, self.query)
+        report = measure_error(
+            kernel, values, self.source, self.query, result, engine=self.engine, rtol=rtol, n=n, generator=generator
+        )
+        if report.error > rtol:
+            raise ToleranceError(report)
+        return report
 
 
 @dataclass(frozen=True)
