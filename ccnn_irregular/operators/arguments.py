@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+
 import torch
 from torch import Tensor
 
@@ -9,7 +11,25 @@ from ccnn_irregular._checks import require, require_dtype, require_finite
 from ccnn_irregular.domains import Domain, Grid, Points, Product
 from ccnn_irregular.kernels import Kernel
 
-__all__ = ["check_periods", "check_result", "check_values"]
+__all__ = ["CHARACTER", "check_alike", "check_periods", "check_result", "check_values"]
+
+
+CHARACTER: Mapping[str, Callable[[Kernel], object]] = {
+    "number of axes": lambda kernel: kernel.d,
+    "dtype": lambda kernel: kernel.dtype,
+    "device": lambda kernel: kernel.extent.device,
+    "set of causal axes": lambda kernel: kernel.causal_axes,
+    "kind, with or without a mask,": lambda kernel: kernel.mask is not None,
+}
+"""What kernels that share a plan have in common."""
+
+
+def check_alike(kernels: Sequence[Kernel]) -> None:
+    """Refuse kernels that no plan can serve together."""
+    require(len(kernels) >= 1, "kernel", "be one or more", kernels)
+    for what, of in CHARACTER.items():
+        found = {of(kernel) for kernel in kernels}
+        require(len(found) == 1, "kernel", f"be of one {what} where several share a plan", sorted(map(str, found)))
 
 
 def check_values(kernel: Kernel, values: Tensor, source: Domain, query: Domain) -> None:

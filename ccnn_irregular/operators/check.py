@@ -82,7 +82,7 @@ class ToleranceError(RuntimeError):
 
 def require_count(argument: str, n: object) -> None:
     """Refuse what is no number of queries."""
-    counts = isinstance(n, Integral) and not isinstance(n, bool) and int(n) >= 1
+    counts = not isinstance(n, bool) and isinstance(n, Integral) and int(n) >= 1
     require(counts, argument, "be a number of queries, an integer of at least 1", n)
 
 

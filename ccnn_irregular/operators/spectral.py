@@ -191,6 +191,7 @@ class Spectral(Engine):
 
     name: ClassVar[str] = "spectral"
     plan_follows_kernel: ClassVar[bool] = True
+    exact: ClassVar[bool] = False
 
     def assess(self, kernel: Kernel, source: Domain, query: Domain, batch: int, rtol: float) -> Cost | str:
         if isinstance(source, Grid) and isinstance(query, Grid):
