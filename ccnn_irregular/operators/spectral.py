@@ -191,6 +191,7 @@ class Spectral(Engine):
 
     name: ClassVar[str] = "spectral"
     plan_follows_kernel: ClassVar[bool] = True
+    exact: ClassVar[bool] = False
 
     def assess(self, kernel: Kernel, source: Domain, query: Domain, batch: int, rtol: float) -> Cost | str:
         if isinstance(source, Grid) and isinstance(query, Grid):
@@ -227,7 +228,7 @@ class Spectral(Engine):
         parts = [smoothing.parts(kernel) for kernel in kernels]
         far = [smooth for smooth, _ in parts]
         short = [close for _, close in parts if close is not None]
-        near = Plan("neighbours", source, query, Neighbours().prepare(short, source, query, rtol)) if short else None
+        near = Plan(Neighbours(), source, query, Neighbours().prepare(short, source, query, rtol)) if short else None
         box: Box | None = _best_box(far, factors, place, rtol) if study is None else study
         if box is None:
             rule = f"be smooth enough to be sampled finely enough for rtol {rtol:g}"
