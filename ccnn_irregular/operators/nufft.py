@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -75,13 +75,20 @@ class Box:
 
     def deconvolution(self, axis: int, *, half: bool) -> Tensor:
         """1 / psi^(k)^2 on the kept modes of an axis, float64."""
-        frequency = self.modes(axis, half=half).cpu().to(torch.float64) / self.sizes[axis]
-        return (1 / self.windows[axis].transform(frequency).square()).to(self.shifts.device)
+        upper = _deconvolution(self.windows[axis], self.sizes[axis], self.kept[axis]).to(self.shifts.device)
+        return upper if half else torch.cat([upper, upper[1:].flip(0)])
 
     def wave_numbers(self, axis: int, *, half: bool) -> Tensor:
         """Angular frequency of the kept modes of an axis in radians per coordinate unit, float64."""
         period = self.sizes[axis] * self.steps[axis]
         return self.modes(axis, half=half).to(torch.float64) * (2 * math.pi / period)
+
+
+@lru_cache(maxsize=256)
+def _deconvolution(window: Window, size: int, kept: int) -> Tensor:
+    """On modes 0 .. kept: its quadrature takes as long as a small transform, and layers and steps share it."""
+    frequency = torch.arange(kept + 1, dtype=torch.float64) / size
+    return 1 / window.transform(frequency).square()
 
 
 @dataclass(frozen=True)

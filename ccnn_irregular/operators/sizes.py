@@ -22,11 +22,15 @@ from torch import Tensor
 
 from ccnn_irregular.domains import Points
 
-__all__ = ["Stretches", "outliers", "sample_energy", "sample_scales"]
+__all__ = ["Stretches", "energy_and_peaks", "outliers", "sample_energy", "sample_scales"]
 
 # Samples whose sizes differ by no more than this are transformed as they are.
 _ALIKE = 4.0
-# A value is an outlier beyond so many times the typical one of its sample and channel (Gaussian noise ends near 6), ...
+# Sums of squares below this may have lost terms to underflow of float32.
+_UNDERFLOWN = 1e-30
+# Outliers are looked for where the kurtosis exceeds this (Gaussian noise has 3), or this share of the most it can be.
+_PEAKED, _PEAKED_SHARE = 16.0, 0.5
+# It is an outlier beyond so many times the typical one of its sample and channel (Gaussian noise ends near 6), ...
 _OUTLYING = 32.0
 # ... where they are at most this share of the sample: more of them are what the values are like.
 _FEW, _FEW_PER_SAMPLE = 0.01, 2
@@ -39,7 +43,29 @@ _SAMPLES_PER_BLOCK, _GROWTH, _MOST_STRETCHES = 24, 4.0, 8
 
 def sample_energy(rows: Tensor, points: Points) -> Tensor:
     """Sum of squares of the ``(N, C, F)`` rows in each sample and channel, float64 ``(B, C)``."""
-    return _by_sample(rows.detach().abs().to(torch.float64).square_(), points)
+    return _sums_of_powers(rows, points, 1)[0]
+
+
+def energy_and_peaks(rows: Tensor, points: Points) -> tuple[Tensor, bool]:
+    """``sample_energy``, and whether a few values may hold much of it: a large kurtosis of a sample and channel."""
+    squares, fourths = _sums_of_powers(rows, points, 2)
+    terms = points.splits.diff()[:, None] * rows.shape[2]
+    peaked = torch.clamp(_PEAKED_SHARE * terms, max=_PEAKED)
+    return squares, bool((fourths * terms > peaked * squares.square()).any())
+
+
+def _sums_of_powers(rows: Tensor, points: Points, count: int) -> list[Tensor]:
+    """Sums of squares, of fourth powers, and so on, float64 ``(B, C)``."""
+    rows = rows.detach()
+    rows = torch.view_as_real(rows).flatten(2) if rows.is_complex() else rows
+    for dtype in dict.fromkeys((rows.dtype, torch.float64)):
+        power, sums = rows.to(dtype).square(), []
+        for _ in range(count):
+            sums.append(_by_sample(power, points))
+            power = power.square_() if len(sums) < count else power
+        if bool(((sums[-1] > _UNDERFLOWN) & (sums[-1] < math.inf)).all()):
+            break
+    return sums
 
 
 def sample_scales(energy: Tensor, volumes: Tensor, *, joint: bool) -> Tensor | None:
@@ -67,8 +93,6 @@ def outliers(rows: Tensor, points: Points) -> Tensor | None:
     """
     size, sample = rows.detach().abs(), points.sample_index()
     count, typical = _typical(size, points)
-    if not bool((_largest(size.amax(2), sample, points.samples) > _OUTLYING * typical).any()):
-        return None
     found = torch.zeros_like(size, dtype=torch.bool)
     allowed = torch.clamp(_FEW * count, min=_FEW_PER_SAMPLE)
     for _ in range(_ROUNDS):
@@ -99,20 +123,13 @@ def _typical(size: Tensor, points: Points) -> tuple[Tensor, Tensor]:
 
 
 def _by_sample(rows: Tensor, points: Points) -> Tensor:
-    """Sums of ``(N, C, F)`` rows over each sample and the frequencies, float64 ``(B, C)``."""
-    rows = rows[:, :, 0] if rows.shape[2] == 1 else rows.sum(2, dtype=torch.float64)
+    """Sums of ``(N, C, F)`` rows over each sample and the frequencies, float64 ``(B, C)``; coarse, as sizes are."""
+    rows = rows[:, :, 0] if rows.shape[2] == 1 else rows.sum(2)
+    rows = rows if rows.is_floating_point() else rows.to(torch.float64)
     if points.samples == 1:
-        return rows.sum(0, keepdim=True, dtype=torch.float64)
-    zero = torch.zeros(points.samples, rows.shape[1], dtype=torch.float64, device=rows.device)
-    return zero.index_add_(0, points.sample_index(), rows.to(torch.float64))
-
-
-def _largest(rows: Tensor, group: Tensor, groups: int) -> Tensor:
-    """Largest of the non-negative ``(N, C)`` rows in each group, float64 ``(groups, C)``; 0 in empty ones."""
-    if groups == 1 and len(rows):
-        return rows.amax(0, keepdim=True).to(torch.float64)
-    zero = rows.new_zeros(groups, rows.shape[1])
-    return zero.scatter_reduce_(0, group[:, None].expand(rows.shape), rows, "amax").to(torch.float64)
+        return rows.sum(0, keepdim=True).to(torch.float64)
+    zero = rows.new_zeros(points.samples, rows.shape[1])
+    return zero.index_add_(0, points.sample_index(), rows).to(torch.float64)
 
 
 @dataclass(frozen=True)
@@ -152,7 +169,9 @@ class Stretches:
             return None
         size = rows.detach().abs()
         size = size.amax(1, keepdim=True) if joint else size
-        largest = _largest(size, self.block, len(self.starts))
+        largest = size.new_zeros(len(self.starts), size.shape[1])
+        largest.scatter_reduce_(0, self.block[:, None].expand(size.shape), size, "amax")
+        largest = largest.to(torch.float64)
         # The running maximum of each sample: logarithms lie between -1100 and 1100, samples 4096 apart.
         apart = 4096.0 * self.sample.to(torch.float64)[:, None]
         logarithm = torch.log2(largest.clamp(min=torch.finfo(torch.float64).tiny))

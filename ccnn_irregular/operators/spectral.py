@@ -43,7 +43,7 @@ from ccnn_irregular.operators.memory import as_size, available_memory
 from ccnn_irregular.operators.neighbours import Neighbours
 from ccnn_irregular.operators.nufft import Box, Spreading, columns_at_once, transform_taps
 from ccnn_irregular.operators.rates import current_rates, scale
-from ccnn_irregular.operators.sizes import Stretches, outliers, sample_energy, sample_scales
+from ccnn_irregular.operators.sizes import Stretches, energy_and_peaks, outliers, sample_energy, sample_scales
 from ccnn_irregular.operators.splitting import shorten, split
 from ccnn_irregular.operators.transforms import fast_length, real_spectrum, real_window
 from ccnn_irregular.operators.work import evaluation_work
@@ -291,12 +291,14 @@ class Spectral(Engine):
         rows = _weighted_rows(values, plan)
         if not len(rows) or not factors.queries.count:
             return _zero(kernel, rows, plan)
-        loud = outliers(rows.flatten(2), factors.sources)
+        energy, peaked = energy_and_peaks(rows.flatten(2), factors.sources)
+        loud = outliers(rows.flatten(2), factors.sources) if peaked else None
         if loud is None:
-            return _from_rows(_accurate(kernel, rows, plan), plan)
+            return _from_rows(_accurate(kernel, rows, energy, plan), plan)
         loud = loud.reshape(rows.shape)
-        quiet = _accurate(kernel, torch.where(loud, 0.0, rows), plan)
-        return _from_rows(quiet + _pair_by_pair(kernel, rows, loud, plan), plan)
+        quiet = torch.where(loud, 0.0, rows)
+        energy = sample_energy(quiet.flatten(2), factors.sources)
+        return _from_rows(_accurate(kernel, quiet, energy, plan) + _pair_by_pair(kernel, rows, loud, plan), plan)
 
 
 def _near_plan(kernels: Sequence[Kernel], factors: _Factors, rtol: float) -> Plan:
@@ -350,7 +352,7 @@ def _pair_by_pair(kernel: Kernel, rows: Tensor, chosen: Tensor, plan: Plan) -> T
     return result if factors.lattices else result[:, :, None]
 
 
-def _accurate(kernel: Kernel, rows: Tensor, plan: Plan) -> Tensor:
+def _accurate(kernel: Kernel, rows: Tensor, energy: Tensor, plan: Plan) -> Tensor:
     """The convolution of weighted rows, its error at most rtol of the result of its own sample and channel.
 
     Where values cancel, the result is smaller than the rows let expect. By how much is known once it is there: these
@@ -360,7 +362,7 @@ def _accurate(kernel: Kernel, rows: Tensor, plan: Plan) -> Tensor:
     rtol, filter_ = planned, _filter(kernel, plan, planned)
     if isinstance(filter_, str):
         reject("plan", f"be made anew for a kernel that has become sharper ({filter_})", "one that was planned before")
-    result, error = _approximate(rows, filter_)
+    result, error = _approximate(rows, energy, filter_)
     while rtol > best:
         excess = _excess(result, error, plan.geometry.query.points, planned)
         channels = (excess > _TOLERATED).nonzero()[:, 0]
@@ -371,7 +373,7 @@ def _accurate(kernel: Kernel, rows: Tensor, plan: Plan) -> Tensor:
         filter_ = _filter(kernel, plan, rtol)
         if isinstance(filter_, str):
             break
-        again, its_error = _approximate(rows, filter_, channels)
+        again, its_error = _approximate(rows, energy, filter_, channels)
         result, error = result.index_copy(1, channels, again), error.index_copy(1, channels, its_error)
     return result
 
@@ -383,10 +385,12 @@ def _excess(result: Tensor, error: Tensor, queries: Points, rtol: float) -> Tens
     return torch.where((entries > 0) & (error > 0), error / allowed, 0.0).amax(0)
 
 
-def _approximate(rows: Tensor, filter_: _Filter, channels: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def _approximate(
+    rows: Tensor, energy: Tensor, filter_: _Filter, channels: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """The convolution of weighted rows ``(N, C, *uniform sizes)``, and the error to be expected, float64 ``(B, D)``.
 
-    ``channels``: those of the result that are wanted.
+    ``energy`` of the rows, by sample and channel; ``channels``: those of the result that are wanted.
     """
     geometry, kernel, transfer, error = filter_.geometry, filter_.kernel, filter_.transfer, filter_.error
     near = None
@@ -394,9 +398,8 @@ def _approximate(rows: Tensor, filter_: _Filter, channels: Tensor | None = None)
         near = Neighbours().apply(filter_.near, rows[:, :, 0], geometry.near)[:, :, None]
     if channels is not None:
         transfer, error = transfer[channels], error[channels]
-        rows = rows[:, channels] if kernel.depthwise else rows
+        rows, energy = (rows[:, channels], energy[:, channels]) if kernel.depthwise else (rows, energy)
         near = None if near is None else near[:, channels]
-    energy = sample_energy(rows.flatten(2), geometry.source.points)
     scales = sample_scales(energy, geometry.volumes, joint=not kernel.depthwise)
     stretches = geometry.stretches
     parts = stretches and stretches.apart(rows[:, :, 0], geometry.query.points, joint=not kernel.depthwise)
