@@ -4,7 +4,7 @@ from ccnn_irregular.domains import Axis, Grid, Points, Product
 from ccnn_irregular.kernels import MLP, SIREN, GaussianMask, Kernel, MAGNet, RandomFourier
 from ccnn_irregular.layers import ContinuousConv, SeparableContinuousConv
 from ccnn_irregular.networks import CCNN
-from ccnn_irregular.operators import ENGINES, convolve, explain, make_plan
+from ccnn_irregular.operators import ENGINES, CheckReport, ToleranceError, convolve, explain, make_plan
 
 __all__ = [
     "CCNN",
@@ -12,6 +12,7 @@ __all__ = [
     "MLP",
     "SIREN",
     "Axis",
+    "CheckReport",
     "ContinuousConv",
     "GaussianMask",
     "Grid",
@@ -21,6 +22,7 @@ __all__ = [
     "Product",
     "RandomFourier",
     "SeparableContinuousConv",
+    "ToleranceError",
     "convolve",
     "explain",
     "make_plan",

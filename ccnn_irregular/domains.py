@@ -17,7 +17,7 @@ from torch import Tensor
 from ccnn_irregular._checks import require, require_finite, require_splits
 from ccnn_irregular.quadrature import cell_volumes
 
-__all__ = ["Axis", "Domain", "Grid", "Points", "Product"]
+__all__ = ["Axis", "Domain", "Grid", "Points", "Product", "shares_memory"]
 
 
 @final
@@ -60,6 +60,11 @@ class Axis:
 @final
 class Points:
     """Irregular positions, or a ragged batch of them laid end to end.
+
+    Tensors are held as they are given, float64 ones without a copy: the points move with them if they are changed in
+    place, and a ``Plan`` that was made before refuses them. Others are converted; of learned ones, which an optimiser
+    moves, the points must then be made again after each step, and a convolution refuses them until they are. Memory
+    shared with NumPy is copied, because PyTorch cannot tell when it is written.
 
     Attributes:
         coordinates: float64 ``(N, d)``, coordinate units; gradients flow through it.
@@ -104,10 +109,12 @@ class Points:
         periods = tuple(periods) if periods is not None else (None,) * d
         require(len(periods) == d, "periods", f"have one entry per axis, {d}", periods)
         require(all(p is None or (math.isfinite(p) and p > 0) for p in periods), "periods", "be positive", periods)
-        self.coordinates = coordinates.to(torch.float64)
-        self.weights = weights.to(torch.float64)
-        self.splits = splits
+        self.coordinates = _held(coordinates.to(torch.float64))
+        self.weights = _held(weights.to(torch.float64))
+        self.splits = _held(splits)
         self.periods = periods
+        given = {"coordinates": coordinates, "weights": weights}
+        self._converted = {name: one for name, one in given.items() if one.requires_grad and one.dtype != torch.float64}
 
     def __repr__(self) -> str:
         return f"Points(n={self.count}, d={self.d}, samples={self.samples})"
@@ -132,6 +139,17 @@ class Points:
         """Device of the coordinates."""
         return self.coordinates.device
 
+    def require_current(self) -> None:
+        """Refuse points made of learned coordinates or weights, in another dtype than float64, that have moved since.
+
+        Raises:
+            ValueError: the tensor was changed in place, by an optimiser, say.
+        """
+        for name, given in self._converted.items():
+            same = torch.equal(given.detach().to(torch.float64), getattr(self, name).detach())
+            rule = f"be as they were when Points was made of them in {given.dtype}: make Points anew after each change"
+            require(same, name, rule, "others, changed in place")
+
     def sample_index(self) -> Tensor:
         """Sample each row belongs to, int64 ``(N,)``."""
         return torch.repeat_interleave(
@@ -143,6 +161,19 @@ class Points:
         return Points(
             self.coordinates.to(device), self.weights.to(device), self.splits.to(device), periods=self.periods
         )
+
+
+def shares_memory(tensor: Tensor) -> bool:
+    """Whether others than PyTorch can write the tensor's memory: NumPy, or another process."""
+    try:
+        return not tensor.untyped_storage().resizable()
+    except NotImplementedError:  # what torch.func wraps has no memory of its own
+        return False
+
+
+def _held(tensor: Tensor) -> Tensor:
+    """The tensor, or a copy where others may write it and no gradient has to reach it."""
+    return tensor.clone() if shares_memory(tensor) and not tensor.requires_grad else tensor
 
 
 @final
@@ -239,6 +270,7 @@ class Grid:
 
 
 @final
+@dataclass(frozen=True, eq=False)
 class Product:
     """Every point combined with every grid node (stations x hours, levels x latitude x longitude).
 
@@ -249,9 +281,8 @@ class Product:
         grid: the uniform factor.
     """
 
-    def __init__(self, points: Points, grid: Grid) -> None:
-        self.points = points
-        self.grid = grid
+    points: Points
+    grid: Grid
 
     def __repr__(self) -> str:
         return f"Product({self.points!r}, {self.grid!r})"
@@ -275,6 +306,10 @@ class Product:
     def device(self) -> torch.device:
         """Device of the coordinates."""
         return self.points.device
+
+    def require_current(self) -> None:
+        """See ``Points.require_current``."""
+        self.points.require_current()
 
     def expanded(self) -> Points:
         """All combinations as ``Points``, the grid's nodes running fastest."""

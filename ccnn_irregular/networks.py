@@ -328,7 +328,7 @@ class CCNN(nn.Module):
         layers = first if self.latent is not None else [*first, self.stem.depthwise]
         chosen = layers[0]
         kernels = [layer.kernel for layer in layers]
-        return make_plan(kernels, domain, engine=chosen.engine, rtol=chosen.rtol, batch=batch)
+        return make_plan(kernels, domain, engine=chosen.engine, rtol=min(layer.rtol for layer in layers), batch=batch)
 
     def _stem_plan(self, plan: Plan) -> Plan | None:
         return plan if self.latent is None else None

@@ -192,7 +192,7 @@ def test_plan_serves_many_kernels_and_values(engine: str) -> None:
         values = seeded(1 + seed, 2, 9, 4, seed=seed)
         expected = convolve(kernel, values, source, query, engine=engine)
         assert torch.equal(convolve(kernel, values, source, query, plan=plan), expected)
-        assert torch.equal(convolve(kernel, values, Grid((9, 4), (0.5, 0.7)), plan=plan), expected)
+        assert torch.equal(convolve(kernel, values, Grid((9, 4), (0.5, 0.7)), plan.query, plan=plan), expected)
 
 
 def test_auto_takes_the_fft_on_grids_and_an_engine_that_suits_elsewhere() -> None:

@@ -85,8 +85,8 @@ class _Level(nn.Module):
         convolutions = [block.conv.depthwise for block in self._residual_blocks()]
         if not convolutions:
             return values
-        first = convolutions[0]
-        plan = make_plan([one.kernel for one in convolutions], points, engine=first.engine, rtol=first.rtol)
+        kernels, rtol = [one.kernel for one in convolutions], min(one.rtol for one in convolutions)
+        plan = make_plan(kernels, points, engine=convolutions[0].engine, rtol=rtol)
         for block in self._residual_blocks():
             if calibrating:
                 values = block.calibrate(values, points, len(self.blocks), plan)

@@ -6,16 +6,17 @@ y(q_m) = sum_n  w_n  K(q_m - p_n)  x_n
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import Tensor
 
-from ccnn_irregular._checks import reject, require, require_dtype, require_finite
-from ccnn_irregular.domains import Domain, Grid, Points, Product
+from ccnn_irregular._checks import reject, require
+from ccnn_irregular.domains import Domain, Grid
 from ccnn_irregular.kernels import Kernel
+from ccnn_irregular.operators.arguments import CHARACTER, check_alike
+from ccnn_irregular.operators.check import CheckReport, ToleranceError, require_count
 from ccnn_irregular.operators.engine import Cost, Engine, Plan
 from ccnn_irregular.operators.fft import FFT
 from ccnn_irregular.operators.keops import KeOps
@@ -26,7 +27,18 @@ from ccnn_irregular.operators.rates import DEFAULT_MACHINE, measured
 from ccnn_irregular.operators.reference import Reference
 from ccnn_irregular.operators.spectral import Spectral
 
-__all__ = ["ENGINES", "Engine", "EngineName", "Explanation", "Plan", "convolve", "explain", "make_plan"]
+__all__ = [
+    "ENGINES",
+    "CheckReport",
+    "Engine",
+    "EngineName",
+    "Explanation",
+    "Plan",
+    "ToleranceError",
+    "convolve",
+    "explain",
+    "make_plan",
+]
 
 EngineName = Literal["auto", "reference", "neighbours", "keops", "fft", "spectral"]
 
@@ -45,8 +57,9 @@ def convolve(
     source: Domain,
     query: Domain | None = None,
     engine: EngineName = "auto",
-    rtol: float = 1e-3,
+    rtol: float | None = None,
     plan: Plan | None = None,
+    check: int | None = None,
 ) -> Tensor:
     """Continuous convolution of sampled values: y(q) = sum_n w_n K(q - p_n) x_n.
 
@@ -62,31 +75,52 @@ def convolve(
             evaluated on the whole grid, from Grid to Points entry ``b`` at the points of sample ``b``.
         engine: a name in ``ENGINES``, or "auto" for the cheapest that suits. A named engine is never
             replaced (but see ``KeOps`` where there is no compiler).
-        rtol: relative error "spectral" may make; all other engines are exact.
-        plan: from ``make_plan`` for the same source and query: geometry computed once.
+        rtol: relative error "spectral" may make; all other engines are exact. None = the plan's, 1e-3 without one.
+        plan: from ``make_plan`` for the same source and query: geometry computed once. It must have been made for
+            ``rtol`` or less, and be made anew when coordinates move.
+        check: number of random queries at which the result is compared with the sum itself in float64, see
+            ``Plan.check``, which also reports the error it found.
 
     Returns:
         The result in the query's convention: ``(M, D)``, ``(B, D, *sizes)`` or ``(M, D, *sizes)``.
 
     Raises:
         ValueError: shapes, dtypes or devices that disagree; nan or infinite values that carry weight;
-            a kernel wider than half a period; an engine that does not suit the domains.
+            a kernel wider than half a period; an engine that does not suit the domains; a plan that was made for
+            something else, see ``Plan``.
+        ToleranceError: ``check`` found an error above ``rtol``.
     """
-    require(0 < rtol < 1, "rtol", "lie between 0 and 1", rtol)
+    require(rtol is None or 0 < rtol < 1, "rtol", "lie between 0 and 1", rtol)
+    if check is not None:
+        require_count("check", check)
     device = kernel.extent.device
     require(values.device == device, "values", f"be on the kernel's device {device}", values.device)
     if plan is None:
         batch = len(values) if isinstance(source, Grid) and values.ndim else 1
-        plan = make_plan(kernel, source, query, engine=engine, rtol=rtol, batch=batch)
+        plan = make_plan(kernel, source, query, engine=engine, rtol=1e-3 if rtol is None else rtol, batch=batch)
     else:
-        require(plan.source.d == kernel.d, "plan", f"have the kernel's {kernel.d} axes", plan.source.d)
-        require(plan.source is source or plan.source == source, "plan", "be made for this source", plan.source)
-        same = query is None or plan.query is query or plan.query == query
-        require(same, "plan", "be made for this query", plan.query)
-        require(engine in ("auto", plan.engine), "plan", f"be made for engine {engine!r}", repr(plan.engine))
-    _check_values(kernel, values, plan)
-    _check_periods(kernel, plan.source)
-    return ENGINES[plan.engine].apply(kernel, values, plan)
+        _check_plan(plan, source, query, engine, rtol)
+    result = plan.convolve(kernel, values)
+    if check is not None:
+        plan.check(kernel, values, result, n=check, rtol=rtol)
+    return result
+
+
+def _check_plan(plan: Plan, source: Domain, query: Domain | None, engine: str, rtol: float | None) -> None:
+    """Refuse a plan that was made for something else than is asked for."""
+    require(_same(plan.source, source), "plan", "be made for this source", plan.source)
+    if query is None:
+        rule = "be given with a plan for another query than its source, query=plan.query"
+        require(_same(plan.query, source), "query", rule, None)
+    else:
+        require(_same(plan.query, query), "plan", "be made for this query", plan.query)
+    require(engine in ("auto", plan.engine), "plan", f"be made for engine {engine!r}", repr(plan.engine))
+    if rtol is not None:
+        plan.require_rtol(rtol)
+
+
+def _same(one: Domain, other: Domain) -> bool:
+    return one is other or one == other
 
 
 def make_plan(
@@ -115,7 +149,7 @@ def make_plan(
     """
     query = source if query is None else query
     kernels = [kernel] if isinstance(kernel, Kernel) else list(kernel)
-    _check_alike(kernels)
+    check_alike(kernels)
     kernel = kernels[0]
     require(engine == "auto" or engine in ENGINES, "engine", f"be 'auto' or one of {sorted(ENGINES)}", repr(engine))
     _check_case(kernel, source, query, rtol)
@@ -133,7 +167,9 @@ def make_plan(
             need = f"{name!r} needs about {as_size(cost.bytes)}"
             reject("engine", f"fit into memory: {need}", f"{as_size(available)} available")
     study = cost.study if isinstance(cost, Cost) and len(kernels) == 1 else None
-    return Plan(name, source, query, ENGINES[name].prepare(kernels, source, query, rtol, study))
+    runner = ENGINES[name]
+    character = {} if runner.exact else {what: of(kernel) for what, of in CHARACTER.items()}
+    return Plan(runner, source, query, runner.prepare(kernels, source, query, rtol, study), rtol, character)
 
 
 @dataclass(frozen=True)
@@ -162,7 +198,7 @@ class Explanation:
                 lines.append(_row(label, *"-----", note=f"out: {cost}"))
                 continue
             seconds = (f"{part:.2g} s" for part in (cost.plan_seconds, cost.forward_seconds, cost.backward_seconds))
-            error = f"{self.rtol:g}" if name == "spectral" else "exact"
+            error = "exact" if ENGINES[name].exact else f"{self.rtol:g}"
             note = f"out: {_too_large(cost, self.available)}" if cost.bytes > self.available else cost.note
             lines.append(_row(label, *seconds, as_size(cost.bytes), error, note=note))
         machine = "on this machine" if self.measured else f"on {DEFAULT_MACHINE}; measure yours: ccnn machine"
@@ -232,23 +268,6 @@ def _too_large(cost: Cost, available: float) -> str:
     return f"needs about {as_size(cost.bytes)}, {as_size(available)} available"
 
 
-def _check_alike(kernels: Sequence[Kernel]) -> None:
-    """Refuse kernels that no plan can serve together."""
-    require(len(kernels) >= 1, "kernel", "be one or more", kernels)
-    for what, of in _ALIKE.items():
-        found = {of(kernel) for kernel in kernels}
-        require(len(found) == 1, "kernel", f"be of one {what} where several share a plan", sorted(map(str, found)))
-
-
-_ALIKE: dict[str, Callable[[Kernel], object]] = {
-    "number of axes": lambda kernel: kernel.d,
-    "dtype": lambda kernel: kernel.dtype,
-    "device": lambda kernel: kernel.extent.device,
-    "set of causal axes": lambda kernel: kernel.causal_axes,
-    "kind, with or without a mask,": lambda kernel: kernel.mask is not None,
-}
-
-
 def _check_case(kernel: Kernel, source: Domain, query: Domain, rtol: float) -> None:
     require(0 < rtol < 1, "rtol", "lie between 0 and 1", rtol)
     require(source.d == kernel.d, "source", f"have the kernel's {kernel.d} axes", source.d)
@@ -256,47 +275,5 @@ def _check_case(kernel: Kernel, source: Domain, query: Domain, rtol: float) -> N
     device = kernel.extent.device
     for name, domain in (("source", source), ("query", query)):
         if not isinstance(domain, Grid):
+            domain.require_current()
             require(domain.device == device, name, f"be on the kernel's device {device}", domain.device)
-
-
-def _check_values(kernel: Kernel, values: Tensor, plan: Plan) -> None:
-    source, channels = plan.source, kernel.in_channels
-    if isinstance(source, Points):
-        wanted, fits = f"({source.count}, {channels})", values.shape == (source.count, channels)
-    elif isinstance(source, Grid):
-        wanted = f"(B, {channels}, {', '.join(map(str, source.sizes))})"
-        fits = values.ndim == 2 + source.d and values.shape[1:] == (channels, *source.sizes)
-    else:
-        shape = (source.points.count, channels, *source.grid.sizes)
-        wanted, fits = f"({', '.join(map(str, shape))})", values.shape == shape
-    require(fits, "values", f"have shape {wanted}", tuple(values.shape))
-    require_dtype("values", values, kernel.dtype, "the kernel")
-    if not isinstance(source, Grid):
-        device = kernel.extent.device
-        require(source.device == device, "source", f"be on the kernel's device {device}", source.device)
-        points = source.points if isinstance(source, Product) else source
-        _check_weighted_values(values, points.weights, channels)
-    else:
-        entries = None if isinstance(plan.query, Grid) else plan.query.samples
-        require(entries in (None, len(values)), "query", f"have one sample per entry, {len(values)}", entries)
-        require_finite("values", values)
-
-
-def _check_weighted_values(values: Tensor, weights: Tensor, channels: int) -> None:
-    if weights.ndim == 2:
-        require(weights.shape[1] == channels, "weights", f"have one column per channel, {channels}", weights.shape[1])
-    if bool(torch.isfinite(values.detach().sum())):
-        return
-    unread = (weights == 0).reshape(*weights.shape, *(1,) * (values.ndim - weights.ndim))
-    require_finite("values", torch.where(unread, 0.0, values.detach()))
-
-
-def _check_periods(kernel: Kernel, source: Domain) -> None:
-    factors = (source.points, source.grid) if isinstance(source, Product) else (source,)
-    periods = [period for factor in factors for period in factor.periods]
-    if not any(periods):
-        return
-    for axis, (period, reach) in enumerate(zip(periods, kernel.support.tolist(), strict=True)):
-        if period is not None:
-            rule = f"have a support of at most half the period {period:g} on axis {axis}"
-            require(reach <= period / 2, "kernel", rule, f"{reach:g}")

@@ -3,33 +3,175 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
-from ccnn_irregular.domains import Domain
+from ccnn_irregular._checks import reject, require
+from ccnn_irregular.domains import Domain, Grid, Points, shares_memory
 from ccnn_irregular.kernels import Kernel
+from ccnn_irregular.operators.arguments import CHARACTER, check_periods, check_result, check_values
+from ccnn_irregular.operators.check import CheckReport, ToleranceError, measure_error, require_count
 
 __all__ = ["Cost", "Engine", "Plan"]
+
+
+@dataclass(frozen=True)
+class _Planned:
+    """A tensor of a domain as it was when a plan was made.
+
+    Attributes:
+        points: the domain, or a product's irregular factor.
+        name: name of its attribute that holds the tensor.
+        side: "source" or "query".
+        tensor: what the attribute held.
+        version: how often PyTorch had changed the tensor in place, None where it does not count.
+        values: a copy where the tensor may be written without PyTorch's counting, as some optimisers do; else None.
+    """
+
+    points: Points
+    name: str
+    side: str
+    tensor: Tensor
+    version: int | None
+    values: Tensor | None
+
+    @classmethod
+    def of(cls, points: Points, name: str, side: str) -> _Planned:
+        """As it is now."""
+        tensor: Tensor = getattr(points, name)
+        counted = not (tensor.requires_grad or tensor.is_inference() or shares_memory(tensor))
+        values = None if counted else tensor.detach().clone()
+        return cls(points, name, side, tensor, _version(tensor), values)
+
+    def require_unchanged(self) -> None:
+        """Refuse to go on where the tensor is another one or holds other numbers."""
+        now: Tensor = getattr(self.points, self.name)
+        same = now is self.tensor and _version(now) == self.version
+        if not same or (self.values is not None and not torch.equal(now.detach(), self.values)):
+            rule = f"be made anew (make_plan) when the {self.name} of its {self.side} change"
+            reject("plan", rule, f"{self.name} changed in place since it was made")
+
+
+def _version(tensor: Tensor) -> int | None:
+    return None if tensor.is_inference() else tensor._version
 
 
 @dataclass(frozen=True)
 class Plan:
     """Geometry of one convolution, made once and shared by every layer between the same two domains.
 
+    A plan knows what it was made for and refuses all else, by name, before anything is computed: domains whose
+    coordinates have moved since, a smaller rtol than it was made for, a kernel that reaches farther than planned, or is
+    of another kind than the engine's geometry holds for.
+
     Attributes:
-        engine: name of the engine it was made for.
+        runner: the engine it was made for.
         source: where values are given.
         query: where the result is wanted.
         geometry: what the engine precomputed; its own business.
+        rtol: relative error it was made for; engines that are exact serve any.
+        character: what kernels must have in common with those it was made for, see ``CHARACTER``.
     """
 
-    engine: str
+    runner: Engine
     source: Domain
     query: Domain
-    geometry: Any
+    geometry: Any = field(repr=False)
+    rtol: float = 1e-3
+    character: Mapping[str, object] = field(default_factory=dict, repr=False)
+    _planned: tuple[_Planned, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        sides = {"source": self.source} | ({} if self.query is self.source else {"query": self.query})
+        planned = [_Planned.of(*one, side) for side, domain in sides.items() for one in _tensors(domain)]
+        object.__setattr__(self, "_planned", tuple(planned))
+
+    @property
+    def engine(self) -> str:
+        """Name of the engine it was made for."""
+        return self.runner.name
+
+    def convolve(self, kernel: Kernel, values: Tensor) -> Tensor:
+        """The convolution of values on ``source``, at ``query``; see ``ccnn_irregular.convolve``."""
+        self._require_fit(kernel, values)
+        return self.runner.apply(kernel, values, self)
+
+    def require_rtol(self, rtol: float) -> None:
+        """Refuse a smaller error than the plan was made for."""
+        rule = f"be made for rtol {rtol:g} or less, make_plan(..., rtol={rtol:g})"
+        require(self.runner.exact or self.rtol <= rtol, "plan", rule, f"one made for rtol {self.rtol:g}")
+
+    def _require_fit(self, kernel: Kernel, values: Tensor) -> None:
+        """Refuse arguments that do not fit the plan, and domains that are not what it was made for."""
+        require(self.source.d == kernel.d, "plan", f"have the kernel's {kernel.d} axes", self.source.d)
+        for domain in (self.source, self.query):
+            if not isinstance(domain, Grid):
+                domain.require_current()
+        for one in self._planned:
+            one.require_unchanged()
+        check_values(kernel, values, self.source, self.query)
+        check_periods(kernel, self.source)
+        for what, planned in self.character.items():
+            given = CHARACTER[what](kernel)
+            require(given == planned, "plan", f"be made with a kernel of the same {what}, now {given}", planned)
+
+    def check(
+        self,
+        kernel: Kernel,
+        values: Tensor,
+        result: Tensor | None = None,
+        *,
+        n: int = 64,
+        rtol: float | None = None,
+        generator: torch.Generator | None = None,
+    ) -> CheckReport:
+        """Compare a result with the sum itself, in float64, at random queries spread evenly over the samples.
+
+        It costs ``n`` times the number of sources in evaluations of the kernel, in blocks, whatever the engine.
+
+        Args:
+            kernel: as for ``convolve``.
+            values: as for ``convolve``.
+            result: what the convolution gave, if at hand; None = convolve once more.
+            n: number of queries; on grids each is checked in every entry. All of them where there are no more.
+            rtol: largest error allowed; None = the plan's.
+            generator: draws the queries; None = others in every call, without spending a seed of PyTorch's.
+
+        Returns:
+            The largest error found, and where: see ``CheckReport``.
+
+        Raises:
+            ToleranceError: the error is above ``rtol``, or the result is not finite; its ``report`` says more.
+            ValueError: as ``convolve``.
+        """
+        rtol = self.rtol if rtol is None else rtol
+        require(0 < rtol < 1, "rtol", "lie between 0 and 1", rtol)
+        require_count("n", n)
+        if result is None:
+            with torch.no_grad():
+                result = self.convolve(kernel, values)
+        else:
+            self._require_fit(kernel, values)
+            check_result(kernel, values, result, self.source, self.query)
+        report = measure_error(
+            kernel, values, self.source, self.query, result, engine=self.engine, rtol=rtol, n=n, generator=generator
+        )
+        if report.error > rtol:
+            raise ToleranceError(report)
+        return report
+
+
+def _tensors(domain: Domain) -> list[tuple[Points, str]]:
+    """The tensors that a geometry may have been computed from. Weights of points are read anew in every call."""
+    if isinstance(domain, Grid):
+        return []
+    if isinstance(domain, Points):
+        return [(domain, "coordinates"), (domain, "splits")]
+    return [(domain.points, name) for name in ("coordinates", "splits", "weights")]
 
 
 @dataclass(frozen=True)
@@ -65,10 +207,13 @@ class Engine(ABC):
         name: key in ``ENGINES``.
         plan_follows_kernel: whether its geometry depends on the support or spectrum of the kernel it was made for;
             else one plan serves every kernel between the same domains.
+        exact: whether its results differ from the sum by rounding only; else by ``rtol``, and its geometry depends on
+            the character of the kernel too.
     """
 
     name: ClassVar[str]
     plan_follows_kernel: ClassVar[bool] = False
+    exact: ClassVar[bool] = True
 
     @abstractmethod
     def assess(self, kernel: Kernel, source: Domain, query: Domain, batch: int, rtol: float) -> Cost | str:

@@ -109,7 +109,7 @@ def _pairs(device: torch.device, rates: Rates) -> Rates:
     for channels in (few, many):
         kernel = Kernel(SIREN(2, channels, hidden=4, layers=1), extent=[1.0, 1.0]).to(device)
         values = torch.rand(len(points.coordinates), channels, device=device, requires_grad=True)
-        plan = Plan("reference", points, points, Reference().prepare([kernel], points, points, 0.0))
+        plan = Plan(Reference(), points, points, Reference().prepare([kernel], points, points, 0.0))
 
         def summed(kernel: Kernel = kernel, values: Tensor = values, plan: Plan = plan) -> Tensor:
             return Reference().apply(kernel, values, plan)
@@ -191,7 +191,7 @@ def keops_seconds(device: str, threads: int) -> tuple[float, float]:
     points = Points(torch.rand(count, 3, dtype=torch.float64, device=device))
     kernel = Kernel(SIREN(3, 16), GaussianMask([1.0] * 3), extent=[1.0] * 3).to(device)
     values = torch.rand(count, 16, device=device)
-    plan = Plan("keops", points, points, KeOps().prepare([kernel], points, points, 0.0))
+    plan = Plan(KeOps(), points, points, KeOps().prepare([kernel], points, points, 0.0))
     start = time.perf_counter()
     KeOps().apply(kernel, values, plan)
     first = time.perf_counter() - start

@@ -227,6 +227,7 @@ class Spectral(Engine):
 
     name: ClassVar[str] = "spectral"
     plan_follows_kernel: ClassVar[bool] = True
+    exact: ClassVar[bool] = False
 
     def assess(self, kernel: Kernel, source: Domain, query: Domain, batch: int, rtol: float) -> Cost | str:
         if isinstance(source, Grid) and isinstance(query, Grid):
@@ -305,7 +306,7 @@ def _near_plan(kernels: Sequence[Kernel], factors: _Factors, rtol: float) -> Pla
     """Of the parts of short reach; its values are weighted already."""
     sources = Points(factors.sources.coordinates, splits=factors.sources.splits, periods=factors.sources.periods)
     queries = sources if factors.same else factors.queries
-    return Plan("neighbours", sources, queries, Neighbours().prepare(kernels, sources, queries, rtol))
+    return Plan(Neighbours(), sources, queries, Neighbours().prepare(kernels, sources, queries, rtol))
 
 
 def _weighted_rows(values: Tensor, plan: Plan) -> Tensor:
@@ -348,7 +349,7 @@ def _pair_by_pair(kernel: Kernel, rows: Tensor, chosen: Tensor, plan: Plan) -> T
     else:
         values = values[:, :, 0]
     geometry = Neighbours().prepare([kernel], few, query, plan.geometry.rtol)
-    result = Neighbours().apply(kernel, values, Plan("neighbours", few, query, geometry))
+    result = Neighbours().apply(kernel, values, Plan(Neighbours(), few, query, geometry))
     return result if factors.lattices else result[:, :, None]
 
 
