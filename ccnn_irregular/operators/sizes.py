@@ -134,65 +134,78 @@ def _by_sample(rows: Tensor, points: Points) -> Tensor:
 
 @dataclass(frozen=True)
 class Stretches:
-    """Blocks of consecutive times of each sample, in which growth is looked for.
+    """The order of the times in each sample, and blocks of consecutive ones, in which growth is looked for.
 
     Attributes:
         points: the sources, one axis.
-        block: int64 ``(N,)``, block of each row; blocks follow each other in time, sample by sample.
-        starts: float64 ``(blocks,)``, first time of each.
-        sample: int64 ``(blocks,)``, sample of each.
+        order: int64 ``(N,)``, rows sample by sample in the order of time.
+        block: int64 ``(N,)``, block of each row in that order; a block belongs to one sample.
+        first: int64 ``(B,)``, first block of each sample, of two dozen times; 0 for empty samples.
     """
 
     points: Points
+    order: Tensor
     block: Tensor
-    starts: Tensor
-    sample: Tensor
+    first: Tensor
 
     @classmethod
     def build(cls, points: Points) -> Stretches:
-        """Blocks of two dozen samples; the last one of a sample may be shorter."""
-        sample, time = points.sample_index(), points.coordinates.detach()[:, 0]
-        order = torch.argsort(time, stable=True)
-        order = order[torch.argsort(sample[order], stable=True)]
-        within = torch.arange(len(order), device=order.device) - points.splits[sample[order]]
-        first = within % _SAMPLES_PER_BLOCK == 0
-        block = torch.empty_like(order)
-        block[order] = first.cumsum(0) - 1
-        return cls(points, block, time[order][first], sample[order][first])
+        """Blocks of two dozen times; the last one of a sample may be shorter."""
+        order = torch.argsort(points.coordinates.detach()[:, 0], stable=True)
+        order = order[torch.argsort(points.sample_index()[order], stable=True)]
+        within = torch.arange(points.count, device=points.device) - points.splits[points.sample_index()]
+        block = (within % _SAMPLES_PER_BLOCK == 0).cumsum(0) - 1
+        starts = points.splits[:-1].clamp(max=max(0, points.count - 1))
+        return cls(points, order, block, block[starts] if points.count else starts)
 
     def apart(self, rows: Tensor, queries: Points, *, joint: bool) -> Iterator[tuple[Tensor, Tensor]] | None:
         """The ``(N, C)`` rows of each stretch, others 0, and which of the queries' ``(M, C or 1)`` results it reaches.
 
-        None where the values do not grow. ``joint``: all channels of a row belong to one stretch.
+        None where the values do not grow. The first two dozen values of a sample are of one stretch, whatever they
+        are: they are too few to tell growth from chance. ``joint``: all channels of a row belong to one stretch.
         """
-        if not len(self.starts):
+        if not len(rows):
             return None
         size = rows.detach().abs()
-        size = size.amax(1, keepdim=True) if joint else size
-        largest = size.new_zeros(len(self.starts), size.shape[1])
-        largest.scatter_reduce_(0, self.block[:, None].expand(size.shape), size, "amax")
-        largest = largest.to(torch.float64)
-        # The running maximum of each sample: logarithms lie between -1100 and 1100, samples 4096 apart.
-        apart = 4096.0 * self.sample.to(torch.float64)[:, None]
-        logarithm = torch.log2(largest.clamp(min=torch.finfo(torch.float64).tiny))
-        running = (logarithm + apart).cummax(0).values - apart
-        final = torch.full((self.points.samples, running.shape[1]), -torch.inf, dtype=torch.float64, device=rows.device)
-        final.scatter_reduce_(0, self.sample[:, None].expand(running.shape), running, "amax")
-        below = torch.where(largest > 0, final[self.sample] - running, 0.0)
-        if not bool((below >= math.log2(_GROWTH)).any()):
+        size = (size.amax(1, keepdim=True) if joint else size)[self.order]
+        peaks = size.new_zeros(int(self.block[-1]) + 1, size.shape[1])
+        peaks.scatter_reduce_(0, self.block[:, None].expand(size.shape), size, "amax")
+        of_block = self.points.sample_index().new_zeros(len(peaks)).scatter_(0, self.block, self.points.sample_index())
+        largest = peaks.new_zeros(self.points.samples, size.shape[1])
+        largest.scatter_reduce_(0, of_block[:, None].expand(peaks.shape), peaks, "amax")
+        if float(_growth(_running(peaks, of_block), largest[of_block]).max()) < math.log2(_GROWTH):
             return None
-        step = max(math.log2(_GROWTH), float(below.max()) / (_MOST_STRETCHES - 0.5))
-        level = ((final[self.sample] - running) / step).floor().clamp(0, _MOST_STRETCHES - 1)
-        return self._by_level(rows, level, largest > 0, queries)
+        sample = self.points.sample_index()
+        running = torch.maximum(_running(size, sample), _logarithm(peaks[self.first][sample]))
+        growth = _growth(running, largest[sample])
+        step = max(math.log2(_GROWTH), float(growth.max()) / (_MOST_STRETCHES - 0.5))
+        return self._by_level(rows, (growth / step).floor(), size > 0, queries)
 
     def _by_level(
         self, rows: Tensor, level: Tensor, occupied: Tensor, queries: Points
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        own, sample = level[self.block], queries.sample_index()
+        """From the largest growth still to come, the first stretch, down to none, the last."""
+        time, sample = self.points.coordinates.detach()[self.order], self.points.sample_index()[:, None]
+        own = torch.empty_like(level)
+        own[self.order] = level
         for one in torch.unique(level[occupied]).flip(0).tolist():
-            # From its first block on: later stretches are larger, and what they get from it is theirs to round.
-            begins = torch.where((level == one) & occupied, self.starts[:, None], torch.inf)
+            begins = torch.where((level == one) & occupied, time, torch.inf)
             first = begins.new_full((self.points.samples, level.shape[1]), torch.inf)
-            first.scatter_reduce_(0, self.sample[:, None].expand(begins.shape), begins, "amin")
-            reached = queries.coordinates.detach() >= first[sample]
-            yield torch.where(own == one, rows, 0.0), reached
+            first.scatter_reduce_(0, sample.expand(begins.shape), begins, "amin")
+            yield torch.where(own == one, rows, 0.0), queries.coordinates.detach() >= first[queries.sample_index()]
+
+
+def _logarithm(size: Tensor) -> Tensor:
+    return torch.log2(size.to(torch.float64).clamp(min=torch.finfo(torch.float64).tiny))
+
+
+def _running(size: Tensor, sample: Tensor) -> Tensor:
+    """Logarithm of the largest value so far in each sample; rows by sample, float64."""
+    # Logarithms of float64 lie between -1100 and 1100: what is added keeps the samples apart.
+    apart = 4096.0 * sample.to(torch.float64)[:, None]
+    return (_logarithm(size) + apart).cummax(0).values - apart
+
+
+def _growth(running: Tensor, largest: Tensor) -> Tensor:
+    """By how many powers of two the values will grow; none before the first that is not zero."""
+    return torch.where(running > _logarithm(largest.new_zeros(())), _logarithm(largest) - running, 0.0)
