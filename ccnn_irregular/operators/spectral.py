@@ -69,6 +69,8 @@ _MOST_CELLS = 1 << 40
 _STALE = 1.5
 # Errors up to so many rtol are let pass; beyond, rtol is divided by powers of a factor until it is safely less.
 _TOLERATED, _SAFE, _FINER, _MOST_FINER = 1.5, 0.75, 4.0, 12
+# Where no transform is accurate enough, the sum pair by pair is taken if it costs at most so many times the finest one.
+_EXACT_IS_WORTH = 10.0
 
 
 @dataclass(frozen=True)
@@ -186,6 +188,7 @@ class _Geometry:
         near: neighbours of the part of short reach of a kernel that is causal in irregular time, or None.
         stretches: blocks of time in which values may grow, where a kernel is causal in irregular time; else None.
         renewed: by rtol, geometry made since for kernels this one is too coarse for, and for values that cancel.
+        pairs: by rtol, what was decided for values that cancel.
     """
 
     rtol: float
@@ -198,6 +201,20 @@ class _Geometry:
     near: Plan | None
     stretches: Stretches | None
     renewed: dict[float, _Geometry] = field(default_factory=dict, compare=False)
+    pairs: dict[float, _Pairs] = field(default_factory=dict, compare=False)
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """Whether the sum pair by pair is the cheaper way to a smaller rtol.
+
+    Attributes:
+        support: kernel support per axis for which that was decided, coordinate units.
+        plan: of the sum, or None where a transform is cheaper.
+    """
+
+    support: tuple[float, ...]
+    plan: Plan | None
 
 
 @dataclass(frozen=True)
@@ -334,49 +351,79 @@ def _zero(kernel: Kernel, rows: Tensor, plan: Plan) -> Tensor:
 
 def _pair_by_pair(kernel: Kernel, rows: Tensor, chosen: Tensor, plan: Plan) -> Tensor:
     """The sum over the chosen values only, ``(M, D, *uniform sizes)``."""
-    factors: _Factors = plan.geometry.factors
     of_row = chosen.flatten(1).any(1)
-    sources, sample = factors.sources, factors.sources.sample_index()[of_row]
-    splits = torch.searchsorted(sample, torch.arange(sources.samples + 1, device=sources.device))
-    few: Domain = Points(sources.coordinates[of_row], splits=splits, periods=sources.periods)
-    query: Domain = factors.queries
-    values = torch.where(chosen[of_row], rows[of_row], 0.0)
-    if factors.lattices:
+    pairs = _plan_of_pairs(kernel, plan, of_row)
+    return _summed(kernel, torch.where(chosen[of_row], rows[of_row], 0.0), pairs, plan)
+
+
+def _plan_of_pairs(kernel: Kernel, plan: Plan, of_row: Tensor | None = None) -> Plan:
+    """Of the sum over the neighbours among some rows, or all of them; its values are weighted already."""
+    sources, queries = plan.geometry.factors.sources, plan.geometry.factors.queries
+    places, splits = sources.coordinates, sources.splits
+    if of_row is not None:
+        places, sample = places[of_row], sources.sample_index()[of_row]
+        splits = torch.searchsorted(sample, torch.arange(sources.samples + 1, device=sources.device))
+    source: Domain = Points(places, splits=splits, periods=sources.periods)
+    query: Domain = queries
+    if plan.geometry.factors.lattices:
         assert isinstance(plan.source, Product)
         assert isinstance(plan.query, Product)
-        few, query = Product(few, plan.source.grid), Product(query, plan.query.grid)
-        values = values / factors.volume
-    else:
-        values = values[:, :, 0]
-    geometry = Neighbours().prepare([kernel], few, query, plan.geometry.rtol)
-    result = Neighbours().apply(kernel, values, Plan(Neighbours(), few, query, geometry))
-    return result if factors.lattices else result[:, :, None]
+        source, query = Product(source, plan.source.grid), Product(query, plan.query.grid)
+    return Plan(Neighbours(), source, query, Neighbours().prepare([kernel], source, query, plan.geometry.rtol))
+
+
+def _summed(kernel: Kernel, rows: Tensor, pairs: Plan, plan: Plan) -> Tensor:
+    """Weighted rows ``(N, C, *uniform sizes)`` to ``(M, D, *uniform sizes)``, pair by pair."""
+    factors: _Factors = plan.geometry.factors
+    if factors.lattices:
+        return Neighbours().apply(kernel, rows / factors.volume, pairs)
+    return Neighbours().apply(kernel, rows[:, :, 0], pairs)[:, :, None]
 
 
 def _accurate(kernel: Kernel, rows: Tensor, energy: Tensor, plan: Plan) -> Tensor:
     """The convolution of weighted rows, its error at most rtol of the result of its own sample and channel.
 
     Where values cancel, the result is smaller than the rows let expect. By how much is known once it is there: these
-    channels are computed anew with an rtol smaller by as much.
+    channels are computed anew, with an rtol smaller by as much, or pair by pair where that costs less.
     """
     planned, best = plan.geometry.rtol, _SMALLEST_RTOL[kernel.dtype]
     rtol, filter_ = planned, _filter(kernel, plan, planned)
     if isinstance(filter_, str):
         reject("plan", f"be made anew for a kernel that has become sharper ({filter_})", "one that was planned before")
     result, error = _approximate(rows, energy, filter_)
-    while rtol > best:
+    while True:
         excess = _excess(result, error, plan.geometry.query.points, planned)
         channels = (excess > _TOLERATED).nonzero()[:, 0]
         if not len(channels):
-            break
+            return result
         finer = math.ceil(math.log(float(excess.max()) / _SAFE, _FINER))
-        rtol = max(best, rtol / _FINER ** max(1, min(finer, _MOST_FINER)))
-        filter_ = _filter(kernel, plan, rtol)
+        wanted = rtol / _FINER ** max(1, min(finer, _MOST_FINER))
+        pairs = _cheaper_pairs(kernel, plan, wanted)
+        if pairs is not None:
+            return result.index_copy(1, channels, _summed(kernel, rows, pairs, plan)[:, channels])
+        filter_ = _filter(kernel, plan, max(best, wanted)) if rtol > best else "rounding"
         if isinstance(filter_, str):
-            break
+            return result
+        rtol = max(best, wanted)
         again, its_error = _approximate(rows, energy, filter_, channels)
         result, error = result.index_copy(1, channels, again), error.index_copy(1, channels, its_error)
-    return result
+
+
+def _cheaper_pairs(kernel: Kernel, plan: Plan, rtol: float) -> Plan | None:
+    """A plan of the sum pair by pair, if it costs less than a transform of this rtol, or little where none has it."""
+    planned: _Geometry = plan.geometry
+    known = planned.pairs.get(rtol)
+    if known is None or any(a > b * (1 + 1e-6) for a, b in zip(kernel.support.tolist(), known.support, strict=True)):
+        best = _SMALLEST_RTOL[kernel.dtype]
+        transform = Spectral().assess(kernel, plan.source, plan.query, 1, max(best, rtol))
+        sum_ = Neighbours().assess(kernel, plan.source, plan.query, 1, rtol)
+        known = _Pairs(tuple(kernel.support.tolist()), None)
+        if isinstance(sum_, Cost) and sum_.bytes <= available_memory(kernel.extent.device):
+            dearer = 1.0 if rtol >= best else _EXACT_IS_WORTH
+            if isinstance(transform, str) or sum_.seconds <= dearer * transform.seconds:
+                known = _Pairs(known.support, _plan_of_pairs(kernel, plan))
+        planned.pairs[rtol] = known
+    return known.plan
 
 
 def _excess(result: Tensor, error: Tensor, queries: Points, rtol: float) -> Tensor:
