@@ -68,7 +68,7 @@ _MOST_CELLS = 1 << 40
 # A plan is too coarse for a kernel whose error in it is so many rtol; a new plan's is half of one.
 _STALE = 1.5
 # Errors up to so many rtol are let pass; beyond, rtol is divided by powers of a factor until it is safely less.
-_TOLERATED, _SAFE, _FINER, _MOST_FINER = 1.5, 0.75, 4.0, 12
+_TOLERATED, _SAFE, _FINER, _MOST_FINER = 1.0, 0.7, 4.0, 12
 # Where no transform is accurate enough, the sum pair by pair is taken if it costs at most so many times the finest one.
 _EXACT_IS_WORTH = 10.0
 
@@ -430,7 +430,7 @@ def _excess(result: Tensor, error: Tensor, queries: Points, rtol: float) -> Tens
     """The largest error over samples that is to be expected in each channel, in units of what it may be, ``(D,)``."""
     entries = queries.splits.diff()[:, None] * math.prod(result.shape[2:])
     allowed = rtol * (sample_energy(result.flatten(2), queries) / entries).sqrt()
-    return torch.where((entries > 0) & (error > 0), error / allowed, 0.0).amax(0)
+    return torch.where((allowed > 0) & (error > 0), error / allowed, 0.0).amax(0)
 
 
 def _approximate(
