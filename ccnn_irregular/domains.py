@@ -314,12 +314,11 @@ class Product:
     def expanded(self) -> Points:
         """All combinations as ``Points``, the grid's nodes running fastest."""
         nodes = self.grid.nodes(self.device)
-        point_rows = self.points.coordinates.repeat_interleave(len(nodes), dim=0)
-        node_rows = nodes.repeat(self.points.count, 1)
-        weights = self.points.weights.repeat_interleave(len(nodes), dim=0) * self.grid.cell_volume
+        # Not weights * volume: a product keeps its factors for one backward pass, and a plan's points serve many.
+        weights = torch.add(torch.zeros_like(self.points.weights), self.points.weights, alpha=self.grid.cell_volume)
         return Points(
-            torch.cat([point_rows, node_rows], dim=1),
-            weights,
+            torch.cat([_repeated(self.points.coordinates, len(nodes)), nodes.repeat(self.points.count, 1)], dim=1),
+            _repeated(weights, len(nodes)),
             self.points.splits * len(nodes),
             periods=(*self.points.periods, *self.grid.periods),
         )
@@ -327,6 +326,11 @@ class Product:
     def to(self, device: torch.device | str) -> Product:
         """The same product on another device."""
         return Product(self.points.to(device), self.grid)
+
+
+def _repeated(rows: Tensor, count: int) -> Tensor:
+    """Each row ``count`` times, with nothing kept for the backward pass."""
+    return rows[:, None].expand(len(rows), count, *rows.shape[1:]).flatten(0, 1)
 
 
 Domain = Points | Grid | Product

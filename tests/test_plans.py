@@ -212,6 +212,37 @@ def test_learning_coordinates_goes_on_with_a_plan_for_each_step() -> None:
     assert float((coordinates.detach() - right).norm()) < 0.2 * first
 
 
+@pytest.mark.parametrize("planned_without_gradients", [False, True])
+@pytest.mark.parametrize("sides", ["product to product", "product to points", "points to product"])
+@pytest.mark.parametrize("engine", ENGINES_ON_POINTS)
+def test_a_plan_serves_many_backward_passes_to_the_points_of_a_product(
+    engine: Any, sides: str, planned_without_gradients: bool
+) -> None:
+    kernel, irregular = kernel_of(2), Points(uniform(30, 2, high=0.4, seed=6))
+    points = Points(uniform(9, 1, high=0.5).requires_grad_(), uniform(9, low=0.5, seed=1).requires_grad_())
+    product = Product(points, Grid((4,), (0.1,)))
+    source, query = (product if side == "product" else irregular for side in sides.split(" to "))
+    values = seeded(*((9, 2, 4) if source is product else (30, 2)))
+    leaves = [points.coordinates, points.weights][: 2 if source is product else 1]
+    expected = torch.autograd.grad(equation(kernel, values, source, query).square().sum(), leaves)
+    with torch.set_grad_enabled(not planned_without_gradients):
+        plan = make_plan(kernel, source, query, engine=engine, rtol=1e-5)
+    for _ in range(2):
+        result = convolve(kernel, values, source, query, plan=plan)
+        found = torch.autograd.grad(result.square().sum(), leaves)
+        for one, right in zip(found, expected, strict=True):
+            assert float((one - right).norm()) < 1e-2 * float(right.norm())
+
+
+def test_a_plan_made_before_its_points_were_learned_is_refused() -> None:
+    kernel, values, points = kernel_of(2), seeded(9, 2, 4), Points(uniform(9, 1))
+    product = Product(points, Grid((4,), (0.1,)))
+    plan = make_plan(kernel, product, engine="neighbours")
+    points.coordinates.requires_grad_()
+    with pytest.raises(ValueError, match=MOVED):
+        convolve(kernel, values, product, plan=plan)
+
+
 # ---- rtol ----
 
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from ccnn_irregular._checks import reject, require
@@ -140,8 +141,11 @@ def make_plan(
         source: where values will be given.
         query: where results are wanted; None = at the source.
         engine: a name in ``ENGINES``, or "auto".
-        rtol: relative error "spectral" may make.
+        rtol: relative error "spectral" may make; the plan serves this and any larger one.
         batch: number of entries on a grid, for the choice under "auto".
+
+    Returns:
+        A plan that holds as long as the domains stay what they are and kernels do not reach farther: see ``Plan``.
 
     Raises:
         ValueError: domains that disagree, an engine that does not suit them, or one that is predicted to need more
@@ -169,7 +173,9 @@ def make_plan(
     study = cost.study if isinstance(cost, Cost) and len(kernels) == 1 else None
     runner = ENGINES[name]
     character = {} if runner.exact else {what: of(kernel) for what, of in CHARACTER.items()}
-    return Plan(runner, source, query, runner.prepare(kernels, source, query, rtol, study), rtol, character)
+    with torch.enable_grad():  # gradients of a later pass must find their way back to the points of a product
+        geometry = runner.prepare(kernels, source, query, rtol, study)
+    return Plan(runner, source, query, geometry, rtol, character)
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ class _Planned:
         side: "source" or "query".
         tensor: what the attribute held.
         version: how often PyTorch had changed the tensor in place, None where it does not count.
+        learned: whether it required a gradient.
         values: a copy where the tensor may be written without PyTorch's counting, as some optimisers do; else None.
     """
 
@@ -37,6 +38,7 @@ class _Planned:
     side: str
     tensor: Tensor
     version: int | None
+    learned: bool
     values: Tensor | None
 
     @classmethod
@@ -45,15 +47,15 @@ class _Planned:
         tensor: Tensor = getattr(points, name)
         counted = not (tensor.requires_grad or tensor.is_inference() or shares_memory(tensor))
         values = None if counted else tensor.detach().clone()
-        return cls(points, name, side, tensor, _version(tensor), values)
+        return cls(points, name, side, tensor, _version(tensor), tensor.requires_grad, values)
 
     def require_unchanged(self) -> None:
-        """Refuse to go on where the tensor is another one or holds other numbers."""
+        """Refuse to go on where the tensor is another one, holds other numbers, or is learned only now."""
         now: Tensor = getattr(self.points, self.name)
-        same = now is self.tensor and _version(now) == self.version
+        same = now is self.tensor and _version(now) == self.version and now.requires_grad <= self.learned
         if not same or (self.values is not None and not torch.equal(now.detach(), self.values)):
             rule = f"be made anew (make_plan) when the {self.name} of its {self.side} change"
-            reject("plan", rule, f"{self.name} changed in place since it was made")
+            reject("plan", rule, f"{self.name} that moved, or began to require a gradient, since it was made")
 
 
 def _version(tensor: Tensor) -> int | None:
