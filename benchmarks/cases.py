@@ -18,7 +18,7 @@ from ccnn_irregular.domains import Domain
 from ccnn_irregular.kernels import Generator
 from ccnn_irregular.quadrature import gauss_legendre, simpson, trapezoid
 
-__all__ = ["RULES", "random_cases", "refinement"]
+__all__ = ["RULES", "random_cases", "random_kernel", "random_points", "refinement"]
 
 Row = dict[str, Any]
 Rule = Literal["cell volumes 1-D", "cell volumes 2-D", "cell volumes 3-D", "trapezoid", "simpson", "gauss_legendre"]
@@ -58,13 +58,13 @@ def _random_case(seed: int) -> Row:
     rtol = 10 ** draw.uniform(math.log10(_SMALLEST_RTOL[dtype]), math.log10(_LARGEST_RTOL))
     periods = [1.0 if draw.random() < 0.25 else None for _ in range(d)]
     support = [10 ** draw.uniform(-1, -0.4) for _ in range(d)]
-    kernel, generator = _random_kernel(draw, d, support)
+    kernel, generator = random_kernel(draw, d, support)
     kernel = kernel.to(dtype)
     density = draw.choice(("even", "power", "clusters"))
     samples = draw.choice((1, 1, 3))
-    source = _random_points(draw, d, density, samples, _MOST_POINTS[d], periods)
+    source = random_points(draw, d, density, samples, _MOST_POINTS[d], periods)
     elsewhere = draw.random() < 0.5
-    query = _random_points(draw, d, "even", samples, 200, periods) if elsewhere else source
+    query = random_points(draw, d, "even", samples, 200, periods) if elsewhere else source
     values = torch.randn(source.count, _CHANNELS, dtype=dtype)
     what = (
         f"{generator} {d}-D, {density}, {source.count} points in {samples} samples, "
@@ -96,7 +96,7 @@ def _scale(kernel: Kernel, weighted: Tensor, expected: Tensor) -> float:
     return max(float(expected.norm()), peak * float(weighted.norm()))
 
 
-def _random_kernel(draw: random.Random, d: int, support: list[float]) -> tuple[Kernel, str]:
+def random_kernel(draw: random.Random, d: int, support: list[float]) -> tuple[Kernel, str]:
     """A kernel of any generator the package has, with a base frequency where it has one, and the generator's name."""
     kinds = [kind for name in generators.__all__ if inspect.isclass(kind := getattr(generators, name))]
     kinds = [kind for kind in kinds if issubclass(kind, Generator) and not inspect.isabstract(kind)]
@@ -110,7 +110,7 @@ def _random_kernel(draw: random.Random, d: int, support: list[float]) -> tuple[K
     return Kernel(kind(d, _CHANNELS, **options), gaussian_mask(support, threshold), extent=support), kind.__name__
 
 
-def _random_points(
+def random_points(
     draw: random.Random, d: int, density: str, samples: int, most: int, periods: list[float | None]
 ) -> Points:
     """Points in the unit box; ``density`` is even, rises from one corner, or is that of clusters."""

@@ -838,9 +838,11 @@ def test_laws_of_the_sum(case: Case, engine: str, seed: int, scale: float) -> No
     size = white_noise_norm(case.kernel, case.values.abs() + scale * other.abs(), case.source, case.query)
     rounding = 30 * TOLERANCES[dtype] * size
 
+    # The approximate engine computes anew, with a smaller rtol, where values cancel: sums are equal up to its error.
+    allowed = rounding + (4 * case.rtol * size if engine == "spectral" else 0)
     together = convolved(engine, case, values=case.values + scale * other)
     apart = base + scale * convolved(engine, case, values=other)
-    assert float((together - apart).norm()) <= rounding
+    assert float((together - apart).norm()) <= allowed
 
     # Within samples: the keys of the samples are whole numbers, those of the order lie between 0 and 1.
     order = (source.sample_index() + uniform(source.count, seed=seed)).argsort()
@@ -852,7 +854,6 @@ def test_laws_of_the_sum(case: Case, engine: str, seed: int, scale: float) -> No
     places, weights = source.coordinates.repeat_interleave(2, 0), source.weights.repeat_interleave(2) / 2
     doubled = Points(places, weights, source.splits * 2, periods=source.periods)
     found = convolved(engine, case, values=case.values.repeat_interleave(2, 0), source=doubled)
-    allowed = rounding + (4 * case.rtol * size if engine == "spectral" else 0)
     assert float((found - base).norm()) <= allowed
 
 

@@ -137,7 +137,7 @@ def test_far_queries_and_sources_get_nothing_and_cost_nothing() -> None:
     values = torch.randn(4, 2, dtype=torch.float64)
     expected = convolve(kernel, values, source, query, engine="reference")
     plan = make_plan(kernel, source, query, engine="spectral", rtol=1e-6)
-    assert plan.geometry.spread.box.cells < 2000
+    assert plan.geometry.source.spreading.box.cells < 2000
     result = convolve(kernel, values, source, query, plan=plan)
     assert relative_error(result, expected) < 1e-6
     assert not bool(result[0].any())

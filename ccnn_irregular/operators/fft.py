@@ -33,6 +33,8 @@ __all__ = ["FFT"]
 
 # Calls of array operations in a forward pass.
 _CALLS = 60
+# Blocks per axis in which sizes are compared, and how much larger one may be before float32 would spoil the others.
+_BLOCKS, _MOST_UNLIKE = 8, 1e3
 
 
 @final
@@ -81,8 +83,28 @@ class FFT(Engine):
             values = values[:, :1]  # one channel, expanded: several kernels read it, and its transform serves them all
         taps = _sampled(kernel, lattices, spans) * plan.source.cell_volume  # type: ignore[union-attr]
         cells, windows = source_cells(lattices), query_windows(lattices, spans)
-        result = _convolved(values, taps, lengths, cells, windows, kernel.depthwise)
-        return at_queries(result, lattices, spans, windows)
+        # Rounding is a share of the largest value wherever it lies, beyond the kernel's reach and in the future too.
+        wide = torch.float64 if values.dtype == torch.float32 and _unlike(values) > _MOST_UNLIKE else values.dtype
+        result = _convolved(values.to(wide), taps.to(wide), lengths, cells, windows, kernel.depthwise)
+        return at_queries(result, lattices, spans, windows).to(values.dtype)
+
+
+@torch.no_grad()
+def _unlike(values: Tensor) -> float:
+    """How much larger the largest value of an entry and channel is than that of its quietest block; 1 if it is zero."""
+    peaks = values.abs()
+    for dim in range(peaks.ndim - 1, 1, -1):
+        size = peaks.shape[dim]
+        length = -(-size // _BLOCKS)
+        whole = size // length * length
+        blocks = peaks.narrow(dim, 0, whole).unflatten(dim, (-1, length)).amax(dim + 1)
+        if whole < size:
+            blocks = torch.cat([blocks, peaks.narrow(dim, whole, size - whole).amax(dim, keepdim=True)], dim)
+        peaks = blocks
+    peaks = peaks.flatten(2)
+    largest = peaks.amax(2, keepdim=True)
+    ratio = torch.where(peaks > 0, largest / peaks, 1.0)
+    return float(ratio.amax()) if ratio.numel() else 1.0
 
 
 def _convolved(

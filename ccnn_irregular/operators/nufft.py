@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from ccnn_irregular.domains import Points
-from ccnn_irregular.operators.windows import Window
+from ccnn_irregular.operators.windows import ALIAS_BINS, Window, squared_alias
 
 __all__ = ["Box", "Spreading", "at_points", "columns_at_once", "to_modes", "transform_taps"]
 
@@ -75,13 +75,20 @@ class Box:
 
     def deconvolution(self, axis: int, *, half: bool) -> Tensor:
         """1 / psi^(k)^2 on the kept modes of an axis, float64."""
-        frequency = self.modes(axis, half=half).cpu().to(torch.float64) / self.sizes[axis]
-        return (1 / self.windows[axis].transform(frequency).square()).to(self.shifts.device)
+        upper = _deconvolution(self.windows[axis], self.sizes[axis], self.kept[axis]).to(self.shifts.device)
+        return upper if half else torch.cat([upper, upper[1:].flip(0)])
 
     def wave_numbers(self, axis: int, *, half: bool) -> Tensor:
         """Angular frequency of the kept modes of an axis in radians per coordinate unit, float64."""
         period = self.sizes[axis] * self.steps[axis]
         return self.modes(axis, half=half).to(torch.float64) * (2 * math.pi / period)
+
+
+@lru_cache(maxsize=256)
+def _deconvolution(window: Window, size: int, kept: int) -> Tensor:
+    """On modes 0 .. kept: its quadrature takes as long as a small transform, and layers and steps share it."""
+    frequency = torch.arange(kept + 1, dtype=torch.float64) / size
+    return 1 / window.transform(frequency).square()
 
 
 @dataclass(frozen=True)
@@ -282,7 +289,7 @@ def _with_upper(modes: Tensor, dim: int, size: int) -> Tensor:
     return torch.cat([lower, modes.new_zeros(shape), upper], dim)
 
 
-def transform_taps(taps: Tensor, first: tuple[int, ...], box: Box) -> Tensor:
+def transform_taps(taps: Tensor, first: tuple[int, ...], box: Box) -> tuple[Tensor, Tensor]:
     """Transform of a kernel sampled on the cells, over the last axes, divided by the window's transform squared.
 
     Args:
@@ -291,21 +298,47 @@ def transform_taps(taps: Tensor, first: tuple[int, ...], box: Box) -> Tensor:
         box: the cells.
 
     Returns:
-        ``(..., *kept modes)``, half the last axis for real taps.
+        The transform, ``(..., *kept modes)``, half the last axis for real taps; and ``(...)``, squared, the error that
+        the box makes of one row of size 1, on average over all places: by the modes that are dropped, and by the
+        windows' aliases on those that are kept (``bands`` says how they add up).
     """
-    d, real = box.d, not taps.is_complex()
+    d, real, lost = box.d, not taps.is_complex(), taps.real.new_zeros(())
     for axis in range(d - 1, -1, -1):
         half = real and axis == d - 1
-        size = box.sizes[axis]
+        size, kept = box.sizes[axis], box.kept[axis]
         taps = _wrapped(taps, axis - d, size)
-        if half:
-            taps = torch.fft.rfft(taps, n=size, dim=-1)[..., : box.kept[axis] + 1]
-        else:
-            taps = _lower(torch.fft.fft(taps, n=size, dim=axis - d), axis - d, box.kept[axis])
-        angle = box.modes(axis, half=half).to(torch.float64) * (-2 * math.pi * first[axis] / size)
+        transform = torch.fft.rfft(taps, n=size, dim=-1) if half else torch.fft.fft(taps, n=size, dim=axis - d)
+        dropped = transform.narrow(axis - d, kept + 1, transform.shape[axis - d] - (kept + 1 if half else 2 * kept + 1))
+        # Axes that are not transformed yet hold their energy in taps, not in modes.
+        lost = lost + (2 if half else 1) * math.prod(box.sizes[:axis]) * _energy(dropped, d)
+        taps = transform[..., : kept + 1] if half else _lower(transform, axis - d, kept)
+    lost = lost + _aliased(taps.detach(), box, real)
+    for axis in range(d):
+        half = real and axis == d - 1
+        angle = box.modes(axis, half=half).to(torch.float64) * (-2 * math.pi * first[axis] / box.sizes[axis])
         factor = torch.polar(box.deconvolution(axis, half=half), angle)
         taps = taps * _on_axis(factor.to(taps.dtype), axis, d)
-    return taps
+    return taps, lost / float(box.cells) ** 2
+
+
+def _energy(modes: Tensor, d: int) -> Tensor:
+    """Sum of squares over the last ``d`` axes."""
+    return torch.view_as_real(modes.detach()).flatten(-d - 1).square().sum(-1)
+
+
+def _aliased(modes: Tensor, box: Box, real: bool) -> Tensor:
+    """Energy of the kept modes times twice the windows' squared alias there, summed over the last axes."""
+    energy, total = torch.view_as_real(modes).square().sum(-1), modes.real.new_zeros(())
+    if real:
+        energy[..., 1:] *= 2  # each stands for the negative frequency too
+    for axis in range(box.d):
+        marginal = energy.sum([other - box.d for other in range(box.d) if other != axis]) if box.d > 1 else energy
+        mode = box.modes(axis, half=real and axis == box.d - 1).abs()
+        bins = (mode * ALIAS_BINS - 1).div(max(1, box.kept[axis]), rounding_mode="floor").clamp(0, ALIAS_BINS - 1)
+        window = box.windows[axis]
+        alias = squared_alias(window.width, window.kept).to(energy)[bins]
+        total = total + 2 * marginal @ alias
+    return total
 
 
 def _wrapped(taps: Tensor, dim: int, size: int) -> Tensor:

@@ -16,18 +16,19 @@ is one transform, and nothing is padded to equal lengths.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, final
 
 import torch
 from torch import Tensor
 
-from ccnn_irregular._checks import reject, require
+from ccnn_irregular._checks import reject
 from ccnn_irregular.domains import Domain, Grid, Points, Product
 from ccnn_irregular.kernels import Kernel
 from ccnn_irregular.operators.bands import Band, bands_by_width, least_samples
 from ccnn_irregular.operators.engine import Cost, Engine, Plan
+from ccnn_irregular.operators.filtering import Side, filtered
 from ccnn_irregular.operators.lattice import (
     Lattice,
     at_queries,
@@ -38,9 +39,11 @@ from ccnn_irregular.operators.lattice import (
     tap_spans,
 )
 from ccnn_irregular.operators.layout import from_rows, pair_points, to_rows, weighted
+from ccnn_irregular.operators.memory import as_size, available_memory
 from ccnn_irregular.operators.neighbours import Neighbours
-from ccnn_irregular.operators.nufft import Box, Spreading, at_points, columns_at_once, to_modes, transform_taps
+from ccnn_irregular.operators.nufft import Box, Spreading, columns_at_once, transform_taps
 from ccnn_irregular.operators.rates import current_rates, scale
+from ccnn_irregular.operators.sizes import Stretches, energy_and_peaks, outliers, sample_energy, sample_scales
 from ccnn_irregular.operators.splitting import shorten, split
 from ccnn_irregular.operators.transforms import fast_length, real_spectrum, real_window
 from ccnn_irregular.operators.work import evaluation_work
@@ -62,6 +65,12 @@ _NEAR_SAMPLES = 12
 # Support of a kernel in units of the lags that are left of it where the points are much closer together.
 _LONGEST_IN_PLATEAUS = 16
 _MOST_CELLS = 1 << 40
+# A plan is too coarse for a kernel whose error in it is so many rtol; a new plan's is half of one.
+_STALE = 1.5
+# Errors up to so many rtol are let pass; beyond, rtol is divided by powers of a factor until it is safely less.
+_TOLERATED, _SAFE, _FINER, _MOST_FINER = 1.0, 0.7, 4.0, 12
+# Where no transform is accurate enough, the sum pair by pair is taken if it costs at most so many times the finest one.
+_EXACT_IS_WORTH = 10.0
 
 
 @dataclass(frozen=True)
@@ -169,20 +178,64 @@ class _Geometry:
     """What a plan holds.
 
     Attributes:
+        rtol: relative error it may make.
         factors: source and query taken apart.
         support: kernel support per axis that the plan holds for, coordinate units.
-        spread: window matrix of the sources.
-        interpolate: window matrix of the queries.
+        source: places and window matrix of the sources.
+        query: those of the queries.
+        volumes: float64 ``(B,)``, space each sample is spread over, coordinate units.
         smoothing: how kernels are made smooth and short enough.
         near: neighbours of the part of short reach of a kernel that is causal in irregular time, or None.
+        stretches: blocks of time in which values may grow, where a kernel is causal in irregular time; else None.
+        renewed: by rtol, geometry made since for kernels this one is too coarse for, and for values that cancel.
+        pairs: by rtol, what was decided for values that cancel.
     """
 
+    rtol: float
     factors: _Factors
     support: tuple[float, ...]
-    spread: Spreading
-    interpolate: Spreading
+    source: Side
+    query: Side
+    volumes: Tensor
     smoothing: _Smoothing
     near: Plan | None
+    stretches: Stretches | None
+    renewed: dict[float, _Geometry] = field(default_factory=dict, compare=False)
+    pairs: dict[float, _Pairs] = field(default_factory=dict, compare=False)
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """Whether the sum pair by pair is the cheaper way to a smaller rtol.
+
+    Attributes:
+        support: kernel support per axis for which that was decided, coordinate units.
+        plan: of the sum, or None where a transform is cheaper.
+    """
+
+    support: tuple[float, ...]
+    plan: Plan | None
+
+
+@dataclass(frozen=True)
+class _Filter:
+    """A kernel taken to a geometry that suits it.
+
+    Attributes:
+        geometry: which one.
+        kernel: the smooth part, which is transformed.
+        transfer: its transform, as ``filtered`` takes it.
+        error: float64 ``(*kernel.shape)``, squared, the error made of one row of size 1 on average over all places.
+        near: the part of short reach of a kernel that is causal in irregular time, or None.
+        spans: first and last tap on each uniform axis.
+    """
+
+    geometry: _Geometry
+    kernel: Kernel
+    transfer: Tensor
+    error: Tensor
+    near: Kernel | None
+    spans: list[tuple[int, int]]
 
 
 @final
@@ -228,7 +281,7 @@ class Spectral(Engine):
         parts = [smoothing.parts(kernel) for kernel in kernels]
         far = [smooth for smooth, _ in parts]
         short = [close for _, close in parts if close is not None]
-        near = Plan(Neighbours(), source, query, Neighbours().prepare(short, source, query, rtol)) if short else None
+        near = _near_plan(short, factors, rtol) if short else None
         box: Box | None = _best_box(far, factors, place, rtol) if study is None else study
         if box is None:
             rule = f"be smooth enough to be sampled finely enough for rtol {rtol:g}"
@@ -237,63 +290,254 @@ class Spectral(Engine):
         spread = Spreading.build(factors.sources, place.sources, box, dtype)
         interpolate = spread if factors.same else Spreading.build(factors.queries, place.queries, box, dtype)
         # What is shortened may grow as it likes.
-        reaches = zip(smoothing.spans, _support(kernels).tolist(), strict=True)
-        support = tuple(reach if span is None else math.inf for span, reach in reaches)
-        return _Geometry(factors, support, spread, interpolate, smoothing, near)
+        reaches = _support(kernels)[: factors.d]
+        limits = zip(smoothing.spans, _support(kernels).tolist(), strict=True)
+        return _Geometry(
+            rtol,
+            factors,
+            tuple(reach if span is None else math.inf for span, reach in limits),
+            Side(factors.sources, spread),
+            Side(factors.queries, interpolate),
+            (place.highest - place.lowest + reaches.to(place.lowest)).prod(1),
+            smoothing,
+            near,
+            Stretches.build(factors.sources) if short and factors.sources.periods == (None,) else None,
+        )
 
     def apply(self, kernel: Kernel, values: Tensor, plan: Plan) -> Tensor:
-        geometry: _Geometry = plan.geometry
-        _require_fit(kernel, geometry)
-        far, near = geometry.smoothing.parts(kernel)
-        result = _convolve_smooth(far, values, plan)
-        if near is None or geometry.near is None:
-            return result
-        return result + Neighbours().apply(near, values, geometry.near)
+        factors = plan.geometry.factors
+        rows = _weighted_rows(values, plan)
+        if not len(rows) or not factors.queries.count:
+            return _zero(kernel, rows, plan)
+        energy, peaked = energy_and_peaks(rows.flatten(2), factors.sources)
+        loud = outliers(rows.flatten(2), factors.sources) if peaked else None
+        if loud is None:
+            return _from_rows(_accurate(kernel, rows, energy, plan), plan)
+        loud = loud.reshape(rows.shape)
+        quiet = torch.where(loud, 0.0, rows)
+        energy = sample_energy(quiet.flatten(2), factors.sources)
+        return _from_rows(_accurate(kernel, quiet, energy, plan) + _pair_by_pair(kernel, rows, loud, plan), plan)
 
 
-def _convolve_smooth(kernel: Kernel, values: Tensor, plan: Plan) -> Tensor:
-    geometry: _Geometry = plan.geometry
-    factors = geometry.factors
+def _near_plan(kernels: Sequence[Kernel], factors: _Factors, rtol: float) -> Plan:
+    """Of the parts of short reach; its values are weighted already."""
+    sources = Points(factors.sources.coordinates, splits=factors.sources.splits, periods=factors.sources.periods)
+    queries = sources if factors.same else factors.queries
+    return Plan(Neighbours(), sources, queries, Neighbours().prepare(kernels, sources, queries, rtol))
+
+
+def _weighted_rows(values: Tensor, plan: Plan) -> Tensor:
+    """Values times weights, ``(N, C, *uniform sizes)``."""
+    factors: _Factors = plan.geometry.factors
+    if not factors.lattices:
+        return weighted(to_rows(values, plan.source, plan.query), factors.sources.weights).movedim(1, 2)
+    weights = factors.sources.weights.to(values.dtype)
+    weights = weights.reshape(*weights.shape, *(1,) * (values.ndim - weights.ndim))
+    return torch.where(weights == 0, 0.0, values) * weights * factors.volume
+
+
+def _from_rows(rows: Tensor, plan: Plan) -> Tensor:
+    """Rows ``(M, D, *uniform sizes)`` in the query's convention."""
+    return rows if plan.geometry.factors.lattices else from_rows(rows.movedim(2, 1), plan.source, plan.query)
+
+
+def _zero(kernel: Kernel, rows: Tensor, plan: Plan) -> Tensor:
+    """What nothing gives, or what nobody asks for."""
+    factors: _Factors = plan.geometry.factors
+    nothing = (rows.sum() + kernel(rows.new_zeros(0, kernel.d)).sum()) * 0.0
+    sizes = [lattice.query for lattice in factors.lattices] or [1]
+    return _from_rows(nothing + rows.new_zeros(factors.queries.count, kernel.out_channels, *sizes), plan)
+
+
+def _pair_by_pair(kernel: Kernel, rows: Tensor, chosen: Tensor, plan: Plan) -> Tensor:
+    """The sum over the chosen values only, ``(M, D, *uniform sizes)``."""
+    of_row = chosen.flatten(1).any(1)
+    pairs = _plan_of_pairs(kernel, plan, of_row)
+    return _summed(kernel, torch.where(chosen[of_row], rows[of_row], 0.0), pairs, plan)
+
+
+def _plan_of_pairs(kernel: Kernel, plan: Plan, of_row: Tensor | None = None) -> Plan:
+    """Of the sum over the neighbours among some rows, or all of them; its values are weighted already."""
+    sources, queries = plan.geometry.factors.sources, plan.geometry.factors.queries
+    places, splits = sources.coordinates, sources.splits
+    if of_row is not None:
+        places, sample = places[of_row], sources.sample_index()[of_row]
+        splits = torch.searchsorted(sample, torch.arange(sources.samples + 1, device=sources.device))
+    source: Domain = Points(places, splits=splits, periods=sources.periods)
+    query: Domain = queries
+    if plan.geometry.factors.lattices:
+        assert isinstance(plan.source, Product)
+        assert isinstance(plan.query, Product)
+        source, query = Product(source, plan.source.grid), Product(query, plan.query.grid)
+    return Plan(Neighbours(), source, query, Neighbours().prepare([kernel], source, query, plan.geometry.rtol))
+
+
+def _summed(kernel: Kernel, rows: Tensor, pairs: Plan, plan: Plan) -> Tensor:
+    """Weighted rows ``(N, C, *uniform sizes)`` to ``(M, D, *uniform sizes)``, pair by pair."""
+    factors: _Factors = plan.geometry.factors
     if factors.lattices:
-        return _convolve_product(kernel, values, geometry)
-    rows = weighted(to_rows(values, plan.source, plan.query), factors.sources.weights)[:, 0]
-    modes = to_modes(rows, factors.sources, geometry.spread)[:, None]
-    modes = _filtered(kernel, modes, geometry, []).squeeze(1)
-    result = at_points(modes, factors.queries, geometry.interpolate, real=True)
-    return from_rows(result[:, None], plan.source, plan.query)
+        return Neighbours().apply(kernel, rows / factors.volume, pairs)
+    return Neighbours().apply(kernel, rows[:, :, 0], pairs)[:, :, None]
 
 
-def _convolve_product(kernel: Kernel, values: Tensor, geometry: _Geometry) -> Tensor:
-    """Values ``(N, C, *sizes)`` to ``(M, D, *sizes)``: uniform axes are transformed before the points are spread."""
-    factors = geometry.factors
-    lattices, weights = factors.lattices, factors.sources.weights.to(values.dtype)
-    weights = weights.reshape(*weights.shape, *(1,) * (2 - weights.ndim), *(1,) * len(lattices))
-    if not factors.sources.count or not factors.queries.count:
-        sizes = [lattice.query for lattice in lattices]
-        zero = (values.sum() + weights.sum() + kernel(values.new_zeros(0, kernel.d)).sum()) * 0.0
-        return zero + values.new_zeros(factors.queries.count, kernel.out_channels, *sizes)
-    masses = torch.where(weights == 0, 0.0, values) * weights
-    spans = tap_spans(kernel, lattices, factors.d)
-    lengths = [lattice.length(*span) for lattice, span in zip(lattices, spans, strict=True)]
-    spectra = real_spectrum(on_lattice(masses, lattices), lengths)  # (N, C, *frequencies)
-    frequencies = spectra.shape[2:]
-    modes = to_modes(spectra.flatten(1), factors.sources, geometry.spread)
-    modes = _filtered(kernel, modes.unflatten(0, (kernel.in_channels, -1)), geometry, spans).flatten(0, 1)
-    rows = at_points(modes, factors.queries, geometry.interpolate, real=False)
-    windows = query_windows(lattices, spans)
-    result = real_window(rows.unflatten(1, (kernel.out_channels, *frequencies)), lengths, windows)
-    return at_queries(result, lattices, spans, windows) * factors.volume
+def _accurate(kernel: Kernel, rows: Tensor, energy: Tensor, plan: Plan) -> Tensor:
+    """The convolution of weighted rows, its error at most rtol of the result of its own sample and channel.
+
+    Where values cancel, the result is smaller than the rows let expect. By how much is known once it is there: these
+    channels are computed anew, with an rtol smaller by as much, or pair by pair where that costs less.
+    """
+    planned, best = plan.geometry.rtol, _SMALLEST_RTOL[kernel.dtype]
+    rtol, filter_ = planned, _filter(kernel, plan, planned)
+    if isinstance(filter_, str):
+        reject("plan", f"be made anew for a kernel that has become sharper ({filter_})", "one that was planned before")
+    result, error = _approximate(rows, energy, filter_)
+    while True:
+        excess = _excess(result, error, plan.geometry.query.points, planned)
+        channels = (excess > _TOLERATED).nonzero()[:, 0]
+        if not len(channels):
+            return result
+        finer = math.ceil(math.log(float(excess.max()) / _SAFE, _FINER))
+        wanted = rtol / _FINER ** max(1, min(finer, _MOST_FINER))
+        pairs = _cheaper_pairs(kernel, plan, wanted)
+        if pairs is not None:
+            return result.index_copy(1, channels, _summed(kernel, rows, pairs, plan)[:, channels])
+        filter_ = _filter(kernel, plan, max(best, wanted)) if rtol > best else "rounding"
+        if isinstance(filter_, str):
+            return result
+        rtol = max(best, wanted)
+        again, its_error = _approximate(rows, energy, filter_, channels)
+        result, error = result.index_copy(1, channels, again), error.index_copy(1, channels, its_error)
 
 
-def _filtered(kernel: Kernel, modes: Tensor, geometry: _Geometry, spans: Sequence[tuple[int, int]]) -> Tensor:
-    """Modes ``(C, frequencies, layers, *modes)`` times the kernel's transform: ``(D, frequencies, layers, *modes)``."""
-    transfer = _transfer(kernel, geometry, spans)
-    return modes * transfer if kernel.depthwise else torch.einsum("cf...,dcf...->df...", modes, transfer)
+def _cheaper_pairs(kernel: Kernel, plan: Plan, rtol: float) -> Plan | None:
+    """A plan of the sum pair by pair, if it costs less than a transform of this rtol, or little where none has it."""
+    planned: _Geometry = plan.geometry
+    known = planned.pairs.get(rtol)
+    if known is None or any(a > b * (1 + 1e-6) for a, b in zip(kernel.support.tolist(), known.support, strict=True)):
+        best = _SMALLEST_RTOL[kernel.dtype]
+        transform = Spectral().assess(kernel, plan.source, plan.query, 1, max(best, rtol))
+        sum_ = Neighbours().assess(kernel, plan.source, plan.query, 1, rtol)
+        known = _Pairs(tuple(kernel.support.tolist()), None)
+        if isinstance(sum_, Cost) and sum_.bytes <= available_memory(kernel.extent.device):
+            dearer = 1.0 if rtol >= best else _EXACT_IS_WORTH
+            if isinstance(transform, str) or sum_.seconds <= dearer * transform.seconds:
+                known = _Pairs(known.support, _plan_of_pairs(kernel, plan))
+        planned.pairs[rtol] = known
+    return known.plan
 
 
-def _transfer(kernel: Kernel, geometry: _Geometry, spans: Sequence[tuple[int, int]]) -> Tensor:
-    """Transform of the kernel on the box's cells and the uniform axes, ``(*kernel.shape, frequencies, 1, *modes)``."""
-    box, lattices, device = geometry.spread.box, geometry.factors.lattices, kernel.extent.device
+def _excess(result: Tensor, error: Tensor, queries: Points, rtol: float) -> Tensor:
+    """The largest error over samples that is to be expected in each channel, in units of what it may be, ``(D,)``."""
+    entries = queries.splits.diff()[:, None] * math.prod(result.shape[2:])
+    allowed = rtol * (sample_energy(result.flatten(2), queries) / entries).sqrt()
+    return torch.where((allowed > 0) & (error > 0), error / allowed, 0.0).amax(0)
+
+
+def _approximate(
+    rows: Tensor, energy: Tensor, filter_: _Filter, channels: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """The convolution of weighted rows ``(N, C, *uniform sizes)``, and the error to be expected, float64 ``(B, D)``.
+
+    ``energy`` of the rows, by sample and channel; ``channels``: those of the result that are wanted.
+    """
+    geometry, kernel, transfer, error = filter_.geometry, filter_.kernel, filter_.transfer, filter_.error
+    near = None
+    if filter_.near is not None and geometry.near is not None:
+        near = Neighbours().apply(filter_.near, rows[:, :, 0], geometry.near)[:, :, None]
+    if channels is not None:
+        transfer, error = transfer[channels], error[channels]
+        rows, energy = (rows[:, channels], energy[:, channels]) if kernel.depthwise else (rows, energy)
+        near = None if near is None else near[:, channels]
+    scales = sample_scales(energy, geometry.volumes, joint=not kernel.depthwise)
+    stretches = geometry.stretches
+    parts = stretches and stretches.apart(rows[:, :, 0], geometry.query.points, joint=not kernel.depthwise)
+    if parts:
+        result = _sum_of_stretches(parts, transfer, geometry, joint=not kernel.depthwise)
+    else:
+        result = _along_lattices(rows, transfer, filter_, scales)
+    expected = _expected_error(energy, scales, error, geometry.source.spreading.box.layers)
+    return result if near is None else result + near, expected
+
+
+def _sum_of_stretches(
+    parts: Iterable[tuple[Tensor, Tensor]], transfer: Tensor, geometry: _Geometry, *, joint: bool
+) -> Tensor:
+    """Each stretch of time by itself; the time before it gets nothing of it."""
+    total: Tensor | None = None
+    for rows, reached in parts:
+        rows = rows[:, :, None]
+        scales = sample_scales(sample_energy(rows, geometry.source.points), geometry.volumes, joint=joint)
+        part = filtered(rows, transfer, geometry.source, geometry.query, geometry.volumes, scales)
+        part = torch.where(reached[:, :, None], part, 0.0)
+        total = part if total is None else total + part
+    assert total is not None
+    return total
+
+
+def _expected_error(energy: Tensor, scales: Tensor | None, error: Tensor, layers: int) -> Tensor:
+    """Of each sample and channel of a result, float64 ``(B, D)``; ``error`` as in ``_Filter``."""
+    if scales is not None:
+        energy = torch.where(scales > 0, energy / scales.square(), 0.0)
+    if layers == 1:  # what one sample loses, all get
+        energy = energy.sum(0, keepdim=True).expand(energy.shape)
+    squared = energy * error if error.ndim == 1 else energy @ error.T
+    return squared.sqrt() * (1.0 if scales is None else scales)
+
+
+def _along_lattices(rows: Tensor, transfer: Tensor, filter_: _Filter, scales: Tensor | None) -> Tensor:
+    """The smooth part's result ``(M, D, *uniform sizes)``; uniform axes are transformed before points are spread."""
+    geometry = filter_.geometry
+    lattices, ends = geometry.factors.lattices, (geometry.source, geometry.query, geometry.volumes)
+    if not lattices:
+        return filtered(rows, transfer, *ends, scales)
+    lengths = [lattice.length(*span) for lattice, span in zip(lattices, filter_.spans, strict=True)]
+    spectra = real_spectrum(on_lattice(rows, lattices), lengths)  # (N, C, *frequencies)
+    result = filtered(spectra.flatten(2), transfer, *ends, scales).unflatten(2, spectra.shape[2:])
+    windows = query_windows(lattices, filter_.spans)
+    return at_queries(real_window(result, lengths, windows), lattices, filter_.spans, windows)
+
+
+def _filter(kernel: Kernel, plan: Plan, rtol: float) -> _Filter | str:
+    """The kernel on the plan's geometry, or on one made anew where that is too coarse for the kernel or for ``rtol``.
+
+    A string says why there is none.
+    """
+    planned: _Geometry = plan.geometry
+    geometry = planned.renewed.get(rtol, planned if rtol == planned.rtol else None)
+    found = None if geometry is None else _filter_on(kernel, geometry)
+    if found is not None:
+        return found
+    cost = Spectral().assess(kernel, plan.source, plan.query, 1, rtol)
+    if isinstance(cost, str):
+        return cost
+    available = available_memory(kernel.extent.device)
+    if cost.bytes > available:
+        return f"it needs about {as_size(cost.bytes)}, {as_size(available)} available"
+    geometry = Spectral().prepare([kernel], plan.source, plan.query, rtol, cost.study)
+    planned.renewed[rtol] = geometry
+    return _filter_on(kernel, geometry, fresh=True) or "its spectrum could not be resolved"
+
+
+def _filter_on(kernel: Kernel, geometry: _Geometry, *, fresh: bool = False) -> _Filter | None:
+    """The kernel's transform on this geometry; None where its support or its spectrum outgrow it."""
+    limits = zip(kernel.support.tolist(), geometry.support, strict=True)
+    if any(reach > limit * (1 + 1e-6) for reach, limit in limits):
+        return None
+    far, near = geometry.smoothing.parts(kernel)
+    spans = tap_spans(far, geometry.factors.lattices, geometry.factors.d)
+    transfer, error, energy = _transfer(far, geometry, spans)
+    if not fresh and bool((error > (_STALE * geometry.rtol) ** 2 * energy).any()):
+        return None
+    return _Filter(geometry, far, transfer, error, near, spans)
+
+
+def _transfer(kernel: Kernel, geometry: _Geometry, spans: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor, Tensor]:
+    """The kernel's transform ``(*kernel.shape, frequencies, 1, *modes)`` on the box's cells and the uniform axes.
+
+    And squared, float64 ``(*kernel.shape)``: the error made of one row of size 1, and that row's result, on average
+    over all places.
+    """
+    box, lattices, device = geometry.source.spreading.box, geometry.factors.lattices, kernel.extent.device
     reaches = [math.floor(reach / step) for reach, step in zip(kernel.support.tolist(), box.steps, strict=False)]
     offsets = [
         torch.arange(-reach, reach + 1, dtype=torch.float64, device=device) * step
@@ -301,24 +545,29 @@ def _transfer(kernel: Kernel, geometry: _Geometry, spans: Sequence[tuple[int, in
     ]
     offsets += [tap_offsets(lattice, span, device) for lattice, span in zip(lattices, spans, strict=True)]
     taps = kernel(torch.stack(torch.meshgrid(*offsets, indexing="ij"), dim=-1).to(kernel.dtype))
+    energy = taps.detach().square().flatten(0, kernel.d - 1).sum(0, dtype=torch.float64) / box.cells
     # (*cells, *nodes, *kernel.shape) to (*kernel.shape, *nodes, *cells)
     taps = taps.permute(*range(kernel.d, taps.ndim), *range(box.d, kernel.d), *range(box.d))
+    lengths = [lattice.length(*span) for lattice, span in zip(lattices, spans, strict=True)]
     if lattices:
-        lengths = [lattice.length(*span) for lattice, span in zip(lattices, spans, strict=True)]
         nodes = range(-kernel.d, -box.d)
         last = range(-len(lattices), 0)
         taps = real_spectrum(taps.movedim(tuple(nodes), tuple(last)), lengths).movedim(tuple(last), tuple(nodes))
     taps = taps.reshape(*kernel.shape, -1, 1, *taps.shape[taps.ndim - box.d :])
-    return transform_taps(taps, tuple(-reach for reach in reaches), box)
+    transfer, error = transform_taps(taps, tuple(-reach for reach in reaches), box)
+    if lattices:
+        error = error * _stands_for(lengths).to(error)[:, None] / math.prod(lengths)
+    everywhere = math.prod(lengths)
+    return transfer, error.to(torch.float64).flatten(len(kernel.shape)).sum(-1) / everywhere, energy / everywhere
 
 
-def _require_fit(kernel: Kernel, geometry: _Geometry) -> None:
-    jumps = geometry.factors.d == 1 and 0 in kernel.causal_axes
-    rule = "be made with a kernel that is causal on the same axes"
-    require(jumps == (geometry.near is not None), "plan", rule, kernel.causal_axes)
-    for axis, (reach, planned) in enumerate(zip(kernel.support.tolist(), geometry.support, strict=True)):
-        rule = f"be made anew when the kernel's support on axis {axis} grows beyond {planned:g}"
-        require(reach <= planned * (1 + 1e-6), "plan", rule, f"{reach:g}")
+def _stands_for(lengths: Sequence[int]) -> Tensor:
+    """How many frequencies each one of a real transform of these lengths stands for, ``(frequencies,)``."""
+    last = torch.full((lengths[-1] // 2 + 1,), 2.0)
+    last[0] = 1.0
+    if lengths[-1] % 2 == 0:
+        last[-1] = 1.0
+    return last.repeat(math.prod(lengths[:-1]))
 
 
 def _near(factors: _Factors, support: Tensor) -> tuple[Tensor, Tensor]:

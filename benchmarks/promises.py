@@ -1,0 +1,240 @@
+"""What each engine promises, held against random cases: the largest error of each, in units of its promise.
+
+    python benchmarks/promises.py --cases 2000              # a few minutes; prints the table of docs/design.md
+    python benchmarks/promises.py --cases 200 --engines keops
+
+Cases draw what users bring: fields with a mean, outliers, samples of unlike size, causal kernels over values that
+grow, clustered points, periods, both dtypes. The judge is the sum as written, in float64, over the same numbers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import math
+import random
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from cases import random_kernel, random_points
+from torch import Tensor
+from tqdm import tqdm
+
+from ccnn_irregular import Grid, Kernel, Points, convolve
+from ccnn_irregular.domains import Domain
+
+__all__ = ["KINDS", "Case", "random_case", "worst_errors"]
+
+KINDS = ("noise", "mean", "outliers", "unlike samples", "causal, growing", "smooth with a mean", "heavy tails")
+_SMALLEST_RTOL = {torch.float32: 1e-5, torch.float64: 1e-8}
+# In 3-D the least rtol needs a hundred million cells.
+_FINEST = {1: 1e-8, 2: 1e-6, 3: 1e-4}
+_MOST_POINTS = {1: 2000, 2: 2000, 3: 1500}
+_QUERIES = 120
+_CHANNELS = 2
+# Samples of which a causal past holds at least so many are judged by it.
+_LEAST_PAST = 24
+
+
+@dataclass(frozen=True)
+class Case:
+    """One convolution.
+
+    Attributes:
+        kind: which of ``KINDS``.
+        kernel: depthwise.
+        values: in the source's convention.
+        source, query: the domains.
+        rtol: what "spectral" is asked for.
+        loud: rows of the source that are outliers, bool ``(N, C)``.
+        note: in words.
+    """
+
+    kind: str
+    kernel: Kernel
+    values: Tensor
+    source: Domain
+    query: Domain
+    rtol: float
+    loud: Tensor
+    note: str
+
+
+def random_case(seed: int, *, grid: bool = False) -> Case:
+    """The case of a seed: between points, or between the nodes of a grid."""
+    draw = random.Random(seed)
+    torch.manual_seed(seed)
+    kind = KINDS[seed % len(KINDS)]
+    dtype = draw.choice((torch.float32, torch.float64))
+    causal = kind.startswith("causal")
+    d = 1 if causal and not grid else draw.choice((1, 2, 3))
+    rtol = 10 ** draw.uniform(math.log10(max(_SMALLEST_RTOL[dtype], _FINEST[d])), -1)
+    periods = [1.0 if draw.random() < 0.2 and not causal else None for _ in range(d)]
+    support = [10 ** draw.uniform(-1, -0.4) for _ in range(d)]
+    kernel, generator = random_kernel(draw, d, support)
+    if causal:
+        kernel = Kernel(kernel.generator, kernel.mask, extent=support, causal_axes=(0,))
+    kernel = kernel.to(dtype)
+    if grid:
+        sizes = [draw.randint(5, {1: 400, 2: 40, 3: 14}[d]) for _ in range(d)]
+        source: Domain = Grid(sizes, [1 / size for size in sizes], periodic=[period is not None for period in periods])
+        query, places = source, source.nodes()
+        samples = torch.zeros(len(places), dtype=torch.int64)
+    else:
+        density, count = draw.choice(("even", "power", "clusters")), 3 if "samples" in kind else draw.choice((1, 1, 3))
+        source = random_points(draw, d, density, count, _MOST_POINTS[d], periods)
+        query = random_points(draw, d, "even", count, _QUERIES, periods)
+        places, samples = source.coordinates, source.sample_index()
+    values, loud = _values(draw, kind, places, samples)
+    values = values.to(dtype)
+    note = f"{kind}: {generator} {d}-D, {len(places)} points, rtol {rtol:.2g}, {str(dtype).removeprefix('torch.')}"
+    if grid:
+        values = values.T.reshape(1, _CHANNELS, *source.sizes)  # type: ignore[union-attr]
+    return Case(kind, kernel, values.contiguous(), source, query, rtol, loud, note)
+
+
+def _values(draw: random.Random, kind: str, places: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows ``(N, C)``, and which of them are outliers."""
+    noise = torch.randn(len(places), _CHANNELS, dtype=torch.float64)
+    loud = torch.zeros(noise.shape, dtype=torch.bool)
+    mean = draw.choice((288.0, 35.0, 1e5))
+    if kind == "mean":
+        noise = mean + 0.5 * noise
+    elif kind == "smooth with a mean":
+        noise = mean + 0.5 * torch.sin(7 * places.sum(1, keepdim=True) + torch.arange(_CHANNELS))
+    elif kind == "outliers":
+        for _ in range(draw.randint(1, 2)):
+            row = draw.randrange(len(places))
+            noise[row, 0] = draw.choice((-1, 1)) * 10 ** draw.uniform(3, 9)
+            loud[row, 0] = True
+    elif kind == "unlike samples":
+        noise = noise * 10 ** (12 * torch.rand(int(samples.max()) + 1, _CHANNELS, dtype=torch.float64) - 6)[samples]
+    elif kind == "causal, growing":
+        power = draw.uniform(1, 6)
+        share = places[:, :1] if draw.random() < 0.5 else (places[:, :1] > 0.5).double()
+        noise = noise * 10 ** (power * share)
+    elif kind == "heavy tails":
+        noise = torch.exp(1.2 * noise)
+    return noise, loud
+
+
+def errors(case: Case, engine: str) -> Iterator[float]:
+    """Error of each part of the result in units of what the engine promises of it."""
+    with torch.no_grad():
+        found = convolve(case.kernel, case.values, case.source, case.query, engine=engine, rtol=case.rtol)  # type: ignore[arg-type]
+    rows, sources, queries, chosen = _as_points(case, found)
+    exact, terms, reached = _sums(case, sources, queries, chosen)
+    epsilon = torch.finfo(case.kernel.dtype).eps
+    weights = sources.weights[:, None]
+    masses = (case.values.flatten(2)[0].T if isinstance(case.source, Grid) else case.values).double() * weights
+    floor = _SMALLEST_RTOL[case.kernel.dtype] / case.rtol
+    peak = float(terms.amax()) if terms.numel() else 0.0
+    for part in _parts(case, queries, reached, chosen):
+        for channel in range(_CHANNELS):
+            at = part & ~reached[:, channel] if case.kind == "outliers" else part
+            if not at.any():
+                continue
+            difference = (rows[at, channel] - exact[at, channel]).square().mean().sqrt()
+            if engine == "spectral":
+                own = queries.sample_index()[chosen][at][0]
+                inside = (sources.sample_index() == own) & ~case.loud[:, channel]
+                white = float(masses[inside, channel].norm()) * _peak(case.kernel) / math.sqrt(int(at.sum()))
+                size = max(float(exact[at, channel].square().mean().sqrt()), floor * white)
+                promised = case.rtol * size
+            else:
+                # Rounding of the terms of the sum; on grids of all terms, wherever they are.
+                own_terms = terms[at, channel].square().mean().sqrt() if engine != "fft" else torch.tensor(peak)
+                promised = epsilon * float(own_terms)
+            yield float(difference) / promised if promised else (math.inf if difference > 0 else 0.0)
+
+
+def _as_points(case: Case, found: Tensor) -> tuple[Tensor, Points, Points, Tensor]:
+    """The result at some queries as float64 rows, and the domains as points."""
+    if isinstance(case.source, Grid):
+        nodes = case.source.points(1, torch.device("cpu"))
+        chosen = torch.randperm(nodes.count, generator=torch.Generator().manual_seed(0))[:_QUERIES]
+        return found[0].flatten(1).T[chosen].double(), nodes, nodes, chosen
+    assert isinstance(case.query, Points)
+    return found.double(), case.source, case.query, torch.arange(case.query.count)  # type: ignore[return-value]
+
+
+@torch.no_grad()
+def _sums(case: Case, sources: Points, queries: Points, chosen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """At the chosen queries the sum, that of its terms' sizes, and whether an outlier reaches it, ``(m, C)``."""
+    kernel, support = copy.deepcopy(case.kernel).double(), case.kernel.support
+    values = case.values.flatten(2)[0].T if isinstance(case.source, Grid) else case.values
+    masses = values.double() * sources.weights[:, None]
+    sample, starts = queries.sample_index()[chosen].tolist(), sources.splits.tolist()
+    found = []
+    for place, own in zip(queries.coordinates[chosen], sample, strict=True):
+        rows = slice(starts[own], starts[own + 1])
+        lags = place - sources.coordinates[rows]
+        for axis, period in enumerate(sources.periods):
+            if period is not None:
+                lags[:, axis] -= period * torch.round(lags[:, axis] / period)
+        near = (lags.abs() <= support).all(1)
+        products = kernel(lags[near]) * masses[rows][near]
+        found.append(torch.stack([products.sum(0), products.abs().sum(0), case.loud[rows][near].any(0).double()]))
+    exact, terms, reached = torch.stack(found, 1)
+    return exact, terms, reached > 0
+
+
+def _parts(case: Case, queries: Points, reached: Tensor, chosen: Tensor) -> Iterator[Tensor]:
+    """Sets of queries that keep an error of their own: each sample and, under a causal kernel, pasts of it."""
+    sample, place = queries.sample_index()[chosen], queries.coordinates[chosen]
+    for one in range(queries.samples):
+        own = sample == one
+        yield own
+        if case.kernel.causal_axes and isinstance(case.source, Points):
+            rows = case.source.splits[one : one + 2].tolist()
+            times = case.source.coordinates[rows[0] : rows[1], 0].sort().values
+            for share in (0.25, 0.5):
+                until = times[int(share * (len(times) - 1))] if len(times) else torch.tensor(0.0)
+                if share * len(times) >= _LEAST_PAST:
+                    yield own & (place[:, 0] <= until)
+
+
+def _peak(kernel: Kernel) -> float:
+    offsets = (2 * torch.rand(4096, kernel.d, dtype=kernel.dtype) - 1) * kernel.support.to(kernel.dtype)
+    with torch.no_grad():
+        return float(kernel(offsets).abs().max())
+
+
+def worst_errors(engine: str, cases: int, first: int = 0) -> dict[str, tuple[float, str, int]]:
+    """For each kind, and for all: the largest error in units of the promise, its case, and how many were refused."""
+    worst: dict[str, tuple[float, str, int]] = {}
+    for seed in tqdm(range(first, first + cases), desc=engine, file=sys.stderr):
+        case = random_case(seed, grid=engine == "fft")
+        if engine == "fft" and case.kind == "unlike samples":
+            case = replace(case, kind="noise")
+        try:
+            error, refused = max(errors(case, engine), default=0.0), 0
+        except ValueError:  # too sharp a kernel, or more cells than there is memory for
+            error, refused = 0.0, 1
+        before = worst.get(case.kind, (0.0, "", 0))
+        largest = max(before[:2], (error, f"seed {seed}, {case.note}"))
+        worst[case.kind] = (*largest, before[2] + refused)
+    return worst
+
+
+def main() -> None:
+    """Print a table for each engine that is asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cases", type=int, default=2000, help="random cases for each engine")
+    parser.add_argument("--first", type=int, default=0, help="seed of the first case")
+    parser.add_argument("--engines", nargs="+", default=["reference", "neighbours", "fft", "spectral"])
+    options: Any = parser.parse_args()
+    torch.set_num_threads(1)
+    for engine in options.engines:
+        found = worst_errors(engine, options.cases, options.first)
+        print(f"\n{engine}: largest error in units of the promise over {options.cases} cases")
+        for kind, (error, note, refused) in found.items():
+            print(f"  {kind:20s} {error:8.3g}   refused {refused:3d}   {note}")
+        print(f"  {'all':20s} {max(error for error, _, _ in found.values()):8.3g}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

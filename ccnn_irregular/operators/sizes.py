@@ -1,0 +1,211 @@
+"""Values of unlike size: what keeps a sample, a place or a past from the rounding of what is much larger elsewhere.
+
+A transform's error at a query is a share of everything that went through it, wherever it lies. The exact sum
+knows what no query can see: other samples, sources beyond the kernel's reach, the future of a causal
+kernel. So what is much larger than the rest takes a way of its own:
+
+    samples    are brought to one size, by powers of two, and back afterwards (``sample_scales``)
+    outliers   a few values that dwarf the rest of their sample are summed pair by pair (``outliers``)
+    growth     under a causal kernel, stretches of time between which the values grow are transformed one by
+               one, and what a stretch gives to the time before it, which is nothing, is left out (``stretches``)
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ccnn_irregular.domains import Points
+
+__all__ = ["Stretches", "energy_and_peaks", "outliers", "sample_energy", "sample_scales"]
+
+# Samples whose sizes differ by no more than this are transformed as they are.
+_ALIKE = 4.0
+# Sums of squares below this may have lost terms to underflow of float32.
+_UNDERFLOWN = 1e-30
+# Outliers are looked for where the kurtosis exceeds this (Gaussian noise has 3), or this share of the most it can be.
+_PEAKED, _PEAKED_SHARE = 16.0, 0.5
+# It is an outlier beyond so many times the typical one of its sample and channel (Gaussian noise ends near 6), ...
+_OUTLYING = 32.0
+# ... where they are at most this share of the sample: more of them are what the values are like.
+_FEW, _FEW_PER_SAMPLE = 0.01, 2
+# Rows that may be summed pair by pair: so many, and a share of all.
+_MOST_ROWS, _MOST_SHARE = 64, 0.02
+_ROUNDS = 4
+# Samples in a row that have one size between them, and growth from which on a stretch is transformed by itself.
+_SAMPLES_PER_BLOCK, _GROWTH, _MOST_STRETCHES = 24, 4.0, 8
+
+
+def sample_energy(rows: Tensor, points: Points) -> Tensor:
+    """Sum of squares of the ``(N, C, F)`` rows in each sample and channel, float64 ``(B, C)``."""
+    return _sums_of_powers(rows, points, 1)[0]
+
+
+def energy_and_peaks(rows: Tensor, points: Points) -> tuple[Tensor, bool]:
+    """``sample_energy``, and whether a few values may hold much of it: a large kurtosis of a sample and channel."""
+    squares, fourths = _sums_of_powers(rows, points, 2)
+    terms = points.splits.diff()[:, None] * rows.shape[2]
+    peaked = torch.clamp(_PEAKED_SHARE * terms, max=_PEAKED)
+    return squares, bool((fourths * terms > peaked * squares.square()).any())
+
+
+def _sums_of_powers(rows: Tensor, points: Points, count: int) -> list[Tensor]:
+    """Sums of squares, of fourth powers, and so on, float64 ``(B, C)``."""
+    rows = rows.detach()
+    rows = torch.view_as_real(rows).flatten(2) if rows.is_complex() else rows
+    for dtype in dict.fromkeys((rows.dtype, torch.float64)):
+        power, sums = rows.to(dtype).square(), []
+        for _ in range(count):
+            sums.append(_by_sample(power, points))
+            power = power.square_() if len(sums) < count else power
+        if bool(((sums[-1] > _UNDERFLOWN) & (sums[-1] < math.inf)).all()):
+            break
+    return sums
+
+
+def sample_scales(energy: Tensor, volumes: Tensor, *, joint: bool) -> Tensor | None:
+    """Powers of two that bring the samples to one size; 0 for what is zero. None where they are of one size already.
+
+    Args:
+        energy: ``(B, C)`` as ``sample_energy`` gives it.
+        volumes: ``(B,)``, space over which each sample's energy is spread; any unit.
+        joint: whether all channels of a sample have one scale, ``(B, 1)``; else one each, ``(B, C)``.
+    """
+    if len(energy) < 2:
+        return None
+    density = (energy.sum(1, keepdim=True) if joint else energy) / volumes[:, None]
+    if bool((density.amax(0) <= _ALIKE**2 * density.amin(0)).all()):
+        return None
+    exponent = (0.5 * torch.log2(density.clamp(min=torch.finfo(torch.float64).tiny))).round()
+    return torch.where(density > 0, torch.exp2(exponent), 0.0)
+
+
+def outliers(rows: Tensor, points: Points) -> Tensor | None:
+    """Which of the ``(N, C, F)`` rows' values dwarf the rest of their sample and channel; None where none does.
+
+    The typical size is the mean of fourth roots, to the fourth power, over the values that are not zero: one value of
+    1e8 among a hundred of 1 moves it to 16. Warns where there are a few too many to be summed pair by pair.
+    """
+    size, sample = rows.detach().abs(), points.sample_index()
+    count, typical = _typical(size, points)
+    found = torch.zeros_like(size, dtype=torch.bool)
+    allowed = torch.clamp(_FEW * count, min=_FEW_PER_SAMPLE)
+    for _ in range(_ROUNDS):
+        beyond = size > (_OUTLYING * typical)[sample][:, :, None].to(size.dtype)
+        few = _by_sample(beyond | found, points) <= allowed
+        beyond &= few[sample][:, :, None]
+        if not bool(beyond.any()):
+            break
+        found |= beyond
+        size = torch.where(beyond, 0.0, size)
+        _, typical = _typical(size, points)
+    rows_found = int(found.flatten(1).any(1).sum())
+    if rows_found > max(_MOST_ROWS, _MOST_SHARE * len(rows)):
+        warnings.warn(
+            f"values must not be dwarfed by more than a few others of their sample, got {rows_found} of {len(rows)} "
+            f"rows that are {_OUTLYING:g} times the typical size: the error of 'spectral' is relative to these "
+            f"everywhere, that of engine='neighbours' is not",
+            stacklevel=2,
+        )
+        return None
+    return found if rows_found else None
+
+
+def _typical(size: Tensor, points: Points) -> tuple[Tensor, Tensor]:
+    """Number of values that are not zero and their typical size in each sample and channel, float64 ``(B, C)``."""
+    count = _by_sample(size != 0, points)
+    return count, (_by_sample(size.sqrt().sqrt_(), points) / count.clamp(min=1)) ** 4
+
+
+def _by_sample(rows: Tensor, points: Points) -> Tensor:
+    """Sums of ``(N, C, F)`` rows over each sample and the frequencies, float64 ``(B, C)``; coarse, as sizes are."""
+    rows = rows[:, :, 0] if rows.shape[2] == 1 else rows.sum(2)
+    rows = rows if rows.is_floating_point() else rows.to(torch.float64)
+    if points.samples == 1:
+        return rows.sum(0, keepdim=True).to(torch.float64)
+    zero = rows.new_zeros(points.samples, rows.shape[1])
+    return zero.index_add_(0, points.sample_index(), rows).to(torch.float64)
+
+
+@dataclass(frozen=True)
+class Stretches:
+    """The order of the times in each sample, and blocks of consecutive ones, in which growth is looked for.
+
+    Attributes:
+        points: the sources, one axis.
+        order: int64 ``(N,)``, rows sample by sample in the order of time.
+        block: int64 ``(N,)``, block of each row in that order; a block belongs to one sample.
+        first: int64 ``(B,)``, first block of each sample, of two dozen times; 0 for empty samples.
+    """
+
+    points: Points
+    order: Tensor
+    block: Tensor
+    first: Tensor
+
+    @classmethod
+    def build(cls, points: Points) -> Stretches:
+        """Blocks of two dozen times; the last one of a sample may be shorter."""
+        order = torch.argsort(points.coordinates.detach()[:, 0], stable=True)
+        order = order[torch.argsort(points.sample_index()[order], stable=True)]
+        within = torch.arange(points.count, device=points.device) - points.splits[points.sample_index()]
+        block = (within % _SAMPLES_PER_BLOCK == 0).cumsum(0) - 1
+        starts = points.splits[:-1].clamp(max=max(0, points.count - 1))
+        return cls(points, order, block, block[starts] if points.count else starts)
+
+    def apart(self, rows: Tensor, queries: Points, *, joint: bool) -> Iterator[tuple[Tensor, Tensor]] | None:
+        """The ``(N, C)`` rows of each stretch, others 0, and which of the queries' ``(M, C or 1)`` results it reaches.
+
+        None where the values do not grow. The first two dozen values of a sample are of one stretch, whatever they
+        are: they are too few to tell growth from chance. ``joint``: all channels of a row belong to one stretch.
+        """
+        if not len(rows):
+            return None
+        size = rows.detach().abs()
+        size = (size.amax(1, keepdim=True) if joint else size)[self.order]
+        peaks = size.new_zeros(int(self.block[-1]) + 1, size.shape[1])
+        peaks.scatter_reduce_(0, self.block[:, None].expand(size.shape), size, "amax")
+        of_block = self.points.sample_index().new_zeros(len(peaks)).scatter_(0, self.block, self.points.sample_index())
+        largest = peaks.new_zeros(self.points.samples, size.shape[1])
+        largest.scatter_reduce_(0, of_block[:, None].expand(peaks.shape), peaks, "amax")
+        if float(_growth(_running(peaks, of_block), largest[of_block]).max()) < math.log2(_GROWTH):
+            return None
+        sample = self.points.sample_index()
+        running = torch.maximum(_running(size, sample), _logarithm(peaks[self.first][sample]))
+        growth = _growth(running, largest[sample])
+        step = max(math.log2(_GROWTH), float(growth.max()) / (_MOST_STRETCHES - 0.5))
+        return self._by_level(rows, (growth / step).floor(), size > 0, queries)
+
+    def _by_level(
+        self, rows: Tensor, level: Tensor, occupied: Tensor, queries: Points
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """From the largest growth still to come, the first stretch, down to none, the last."""
+        time, sample = self.points.coordinates.detach()[self.order], self.points.sample_index()[:, None]
+        own = torch.empty_like(level)
+        own[self.order] = level
+        for one in torch.unique(level[occupied]).flip(0).tolist():
+            begins = torch.where((level == one) & occupied, time, torch.inf)
+            first = begins.new_full((self.points.samples, level.shape[1]), torch.inf)
+            first.scatter_reduce_(0, sample.expand(begins.shape), begins, "amin")
+            yield torch.where(own == one, rows, 0.0), queries.coordinates.detach() >= first[queries.sample_index()]
+
+
+def _logarithm(size: Tensor) -> Tensor:
+    return torch.log2(size.to(torch.float64).clamp(min=torch.finfo(torch.float64).tiny))
+
+
+def _running(size: Tensor, sample: Tensor) -> Tensor:
+    """Logarithm of the largest value so far in each sample; rows by sample, float64."""
+    # Logarithms of float64 lie between -1100 and 1100: what is added keeps the samples apart.
+    apart = 4096.0 * sample.to(torch.float64)[:, None]
+    return (_logarithm(size) + apart).cummax(0).values - apart
+
+
+def _growth(running: Tensor, largest: Tensor) -> Tensor:
+    """By how many powers of two the values will grow; none before the first that is not zero."""
+    return torch.where(running > _logarithm(largest.new_zeros(())), _logarithm(largest) - running, 0.0)
