@@ -19,7 +19,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("_checks", "_optional", "_cache_folder"),
     ("quadrature",),
     ("domains",),
-    ("kernels.formula", "kernels.buffers"),
+    ("kernels.formula", "kernels.buffers", "kernels.substitution"),
     ("kernels.generators", "kernels.masks"),
     ("kernels.isotropic",),
     ("kernels.kernel",),

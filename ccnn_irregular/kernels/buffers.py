@@ -16,7 +16,8 @@ class ExactBuffers(nn.Module):
 
     A module is built in the default dtype, float32 as a rule, and ``.to(torch.float64)`` would carry the
     rounding along: an extent of 0.1 would be 0.10000000149. These buffers are rounded anew from the numbers
-    given, unless another value has been loaded or written since.
+    given, unless another value has been loaded or written since; and written anew when a module that was built on
+    the meta device gets memory.
     """
 
     def __init__(self) -> None:
@@ -33,8 +34,8 @@ class ExactBuffers(nn.Module):
         super()._apply(fn, recurse)
         for name, numbers in self._exact.items():
             rounded, buffer = before[name], self.get_buffer(name)
-            if buffer.dtype == rounded.dtype or buffer.is_meta or rounded.is_meta:
+            if buffer.is_meta or (buffer.dtype == rounded.dtype and not rounded.is_meta):
                 continue
-            if torch.equal(rounded, torch.tensor(numbers, dtype=rounded.dtype, device=rounded.device)):
+            if rounded.is_meta or torch.equal(rounded, torch.tensor(numbers, dtype=rounded.dtype, device=rounded.device)):
                 setattr(self, name, torch.tensor(numbers, dtype=buffer.dtype, device=buffer.device))
         return self

@@ -14,10 +14,10 @@ from typing import Any, final
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from ccnn_irregular._checks import require
 from ccnn_irregular.kernels.formula import TENSORS, Operations
+from ccnn_irregular.kernels.substitution import with_tensors
 
 __all__ = ["MLP", "SIREN", "Generator", "MAGNet", "OutputRows", "RandomFourier"]
 
@@ -27,6 +27,9 @@ _NODES = 64
 
 class Generator(nn.Module, ABC):
     """A function R^d -> R^out_channels with parameters.
+
+    Engines evaluate it on twins that share its tensors (``substitution.with_tensors``), so ``formula`` reaches parameters
+    and submodules through ``self``, and writes to neither: several threads may call it.
 
     Attributes:
         d: number of coordinate axes.
@@ -309,8 +312,8 @@ class OutputRows(Generator):
         return layer
 
     def formula(self, offsets: Any, operations: Operations) -> Any:
-        tensors = {f"generator.{name}": self._rows(tensor) for name, tensor in self._replaced().items()}
-        return functional_call(_AsModule(self.inner), tensors, (offsets, operations))
+        tensors = {name: self._rows(tensor) for name, tensor in self._replaced().items()}
+        return with_tensors(self.inner, tensors).formula(offsets, operations)
 
     def _rows(self, tensor: Tensor) -> Tensor:
         return tensor[self.start : self.start + self.out_channels]
@@ -323,18 +326,6 @@ class OutputRows(Generator):
         plain = all(id(one) in names for one in wanted)
         require(plain, "kernel", "have an output layer of plain parameters to be cut into groups", type(output))
         return {names[id(one)]: one for one in wanted}
-
-
-@final
-class _AsModule(nn.Module):
-    """A generator's formula as ``forward``, for ``functional_call``."""
-
-    def __init__(self, generator: Generator) -> None:
-        super().__init__()
-        self.generator = generator
-
-    def forward(self, offsets: Any, operations: Operations) -> Any:
-        return self.generator.formula(offsets, operations)
 
 
 def _silu_second_moment(scale: float) -> float:

@@ -191,7 +191,9 @@ def dilated(kernel: Kernel, rates: float | Sequence[float]) -> Kernel:
     mask = None if kernel.mask is None else DilatedMask(kernel.mask, rates)
     extent = [one * rate for one, rate in zip(kernel.extent.tolist(), rates, strict=True)]
     stretched = Kernel(kernel.generator, mask, extent=extent, shape=kernel.shape, causal_axes=kernel.causal_axes)
-    return stretched.to(kernel.extent)
+    stretched = stretched.to(kernel.extent)
+    stretched.scale = kernel.scale
+    return stretched
 
 
 def conv_kernel(

@@ -79,7 +79,7 @@ class FFT(Engine):
         lengths = [a.length(*span) for a, span in zip(lattices, spans, strict=True)]
         if kernel.depthwise and values.stride(1) == 0:
             values = values[:, :1]  # one channel, expanded: several kernels read it, and its transform serves them all
-        taps = _sampled(kernel, lattices, spans) * plan.source.cell_volume  # type: ignore[union-attr]
+        taps = _sampled(kernel, lattices, spans) * (plan.source.cell_volume * float(kernel.scale))  # type: ignore[union-attr]
         cells, windows = source_cells(lattices), query_windows(lattices, spans)
         result = _convolved(values, taps, lengths, cells, windows, kernel.depthwise)
         return at_queries(result, lattices, spans, windows)
@@ -102,10 +102,10 @@ def _convolved(
 
 
 def _sampled(kernel: Kernel, lattices: tuple[Lattice, ...], spans: list[tuple[int, int]]) -> Tensor:
-    """Kernel values on the lattice inside its support, ``(*kernel.shape, *taps)``."""
+    """Kernel values without the scale on the lattice inside the support, ``(*kernel.shape, *taps)``."""
     device = kernel.extent.device
     offsets = [tap_offsets(lattice, span, device) for lattice, span in zip(lattices, spans, strict=True)]
     mesh = torch.stack(torch.meshgrid(*offsets, indexing="ij"), dim=-1)
-    values = kernel(mesh.to(kernel.dtype))
+    values = kernel.unscaled(mesh.to(kernel.dtype))
     d = len(lattices)
     return values.permute(*range(d, values.ndim), *range(d))

@@ -9,10 +9,9 @@ from typing import Any, ClassVar, final
 
 import torch
 from torch import Tensor
-from torch.func import functional_call
 
 from ccnn_irregular.domains import Domain, Points
-from ccnn_irregular.kernels import Kernel
+from ccnn_irregular.kernels import Kernel, with_tensors
 from ccnn_irregular.operators.engine import Cost, Engine, Plan
 from ccnn_irregular.operators.layout import from_rows, pair_points, to_rows, weighted
 from ccnn_irregular.operators.rates import current_rates, scale
@@ -150,7 +149,7 @@ def _pair_numbers(kernel: Kernel, batch: int) -> float:
 
 def sum_over_pairs(kernel: Kernel, values: Tensor, source: Domain, query: Domain, geometry: PairGeometry) -> Tensor:
     """The convolution as a sum over the geometry's pairs in blocks; values and result in the domains' conventions."""
-    rows = weighted(to_rows(values, source, query), geometry.source.weights)
+    rows = weighted(to_rows(values, source, query), geometry.source.weights * kernel.scale)
     problem = PairProblem.build(kernel, geometry)
     if int(geometry.pairs[-1]) <= pairs_per_block(geometry.source.count):
         return from_rows(_block_sum(problem, rows, 0, len(geometry.first)), source, query)
@@ -161,17 +160,18 @@ def sum_over_pairs(kernel: Kernel, values: Tensor, source: Domain, query: Domain
 class PairProblem:
     """A kernel on pairs of points: the matrix K(q_m - p_n), or its transpose, that values are multiplied by.
 
+    The kernel's scale is left out of it: it is multiplied into the weights.
+
     Attributes:
-        kernel, geometry: what the sum is over.
+        kernel: a twin of the kernel, with its tensors as they were when the sum was taken.
+        geometry: the pairs the sum is over.
         coordinates: coordinates of queries and sources, one tensor where they are the same.
-        parameters: the kernel's parameters by name, as they were when the sum was taken.
         transposed: whether the sum is over the queries, of values given there.
     """
 
     kernel: Kernel
     geometry: PairGeometry
     coordinates: tuple[Tensor, ...]
-    parameters: dict[str, Tensor]
     transposed: bool = False
 
     @classmethod
@@ -179,22 +179,23 @@ class PairProblem:
         """The kernel with its parameters of this moment."""
         # A tensor that is given twice would get the sum of both gradients twice.
         coordinates = {id(one): one for one in (geometry.query.coordinates, geometry.source.coordinates)}
-        return cls(kernel, geometry, tuple(coordinates.values()), dict(kernel.named_parameters()))
+        return cls(with_tensors(kernel, {}), geometry, tuple(coordinates.values()))
 
     def tensors(self) -> tuple[Tensor, ...]:
         """All that the matrix depends on."""
-        return (*self.coordinates, *self.parameters.values())
+        return (*self.coordinates, *self.kernel.parameters())
 
     def with_tensors(self, tensors: Sequence[Tensor], *, transposed: bool) -> PairProblem:
         """The same with the tensors in place of ``tensors()``."""
         count = len(self.coordinates)
-        parameters = dict(zip(self.parameters, tensors[count:], strict=True))
-        return replace(self, coordinates=tuple(tensors[:count]), parameters=parameters, transposed=transposed)
+        names = [name for name, _ in self.kernel.named_parameters()]
+        kernel = with_tensors(self.kernel, dict(zip(names, tensors[count:], strict=True)))
+        return replace(self, kernel=kernel, coordinates=tuple(tensors[:count]), transposed=transposed)
 
     def pairs(self, start: int, stop: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Query row, source row and kernel values of every pair of query rows [start, stop)."""
+        """Query row, source row and unscaled kernel values of every pair of query rows [start, stop)."""
         query, source, offset = self.geometry.offsets(start, stop)
-        return query, source, functional_call(self.kernel, self.parameters, (offset.to(self.kernel.dtype),))
+        return query, source, self.kernel.unscaled(offset.to(self.kernel.dtype))
 
 
 class _BlockedSum(torch.autograd.Function):

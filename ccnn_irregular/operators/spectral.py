@@ -255,7 +255,7 @@ def _convolve_smooth(kernel: Kernel, values: Tensor, plan: Plan) -> Tensor:
     factors = geometry.factors
     if factors.lattices:
         return _convolve_product(kernel, values, geometry)
-    rows = weighted(to_rows(values, plan.source, plan.query), factors.sources.weights)[:, 0]
+    rows = weighted(to_rows(values, plan.source, plan.query), factors.sources.weights * kernel.scale)[:, 0]
     modes = to_modes(rows, factors.sources, geometry.spread)[:, None]
     modes = _filtered(kernel, modes, geometry, []).squeeze(1)
     result = at_points(modes, factors.queries, geometry.interpolate, real=True)
@@ -265,7 +265,7 @@ def _convolve_smooth(kernel: Kernel, values: Tensor, plan: Plan) -> Tensor:
 def _convolve_product(kernel: Kernel, values: Tensor, geometry: _Geometry) -> Tensor:
     """Values ``(N, C, *sizes)`` to ``(M, D, *sizes)``: uniform axes are transformed before the points are spread."""
     factors = geometry.factors
-    lattices, weights = factors.lattices, factors.sources.weights.to(values.dtype)
+    lattices, weights = factors.lattices, (factors.sources.weights * (kernel.scale * factors.volume)).to(values.dtype)
     weights = weights.reshape(*weights.shape, *(1,) * (2 - weights.ndim), *(1,) * len(lattices))
     if not factors.sources.count or not factors.queries.count:
         sizes = [lattice.query for lattice in lattices]
@@ -281,7 +281,7 @@ def _convolve_product(kernel: Kernel, values: Tensor, geometry: _Geometry) -> Te
     rows = at_points(modes, factors.queries, geometry.interpolate, real=False)
     windows = query_windows(lattices, spans)
     result = real_window(rows.unflatten(1, (kernel.out_channels, *frequencies)), lengths, windows)
-    return at_queries(result, lattices, spans, windows) * factors.volume
+    return at_queries(result, lattices, spans, windows)
 
 
 def _filtered(kernel: Kernel, modes: Tensor, geometry: _Geometry, spans: Sequence[tuple[int, int]]) -> Tensor:
@@ -299,7 +299,7 @@ def _transfer(kernel: Kernel, geometry: _Geometry, spans: Sequence[tuple[int, in
         for reach, step in zip(reaches, box.steps, strict=True)
     ]
     offsets += [tap_offsets(lattice, span, device) for lattice, span in zip(lattices, spans, strict=True)]
-    taps = kernel(torch.stack(torch.meshgrid(*offsets, indexing="ij"), dim=-1).to(kernel.dtype))
+    taps = kernel.unscaled(torch.stack(torch.meshgrid(*offsets, indexing="ij"), dim=-1).to(kernel.dtype))
     # (*cells, *nodes, *kernel.shape) to (*kernel.shape, *nodes, *cells)
     taps = taps.permute(*range(kernel.d, taps.ndim), *range(box.d, kernel.d), *range(box.d))
     if lattices:
