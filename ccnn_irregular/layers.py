@@ -17,6 +17,7 @@ from torch._compile import _disable_dynamo
 
 from ccnn_irregular import batch_statistics
 from ccnn_irregular._checks import require
+from ccnn_irregular._transforms import transforms_active
 from ccnn_irregular.domains import Domain, Grid, Points, Product
 from ccnn_irregular.kernels import Kernel
 from ccnn_irregular.kernels.generators import OutputRows
@@ -45,12 +46,13 @@ __all__ = [
 DropoutUnit = Literal["channel", "value"]
 
 _CALIBRATION_QUERIES = 64
-# A kernel's factor stays in its output layer's weight between these; beyond them, where steps of an optimiser would mean
-# nothing to such weights, it goes to the kernel's scale.
+# A kernel's factor stays in its output layer's weight between these. Beyond them, where weights would be so small or
+# large that steps of an optimiser make no sense, it goes to the kernel's scale.
 _LEAST_IN_WEIGHTS, _MOST_IN_WEIGHTS = 2.0**-20, 2.0**20
 # Beyond these gains float32 may have lost digits of a result.
 _LEAST_GAIN, _MOST_GAIN = 2.0**-40, 2.0**40
-# A result so much smaller or larger than what it was made of is lost on the layers behind it: norms add 1e-5 to a variance.
+# A result so much smaller or larger than what it was made of is lost on the layers behind it: norms add 1e-5 to a
+# variance.
 _LEAST_RESPONSE, _MOST_RESPONSE = 1e-3, 1e3
 # Values and offsets that are looked at to find out.
 _LOOKED_AT, _OFFSETS_LOOKED_AT = 1024, 64
@@ -700,6 +702,8 @@ def _warn_of_scale(kernel: Kernel, values: Tensor, result: Tensor, source: Domai
 
     A look at a few values tells whether there is anything to find out.
     """
+    if transforms_active():
+        return
     size = _typical_size(values)
     if size == 0 or _LEAST_RESPONSE <= _typical_size(result) / size <= _MOST_RESPONSE:
         return

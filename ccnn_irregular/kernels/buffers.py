@@ -36,6 +36,7 @@ class ExactBuffers(nn.Module):
             rounded, buffer = before[name], self.get_buffer(name)
             if buffer.is_meta or (buffer.dtype == rounded.dtype and not rounded.is_meta):
                 continue
-            if rounded.is_meta or torch.equal(rounded, torch.tensor(numbers, dtype=rounded.dtype, device=rounded.device)):
+            first = torch.tensor(numbers, dtype=rounded.dtype, device=rounded.device)
+            if rounded.is_meta or torch.equal(rounded, first):
                 setattr(self, name, torch.tensor(numbers, dtype=buffer.dtype, device=buffer.device))
         return self

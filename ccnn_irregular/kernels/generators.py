@@ -28,8 +28,8 @@ _NODES = 64
 class Generator(nn.Module, ABC):
     """A function R^d -> R^out_channels with parameters.
 
-    Engines evaluate it on twins that share its tensors (``substitution.with_tensors``), so ``formula`` reaches parameters
-    and submodules through ``self``, and writes to neither: several threads may call it.
+    Engines evaluate it on twins that share its tensors (``substitution.with_tensors``), so ``formula`` reaches
+    parameters and submodules through ``self``, and writes to neither: several threads may call it.
 
     Attributes:
         d: number of coordinate axes.

@@ -27,8 +27,8 @@ class Kernel(ExactBuffers):
     """Continuous kernel K(offset) = scale * generator(offset / extent) * mask(offset), zero for negative causal lags.
 
     Offsets are query minus source, in coordinate units. A kernel is a number per volume: where a cell measures
-    1e-45 s m^3, one that keeps the size of values is about 1e45, which no float32 can hold. So its scale stands apart, and
-    engines multiply it into the quadrature weights, in float64.
+    1e-45 s m^3, one that keeps the size of values is about 1e45, which no float32 can hold. So its scale stands apart,
+    and engines multiply it into the quadrature weights, in float64.
 
     Args:
         generator: values at normalised offsets.

@@ -29,8 +29,8 @@ def marginal_energy(kernel: Kernel, axis: int, offsets: Sequence[Tensor]) -> Ten
         offsets: float64 offsets per axis, coordinate units; the n of ``axis`` are evenly spaced.
 
     Returns:
-        Modes 0 .. n of each channel of the kernel without its scale, float64 on the CPU, ``(n + 1, channels)``. Modes of negative frequency equal
-        those of positive one and are left out.
+        Modes 0 .. n of each channel of the kernel without its scale, float64 on the CPU, ``(n + 1, channels)``. Modes
+        of negative frequency equal those of positive one and are left out.
     """
     count = len(offsets[axis])
     mesh = torch.meshgrid(*offsets, indexing="ij")

@@ -14,11 +14,13 @@ import torch
 from torch import Tensor
 
 from ccnn_irregular._checks import reject, require, require_dtype, require_finite
+from ccnn_irregular._transforms import is_batched, transforms_active
 from ccnn_irregular.domains import Domain, Grid, Points, Product
 from ccnn_irregular.kernels import Kernel
 from ccnn_irregular.operators.engine import Cost, Engine, Plan
 from ccnn_irregular.operators.fft import FFT
 from ccnn_irregular.operators.keops import KeOps
+from ccnn_irregular.operators.lattice import no_common_lattice
 from ccnn_irregular.operators.layout import check_pair
 from ccnn_irregular.operators.memory import as_size, available_memory
 from ccnn_irregular.operators.neighbours import Neighbours
@@ -37,6 +39,10 @@ ENGINES: dict[str, Engine] = {
     "fft": FFT(),
     "spectral": Spectral(),
 }
+
+
+# Made of tensor operations where they have to be.
+_TRANSFORMABLE = ("reference", "neighbours", "fft")
 
 
 def convolve(
@@ -75,6 +81,10 @@ def convolve(
     require(0 < rtol < 1, "rtol", "lie between 0 and 1", rtol)
     device = kernel.extent.device
     require(values.device == device, "values", f"be on the kernel's device {device}", values.device)
+    rule = "have numbers: give the module memory by to_empty(device=...), then load its state_dict"
+    require(device.type != "meta", "kernel", rule, "one on the meta device")
+    if transforms_active():
+        _require_transformable(kernel, engine if plan is None else plan.engine)
     if plan is None:
         batch = len(values) if isinstance(source, Grid) and values.ndim else 1
         plan = make_plan(kernel, source, query, engine=engine, rtol=rtol, batch=batch)
@@ -119,6 +129,10 @@ def make_plan(
     kernel = kernels[0]
     require(engine == "auto" or engine in ENGINES, "engine", f"be 'auto' or one of {sorted(ENGINES)}", repr(engine))
     _check_case(kernel, source, query, rtol)
+    if transforms_active():
+        _require_transformable(kernel, engine)
+        name = _transformable(kernel, source, query) if engine == "auto" else engine
+        return Plan(name, source, query, ENGINES[name].prepare(kernels, source, query, rtol))
     available = available_memory(kernel.extent.device)
     if engine == "auto":
         costs = _promising(kernel, source, query, batch, rtol, available)
@@ -194,6 +208,24 @@ def explain(
     fits = any(isinstance(cost, Cost) and cost.bytes <= available for cost in costs.values())
     choice = _cheapest(costs, available) if fits else None
     return Explanation(choice, costs, rtol, available, measured(kernel.extent.device))
+
+
+def _require_transformable(kernel: Kernel, engine: str) -> None:
+    """Refuse what ``torch.func`` and forward-mode differentiation cannot take."""
+    named = ", ".join(map(repr, ("auto", *_TRANSFORMABLE)))
+    rule = f"be one of {named} under torch.func and forward-mode differentiation, which take tensor operations alone"
+    require(engine in ("auto", *_TRANSFORMABLE), "engine", rule, repr(engine))
+    reads = engine in ("auto", "reference") or not is_batched(kernel.support)
+    require(reads, "engine", "be 'reference' where torch.func.vmap runs over kernels", repr(engine))
+
+
+def _transformable(kernel: Kernel, source: Domain, query: Domain) -> str:
+    """The engine of least work that ``torch.func`` takes; to count the work itself takes hooks that it refuses."""
+    if is_batched(kernel.support):
+        return "reference"
+    if isinstance(source, Grid) and isinstance(query, Grid):
+        return "fft" if no_common_lattice(source, query) is None else "reference"
+    return "reference" if kernel.mask is None else "neighbours"
 
 
 def _assessed(kernel: Kernel, source: Domain, query: Domain, batch: int, rtol: float) -> dict[str, Cost | str]:
@@ -279,13 +311,14 @@ def _check_values(kernel: Kernel, values: Tensor, plan: Plan) -> None:
     else:
         entries = None if isinstance(plan.query, Grid) else plan.query.samples
         require(entries in (None, len(values)), "query", f"have one sample per entry, {len(values)}", entries)
-        require_finite("values", values)
+        if not is_batched(values):
+            require_finite("values", values)
 
 
 def _check_weighted_values(values: Tensor, weights: Tensor, channels: int) -> None:
     if weights.ndim == 2:
         require(weights.shape[1] == channels, "weights", f"have one column per channel, {channels}", weights.shape[1])
-    if bool(torch.isfinite(values.detach().sum())):
+    if is_batched(values) or bool(torch.isfinite(values.detach().sum())):
         return
     unread = (weights == 0).reshape(*weights.shape, *(1,) * (values.ndim - weights.ndim))
     require_finite("values", torch.where(unread, 0.0, values.detach()))

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, final
 import torch
 from torch import Tensor
 
+from ccnn_irregular._transforms import transforms_active
 from ccnn_irregular.domains import Domain, Grid
 from ccnn_irregular.kernels import Kernel
 from ccnn_irregular.operators.engine import Cost, Engine, Plan
@@ -20,6 +21,7 @@ from ccnn_irregular.operators.lattice import (
     Lattice,
     at_queries,
     no_common_lattice,
+    on_lattice,
     query_windows,
     source_cells,
     tap_offsets,
@@ -80,6 +82,8 @@ class FFT(Engine):
         if kernel.depthwise and values.stride(1) == 0:
             values = values[:, :1]  # one channel, expanded: several kernels read it, and its transform serves them all
         taps = _sampled(kernel, lattices, spans) * (plan.source.cell_volume * float(kernel.scale))  # type: ignore[union-attr]
+        if transforms_active():
+            return at_queries(_circular(on_lattice(values, lattices), taps, lengths, kernel.depthwise), lattices, spans)
         cells, windows = source_cells(lattices), query_windows(lattices, spans)
         result = _convolved(values, taps, lengths, cells, windows, kernel.depthwise)
         return at_queries(result, lattices, spans, windows)
@@ -99,6 +103,14 @@ def _convolved(
     else:
         product = spectrum * transfer
     return real_window(product, lengths, windows)
+
+
+def _circular(values: Tensor, taps: Tensor, lengths: list[int], depthwise: bool) -> Tensor:
+    """The same from cells 0 on, read everywhere, in tensor operations that ``torch.func`` takes."""
+    dims = tuple(range(-len(lengths), 0))
+    spectrum, transfer = torch.fft.rfftn(values, s=lengths, dim=dims), torch.fft.rfftn(taps, s=lengths, dim=dims)
+    product = spectrum * transfer if depthwise else torch.einsum("bc...,dc...->bd...", spectrum, transfer)
+    return torch.fft.irfftn(product, s=lengths, dim=dims)
 
 
 def _sampled(kernel: Kernel, lattices: tuple[Lattice, ...], spans: list[tuple[int, int]]) -> Tensor:

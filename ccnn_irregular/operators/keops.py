@@ -34,8 +34,8 @@ _BYTES_PER_ROW = 64
 # Kernel values that one formula may have. KeOps keeps its vectors in registers, and a GPU's hold about 100 numbers;
 # each further part evaluates the hidden layers again. CPUs have caches for them and would do without parts.
 _MOST_VALUES = 64
-# KeOps keeps the addresses of arguments and result on the compiled formula until it calls it: a second thread would write
-# into the first one's result. It also compiles into one folder for all.
+# KeOps keeps the addresses of arguments and result on the compiled formula until it calls it: a second thread would
+# write into the first one's result. It also compiles into one folder for all.
 _ONE_AT_A_TIME = threading.Lock()
 _NO_COMPILER = "no C++ compiler found (looked for $CXX, g++, clang++): runs as the blocked reference sum"
 

@@ -35,7 +35,7 @@ _NUMBERS_AT_ONCE = 1 << 22
 # warnings belongs to all threads.
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
-    torch.sparse_csr_tensor(torch.zeros(1, dtype=torch.int64), torch.zeros(0, dtype=torch.int64), torch.zeros(0), (0, 0))
+    torch.sparse_csr_tensor([0], [], [], (0, 0))
 
 
 @dataclass(frozen=True)

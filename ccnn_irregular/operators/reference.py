@@ -10,6 +10,7 @@ from typing import Any, ClassVar, final
 import torch
 from torch import Tensor
 
+from ccnn_irregular._transforms import transforms_active
 from ccnn_irregular.domains import Domain, Points
 from ccnn_irregular.kernels import Kernel, with_tensors
 from ccnn_irregular.operators.engine import Cost, Engine, Plan
@@ -151,6 +152,8 @@ def sum_over_pairs(kernel: Kernel, values: Tensor, source: Domain, query: Domain
     """The convolution as a sum over the geometry's pairs in blocks; values and result in the domains' conventions."""
     rows = weighted(to_rows(values, source, query), geometry.source.weights * kernel.scale)
     problem = PairProblem.build(kernel, geometry)
+    if transforms_active():
+        return from_rows(_sum_at_once(problem, rows), source, query)
     if int(geometry.pairs[-1]) <= pairs_per_block(geometry.source.count):
         return from_rows(_block_sum(problem, rows, 0, len(geometry.first)), source, query)
     return from_rows(_BlockedSum.apply(problem, rows, *problem.tensors()), source, query)
@@ -259,13 +262,24 @@ def pair_gradients(
 
 def _block_sum(problem: PairProblem, rows: Tensor, start: int, stop: int) -> Tensor:
     """Sum over the pairs of query rows [start, stop): ``(stop - start, B, D)``."""
+    query, products = _products(problem, rows, start, stop)
+    return _SegmentSum.apply(products, query - start, stop - start)
+
+
+def _sum_at_once(problem: PairProblem, rows: Tensor) -> Tensor:
+    """The sum over all pairs in tensor operations alone, which ``torch.func`` and forward-mode differentiation take."""
+    count = len(problem.geometry.first)
+    query, products = _products(problem, rows, 0, count)
+    return torch.zeros_like(products[:1]).expand(count, -1, -1).index_add(0, query, products)
+
+
+def _products(problem: PairProblem, rows: Tensor, start: int, stop: int) -> tuple[Tensor, Tensor]:
+    """Query row, and kernel times value ``(pairs, B, D)``, of every pair of query rows [start, stop)."""
     query, source, kernel_values = problem.pairs(start, stop)
     values = rows.index_select(0, source)  # (pairs, B, C); several times faster than rows[source]
     if problem.kernel.depthwise:
-        products = kernel_values[:, None, :] * values
-    else:
-        products = torch.einsum("pdc,pbc->pbd", kernel_values, values)
-    return _SegmentSum.apply(products, query - start, stop - start)
+        return query, kernel_values[:, None, :] * values
+    return query, torch.einsum("pdc,pbc->pbd", kernel_values, values)
 
 
 class _SegmentSum(torch.autograd.Function):
