@@ -404,6 +404,9 @@ class BatchNorm(nn.BatchNorm1d):
         Raises:
             ValueError: no point of a batch in training weighs anything.
         """
+        rule = "be in evaluation mode, or an InstanceNorm, under torch.func and forward-mode differentiation"
+        writes = self.training and self.running_mean is not None
+        require(not (writes and transforms_active()), "BatchNorm", rule, "training, which writes running statistics")
         stored = not self.training and self.running_mean is not None
         if stored or isinstance(domain, Grid):
             flat = values.flatten(2) if values.ndim > 3 else values

@@ -169,7 +169,8 @@ def cloud_kernel(
     channels = shape[0] if len(shape) == 1 else shape[0] * shape[1]
     network = build(1 if isotropic else d, channels, generator_hidden, omega_0)
     mask = RadialMask(width, d) if isotropic else GaussianMask([width] * d)
-    extent = mask.support.tolist()
+    with torch.device("cpu"):  # built on the meta device, a mask has no numbers
+        extent = GaussianMask([width] * d).support.tolist()
     return Kernel(Isotropic(network, d) if isotropic else network, mask, extent=extent, shape=shape)
 
 

@@ -29,6 +29,13 @@ class ExactBuffers(nn.Module):
         self._exact[name] = tuple(map(float, numbers))
         self.register_buffer(name, torch.tensor(self._exact[name], dtype=torch.get_default_dtype()))
 
+    def exact_numbers(self, name: str) -> tuple[float, ...]:
+        """The numbers of a buffer: those given, unless another value has been loaded or written since."""
+        buffer, numbers = self.get_buffer(name), self._exact[name]
+        if buffer.is_meta or torch.equal(buffer, torch.tensor(numbers, dtype=buffer.dtype, device=buffer.device)):
+            return numbers
+        return tuple(buffer.tolist())
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         before = {name: self.get_buffer(name) for name in self._exact}
         super()._apply(fn, recurse)

@@ -14,6 +14,9 @@ from typing import Any, final
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.prune import BasePruningMethod
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
 from ccnn_irregular._checks import require
 from ccnn_irregular.kernels.formula import TENSORS, Operations
@@ -21,6 +24,8 @@ from ccnn_irregular.kernels.substitution import with_tensors
 
 __all__ = ["MLP", "SIREN", "Generator", "MAGNet", "OutputRows", "RandomFourier"]
 
+# They set a layer's weight when the layer is called, which no kernel formula does.
+_HOOKS_THAT_COMPUTE_WEIGHTS = (WeightNorm, SpectralNorm, BasePruningMethod)
 # Nodes of the quadrature over a normal variable that initialisation uses.
 _NODES = 64
 
@@ -147,7 +152,7 @@ class MAGNet(Generator):
         for level, (wave, gamma, centre) in enumerate(zip(self.waves, self.gammas, self.centres, strict=True)):
             assert isinstance(wave, nn.Linear)
             shape = torch.full_like(gamma, 6.0 / (level + 1))
-            gamma.copy_(torch.distributions.Gamma(shape, 1.0).sample())
+            gamma.copy_(torch.distributions.Gamma(shape, 1.0, validate_args=False).sample())
             centre.uniform_(0.0 if one_sided else -spread, spread)
             wave.weight.mul_(2 * math.pi * omega_0 * gamma)
             wave.bias.zero_()
@@ -346,4 +351,7 @@ def _initialise_normal(layer: nn.Module, second_moment: float) -> None:
 def _linear(layer: nn.Module, x: Any, operations: Operations) -> Any:
     """A linear layer's map in terms of ``operations``."""
     assert isinstance(layer, nn.Linear)  # what module lists hold is not visible to a type checker
+    computed = [hook for hook in layer._forward_pre_hooks.values() if isinstance(hook, _HOOKS_THAT_COMPUTE_WEIGHTS)]
+    rule = "have weights that no hook computes: use torch.nn.utils.parametrizations"
+    require(not computed, "kernel", rule, computed)
     return operations.linear(x, layer.weight, layer.bias)
