@@ -53,7 +53,7 @@ _LEAST_IN_WEIGHTS, _MOST_IN_WEIGHTS = 2.0**-20, 2.0**20
 _LEAST_GAIN, _MOST_GAIN = 2.0**-40, 2.0**40
 # A result so much smaller or larger than what it was made of is lost on the layers behind it: norms add 1e-5 to a
 # variance.
-_LEAST_RESPONSE, _MOST_RESPONSE = 1e-3, 1e3
+_LEAST_RESPONSE, _MOST_RESPONSE = 1e-4, 1e4
 # Values and offsets that are looked at to find out.
 _LOOKED_AT, _OFFSETS_LOOKED_AT = 1024, 64
 

@@ -320,6 +320,7 @@ def require_resolution(argument: str, pos: Tensor, kernel: Kernel) -> None:
     if pos.dtype == torch.float64 or not pos.numel():
         return
     farthest = float(pos.detach().abs().max())
+    kernel.require_numbers()
     step, allowed = farthest * torch.finfo(pos.dtype).eps, _RESOLUTION * float(kernel.support.min())
     rule = f"be known to {allowed:g}, a thousandth of the kernel's support: keep float64, or subtract the mean in it"
     require(not step > allowed, argument, rule, f"{pos.dtype} at {farthest:g}, in steps of {step:g}")

@@ -113,6 +113,15 @@ class Kernel(ExactBuffers):
         """Half width of the box about zero outside which the kernel is zero, ``(d,)``; inf without a mask."""
         return torch.full_like(self.extent, math.inf) if self.mask is None else self.mask.support
 
+    def require_numbers(self) -> None:
+        """Refuse a kernel on the meta device.
+
+        Raises:
+            ValueError: one that has not been given memory yet.
+        """
+        rule = "have numbers: give the module memory by to_empty(device=...), then load its state_dict"
+        require(not self.extent.is_meta, "kernel", rule, "one on the meta device")
+
     def alike(
         self,
         *,

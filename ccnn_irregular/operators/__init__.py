@@ -80,7 +80,7 @@ def convolve(
     """
     require(0 < rtol < 1, "rtol", "lie between 0 and 1", rtol)
     device = kernel.extent.device
-    _require_numbers(kernel)
+    kernel.require_numbers()
     require(values.device == device, "values", f"be on the kernel's device {device}", values.device)
     if transforms_active():
         _require_transformable(kernel, engine if plan is None else plan.engine)
@@ -280,14 +280,9 @@ _ALIKE: dict[str, Callable[[Kernel], object]] = {
 }
 
 
-def _require_numbers(kernel: Kernel) -> None:
-    rule = "have numbers: give the module memory by to_empty(device=...), then load its state_dict"
-    require(not kernel.extent.is_meta, "kernel", rule, "one on the meta device")
-
-
 def _check_case(kernel: Kernel, source: Domain, query: Domain, rtol: float) -> None:
     require(0 < rtol < 1, "rtol", "lie between 0 and 1", rtol)
-    _require_numbers(kernel)
+    kernel.require_numbers()
     require(source.d == kernel.d, "source", f"have the kernel's {kernel.d} axes", source.d)
     check_pair(source, query)
     device = kernel.extent.device
