@@ -7,6 +7,8 @@ from typing import NoReturn
 import torch
 from torch import Tensor
 
+from ccnn_irregular._transforms import is_batched
+
 __all__ = ["reject", "require", "require_dtype", "require_finite", "require_splits"]
 
 _ROWS_SHOWN = 5
@@ -30,6 +32,10 @@ def require(condition: bool, argument: str, rule: str, got: object) -> None:
 
 def require_finite(argument: str, values: Tensor) -> None:
     """Refuse nan and infinity, naming the first rows (index along axis 0) that hold them."""
+    if values.is_meta:
+        reject(argument, "have numbers, which tensors on the meta device have not", f"shape {tuple(values.shape)}")
+    if is_batched(values):
+        reject(argument, "be no tensor that torch.func.vmap runs over: call once for each of them", "a batch")
     # One reduction decides the usual case: nan and inf survive a sum, and a sum that overflows on
     # finite values is sorted out by the exact look below.
     if bool(torch.isfinite(values.detach().sum())):

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ccnn_irregular._transforms import transforms_active
+
 __all__ = ["normalised", "suits"]
 
 
@@ -23,6 +25,7 @@ def suits(values: Tensor, weight: Tensor | None, bias: Tensor | None) -> bool:
         and all(one is None or one.dtype == values.dtype for one in (weight, bias))
         # A compiler joins the steps of PyTorch's own with what surrounds it.
         and not torch.compiler.is_compiling()
+        and not transforms_active()
     )
 
 

@@ -6,6 +6,8 @@ Channels are axis 1 of every value tensor: ``(N, C)`` on Points, ``(B, C, *sizes
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Sequence
 from typing import Literal, final, get_args
 
@@ -15,9 +17,10 @@ from torch._compile import _disable_dynamo
 
 from ccnn_irregular import batch_statistics
 from ccnn_irregular._checks import require
+from ccnn_irregular._transforms import transforms_active
 from ccnn_irregular.domains import Domain, Grid, Points, Product
 from ccnn_irregular.kernels import Kernel
-from ccnn_irregular.kernels.generators import Generator, OutputRows
+from ccnn_irregular.kernels.generators import OutputRows
 from ccnn_irregular.operators import EngineName, Plan, convolve, make_plan
 from ccnn_irregular.operators.lattice import Lattice, at_queries, no_common_lattice, on_lattice, tap_offsets, tap_spans
 from ccnn_irregular.operators.layout import weighted
@@ -43,6 +46,16 @@ __all__ = [
 DropoutUnit = Literal["channel", "value"]
 
 _CALIBRATION_QUERIES = 64
+# A kernel's factor stays in its output layer's weight between these. Beyond them, where weights would be so small or
+# large that steps of an optimiser make no sense, it goes to the kernel's scale.
+_LEAST_IN_WEIGHTS, _MOST_IN_WEIGHTS = 2.0**-20, 2.0**20
+# Beyond these gains float32 may have lost digits of a result.
+_LEAST_GAIN, _MOST_GAIN = 2.0**-40, 2.0**40
+# A result so much smaller or larger than what it was made of is lost on the layers behind it: norms add 1e-5 to a
+# variance.
+_LEAST_RESPONSE, _MOST_RESPONSE = 1e-4, 1e4
+# Values and offsets that are looked at to find out.
+_LOOKED_AT, _OFFSETS_LOOKED_AT = 1024, 64
 
 
 @final
@@ -106,9 +119,12 @@ class ContinuousConv(nn.Module):
         """The convolution without the bias, not shuffled."""
         device = values.device.type
         if not torch.is_autocast_enabled(device):
-            return self._convolved(values, source, query, plan)
-        with torch.autocast(device, enabled=False):
-            return self._convolved(values.to(self.kernel.dtype), source, query, plan)
+            result = self._convolved(values, source, query, plan)
+        else:
+            with torch.autocast(device, enabled=False):
+                result = self._convolved(values.to(self.kernel.dtype), source, query, plan)
+        _warn_of_scale(self.kernel, values, result, source)
+        return result
 
     def _convolved(self, values: Tensor, source: Domain, query: Domain | None, plan: Plan | None) -> Tensor:
         if self.groups == 1:
@@ -137,10 +153,10 @@ class ContinuousConv(nn.Module):
         """Kernels that share this one's tensors: one full kernel a group, or a depthwise one for groups of one."""
         kernel, (rows, columns) = self.kernel, (self.kernel.out_channels // self.groups, self.kernel.in_channels)
         if columns == 1:
-            return [_sharing(kernel, kernel.generator, (kernel.out_channels,))]
+            return [kernel.alike(shape=(kernel.out_channels,))]
         count = rows * columns
         generators = [OutputRows(kernel.generator, group * count, count) for group in range(self.groups)]
-        return [_sharing(kernel, generator, (rows, columns)) for generator in generators]
+        return [kernel.alike(generator=generator, shape=(rows, columns)) for generator in generators]
 
     @_disable_dynamo
     def plan(self, source: Domain, query: Domain | None = None, *, batch: int = 1) -> Plan:
@@ -154,7 +170,9 @@ class ContinuousConv(nn.Module):
 
         The output variance for white noise of variance 1 is sum_n w_n^2 K(q - p_n)^2, here averaged
         over up to 64 queries and the output channels: it depends on the kernel's L2 mass and on the
-        density of the sampling, which only the caller knows.
+        density of the sampling, which only the caller knows. Queries of samples without any point are left out. Any
+        unit will do: where the factor is beyond what parameters should be, or the output layer's weight is computed
+        (by a weight norm, say), it goes to ``kernel.scale``.
 
         Raises:
             ValueError: no pair of source and query lies within the kernel's support.
@@ -230,8 +248,15 @@ class SeparableContinuousConv(nn.Module):
             return
         power = mean_square(values, source)
         require(power > 0, "values", "not be zero everywhere", power)
-        result = self.pointwise.mixed(self.depthwise.integral(values, source, query, plan), None)
-        _scale_kernel(self.kernel, mean_square(result, source if query is None else query) / power)
+        gain = self._power_of_result(values, source, query, plan) / power
+        if not _LEAST_GAIN < gain < _MOST_GAIN:
+            self.depthwise.calibrate(source, query)
+            gain = self._power_of_result(values, source, query, plan) / power
+        _scale_kernel(self.kernel, gain)
+
+    def _power_of_result(self, values: Tensor, source: Domain, query: Domain | None, plan: Plan | None) -> float:
+        result = self.pointwise.mixed(self.depthwise._convolved(values, source, query, plan), None)
+        return mean_square(result, source if query is None else query)
 
 
 @final
@@ -260,7 +285,7 @@ class SampledConv(nn.Module):
         self.spans = tap_spans(layer.kernel, self.lattices)
         self.lengths = [lattice.length(*span) for lattice, span in zip(self.lattices, self.spans, strict=True)]
         taps = sampled_kernel(layer.kernel, self.lattices).detach()
-        self.register_buffer("taps", taps * source.cell_volume)
+        self.register_buffer("taps", taps * (source.cell_volume * float(layer.kernel.scale)))
 
     def forward(self, values: Tensor) -> Tensor:
         """``(B, C, *sizes)`` on the source to values on the query."""
@@ -272,11 +297,11 @@ class SampledConv(nn.Module):
 
 
 def sampled_kernel(kernel: Kernel, lattices: Sequence[Lattice]) -> Tensor:
-    """Kernel values on a lattice as far as support and lattice reach, ``(*kernel.shape, *taps)``."""
+    """Kernel values without the scale, on a lattice as far as support and lattice reach, ``(*kernel.shape, *taps)``."""
     spans = tap_spans(kernel, lattices)
     device = kernel.extent.device
     offsets = [tap_offsets(lattice, span, device) for lattice, span in zip(lattices, spans, strict=True)]
-    values = kernel(torch.stack(torch.meshgrid(*offsets, indexing="ij"), dim=-1).to(kernel.dtype))
+    values = kernel.unscaled(torch.stack(torch.meshgrid(*offsets, indexing="ij"), dim=-1).to(kernel.dtype))
     return values.movedim(tuple(range(kernel.d)), tuple(range(-kernel.d, 0)))
 
 
@@ -379,6 +404,9 @@ class BatchNorm(nn.BatchNorm1d):
         Raises:
             ValueError: no point of a batch in training weighs anything.
         """
+        rule = "be in evaluation mode, or an InstanceNorm, under torch.func and forward-mode differentiation"
+        writes = self.training and self.running_mean is not None
+        require(not (writes and transforms_active()), "BatchNorm", rule, "training, which writes running statistics")
         stored = not self.training and self.running_mean is not None
         if stored or isinstance(domain, Grid):
             flat = values.flatten(2) if values.ndim > 3 else values
@@ -508,12 +536,19 @@ def mean_over_positions(values: Tensor, domain: Domain) -> Tensor:
 
 
 def mean_square(values: Tensor, domain: Domain) -> float:
-    """Mean square over all channels and positions, the latter by their weights."""
+    """Mean square over all channels and positions, the latter by their weights; 0 of no values."""
     if isinstance(domain, Grid):
-        return float(values.square().mean())
+        largest = _largest(values)
+        return float((values / largest).square().mean(dtype=torch.float64)) * largest**2
     shares = _shares(values, domain)
     read = torch.where(shares > 0, values, 0.0)
-    return float((read.square() * shares).sum() / values[0].numel())
+    largest = _largest(read)
+    return float(((read / largest).square() * shares).sum(dtype=torch.float64) / values[0].numel()) * largest**2
+
+
+def _largest(values: Tensor) -> float:
+    """Largest absolute value, to divide by before a square would leave the dtype's range; 1 if all are zero."""
+    return (float(values.detach().abs().max()) if values.numel() else 0.0) or 1.0
 
 
 def coarser(domain: Domain, stride: int | Sequence[int]) -> Domain:
@@ -588,13 +623,6 @@ def _require_groups(groups: int, out_channels: int, shuffle: bool) -> None:
     require(groups > 1 or not shuffle, "shuffle", "be False without groups", shuffle)
 
 
-def _sharing(kernel: Kernel, generator: Generator, shape: tuple[int] | tuple[int, int]) -> Kernel:
-    """The kernel of another generator, with the same mask, extent and causal axes: the same tensors."""
-    other = Kernel(generator, kernel.mask, extent=kernel.extent.tolist(), shape=shape, causal_axes=kernel.causal_axes)
-    other.extent = kernel.extent
-    return other
-
-
 def _weights(domain: Points | Product) -> Tensor:
     """Quadrature weights of the points of a domain, float64 ``(N,)`` or ``(N, C)``."""
     return (domain.points if isinstance(domain, Product) else domain).weights
@@ -642,25 +670,75 @@ def _per_channel(parameter: Tensor, values: Tensor) -> Tensor:
 @torch.no_grad()
 def _scale_kernel(kernel: Kernel, gain: float) -> None:
     """Divide the kernel by the square root of ``gain``, the mean square of what white noise of unit power becomes."""
-    require(gain > 0, "source", "reach the queries within the kernel's support", f"a response of {gain}")
-    output = kernel.generator.output
-    output.weight.mul_(gain**-0.5)
-    if output.bias is not None:
-        output.bias.mul_(gain**-0.5)
+    fits = 0 < gain < math.inf
+    require(fits, "source", "reach the queries within the kernel's support", f"a response of {gain}")
+    factor, output = gain**-0.5, kernel.generator.output
+    tensors = [one for one in (output.weight, output.bias) if one is not None]
+    own = {id(one) for one in kernel.parameters()}
+    if all(id(one) in own for one in tensors) and _LEAST_IN_WEIGHTS < factor < _MOST_IN_WEIGHTS:
+        for one in tensors:
+            one.mul_(factor)
+    else:
+        kernel.scale.mul_(factor)
 
 
 def _white_noise_gain(kernel: Kernel, source: Domain, query: Domain, groups: int) -> float:
-    """Mean of sum_n w_n^2 K(q - p_n)^2 over queries and output channels."""
+    """Mean of sum_n w_n^2 K(q - p_n)^2 over output channels and queries, those whose sample holds any point."""
     geometry = PairGeometry.build(source, query)
-    weights = geometry.source.weights.to(kernel.extent)
+    weights = geometry.source.weights * kernel.scale
     # (N, groups or 1, 1, C / groups or 1), beside responses (pairs, groups, D / groups, C / groups).
     columns = weights[:, None] if weights.ndim == 1 else weights.unflatten(1, (groups, -1))[:, :, None]
     columns = columns.reshape(len(weights), *columns.shape[1:], *(1,) * (4 - columns.ndim))
-    count = len(geometry.first)
-    queries = torch.linspace(0, count - 1, min(_CALIBRATION_QUERIES, count)).round().long()
+    shape = (groups, kernel.generator.out_channels // (groups * kernel.in_channels), kernel.in_channels)
+    paired = torch.nonzero(geometry.pairs.diff()).flatten()
+    queries = torch.linspace(0, len(paired) - 1, min(_CALIBRATION_QUERIES, len(paired))).round().long()
     power = 0.0
-    for query_row in queries.tolist():
+    for query_row in paired.cpu()[queries].tolist():
         _, partners, offset = geometry.offsets(query_row, query_row + 1)
-        response = kernel(offset.to(kernel.extent)).reshape(len(partners), groups, -1, kernel.in_channels)
+        response = kernel.unscaled(offset.to(kernel.extent)).reshape(len(partners), *shape).to(torch.float64)
         power += float((response * columns[partners]).square().sum()) / kernel.out_channels
     return power / max(1, len(queries))
+
+
+def _warn_of_scale(kernel: Kernel, values: Tensor, result: Tensor, source: Domain) -> None:
+    """Say so where a kernel changes the size of values so much that nothing can be learned from them.
+
+    A look at a few values tells whether there is anything to find out.
+    """
+    if transforms_active():
+        return
+    size = _typical_size(values)
+    if size == 0 or _LEAST_RESPONSE <= _typical_size(result) / size <= _MOST_RESPONSE:
+        return
+    response = _typical_response(kernel, source)
+    if not _LEAST_RESPONSE <= response <= _MOST_RESPONSE:
+        text = (
+            f"the kernel makes values about {response:.0e} times as large on this sampling, too far from 1 to train: "
+            "call the network's or the layer's calibrate(...) once, before training, or give positions in another unit"
+        )
+        warnings.warn(text, UserWarning, stacklevel=2)
+
+
+def _typical_size(values: Tensor) -> float:
+    """Root mean square of some of the values."""
+    rows = torch.linspace(0, values.numel() - 1, min(values.numel(), _LOOKED_AT), device=values.device).long()
+    return float(values.detach().take(rows).to(torch.float64).square().nanmean().nan_to_num().sqrt())
+
+
+@torch.no_grad()
+def _typical_response(kernel: Kernel, source: Domain) -> float:
+    """About the root of ``_white_noise_gain``, from a few kernel values and the sampling's volumes."""
+    weight, total = 1.0, 1.0
+    if not isinstance(source, Grid):
+        weights = _weights(source)
+        total = float(weights.sum()) / max(1, weights.numel() // len(weights))
+        weight = float(weights.square().sum() / weights.sum())
+    if not isinstance(source, Points):
+        grid = source.grid if isinstance(source, Product) else source
+        weight, total = weight * grid.cell_volume, total * grid.cell_volume * grid.count
+    reach = torch.minimum(kernel.support, kernel.extent) if kernel.mask is None else kernel.support
+    places = torch.rand(_OFFSETS_LOOKED_AT, kernel.d, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    square = kernel.unscaled(places.to(reach) * reach).to(torch.float64).square().mean() * kernel.scale.square()
+    volume = min(float((2 * reach.to(torch.float64)).prod()), total)
+    channels = 1 if kernel.depthwise else kernel.in_channels
+    return math.sqrt(float(square) * channels * weight * max(volume, weight))

@@ -163,7 +163,7 @@ class ContinuousUNet(nn.Module):
 
         first = channels[0]
         one = kernel(0, first * in_channels)
-        full = Kernel(one.generator, one.mask, extent=one.extent.tolist(), shape=(first, in_channels))
+        full = one.alike(shape=(first, in_channels))
         self.stem = _Step(ContinuousConv(full, engine=engine), first)
         self.downs = nn.ModuleList(step(level, *channels[level - 1 : level + 1]) for level in range(1, coarsest + 1))
         self.down_levels = nn.ModuleList(residual(level) for level in range(coarsest + 1))

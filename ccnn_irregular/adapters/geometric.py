@@ -218,7 +218,8 @@ def cloud_kernel(
     channels = shape[0] if len(shape) == 1 else shape[0] * shape[1]
     network = build(1 if isotropic else d, channels, generator_hidden, omega_0)
     mask = RadialMask(width, d) if isotropic else GaussianMask([width] * d)
-    extent = mask.support.tolist()
+    with torch.device("cpu"):  # built on the meta device, a mask has no numbers
+        extent = GaussianMask([width] * d).support.tolist()
     return Kernel(Isotropic(network, d) if isotropic else network, mask, extent=extent, shape=shape)
 
 
@@ -368,6 +369,7 @@ def require_resolution(argument: str, pos: Tensor, kernel: Kernel) -> None:
     if pos.dtype == torch.float64 or not pos.numel():
         return
     farthest = float(pos.detach().abs().max())
+    kernel.require_numbers()
     step, allowed = farthest * torch.finfo(pos.dtype).eps, _RESOLUTION * float(kernel.support.min())
     rule = f"be known to {allowed:g}, a thousandth of the kernel's support: keep float64, or subtract the mean in it"
     require(not step > allowed, argument, rule, f"{pos.dtype} at {farthest:g}, in steps of {step:g}")

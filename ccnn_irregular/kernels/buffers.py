@@ -16,7 +16,8 @@ class ExactBuffers(nn.Module):
 
     A module is built in the default dtype, float32 as a rule, and ``.to(torch.float64)`` would carry the
     rounding along: an extent of 0.1 would be 0.10000000149. These buffers are rounded anew from the numbers
-    given, unless another value has been loaded or written since.
+    given, unless another value has been loaded or written since; and written anew when a module that was built on
+    the meta device gets memory.
     """
 
     def __init__(self) -> None:
@@ -28,13 +29,21 @@ class ExactBuffers(nn.Module):
         self._exact[name] = tuple(map(float, numbers))
         self.register_buffer(name, torch.tensor(self._exact[name], dtype=torch.get_default_dtype()))
 
+    def exact_numbers(self, name: str) -> tuple[float, ...]:
+        """The numbers of a buffer: those given, unless another value has been loaded or written since."""
+        buffer, numbers = self.get_buffer(name), self._exact[name]
+        if buffer.is_meta or torch.equal(buffer, torch.tensor(numbers, dtype=buffer.dtype, device=buffer.device)):
+            return numbers
+        return tuple(buffer.tolist())
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         before = {name: self.get_buffer(name) for name in self._exact}
         super()._apply(fn, recurse)
         for name, numbers in self._exact.items():
             rounded, buffer = before[name], self.get_buffer(name)
-            if buffer.dtype == rounded.dtype or buffer.is_meta or rounded.is_meta:
+            if buffer.is_meta or (buffer.dtype == rounded.dtype and not rounded.is_meta):
                 continue
-            if torch.equal(rounded, torch.tensor(numbers, dtype=rounded.dtype, device=rounded.device)):
+            first = torch.tensor(numbers, dtype=rounded.dtype, device=rounded.device)
+            if rounded.is_meta or torch.equal(rounded, first):
                 setattr(self, name, torch.tensor(numbers, dtype=buffer.dtype, device=buffer.device))
         return self

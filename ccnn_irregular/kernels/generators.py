@@ -14,19 +14,27 @@ from typing import Any, final
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
+from torch.nn.utils.prune import BasePruningMethod
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
 from ccnn_irregular._checks import require
 from ccnn_irregular.kernels.formula import TENSORS, Operations
+from ccnn_irregular.kernels.substitution import with_tensors
 
 __all__ = ["MLP", "SIREN", "Generator", "MAGNet", "OutputRows", "RandomFourier"]
 
+# They set a layer's weight when the layer is called, which no kernel formula does.
+_HOOKS_THAT_COMPUTE_WEIGHTS = (WeightNorm, SpectralNorm, BasePruningMethod)
 # Nodes of the quadrature over a normal variable that initialisation uses.
 _NODES = 64
 
 
 class Generator(nn.Module, ABC):
     """A function R^d -> R^out_channels with parameters.
+
+    Engines evaluate it on twins that share its tensors (``substitution.with_tensors``), so ``formula`` reaches
+    parameters and submodules through ``self``, and writes to neither: several threads may call it.
 
     Attributes:
         d: number of coordinate axes.
@@ -144,7 +152,7 @@ class MAGNet(Generator):
         for level, (wave, gamma, centre) in enumerate(zip(self.waves, self.gammas, self.centres, strict=True)):
             assert isinstance(wave, nn.Linear)
             shape = torch.full_like(gamma, 6.0 / (level + 1))
-            gamma.copy_(torch.distributions.Gamma(shape, 1.0).sample())
+            gamma.copy_(torch.distributions.Gamma(shape, 1.0, validate_args=False).sample())
             centre.uniform_(0.0 if one_sided else -spread, spread)
             wave.weight.mul_(2 * math.pi * omega_0 * gamma)
             wave.bias.zero_()
@@ -309,8 +317,8 @@ class OutputRows(Generator):
         return layer
 
     def formula(self, offsets: Any, operations: Operations) -> Any:
-        tensors = {f"generator.{name}": self._rows(tensor) for name, tensor in self._replaced().items()}
-        return functional_call(_AsModule(self.inner), tensors, (offsets, operations))
+        tensors = {name: self._rows(tensor) for name, tensor in self._replaced().items()}
+        return with_tensors(self.inner, tensors).formula(offsets, operations)
 
     def _rows(self, tensor: Tensor) -> Tensor:
         return tensor[self.start : self.start + self.out_channels]
@@ -323,18 +331,6 @@ class OutputRows(Generator):
         plain = all(id(one) in names for one in wanted)
         require(plain, "kernel", "have an output layer of plain parameters to be cut into groups", type(output))
         return {names[id(one)]: one for one in wanted}
-
-
-@final
-class _AsModule(nn.Module):
-    """A generator's formula as ``forward``, for ``functional_call``."""
-
-    def __init__(self, generator: Generator) -> None:
-        super().__init__()
-        self.generator = generator
-
-    def forward(self, offsets: Any, operations: Operations) -> Any:
-        return self.generator.formula(offsets, operations)
 
 
 def _silu_second_moment(scale: float) -> float:
@@ -355,4 +351,7 @@ def _initialise_normal(layer: nn.Module, second_moment: float) -> None:
 def _linear(layer: nn.Module, x: Any, operations: Operations) -> Any:
     """A linear layer's map in terms of ``operations``."""
     assert isinstance(layer, nn.Linear)  # what module lists hold is not visible to a type checker
+    computed = [hook for hook in layer._forward_pre_hooks.values() if isinstance(hook, _HOOKS_THAT_COMPUTE_WEIGHTS)]
+    rule = "have weights that no hook computes: use torch.nn.utils.parametrizations"
+    require(not computed, "kernel", rule, computed)
     return operations.linear(x, layer.weight, layer.bias)

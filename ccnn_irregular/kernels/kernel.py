@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any, final
+from collections.abc import Callable, Sequence
+from typing import Any, Self, final
 
 import torch
 from torch import Tensor
@@ -24,9 +24,11 @@ _ZERO_LAG = 1e-6
 
 @final
 class Kernel(ExactBuffers):
-    """Continuous kernel K(offset) = generator(offset / extent) * mask(offset), zero for negative causal lags.
+    """Continuous kernel K(offset) = scale * generator(offset / extent) * mask(offset), zero for negative causal lags.
 
-    Offsets are query minus source, in coordinate units.
+    Offsets are query minus source, in coordinate units. A kernel is a number per volume: where a cell measures
+    1e-45 s m^3, one that keeps the size of values is about 1e45, which no float32 can hold. So its scale stands apart,
+    and engines multiply it into the quadrature weights, in float64.
 
     Args:
         generator: values at normalised offsets.
@@ -35,13 +37,18 @@ class Kernel(ExactBuffers):
         shape: ``(C,)`` for a depthwise kernel (default, C = generator.out_channels), ``(D, C)`` for a
             full one from C to D channels with ``D * C = generator.out_channels``.
         causal_axes: axes along which the kernel is zero for negative offsets (the future).
+        scale: factor of all values.
+
+    Attributes:
+        scale: ``()`` factor of all values, a buffer that stays float64 whatever the dtype of the parameters.
 
     Raises:
         ValueError: numbers of axes that disagree, an extent that is not positive, a shape that does
-            not match the generator.
+            not match the generator, a scale that is not positive.
     """
 
     extent: Tensor
+    scale: Tensor
 
     def __init__(
         self,
@@ -51,6 +58,7 @@ class Kernel(ExactBuffers):
         extent: Sequence[float],
         shape: tuple[int] | tuple[int, int] | None = None,
         causal_axes: Sequence[int] = (),
+        scale: float = 1.0,
     ) -> None:
         super().__init__()
         d = generator.d
@@ -66,11 +74,14 @@ class Kernel(ExactBuffers):
             shape,
         )
         require(all(0 <= axis < d for axis in causal_axes), "causal_axes", f"lie in 0..{d - 1}", tuple(causal_axes))
+        require(math.isfinite(scale) and scale > 0, "scale", "be positive and finite", scale)
         self.generator = generator
         self.mask = mask
         self.shape = shape
         self.causal_axes = tuple(causal_axes)
         self.register_exact_buffer("extent", extent)
+        self._first_scale = float(scale)
+        self.register_buffer("scale", torch.tensor(self._first_scale, dtype=torch.float64))
 
     @property
     def d(self) -> int:
@@ -102,8 +113,42 @@ class Kernel(ExactBuffers):
         """Half width of the box about zero outside which the kernel is zero, ``(d,)``; inf without a mask."""
         return torch.full_like(self.extent, math.inf) if self.mask is None else self.mask.support
 
+    def require_numbers(self) -> None:
+        """Refuse a kernel on the meta device.
+
+        Raises:
+            ValueError: one that has not been given memory yet.
+        """
+        rule = "have numbers: give the module memory by to_empty(device=...), then load its state_dict"
+        require(not self.extent.is_meta, "kernel", rule, "one on the meta device")
+
+    def alike(
+        self,
+        *,
+        generator: Generator | None = None,
+        mask: Mask | None = None,
+        shape: tuple[int] | tuple[int, int] | None = None,
+    ) -> Kernel:
+        """A kernel of another generator, mask or shape that shares all other tensors with this one."""
+        other = Kernel(
+            self.generator if generator is None else generator,
+            self.mask if mask is None else mask,
+            extent=self._exact["extent"],
+            shape=self.shape if shape is None else shape,
+            causal_axes=self.causal_axes,
+            scale=self._first_scale,
+        )
+        other.extent, other.scale = self.extent, self.scale
+        return other
+
+    def without_scale(self) -> Kernel:
+        """The same kernel of scale 1, sharing all other tensors: for values that were multiplied by the scale."""
+        other = self.alike()
+        other.scale = torch.ones_like(self.scale)
+        return other
+
     def formula(self, offsets: Any, operations: Operations) -> Any:
-        """Flattened kernel values at offsets in coordinate units, in terms of ``operations``."""
+        """Flattened kernel values without the scale, at offsets in coordinate units, in terms of ``operations``."""
         values = self.generator.formula(offsets * operations.vector(1 / self.extent), operations)
         if self.mask is not None:
             values = values * self.mask.formula(offsets, operations)
@@ -114,6 +159,11 @@ class Kernel(ExactBuffers):
 
     def forward(self, offsets: Tensor) -> Tensor:
         """Kernel values ``(..., C)`` or ``(..., D, C)`` at offsets ``(..., d)`` in coordinate units."""
+        values = self.unscaled(offsets)
+        return (values.to(torch.float64) * self.scale).to(values.dtype)
+
+    def unscaled(self, offsets: Tensor) -> Tensor:
+        """Kernel values without the scale, which is to be multiplied into float64 quadrature weights instead."""
         require(
             offsets.ndim >= 1 and offsets.shape[-1] == self.d,
             "offsets",
@@ -121,3 +171,18 @@ class Kernel(ExactBuffers):
             tuple(offsets.shape),
         )
         return self.formula(offsets, TENSORS).reshape(*offsets.shape[:-1], *self.shape)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        before = self.scale
+        super()._apply(fn, recurse)
+        if before.is_meta and not self.scale.is_meta:
+            self.scale = torch.tensor(self._first_scale, dtype=torch.float64, device=self.scale.device)
+        elif not before.is_meta:
+            self.scale = before.to(self.scale.device)
+        return self
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        # Checkpoints written before kernels had a scale hold all of it in the output layer's weight.
+        if f"{prefix}extent" in state_dict:
+            state_dict.setdefault(f"{prefix}scale", torch.full_like(self.scale, self._first_scale))
+        super()._load_from_state_dict(state_dict, prefix, *args)

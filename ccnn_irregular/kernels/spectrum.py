@@ -29,12 +29,12 @@ def marginal_energy(kernel: Kernel, axis: int, offsets: Sequence[Tensor]) -> Ten
         offsets: float64 offsets per axis, coordinate units; the n of ``axis`` are evenly spaced.
 
     Returns:
-        Modes 0 .. n of each channel, float64 on the CPU, ``(n + 1, channels)``. Modes of negative frequency equal
-        those of positive one and are left out.
+        Modes 0 .. n of each channel of the kernel without its scale, float64 on the CPU, ``(n + 1, channels)``. Modes
+        of negative frequency equal those of positive one and are left out.
     """
     count = len(offsets[axis])
     mesh = torch.meshgrid(*offsets, indexing="ij")
-    samples = kernel(torch.stack(mesh, dim=-1).to(kernel.dtype)).flatten(kernel.d).to("cpu", torch.float64)
+    samples = kernel.unscaled(torch.stack(mesh, dim=-1).to(kernel.dtype)).flatten(kernel.d).to("cpu", torch.float64)
     energy = torch.fft.rfft(samples, n=2 * count, dim=axis).abs().square()
     return energy.movedim(axis, 0).reshape(count + 1, -1, samples.shape[-1]).sum(1)
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
-from typing import Any, final
+from collections.abc import Callable, Sequence
+from typing import Any, Self, final
 
 import torch
 from torch import Tensor, nn
@@ -73,8 +73,9 @@ class Taps(Generator):
             require(apart, "positions", f"be at least one unit apart on axis {axis}", tuple(along))
         require(math.isfinite(volume) and volume > 0, "volume", "be positive and finite", volume)
         self.volume = volume
+        self._positions = tuple(map(tuple, positions))
         self._output = nn.Linear(math.prod(map(len, positions)), out_channels, bias=False)
-        mesh = torch.tensor(list(itertools.product(*positions)), dtype=torch.get_default_dtype())
+        mesh = torch.tensor(self._mesh(), dtype=torch.get_default_dtype())
         self.register_buffer("places", mesh, persistent=False)
 
     @property
@@ -86,6 +87,17 @@ class Taps(Generator):
         for axis in range(1, self.d):
             hats = hats * self._hat(axis, offsets, operations)
         return operations.linear(hats, self._output.weight * (1 / self.volume), None)
+
+    def _mesh(self) -> list[tuple[float, ...]]:
+        """The place of every tap, the last axis running fastest."""
+        return list(itertools.product(*self._positions))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        empty = self.places.is_meta
+        super()._apply(fn, recurse)
+        if empty and not self.places.is_meta:  # built on the meta device; no state_dict holds the places
+            self.places = torch.tensor(self._mesh(), dtype=self.places.dtype, device=self.places.device)
+        return self
 
     def _hat(self, axis: int, offsets: Any, operations: Operations) -> Any:
         """1 on the taps' coordinate on this axis, 0 one unit off; one component per tap."""
@@ -189,9 +201,11 @@ def dilated(kernel: Kernel, rates: float | Sequence[float]) -> Kernel:
     require(len(rates) == kernel.d, "rates", f"have one entry per axis, {kernel.d}", rates)
     require(all(math.isfinite(rate) and rate > 0 for rate in rates), "rates", "be positive and finite", rates)
     mask = None if kernel.mask is None else DilatedMask(kernel.mask, rates)
-    extent = [one * rate for one, rate in zip(kernel.extent.tolist(), rates, strict=True)]
+    extent = [one * rate for one, rate in zip(kernel.exact_numbers("extent"), rates, strict=True)]
     stretched = Kernel(kernel.generator, mask, extent=extent, shape=kernel.shape, causal_axes=kernel.causal_axes)
-    return stretched.to(kernel.extent)
+    stretched = stretched.to(kernel.extent)
+    stretched.scale = kernel.scale
+    return stretched
 
 
 def conv_kernel(

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ccnn_irregular._checks import reject, require
+from ccnn_irregular._transforms import is_batched, transforms_active
 from ccnn_irregular.domains import Domain, Grid
 from ccnn_irregular.kernels import Kernel
 from ccnn_irregular.operators.arguments import CHARACTER, check_alike
@@ -21,6 +22,7 @@ from ccnn_irregular.operators.check import CheckReport, ToleranceError, require_
 from ccnn_irregular.operators.engine import Cost, Engine, Plan
 from ccnn_irregular.operators.fft import FFT
 from ccnn_irregular.operators.keops import KeOps
+from ccnn_irregular.operators.lattice import no_common_lattice
 from ccnn_irregular.operators.layout import check_pair
 from ccnn_irregular.operators.memory import as_size, available_memory
 from ccnn_irregular.operators.neighbours import Neighbours
@@ -50,6 +52,10 @@ ENGINES: dict[str, Engine] = {
     "fft": FFT(),
     "spectral": Spectral(),
 }
+
+
+# Made of tensor operations where they have to be.
+_TRANSFORMABLE = ("reference", "neighbours", "fft")
 
 
 def convolve(
@@ -95,7 +101,10 @@ def convolve(
     if check is not None:
         require_count("check", check)
     device = kernel.extent.device
+    kernel.require_numbers()
     require(values.device == device, "values", f"be on the kernel's device {device}", values.device)
+    if transforms_active():
+        _require_transformable(kernel, engine if plan is None else plan.engine)
     if plan is None:
         batch = len(values) if isinstance(source, Grid) and values.ndim else 1
         plan = make_plan(kernel, source, query, engine=engine, rtol=1e-3 if rtol is None else rtol, batch=batch)
@@ -157,6 +166,10 @@ def make_plan(
     kernel = kernels[0]
     require(engine == "auto" or engine in ENGINES, "engine", f"be 'auto' or one of {sorted(ENGINES)}", repr(engine))
     _check_case(kernel, source, query, rtol)
+    if transforms_active():
+        _require_transformable(kernel, engine)
+        name = _transformable(kernel, source, query) if engine == "auto" else engine
+        return Plan(ENGINES[name], source, query, ENGINES[name].prepare(kernels, source, query, rtol), rtol)
     available = available_memory(kernel.extent.device)
     if engine == "auto":
         costs = _promising(kernel, source, query, batch, rtol, available)
@@ -238,6 +251,24 @@ def explain(
     return Explanation(choice, costs, rtol, available, measured(kernel.extent.device))
 
 
+def _require_transformable(kernel: Kernel, engine: str) -> None:
+    """Refuse what ``torch.func`` and forward-mode differentiation cannot take."""
+    named = ", ".join(map(repr, ("auto", *_TRANSFORMABLE)))
+    rule = f"be one of {named} under torch.func and forward-mode differentiation, which take tensor operations alone"
+    require(engine in ("auto", *_TRANSFORMABLE), "engine", rule, repr(engine))
+    reads = engine in ("auto", "reference") or not is_batched(kernel.support)
+    require(reads, "engine", "be 'reference' where torch.func.vmap runs over kernels", repr(engine))
+
+
+def _transformable(kernel: Kernel, source: Domain, query: Domain) -> str:
+    """The engine of least work that ``torch.func`` takes; to count the work itself takes hooks that it refuses."""
+    if is_batched(kernel.support):
+        return "reference"
+    if isinstance(source, Grid) and isinstance(query, Grid):
+        return "fft" if no_common_lattice(source, query) is None else "reference"
+    return "reference" if kernel.mask is None else "neighbours"
+
+
 def _assessed(kernel: Kernel, source: Domain, query: Domain, batch: int, rtol: float) -> dict[str, Cost | str]:
     return {name: engine.assess(kernel, source, query, batch, rtol) for name, engine in ENGINES.items()}
 
@@ -276,6 +307,7 @@ def _too_large(cost: Cost, available: float) -> str:
 
 def _check_case(kernel: Kernel, source: Domain, query: Domain, rtol: float) -> None:
     require(0 < rtol < 1, "rtol", "lie between 0 and 1", rtol)
+    kernel.require_numbers()
     require(source.d == kernel.d, "source", f"have the kernel's {kernel.d} axes", source.d)
     check_pair(source, query)
     device = kernel.extent.device

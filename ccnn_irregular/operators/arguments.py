@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ccnn_irregular._checks import require, require_dtype, require_finite
+from ccnn_irregular._transforms import is_batched
 from ccnn_irregular.domains import Domain, Grid, Points, Product
 from ccnn_irregular.kernels import Kernel
 
@@ -57,7 +58,8 @@ def check_values(kernel: Kernel, values: Tensor, source: Domain, query: Domain) 
     else:
         entries = None if isinstance(query, Grid) else query.samples
         require(entries in (None, len(values)), "query", f"have one sample per entry, {len(values)}", entries)
-        require_finite("values", values)
+        if not is_batched(values):
+            require_finite("values", values)
 
 
 def check_result(kernel: Kernel, values: Tensor, result: Tensor, source: Domain, query: Domain) -> None:
@@ -80,7 +82,7 @@ def check_result(kernel: Kernel, values: Tensor, result: Tensor, source: Domain,
 def _check_weighted(values: Tensor, weights: Tensor, channels: int) -> None:
     if weights.ndim == 2:
         require(weights.shape[1] == channels, "weights", f"have one column per channel, {channels}", weights.shape[1])
-    if bool(torch.isfinite(values.detach().sum())):
+    if is_batched(values) or bool(torch.isfinite(values.detach().sum())):
         return
     unread = (weights == 0).reshape(*weights.shape, *(1,) * (values.ndim - weights.ndim))
     require_finite("values", torch.where(unread, 0.0, values.detach()))

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, final
 import torch
 from torch import Tensor
 
+from ccnn_irregular._transforms import transforms_active
 from ccnn_irregular.domains import Domain, Grid
 from ccnn_irregular.kernels import Kernel
 from ccnn_irregular.operators.engine import Cost, Engine, Plan
@@ -20,6 +21,7 @@ from ccnn_irregular.operators.lattice import (
     Lattice,
     at_queries,
     no_common_lattice,
+    on_lattice,
     query_windows,
     source_cells,
     tap_offsets,
@@ -81,7 +83,9 @@ class FFT(Engine):
         lengths = [a.length(*span) for a, span in zip(lattices, spans, strict=True)]
         if kernel.depthwise and values.stride(1) == 0:
             values = values[:, :1]  # one channel, expanded: several kernels read it, and its transform serves them all
-        taps = _sampled(kernel, lattices, spans) * plan.source.cell_volume  # type: ignore[union-attr]
+        taps = _sampled(kernel, lattices, spans) * (plan.source.cell_volume * float(kernel.scale))  # type: ignore[union-attr]
+        if transforms_active():
+            return at_queries(_circular(on_lattice(values, lattices), taps, lengths, kernel.depthwise), lattices, spans)
         cells, windows = source_cells(lattices), query_windows(lattices, spans)
         # Rounding is a share of the largest value wherever it lies, beyond the kernel's reach and in the future too.
         wide = torch.float64 if values.dtype == torch.float32 and _unlike(values) > _MOST_UNLIKE else values.dtype
@@ -123,11 +127,19 @@ def _convolved(
     return real_window(product, lengths, windows)
 
 
+def _circular(values: Tensor, taps: Tensor, lengths: list[int], depthwise: bool) -> Tensor:
+    """The same from cells 0 on, read everywhere, in tensor operations that ``torch.func`` takes."""
+    dims = tuple(range(-len(lengths), 0))
+    spectrum, transfer = torch.fft.rfftn(values, s=lengths, dim=dims), torch.fft.rfftn(taps, s=lengths, dim=dims)
+    product = spectrum * transfer if depthwise else torch.einsum("bc...,dc...->bd...", spectrum, transfer)
+    return torch.fft.irfftn(product, s=lengths, dim=dims)
+
+
 def _sampled(kernel: Kernel, lattices: tuple[Lattice, ...], spans: list[tuple[int, int]]) -> Tensor:
-    """Kernel values on the lattice inside its support, ``(*kernel.shape, *taps)``."""
+    """Kernel values without the scale on the lattice inside the support, ``(*kernel.shape, *taps)``."""
     device = kernel.extent.device
     offsets = [tap_offsets(lattice, span, device) for lattice, span in zip(lattices, spans, strict=True)]
     mesh = torch.stack(torch.meshgrid(*offsets, indexing="ij"), dim=-1)
-    values = kernel(mesh.to(kernel.dtype))
+    values = kernel.unscaled(mesh.to(kernel.dtype))
     d = len(lattices)
     return values.permute(*range(d, values.ndim), *range(d))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import shutil
+import threading
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,12 +13,11 @@ from functools import cache
 from typing import Any, ClassVar, final
 
 import torch
-from torch import Tensor, nn
-from torch.func import functional_call
+from torch import Tensor
 
 from ccnn_irregular._optional import import_optional
 from ccnn_irregular.domains import Domain
-from ccnn_irregular.kernels import Kernel
+from ccnn_irregular.kernels import Kernel, with_tensors
 from ccnn_irregular.kernels.formula import LazyOperations
 from ccnn_irregular.operators.engine import Cost, Engine, Plan
 from ccnn_irregular.operators.layout import from_rows, to_rows, weighted
@@ -34,6 +34,9 @@ _BYTES_PER_ROW = 64
 # Kernel values that one formula may have. KeOps keeps its vectors in registers, and a GPU's hold about 100 numbers;
 # each further part evaluates the hidden layers again. CPUs have caches for them and would do without parts.
 _MOST_VALUES = 64
+# KeOps keeps the addresses of arguments and result on the compiled formula until it calls it: a second thread would
+# write into the first one's result. It also compiles into one folder for all.
+_ONE_AT_A_TIME = threading.Lock()
 _NO_COMPILER = "no C++ compiler found (looked for $CXX, g++, clang++): runs as the blocked reference sum"
 
 
@@ -94,7 +97,7 @@ class KeOps(Engine):
             return Reference().apply(kernel, values, plan)
         if int(geometry.pairs[-1]) == 0:  # nothing to reduce, and KeOps refuses empty arrays
             return Reference().apply(kernel, values, plan)
-        rows = weighted(to_rows(values, plan.source, plan.query), geometry.source.weights)
+        rows = weighted(to_rows(values, plan.source, plan.query), geometry.source.weights * kernel.scale)
         problem = PairProblem.build(kernel, geometry)
         return from_rows(_PairSum.apply(problem, rows, *problem.tensors()), plan.source, plan.query)
 
@@ -136,12 +139,12 @@ def _sum(problem: PairProblem, values: Tensor) -> Tensor:
     # A weight that is computed from parameters, by a weight norm, say, has no rows that could be chosen.
     if kernel.generator.out_channels <= _MOST_VALUES or id(output.weight) not in names:
         return _reduce(problem, values)
-    outputs = [names[id(one)] for one in (output.weight, output.bias) if id(one) in names]
+    outputs = {names[id(one)]: one for one in (output.weight, output.bias) if id(one) in names}
     rows = torch.arange(kernel.generator.out_channels, device=values.device).reshape(kernel.shape)
 
     def part(rows: Tensor, values: Tensor) -> Tensor:
-        chosen = {name: problem.parameters[name][rows.flatten()] for name in outputs}
-        return _reduce(replace(problem, parameters=problem.parameters | chosen), values)
+        chosen = {name: tensor[rows.flatten()] for name, tensor in outputs.items()}
+        return _reduce(replace(problem, kernel=with_tensors(kernel, chosen)), values)
 
     if kernel.depthwise:
         parts = zip(rows.split(_MOST_VALUES), values.split(_MOST_VALUES, -1), strict=True)
@@ -155,20 +158,13 @@ def _sum(problem: PairProblem, values: Tensor) -> Tensor:
     return torch.cat(results, -1)
 
 
-@final
-class _Formula(nn.Module):
-    """A kernel's formula as a module, for ``functional_call``."""
-
-    def __init__(self, kernel: Kernel) -> None:
-        super().__init__()
-        self.kernel = kernel
-
-    def forward(self, offsets: Any, operations: LazyOperations) -> Any:
-        return self.kernel.formula(offsets, operations)
-
-
 def _reduce(problem: PairProblem, values: Tensor) -> Tensor:
-    """One KeOps reduction, with the problem's parameters."""
+    """One KeOps reduction, one thread at a time."""
+    with _ONE_AT_A_TIME:
+        return _reduced(problem, values)
+
+
+def _reduced(problem: PairProblem, values: Tensor) -> Tensor:
     # KeOps prints to the terminal while it compiles; a library keeps quiet unless asked.
     # pykeops 2.3 reads KEOPS_VERBOSE before it sets it from its own variable.
     os.environ.setdefault("KEOPS_VERBOSE", os.environ.setdefault("PYKEOPS_VERBOSE", "0"))
@@ -188,8 +184,7 @@ def _reduce(problem: PairProblem, values: Tensor) -> Tensor:
     given = keops.LazyTensor(per_entry.unsqueeze(-2 if transposed else -3).contiguous())
     operations = LazyOperations(keops.Pm)
     offsets = _wrapped(query_i - source_j, geometry, values.dtype, operations)
-    parameters = {f"kernel.{name}": one for name, one in problem.parameters.items()}
-    kernel_values = functional_call(_Formula(kernel), parameters, (offsets, operations))
+    kernel_values = kernel.formula(offsets, operations)
     if kernel.depthwise:
         product = kernel_values * given
     else:

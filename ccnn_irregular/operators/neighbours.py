@@ -19,6 +19,7 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from ccnn_irregular._checks import require
+from ccnn_irregular._transforms import as_numpy
 from ccnn_irregular.domains import Domain, Grid, Points
 from ccnn_irregular.kernels import Kernel
 from ccnn_irregular.operators.engine import Cost, Engine, Plan
@@ -196,7 +197,7 @@ def _scaled(
             # The remainder of -1e-20 rounds to the period itself, which the tree refuses.
             scaled[:, axis] = torch.where(wrapped >= period, 0.0, wrapped)
     sample = points.sample_index().cpu().to(torch.float64) * _SAMPLE_DISTANCE
-    return torch.cat([scaled, sample[:, None]], dim=1).numpy()
+    return as_numpy(torch.cat([scaled, sample[:, None]], dim=1))
 
 
 def _predicted_pairs(reach: _Reach, source: Domain, query: Domain) -> float:

@@ -31,6 +31,11 @@ __all__ = ["Box", "Spreading", "at_points", "columns_at_once", "to_modes", "tran
 # a small box without it, and sorting would only move the rows.
 _TILE, _CELLS_IN_CACHE = 8, 1 << 13
 _NUMBERS_AT_ONCE = 1 << 22
+# torch says once per process that CSR tensors are in beta. Said here, not when the first plan is made: a filter of
+# warnings belongs to all threads.
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    torch.sparse_csr_tensor([0], [], [], (0, 0))
 
 
 @dataclass(frozen=True)
@@ -364,9 +369,7 @@ def _by_tiles(position: Tensor, layer: Tensor, box: Box) -> Tensor:
 def _csr(matrix: Any, shape: tuple[int, int], device: torch.device) -> Tensor:
     """Arrays of a SciPy CSR (or, transposed, CSC) matrix as a tensor."""
     starts, columns, entries = (torch.from_numpy(array) for array in (matrix.indptr, matrix.indices, matrix.data))
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta", UserWarning)
-        return torch.sparse_csr_tensor(starts, columns, entries, shape, check_invariants=False).to(device)
+    return torch.sparse_csr_tensor(starts, columns, entries, shape, check_invariants=False).to(device)
 
 
 def _complex_as_real(product: Any, rows: Tensor) -> Tensor:

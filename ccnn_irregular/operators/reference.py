@@ -9,10 +9,10 @@ from typing import Any, ClassVar, final
 
 import torch
 from torch import Tensor
-from torch.func import functional_call
 
+from ccnn_irregular._transforms import transforms_active
 from ccnn_irregular.domains import Domain, Points
-from ccnn_irregular.kernels import Kernel
+from ccnn_irregular.kernels import Kernel, with_tensors
 from ccnn_irregular.operators.engine import Cost, Engine, Plan
 from ccnn_irregular.operators.layout import from_rows, pair_points, to_rows, weighted
 from ccnn_irregular.operators.rates import current_rates, scale
@@ -150,8 +150,10 @@ def _pair_numbers(kernel: Kernel, batch: int) -> float:
 
 def sum_over_pairs(kernel: Kernel, values: Tensor, source: Domain, query: Domain, geometry: PairGeometry) -> Tensor:
     """The convolution as a sum over the geometry's pairs in blocks; values and result in the domains' conventions."""
-    rows = weighted(to_rows(values, source, query), geometry.source.weights)
+    rows = weighted(to_rows(values, source, query), geometry.source.weights * kernel.scale)
     problem = PairProblem.build(kernel, geometry)
+    if transforms_active():
+        return from_rows(_sum_at_once(problem, rows), source, query)
     if int(geometry.pairs[-1]) <= pairs_per_block(geometry.source.count):
         return from_rows(_block_sum(problem, rows, 0, len(geometry.first)), source, query)
     return from_rows(_BlockedSum.apply(problem, rows, *problem.tensors()), source, query)
@@ -161,17 +163,18 @@ def sum_over_pairs(kernel: Kernel, values: Tensor, source: Domain, query: Domain
 class PairProblem:
     """A kernel on pairs of points: the matrix K(q_m - p_n), or its transpose, that values are multiplied by.
 
+    The kernel's scale is left out of it: it is multiplied into the weights.
+
     Attributes:
-        kernel, geometry: what the sum is over.
+        kernel: a twin of the kernel, with its tensors as they were when the sum was taken.
+        geometry: the pairs the sum is over.
         coordinates: coordinates of queries and sources, one tensor where they are the same.
-        parameters: the kernel's parameters by name, as they were when the sum was taken.
         transposed: whether the sum is over the queries, of values given there.
     """
 
     kernel: Kernel
     geometry: PairGeometry
     coordinates: tuple[Tensor, ...]
-    parameters: dict[str, Tensor]
     transposed: bool = False
 
     @classmethod
@@ -179,22 +182,23 @@ class PairProblem:
         """The kernel with its parameters of this moment."""
         # A tensor that is given twice would get the sum of both gradients twice.
         coordinates = {id(one): one for one in (geometry.query.coordinates, geometry.source.coordinates)}
-        return cls(kernel, geometry, tuple(coordinates.values()), dict(kernel.named_parameters()))
+        return cls(with_tensors(kernel, {}), geometry, tuple(coordinates.values()))
 
     def tensors(self) -> tuple[Tensor, ...]:
         """All that the matrix depends on."""
-        return (*self.coordinates, *self.parameters.values())
+        return (*self.coordinates, *self.kernel.parameters())
 
     def with_tensors(self, tensors: Sequence[Tensor], *, transposed: bool) -> PairProblem:
         """The same with the tensors in place of ``tensors()``."""
         count = len(self.coordinates)
-        parameters = dict(zip(self.parameters, tensors[count:], strict=True))
-        return replace(self, coordinates=tuple(tensors[:count]), parameters=parameters, transposed=transposed)
+        names = [name for name, _ in self.kernel.named_parameters()]
+        kernel = with_tensors(self.kernel, dict(zip(names, tensors[count:], strict=True)))
+        return replace(self, kernel=kernel, coordinates=tuple(tensors[:count]), transposed=transposed)
 
     def pairs(self, start: int, stop: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Query row, source row and kernel values of every pair of query rows [start, stop)."""
+        """Query row, source row and unscaled kernel values of every pair of query rows [start, stop)."""
         query, source, offset = self.geometry.offsets(start, stop)
-        return query, source, functional_call(self.kernel, self.parameters, (offset.to(self.kernel.dtype),))
+        return query, source, self.kernel.unscaled(offset.to(self.kernel.dtype))
 
 
 class _BlockedSum(torch.autograd.Function):
@@ -258,13 +262,24 @@ def pair_gradients(
 
 def _block_sum(problem: PairProblem, rows: Tensor, start: int, stop: int) -> Tensor:
     """Sum over the pairs of query rows [start, stop): ``(stop - start, B, D)``."""
+    query, products = _products(problem, rows, start, stop)
+    return _SegmentSum.apply(products, query - start, stop - start)
+
+
+def _sum_at_once(problem: PairProblem, rows: Tensor) -> Tensor:
+    """The sum over all pairs in tensor operations alone, which ``torch.func`` and forward-mode differentiation take."""
+    count = len(problem.geometry.first)
+    query, products = _products(problem, rows, 0, count)
+    return torch.zeros_like(products[:1]).expand(count, -1, -1).index_add(0, query, products)
+
+
+def _products(problem: PairProblem, rows: Tensor, start: int, stop: int) -> tuple[Tensor, Tensor]:
+    """Query row, and kernel times value ``(pairs, B, D)``, of every pair of query rows [start, stop)."""
     query, source, kernel_values = problem.pairs(start, stop)
     values = rows.index_select(0, source)  # (pairs, B, C); several times faster than rows[source]
     if problem.kernel.depthwise:
-        products = kernel_values[:, None, :] * values
-    else:
-        products = torch.einsum("pdc,pbc->pbd", kernel_values, values)
-    return _SegmentSum.apply(products, query - start, stop - start)
+        return query, kernel_values[:, None, :] * values
+    return query, torch.einsum("pdc,pbc->pbd", kernel_values, values)
 
 
 class _SegmentSum(torch.autograd.Function):

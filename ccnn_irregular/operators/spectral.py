@@ -290,7 +290,7 @@ class Spectral(Engine):
         spread = Spreading.build(factors.sources, place.sources, box, dtype)
         interpolate = spread if factors.same else Spreading.build(factors.queries, place.queries, box, dtype)
         # What is shortened may grow as it likes.
-        reaches = _support(kernels)[: factors.d]
+        reaches = _support(kernels)[: factors.d].detach()
         limits = zip(smoothing.spans, _support(kernels).tolist(), strict=True)
         return _Geometry(
             rtol,
@@ -306,7 +306,8 @@ class Spectral(Engine):
 
     def apply(self, kernel: Kernel, values: Tensor, plan: Plan) -> Tensor:
         factors = plan.geometry.factors
-        rows = _weighted_rows(values, plan)
+        rows = _weighted_rows(kernel, values, plan)
+        kernel = kernel.without_scale()
         if not len(rows) or not factors.queries.count:
             return _zero(kernel, rows, plan)
         energy, peaked = energy_and_peaks(rows.flatten(2), factors.sources)
@@ -326,14 +327,15 @@ def _near_plan(kernels: Sequence[Kernel], factors: _Factors, rtol: float) -> Pla
     return Plan(Neighbours(), sources, queries, Neighbours().prepare(kernels, sources, queries, rtol))
 
 
-def _weighted_rows(values: Tensor, plan: Plan) -> Tensor:
-    """Values times weights, ``(N, C, *uniform sizes)``."""
+def _weighted_rows(kernel: Kernel, values: Tensor, plan: Plan) -> Tensor:
+    """Values times weights and the kernel's scale, ``(N, C, *uniform sizes)``."""
     factors: _Factors = plan.geometry.factors
+    weights = factors.sources.weights * (kernel.scale * factors.volume)
     if not factors.lattices:
-        return weighted(to_rows(values, plan.source, plan.query), factors.sources.weights).movedim(1, 2)
-    weights = factors.sources.weights.to(values.dtype)
+        return weighted(to_rows(values, plan.source, plan.query), weights).movedim(1, 2)
+    weights = weights.to(values.dtype)
     weights = weights.reshape(*weights.shape, *(1,) * (values.ndim - weights.ndim))
-    return torch.where(weights == 0, 0.0, values) * weights * factors.volume
+    return torch.where(weights == 0, 0.0, values) * weights
 
 
 def _from_rows(rows: Tensor, plan: Plan) -> Tensor:
@@ -363,7 +365,9 @@ def _plan_of_pairs(kernel: Kernel, plan: Plan, of_row: Tensor | None = None) -> 
     if of_row is not None:
         places, sample = places[of_row], sources.sample_index()[of_row]
         splits = torch.searchsorted(sample, torch.arange(sources.samples + 1, device=sources.device))
-    source: Domain = Points(places, splits=splits, periods=sources.periods)
+    # On a product, each node's volume, which is in the rows already, comes in again.
+    weights = places.new_full((len(places),), 1 / plan.geometry.factors.volume)
+    source: Domain = Points(places, weights, splits, periods=sources.periods)
     query: Domain = queries
     if plan.geometry.factors.lattices:
         assert isinstance(plan.source, Product)
@@ -376,7 +380,7 @@ def _summed(kernel: Kernel, rows: Tensor, pairs: Plan, plan: Plan) -> Tensor:
     """Weighted rows ``(N, C, *uniform sizes)`` to ``(M, D, *uniform sizes)``, pair by pair."""
     factors: _Factors = plan.geometry.factors
     if factors.lattices:
-        return Neighbours().apply(kernel, rows / factors.volume, pairs)
+        return Neighbours().apply(kernel, rows, pairs)
     return Neighbours().apply(kernel, rows[:, :, 0], pairs)[:, :, None]
 
 
@@ -544,7 +548,7 @@ def _transfer(kernel: Kernel, geometry: _Geometry, spans: Sequence[tuple[int, in
         for reach, step in zip(reaches, box.steps, strict=True)
     ]
     offsets += [tap_offsets(lattice, span, device) for lattice, span in zip(lattices, spans, strict=True)]
-    taps = kernel(torch.stack(torch.meshgrid(*offsets, indexing="ij"), dim=-1).to(kernel.dtype))
+    taps = kernel.unscaled(torch.stack(torch.meshgrid(*offsets, indexing="ij"), dim=-1).to(kernel.dtype))
     energy = taps.detach().square().flatten(0, kernel.d - 1).sum(0, dtype=torch.float64) / box.cells
     # (*cells, *nodes, *kernel.shape) to (*kernel.shape, *nodes, *cells)
     taps = taps.permute(*range(kernel.d, taps.ndim), *range(box.d, kernel.d), *range(box.d))

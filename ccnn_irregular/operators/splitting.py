@@ -42,7 +42,7 @@ def split(kernel: Kernel, axis: int, reach: float, rtol: float) -> tuple[Kernel,
         rtol: relative error that may be made.
     """
     far, near = (_Step(kernel.mask, axis, reach, _steepness(rtol), far=far) for far in (True, False))
-    return _under(kernel, far), _under(kernel, near)
+    return kernel.alike(mask=far), kernel.alike(mask=near)
 
 
 def shorten(kernel: Kernel, spans: Sequence[float | None], rtol: float) -> Kernel:
@@ -53,7 +53,7 @@ def shorten(kernel: Kernel, spans: Sequence[float | None], rtol: float) -> Kerne
         spans: largest lag that is used per axis, coordinate units; None = leave the axis alone.
         rtol: relative error that may be made.
     """
-    return _under(kernel, _Taper(kernel.mask, tuple(spans), _steepness(rtol)))
+    return kernel.alike(mask=_Taper(kernel.mask, tuple(spans), _steepness(rtol)))
 
 
 def _steepness(rtol: float) -> float:
@@ -115,12 +115,3 @@ class _Step(Mask):
         lag = operations.component(offsets, self.axis)
         step = 0.5 * (1 + torch.erf(self.steepness * (lag * (2 / self.reach) - 1)))
         return self.mask.formula(offsets, operations) * (step if self.far else 1 - step)
-
-
-def _under(kernel: Kernel, mask: Mask) -> Kernel:
-    """The kernel under another mask: the same generator, the same tensors."""
-    other = Kernel(
-        kernel.generator, mask, extent=kernel.extent.tolist(), shape=kernel.shape, causal_axes=kernel.causal_axes
-    )
-    other.extent = kernel.extent
-    return other

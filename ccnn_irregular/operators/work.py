@@ -81,7 +81,7 @@ def _counted(kernel: Kernel) -> KernelWork:
 
     unchanged: Callable[[Tensor], Tensor] = lambda tensor: tensor  # noqa: E731
     with torch.enable_grad(), _Count() as count, torch.autograd.graph.saved_tensors_hooks(keep, unchanged):
-        result = kernel(offsets)
+        result = kernel.unscaled(offsets)
     del result
     per_offset = 1 / _OFFSETS
     return KernelWork(count.multiply_adds * per_offset, count.elements * per_offset, sum(kept.values()) * per_offset)
