@@ -16,7 +16,7 @@ PACKAGE = "ccnn_irregular"
 # A file may import from lines above its own, never from lines below it. Two names on one line do not know each other.
 # A name that is a folder of the package stands for every file in it that has no line of its own.
 ORDER: tuple[tuple[str, ...], ...] = (
-    ("_checks", "_optional", "_cache_folder"),
+    ("_checks", "_optional", "_cache_folder", "_autocast", "_sums"),
     ("quadrature",),
     ("domains",),
     ("kernels.formula", "kernels.buffers"),

@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ccnn_irregular._autocast import outside_autocast
 from ccnn_irregular._checks import reject, require, require_dtype, require_finite
 from ccnn_irregular.domains import Domain, Grid, Points, Product
 from ccnn_irregular.kernels import Kernel
@@ -39,6 +40,7 @@ ENGINES: dict[str, Engine] = {
 }
 
 
+@outside_autocast
 def convolve(
     kernel: Kernel,
     values: Tensor,
@@ -51,7 +53,8 @@ def convolve(
     """Continuous convolution of sampled values: y(q) = sum_n w_n K(q - p_n) x_n.
 
     Differentiable in the values, the kernel's parameters, and, on the pairwise engines, in the
-    coordinates and weights of ``Points``.
+    coordinates and weights of ``Points``. Under ``torch.autocast`` it runs as outside of it: values of autocast's
+    dtype become float32, as the result is.
 
     Args:
         kernel: depthwise (C,) or full (D, C).
@@ -251,6 +254,7 @@ _ALIKE: dict[str, Callable[[Kernel], object]] = {
 
 def _check_case(kernel: Kernel, source: Domain, query: Domain, rtol: float) -> None:
     require(0 < rtol < 1, "rtol", "lie between 0 and 1", rtol)
+    kernel.require_full_precision()
     require(source.d == kernel.d, "source", f"have the kernel's {kernel.d} axes", source.d)
     check_pair(source, query)
     device = kernel.extent.device
@@ -261,6 +265,7 @@ def _check_case(kernel: Kernel, source: Domain, query: Domain, rtol: float) -> N
 
 def _check_values(kernel: Kernel, values: Tensor, plan: Plan) -> None:
     source, channels = plan.source, kernel.in_channels
+    kernel.require_full_precision()
     if isinstance(source, Points):
         wanted, fits = f"({source.count}, {channels})", values.shape == (source.count, channels)
     elif isinstance(source, Grid):

@@ -25,6 +25,7 @@ from ccnn_irregular.operators.lattice import (
     tap_offsets,
     tap_spans,
 )
+from ccnn_irregular.operators.layout import balance, restored
 from ccnn_irregular.operators.rates import current_rates, scale
 from ccnn_irregular.operators.transforms import depthwise_convolution, real_spectrum, real_window
 from ccnn_irregular.operators.work import evaluation_work
@@ -79,10 +80,12 @@ class FFT(Engine):
         lengths = [a.length(*span) for a, span in zip(lattices, spans, strict=True)]
         if kernel.depthwise and values.stride(1) == 0:
             values = values[:, :1]  # one channel, expanded: several kernels read it, and its transform serves them all
-        taps = _sampled(kernel, lattices, spans) * plan.source.cell_volume  # type: ignore[union-attr]
+        volume: float = plan.source.cell_volume  # type: ignore[union-attr]
+        factor = balance(volume)
+        taps = _sampled(kernel, lattices, spans) * (volume / factor)
         cells, windows = source_cells(lattices), query_windows(lattices, spans)
         result = _convolved(values, taps, lengths, cells, windows, kernel.depthwise)
-        return at_queries(result, lattices, spans, windows)
+        return restored(at_queries(result, lattices, spans, windows), factor)
 
 
 def _convolved(

@@ -37,7 +37,7 @@ from ccnn_irregular.operators.lattice import (
     tap_offsets,
     tap_spans,
 )
-from ccnn_irregular.operators.layout import from_rows, pair_points, to_rows, weighted
+from ccnn_irregular.operators.layout import balance, from_rows, pair_points, restored, to_rows, weighted
 from ccnn_irregular.operators.neighbours import Neighbours
 from ccnn_irregular.operators.nufft import Box, Spreading, at_points, columns_at_once, to_modes, transform_taps
 from ccnn_irregular.operators.rates import current_rates, scale
@@ -255,17 +255,20 @@ def _convolve_smooth(kernel: Kernel, values: Tensor, plan: Plan) -> Tensor:
     factors = geometry.factors
     if factors.lattices:
         return _convolve_product(kernel, values, geometry)
-    rows = weighted(to_rows(values, plan.source, plan.query), factors.sources.weights)[:, 0]
+    factor = balance(factors.sources.weights)
+    rows = weighted(to_rows(values, plan.source, plan.query), factors.sources.weights, factor)[:, 0]
     modes = to_modes(rows, factors.sources, geometry.spread)[:, None]
     modes = _filtered(kernel, modes, geometry, []).squeeze(1)
     result = at_points(modes, factors.queries, geometry.interpolate, real=True)
-    return from_rows(result[:, None], plan.source, plan.query)
+    return from_rows(restored(result[:, None], factor), plan.source, plan.query)
 
 
 def _convolve_product(kernel: Kernel, values: Tensor, geometry: _Geometry) -> Tensor:
     """Values ``(N, C, *sizes)`` to ``(M, D, *sizes)``: uniform axes are transformed before the points are spread."""
     factors = geometry.factors
-    lattices, weights = factors.lattices, factors.sources.weights.to(values.dtype)
+    lattices, weights = factors.lattices, factors.sources.weights * factors.volume
+    factor = balance(weights)
+    weights = (weights / factor).to(values.dtype)
     weights = weights.reshape(*weights.shape, *(1,) * (2 - weights.ndim), *(1,) * len(lattices))
     if not factors.sources.count or not factors.queries.count:
         sizes = [lattice.query for lattice in lattices]
@@ -281,7 +284,7 @@ def _convolve_product(kernel: Kernel, values: Tensor, geometry: _Geometry) -> Te
     rows = at_points(modes, factors.queries, geometry.interpolate, real=False)
     windows = query_windows(lattices, spans)
     result = real_window(rows.unflatten(1, (kernel.out_channels, *frequencies)), lengths, windows)
-    return at_queries(result, lattices, spans, windows) * factors.volume
+    return restored(at_queries(result, lattices, spans, windows), factor)
 
 
 def _filtered(kernel: Kernel, modes: Tensor, geometry: _Geometry, spans: Sequence[tuple[int, int]]) -> Tensor:
