@@ -10,10 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["gathered", "sums_of_sorted"]
+__all__ = ["gathered", "linear", "sums_of_sorted"]
 
 # Rows that are added up in their own dtype.
 _STRETCH = 64
+# Rows whose outer products one matrix product adds up; matrices of fewer than four times as many are left to PyTorch.
+_ROWS_PER_PRODUCT = 4096
 
 
 def sums_of_sorted(rows: Tensor, index: Tensor, count: int) -> Tensor:
@@ -30,6 +32,55 @@ def sums_of_sorted(rows: Tensor, index: Tensor, count: int) -> Tensor:
 def gathered(rows: Tensor, index: Tensor) -> Tensor:
     """``rows[index]``, several times faster on CPUs, and with a gradient that is summed in float64."""
     return _Gathered.apply(rows, index)
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """``torch.nn.functional.linear`` of ``(..., n)``, with a weight's gradient that is accurate for any number of rows.
+
+    One product of a million rows, of few columns, loses three digits in float32.
+    """
+    if x.shape[:-1].numel() < 4 * _ROWS_PER_PRODUCT or not weight.requires_grad:
+        return torch.nn.functional.linear(x, weight, bias)
+    return _Linear.apply(x.flatten(0, -2), weight, bias).unflatten(0, x.shape[:-1])
+
+
+class _Linear(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return torch.nn.functional.linear(x, weight, bias)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None], output: Tensor) -> None:
+        x, weight, _ = inputs
+        ctx.save_for_backward(x, weight)
+        ctx.save_for_forward(x, weight)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        wants_x, wants_weight, wants_bias = ctx.needs_input_grad
+        return (
+            gradient @ weight if wants_x else None,
+            _sum_of_products(gradient, x) if wants_weight else None,
+            gradient.sum(0) if wants_bias else None,
+        )
+
+    @staticmethod
+    def jvp(ctx: Any, x_slope: Tensor | None, weight_slope: Tensor | None, bias_slope: Tensor | None) -> Tensor:
+        x, weight = ctx.saved_tensors
+        along_x = None if x_slope is None else x_slope @ weight.T
+        along_weight = None if weight_slope is None else x @ weight_slope.T
+        slopes = [one for one in (along_x, along_weight, bias_slope) if one is not None]
+        return sum(slopes, start=x.new_zeros(len(x), len(weight)))
+
+
+def _sum_of_products(left: Tensor, right: Tensor) -> Tensor:
+    """``left.T @ right`` of ``(N, m)`` and ``(N, n)``, the sum over N in stretches."""
+    whole = len(left) // _ROWS_PER_PRODUCT * _ROWS_PER_PRODUCT
+    parts = [one[:whole].unflatten(0, (-1, _ROWS_PER_PRODUCT)) for one in (left, right)]
+    return torch.bmm(parts[0].transpose(1, 2), parts[1]).sum(0) + left[whole:].T @ right[whole:]
 
 
 class _SumsOfSorted(torch.autograd.Function):

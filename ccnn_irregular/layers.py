@@ -16,7 +16,7 @@ from torch._compile import _disable_dynamo
 from ccnn_irregular import batch_statistics
 from ccnn_irregular._autocast import outside_autocast
 from ccnn_irregular._checks import require
-from ccnn_irregular._sums import gathered, sums_of_sorted
+from ccnn_irregular._sums import gathered, linear, sums_of_sorted
 from ccnn_irregular.domains import Domain, Grid, Points, Product
 from ccnn_irregular.kernels import Kernel
 from ccnn_irregular.kernels.generators import Generator, OutputRows
@@ -330,7 +330,7 @@ class PointwiseLinear(nn.Linear):
             result = result if bias is None else result + _per_channel(bias, result)
             return shuffle_channels(result, self.groups) if self.shuffle else result
         if values.ndim == 2:
-            return nn.functional.linear(values, self.weight, bias)
+            return linear(values, self.weight, bias)
         flat = values.flatten(2)
         weight = self.weight.expand(flat.shape[0], -1, -1)  # len() would fix the batch of an exported network
         # One product per entry, the bias in it: on CPUs about three times as fast as torch.matmul and an addition.

@@ -13,6 +13,8 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
+from ccnn_irregular._sums import linear
+
 __all__ = ["TENSORS", "LazyOperations", "Operations", "TensorOperations"]
 
 
@@ -51,7 +53,7 @@ class Operations(ABC):
 # The series x^3 (1 / 3! + x / 4! + ...) of the tail below 1, where the terms of its definition cancel.
 _TAIL_SERIES = tuple(1 / math.factorial(power) for power in range(3, 20))
 # Its terms that count in single precision.
-_SINGLE_TERMS = 10
+_SINGLE_TERMS = 9
 
 
 def exponential_tail(x: float) -> float:
@@ -67,7 +69,7 @@ class TensorOperations(Operations):
         return values
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return torch.nn.functional.linear(x, weight, bias)
+        return linear(x, weight, bias)
 
     def component(self, x: Tensor, axis: int) -> Tensor:
         return x[..., axis : axis + 1]

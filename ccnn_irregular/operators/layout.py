@@ -67,7 +67,7 @@ def restored(result: Tensor, factor: float) -> Tensor:
 
 
 def weighted(values: Tensor, weights: Tensor, factor: float = 1.0) -> Tensor:
-    """Rows ``(N, B, C)`` times weights ``(N,)`` or ``(N, C)`` over ``factor``; what weighs 0 is never read, nan or not."""
+    """Rows ``(N, B, C)`` times weights ``(N,)`` or ``(N, C)`` over ``factor``; what weighs 0 is never read."""
     weights = (weights if factor == 1 else weights / factor).to(values.dtype)
     weights = weights[:, None, None] if weights.ndim == 1 else weights[:, None, :]
     unread = weights == 0
