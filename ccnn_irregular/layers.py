@@ -508,7 +508,8 @@ def mean_over_positions(values: Tensor, domain: Domain) -> Tensor:
     # Shares in float64: in small units weights are below what float32 holds.
     shares = weights / gathered(torch.where(mass == 0, 1.0, mass), sample)
     shares = shares.to(torch.promote_types(rows.dtype, torch.float32))
-    read = torch.where(weights == 0, 0.0, rows)
+    unread = weights == 0
+    read = torch.where(unread, 0.0, rows) if bool(unread.any()) else rows
     return sums_of_sorted(read * shares, sample, points.samples).to(rows.dtype)
 
 

@@ -84,7 +84,8 @@ class TensorOperations(Operations):
         return torch.nn.functional.silu(x)
 
     def exponential_tail(self, x: Tensor) -> Tensor:
-        *coefficients, series = _TAIL_SERIES if x.dtype == torch.float64 else _TAIL_SERIES[:_SINGLE_TERMS]
+        *coefficients, last = _TAIL_SERIES if x.dtype == torch.float64 else _TAIL_SERIES[:_SINGLE_TERMS]
+        series: Any = last
         for coefficient in reversed(coefficients):
             series = x * series + coefficient
         square = x * x
