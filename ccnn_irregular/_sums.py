@@ -39,7 +39,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
     One product of a million rows, of few columns, loses three digits in float32.
     """
-    if x.shape[:-1].numel() < 4 * _ROWS_PER_PRODUCT or not weight.requires_grad:
+    plain = not weight.requires_grad or torch.compiler.is_compiling()  # an exported network asks for no size
+    if plain or x.shape[:-1].numel() < 4 * _ROWS_PER_PRODUCT:
         return torch.nn.functional.linear(x, weight, bias)
     return _Linear.apply(x.flatten(0, -2), weight, bias).unflatten(0, x.shape[:-1])
 

@@ -87,9 +87,9 @@ class TensorOperations(Operations):
         *coefficients, last = _TAIL_SERIES if x.dtype == torch.float64 else _TAIL_SERIES[:_SINGLE_TERMS]
         series: Any = last
         for coefficient in reversed(coefficients):
-            series = x * series + coefficient
+            series = (x * series).add_(coefficient)
         square = x * x
-        return torch.where(x < 1, square * x * series, x.exp() - 1 - x - square * 0.5)
+        return torch.where(x < 1, square * x * series, (x.exp() - x).sub_(square, alpha=0.5).sub_(1.0))
 
 
 @final
