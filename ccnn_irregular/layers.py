@@ -16,14 +16,16 @@ from torch import Tensor, nn
 from torch._compile import _disable_dynamo
 
 from ccnn_irregular import batch_statistics
+from ccnn_irregular._autocast import outside_autocast
 from ccnn_irregular._checks import require
+from ccnn_irregular._sums import gathered, linear, sums_of_sorted
 from ccnn_irregular._transforms import transforms_active
 from ccnn_irregular.domains import Domain, Grid, Points, Product
 from ccnn_irregular.kernels import Kernel
 from ccnn_irregular.kernels.generators import OutputRows
 from ccnn_irregular.operators import EngineName, Plan, convolve, make_plan
 from ccnn_irregular.operators.lattice import Lattice, at_queries, no_common_lattice, on_lattice, tap_offsets, tap_spans
-from ccnn_irregular.operators.layout import weighted
+from ccnn_irregular.operators.layout import balance, restored, weighted
 from ccnn_irregular.operators.reference import PairGeometry
 
 __all__ = [
@@ -115,14 +117,10 @@ class ContinuousConv(nn.Module):
     # The choice of engine and the extent of a kernel depend on values: torch.compile leaves them as they are. This
     # form of torch.compiler.disable does not import the compiler, a second's work, with the package.
     @_disable_dynamo
+    @outside_autocast
     def integral(self, values: Tensor, source: Domain, query: Domain | None = None, plan: Plan | None = None) -> Tensor:
         """The convolution without the bias, not shuffled."""
-        device = values.device.type
-        if not torch.is_autocast_enabled(device):
-            result = self._convolved(values, source, query, plan)
-        else:
-            with torch.autocast(device, enabled=False):
-                result = self._convolved(values.to(self.kernel.dtype), source, query, plan)
+        result = self._convolved(values, source, query, plan)
         _warn_of_scale(self.kernel, values, result, source)
         return result
 
@@ -165,6 +163,7 @@ class ContinuousConv(nn.Module):
         return make_plan(kernel, source, query, engine=self.engine, rtol=self.rtol, batch=batch)
 
     @torch.no_grad()
+    @outside_autocast
     def calibrate(self, source: Domain, query: Domain | None = None) -> None:
         """Scale the kernel so that white noise sampled on ``source`` keeps its variance.
 
@@ -225,6 +224,7 @@ class SeparableContinuousConv(nn.Module):
         return self.pointwise(self.depthwise.integral(values, source, query, plan), self.depthwise.bias)
 
     @torch.no_grad()
+    @outside_autocast
     def calibrate(
         self, source: Domain, query: Domain | None = None, values: Tensor | None = None, plan: Plan | None = None
     ) -> None:
@@ -285,15 +285,18 @@ class SampledConv(nn.Module):
         self.spans = tap_spans(layer.kernel, self.lattices)
         self.lengths = [lattice.length(*span) for lattice, span in zip(self.lattices, self.spans, strict=True)]
         taps = sampled_kernel(layer.kernel, self.lattices).detach()
-        self.register_buffer("taps", taps * (source.cell_volume * float(layer.kernel.scale)))
+        weight = source.cell_volume * float(layer.kernel.scale)
+        self.factor = balance(weight)
+        self.register_buffer("taps", taps * (weight / self.factor))
 
     def forward(self, values: Tensor) -> Tensor:
         """``(B, C, *sizes)`` on the source to values on the query."""
         dims = tuple(range(-len(self.lengths), 0))
+        values = values.to(self.taps.dtype)  # under autocast it may come in less: there is no FFT of that
         spectrum = torch.fft.rfftn(on_lattice(values, self.lattices), s=self.lengths, dim=dims)
         spectrum = spectrum * torch.fft.rfftn(self.taps, s=self.lengths, dim=dims)
         result = at_queries(torch.fft.irfftn(spectrum, s=self.lengths, dim=dims), self.lattices, self.spans)
-        return self.pointwise(result, self.bias)
+        return self.pointwise(restored(result, self.factor), self.bias)
 
 
 def sampled_kernel(kernel: Kernel, lattices: Sequence[Lattice]) -> Tensor:
@@ -355,7 +358,7 @@ class PointwiseLinear(nn.Linear):
             result = result if bias is None else result + _per_channel(bias, result)
             return shuffle_channels(result, self.groups) if self.shuffle else result
         if values.ndim == 2:
-            return nn.functional.linear(values, self.weight, bias)
+            return linear(values, self.weight, bias)
         flat = values.flatten(2)
         weight = self.weight.expand(flat.shape[0], -1, -1)  # len() would fix the batch of an exported network
         # One product per entry, the bias in it: on CPUs about three times as fast as torch.matmul and an addition.
@@ -407,6 +410,8 @@ class BatchNorm(nn.BatchNorm1d):
         rule = "be in evaluation mode, or an InstanceNorm, under torch.func and forward-mode differentiation"
         writes = self.training and self.running_mean is not None
         require(not (writes and transforms_active()), "BatchNorm", rule, "training, which writes running statistics")
+        if not isinstance(domain, Grid):
+            values = _without_unread(values, domain)
         stored = not self.training and self.running_mean is not None
         if stored or isinstance(domain, Grid):
             flat = values.flatten(2) if values.ndim > 3 else values
@@ -424,6 +429,7 @@ class BatchNorm(nn.BatchNorm1d):
         """``values`` normalised by statistics of their own in every mode; the stored ones stay."""
         if isinstance(domain, Grid):
             return nn.functional.batch_norm(values, None, None, self.weight, self.bias, training=True, eps=self.eps)
+        values = _without_unread(values, domain)
         return self._normalised(values, *_weighted_statistics(values, domain))
 
     def _normalised(self, values: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
@@ -472,8 +478,7 @@ class InstanceNorm(nn.Module):
             return flat.reshape(values.shape)
         points = domain.points if isinstance(domain, Product) else domain
         shape, sample = (*values.shape[:2], *(1,) * (values.ndim - 2)), points.sample_index()
-        weights = _weight_columns(domain)
-        values = torch.where((weights > 0).reshape(*weights.shape, *shape[2:]), values, 0.0)
+        values = _without_unread(values, domain).to(torch.promote_types(values.dtype, torch.float32))
         centred = values - mean_over_positions(values, domain)[sample].reshape(shape)
         scale = torch.rsqrt(mean_over_positions(centred.square(), domain) + self.eps)[sample].reshape(shape)
         return centred * scale * _per_channel(self.weight, values) + _per_channel(self.bias, values)
@@ -522,26 +527,38 @@ class Dropout(nn.Module):
 def mean_over_positions(values: Tensor, domain: Domain) -> Tensor:
     """Mean over the positions of each sample, weighted by the quadrature weights: ``(B, C)``.
 
-    On a grid all cells weigh the same. A sample without weight (no points at all) has mean 0.
+    On a grid all cells weigh the same. A sample without weight (no points at all) has mean 0. What weighs 0 is never
+    read, nan or not. Any number of positions is summed to the accuracy of the values' dtype, float32 at least.
     """
     if isinstance(domain, Grid):
         return values.flatten(2).mean(2)
     points = domain.points if isinstance(domain, Product) else domain
     rows = values.flatten(2).mean(2) if values.ndim > 2 else values
-    weights = _weight_columns(domain).to(rows.dtype)
-    sample = points.sample_index()
-    sums = rows.new_zeros(points.samples, rows.shape[1]).index_add(0, sample, rows * weights)
-    mass = rows.new_zeros(points.samples, weights.shape[1]).index_add(0, sample, weights)
-    return sums / torch.where(mass == 0, 1.0, mass)
+    weights, sample = _weight_columns(domain), points.sample_index()
+    mass = sums_of_sorted(weights, sample, points.samples)
+    # Shares in float64: in small units weights are below what float32 holds.
+    shares = weights / gathered(torch.where(mass == 0, 1.0, mass), sample)
+    shares = shares.to(torch.promote_types(rows.dtype, torch.float32))
+    unread = weights == 0
+    read = torch.where(unread, 0.0, rows) if bool(unread.any()) else rows
+    return sums_of_sorted(read * shares, sample, points.samples).to(rows.dtype)
 
 
 def mean_square(values: Tensor, domain: Domain) -> float:
     """Mean square over all channels and positions, the latter by their weights; 0 of no values."""
     if isinstance(domain, Grid):
         largest = _largest(values)
-        return float((values / largest).square().mean(dtype=torch.float64)) * largest**2
+        return (
+            float(
+                (values / largest)
+                .to(torch.promote_types(values.dtype, torch.float32))
+                .square()
+                .mean(dtype=torch.float64)
+            )
+            * largest**2
+        )
     shares = _shares(values, domain)
-    read = torch.where(shares > 0, values, 0.0)
+    read = torch.where(shares > 0, values.to(shares.dtype), 0.0)
     largest = _largest(read)
     return float(((read / largest).square() * shares).sum(dtype=torch.float64) / values[0].numel()) * largest**2
 
@@ -629,11 +646,13 @@ def _weights(domain: Points | Product) -> Tensor:
 
 
 def _with_weights_in_values(values: Tensor, domain: Points | Product) -> tuple[Tensor, Domain]:
-    """Values times their weights, on points that weigh 1: weights per channel know nothing of groups."""
+    """Values times their weights, on points that weigh the same: weights per channel know nothing of groups."""
     points = domain.points if isinstance(domain, Product) else domain
     flat = values.flatten(2) if values.ndim > 2 else values[:, :, None]
-    rows = weighted(flat.movedim(1, 2), points.weights).movedim(2, 1).reshape(values.shape)
-    even = Points(points.coordinates, splits=points.splits, periods=points.periods)
+    factor = balance(points.weights) ** 2
+    rows = weighted(flat.movedim(1, 2), points.weights, factor).movedim(2, 1).reshape(values.shape)
+    equal = torch.full_like(points.weights[:, 0], factor)
+    even = Points(points.coordinates, equal, points.splits, periods=points.periods)
     return rows, Product(even, domain.grid) if isinstance(domain, Product) else even
 
 
@@ -642,6 +661,15 @@ def _weight_columns(domain: Domain) -> Tensor:
     assert not isinstance(domain, Grid)
     weights = _weights(domain)
     return weights[:, None] if weights.ndim == 1 else weights
+
+
+def _without_unread(values: Tensor, domain: Points | Product) -> Tensor:
+    """Values with 0 in place of nan and infinity that weigh 0: times a gradient of 0 they would be nan."""
+    unread = _weight_columns(domain) == 0
+    if not bool(unread.any()):
+        return values
+    unread = unread.reshape(*unread.shape, *(1,) * (values.ndim - 2))
+    return torch.where(unread & ~values.isfinite(), 0.0, values)
 
 
 def _shares(values: Tensor, domain: Domain) -> Tensor:

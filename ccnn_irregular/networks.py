@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch._compile import _disable_dynamo
 
+from ccnn_irregular._autocast import outside_autocast
 from ccnn_irregular._checks import reject, require
 from ccnn_irregular.domains import Domain, Grid, Points
 from ccnn_irregular.kernels import MLP, SIREN, GaussianMask, Generator, Kernel, MAGNet, RandomFourier, energy_above
@@ -154,6 +155,7 @@ class ResidualBlock(nn.Module):
         return nn.functional.gelu(self.linear(self.dropout(hidden, domain)))
 
     @torch.no_grad()
+    @outside_autocast
     def calibrate(self, values: Tensor, domain: Domain, depth: int = 1, plan: Plan | None = None) -> Tensor:
         """Scale kernel and linear layer for a block at any depth; returns what the block makes of ``values``.
 
@@ -363,6 +365,7 @@ class CCNN(nn.Module):
         return FrozenCCNN(self, source)
 
     @torch.no_grad()
+    @outside_autocast
     def calibrate(self, source: Domain, values: Tensor | None = None) -> None:
         """Make the network keep the scale of its input for the sampling at hand, at any depth.
 

@@ -11,6 +11,7 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
+from ccnn_irregular._autocast import outside_autocast
 from ccnn_irregular._checks import require
 from ccnn_irregular.domains import Grid
 from ccnn_irregular.kernels import Kernel
@@ -197,6 +198,7 @@ class ContinuousUNet(nn.Module):
         return self._answers(values, source, source if query is None else query)
 
     @torch.no_grad()
+    @outside_autocast
     def calibrate(self, values: Tensor, source: Grid) -> None:
         """Scale all kernels, first to last, for values like these; once, before training."""
         self._answers(values, source, source, calibrating=True)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
 
+from ccnn_irregular._autocast import outside_autocast
 from ccnn_irregular._checks import reject, require, require_finite
 from ccnn_irregular.domains import Points
 from ccnn_irregular.kernels import MLP, SIREN, GaussianMask, Generator, Kernel, MAGNet, RandomFourier
@@ -326,6 +327,7 @@ class CCNNConv(nn.Module):
         return self.conv(x, source, query)
 
     @torch.no_grad()
+    @outside_autocast
     def calibrate(
         self,
         pos: Positions,

@@ -9,6 +9,7 @@ from typing import Any, Literal, final, get_args
 import torch
 from torch import Tensor, nn
 
+from ccnn_irregular._autocast import outside_autocast
 from ccnn_irregular._checks import require
 from ccnn_irregular.adapters.geometric import CloudGeneratorName, cloud_kernel, cloud_points, require_resolution
 from ccnn_irregular.adapters.geometric_sampling import coarsen_farthest, coarsen_voxels
@@ -261,6 +262,7 @@ class CloudCCNN(nn.Module):
         return self.output(self.dropout(nn.functional.gelu(self.hidden(mean))))
 
     @torch.no_grad()
+    @outside_autocast
     def calibrate(
         self, x: Tensor | None, pos: Tensor, batch: Tensor | None = None, weight: Tensor | None = None
     ) -> None:
@@ -360,6 +362,7 @@ class CloudUNet(nn.Module):
         return self.output(self.dropout(mixed, points))
 
     @torch.no_grad()
+    @outside_autocast
     def calibrate(
         self, x: Tensor | None, pos: Tensor, batch: Tensor | None = None, weight: Tensor | None = None
     ) -> None:

@@ -6,11 +6,14 @@ is the engine's business. ``x`` is ``(..., n)`` here: a tensor, or a ``LazyTenso
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from typing import Any, final
 
 import torch
 from torch import Tensor
+
+from ccnn_irregular._sums import linear
 
 __all__ = ["TENSORS", "LazyOperations", "Operations", "TensorOperations"]
 
@@ -42,6 +45,21 @@ class Operations(ABC):
     def silu(self, x: Any) -> Any:
         """``x / (1 + exp(-x))``."""
 
+    @abstractmethod
+    def exponential_tail(self, x: Any) -> Any:
+        """``exp(x) - 1 - x - x^2 / 2`` for ``x >= 0``, to the last digits however small ``x`` is."""
+
+
+# The series x^3 (1 / 3! + x / 4! + ...) of the tail below 1, where the terms of its definition cancel.
+_TAIL_SERIES = tuple(1 / math.factorial(power) for power in range(3, 20))
+# Its terms that count in single precision.
+_SINGLE_TERMS = 9
+
+
+def exponential_tail(x: float) -> float:
+    """``Operations.exponential_tail`` of a number."""
+    return float(TENSORS.exponential_tail(torch.tensor(x, dtype=torch.float64)))
+
 
 @final
 class TensorOperations(Operations):
@@ -51,7 +69,7 @@ class TensorOperations(Operations):
         return values
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return torch.nn.functional.linear(x, weight, bias)
+        return linear(x, weight, bias)
 
     def component(self, x: Tensor, axis: int) -> Tensor:
         return x[..., axis : axis + 1]
@@ -64,6 +82,14 @@ class TensorOperations(Operations):
 
     def silu(self, x: Tensor) -> Tensor:
         return torch.nn.functional.silu(x)
+
+    def exponential_tail(self, x: Tensor) -> Tensor:
+        *coefficients, last = _TAIL_SERIES if x.dtype == torch.float64 else _TAIL_SERIES[:_SINGLE_TERMS]
+        series: Any = last
+        for coefficient in reversed(coefficients):
+            series = (x * series).add_(coefficient)
+        square = x * x
+        return torch.where(x < 1, square * x * series, (x.exp() - x).sub_(square, alpha=0.5).sub_(1.0))
 
 
 @final
@@ -95,6 +121,12 @@ class LazyOperations(Operations):
 
     def silu(self, x: Any) -> Any:
         return x / ((x * -1.0).exp() + 1.0)
+
+    def exponential_tail(self, x: Any) -> Any:
+        *coefficients, series = _TAIL_SERIES
+        for coefficient in reversed(coefficients):
+            series = x * series + coefficient
+        return (x - 1.0).ifelse(x.exp() - 1.0 - x - x * x * 0.5, x * x * x * series)
 
 
 TENSORS = TensorOperations()

@@ -9,6 +9,7 @@ from typing import Any, Self, final
 import torch
 from torch import Tensor
 
+from ccnn_irregular._autocast import outside_autocast
 from ccnn_irregular._checks import require
 from ccnn_irregular.kernels.buffers import ExactBuffers
 from ccnn_irregular.kernels.formula import TENSORS, Operations
@@ -157,6 +158,17 @@ class Kernel(ExactBuffers):
             values = values * operations.step(operations.component(offsets, axis) + tolerance)
         return values
 
+    def require_full_precision(self) -> None:
+        """Refuse parameters of less than float32.
+
+        Raises:
+            ValueError: float16 or bfloat16.
+        """
+        fits = self.dtype in (torch.float32, torch.float64)
+        rule = "be float32 or float64, as positions need it (kernel.float(), and torch.autocast for the other layers)"
+        require(fits, "kernel", rule, self.dtype)
+
+    @outside_autocast
     def forward(self, offsets: Tensor) -> Tensor:
         """Kernel values ``(..., C)`` or ``(..., D, C)`` at offsets ``(..., d)`` in coordinate units."""
         values = self.unscaled(offsets)
@@ -164,6 +176,7 @@ class Kernel(ExactBuffers):
 
     def unscaled(self, offsets: Tensor) -> Tensor:
         """Kernel values without the scale, which is to be multiplied into float64 quadrature weights instead."""
+        self.require_full_precision()
         require(
             offsets.ndim >= 1 and offsets.shape[-1] == self.d,
             "offsets",

@@ -12,9 +12,12 @@ from torch import Tensor, nn
 
 from ccnn_irregular._checks import require
 from ccnn_irregular.kernels.buffers import ExactBuffers
-from ccnn_irregular.kernels.formula import TENSORS, Operations
+from ccnn_irregular.kernels.formula import TENSORS, Operations, exponential_tail
 
 __all__ = ["GaussianMask", "Mask"]
+
+# Beyond these float32 does not hold the terms of the formula: exp(-log(threshold)), and -log(threshold)^3.
+_SMALLEST_THRESHOLD, _SMALLEST_DROP = 1e-30, 1e-11
 
 
 class Mask(ExactBuffers, ABC):
@@ -71,7 +74,7 @@ class GaussianMask(Mask):
 
     Args:
         width: initial standard deviation per axis, coordinate units.
-        threshold: value of the Gaussian at which the mask ends, in (0, 1).
+        threshold: value of the Gaussian at which the mask ends, between 1e-30 and 1 - 1e-11.
         trainable: whether the width is a parameter (else it is fixed).
         mean: initial centre per axis, coordinate units; None = zero, without a parameter.
         trainable_mean: whether the mean, where given, is a parameter (else it is fixed).
@@ -98,7 +101,8 @@ class GaussianMask(Mask):
         super().__init__()
         require(len(width) >= 1, "width", "have one entry per axis", tuple(width))
         require(all(math.isfinite(w) and w > 0 for w in width), "width", "be positive and finite", tuple(width))
-        require(0 < threshold < 1, "threshold", "lie between 0 and 1", threshold)
+        rule = f"lie between {_SMALLEST_THRESHOLD:g} and 1 - {_SMALLEST_DROP:g}"
+        require(_SMALLEST_THRESHOLD <= threshold <= 1 - _SMALLEST_DROP, "threshold", rule, threshold)
         self.threshold = threshold
         self.smooth = smooth
         self.register_exact_buffer("initial_width", width)
@@ -150,8 +154,7 @@ class GaussianMask(Mask):
         s = operations.squared_norm(scaled) * 0.5
         s_max = -math.log(self.threshold)
         if self.smooth:
-            t = (s_max - s).relu()
-            return (t.exp() - 1 - t - t * t * 0.5) * (1 / (math.exp(s_max) - 1 - s_max - 0.5 * s_max**2))
+            return operations.exponential_tail((s_max - s).relu()) * (1 / exponential_tail(s_max))
         value = (s * -1.0).exp()
         for axis in range(self.d):
             component = operations.component(scaled, axis)

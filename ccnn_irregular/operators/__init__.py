@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ccnn_irregular._autocast import outside_autocast
 from ccnn_irregular._checks import reject, require
 from ccnn_irregular._transforms import is_batched, transforms_active
 from ccnn_irregular.domains import Domain, Grid
@@ -58,6 +59,7 @@ ENGINES: dict[str, Engine] = {
 _TRANSFORMABLE = ("reference", "neighbours", "fft")
 
 
+@outside_autocast
 def convolve(
     kernel: Kernel,
     values: Tensor,
@@ -71,7 +73,8 @@ def convolve(
     """Continuous convolution of sampled values: y(q) = sum_n w_n K(q - p_n) x_n.
 
     Differentiable in the values, the kernel's parameters, and, on the pairwise engines, in the
-    coordinates and weights of ``Points``.
+    coordinates and weights of ``Points``. Under ``torch.autocast`` it runs as outside of it: values of autocast's
+    dtype become float32, as the result is.
 
     Args:
         kernel: depthwise (C,) or full (D, C).
@@ -308,6 +311,7 @@ def _too_large(cost: Cost, available: float) -> str:
 def _check_case(kernel: Kernel, source: Domain, query: Domain, rtol: float) -> None:
     require(0 < rtol < 1, "rtol", "lie between 0 and 1", rtol)
     kernel.require_numbers()
+    kernel.require_full_precision()
     require(source.d == kernel.d, "source", f"have the kernel's {kernel.d} axes", source.d)
     check_pair(source, query)
     device = kernel.extent.device

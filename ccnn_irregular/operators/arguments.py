@@ -39,6 +39,7 @@ def check_values(kernel: Kernel, values: Tensor, source: Domain, query: Domain) 
     Raises:
         ValueError: another shape, dtype or device, nan or infinity, weights for another number of channels.
     """
+    kernel.require_full_precision()
     channels, device = kernel.in_channels, kernel.extent.device
     require(values.device == device, "values", f"be on the kernel's device {device}", values.device)
     if isinstance(source, Points):

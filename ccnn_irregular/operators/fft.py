@@ -27,6 +27,7 @@ from ccnn_irregular.operators.lattice import (
     tap_offsets,
     tap_spans,
 )
+from ccnn_irregular.operators.layout import balance, restored
 from ccnn_irregular.operators.rates import current_rates, scale
 from ccnn_irregular.operators.transforms import depthwise_convolution, real_spectrum, real_window
 from ccnn_irregular.operators.work import evaluation_work
@@ -83,14 +84,17 @@ class FFT(Engine):
         lengths = [a.length(*span) for a, span in zip(lattices, spans, strict=True)]
         if kernel.depthwise and values.stride(1) == 0:
             values = values[:, :1]  # one channel, expanded: several kernels read it, and its transform serves them all
-        taps = _sampled(kernel, lattices, spans) * (plan.source.cell_volume * float(kernel.scale))  # type: ignore[union-attr]
+        weight: float = plan.source.cell_volume * float(kernel.scale)  # type: ignore[union-attr]
+        factor = balance(weight)
+        taps = _sampled(kernel, lattices, spans) * (weight / factor)
         if transforms_active():
-            return at_queries(_circular(on_lattice(values, lattices), taps, lengths, kernel.depthwise), lattices, spans)
+            result = _circular(on_lattice(values, lattices), taps, lengths, kernel.depthwise)
+            return restored(at_queries(result, lattices, spans), factor)
         cells, windows = source_cells(lattices), query_windows(lattices, spans)
         # Rounding is a share of the largest value wherever it lies, beyond the kernel's reach and in the future too.
         wide = torch.float64 if values.dtype == torch.float32 and _unlike(values) > _MOST_UNLIKE else values.dtype
         result = _convolved(values.to(wide), taps.to(wide), lengths, cells, windows, kernel.depthwise)
-        return at_queries(result, lattices, spans, windows).to(values.dtype)
+        return restored(at_queries(result, lattices, spans, windows).to(values.dtype), factor)
 
 
 @torch.no_grad()

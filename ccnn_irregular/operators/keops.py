@@ -20,7 +20,7 @@ from ccnn_irregular.domains import Domain
 from ccnn_irregular.kernels import Kernel, with_tensors
 from ccnn_irregular.kernels.formula import LazyOperations
 from ccnn_irregular.operators.engine import Cost, Engine, Plan
-from ccnn_irregular.operators.layout import from_rows, to_rows, weighted
+from ccnn_irregular.operators.layout import balance, from_rows, restored, to_rows, weighted
 from ccnn_irregular.operators.rates import current_rates, scale
 from ccnn_irregular.operators.reference import PairGeometry, PairProblem, Reference, pair_cost, pair_gradients
 from ccnn_irregular.operators.work import evaluation_work, pair_work
@@ -37,6 +37,8 @@ _MOST_VALUES = 64
 # KeOps keeps the addresses of arguments and result on the compiled formula until it calls it: a second thread would
 # write into the first one's result. It also compiles into one folder for all.
 _ONE_AT_A_TIME = threading.Lock()
+# Parts of coordinates for single precision, and the binary digits of each: differences, and a turn less, fit into 24.
+_PARTS, _DIGITS = 3, 21
 _NO_COMPILER = "no C++ compiler found (looked for $CXX, g++, clang++): runs as the blocked reference sum"
 
 
@@ -97,9 +99,12 @@ class KeOps(Engine):
             return Reference().apply(kernel, values, plan)
         if int(geometry.pairs[-1]) == 0:  # nothing to reduce, and KeOps refuses empty arrays
             return Reference().apply(kernel, values, plan)
-        rows = weighted(to_rows(values, plan.source, plan.query), geometry.source.weights * kernel.scale)
+        weights = geometry.source.weights * kernel.scale
+        factor = balance(weights)
+        rows = weighted(to_rows(values, plan.source, plan.query), weights, factor)
         problem = PairProblem.build(kernel, geometry)
-        return from_rows(_PairSum.apply(problem, rows, *problem.tensors()), plan.source, plan.query)
+        result = _PairSum.apply(problem, rows, *problem.tensors())
+        return from_rows(restored(result, factor), plan.source, plan.query)
 
 
 class _PairSum(torch.autograd.Function):
@@ -170,20 +175,15 @@ def _reduced(problem: PairProblem, values: Tensor) -> Tensor:
     os.environ.setdefault("KEOPS_VERBOSE", os.environ.setdefault("PYKEOPS_VERBOSE", "0"))
     keops = import_optional("pykeops.torch", "engine 'keops'")
     kernel, geometry, transposed = problem.kernel, problem.geometry, problem.transposed
-    query, source = _centred(geometry, values.dtype)
-    batch, count = values.shape[1], len(source if transposed else query)
-    # KeOps takes an axis of one row for a parameter: a second row, cut off below or of value zero.
-    query, source = (one.repeat(2, 1) if len(one) == 1 else one for one in (query, source))
+    batch, count = values.shape[1], (geometry.source if transposed else geometry.query).count
     if len(values) == 1:
         values = torch.cat([values, torch.zeros_like(values)])
     # Entries sharing the geometry are a batch dimension of the reduction.
     lead = (1,) if batch > 1 else ()
     per_entry = values.movedim(1, 0) if batch > 1 else values[:, 0]
-    query_i = keops.LazyTensor(query.reshape(*lead, -1, 1, kernel.d).contiguous())
-    source_j = keops.LazyTensor(source.reshape(*lead, 1, -1, kernel.d).contiguous())
     given = keops.LazyTensor(per_entry.unsqueeze(-2 if transposed else -3).contiguous())
     operations = LazyOperations(keops.Pm)
-    offsets = _wrapped(query_i - source_j, geometry, values.dtype, operations)
+    offsets = _offsets(geometry, values.dtype, keops.LazyTensor, operations, lead)
     kernel_values = kernel.formula(offsets, operations)
     if kernel.depthwise:
         product = kernel_values * given
@@ -191,7 +191,9 @@ def _reduced(problem: PairProblem, values: Tensor) -> Tensor:
         product = given.vecmatmult(kernel_values) if transposed else kernel_values.matvecmult(given)
     if geometry.source.samples > 1:
         product.ranges = _ranges(geometry)
-    result = product.sum(len(lead) + (0 if transposed else 1)).narrow(-2, 0, count)
+    # Not in blocks, KeOps' own way to keep digits: with ranges, on CPUs, it adds all up in one block.
+    result = product.sum(len(lead) + (0 if transposed else 1), dtype_acc="float64", sum_scheme="direct_sum")
+    result = result.narrow(-2, 0, count)
     if geometry.source.samples > 1:
         # Rows of a sample without partners belong to no range: KeOps leaves them unset.
         own, other = (geometry.source, geometry.query) if transposed else (geometry.query, geometry.source)
@@ -200,19 +202,50 @@ def _reduced(problem: PairProblem, values: Tensor) -> Tensor:
     return result.movedim(0, 1) if batch > 1 else result[:, None, :]
 
 
-def _centred(geometry: PairGeometry, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Coordinates about their common mean: differences of float32 numbers near 5,000,000 m would be noise."""
-    query, source = geometry.query.coordinates, geometry.source.coordinates
-    centre = torch.cat([query, source]).mean(0)
-    return (query - centre).to(dtype), (source - centre).to(dtype)
+def _offsets(
+    geometry: PairGeometry, dtype: torch.dtype, lazy: Any, operations: LazyOperations, lead: tuple[int, ...]
+) -> Any:
+    """Offsets of all pairs as a lazy tensor, as exact as differences of float64 coordinates.
+
+    KeOps takes differences in the values' dtype, and float32 numbers near 5,000,000 m are half a metre apart. So
+    coordinates come in parts of few digits, whose differences are exact; only their sum, the offset, is rounded.
+    """
+    sides = (geometry.query.coordinates.detach(), (-1, 1)), (geometry.source.coordinates.detach(), (1, -1))
+    splits = []
+    for coordinates, rows in sides:
+        # KeOps takes an axis of one row for a parameter: a second row, cut off by the caller or of value zero.
+        coordinates = coordinates.repeat(2, 1) if len(coordinates) == 1 else coordinates
+        parts = _parts(coordinates, geometry.period, dtype)
+        splits.append([lazy(part.reshape(*lead, *rows, part.shape[1]).contiguous()) for part in parts])
+    differences = [query_i - source_j for query_i, source_j in zip(*splits, strict=True)]
+    if bool(geometry.period.any()):
+        turns = (differences[0] * operations.vector(geometry.inverse_period.to(dtype))).round(0)
+        periods = _parts(geometry.period[None], geometry.period, dtype)
+        differences = [one - operations.vector(part) * turns for one, part in zip(differences, periods, strict=True)]
+    return sum(differences[1:], start=differences[0])
 
 
-def _wrapped(offsets: Any, geometry: PairGeometry, dtype: torch.dtype, operations: LazyOperations) -> Any:
-    if not bool(geometry.period.any()):
-        return offsets
-    period = operations.vector(geometry.period.to(dtype))
-    inverse = operations.vector(geometry.inverse_period.to(dtype))
-    return offsets - period * (offsets * inverse).round(0)
+def _parts(coordinates: Tensor, period: Tensor, dtype: torch.dtype) -> list[Tensor]:
+    """float64 ``(N, d)`` as the sum of tensors of ``dtype``, most significant first; on axes that repeat, of one turn.
+
+    Each part but the last has ``_DIGITS`` binary digits, counted from the leading one of the number itself, so that a
+    place far away costs the others nothing; on axes that repeat from that of the period, for there numbers near 0 and
+    near the period are neighbours.
+    """
+    if dtype == torch.float64:
+        return [coordinates]
+    repeats = period > 0
+    turn = torch.where(repeats, period, 1.0)
+    # The period itself stays: a remainder of 0 would be no turn at all.
+    coordinates = torch.where(repeats & (coordinates != period), torch.remainder(coordinates, turn), coordinates)
+    exponent = torch.frexp(torch.where(repeats, period, coordinates)).exponent
+    parts = []
+    for _ in range(_PARTS - 1):
+        exponent = exponent - _DIGITS
+        part = torch.ldexp(torch.ldexp(coordinates, -exponent).round(), exponent)
+        parts.append(part.to(dtype))
+        coordinates = coordinates - part
+    return [*parts, coordinates.to(dtype)]
 
 
 def _ranges(geometry: PairGeometry) -> tuple[Tensor, ...]:

@@ -6,13 +6,20 @@ Inside, values are (N, B, C): B entries sharing one geometry, 1 unless both doma
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from ccnn_irregular._checks import reject, require
 from ccnn_irregular.domains import Domain, Grid, Points, Product
 
-__all__ = ["check_pair", "from_rows", "pair_points", "to_rows", "weighted"]
+__all__ = ["balance", "check_pair", "from_rows", "pair_points", "restored", "to_rows", "weighted"]
+
+# Weights between 2^-32 and 2^32 are multiplied by as they are.
+_USUAL_EXPONENT = 32
+# Half an exponent of a weight, which float32 holds.
+_LARGEST_EXPONENT = 120
 
 
 def check_pair(source: Domain, query: Domain) -> None:
@@ -39,9 +46,29 @@ def pair_points(source: Domain, query: Domain) -> tuple[Points, Points]:
     return _as_points(source, samples, device), _as_points(query, samples, device)
 
 
-def weighted(values: Tensor, weights: Tensor) -> Tensor:
-    """Rows ``(N, B, C)`` times weights ``(N,)`` or ``(N, C)``; what weighs 0 is never read, nan or not."""
-    weights = weights.to(values.dtype)
+def balance(weights: Tensor | float) -> float:
+    """The power of two that weights are to be divided by, and the sum over them multiplied by.
+
+    In small or large units weights leave float32's range (cubic nanometres in metres times femtoseconds: 1e-42), or
+    their product with the values does, though the sum, with a kernel as large as they are small, lies well inside. So
+    half of their exponent goes to the weights and half to the result, where gradients come in. 1 for usual weights.
+    """
+    if isinstance(weights, Tensor):
+        weights = float(weights.detach().max()) if weights.numel() else 0.0
+    _, exponent = math.frexp(weights)
+    if abs(exponent) <= _USUAL_EXPONENT:
+        return 1.0
+    return 2.0 ** max(-_LARGEST_EXPONENT, min(exponent // 2, _LARGEST_EXPONENT))
+
+
+def restored(result: Tensor, factor: float) -> Tensor:
+    """The sum over weights that were divided by ``factor``, multiplied by it."""
+    return result if factor == 1 else result * factor
+
+
+def weighted(values: Tensor, weights: Tensor, factor: float = 1.0) -> Tensor:
+    """Rows ``(N, B, C)`` times weights ``(N,)`` or ``(N, C)`` over ``factor``; what weighs 0 is never read."""
+    weights = (weights if factor == 1 else weights / factor).to(values.dtype)
     weights = weights[:, None, None] if weights.ndim == 1 else weights[:, None, :]
     unread = weights == 0
     if bool(unread.any()):

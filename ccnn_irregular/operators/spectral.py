@@ -38,7 +38,7 @@ from ccnn_irregular.operators.lattice import (
     tap_offsets,
     tap_spans,
 )
-from ccnn_irregular.operators.layout import from_rows, pair_points, to_rows, weighted
+from ccnn_irregular.operators.layout import balance, from_rows, pair_points, restored, to_rows, weighted
 from ccnn_irregular.operators.memory import as_size, available_memory
 from ccnn_irregular.operators.neighbours import Neighbours
 from ccnn_irregular.operators.nufft import Box, Spreading, columns_at_once, transform_taps
@@ -306,18 +306,20 @@ class Spectral(Engine):
 
     def apply(self, kernel: Kernel, values: Tensor, plan: Plan) -> Tensor:
         factors = plan.geometry.factors
-        rows = _weighted_rows(kernel, values, plan)
-        kernel = kernel.without_scale()
+        weights = factors.sources.weights * (kernel.scale * factors.volume)
+        factor = balance(weights)
+        rows, kernel = _weighted_rows(values, weights / factor, plan), kernel.without_scale()
         if not len(rows) or not factors.queries.count:
             return _zero(kernel, rows, plan)
         energy, peaked = energy_and_peaks(rows.flatten(2), factors.sources)
         loud = outliers(rows.flatten(2), factors.sources) if peaked else None
         if loud is None:
-            return _from_rows(_accurate(kernel, rows, energy, plan), plan)
+            return _from_rows(restored(_accurate(kernel, rows, energy, plan), factor), plan)
         loud = loud.reshape(rows.shape)
         quiet = torch.where(loud, 0.0, rows)
         energy = sample_energy(quiet.flatten(2), factors.sources)
-        return _from_rows(_accurate(kernel, quiet, energy, plan) + _pair_by_pair(kernel, rows, loud, plan), plan)
+        result = _accurate(kernel, quiet, energy, plan) + _pair_by_pair(kernel, rows, loud, plan)
+        return _from_rows(restored(result, factor), plan)
 
 
 def _near_plan(kernels: Sequence[Kernel], factors: _Factors, rtol: float) -> Plan:
@@ -327,10 +329,9 @@ def _near_plan(kernels: Sequence[Kernel], factors: _Factors, rtol: float) -> Pla
     return Plan(Neighbours(), sources, queries, Neighbours().prepare(kernels, sources, queries, rtol))
 
 
-def _weighted_rows(kernel: Kernel, values: Tensor, plan: Plan) -> Tensor:
-    """Values times weights and the kernel's scale, ``(N, C, *uniform sizes)``."""
+def _weighted_rows(values: Tensor, weights: Tensor, plan: Plan) -> Tensor:
+    """Values times float64 weights, ``(N, C, *uniform sizes)``."""
     factors: _Factors = plan.geometry.factors
-    weights = factors.sources.weights * (kernel.scale * factors.volume)
     if not factors.lattices:
         return weighted(to_rows(values, plan.source, plan.query), weights).movedim(1, 2)
     weights = weights.to(values.dtype)
