@@ -39,8 +39,9 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
     One product of a million rows, of few columns, loses three digits in float32.
     """
-    plain = not weight.requires_grad or torch.compiler.is_compiling()  # an exported network asks for no size
-    if plain or x.shape[:-1].numel() < 4 * _ROWS_PER_PRODUCT:
+    trained = weight.requires_grad and torch.is_grad_enabled()
+    # An exported network asks for no size.
+    if not trained or torch.compiler.is_compiling() or x.shape[:-1].numel() < 4 * _ROWS_PER_PRODUCT:
         return torch.nn.functional.linear(x, weight, bias)
     return _Linear.apply(x.flatten(0, -2), weight, bias).unflatten(0, x.shape[:-1])
 

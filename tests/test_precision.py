@@ -191,6 +191,17 @@ def test_the_end_of_a_mask_falls_without_noise() -> None:
     np.testing.assert_allclose(found, wanted, rtol=0.02)
 
 
+def test_a_mask_has_derivatives_of_every_kind() -> None:
+    """Of any order, forward and backward, and under torch.func; one place on either side of the series' end."""
+    mask = GaussianMask([1.0], 0.05).double()
+    places = torch.tensor([[0.3], [1.7], [2.2], [-2.4]], dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(mask, places, check_forward_ad=True)
+    assert torch.autograd.gradgradcheck(mask, places)
+    own = torch.autograd.grad(mask(places).sum(), places)[0]
+    each = torch.func.vmap(torch.func.grad(lambda place: mask(place)[0]))(places.detach())
+    torch.testing.assert_close(each, own)
+
+
 @pytest.mark.parametrize("threshold", [0.0, 1.0, 1e-40, 1 - 1e-13])
 def test_thresholds_beyond_single_precision_are_refused(threshold: float) -> None:
     with pytest.raises(ValueError, match=r"threshold must lie between 1e-30 and 1 - 1e-11"):

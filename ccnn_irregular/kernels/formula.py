@@ -84,12 +84,38 @@ class TensorOperations(Operations):
         return torch.nn.functional.silu(x)
 
     def exponential_tail(self, x: Tensor) -> Tensor:
+        return _ExponentialTail.apply(x)
+
+
+class _ExponentialTail(torch.autograd.Function):
+    """Its derivative is itself plus x^2 / 2: no term of the series is kept or differentiated."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
         *coefficients, last = _TAIL_SERIES if x.dtype == torch.float64 else _TAIL_SERIES[:_SINGLE_TERMS]
-        series: Any = last
+        series = torch.full_like(x, last)
         for coefficient in reversed(coefficients):
-            series = (x * series).add_(coefficient)
+            series.mul_(x).add_(coefficient)
         square = x * x
-        return torch.where(x < 1, square * x * series, (x.exp() - x).sub_(square, alpha=0.5).sub_(1.0))
+        series.mul_(square).mul_(x)
+        return torch.where(x < 1, series, x.exp().sub_(x).sub_(square, alpha=0.5).sub_(1.0))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs, output)
+        ctx.save_for_forward(*inputs, output)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        x, tail = ctx.saved_tensors
+        return gradient * torch.addcmul(tail, x, x, value=0.5)
+
+    @staticmethod
+    def jvp(ctx: Any, slope: Tensor) -> Tensor:
+        x, tail = ctx.saved_tensors
+        return slope * torch.addcmul(tail, x, x, value=0.5)
 
 
 @final
