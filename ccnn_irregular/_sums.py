@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ccnn_irregular._transforms import transforms_active
+
 __all__ = ["gathered", "linear", "sums_of_sorted"]
 
 # Rows that are added up in their own dtype.
@@ -26,12 +28,14 @@ def sums_of_sorted(rows: Tensor, index: Tensor, count: int) -> Tensor:
         index: int64 ``(N,)``, from 0 to ``count - 1``.
         count: number of sums.
     """
+    if transforms_active():  # zeros that are batched as the rows are
+        return torch.zeros_like(rows[:1]).expand(count, *rows.shape[1:]).index_add(0, index, rows)
     return _SumsOfSorted.apply(rows, index, count)
 
 
 def gathered(rows: Tensor, index: Tensor) -> Tensor:
     """``rows[index]``, several times faster on CPUs, and with a gradient that is summed in float64."""
-    return _Gathered.apply(rows, index)
+    return rows.index_select(0, index) if transforms_active() else _Gathered.apply(rows, index)
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -168,12 +168,12 @@ class Kernel(ExactBuffers):
         rule = "be float32 or float64, as positions need it (kernel.float(), and torch.autocast for the other layers)"
         require(fits, "kernel", rule, self.dtype)
 
-    @outside_autocast
     def forward(self, offsets: Tensor) -> Tensor:
         """Kernel values ``(..., C)`` or ``(..., D, C)`` at offsets ``(..., d)`` in coordinate units."""
         values = self.unscaled(offsets)
         return (values.to(torch.float64) * self.scale).to(values.dtype)
 
+    @outside_autocast
     def unscaled(self, offsets: Tensor) -> Tensor:
         """Kernel values without the scale, which is to be multiplied into float64 quadrature weights instead."""
         self.require_full_precision()

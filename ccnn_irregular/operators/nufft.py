@@ -294,13 +294,16 @@ def _with_upper(modes: Tensor, dim: int, size: int) -> Tensor:
     return torch.cat([lower, modes.new_zeros(shape), upper], dim)
 
 
-def transform_taps(taps: Tensor, first: tuple[int, ...], box: Box) -> tuple[Tensor, Tensor]:
+def transform_taps(
+    taps: Tensor, first: tuple[int, ...], box: Box, sizes: torch.dtype | None = None
+) -> tuple[Tensor, Tensor]:
     """Transform of a kernel sampled on the cells, over the last axes, divided by the window's transform squared.
 
     Args:
         taps: ``(..., *counts)`` kernel values at consecutive cells, real, or complex as other axes left them.
         first: cell of the first tap per axis, counted from the kernel's origin.
         box: the cells.
+        sizes: dtype of squares, where those of the taps leave their own dtype's range; None = the taps' own.
 
     Returns:
         The transform, ``(..., *kept modes)``, half the last axis for real taps; and ``(...)``, squared, the error that
@@ -315,9 +318,9 @@ def transform_taps(taps: Tensor, first: tuple[int, ...], box: Box) -> tuple[Tens
         transform = torch.fft.rfft(taps, n=size, dim=-1) if half else torch.fft.fft(taps, n=size, dim=axis - d)
         dropped = transform.narrow(axis - d, kept + 1, transform.shape[axis - d] - (kept + 1 if half else 2 * kept + 1))
         # Axes that are not transformed yet hold their energy in taps, not in modes.
-        lost = lost + (2 if half else 1) * math.prod(box.sizes[:axis]) * _energy(dropped, d)
+        lost = lost + (2 if half else 1) * math.prod(box.sizes[:axis]) * _energy(dropped, d, sizes)
         taps = transform[..., : kept + 1] if half else _lower(transform, axis - d, kept)
-    lost = lost + _aliased(taps.detach(), box, real)
+    lost = lost + _aliased(taps.detach(), box, real, sizes)
     for axis in range(d):
         half = real and axis == d - 1
         angle = box.modes(axis, half=half).to(torch.float64) * (-2 * math.pi * first[axis] / box.sizes[axis])
@@ -326,14 +329,15 @@ def transform_taps(taps: Tensor, first: tuple[int, ...], box: Box) -> tuple[Tens
     return taps, lost / float(box.cells) ** 2
 
 
-def _energy(modes: Tensor, d: int) -> Tensor:
+def _energy(modes: Tensor, d: int, dtype: torch.dtype | None) -> Tensor:
     """Sum of squares over the last ``d`` axes."""
-    return torch.view_as_real(modes.detach()).flatten(-d - 1).square().sum(-1)
+    return torch.view_as_real(modes.detach()).flatten(-d - 1).to(dtype or modes.real.dtype).square().sum(-1)
 
 
-def _aliased(modes: Tensor, box: Box, real: bool) -> Tensor:
+def _aliased(modes: Tensor, box: Box, real: bool, dtype: torch.dtype | None) -> Tensor:
     """Energy of the kept modes times twice the windows' squared alias there, summed over the last axes."""
-    energy, total = torch.view_as_real(modes).square().sum(-1), modes.real.new_zeros(())
+    energy = torch.view_as_real(modes).to(dtype or modes.real.dtype).square().sum(-1)
+    total = energy.new_zeros(())
     if real:
         energy[..., 1:] *= 2  # each stands for the negative frequency too
     for axis in range(box.d):

@@ -156,9 +156,8 @@ def sum_over_pairs(kernel: Kernel, values: Tensor, source: Domain, query: Domain
     factor = balance(weights)
     rows = weighted(to_rows(values, source, query), weights, factor)
     problem = PairProblem.build(kernel, geometry)
-    if transforms_active():
-        return from_rows(restored(_sum_at_once(problem, rows), factor), source, query)
-    if int(geometry.pairs[-1]) <= pairs_per_block(geometry.source.count):
+    # Function transforms take tensor operations alone: no blocks that are computed anew in the backward pass.
+    if transforms_active() or int(geometry.pairs[-1]) <= pairs_per_block(geometry.source.count):
         result = _block_sum(problem, rows, 0, len(geometry.first))
     else:
         result = _BlockedSum.apply(problem, rows, *problem.tensors())
@@ -273,13 +272,6 @@ def _block_sum(problem: PairProblem, rows: Tensor, start: int, stop: int) -> Ten
     """Sum over the pairs of query rows [start, stop): ``(stop - start, B, D)``."""
     query, products = _products(problem, rows, start, stop)
     return sums_of_sorted(products, query - start, stop - start)
-
-
-def _sum_at_once(problem: PairProblem, rows: Tensor) -> Tensor:
-    """The sum over all pairs in tensor operations alone, which ``torch.func`` and forward-mode differentiation take."""
-    count = len(problem.geometry.first)
-    query, products = _products(problem, rows, 0, count)
-    return torch.zeros_like(products[:1]).expand(count, -1, -1).index_add(0, query, products)
 
 
 def _products(problem: PairProblem, rows: Tensor, start: int, stop: int) -> tuple[Tensor, Tensor]:

@@ -69,6 +69,8 @@ _MOST_CELLS = 1 << 40
 _STALE = 1.5
 # Errors up to so many rtol are let pass; beyond, rtol is divided by powers of a factor until it is safely less.
 _TOLERATED, _SAFE, _FINER, _MOST_FINER = 1.0, 0.7, 4.0, 12
+# Squares of taps whose sum is less, or more than one over this, are taken in float64.
+_LEAST_ENERGY = 1e-20
 # Where no transform is accurate enough, the sum pair by pair is taken if it costs at most so many times the finest one.
 _EXACT_IS_WORTH = 10.0
 
@@ -368,12 +370,13 @@ def _plan_of_pairs(kernel: Kernel, plan: Plan, of_row: Tensor | None = None) -> 
         splits = torch.searchsorted(sample, torch.arange(sources.samples + 1, device=sources.device))
     # On a product, each node's volume, which is in the rows already, comes in again.
     weights = places.new_full((len(places),), 1 / plan.geometry.factors.volume)
-    source: Domain = Points(places, weights, splits, periods=sources.periods)
+    points = Points(places, weights, splits, periods=sources.periods)
+    source: Domain = points
     query: Domain = queries
     if plan.geometry.factors.lattices:
         assert isinstance(plan.source, Product)
         assert isinstance(plan.query, Product)
-        source, query = Product(source, plan.source.grid), Product(query, plan.query.grid)
+        source, query = Product(points, plan.source.grid), Product(queries, plan.query.grid)
     return Plan(Neighbours(), source, query, Neighbours().prepare([kernel], source, query, plan.geometry.rtol))
 
 
@@ -550,7 +553,8 @@ def _transfer(kernel: Kernel, geometry: _Geometry, spans: Sequence[tuple[int, in
     ]
     offsets += [tap_offsets(lattice, span, device) for lattice, span in zip(lattices, spans, strict=True)]
     taps = kernel.unscaled(torch.stack(torch.meshgrid(*offsets, indexing="ij"), dim=-1).to(kernel.dtype))
-    energy = taps.detach().square().flatten(0, kernel.d - 1).sum(0, dtype=torch.float64) / box.cells
+    energy, sizes = _tap_energy(taps.detach().flatten(0, kernel.d - 1))
+    energy = energy / box.cells
     # (*cells, *nodes, *kernel.shape) to (*kernel.shape, *nodes, *cells)
     taps = taps.permute(*range(kernel.d, taps.ndim), *range(box.d, kernel.d), *range(box.d))
     lengths = [lattice.length(*span) for lattice, span in zip(lattices, spans, strict=True)]
@@ -559,11 +563,19 @@ def _transfer(kernel: Kernel, geometry: _Geometry, spans: Sequence[tuple[int, in
         last = range(-len(lattices), 0)
         taps = real_spectrum(taps.movedim(tuple(nodes), tuple(last)), lengths).movedim(tuple(last), tuple(nodes))
     taps = taps.reshape(*kernel.shape, -1, 1, *taps.shape[taps.ndim - box.d :])
-    transfer, error = transform_taps(taps, tuple(-reach for reach in reaches), box)
+    transfer, error = transform_taps(taps, tuple(-reach for reach in reaches), box, sizes)
     if lattices:
         error = error * _stands_for(lengths).to(error)[:, None] / math.prod(lengths)
     everywhere = math.prod(lengths)
     return transfer, error.to(torch.float64).flatten(len(kernel.shape)).sum(-1) / everywhere, energy / everywhere
+
+
+def _tap_energy(taps: Tensor) -> tuple[Tensor, torch.dtype]:
+    """Sum of squares over the first axis, float64, and the dtype in which squares keep their digits."""
+    energy = taps.square().sum(0)
+    if bool(((energy > _LEAST_ENERGY) & (energy < 1 / _LEAST_ENERGY)).all()):
+        return energy.to(torch.float64), taps.dtype
+    return taps.to(torch.float64).square().sum(0), torch.float64
 
 
 def _stands_for(lengths: Sequence[int]) -> Tensor:
