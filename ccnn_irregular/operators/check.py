@@ -1,7 +1,7 @@
 """The error of a result, measured against the sum itself in float64, in the one way this package speaks of errors.
 
-The error at a query, in one channel, is |y - exact| divided by the root mean square of the exact result over the
-queries of the same sample and the same channel. On grids every entry of the batch is a sample.
+The error at a query, in one channel, is |y - exact| divided by the largest exact result over the queries of the same
+sample and the same channel. On grids every entry of the batch is a sample.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ class CheckReport:
         engine: name of the engine that gave the result.
         rtol: relative error that was allowed.
         queries: number of queries at which the exact sum was taken, in every channel.
-        error: largest |y - exact| there, divided by the root mean square of the exact result over all queries of that
-            sample and channel; inf where the result is not finite.
+        error: largest |y - exact| there, divided by the largest exact result over all queries of that sample and
+            channel; inf where the result is not finite.
         sample: sample of the largest error, an entry on grids; None where there was no query.
         channel: channel of the largest error, or None.
         place: coordinates of the query with the largest error, coordinate units; empty where there was no query.
@@ -55,7 +55,7 @@ class CheckReport:
             return f"engine {self.engine!r}: no query to check"
         place = ", ".join(f"{one:.6g}" for one in self.place)
         return (
-            f"engine {self.engine!r}: error {self.error:.3g} of the result's root mean square, allowed {self.rtol:g}; "
+            f"engine {self.engine!r}: error {self.error:.3g} of the largest result, allowed {self.rtol:g}; "
             f"the largest at {self.queries} random queries, in sample {self.sample}, channel {self.channel}, "
             f"at ({place})"
         )
@@ -95,12 +95,12 @@ def worst_error(result: Tensor, exact: Tensor, source: Domain, query: Domain) ->
         source, query: the domains of the convolution; they decide which values belong to one sample.
 
     Returns:
-        The largest |result - exact| over the root mean square of ``exact`` in the same sample and channel; 0 where
-        both are zero, inf where the result is not finite.
+        The largest |result - exact| over the largest ``exact`` in the same sample and channel; 0 where both are zero,
+        inf where the result is not finite.
     """
     found, right = (to_rows(one.detach().to(torch.float64), query, source) for one in (result, exact))
     _, queries = pair_points(source, query)
-    size = _mean_squares(right, queries).sqrt()
+    size = _largest(right, queries.sample_index(), queries.samples)
     return float(_relative(found - right, size[queries.sample_index()]).max()) if found.numel() else 0.0
 
 
@@ -151,29 +151,26 @@ def _relative(difference: Tensor, size: Tensor) -> Tensor:
 
 
 def _size(found: Tensor, unit: float, at_chosen: Tensor, exact: Tensor, queries: Points, chosen: Tensor) -> Tensor:
-    """Root mean square of the exact result over the queries of each sample, from a few of them: ``(samples, B, D)``.
+    """Largest exact value over the queries of each sample, from a few of them: ``(samples, B, D)``.
 
-    The mean square of the whole result, plus what is missing to the exact one on average at the chosen queries: with
-    a good result that hardly depends on which were chosen. No less than what the chosen queries add up to.
+    No less than at the chosen queries; nor than the largest value of the whole result, less the largest error seen.
     """
-    count = queries.splits.diff().clamp(min=1).to(torch.float64)[:, None, None]
     sample = _sample_of(queries, chosen)
-    taken = torch.bincount(sample, minlength=queries.samples).clamp(min=1)[:, None, None]
-    none = torch.zeros(queries.samples, *found.shape[1:], dtype=torch.float64, device=found.device)
-    missing = none.index_add(0, sample, exact.square() - at_chosen.square()) / taken
-    least = none.index_add(0, sample, exact.square()) / count
-    return torch.maximum(_mean_squares(found, queries, unit) + missing, least).sqrt()
+    seen = _largest(exact, sample, queries.samples)
+    off = _largest(at_chosen - exact, sample, queries.samples)
+    whole = _largest(found, queries.sample_index(), queries.samples, unit)
+    return torch.maximum(torch.nan_to_num(whole - off, nan=0.0, posinf=0.0), seen)
 
 
-def _mean_squares(rows: Tensor, points: Points, unit: float = 1.0) -> Tensor:
-    """Mean square of rows ``(M, B, D)`` over ``unit`` in each sample of the points, float64 ``(samples, B, D)``."""
-    sums = torch.zeros(points.samples, *rows.shape[1:], dtype=torch.float64, device=rows.device)
-    sample = points.sample_index()
+def _largest(rows: Tensor, sample: Tensor, samples: int, unit: float = 1.0) -> Tensor:
+    """Largest magnitude of rows ``(M, B, D)`` over ``unit`` in each sample, float64 ``(samples, B, D)``; 0 of none."""
+    largest = torch.zeros(samples, *rows.shape[1:], dtype=torch.float64, device=rows.device)
     step = max(1, _NUMBERS_PER_BLOCK // max(1, math.prod(rows.shape[1:])))
     for start in range(0, len(rows), step):
-        part = rows[start : start + step].to(torch.float64) / unit
-        sums.index_add_(0, sample[start : start + step], part.square_())
-    return sums / points.splits.diff().clamp(min=1)[:, None, None]
+        part = rows[start : start + step].to(torch.float64).abs() / unit
+        index = sample[start : start + step].reshape(-1, *(1,) * (rows.ndim - 1)).expand(part.shape)
+        largest.scatter_reduce_(0, index, part, "amax")
+    return largest
 
 
 def _draw(points: Points, n: int, generator: torch.Generator | None) -> Tensor:

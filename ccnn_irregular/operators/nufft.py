@@ -31,6 +31,8 @@ __all__ = ["Box", "Spreading", "at_points", "columns_at_once", "to_modes", "tran
 # a small box without it, and sorting would only move the rows.
 _TILE, _CELLS_IN_CACHE = 8, 1 << 13
 _NUMBERS_AT_ONCE = 1 << 22
+# Terms of a cell beyond which a float32 total, which grows one by one, would lose about 1e-6: float64 adds them up.
+_TERMS_IN_FLOAT32 = 2048
 # torch says once per process that CSR tensors are in beta. Said here, not when the first plan is made: a filter of
 # warnings belongs to all threads.
 with warnings.catch_warnings():
@@ -123,13 +125,14 @@ class Spreading:
         order = _by_tiles(position, layer, box) if box.layers * box.cells > _CELLS_IN_CACHE else None
         if order is not None:
             position, layer, used = position[order], layer[order], used[order]
-        columns, values = layer[:, None], used.to(dtype)
-        last = box.layers * box.cells
+        last, width = box.layers * box.cells, math.prod(window.width for window in box.windows)
+        wide = torch.float64 if points.count * width > _TERMS_IN_FLOAT32 * last else dtype
+        columns, values = layer[:, None], used.to(wide)
         columns = columns.to(torch.int32 if max(last, points.count) < 2**31 else torch.int64)
         for axis, (step, size, window) in enumerate(zip(box.steps, box.sizes, box.windows, strict=True)):
             place = position[:, axis] / step
             cells = torch.ceil(place - window.width / 2)[:, None] + torch.arange(window.width, dtype=torch.float64)
-            own = window.values(cells - place[:, None]).to(dtype)
+            own = window.values(cells - place[:, None]).to(wide)
             # Modulo the size: axes that repeat, and what is not used.
             cells = torch.remainder(cells, size)
             columns = (columns[:, :, None] * size + cells.to(columns.dtype)[:, None, :]).flatten(1)
@@ -143,7 +146,7 @@ class Spreading:
         return cls(
             box,
             None if order is None else order.to(device),
-            _csr(matrix, (points.count, last), device),
+            _csr(matrix, (points.count, last), device).to(dtype),
             _csr(transpose, (last, points.count), device),
         )
 
@@ -159,7 +162,8 @@ class Spreading:
     def spread(self, rows: Tensor) -> Tensor:
         """Real or complex rows ``(N, K)`` to cells ``(layers * cells, K)``."""
         rows = rows if self.order is None else rows.index_select(0, self.order)
-        return _complex_as_real(lambda real: self.transpose @ real, rows)
+        wide = self.transpose.dtype
+        return _complex_as_real(lambda real: (self.transpose @ real.to(wide)).to(real.dtype), rows)
 
     def interpolate(self, cells: Tensor) -> Tensor:
         """Cells ``(layers * cells, K)`` to rows ``(N, K)``."""
