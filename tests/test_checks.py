@@ -131,7 +131,10 @@ KERNELS: dict[str, tuple[Callable[[], object], str]] = {
     "width zero": (lambda: GaussianMask([1.0, 0.0]), "width must be positive and finite, got (1.0, 0.0)"),
     "width nan": (lambda: GaussianMask([math.nan]), "width must be positive and finite"),
     "no width": (lambda: GaussianMask([]), "width must have one entry per axis, got ()"),
-    "threshold one": (lambda: GaussianMask([1.0], threshold=1.0), "threshold must lie between 0 and 1, got 1.0"),
+    "threshold one": (
+        lambda: GaussianMask([1.0], threshold=1.0),
+        "threshold must lie between 1e-30 and 1 - 1e-11, got 1.0",
+    ),
     "extent of another d": (lambda: Kernel(SIREN(2, 1), extent=[1.0]), "extent must have one entry per axis, 2"),
     "extent zero": (lambda: Kernel(SIREN(1, 1), extent=[0.0]), "extent must be positive and finite, got (0.0,)"),
     "mask of another d": (

@@ -349,7 +349,8 @@ def _from_rows(rows: Tensor, plan: Plan) -> Tensor:
 def _zero(kernel: Kernel, rows: Tensor, plan: Plan) -> Tensor:
     """What nothing gives, or what nobody asks for."""
     factors: _Factors = plan.geometry.factors
-    nothing = (rows.sum() + kernel(rows.new_zeros(0, kernel.d)).sum()) * 0.0
+    places = factors.sources.coordinates.sum() + factors.queries.coordinates.sum()
+    nothing = (rows.sum() + kernel(rows.new_zeros(0, kernel.d)).sum() + places.to(rows.dtype)) * 0.0
     sizes = [lattice.query for lattice in factors.lattices] or [1]
     return _from_rows(nothing + rows.new_zeros(factors.queries.count, kernel.out_channels, *sizes), plan)
 
