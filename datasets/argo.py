@@ -53,7 +53,8 @@ def load(path: str | Path, parameter: str = "TEMP", good: Sequence[str] = GOOD) 
     pressure, pressure_good = _chosen(dataset, "PRES", adjusted, good)
     values, values_good = _chosen(dataset, parameter, adjusted, good)
     placed = np.isin(_letters(dataset["JULD_QC"]), good) & np.isin(_letters(dataset["POSITION_QC"]), good)
-    placed &= ~np.isnat(dataset["JULD"].values)
+    # One date beyond 2262 among them makes all of them objects, which NumPy's isnat refuses.
+    placed &= dataset["JULD"].notnull().values
     placed &= np.isfinite(dataset["LATITUDE"].values) & np.isfinite(dataset["LONGITUDE"].values)
     pressure = np.where(pressure_good, pressure, np.nan)
     usable = values_good & np.isfinite(pressure) & placed[:, None]

@@ -25,6 +25,7 @@ from ccnn_irregular.adapters.xarray_apply import convolved, predicted
 from ccnn_irregular.adapters.xarray_axes import Cloud, Line, Role, TimeUnit
 from ccnn_irregular.adapters.xarray_files import open_cube
 from ccnn_irregular.adapters.xarray_frames import Frame, Options, Samples, fitting_encoding, frame_of, samples_of
+from ccnn_irregular.adapters.xarray_times import decode_times
 from ccnn_irregular.layers import ContinuousConv, SeparableContinuousConv
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "Role",
     "Samples",
     "TimeUnit",
+    "decode_times",
     "open_cube",
 ]
 
