@@ -52,7 +52,7 @@ def in_measure_of(frame: Frame, array: xr.DataArray, query: Frame, like: xr.Data
             place = query.axes.index(name)
             own = array[frame.axes[place]]
             scale, shift = _conversion(own, like[name], role, frame.units[place], unit, time_unit)
-            if (scale, shift) != (1, 0):
+            if scale != 1 or shift != 0:
                 changed = numbers[:, axis] * scale.numerator / scale.denominator + float(shift)
                 numbers = np.column_stack([numbers[:, :axis], changed, numbers[:, axis + 1 :]])
             units.append(frame.units[place])

@@ -10,7 +10,7 @@ import xarray as xr
 
 from ccnn_irregular._checks import reject, require
 from ccnn_irregular._optional import import_optional
-from ccnn_irregular.adapters.xarray_times import Months, decode_times
+from ccnn_irregular.adapters.xarray_times import Months, decode_times, same_resolution
 
 __all__ = ["open_cube"]
 
@@ -83,7 +83,7 @@ def _open_folder(
 ) -> xr.Dataset:
     """All files as one lazy Dataset."""
     import_optional("dask.array", "a folder of files", "files")
-    parts = {path: _open_file(path, chunks, months) for path in files}
+    parts = same_resolution({path: _open_file(path, chunks, months) for path in files})
     if variables is not None:
         parts = {path: part[[name for name in variables if name in part]] for path, part in parts.items()}
         parts = {path: part for path, part in parts.items() if part.data_vars}

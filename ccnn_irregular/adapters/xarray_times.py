@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+import warnings
+from collections.abc import Mapping
 from fractions import Fraction
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast, get_args
 
 import numpy as np
@@ -14,7 +17,17 @@ from ccnn_irregular._checks import require
 from ccnn_irregular._optional import import_optional
 from ccnn_irregular.adapters.xarray_units import measure
 
-__all__ = ["Kind", "Months", "TimeUnit", "decode_times", "epoch_shift", "kind_of_times", "time_numbers"]
+__all__ = [
+    "Kind",
+    "Months",
+    "TimeUnit",
+    "days_since_first",
+    "decode_times",
+    "epoch_shift",
+    "kind_of_times",
+    "same_resolution",
+    "time_numbers",
+]
 
 TimeUnit = Literal["seconds", "minutes", "hours", "days"]
 Months = Literal["calendar", "mean"]
@@ -111,6 +124,20 @@ def time_numbers(coordinate: xr.DataArray, time_unit: TimeUnit) -> tuple[Floats,
     return _scaled(found, length * second) + reference, length * second
 
 
+def days_since_first(coordinate: xr.DataArray) -> Floats:
+    """Days from the first of dates or spans to each, without missing ones.
+
+    Exact where NumPy's own difference is: numbers since 1970 cannot tell nanoseconds apart.
+    """
+    if coordinate.dtype.kind in "mM":
+        ticks, length = _ticks(coordinate.to_numpy(), str(coordinate.name))
+        if int(ticks.max()) - int(ticks.min()) < -_MISSING:
+            return _scaled(ticks - ticks[0], length / 86400)
+    found = time_numbers(coordinate, "days")
+    assert found is not None
+    return found[0] - found[0][0]
+
+
 def epoch_shift(kind: Kind, other: Kind) -> int | None:
     """Days to add to numbers of dates of ``kind`` to have those of ``other``; None = no day is the same in both."""
     if kind.calendar == other.calendar:
@@ -124,6 +151,9 @@ def epoch_shift(kind: Kind, other: Kind) -> int | None:
 
 def decode_times(dataset: xr.Dataset, months: Months | None = None) -> xr.Dataset:
     """Dates of a Dataset opened with ``decode_times=False``, as xarray decodes them, and those it cannot decode.
+
+    Dates are datetime64 in nanoseconds, or in microseconds where one is beyond 2262 or before 1678; dates of model
+    calendars, and of the standard one before 1582, are objects of cftime.
 
     CF allows "months since" and "years since", and UDUNITS means 1/12 and 1 of 365.242198781 days by them, while most
     who write them mean the calendar's. Where that is exact they are read so: whole numbers, the reference date's day
@@ -151,10 +181,43 @@ def decode_times(dataset: xr.Dataset, months: Months | None = None) -> xr.Datase
                 units = {key: one.attrs[key] for key in ("units", "calendar") if key in one.attrs}
                 changed[bounds] = _decodable(named.assign_attrs(units), months)
     dataset = dataset.assign({name: one for name, one in changed.items() if one is not dataset.variables[name]})
-    try:
-        return xr.decode_cf(dataset, mask_and_scale=False, concat_characters=False, decode_coords=False)
-    except (ValueError, OverflowError) as error:
-        raise ValueError(f"times must be '<unit> since <date>' of a calendar that has the date: {error}") from error
+    decoded, whole = _decoded(dataset, "ns")
+    return decoded if whole else _decoded(dataset, "us")[0]
+
+
+def same_resolution(parts: Mapping[Path, xr.Dataset]) -> dict[Path, xr.Dataset]:
+    """Parts of one cube with dates of one resolution: of some that reach beyond 2262 and others that do not.
+
+    Nanoseconds for all, which joining them would take, cannot hold the later ones.
+    """
+    dates = {
+        path: [name for name, one in part.variables.items() if one.dtype.kind == "M"] for path, part in parts.items()
+    }
+    resolutions = {part[name].dtype for path, part in parts.items() for name in dates[path]}
+    if len(resolutions) <= 1:
+        return dict(parts)
+    return {
+        path: part.assign({name: part.variables[name].astype("datetime64[us]") for name in dates[path]})
+        for path, part in parts.items()
+    }
+
+
+def _decoded(dataset: xr.Dataset, resolution: Literal["ns", "us"]) -> tuple[xr.Dataset, bool]:
+    """What xarray makes of numbers, and whether all dates of real calendars are within that resolution."""
+    coder = xr.coders.CFDatetimeCoder(time_unit=resolution)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        try:
+            found = xr.decode_cf(
+                dataset, mask_and_scale=False, concat_characters=False, decode_coords=False, decode_times=coder
+            )
+        except (ValueError, OverflowError) as error:
+            raise ValueError(f"times must be '<unit> since <date>' of a calendar that has the date: {error}") from error
+    # Of dates that stay objects nothing needs to be said: they are exact, too.
+    others = [one for one in told if "Unable to decode time axis" not in str(one.message)]
+    for one in others:
+        warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
+    return found, len(others) == len(told)
 
 
 def _missing(date: Any) -> bool:
@@ -263,9 +326,9 @@ def _days_of_months(coordinate: xr.DataArray, length: int, months: Months | None
     numbers = _scaled(coordinate.to_numpy(), Fraction(1))
     calendar = _calendar(coordinate)
     if calendar == "360_day" or (calendar in _YEAR_DAYS and length == 12):
-        return cast("Floats", numbers * _YEAR_DAYS[calendar] * length / 12)
+        return numbers * _YEAR_DAYS[calendar] * length / 12
     if months == "mean":
-        return cast("Floats", numbers * float(length * _MEAN_MONTH))
+        return numbers * float(length * _MEAN_MONTH)
     known = np.isfinite(numbers)
     whole = np.floor(numbers[known])
     share = numbers[known] - whole
