@@ -74,7 +74,7 @@ def _conversion(
     own: xr.DataArray, other: xr.DataArray, role: Role, unit: str, given: str, time_unit: TimeUnit
 ) -> tuple[Fraction, Fraction]:
     """The factor and what is added to it that turn numbers of ``other`` into those of ``own``."""
-    if role == "time":
+    if role == "time" or "dates" in (kind_of_times(own).what, kind_of_times(other).what):
         found = _time_shift(own, other)
         if found is not None:
             return Fraction(1), found * _DAYS[time_unit]

@@ -344,7 +344,7 @@ def coordinate_numbers(coordinate: xr.DataArray, role: Role, time_unit: TimeUnit
         if way is None:
             reject(f"unit of {name!r}", "be degrees", repr(unit) + (" (use np.degrees)" if unit[:3] == "rad" else ""))
         if way not in signs:
-            reject(f"unit of {name!r}, a {role}", f"be degrees {' or '.join(filter(None, signs))}", repr(unit))
+            reject(f"unit of {name!r}, a {role},", f"be degrees {' or '.join(filter(None, signs))}", repr(unit))
         return signs[way] * numbers, "degrees", resolution
     return numbers, unit, resolution
 

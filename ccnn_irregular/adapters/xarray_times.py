@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from ccnn_irregular._checks import require
+from ccnn_irregular._checks import reject, require
 from ccnn_irregular._optional import import_optional
 from ccnn_irregular.adapters.xarray_units import measure
 
@@ -44,6 +44,11 @@ _MISSING = np.iinfo(np.int64).min
 
 # CF allows "since" only; UDUNITS reads the others too, which in other units may stand before anything but a date.
 _SINCE = re.compile(r"^\s*(\S+)\s+(?:since|(?:after|from|ref|@)(?=\s+[-+]?\d+-\d))\s+(\S.*?)\s*$", re.IGNORECASE)
+# The reference: a date, a clock, and a time zone, which CF gives as H, HH, HMM, HHMM, H:MM or HH:MM.
+_REFERENCE = re.compile(r"([+-]?\d+-\d+-\d+)(?:(?:T|\s+)(?:(\d[\d:.]*)\s*)?(\S.*)?)?", re.IGNORECASE)
+_ZONE = re.compile(r"([+-]?)(\d{1,2})(?::?(\d\d))?")
+_UTC = ("", "z", "utc", "gmt")
+_LARGEST_ZONE = 24
 _MONTHS = {"month": 1, "months": 1, "mon": 1, "mons": 1, "year": 12, "years": 12, "yr": 12, "yrs": 12}
 # UDUNITS' year is the tropical one, its month a twelfth of that.
 _MEAN_MONTH = Fraction(365_242_198_781, 12 * 10**9)
@@ -268,18 +273,31 @@ def _calendar(coordinate: xr.DataArray) -> str:
 
 
 def _parsed(coordinate: xr.DataArray) -> tuple[str, str, Any]:
-    """The unit, the reference as text, and as a date."""
+    """The unit, the reference as text that cftime reads, and as a date."""
     cftime = import_optional("cftime", f"the dates of {str(coordinate.name)!r}", "files")
     text = str(coordinate.attrs["units"])
     found = _SINCE.match(text)
     assert found is not None
     calendar = _calendar(coordinate)
+    reference = _with_zone(coordinate, found[2])
     try:
-        date = cftime.num2date(0, f"seconds since {found[2]}", calendar=calendar)
+        date = cftime.num2date(0, f"seconds since {reference}", calendar=calendar)
     except ValueError as error:
         rule = f"be '<unit> since <date>' with a date of the calendar {calendar!r}"
         raise ValueError(f"unit of {str(coordinate.name)!r} must {rule}, got {text!r}: {error}") from error
-    return found[1], found[2], date
+    return found[1], reference, date
+
+
+def _with_zone(coordinate: xr.DataArray, reference: str) -> str:
+    """The reference with its time zone as "-06:00": cftime takes "-6:00" and "EST" for UTC, and "+530" for 53 hours."""
+    parts = _REFERENCE.fullmatch(reference)
+    if parts is None or (parts[3] or "").lower() in _UTC:
+        return reference
+    zone = _ZONE.fullmatch(parts[3])
+    if zone is None or int(zone[2]) > _LARGEST_ZONE:
+        rule = "have a time zone of hours and minutes, such as -05:00"
+        reject(f"unit of {str(coordinate.name)!r}", rule, repr(str(coordinate.attrs["units"])))
+    return f"{parts[1]} {parts[2] or '00:00:00'} {zone[1] or '+'}{int(zone[2]):02}:{zone[3] or '00'}"
 
 
 def _since_epoch(coordinate: xr.DataArray) -> Fraction:
@@ -293,10 +311,13 @@ def _since_epoch(coordinate: xr.DataArray) -> Fraction:
 def _decodable(coordinate: xr.DataArray, months: Months | None) -> xr.Variable:
     """Numbers since a date in a unit that xarray decodes; as they are where they are so already."""
     text = str(coordinate.attrs["units"])
+    split = _SINCE.match(text)
+    assert split is not None
     _calendar(coordinate)
-    if _DECODED.fullmatch(text.split()[0]) and " since " in text.lower():
+    reference = _with_zone(coordinate, split[2])
+    if _DECODED.fullmatch(split[1]) and " since " in text.lower() and reference == split[2]:
         return coordinate.variable
-    unit, reference, _ = _parsed(coordinate)
+    unit = _parsed(coordinate)[0]
     known = measure(unit)
     if known is not None and known[1] in _DECODED_NAMES:
         found = coordinate.variable.copy(deep=False)
