@@ -97,10 +97,8 @@ def _time_shift(own: xr.DataArray, other: xr.DataArray) -> int | None:
         return None
     shift = epoch_shift(given, kind)
     if shift is None:
-        rule = (
-            f"be dates of the array's calendar {kind.calendar!r}; choose how: "
-            f"like.convert_calendar({kind.calendar!r}, align_on='date' or 'year')"
-        )
+        call = f"like.convert_calendar({kind.calendar!r}, {str(other.dims[0])!r}, align_on='date', use_cftime=True)"
+        rule = f"be dates of the array's calendar {kind.calendar!r}: choose how, by {call} or with align_on='year'"
         reject(where, rule, given)
     return shift
 
