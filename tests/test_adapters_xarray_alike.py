@@ -103,7 +103,7 @@ def test_days_of_a_model_are_no_days_of_the_world(calendar: str, values: np.ndar
 @pytest.mark.parametrize(
     "asked",
     [(np.arange(3.0), {"units": "days"}), (np.arange(3), {}), (np.arange(3).astype("timedelta64[D]"), {})],
-    ids=["days", "numbers", "timedelta64"],
+    ids=["days", "numbers", "spans"],
 )
 def test_spans_of_time_are_no_dates(asked: tuple[Any, dict[str, str]], values: np.ndarray) -> None:
     array, like = line(DAYS, TIME, values), line(asked[0], {**TIME, **asked[1]})

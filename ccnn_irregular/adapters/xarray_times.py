@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast, get_args
@@ -41,6 +41,8 @@ _TICKS: dict[str, Fraction] = {
     **{name: Fraction(1, 1000**place) for place, name in enumerate(("ms", "us", "ns", "ps", "fs", "as"), 1)},
 }
 _MISSING = np.iinfo(np.int64).min
+# Days from 1970 that datetime64[ns] holds, less a few.
+_NANOSECOND_DAYS = 106_700
 
 # CF allows "since" only; UDUNITS reads the others too, which in other units may stand before anything but a date.
 _SINCE = re.compile(r"^\s*(\S+)\s+(?:since|(?:after|from|ref|@)(?=\s+[-+]?\d+-\d))\s+(\S.*?)\s*$", re.IGNORECASE)
@@ -175,19 +177,19 @@ def decode_times(dataset: xr.Dataset, months: Months | None = None) -> xr.Datase
             is none.
     """
     require(months is None or months in get_args(Months), "months", f"be one of {get_args(Months)}", repr(months))
-    changed: dict[Any, xr.Variable] = {}
-    for name, one in dataset.variables.items():
-        if one.dtype.kind in "iuf" and _SINCE.match(str(one.attrs.get("units", ""))):
-            changed[name] = _decodable(xr.DataArray(one, name=name), months)
-            # Bounds are in the unit of what they bound, without saying so.
-            bounds = one.attrs.get("bounds")
-            if bounds in dataset.variables and "units" not in dataset.variables[bounds].attrs:
-                named = xr.DataArray(dataset.variables[bounds], name=bounds)
-                units = {key: one.attrs[key] for key in ("units", "calendar") if key in one.attrs}
-                changed[bounds] = _decodable(named.assign_attrs(units), months)
-    dataset = dataset.assign({name: one for name, one in changed.items() if one is not dataset.variables[name]})
-    decoded, whole = _decoded(dataset, "ns")
-    return decoded if whole else _decoded(dataset, "us")[0]
+    times = _decodable_times(dataset, months)
+    changed = {name: one.variable for name, one in times.items() if one.attrs != dataset.variables[name].attrs}
+    beyond = any(_beyond_nanoseconds(one) for one in times.values())
+    decoded = _decoded(dataset.assign(changed), list(times), "us" if beyond else "ns")
+    for name, one in times.items():
+        known = _known(one).variable
+        if one.chunks is not None or not bool(known.all()):
+            # xarray makes the reference date of what is missing wherever cftime decodes it.
+            found = decoded.variables[name]
+            kept = found.where(known)
+            kept.attrs, kept.encoding = found.attrs, found.encoding
+            decoded = decoded.assign({name: kept})
+    return decoded
 
 
 def same_resolution(parts: Mapping[Path, xr.Dataset]) -> dict[Path, xr.Dataset]:
@@ -207,22 +209,62 @@ def same_resolution(parts: Mapping[Path, xr.Dataset]) -> dict[Path, xr.Dataset]:
     }
 
 
-def _decoded(dataset: xr.Dataset, resolution: Literal["ns", "us"]) -> tuple[xr.Dataset, bool]:
-    """What xarray makes of numbers, and whether all dates of real calendars are within that resolution."""
+def _decodable_times(dataset: xr.Dataset, months: Months | None) -> dict[Any, xr.DataArray]:
+    """Numbers since dates, and their bounds, in units that xarray decodes."""
+    found: dict[Any, xr.DataArray] = {}
+    for name, one in dataset.variables.items():
+        if one.dtype.kind not in "iuf" or not _SINCE.match(str(one.attrs.get("units", ""))):
+            continue
+        found[name] = _decodable(xr.DataArray(one, name=name), months)
+        # Bounds are in the unit of what they bound, without saying so.
+        bounds = one.attrs.get("bounds")
+        if bounds in dataset.variables and "units" not in dataset.variables[bounds].attrs:
+            named = xr.DataArray(dataset.variables[bounds], name=bounds)
+            units = {key: one.attrs[key] for key in ("units", "calendar") if key in one.attrs}
+            found[bounds] = _decodable(named.assign_attrs(units), months)
+    return found
+
+
+def _beyond_nanoseconds(coordinate: xr.DataArray) -> bool:
+    """Whether a date of a real calendar is, or may be, none that datetime64[ns] holds.
+
+    xarray decides it by the first and the last number, and makes NaT of such dates where another one is missing.
+    """
+    if _calendar(coordinate) not in _REAL or coordinate.size == 0:
+        return False
+    known = coordinate.where(_known(coordinate)).astype(np.float64)
+    ends = xr.DataArray([float(known.min()), float(known.max())], dims="end", attrs=coordinate.attrs)
+    try:
+        found = time_numbers(ends, "days")
+    except ValueError:
+        return False  # a reference that cftime does not read; xarray may
+    assert found is not None
+    return bool(np.nanmax(np.abs(found[0]), initial=0.0) > _NANOSECOND_DAYS)
+
+
+def _known(numbers: xr.DataArray) -> xr.DataArray:
+    """Where a number is there; xarray reads fill values of integer times as the least integer."""
+    return numbers != _MISSING if numbers.dtype.kind == "i" else numbers.notnull()
+
+
+def _decoded(dataset: xr.Dataset, times: Sequence[Any], resolution: Literal["ns", "us"]) -> xr.Dataset:
+    """What xarray makes of numbers; of dates that stay objects nothing needs to be said, they are exact too.
+
+    Times that are no dask arrays are read: what xarray leaves for later it would also warn of later.
+    """
     coder = xr.coders.CFDatetimeCoder(time_unit=resolution)
-    with warnings.catch_warnings(record=True) as told:
-        warnings.simplefilter("always")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Unable to decode time axis", xr.SerializationWarning)
         try:
             found = xr.decode_cf(
                 dataset, mask_and_scale=False, concat_characters=False, decode_coords=False, decode_times=coder
             )
+            for name in times:
+                if found.variables[name].chunks is None:
+                    found.variables[name].load()
+            return found
         except (ValueError, OverflowError) as error:
             raise ValueError(f"times must be '<unit> since <date>' of a calendar that has the date: {error}") from error
-    # Of dates that stay objects nothing needs to be said: they are exact, too.
-    others = [one for one in told if "Unable to decode time axis" not in str(one.message)]
-    for one in others:
-        warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
-    return found, len(others) == len(told)
 
 
 def _missing(date: Any) -> bool:
@@ -308,7 +350,7 @@ def _since_epoch(coordinate: xr.DataArray) -> Fraction:
     return Fraction(int(cftime.date2num(date, unit, calendar=date.calendar, has_year_zero=date.has_year_zero)), 10**6)
 
 
-def _decodable(coordinate: xr.DataArray, months: Months | None) -> xr.Variable:
+def _decodable(coordinate: xr.DataArray, months: Months | None) -> xr.DataArray:
     """Numbers since a date in a unit that xarray decodes; as they are where they are so already."""
     text = str(coordinate.attrs["units"])
     split = _SINCE.match(text)
@@ -316,16 +358,13 @@ def _decodable(coordinate: xr.DataArray, months: Months | None) -> xr.Variable:
     _calendar(coordinate)
     reference = _with_zone(coordinate, split[2])
     if _DECODED.fullmatch(split[1]) and " since " in text.lower() and reference == split[2]:
-        return coordinate.variable
+        return coordinate
     unit = _parsed(coordinate)[0]
     known = measure(unit)
     if known is not None and known[1] in _DECODED_NAMES:
-        found = coordinate.variable.copy(deep=False)
-        found.attrs = {**coordinate.attrs, "units": f"{_DECODED_NAMES[known[1]]} since {reference}"}
-        return found
+        return coordinate.assign_attrs(units=f"{_DECODED_NAMES[known[1]]} since {reference}")
     numbers, length = _elapsed(coordinate, months)
-    found = coordinate.variable.copy(data=_scaled(numbers, length / 86400))
-    found.attrs = {**coordinate.attrs, "units": f"days since {reference}"}
+    found = coordinate.copy(data=_scaled(numbers, length / 86400)).assign_attrs(units=f"days since {reference}")
     found.encoding = {key: value for key, value in coordinate.encoding.items() if key not in _PACKING}
     return found
 
