@@ -80,13 +80,15 @@ def read_netcdf(
         ValueError: a variable, axis or coordinate that is not there, an axis that is not uniform, more than four axes.
     """
     xarray = import_optional("xarray", "reading netCDF files")
+    from ccnn_irregular.adapters.xarray_times import decode_times
+
     with warnings.catch_warnings():
         # About the file's attributes, not about its values.
         warnings.simplefilter("ignore", xarray.SerializationWarning)
         with xarray.open_dataset(path, decode_times=False) as encoded:
             # The months of a model year of 360 days have no dates; as numbers they are as uniform as in the model.
             calendars = {one.attrs.get("calendar", "standard") for one in encoded.variables.values()}
-            data = xarray.decode_cf(encoded) if calendars <= set(_CALENDARS) else encoded
+            data = decode_times(encoded) if calendars <= set(_CALENDARS) else encoded
             array = _selected(data[_chosen(variable, _gridded(data), "variable")], select, index).load()
     name = " ".join([str(array.name), *select, *index])
     notes = [f"axis {axis!r} of length 1 was dropped" for axis, size in array.sizes.items() if size == 1]
@@ -193,9 +195,11 @@ def _uniform_axis(array: Any, name: str) -> tuple[Axis, str | None, bool]:
         return Axis(size, 1.0), "node", False
     coordinate = array.coords[name]
     nodes, unit = coordinate.values, str(coordinate.attrs.get("units", "")) or None
-    if nodes.dtype.kind == "M":
-        unit = f"days since {np.datetime_as_string(nodes[0], 'D')}"
-        nodes = (nodes - nodes[0]) / np.timedelta64(1, "D")
+    if nodes.dtype.kind in "mMO":
+        from ccnn_irregular.adapters.xarray_times import days_since_first
+
+        unit = "days" if nodes.dtype.kind == "m" else f"days since {str(nodes[0])[:10]}"
+        nodes = days_since_first(coordinate)
     require(nodes.dtype.kind in "fiu", f"axis {name!r}", "have numbers or dates as its coordinate", nodes.dtype)
     nodes = nodes.astype(np.float64)
     step = _require_uniform(name, nodes, unit)

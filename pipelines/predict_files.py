@@ -40,6 +40,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from ccnn_irregular._checks import reject, require
 from ccnn_irregular._optional import import_optional
 from ccnn_irregular.adapters.xarray import open_cube
+from ccnn_irregular.adapters.xarray_units import compass
 from ccnn_irregular.operators.memory import as_size
 from ccnn_irregular.pipelines.downscale.fields import Fields, Plane, coarsened_values
 from ccnn_irregular.pipelines.downscale.network import DownscalingNetwork, FieldFormat
@@ -399,6 +400,8 @@ def _write_template(store: Path, task: _Task, blocks: Blocks) -> None:
         given = dataset[dim]
         attributes = {key: value for key, value in given.attrs.items() if key != "bounds"}
         kind = given.dtype if given.dtype.kind == "f" else np.dtype(np.float64)
+        # Nodes are degrees north and east, the file's may be degrees south and west.
+        nodes = -nodes if compass(str(given.attrs.get("units", ""))) in ("south", "west") else nodes
         template = template.assign_coords({dim: (dim, nodes.astype(kind), attributes)})
     for name, one in template.variables.items():
         encoding = one.encoding if name in planar else dataset[name].encoding

@@ -228,7 +228,12 @@ def test_time_spans_and_undecoded_times() -> None:
     (line,) = array.ccnn(axes={"lead": "time"}, time_unit="hours").frame().factors
     np.testing.assert_array_equal(line.nodes, [0, 6, 12])
     raw = {"time": ("time", [3.0, 4.0], {"axis": "T", "units": "hours since 2000-01-01"})}
-    assert xr.DataArray(np.zeros(2), raw, ("time",)).ccnn.frame().units == ("hours",)
+    undecoded = xr.DataArray(np.zeros(2), raw, ("time",)).ccnn
+    assert undecoded.frame().units == ("days",)
+    np.testing.assert_allclose(
+        undecoded.frame().factors[0].coordinates[:, 0], 10957 + np.array([3, 4]) / 24, rtol=1e-15
+    )
+    np.testing.assert_array_equal(undecoded(time_unit="hours").frame().factors[0].coordinates[:, 0] % 24, [3, 4])
 
 
 def test_a_single_node_stands_for_one_unit() -> None:
@@ -561,7 +566,7 @@ CLIMATE = {
     "iris_ostia_monthly.nc": ("surface_temperature", None, Points),
     "iris_A1B_north_america.nc": ("air_temperature", None, Product),
     "iris_orca2_votemper.nc": ("votemper", None, Points),
-    "iristest_small_theta_colpex.nc": ("air_potential_temperature", None, Points),
+    "iristest_small_theta_colpex.nc": ("air_potential_temperature", {"level_height": "vertical"}, Points),
     "xarray_basin_mask.nc": ("basin", {"Z": "vertical"}, Points),
     "argo/1900857_prof.nc": ("TEMP", ["JULD", "LATITUDE", "LONGITUDE", "PRES"], Points),
     "argo/2901746_prof.nc": ("TEMP", ["JULD", "LATITUDE", "LONGITUDE", "PRES"], Points),

@@ -539,6 +539,24 @@ def test_a_model_year_of_360_days_is_uniform(tmp_path: Path) -> None:
     assert read.units == ("days since 1970-01-01",)
 
 
+@pytest.mark.parametrize(
+    ("nodes", "units", "step", "unit"),
+    [
+        ([0, 66_000, 132_000, 198_000], "days since 1690-01-01", 66_000, "days since 1690-01-01"),
+        ([0, 6, 12, 18], "hours since 2490-06-01", 0.25, "days since 2490-06-01"),
+        ([0, 12, 24, 36], "months since 2001-01-01", 365, "days since 2001-01-01"),
+    ],
+)
+def test_times_far_apart_far_off_and_in_months(
+    nodes: list[int], units: str, step: float, unit: str, tmp_path: Path
+) -> None:
+    data = xarray.Dataset({"t": ("time", np.arange(4.0))}, {"time": ("time", nodes, {"units": units})})
+    data.to_netcdf(tmp_path / "far.nc", engine="h5netcdf")
+    read = read_netcdf(tmp_path / "far.nc")
+    assert read.grid == Grid([4], [step])
+    assert read.units == (unit,)
+
+
 def test_an_array_of_an_npz_file(files: Path) -> None:
     read = read_npz(files / "one.npz", None, [2.0, 12.0], [1])
     assert read.grid == Grid([24, 30], [2.0, 12.0], periodic=[False, True])

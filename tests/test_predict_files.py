@@ -150,6 +150,24 @@ def test_blocks_give_what_the_whole_gives(
     assert not (tmp_path / f"fine{suffixes[1]}.partial").exists()
 
 
+def test_degrees_west_and_south_come_back_as_such(tmp_path: Path, small_blocks: list[Blocks]) -> None:
+    """A file in degrees west and south is answered as the same one in degrees east and north, at its own numbers."""
+    east = coarse_fields(times=1)
+    mirrored = {
+        name: (name, -east[name].values, {"units": unit})
+        for name, unit in (("latitude", "degrees_south"), ("longitude", "degreesW"))
+    }
+    network, found = trained(east), []
+    for name, dataset in (("east", east), ("west", east.assign_coords(mirrored))):
+        source, target = written(dataset, tmp_path, ".nc", name), tmp_path / f"{name}_fine.nc"
+        predict_file(network, source, target, checkpoint=checkpoint(tmp_path), memory=ROOMY)
+        found.append(open_cube(target).load())
+    np.testing.assert_array_equal(found[0]["t"], found[1]["t"])
+    for name, unit in (("latitude", "degrees_south"), ("longitude", "degreesW")):
+        np.testing.assert_array_equal(found[1][name], -found[0][name])
+        assert found[1][name].attrs == {"units": unit}
+
+
 def test_a_file_of_fine_fields_is_made_coarse_first(tmp_path: Path, small_blocks: list[Blocks]) -> None:
     for coarse in ("means", "nodes"):
         fine = coarse_fields(rows=60, falling=True)

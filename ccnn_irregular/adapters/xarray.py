@@ -27,6 +27,7 @@ from ccnn_irregular.adapters.xarray_axes import Cloud, Line, Role, TimeUnit
 from ccnn_irregular.adapters.xarray_files import open_cube
 from ccnn_irregular.adapters.xarray_frames import Frame, Options, Samples, fitting_encoding, frame_of, samples_of
 from ccnn_irregular.adapters.xarray_meshes import about_places
+from ccnn_irregular.adapters.xarray_times import decode_times
 from ccnn_irregular.layers import ContinuousConv, SeparableContinuousConv
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "Role",
     "Samples",
     "TimeUnit",
+    "decode_times",
     "open_cube",
 ]
 

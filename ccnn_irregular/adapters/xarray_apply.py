@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, final
 
@@ -16,9 +16,11 @@ from torch import Tensor, nn
 
 from ccnn_irregular._checks import require
 from ccnn_irregular._optional import import_optional
+from ccnn_irregular.adapters.xarray_alike import in_measure_of
 from ccnn_irregular.adapters.xarray_axes import Cloud, Line
 from ccnn_irregular.adapters.xarray_frames import (
     CHANNEL,
+    Axes,
     Frame,
     Options,
     as_tensor,
@@ -50,7 +52,7 @@ def convolved(
     frame = frame_of(array, options)
     _require_axes("layer", layer, frame)
     frame = _around(frame, layer.kernel.support.tolist(), asked=like is not None)
-    query = None if like is None else _asked(like, frame, options)
+    query = None if like is None else _asked(like, array, frame, options)
 
     def apply(packed: Array, source: Frame, wanted: Frame) -> Array:
         return _integral(layer, packed, source, wanted)
@@ -83,7 +85,7 @@ def predicted(
     if array.chunks is not None:
         require(like is None, "like", "be None for a lazy array: load it first", "another array")
         return _predicted_lazily(array, model, frame)
-    query = None if like is None else _asked(like, frame, options)
+    query = None if like is None else _asked(like, array, frame, options)
     packed = frame.packed(array.transpose(*frame.dims).to_numpy())
     size = (1 if progress else max(1, len(packed))) if batch_size is None else batch_size
     parts = [packed[start : start + size] for start in range(0, len(packed), size)]
@@ -270,9 +272,10 @@ def _joined(chunks: tuple[int, ...], least: int) -> tuple[int, ...]:
     return tuple(joined)
 
 
-def _asked(like: xr.DataArray, frame: Frame, options: Options) -> Frame:
-    """The axes of ``like`` in the order of ``frame``'s, longitudes in the same turn."""
-    options = replace(options, samples=(), channels=None, order=None, axes=None, weights=None, about=None)
+def _asked(like: xr.DataArray, array: xr.DataArray, frame: Frame, options: Options) -> Frame:
+    """The axes of ``like`` in the order and the measure of ``frame``'s, longitudes in the same turn."""
+    shared = _shared(options.axes, like)
+    options = replace(options, samples=(), channels=None, order=None, axes=shared, weights=None, about=None)
     found = frame_of(like, options, weighted=False)
     roles = [role for one in frame.factors for role in one.roles]
     arranged: list[Line | Cloud] = []
@@ -285,8 +288,13 @@ def _asked(like: xr.DataArray, frame: Frame, options: Options) -> Frame:
     query = Frame(tuple(_in_turn(one, frame) for one in arranged), (), None)
     given = [role for one in query.factors for role in one.roles]
     require(given == roles, "like", f"have the axes {roles} in this order", given)
-    require(query.units == frame.units, "like", f"be in the units {frame.units}", query.units)
-    return query
+    return in_measure_of(frame, array, query, like, options.time_unit)
+
+
+def _shared(axes: Axes | None, like: xr.DataArray) -> Axes | None:
+    """Of the axes named for the array those that ``like`` has, too."""
+    there = [name for name in axes or () if name in like.coords and like[name].dims]
+    return {name: axes[name] for name in there} if isinstance(axes, Mapping) else there
 
 
 def _around(frame: Frame, support: Sequence[float], *, asked: bool) -> Frame:

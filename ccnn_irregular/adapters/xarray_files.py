@@ -10,6 +10,7 @@ import xarray as xr
 
 from ccnn_irregular._checks import reject, require
 from ccnn_irregular._optional import import_optional
+from ccnn_irregular.adapters.xarray_times import Months, decode_times, same_resolution
 
 __all__ = ["open_cube"]
 
@@ -27,6 +28,7 @@ def open_cube(
     variables: Sequence[str] | None = None,
     chunks: Mapping[str, int] | Literal["auto"] | None = None,
     missing_chunks: bool = False,
+    months: Months | None = None,
 ) -> xr.Dataset:
     """A netCDF file (classic or HDF5), a zarr store or a folder of netCDF files as a Dataset.
 
@@ -41,21 +43,24 @@ def open_cube(
             None = read when first used, in a folder {}.
         missing_chunks: accept a zarr store that lacks chunks. They read as the fill value: stores leave out chunks
             that hold nothing else, but a copy that broke off looks the same.
+        months: what fractions are in "months since" and "years since": "calendar" or "mean", see ``decode_times``;
+            None = whole numbers only, by the calendar.
 
     Raises:
         FileNotFoundError: nothing is there.
         ValueError: another format, a damaged or truncated file, one compressed in a way that is not installed, a store
-            with missing chunks, a variable that is not there, files of a folder that do not fit together.
+            with missing chunks, a variable that is not there, files of a folder that do not fit together, times that
+            are not since a date of a calendar (see ``decode_times``).
     """
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"path must be a netCDF file or a zarr store, got {path}, which does not exist")
     if not path.is_dir():
-        dataset = _open_file(path, chunks)
+        dataset = _open_file(path, chunks, months)
     elif files := _netcdf_files(path):
-        dataset = _open_folder(path, files, variables, {} if chunks is None else chunks)
+        dataset = _open_folder(path, files, variables, {} if chunks is None else chunks, months)
     else:
-        dataset = _open_zarr(path, chunks, missing_chunks)
+        dataset = _with_dates(path, _open_zarr(path, chunks, missing_chunks), months)
     return dataset if variables is None else _chosen(path, dataset, variables)
 
 
@@ -73,17 +78,21 @@ def _netcdf_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.suffix in _SUFFIXES and path.is_file())
 
 
-def _open_folder(folder: Path, files: Sequence[Path], variables: Sequence[str] | None, chunks: Any) -> xr.Dataset:
+def _open_folder(
+    folder: Path, files: Sequence[Path], variables: Sequence[str] | None, chunks: Any, months: Months | None
+) -> xr.Dataset:
     """All files as one lazy Dataset."""
     import_optional("dask.array", "a folder of files", "files")
-    parts = {path: _open_file(path, chunks) for path in files}
+    parts = same_resolution({path: _open_file(path, chunks, months) for path in files})
     if variables is not None:
         parts = {path: part[[name for name in variables if name in part]] for path, part in parts.items()}
         parts = {path: part for path, part in parts.items() if part.data_vars}
         there = sorted({str(name) for part in parts.values() for name in part.data_vars})
         lacking = [name for name in variables if name not in there]
         everything = (
-            sorted({str(name) for path in files for name in _open_file(path, chunks).data_vars}) if lacking else []
+            sorted({str(name) for path in files for name in _open_file(path, chunks, months).data_vars})
+            if lacking
+            else []
         )
         require(not lacking, "variables", f"be of those in {folder}, {everything}", lacking)
     _require_same_units(folder, parts)
@@ -122,7 +131,20 @@ def _require_same_units(folder: Path, parts: Mapping[Path, xr.Dataset]) -> None:
             require(unit == known, f"units of {name!r}", rule, f"{known!r} in {where.name}, {unit!r} in {path.name}")
 
 
-def _open_file(path: Path, chunks: Any) -> xr.Dataset:
+def _open_file(path: Path, chunks: Any, months: Months | None) -> xr.Dataset:
+    return _with_dates(path, _open_numbers(path, chunks), months)
+
+
+def _with_dates(path: Path, dataset: xr.Dataset, months: Months | None) -> xr.Dataset:
+    """Decode what was opened with times as numbers."""
+    try:
+        return decode_times(dataset, months)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _open_numbers(path: Path, chunks: Any) -> xr.Dataset:
+    """A file with times as the numbers it holds."""
     with path.open("rb") as stream:
         start = stream.read(_SMALLEST)
     if start == _HDF5:
@@ -147,7 +169,7 @@ def _open_file(path: Path, chunks: Any) -> xr.Dataset:
 
 def _opened(path: Path, engine: str, chunks: Any, **options: Any) -> xr.Dataset:
     try:
-        return xr.open_dataset(path, engine=engine, chunks=chunks, **options)
+        return xr.open_dataset(path, engine=engine, chunks=chunks, decode_times=False, **options)
     except (OSError, ValueError, TypeError, KeyError, IndexError, EOFError, RuntimeError) as error:
         raise ValueError(f"{path} must be a complete netCDF file, got {type(error).__name__}: {error}") from error
 
@@ -193,7 +215,7 @@ def _open_zarr(path: Path, chunks: Any, missing_chunks: bool) -> xr.Dataset:
             for name, array in group.arrays()
             if array.nchunks_initialized < array.nchunks
         }
-        dataset = xr.open_dataset(path, engine="zarr", chunks=chunks, consolidated=False)
+        dataset = xr.open_dataset(path, engine="zarr", chunks=chunks, consolidated=False, decode_times=False)
     except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
         raise ValueError(f"{path} must be a complete zarr store, got {type(error).__name__}: {error}") from error
     rule = "hold all chunks, or be opened with missing_chunks=True, where what is missing reads as the fill value"

@@ -18,11 +18,13 @@ from ccnn_irregular._checks import reject, require
 from ccnn_irregular._optional import import_optional
 from ccnn_irregular.adapters.xarray_axes import Cloud, Line, Role, TimeUnit, cloud, line
 from ccnn_irregular.adapters.xarray_meshes import Areas, CellsOf
+from ccnn_irregular.adapters.xarray_units import compass, measure, same_unit
 from ccnn_irregular.domains import Domain, Grid, Points, Product
 
 __all__ = [
     "CHANNEL",
     "SCATTERED",
+    "Axes",
     "Frame",
     "Options",
     "Samples",
@@ -65,6 +67,8 @@ _CF_COORDINATES: dict[str, Role] = {
 _CF_AXES: dict[str, Role] = {"T": "time", "Z": "vertical", "Y": "y", "X": "x"}
 # The order of axes that CF conventions recommend: T, Z, Y, X.
 _ORDER: dict[Role, int] = {"time": 0, "vertical": 1, "latitude": 2, "y": 2, "longitude": 3, "x": 3, "other": 4}
+# Units of axes that count their nodes.
+_COUNTS = ("", "1", "level", "levels", "layer", "index", "dimensionless")
 _PLACES: tuple[Role, ...] = ("time", "vertical", "latitude", "longitude")
 _SPHERE: tuple[Role, Role] = ("latitude", "longitude")
 
@@ -427,7 +431,9 @@ def frame_of(array: xr.DataArray, options: Options, *, weighted: bool = True) ->
     known = cf_roles(array)
     groups = _named_groups(array, options.axes, known, free)
     taken = {dim for group in groups for name in group for dim in array[name].dims}
-    groups += _recognised_groups(array, known, [dim for dim in free if dim not in taken])
+    recognised = _recognised_groups(array, known, [dim for dim in free if dim not in taken])
+    _announce_counted_axes(array, recognised, known)
+    groups += recognised
     given = _given_weights(array, beside, options)
     spans = [{str(dim) for name in group for dim in array[name].dims} for group in groups]
     fits = given is None or set(map(str, given.dims)) in spans
@@ -447,6 +453,9 @@ def cf_roles(array: xr.DataArray) -> dict[str, Role]:
             roles |= {str(name): role for name in found.get(key, ())}
     for name, coordinate in array.coords.items():
         standard = coordinate.attrs.get("standard_name")
+        way = compass(str(coordinate.attrs.get("units", ""))) if coordinate.dtype.kind in "iuf" else None
+        if way and str(name) not in roles:  # cf-xarray knows degrees north and east only
+            roles[str(name)] = "latitude" if way in ("north", "south") else "longitude"
         if standard in _STANDARD_NAMES:
             roles[str(name)] = _STANDARD_NAMES[standard]
     return roles
@@ -506,6 +515,41 @@ def _recognised_groups(array: xr.DataArray, known: Mapping[str, Role], free: lis
         groups.append(dict(sorted(connected.items(), key=lambda item: _PLACES.index(item[1]))))
         free[:] = [one for one in free if one not in reached]
     return groups
+
+
+def _announce_counted_axes(
+    array: xr.DataArray, groups: Sequence[Mapping[str, Role]], known: Mapping[str, Role]
+) -> None:
+    """Warn of an axis that only counts levels or cells where a length, pressure, date or place lies along it, too."""
+    for name, role in (item for group in groups if len(group) == 1 for item in group.items()):
+        unit = str(array[name].attrs.get("units", ""))
+        if array[name].dtype.kind not in "iuf" or unit.strip().lower() not in _COUNTS:
+            continue
+        formula = str(array[name].attrs.get("formula_terms", "")).split()
+        beside = [
+            str(other)
+            for other, one in array.coords.items()
+            if other != name and str(other) not in formula and name in one.dims and _measures(one, role)
+        ]
+        if beside:
+            named = {other: known.get(other, role) for other in (beside if role in ("x", "y") else beside[:1])}
+            text = (
+                f"axis {name!r} is taken as numbers of unit {unit!r}, although {', '.join(beside)} lies along it: name "
+                f"what is meant, axes={named} or axes={ {name: role} }"
+            )
+            warnings.warn(text, UserWarning, stacklevel=2)
+
+
+def _measures(coordinate: xr.DataArray, role: Role) -> bool:
+    """Whether a coordinate has the unit of what a role measures."""
+    if role == "time":
+        return coordinate.dtype.kind in "MO"
+    if coordinate.dtype.kind not in "iuf":
+        return False
+    unit = str(coordinate.attrs.get("units", ""))
+    known = measure(unit)
+    wanted = {"vertical": ("length", "pressure"), "x": ("length",), "y": ("length",)}.get(role, ())
+    return (known is not None and known[0] in wanted) or (role in ("x", "y") and bool(compass(unit)))
 
 
 def _refuse_dimension(array: xr.DataArray, dim: str) -> None:
@@ -612,7 +656,12 @@ def _require_same_units(factors: Sequence[Line | Cloud]) -> None:
         found = {
             unit for one in factors for role, unit in zip(one.roles, one.units, strict=True) if role in pair and unit
         }
-        require(len(found) <= 1, f"units of {pair[0]} and {pair[1]}", "be the same", sorted(found))
+        require(
+            all(same_unit(unit, next(iter(found))) for unit in found),
+            f"units of {pair[0]} and {pair[1]}",
+            "be the same",
+            sorted(found),
+        )
 
 
 def _ordered(
