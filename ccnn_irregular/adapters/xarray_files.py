@@ -15,7 +15,7 @@ from ccnn_irregular._optional import import_optional
 from ccnn_irregular.adapters import hdf5_sources, zarr_stores
 from ccnn_irregular.adapters.netcdf_classic import require_whole_classic
 from ccnn_irregular.adapters.xarray_missing import marked, unpacked_limits
-from ccnn_irregular.adapters.xarray_results import PACKING
+from ccnn_irregular.adapters.xarray_results import PACKING, without_limits
 
 __all__ = ["Reading", "open_cube"]
 
@@ -28,6 +28,12 @@ _SMALLEST = 8
 _STORE = ("zarr.json", ".zgroup", ".zmetadata")
 _SUFFIXES = (".nc", ".nc4", ".cdf", ".h5")
 _UNREADABLE = (OSError, ValueError, TypeError, KeyError, IndexError, EOFError, RuntimeError, OverflowError)
+# What xarray's readers are told.
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "scipy": {},
+    "h5netcdf": {"phony_dims": "sort"},
+    "zarr": {"consolidated": False, "use_zarr_fill_value_as_mask": True},
+}
 
 
 @final
@@ -296,11 +302,7 @@ class _Cube(xr.backends.BackendEntrypoint):
         self, filename_or_obj: Path, *, drop_variables: Any, engine_name: str, reading: Reading
     ) -> xr.Dataset:
         """Variables of the file, decoded, with nan where they are missing."""
-        options: dict[str, Any] = {
-            "h5netcdf": {"phony_dims": "sort"},
-            "zarr": {"consolidated": False, "use_zarr_fill_value_as_mask": True},
-        }.get(engine_name, {})
-        raw = _raw(filename_or_obj, engine_name, reading.group, options)
+        raw = _raw(filename_or_obj, engine_name, reading.group)
         stored = raw.variables
         fills = {} if engine_name != "zarr" else _zarr_fills(filename_or_obj, reading)
         changed = {}
@@ -316,7 +318,7 @@ class _Cube(xr.backends.BackendEntrypoint):
                 str(filename_or_obj), str(name), own, default_fills=defaults, valid_range=reading.valid_range
             )
         raw = raw.assign(changed)
-        decoded = _decoded(raw)
+        decoded = xr.decode_cf(raw, decode_times=False)
         if reading.valid_range:
             for name, one in decoded.variables.items():
                 if name in stored:
@@ -324,9 +326,9 @@ class _Cube(xr.backends.BackendEntrypoint):
         return decoded
 
 
-def _raw(path: Path, engine: str, group: str | None, options: dict[str, Any]) -> xr.Dataset:
+def _raw(path: Path, engine: str, group: str | None) -> xr.Dataset:
     """A file as it is stored, with the coordinates that the groups above have for the dimensions of one in them."""
-    given = {"engine": engine, "decode_cf": False, "cache": False, "chunks": None, **options}
+    given = {"engine": engine, "decode_cf": False, "cache": False, "chunks": None, **_OPTIONS[engine]}
     if engine == "scipy" or not (group or "").strip("/"):
         return xr.open_dataset(path, **given)
     names = str(group).strip("/").split("/")
@@ -346,18 +348,24 @@ def _zarr_fills(path: Path, reading: Reading) -> dict[str, Any]:
     return {name: zarr_stores.stated_fill(one, reading.zero_fill_missing) for name, one in group.arrays()}
 
 
-def _decoded(raw: xr.Dataset) -> xr.Dataset:
-    """A Dataset as stored, decoded by CF conventions: numbers first, then times."""
-    numbers = xr.decode_cf(raw, decode_times=False)
-    return xr.decode_cf(numbers, mask_and_scale=False, concat_characters=False, decode_coords=False)
-
-
 def _opened(path: Path, engine: str, chunks: Any, reading: Reading) -> xr.Dataset:
     try:
         dataset = xr.open_dataset(path, engine=_Cube, chunks=chunks, engine_name=engine, reading=reading)
     except _UNREADABLE as error:
         raise ValueError(f"{path} must be a complete netCDF file, got {type(error).__name__}: {error}") from error
     require(len(dataset.variables) > 0, str(path), "hold variables", "none")
+    return _with_dates(path, dataset)
+
+
+def _with_dates(path: Path, numbers: xr.Dataset) -> xr.Dataset:
+    """A Dataset with its times as dates; limits in the unit that they had are left out."""
+    try:
+        dataset = xr.decode_cf(numbers, mask_and_scale=False, concat_characters=False, decode_coords=False)
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f"times in {path} must be '<unit> since <date>' of a calendar, got {error}") from error
+    for name, one in dataset.variables.items():
+        if one.dtype != numbers.variables[name].dtype:
+            one.attrs = without_limits(one.attrs)
     return dataset
 
 

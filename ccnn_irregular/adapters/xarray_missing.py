@@ -81,13 +81,10 @@ def marked(
 
 
 def unpacked_limits(stored: xr.Variable, decoded: xr.Variable) -> dict[Any, Any]:
-    """Attributes of a decoded variable: limits of packed values become those of the unpacked ones.
-
-    Limits of times are left out: they are numbers in a unit that the decoded times no longer have.
-    """
+    """Attributes of a decoded variable: limits of packed values become those of the unpacked ones."""
     attributes = dict(decoded.attrs)
-    if decoded.dtype.kind not in "iuf":
-        return {key: value for key, value in attributes.items() if key not in _LIMITS}
+    if not set(_PACKED) & set(stored.attrs):
+        return attributes
     scale, offset = _packing(stored.attrs)
     for key in _LIMITS:
         if key in attributes and _is_packed(np.asarray(attributes[key]), stored):

@@ -123,7 +123,7 @@ def derived_attributes(array: xr.DataArray, what: str, *, same_quantity: bool) -
     named += [str(array.name)] if array.name is not None else []
     gone = (*_QUANTITY, *(f"GRIB_{key}" for key in _GRIB_QUANTITY))
     attributes = {key: value for key, value in attributes.items() if key not in gone}
-    if named:
+    if named and set(_QUANTITY) & set(array.attrs):
         unit = f" ({array.attrs['units']})" if "units" in array.attrs else ""
         attributes["long_name"] = f"{what} of {named[0]}{unit}"
     return attributes
