@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, final
@@ -28,12 +29,6 @@ _SMALLEST = 8
 _STORE = ("zarr.json", ".zgroup", ".zmetadata")
 _SUFFIXES = (".nc", ".nc4", ".cdf", ".h5")
 _UNREADABLE = (OSError, ValueError, TypeError, KeyError, IndexError, EOFError, RuntimeError, OverflowError)
-# What xarray's readers are told.
-_OPTIONS: dict[str, dict[str, Any]] = {
-    "scipy": {},
-    "h5netcdf": {"phony_dims": "sort"},
-    "zarr": {"consolidated": False, "use_zarr_fill_value_as_mask": True},
-}
 
 
 @final
@@ -236,10 +231,8 @@ def _open_hdf5(path: Path, chunks: Any, reading: Reading) -> xr.Dataset:
     import_optional("h5netcdf", "a netCDF-4 file", "files")
     import h5py
 
-    try:
+    with _complete(path, "netCDF file"):
         file = h5py.File(path, "r")
-    except OSError as error:
-        raise ValueError(f"{path} must be a complete netCDF file, got {type(error).__name__}: {error}") from error
     with file:
         _require_group(path, reading, hdf5_sources.groups_with_values(file))
         group = file[reading.group or "/"]
@@ -254,6 +247,15 @@ def _open_hdf5(path: Path, chunks: Any, reading: Reading) -> xr.Dataset:
         if not reading.missing_chunks:
             hdf5_sources.require_written(path, group, [str(name) for name in dataset.variables])
     return dataset
+
+
+@contextmanager
+def _complete(path: Path, what: str) -> Iterator[None]:
+    """Errors of the libraries as one of the file."""
+    try:
+        yield
+    except _UNREADABLE as error:
+        raise ValueError(f"{path} must be a complete {what}, got {type(error).__name__}: {error}") from error
 
 
 def _require_group(path: Path, reading: Reading, groups: Sequence[str]) -> None:
@@ -274,19 +276,15 @@ def _open_zarr(path: Path, chunks: Any, reading: Reading) -> xr.Dataset:
         found, str(path), "be a netCDF file or a zarr store", f"a folder of {names}" if names else "an empty folder"
     )
     with zarr_stores.quiet_about_foreign_files():
-        try:
+        with _complete(path, "zarr store"):
             root = zarr.open_group(path, mode="r", use_consolidated=False)
             groups, gone = zarr_stores.groups_with_arrays(root), zarr_stores.lacking_arrays(path)
-        except _UNREADABLE as error:
-            raise ValueError(f"{path} must be a complete zarr store, got {type(error).__name__}: {error}") from error
         require(not gone, str(path), "hold the arrays that its metadata names", f"none named {', '.join(gone)}")
         _require_group(path, reading, groups)
         inner = (reading.group or "").strip("/")
-        try:
+        with _complete(path, "zarr store"):
             lacking = zarr_stores.missing_parts(path / inner, root[inner] if inner else root)
-            dataset = _opened(path, "zarr", chunks, reading)
-        except _UNREADABLE as error:
-            raise ValueError(f"{path} must be a complete zarr store, got {type(error).__name__}: {error}") from error
+        dataset = _opened(path, "zarr", chunks, reading)
     rule = "hold all chunks, or be opened with missing_chunks=True, where what is missing reads as the fill value"
     require(reading.missing_chunks or not lacking, str(path), rule, f"missing chunks: {lacking}")
     return dataset
@@ -302,10 +300,11 @@ class _Cube(xr.backends.BackendEntrypoint):
         self, filename_or_obj: Path, *, drop_variables: Any, engine_name: str, reading: Reading
     ) -> xr.Dataset:
         """Variables of the file, decoded, with nan where they are missing."""
-        raw = _raw(filename_or_obj, engine_name, reading.group)
-        stored = raw.variables
-        fills = {} if engine_name != "zarr" else _zarr_fills(filename_or_obj, reading)
-        changed = {}
+        path, zarr = filename_or_obj, engine_name == "zarr"
+        with _complete(path, "zarr store" if zarr else "netCDF file"):
+            raw = _raw(path, engine_name, reading.group)
+            fills = _zarr_fills(path, reading) if zarr else {}
+        stored, changed = raw.variables, {}
         for name, one in stored.items():
             own = one
             if name in fills:
@@ -313,12 +312,10 @@ class _Cube(xr.backends.BackendEntrypoint):
                 own.attrs = {key: value for key, value in one.attrs.items() if key != "_FillValue"}
                 own.attrs |= {} if fills[name] is None else {"_FillValue": fills[name]}
             # Zarr has fill values of its own; only floats from netCDF carry its default ones along.
-            defaults = engine_name != "zarr" or one.dtype.kind == "f"
-            changed[name] = marked(
-                str(filename_or_obj), str(name), own, default_fills=defaults, valid_range=reading.valid_range
-            )
-        raw = raw.assign(changed)
-        decoded = xr.decode_cf(raw, decode_times=False)
+            options = {"default_fills": not zarr or one.dtype.kind == "f", "valid_range": reading.valid_range}
+            changed[name] = marked(str(path), str(name), own, **options)
+        with _complete(path, "zarr store" if zarr else "netCDF file"):
+            decoded = xr.decode_cf(raw.assign(changed), decode_times=False)
         if reading.valid_range:
             for name, one in decoded.variables.items():
                 if name in stored:
@@ -328,17 +325,26 @@ class _Cube(xr.backends.BackendEntrypoint):
 
 def _raw(path: Path, engine: str, group: str | None) -> xr.Dataset:
     """A file as it is stored, with the coordinates that the groups above have for the dimensions of one in them."""
-    given = {"engine": engine, "decode_cf": False, "cache": False, "chunks": None, **_OPTIONS[engine]}
-    if engine == "scipy" or not (group or "").strip("/"):
-        return xr.open_dataset(path, **given)
-    names = str(group).strip("/").split("/")
-    raw = xr.open_dataset(path, group="/".join(names), **given)
+    names = (group or "").strip("/").split("/") if (group or "").strip("/") else []
+    raw = _raw_group(path, engine, names)
     for count in reversed(range(len(names))):
-        above = xr.open_dataset(path, group="/".join(names[:count]) or None, **given)
+        above = _raw_group(path, engine, names[:count])
         for dim, size in raw.sizes.items():
             if dim not in raw.variables and dim in above.variables and above.sizes.get(dim) == size:
                 raw = raw.assign_coords({dim: above.variables[dim]})
     return raw
+
+
+def _raw_group(path: Path, engine: str, names: Sequence[str]) -> xr.Dataset:
+    group = "/".join(names) or None
+    options: dict[str, Any] = {} if engine == "scipy" else {"group": group}
+    if engine == "h5netcdf":
+        options["phony_dims"] = "sort"
+    if engine == "zarr":
+        # The attribute _FillValue is decoded by us: xarray takes it in its own encoding only.
+        told = {"consolidated": False, "use_zarr_fill_value_as_mask": True}
+        options["store"] = xr.backends.ZarrStore.open_group(path, mode="r", group=group, **told)
+    return xr.open_dataset(path, engine=engine, decode_cf=False, cache=False, chunks=None, **options)
 
 
 def _zarr_fills(path: Path, reading: Reading) -> dict[str, Any]:
@@ -349,10 +355,7 @@ def _zarr_fills(path: Path, reading: Reading) -> dict[str, Any]:
 
 
 def _opened(path: Path, engine: str, chunks: Any, reading: Reading) -> xr.Dataset:
-    try:
-        dataset = xr.open_dataset(path, engine=_Cube, chunks=chunks, engine_name=engine, reading=reading)
-    except _UNREADABLE as error:
-        raise ValueError(f"{path} must be a complete netCDF file, got {type(error).__name__}: {error}") from error
+    dataset = xr.open_dataset(path, engine=_Cube, chunks=chunks, engine_name=engine, reading=reading)
     require(len(dataset.variables) > 0, str(path), "hold variables", "none")
     return _with_dates(path, dataset)
 
