@@ -127,22 +127,32 @@ def _require_part(what: str, rule: str, source: Path, part: Any) -> None:
             if inner is None:
                 require(_NUMBER in part.dset_name, what, rule, f"{source} without {part.dset_name!r}")
                 return
-            shape = part.src_space.get_simple_extent_dims()
-            fits = part.src_space.get_select_type() != h5py.h5s.SEL_HYPERSLABS or _inside(part.src_space, inner.shape)
-            require(fits, what, rule, f"{part.dset_name!r} in {source} of shape {inner.shape} in place of {shape}")
+            got = f"{part.dset_name!r} in {source} of shape {inner.shape}, which is less than was taken from it"
+            require(_holds(part, inner), what, rule, got)
             _require_sources(source, part.dset_name, inner)
     except OSError as error:
         raise ValueError(f"{what} must {rule}, got {source}, which cannot be read: {error}") from error
 
 
-def _inside(space: Any, shape: tuple[int, ...]) -> bool:
-    if space.get_simple_extent_ndims() != len(shape):
-        return False
+def _holds(part: Any, source: Any) -> bool:
+    """Whether a source holds what the virtual dataset takes from it."""
+    import h5py
+
+    if part.src_space.get_select_type() == h5py.h5s.SEL_ALL:
+        return _count(part.vspace) in (source.size, None)
     try:
-        last = space.get_select_bounds()[1]
+        last = part.src_space.get_select_bounds()[1]
     except ValueError:  # an unlimited selection has no end
         return True
-    return all(one < size for one, size in zip(last, shape, strict=True))
+    return len(last) == source.ndim and all(one < size for one, size in zip(last, source.shape, strict=True))
+
+
+def _count(space: Any) -> int | None:
+    """Selected entries; None = without end."""
+    try:
+        return int(space.get_select_npoints())
+    except RuntimeError:
+        return None
 
 
 def _virtual_files(path: Path, name: str) -> list[Path]:
@@ -184,10 +194,9 @@ def _unwritten(dataset: Any) -> str | None:
     if dataset.external:
         return None
     if dataset.is_virtual:
-        if None in dataset.maxshape:
-            return None
-        held = sum(part.vspace.get_select_npoints() for part in dataset.virtual_sources())
-        return f"sources for {held} of {dataset.size}" if held < dataset.size else None
+        counts = [_count(part.vspace) for part in dataset.virtual_sources()]
+        held = sum(count for count in counts if count is not None)
+        return f"sources for {held} of {dataset.size}" if None not in counts and held < dataset.size else None
     if dataset.chunks is None:
         compact = dataset.id.get_create_plist().get_layout() == h5py.h5d.COMPACT
         return "none" if dataset.id.get_storage_size() == 0 and not compact else None
