@@ -306,11 +306,13 @@ class _Cube(xr.backends.BackendEntrypoint):
             fills = _zarr_fills(path, reading) if zarr else {}
         stored, changed = raw.variables, {}
         for name, one in stored.items():
-            own = one
+            own = one.copy(deep=False)
             if name in fills:
-                own = one.copy(deep=False)
                 own.attrs = {key: value for key, value in one.attrs.items() if key != "_FillValue"}
                 own.attrs |= {} if fills[name] is None else {"_FillValue": fills[name]}
+            if one.encoding.get("shards"):
+                # What is stored together is read and written together.
+                own.encoding |= {"preferred_chunks": dict(zip(one.dims, one.encoding["shards"], strict=True))}
             # Zarr has fill values of its own; only floats from netCDF carry its default ones along.
             options = {"default_fills": not zarr or one.dtype.kind == "f", "valid_range": reading.valid_range}
             changed[name] = marked(str(path), str(name), own, **options)
