@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, final
 
+import numpy as np
 import xarray as xr
 
 from ccnn_irregular._checks import reject, require
@@ -179,24 +180,32 @@ def _require_apart(folder: Path, parts: Mapping[Path, xr.Dataset]) -> None:
     """
     for name in dict.fromkeys(name for part in parts.values() for name in part.data_vars):
         held = {path: part for path, part in parts.items() if name in part.data_vars}
-        places: dict[tuple[int, ...], Path] = {}
-        known: dict[str, list[Any]] = defaultdict(list)
+        places: dict[tuple[Any, ...], Path] = {}
+        known: dict[str, dict[Any, Any]] = defaultdict(dict)
         for path, part in held.items():
             place = []
             for dim in sorted(str(dim) for dim in part[name].dims if dim in part.indexes):
                 index = part.indexes[dim]
-                same = [number for number, other in enumerate(known[dim]) if index.equals(other)]
-                known[dim] += [] if same else [index]
-                place.append(same[0] if same else len(known[dim]) - 1)
+                place.append(_key(index))
+                known[dim].setdefault(place[-1], index)
             what = f"values of {name!r} in {folder}"
             other = places.setdefault(tuple(place), path)
             require(other == path, what, "be in one file only", f"the same places in {other.name} and {path.name}")
         for dim, indexes in known.items():
-            whole = indexes[0].append(indexes[1:])
+            first, *others = indexes.values()
+            whole = first.append(others)
             repeated = whole[whole.duplicated()]
             rule = "be in one file only"
             got = f"{len(repeated)} twice, such as {repeated[:1]}"
             require(len(repeated) == 0, f"entries of {dim!r} in {folder}", rule, got)
+
+
+def _key(index: Any) -> Any:
+    """Equal for coordinates of equal entries: thousands of files are told apart without comparing each with each."""
+    values = index.to_numpy()
+    if values.dtype.kind in "iuf":
+        return values.astype(np.float64).tobytes()
+    return tuple(values) if values.dtype == object else values.tobytes()
 
 
 def _require_same_units(folder: Path, parts: Mapping[Path, xr.Dataset]) -> None:

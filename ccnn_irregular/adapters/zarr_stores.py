@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import struct
 import warnings
 from collections.abc import Iterator
@@ -80,10 +81,18 @@ def _missing_objects(folder: Path, array: Any) -> tuple[list[tuple[int, ...]], i
     sizes = array.shards or array.chunks
     counts = [-(-size // step) for size, step in zip(array.shape, sizes, strict=True)]
     key = array.metadata.encode_chunk_key
-    there = {
-        one.relative_to(folder).as_posix() for one in folder.rglob("*") if one.is_file() and one.stat().st_size > 0
-    }
+    there = set(_filled_files(folder))
     return [place for place in np.ndindex(*counts) if key(place) not in there], int(np.prod(counts, dtype=int))
+
+
+def _filled_files(folder: Path, prefix: str = "") -> Iterator[str]:
+    """Names of the files in a folder and those in it that are not empty; stores have millions."""
+    with os.scandir(folder) as entries:
+        for one in entries:
+            if one.is_dir():
+                yield from _filled_files(Path(one.path), f"{prefix}{one.name}/")
+            elif one.stat().st_size > 0:
+                yield prefix + one.name
 
 
 def _left_out(name: str, array: Any, missing: list[tuple[int, ...]]) -> bool:
