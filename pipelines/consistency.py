@@ -11,12 +11,16 @@ from typing import Any
 
 import numpy as np
 import torch
+import xarray
 from jsonargparse import ArgumentParser
 from numpy.typing import NDArray
 from torch import Tensor
 
 from ccnn_irregular._checks import reject, require
 from ccnn_irregular._optional import import_optional
+from ccnn_irregular.adapters.xarray_axes import line
+from ccnn_irregular.adapters.xarray_files import Reading
+from ccnn_irregular.adapters.xarray_times import REAL_CALENDARS, Months, days_since_first, kind_of_times
 from ccnn_irregular.consistency import ConsistencyReport, Field, check_consistency
 from ccnn_irregular.domains import Axis, Grid, Points
 from ccnn_irregular.kernels import SIREN, GaussianMask, Kernel
@@ -34,7 +38,6 @@ _DEFAULT_WIDTH_STEPS = 4.0
 _KERNEL_OMEGA = 2.0
 # Nodes per axis at which the smooth kernel's mass is summed.
 _MASS_NODES = {1: 1024, 2: 128, 3: 32, 4: 16}
-_CALENDARS = ("standard", "gregorian", "proleptic_gregorian")
 _LONGITUDE_UNITS = ("degrees_east", "degree_east", "degrees_e", "degree_e")
 
 
@@ -62,9 +65,13 @@ class GriddedVariable:
 
 
 def read_netcdf(
-    path: Path, variable: str | None = None, select: Sequence[str] = (), index: Sequence[str] = ()
+    path: Path,
+    variable: str | None = None,
+    select: Sequence[str] = (),
+    index: Sequence[str] = (),
+    reading: Reading | None = None,
 ) -> GriddedVariable:
-    """A variable of a file that xarray opens, on one to four uniform axes.
+    """A variable of a netCDF file or zarr store, on one to four uniform axes.
 
     A falling axis is flipped. An axis of longitudes that goes round the globe repeats, with or without its first
     meridian again at the end; another one that the file cuts at Greenwich or the date line is joined there. Axes of
@@ -75,21 +82,18 @@ def read_netcdf(
         variable: its name; None = the only one there is.
         select: ``axis=value`` picks the node of an axis with that coordinate.
         index: ``axis=number`` picks a node by its place, from 0.
+        reading: how the file is read; None = as ``Reading`` says.
 
     Raises:
-        ValueError: a variable, axis or coordinate that is not there, an axis that is not uniform, more than four axes.
+        FileNotFoundError, ValueError: see ``open_cube``; a variable, axis or coordinate that is not there, an axis that
+            is not uniform, more than four axes.
     """
-    xarray = import_optional("xarray", "reading netCDF files")
-    from ccnn_irregular.adapters.xarray_times import decode_times
-
     with warnings.catch_warnings():
         # About the file's attributes, not about its values.
         warnings.simplefilter("ignore", xarray.SerializationWarning)
-        with xarray.open_dataset(path, decode_times=False) as encoded:
-            # The months of a model year of 360 days have no dates; as numbers they are as uniform as in the model.
-            calendars = {one.attrs.get("calendar", "standard") for one in encoded.variables.values()}
-            data = decode_times(encoded) if calendars <= set(_CALENDARS) else encoded
-            array = _selected(data[_chosen(variable, _gridded(data), "variable")], select, index).load()
+        with (reading or Reading()).open(path) as data:
+            array = _with_model_days(data[_chosen(variable, _gridded(data), "variable")])
+            array = _selected(array, select, index).load()
     name = " ".join([str(array.name), *select, *index])
     notes = [f"axis {axis!r} of length 1 was dropped" for axis, size in array.sizes.items() if size == 1]
     array = array.squeeze()
@@ -121,6 +125,17 @@ def read_netcdf(
         tuple(units),
         tuple(notes),
     )
+
+
+def _with_model_days(array: Any) -> Any:
+    """Dates of a model's calendar as the numbers in the file: a year of 360 days is as uniform as in the model."""
+    for name, one in array.coords.items():
+        if one.dtype == object and one.size and kind_of_times(one).calendar not in REAL_CALENDARS:
+            cftime = import_optional("cftime", f"the dates of {name!r}", "files")
+            unit, calendar = one.encoding["units"], one.encoding["calendar"]
+            numbers = np.asarray(cftime.date2num(one.values, unit, calendar), dtype=np.float64)
+            array = array.assign_coords({name: (one.dims, numbers, {**one.attrs, "units": unit})})
+    return array
 
 
 def _gridded(data: Any) -> list[str]:
@@ -196,8 +211,6 @@ def _uniform_axis(array: Any, name: str) -> tuple[Axis, str | None, bool]:
     coordinate = array.coords[name]
     nodes, unit = coordinate.values, str(coordinate.attrs.get("units", "")) or None
     if nodes.dtype.kind in "mMO":
-        from ccnn_irregular.adapters.xarray_times import days_since_first
-
         unit = "days" if nodes.dtype.kind == "m" else f"days since {str(nodes[0])[:10]}"
         nodes = days_since_first(coordinate)
     require(nodes.dtype.kind in "fiu", f"axis {name!r}", "have numbers or dates as its coordinate", nodes.dtype)
@@ -230,8 +243,6 @@ def _longitude_axis(
     array: Any, name: str, values: NDArray[np.float64], place: int
 ) -> tuple[Axis, str | None, NDArray[np.float64], list[str]]:
     """The axis of longitudes, its unit, the values along it from west to east, and what was done to them."""
-    from ccnn_irregular.adapters.xarray_axes import line
-
     coordinate = array.coords[name]
     unit = str(coordinate.attrs.get("units", "")) or None
     found = line(coordinate, "longitude")
@@ -394,7 +405,7 @@ def run(arguments: list[str]) -> None:
     occupied = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
     rule = "be a new or empty folder (--overwrite replaces the results in it)"
     require(options.overwrite or not occupied, "output", rule, folder)
-    require(path.is_file(), "file", "exist", path)
+    require(path.exists(), "file", "exist", path)
     variable = _read(path, options)
     variable = _anomaly(variable) if options.anomaly else variable
     layer, described = _layer(variable, options)
@@ -438,10 +449,17 @@ def _parser() -> ArgumentParser:
         description="how far each engine, and each thinned or jittered sampling, is from the full grid",
     )
     add = parser.add_argument
-    add("file", type=str, help="netCDF (anything xarray opens) or .npz")
+    add("file", type=str, help="netCDF file, zarr store, folder of netCDF files, or .npz")
     add("--variable", type=str, help="variable of a netCDF file, array of an .npz")
     add("--select", action="append", default=[], metavar="AXIS=VALUE", help="netCDF: the node at that coordinate")
     add("--index", action="append", default=[], metavar="AXIS=NUMBER", help="netCDF: the node at that place, from 0")
+    add("--group", type=str, help="of a netCDF file or zarr store; / = the root")
+    add("--missing-chunks", action="store_true", help="netCDF, zarr: accept chunks that are not there")
+    add(
+        "--all-values", action="store_true", help="netCDF, zarr: also those outside the range that the file calls valid"
+    )
+    add("--zero-fill-missing", action="store_true", help="zarr 2: a fill value of 0 means missing")
+    add("--months", type=Months, help="what fractions of months and years since a date are; else refused")
     add("--spacing", type=float, nargs="+", default=[1.0], help=".npz: distance of the nodes, one or one per axis")
     add("--periodic", type=int, nargs="+", default=[], metavar="AXIS", help=".npz: axes that repeat")
     add("--anomaly", action="store_true", help="subtract the mean of the variable, which else outweighs its variation")
@@ -466,8 +484,11 @@ def _read(path: Path, options: Any) -> GriddedVariable:
     if path.suffix == ".npz":
         given = [*options.select, *options.index]
         require(not given, "select and index", "be used with netCDF files", given)
+        require(options.group is None, "group", "be used with netCDF files and zarr stores", options.group)
         return read_npz(path, options.variable, options.spacing, options.periodic)
-    return read_netcdf(path, options.variable, options.select, options.index)
+    kept = options.group, options.missing_chunks, not options.all_values, options.zero_fill_missing
+    reading = Reading(*kept, options.months)
+    return read_netcdf(path, options.variable, options.select, options.index, reading)
 
 
 def _anomaly(variable: GriddedVariable) -> GriddedVariable:

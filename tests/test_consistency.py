@@ -14,6 +14,7 @@ import xarray
 from torch import nn
 
 from ccnn_irregular import CCNN, ENGINES, SIREN, ContinuousConv, GaussianMask, Grid, Kernel, SeparableContinuousConv
+from ccnn_irregular.adapters.xarray_files import Reading
 from ccnn_irregular.consistency import ConsistencyReport, Field
 from ccnn_irregular.networks import ResidualBlock, masked_kernel
 from ccnn_irregular.pipelines import cli
@@ -555,6 +556,22 @@ def test_times_far_apart_far_off_and_in_months(
     read = read_netcdf(tmp_path / "far.nc")
     assert read.grid == Grid([4], [step])
     assert read.units == (unit,)
+
+
+def test_reading_options_of_the_command(tmp_path: Path) -> None:
+    """Values outside the valid range, and a variable in a group."""
+    values = np.array([1.0, 2.0, 99.0, 4.0, 5.0])
+    data = xarray.Dataset({"t": (("x",), values, {"valid_max": 50.0})}, {"x": np.arange(5.0)})
+    data.to_netcdf(tmp_path / "a.nc", group="run", engine="h5netcdf")
+    read = read_netcdf(tmp_path / "a.nc", reading=Reading(group="run"))
+    np.testing.assert_array_equal(read.values, [1, 2, NAN, 4, 5])
+    with pytest.raises(ValueError, match=r"in one group, or be opened with group=.*'/run'"):
+        read_netcdf(tmp_path / "a.nc")
+    words = [str(tmp_path / "a.nc"), "--keep", "1", "--jitter", "0", "--engines", "neighbours", "--kernel-width", "2"]
+    for name, more in (("masked", []), ("all", ["--all-values"])):
+        cli.main(["consistency", *words, "--group", "run", *more, "--output", str(tmp_path / name)])
+    reports = [(tmp_path / name / "report.txt").read_text() for name in ("masked", "all")]
+    assert reports[0] != reports[1]
 
 
 def test_an_array_of_an_npz_file(files: Path) -> None:

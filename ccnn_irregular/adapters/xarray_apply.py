@@ -29,6 +29,12 @@ from ccnn_irregular.adapters.xarray_frames import (
     numpy_dtype,
     restored,
 )
+from ccnn_irregular.adapters.xarray_results import (
+    derived_attributes,
+    fitting_encoding,
+    set_coordinates,
+    smooths,
+)
 from ccnn_irregular.layers import ContinuousConv, SeparableContinuousConv
 from ccnn_irregular.longitudes import GLOBE, on_circle
 
@@ -61,12 +67,14 @@ def convolved(
         packed = frame.packed(array.transpose(*frame.dims).to_numpy())
         wanted = frame if query is None else query
         result = wanted.unpacked(apply(packed, frame, wanted))
-        return restored(result, frame, array) if like is None else _asked_array(result, wanted, frame, array, like)
+        made = restored(result, frame, array) if like is None else _asked_array(result, wanted, frame, array, like)
+        return _described(made, array, layer)
     require(like is None, "like", "be None for a lazy array: load it first", "another array")
     _require_cast(array.dtype, layer)
     support = layer.kernel.support.tolist()
     channels = _channels_out(layer)
-    return restored(_Blocks.of(array, frame, support).map(apply, channels, numpy_dtype(_dtype(layer))), frame, array)
+    lazy = _Blocks.of(array, frame, support).map(apply, channels, numpy_dtype(_dtype(layer)))
+    return _described(restored(lazy, frame, array), array, layer)
 
 
 def predicted(
@@ -84,7 +92,7 @@ def predicted(
     model = copy.deepcopy(model).eval().requires_grad_(False)
     if array.chunks is not None:
         require(like is None, "like", "be None for a lazy array: load it first", "another array")
-        return _predicted_lazily(array, model, frame)
+        return _described(_predicted_lazily(array, model, frame), array)
     query = None if like is None else _asked(like, array, frame, options)
     packed = frame.packed(array.transpose(*frame.dims).to_numpy())
     size = (1 if progress else max(1, len(packed))) if batch_size is None else batch_size
@@ -92,10 +100,19 @@ def predicted(
     results = [_answer(model, part, frame, query) for part in _watched(parts, progress)]
     result = np.concatenate(results)
     if query is not None and like is not None:
-        return _asked_array(query.unpacked(result), query, frame, array, like)
-    return (
-        _once_per_sample(result, frame, array) if result.ndim == 2 else restored(frame.unpacked(result), frame, array)
-    )
+        return _described(_asked_array(query.unpacked(result), query, frame, array, like), array)
+    if result.ndim == 2:
+        return _once_per_sample(result, frame, array)
+    return _described(restored(frame.unpacked(result), frame, array), array)
+
+
+def _described(
+    made: xr.DataArray, array: xr.DataArray, layer: ContinuousConv | SeparableContinuousConv | None = None
+) -> xr.DataArray:
+    """A result with the attributes that still hold: of a layer's convolution, or of a network's answer."""
+    what = "network's answer" if layer is None else "convolution"
+    made.attrs = derived_attributes(array, what, same_quantity=layer is not None and smooths(layer))
+    return made
 
 
 def _predicted_lazily(array: xr.DataArray, model: nn.Module, frame: Frame) -> xr.DataArray:
@@ -356,24 +373,28 @@ def _line_in_turn(one: Line, centre: float, period: float | None) -> Line:
 
 
 def _asked_array(result: Array, query: Frame, frame: Frame, array: xr.DataArray, like: xr.DataArray) -> xr.DataArray:
-    """Values ``(B, D, *dims of query)`` with the coordinates of ``like`` and the attributes of ``array``."""
+    """Values ``(B, D, *dims of query)`` with the coordinates of ``like`` and the name of ``array``."""
     sizes = [array.sizes[dim] for dim in frame.samples]
     dims = [*frame.samples, CHANNEL, *(dim for one in query.factors for dim in one.dims)]
     made = xr.DataArray(result.reshape(*sizes, *result.shape[1:]), dims=dims)
     made = made.isel({CHANNEL: 0}) if result.shape[1] == 1 and frame.channels is None else made
     made = framed(made.transpose(..., *(str(dim) for dim in like.dims)), like)
-    own = {name: one.variable for name, one in array.coords.items() if one.dims and set(one.dims) <= set(frame.samples)}
-    made = made.assign_coords(own)
-    made.name, made.attrs, made.encoding = array.name, dict(array.attrs), {}
+    made = set_coordinates(made, _own_of_samples(frame, array))
+    made.name = array.name
+    made.encoding = fitting_encoding(made, array)
     return made
+
+
+def _own_of_samples(frame: Frame, array: xr.DataArray) -> dict[Any, xr.DataArray]:
+    """Coordinates that only run along the samples."""
+    return {name: one for name, one in array.coords.items() if one.dims and set(one.dims) <= set(frame.samples)}
 
 
 def _once_per_sample(result: Array, frame: Frame, array: xr.DataArray) -> xr.DataArray:
     """``(B, D)`` with the samples' dimensions and a channel dimension."""
     sizes = [array.sizes[dim] for dim in frame.samples]
     made = xr.DataArray(result.reshape(*sizes, -1), dims=(*frame.samples, CHANNEL))
-    own = {name: one.variable for name, one in array.coords.items() if one.dims and set(one.dims) <= set(frame.samples)}
-    made = made.assign_coords(own)
+    made = set_coordinates(made, _own_of_samples(frame, array))
     made.name = array.name
     return made
 

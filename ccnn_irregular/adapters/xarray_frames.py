@@ -18,6 +18,7 @@ from ccnn_irregular._checks import reject, require
 from ccnn_irregular._optional import import_optional
 from ccnn_irregular.adapters.xarray_axes import Cloud, Line, Role, TimeUnit, cloud, line
 from ccnn_irregular.adapters.xarray_meshes import Areas, CellsOf
+from ccnn_irregular.adapters.xarray_results import fitting_encoding, set_coordinates
 from ccnn_irregular.adapters.xarray_units import compass, measure, same_unit
 from ccnn_irregular.domains import Domain, Grid, Points, Product
 
@@ -30,7 +31,6 @@ __all__ = [
     "Samples",
     "as_tensor",
     "cf_roles",
-    "fitting_encoding",
     "frame_of",
     "framed",
     "numpy_dtype",
@@ -40,8 +40,6 @@ __all__ = [
 
 Axes = Mapping[str, Role] | Sequence[str]
 
-# What an encoding says of numbers packed into integers.
-_PACKING = ("dtype", "scale_factor", "add_offset", "_FillValue", "missing_value", "_Unsigned")
 # What weights are called that say: these are no cells, but places where something was measured.
 SCATTERED = "scattered"
 # Name of the dimension that a result with another number of channels gets.
@@ -315,8 +313,9 @@ class Samples:
     def to_xarray(self, values: Tensor) -> xr.DataArray:
         """Values on the domain, of any number of channels, as an array like the one they came from.
 
-        Dimensions, coordinates, attributes, name and encoding are the template's; another number of channels is a
-        dimension "channel" in place of the template's, or the last one.
+        Dimensions, coordinates, attributes, name and what fits of the encoding (``xarray_results.fitting_encoding``)
+        are the template's; another number of channels is a dimension "channel" in place of the template's, or the
+        last one.
         """
         found = self.frame.from_values(values.detach().cpu(), self.scattered, self.batch)
         return restored(self.frame.unpacked(found.numpy()), self.frame, self.template)
@@ -367,7 +366,7 @@ def restored(values: Any, frame: Frame, template: xr.DataArray) -> xr.DataArray:
     else:
         kept[kept.index(frame.channels)] = CHANNEL
     result = framed(xr.DataArray(values, dims=dims).transpose(*kept), template)
-    result.encoding = fitting_encoding(result, template.encoding)
+    result.encoding = fitting_encoding(result, template)
     return result
 
 
@@ -375,35 +374,13 @@ def framed(result: xr.DataArray, template: xr.DataArray) -> xr.DataArray:
     """``result`` with the template's coordinates that still fit, attributes and name."""
     sizes = dict(result.sizes)
     fitting = {
-        name: one.variable
+        name: one
         for name, one in template.coords.items()
         if all(sizes.get(dim) == size for dim, size in one.sizes.items())
     }
-    result = result.assign_coords(fitting)
+    result = set_coordinates(result, fitting)
     result.attrs, result.name = dict(template.attrs), template.name
-    for name, one in template.coords.items():
-        if name in result.coords:
-            result.coords[name].encoding = dict(one.encoding)
     return result
-
-
-def fitting_encoding(result: xr.DataArray, encoding: Mapping[Any, Any]) -> dict[Any, Any]:
-    """The encoding, without a packing into integers that is not known to hold the result: writing would wrap around."""
-    packed = np.dtype(encoding.get("dtype", np.float64))
-    if packed.kind not in "iu":
-        return dict(encoding)
-    reason = "a lazy result may not fit"
-    if result.chunks is None:
-        whole = (result.to_numpy() - encoding.get("add_offset", 0)) / encoding.get("scale_factor", 1)
-        known, limits = whole[np.isfinite(whole)], np.iinfo(packed)
-        if known.size == 0 or (known.min() >= limits.min and known.max() <= limits.max):
-            return dict(encoding)
-        reason = "the result does not fit"
-    text = (
-        f"the encoding of {result.name!r} packs values into {packed}, where {reason}: stored as {result.dtype} instead"
-    )
-    warnings.warn(text, UserWarning, stacklevel=2)
-    return {key: value for key, value in encoding.items() if key not in _PACKING}
 
 
 def frame_of(array: xr.DataArray, options: Options, *, weighted: bool = True) -> Frame:

@@ -18,6 +18,7 @@ from ccnn_irregular._optional import import_optional
 from ccnn_irregular.adapters.xarray_units import measure
 
 __all__ = [
+    "REAL_CALENDARS",
     "Kind",
     "Months",
     "TimeUnit",
@@ -56,8 +57,8 @@ _MONTHS = {"month": 1, "months": 1, "mon": 1, "mons": 1, "year": 12, "years": 12
 _MEAN_MONTH = Fraction(365_242_198_781, 12 * 10**9)
 _ALIASES = {"gregorian": "standard", "365_day": "noleap", "366_day": "all_leap"}
 # Calendars of days that there were; the others count days of a model.
-_REAL = ("standard", "proleptic_gregorian", "julian")
-_CALENDARS = (*_REAL, "gregorian", "noleap", "365_day", "360_day", "all_leap", "366_day")
+REAL_CALENDARS = ("standard", "proleptic_gregorian", "julian")
+_CALENDARS = (*REAL_CALENDARS, "gregorian", "noleap", "365_day", "360_day", "all_leap", "366_day")
 _YEAR_DAYS = {"noleap": 365, "all_leap": 366, "360_day": 360}
 # What xarray and cftime read before "since"; "us", "weeks" and others that UDUNITS knows they do not.
 _DECODED = re.compile(
@@ -149,7 +150,7 @@ def epoch_shift(kind: Kind, other: Kind) -> int | None:
     """Days to add to numbers of dates of ``kind`` to have those of ``other``; None = no day is the same in both."""
     if kind.calendar == other.calendar:
         return 0
-    if kind.calendar not in _REAL or other.calendar not in _REAL:
+    if kind.calendar not in REAL_CALENDARS or other.calendar not in REAL_CALENDARS:
         return None
     cftime = import_optional("cftime", "dates of another calendar", "files")
     epoch = cftime.datetime(1970, 1, 1, calendar=kind.calendar).change_calendar(other.calendar)
@@ -230,7 +231,7 @@ def _beyond_nanoseconds(coordinate: xr.DataArray) -> bool:
 
     xarray decides it by the first and the last number, and makes NaT of such dates where another one is missing.
     """
-    if _calendar(coordinate) not in _REAL or coordinate.size == 0:
+    if _calendar(coordinate) not in REAL_CALENDARS or coordinate.size == 0:
         return False
     known = coordinate.where(_known(coordinate)).astype(np.float64)
     ends = xr.DataArray([float(known.min()), float(known.max())], dims="end", attrs=coordinate.attrs)
@@ -285,7 +286,9 @@ def _scaled(numbers: NDArray[Any], factor: Fraction) -> Floats:
     """``numbers * factor``; of integers the whole part is taken off first, so that no digit is lost."""
     if numbers.dtype.kind != "i" or factor.denominator > np.iinfo(np.int64).max:
         return np.asarray(numbers.astype(np.float64) * factor.numerator / factor.denominator)
-    whole, rest = np.divmod(numbers.astype(np.int64), factor.denominator)
+    # Both with the sign of the number: neither cancels out the other.
+    rest = np.fmod(numbers.astype(np.int64), factor.denominator)
+    whole = (numbers - rest) // factor.denominator
     scaled = whole * float(factor.numerator) + rest * float(factor.numerator) / factor.denominator
     return cast("Floats", np.where(numbers == _MISSING, np.nan, scaled))
 

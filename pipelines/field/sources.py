@@ -15,8 +15,9 @@ from torch import Tensor
 
 from ccnn_irregular._checks import require
 from ccnn_irregular.adapters.xarray_axes import coordinate_numbers
-from ccnn_irregular.adapters.xarray_files import open_cube
+from ccnn_irregular.adapters.xarray_files import Reading
 from ccnn_irregular.adapters.xarray_frames import cf_roles
+from ccnn_irregular.adapters.xarray_results import fitting_encoding, without_limits
 from ccnn_irregular.datasets import argo, ghcnm
 from ccnn_irregular.datasets._files import existing_folder, missing_file
 
@@ -78,7 +79,13 @@ class FieldSet:
 
 
 def cube_fields(
-    path: str | Path, variables: Sequence[str], axes: Sequence[str], *, fields: str | None, stacked: Sequence[str] = ()
+    path: str | Path,
+    variables: Sequence[str],
+    axes: Sequence[str],
+    *,
+    fields: str | None,
+    stacked: Sequence[str] = (),
+    reading: Reading | None = None,
 ) -> FieldSet:
     """Variables of a netCDF file or zarr store: one field for each node of ``fields``.
 
@@ -89,12 +96,13 @@ def cube_fields(
             negative.
         fields: dimension along which fields follow one another; None = the file holds one field.
         stacked: dimensions whose nodes become channels, such as levels.
+        reading: how the file is read; None = as ``Reading`` says.
 
     Raises:
         FileNotFoundError, ValueError: see ``open_cube``; a variable that the file lacks (with those that it holds), or
             dimensions that are not those named.
     """
-    with open_cube(path) as opened:
+    with (reading or Reading()).open(path) as opened:
         held = sorted(map(str, opened.data_vars))
         lacking = [name for name in variables if name not in opened.data_vars]
         require(
@@ -125,7 +133,12 @@ def cube_fields(
         for name, one in zip(variables, back, strict=True):
             sizes = [dataset.sizes[dim] for dim in order]
             array = xr.DataArray(one.reshape(sizes), dims=order).transpose(*dataset[name].dims)
-            result[name] = dataset[name].copy(data=array.values.astype(dataset[name].dtype))
+            given = dataset[name]
+            # Estimates are no integers, whatever the file holds.
+            array = array.astype(given.dtype if given.dtype.kind == "f" else np.float64)
+            array.attrs = without_limits(given.attrs)
+            array.encoding = fitting_encoding(array, given)
+            result[name] = array.variable
         return result
 
     return FieldSet(
