@@ -21,6 +21,7 @@ from ccnn_irregular._optional import import_optional
 from ccnn_irregular.adapters.xarray_axes import line
 from ccnn_irregular.adapters.xarray_files import Reading
 from ccnn_irregular.adapters.xarray_times import REAL_CALENDARS, Months, days_since_first, kind_of_times
+from ccnn_irregular.adapters.xarray_units import compass
 from ccnn_irregular.consistency import ConsistencyReport, Field, check_consistency
 from ccnn_irregular.domains import Axis, Grid, Points
 from ccnn_irregular.kernels import SIREN, GaussianMask, Kernel
@@ -38,7 +39,6 @@ _DEFAULT_WIDTH_STEPS = 4.0
 _KERNEL_OMEGA = 2.0
 # Nodes per axis at which the smooth kernel's mass is summed.
 _MASS_NODES = {1: 1024, 2: 128, 3: 32, 4: 16}
-_LONGITUDE_UNITS = ("degrees_east", "degree_east", "degrees_e", "degree_e")
 
 
 @dataclass(frozen=True)
@@ -236,7 +236,8 @@ def _is_longitude(array: Any, name: str) -> bool:
     if name not in array.coords:
         return False
     about = array.coords[name].attrs
-    return str(about.get("units", "")).lower() in _LONGITUDE_UNITS or about.get("standard_name") == "longitude"
+    along = compass(str(about.get("units", ""))) in ("east", "west")
+    return along or about.get("standard_name") == "longitude"
 
 
 def _longitude_axis(
@@ -245,6 +246,7 @@ def _longitude_axis(
     """The axis of longitudes, its unit, the values along it from west to east, and what was done to them."""
     coordinate = array.coords[name]
     unit = str(coordinate.attrs.get("units", "")) or None
+    unit = "degrees_east" if unit is not None and compass(unit) == "west" else unit
     found = line(coordinate, "longitude")
     step = _require_uniform(name, found.nodes, unit) if found.count > 1 else 1.0
     if found.period is not None:

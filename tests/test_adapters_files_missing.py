@@ -190,6 +190,35 @@ def test_a_range_of_unsigned_bytes(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("version", [2, 3])
+def test_a_range_of_unsigned_bytes_of_a_zarr_array(version: Any, tmp_path: Path) -> None:
+    """Attributes of zarr are numbers without a type: -56 is the stored byte, 200 what it stands for."""
+    stored = np.array([0, 100, -56, -6, -1], "i1")
+    for limits in ([0, -56], [0, 200]):
+        attributes = {"_Unsigned": "true", "valid_range": limits, "_FillValue": -1}
+        path = tmp_path / f"{limits[1]}.zarr"
+        xr.Dataset({"t": ("x", stored, attributes)}).to_zarr(path, consolidated=False, zarr_format=version)
+        np.testing.assert_array_equal(read(path), [0, 100, 200, NAN, NAN])
+
+
+@pytest.mark.parametrize("kind", ["netcdf4", "classic"])
+def test_one_limit_of_packed_values(kind: str, tmp_path: Path) -> None:
+    """A limit of one number; what is read has it in its own unit."""
+    packing = {"scale_factor": 0.5, "add_offset": 10.0, "valid_max": np.int16(100)}
+    with open_cube(raw_file(tmp_path / "a.nc", np.array([-4, 100, 101], "i2"), packing, kind)) as found:
+        np.testing.assert_array_equal(found["t"].values, [8, 60, NAN])
+        assert found["t"].attrs["valid_max"] == 60
+
+
+@pytest.mark.parametrize(("limits", "wanted"), [([-10.0, 10.0], [0, 10, NAN]), ([-1e6, 1e6], [0, 10, 300])])
+def test_a_range_about_the_sign_bit(limits: list[float], wanted: list[float], tmp_path: Path) -> None:
+    """All of the largest and the smallest signed number and the default fill value are valid; then all numbers."""
+    stored = (64 * (np.array([0.0, 10.0, 300.0]) + 512)).astype(np.uint16).astype("i2")
+    packing = {"scale_factor": 1 / 64, "add_offset": -512.0, "_Unsigned": "true", "valid_range": np.array(limits)}
+    xr.Dataset({"t": ("x", stored, packing)}).to_zarr(tmp_path / "a.zarr", consolidated=False)
+    np.testing.assert_array_equal(read(tmp_path / "a.zarr"), wanted)
+
+
 def test_integers_with_a_range_are_floats_only_where_they_have_to_be(tmp_path: Path) -> None:
     limits = {"valid_range": np.array([0, 250], "u1")}
     whole = read(raw_file(tmp_path / "a.nc", np.array([0, 9, 250], "u1"), limits))

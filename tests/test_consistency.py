@@ -558,6 +558,35 @@ def test_times_far_apart_far_off_and_in_months(
     assert read.units == (unit,)
 
 
+def test_fractions_of_months_as_the_command_says(tmp_path: Path) -> None:
+    """Shares of the month they are in: 15.5, 14 and 15.5 days of January, February and March."""
+    time = {"units": "months since 2001-01-01"}
+    data = xarray.Dataset({"t": ("time", np.arange(7.0))}, {"time": ("time", np.arange(7) / 14 + 1, time)})
+    data.to_netcdf(tmp_path / "a.nc", engine="h5netcdf")
+    read = read_netcdf(tmp_path / "a.nc", reading=Reading(months="calendar"))
+    assert read.grid == Grid([7], [2.0])
+    assert read.units == ("days since 2001-02-01",)
+    month = 365.242198781 / 12
+    mean = read_netcdf(tmp_path / "a.nc", reading=Reading(months="mean"))
+    assert mean.grid.axes[0].step == pytest.approx(month / 14, rel=1e-9)
+    with pytest.raises(ValueError, match=r"be whole numbers, or be told .* got \[1.07"):
+        read_netcdf(tmp_path / "a.nc")
+    words = [str(tmp_path / "a.nc"), "--keep", "1", "--jitter", "0", "--engines", "neighbours", "--kernel-width", "4"]
+    cli.main(["consistency", *words, "--months", "calendar", "--output", str(tmp_path / "report")])
+    assert (tmp_path / "report" / "report.txt").exists()
+
+
+@pytest.mark.parametrize("units", ["degrees_west", "degreesW"])
+def test_degrees_west_are_longitudes(units: str, tmp_path: Path) -> None:
+    degrees = np.arange(0.0, 360, 30)
+    data = xarray.Dataset({"t": ("lon", np.arange(12.0))}, {"lon": ("lon", degrees, {"units": units})})
+    data.to_netcdf(tmp_path / "a.nc", engine="h5netcdf")
+    read = read_netcdf(tmp_path / "a.nc")
+    assert read.grid == Grid([12], [30.0], [-330.0], periodic=[True])
+    assert read.units == ("degrees_east",)
+    np.testing.assert_array_equal(read.values, np.arange(12.0)[::-1])
+
+
 def test_reading_options_of_the_command(tmp_path: Path) -> None:
     """Values outside the valid range, and a variable in a group."""
     values = np.array([1.0, 2.0, 99.0, 4.0, 5.0])

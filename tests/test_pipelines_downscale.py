@@ -152,7 +152,8 @@ def test_from_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         cli.main(["predict", "--config", "downscale", *QUIET, *words])
     assert "missing_chunks=True" in capsys.readouterr().err
-    cli.main(["predict", "--config", "downscale", *QUIET, *words, "--predict.reading.missing_chunks", "true"])
+    words += ("--predict.reading.missing_chunks", "true", "--predict.reading.months", "calendar")
+    cli.main(["predict", "--config", "downscale", *QUIET, *words])
     with xr.open_dataset("again.nc", engine="h5netcdf") as again:
         assert bool(again.front[0].isnull().any())
         np.testing.assert_allclose(again.front[1:], answer.front[1:], rtol=0, atol=1e-5)

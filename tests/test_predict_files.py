@@ -415,6 +415,18 @@ def test_reading_options_reach_the_file(tmp_path: Path) -> None:
         assert masked["latitude"].attrs == {"units": "degrees_north"}
 
 
+def test_fractions_of_months_of_a_file(tmp_path: Path) -> None:
+    dataset = coarse_fields(times=2)
+    network = trained(dataset)
+    dataset["time"] = ("time", [12.0, 13.5], {"units": "months since 2001-01-01"})
+    source, options = written(dataset, tmp_path, ".nc"), {"checkpoint": checkpoint(tmp_path), "memory": ROOMY}
+    predict_file(network, source, tmp_path / "fine.nc", **options, reading=Reading(months="calendar"))
+    with open_cube(tmp_path / "fine.nc") as found:
+        np.testing.assert_array_equal(found["time"].values, np.array(["2002-01-01", "2002-02-15"], "datetime64[ns]"))
+    with pytest.raises(ValueError, match=r"be whole numbers, or be told .* got \[13.5"):
+        predict_file(network, source, tmp_path / "refused.nc", **options)
+
+
 def test_a_fill_value_of_zero_is_not_the_results(tmp_path: Path) -> None:
     dataset = coarse_fields(times=1)
     dataset["t"].encoding = {"_FillValue": np.float32(0)}

@@ -75,6 +75,8 @@ def marked(
         if plain and (variable.ndim == 0 or not _any_missing(variable, rule)):
             return variable
         marker = rule.missing_value(variable.dtype) if known is None else known
+        if marker is None:
+            return variable
         attributes |= {"_FillValue": marker} if known is None else {}
     data = indexing.LazilyIndexedArray(_Marked(variable, rule, marker))
     return xr.Variable(variable.dims, data, attributes, variable.encoding)
@@ -88,8 +90,9 @@ def unpacked_limits(stored: xr.Variable, decoded: xr.Variable) -> dict[Any, Any]
     scale, offset = _packing(stored.attrs)
     for key in _LIMITS:
         if key in attributes and _is_packed(np.asarray(attributes[key]), stored):
-            seen = np.asarray(attributes[key]).astype(_seen_as(stored))
-            attributes[key] = np.sort((seen * scale + offset).astype(decoded.dtype))[()]
+            given = np.asarray(attributes[key])
+            unpacked = given.astype(_seen_as(stored)) * scale + offset
+            attributes[key] = np.sort(unpacked.astype(decoded.dtype), axis=None).reshape(given.shape)[()]
     if scale < 0:
         swapped = {"valid_min": "valid_max", "valid_max": "valid_min"}
         attributes = {swapped.get(key, key): value for key, value in attributes.items()}
@@ -136,10 +139,14 @@ class _Rule:
         return found
 
     def missing_value(self, dtype: np.dtype[Any]) -> Any:
-        """An integer of ``dtype`` that is missing by this rule."""
-        ends = np.iinfo(dtype)
-        candidates = np.array([default_fill(dtype) or ends.min, ends.min, ends.max], dtype)
-        return candidates[self.missing(candidates)][0]
+        """An integer of ``dtype`` that is missing by this rule, or None where none is."""
+        ends = np.iinfo(self.seen)
+        # Where any number lies outside the limits, an end of the type does.
+        candidates = np.array([ends.min, ends.max], self.seen).astype(dtype)
+        default = default_fill(dtype)
+        candidates = candidates if default is None else np.insert(candidates, 0, default)
+        found = candidates[self.missing(candidates)]
+        return found[0] if len(found) else None
 
 
 @final
@@ -214,9 +221,10 @@ def _stored_limit(limit: Array, variable: xr.Variable, side: int) -> Any:
         and variable.dtype.kind in "iu"
         and not (set(_PACKED) & set(variable.attrs) and not _is_packed(limit, variable))
     ):
-        seen = _seen_as(variable)
-        same = limit.dtype.itemsize == seen.itemsize
-        return int(limit.astype(seen)[0]) if same else int(limit[0])
+        # Zarr's attributes have no type: what fits into the stored one is meant as it.
+        ends = np.iinfo(variable.dtype)
+        stored = limit.dtype.itemsize == variable.dtype.itemsize or ends.min <= int(limit[0]) <= ends.max
+        return int(limit.astype(_seen_as(variable))[0]) if stored else int(limit[0])
     value, step = float(limit[0]), 0.0
     if set(_PACKED) & set(variable.attrs) and not _is_packed(limit, variable):
         scale, offset = _packing(variable.attrs)
