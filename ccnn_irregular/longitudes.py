@@ -94,7 +94,9 @@ def longitude_line(name: str, longitudes: Floats) -> Rising:
     """
     at = f"longitudes {name!r}"
     steps = np.diff(longitudes)
-    falling = int((steps < 0).sum()) > int((steps > 0).sum())
+    falls, rises = int((steps < 0).sum()), int((steps > 0).sum())
+    # Of three places one rises and one falls where there is a jump: the way is the one that stays within a turn.
+    falling = falls > rises or (falls == rises and bool(longitudes[-1] > longitudes[0]))
     eastward = longitudes[::-1] if falling else longitudes
     # The plain numbers, a turn further at each fall: rounding nothing where there is none.
     eastward = eastward + GLOBE * np.concatenate([[0], np.cumsum(np.diff(eastward) < 0)])

@@ -22,7 +22,6 @@ __all__ = ["GOOD", "load"]
 
 GOOD = ("1", "2")  # good and probably good, reference table 2 of the manual
 
-_NOT_A_TIME = np.datetime64("NaT")
 _FILL = 99999.0  # of all values and positions, whether the file's attributes say so or not
 
 _NEEDED = ("JULD", "JULD_QC", "LATITUDE", "LONGITUDE", "POSITION_QC", "DATA_MODE", "PRES", "PRES_QC")
@@ -56,11 +55,11 @@ def load(path: str | Path, parameter: str = "TEMP", good: Sequence[str] = GOOD) 
     modes = _modes(dataset, parameter)
     pressure, pressure_good = _chosen(dataset, "PRES", good)
     values, values_good = _chosen(dataset, parameter, good)
-    dated = np.isin(_letters(dataset["JULD_QC"]), good) & ~np.isnat(dataset["JULD"].values)
+    dated = dataset["JULD"].notnull() & np.isin(_letters(dataset["JULD_QC"]), good)
     latitude, longitude = dataset["LATITUDE"].values, dataset["LONGITUDE"].values
     placed = np.isin(_letters(dataset["POSITION_QC"]), good) & (np.abs(latitude) <= 90) & (np.abs(longitude) <= 360)
     pressure = np.where(pressure_good, pressure, np.nan)
-    usable = values_good & pressure_good & (dated & placed)[:, None]
+    usable = values_good & pressure_good & (dated.values & placed)[:, None]
     usable &= ~_repeated(np.where(usable, pressure, np.nan))
     attributes = {
         key: dataset[parameter].attrs[key] for key in ("units", "long_name") if key in dataset[parameter].attrs
@@ -69,7 +68,7 @@ def load(path: str | Path, parameter: str = "TEMP", good: Sequence[str] = GOOD) 
     return xr.Dataset(
         {parameter: (("profile", "level"), np.where(usable, values, np.nan), attributes)},
         {
-            "time": ("profile", np.where(dated, dataset["JULD"].values, _NOT_A_TIME), {"standard_name": "time"}),
+            "time": ("profile", dataset["JULD"].where(dated).values, {"standard_name": "time"}),
             "latitude": ("profile", np.where(placed, latitude, np.nan), {"units": "degrees_north"}),
             "longitude": ("profile", np.where(placed, longitude, np.nan), {"units": "degrees_east"}),
             "cycle": ("profile", cycle),

@@ -69,7 +69,7 @@ def load(
         flags[place[station], year - first] = quality
     if drop_flagged:
         values[flags != ""] = np.nan
-    months = np.arange(f"{first}-01", f"{last + 1}-01", dtype="datetime64[M]").astype("datetime64[ns]")
+    months = np.arange(f"{first}-01", f"{last + 1}-01", dtype="datetime64[M]").astype("datetime64[s]")
     shape = (len(used), len(months))
     about = {
         key: [stations[station][key] for station in used] for key in ("latitude", "longitude", "elevation", "name")

@@ -11,12 +11,17 @@ from typing import Any
 
 import numpy as np
 import torch
+import xarray
 from jsonargparse import ArgumentParser
 from numpy.typing import NDArray
 from torch import Tensor
 
 from ccnn_irregular._checks import reject, require
 from ccnn_irregular._optional import import_optional
+from ccnn_irregular.adapters.xarray_axes import line
+from ccnn_irregular.adapters.xarray_files import Reading
+from ccnn_irregular.adapters.xarray_times import REAL_CALENDARS, Months, days_since_first, kind_of_times
+from ccnn_irregular.adapters.xarray_units import compass
 from ccnn_irregular.consistency import ConsistencyReport, Field, check_consistency
 from ccnn_irregular.domains import Axis, Grid, Points
 from ccnn_irregular.kernels import SIREN, GaussianMask, Kernel
@@ -34,8 +39,6 @@ _DEFAULT_WIDTH_STEPS = 4.0
 _KERNEL_OMEGA = 2.0
 # Nodes per axis at which the smooth kernel's mass is summed.
 _MASS_NODES = {1: 1024, 2: 128, 3: 32, 4: 16}
-_CALENDARS = ("standard", "gregorian", "proleptic_gregorian")
-_LONGITUDE_UNITS = ("degrees_east", "degree_east", "degrees_e", "degree_e")
 
 
 @dataclass(frozen=True)
@@ -62,9 +65,13 @@ class GriddedVariable:
 
 
 def read_netcdf(
-    path: Path, variable: str | None = None, select: Sequence[str] = (), index: Sequence[str] = ()
+    path: Path,
+    variable: str | None = None,
+    select: Sequence[str] = (),
+    index: Sequence[str] = (),
+    reading: Reading | None = None,
 ) -> GriddedVariable:
-    """A variable of a file that xarray opens, on one to four uniform axes.
+    """A variable of a netCDF file or zarr store, on one to four uniform axes.
 
     A falling axis is flipped. An axis of longitudes that goes round the globe repeats, with or without its first
     meridian again at the end; another one that the file cuts at Greenwich or the date line is joined there. Axes of
@@ -75,19 +82,18 @@ def read_netcdf(
         variable: its name; None = the only one there is.
         select: ``axis=value`` picks the node of an axis with that coordinate.
         index: ``axis=number`` picks a node by its place, from 0.
+        reading: how the file is read; None = as ``Reading`` says.
 
     Raises:
-        ValueError: a variable, axis or coordinate that is not there, an axis that is not uniform, more than four axes.
+        FileNotFoundError, ValueError: see ``open_cube``; a variable, axis or coordinate that is not there, an axis that
+            is not uniform, more than four axes.
     """
-    xarray = import_optional("xarray", "reading netCDF files")
     with warnings.catch_warnings():
         # About the file's attributes, not about its values.
         warnings.simplefilter("ignore", xarray.SerializationWarning)
-        with xarray.open_dataset(path, decode_times=False) as encoded:
-            # The months of a model year of 360 days have no dates; as numbers they are as uniform as in the model.
-            calendars = {one.attrs.get("calendar", "standard") for one in encoded.variables.values()}
-            data = xarray.decode_cf(encoded) if calendars <= set(_CALENDARS) else encoded
-            array = _selected(data[_chosen(variable, _gridded(data), "variable")], select, index).load()
+        with (reading or Reading()).open(path) as data:
+            array = _with_model_days(data[_chosen(variable, _gridded(data), "variable")])
+            array = _selected(array, select, index).load()
     name = " ".join([str(array.name), *select, *index])
     notes = [f"axis {axis!r} of length 1 was dropped" for axis, size in array.sizes.items() if size == 1]
     array = array.squeeze()
@@ -119,6 +125,17 @@ def read_netcdf(
         tuple(units),
         tuple(notes),
     )
+
+
+def _with_model_days(array: Any) -> Any:
+    """Dates of a model's calendar as the numbers in the file: a year of 360 days is as uniform as in the model."""
+    for name, one in array.coords.items():
+        if one.dtype == object and one.size and kind_of_times(one).calendar not in REAL_CALENDARS:
+            cftime = import_optional("cftime", f"the dates of {name!r}", "files")
+            unit, calendar = one.encoding["units"], one.encoding["calendar"]
+            numbers = np.asarray(cftime.date2num(one.values, unit, calendar), dtype=np.float64)
+            array = array.assign_coords({name: (one.dims, numbers, {**one.attrs, "units": unit})})
+    return array
 
 
 def _gridded(data: Any) -> list[str]:
@@ -193,9 +210,9 @@ def _uniform_axis(array: Any, name: str) -> tuple[Axis, str | None, bool]:
         return Axis(size, 1.0), "node", False
     coordinate = array.coords[name]
     nodes, unit = coordinate.values, str(coordinate.attrs.get("units", "")) or None
-    if nodes.dtype.kind == "M":
-        unit = f"days since {np.datetime_as_string(nodes[0], 'D')}"
-        nodes = (nodes - nodes[0]) / np.timedelta64(1, "D")
+    if nodes.dtype.kind in "mMO":
+        unit = "days" if nodes.dtype.kind == "m" else f"days since {str(nodes[0])[:10]}"
+        nodes = days_since_first(coordinate)
     require(nodes.dtype.kind in "fiu", f"axis {name!r}", "have numbers or dates as its coordinate", nodes.dtype)
     nodes = nodes.astype(np.float64)
     step = _require_uniform(name, nodes, unit)
@@ -219,17 +236,17 @@ def _is_longitude(array: Any, name: str) -> bool:
     if name not in array.coords:
         return False
     about = array.coords[name].attrs
-    return str(about.get("units", "")).lower() in _LONGITUDE_UNITS or about.get("standard_name") == "longitude"
+    along = compass(str(about.get("units", ""))) in ("east", "west")
+    return along or about.get("standard_name") == "longitude"
 
 
 def _longitude_axis(
     array: Any, name: str, values: NDArray[np.float64], place: int
 ) -> tuple[Axis, str | None, NDArray[np.float64], list[str]]:
     """The axis of longitudes, its unit, the values along it from west to east, and what was done to them."""
-    from ccnn_irregular.adapters.xarray_axes import line
-
     coordinate = array.coords[name]
     unit = str(coordinate.attrs.get("units", "")) or None
+    unit = "degrees_east" if unit is not None and compass(unit) == "west" else unit
     found = line(coordinate, "longitude")
     step = _require_uniform(name, found.nodes, unit) if found.count > 1 else 1.0
     if found.period is not None:
@@ -390,7 +407,7 @@ def run(arguments: list[str]) -> None:
     occupied = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
     rule = "be a new or empty folder (--overwrite replaces the results in it)"
     require(options.overwrite or not occupied, "output", rule, folder)
-    require(path.is_file(), "file", "exist", path)
+    require(path.exists(), "file", "exist", path)
     variable = _read(path, options)
     variable = _anomaly(variable) if options.anomaly else variable
     layer, described = _layer(variable, options)
@@ -434,10 +451,17 @@ def _parser() -> ArgumentParser:
         description="how far each engine, and each thinned or jittered sampling, is from the full grid",
     )
     add = parser.add_argument
-    add("file", type=str, help="netCDF (anything xarray opens) or .npz")
+    add("file", type=str, help="netCDF file, zarr store, folder of netCDF files, or .npz")
     add("--variable", type=str, help="variable of a netCDF file, array of an .npz")
     add("--select", action="append", default=[], metavar="AXIS=VALUE", help="netCDF: the node at that coordinate")
     add("--index", action="append", default=[], metavar="AXIS=NUMBER", help="netCDF: the node at that place, from 0")
+    add("--group", type=str, help="of a netCDF file or zarr store; / = the root")
+    add("--missing-chunks", action="store_true", help="netCDF, zarr: accept chunks that are not there")
+    add(
+        "--all-values", action="store_true", help="netCDF, zarr: also those outside the range that the file calls valid"
+    )
+    add("--zero-fill-missing", action="store_true", help="zarr 2: a fill value of 0 means missing")
+    add("--months", type=Months, help="what fractions of months and years since a date are; else refused")
     add("--spacing", type=float, nargs="+", default=[1.0], help=".npz: distance of the nodes, one or one per axis")
     add("--periodic", type=int, nargs="+", default=[], metavar="AXIS", help=".npz: axes that repeat")
     add("--anomaly", action="store_true", help="subtract the mean of the variable, which else outweighs its variation")
@@ -462,8 +486,11 @@ def _read(path: Path, options: Any) -> GriddedVariable:
     if path.suffix == ".npz":
         given = [*options.select, *options.index]
         require(not given, "select and index", "be used with netCDF files", given)
+        require(options.group is None, "group", "be used with netCDF files and zarr stores", options.group)
         return read_npz(path, options.variable, options.spacing, options.periodic)
-    return read_netcdf(path, options.variable, options.select, options.index)
+    kept = options.group, options.missing_chunks, not options.all_values, options.zero_fill_missing
+    reading = Reading(*kept, options.months)
+    return read_netcdf(path, options.variable, options.select, options.index, reading)
 
 
 def _anomaly(variable: GriddedVariable) -> GriddedVariable:

@@ -39,7 +39,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ccnn_irregular._checks import reject, require
 from ccnn_irregular._optional import import_optional
-from ccnn_irregular.adapters.xarray import open_cube
+from ccnn_irregular.adapters.xarray import Reading
+from ccnn_irregular.adapters.xarray_results import without_limits
+from ccnn_irregular.adapters.xarray_units import compass
 from ccnn_irregular.operators.memory import as_size
 from ccnn_irregular.pipelines.downscale.fields import Fields, Plane, coarsened_values
 from ccnn_irregular.pipelines.downscale.network import DownscalingNetwork, FieldFormat
@@ -202,6 +204,7 @@ def predict_file(
     checkpoint: Path,
     memory: int,
     coarsen: bool = False,
+    reading: Reading | None = None,
 ) -> Path:
     """Fine fields for a file of coarse ones.
 
@@ -212,11 +215,12 @@ def predict_file(
         checkpoint: the network's, to tell whether a partial output is of the same one.
         memory: bytes the process may take.
         coarsen: the file holds fine fields: make them coarse first, as in training.
+        reading: how the source is read; None = as ``Reading`` says.
 
     Returns:
         ``target``. Dimensions, attributes, units, coordinates and the encoding of times and coordinates are the
-        source's; a packing into integers is not kept. A value is missing where the next coarse node is, and with
-        ``coarsen`` also where the file's own is.
+        source's; a packing into integers and the limits of valid values are not kept. A value is missing where the
+        next coarse node is, and with ``coarsen`` also where the file's own is.
 
     Raises:
         FileNotFoundError, ValueError: see ``open_cube`` and ``Fields.of``; fields of another unit or step than those
@@ -228,7 +232,8 @@ def predict_file(
     if trained is None:
         reject("network", "be trained", "one that does not know its fields")
     network = network.eval().requires_grad_(False)
-    fields = Fields.of(open_cube(source), trained.variables)
+    reading = reading or Reading()
+    fields = Fields.of(reading.open(source), trained.variables)
     task = _Task.of(network, trained, fields, coarsen)
     counts, chunks = fields.sizes, _chunks(fields)
     with _Folder(target).locked() as folder:
@@ -236,6 +241,7 @@ def predict_file(
             "input": _digest(source),
             "checkpoint": hashlib.sha256(checkpoint.read_bytes()).hexdigest(),
             "coarsen": coarsen,
+            "reading": asdict(reading),
         }
         blocks = folder.resumed(identity)
         if blocks is None:
@@ -397,8 +403,10 @@ def _write_template(store: Path, task: _Task, blocks: Blocks) -> None:
     template = dataset.drop_vars([name for name, one in dataset.variables.items() if set(planar) & set(one.dims)])
     for dim, nodes in fine.coordinates().items():
         given = dataset[dim]
-        attributes = {key: value for key, value in given.attrs.items() if key != "bounds"}
+        attributes = {key: value for key, value in without_limits(given.attrs).items() if key != "bounds"}
         kind = given.dtype if given.dtype.kind == "f" else np.dtype(np.float64)
+        # Nodes are degrees north and east, the file's may be degrees south and west.
+        nodes = -nodes if compass(str(given.attrs.get("units", ""))) in ("south", "west") else nodes
         template = template.assign_coords({dim: (dim, nodes.astype(kind), attributes)})
     for name, one in template.variables.items():
         encoding = one.encoding if name in planar else dataset[name].encoding
@@ -411,14 +419,21 @@ def _write_template(store: Path, task: _Task, blocks: Blocks) -> None:
     for name in task.fields.variables:
         field = dataset[name]
         shape = tuple(template.sizes[str(dim)] for dim in field.dims)
-        template[name] = (field.dims, da.zeros(shape, dtype=np.float32, chunks=shape), field.attrs)
+        template[name] = (field.dims, da.zeros(shape, dtype=np.float32, chunks=shape), without_limits(field.attrs))
         fill = field.encoding.get("_FillValue")
-        packed = np.dtype(field.encoding.get("dtype", np.float32)).kind in "iu"
+        # An answer may be 0, and no float32 holds 1e300.
+        packed = np.dtype(field.encoding.get("dtype", np.float32)).kind in "iu" or not _is_apart(fill)
         layout[name] = {
             "chunks": tuple(chunks[str(dim)] for dim in field.dims),
             "_FillValue": np.float32(np.nan if fill is None or packed else fill),
         }
     template.to_zarr(store, mode="w", compute=False, consolidated=False, encoding=layout, write_empty_chunks=True)
+
+
+def _is_apart(fill: Any) -> bool:
+    """Whether a fill value cannot be taken for an answer."""
+    with np.errstate(over="ignore"):
+        return fill is not None and fill != 0 and not np.isinf(np.float32(fill))
 
 
 def _chunked(blocks: Blocks, bytes_each: int) -> tuple[int, ...]:

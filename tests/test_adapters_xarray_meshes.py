@@ -471,6 +471,34 @@ def test_a_mesh_is_smoothed_as_the_sum_over_its_faces() -> None:
     np.testing.assert_allclose(result["t"], wanted, rtol=0, atol=1e-9 * np.abs(wanted).max())
 
 
+def test_nodes_of_a_mesh_may_count_west_and_south() -> None:
+    """Nodes without a standard name: their unit says what they are, and which way they count."""
+    dataset = ugrid(5, face_coordinates=False)
+    wanted = dataset.ccnn("t").frame().factors[0]
+    for name, unit_name in (("node_x", "degrees_west"), ("node_y", "degrees_south")):
+        dataset[name] = ("node", -dataset[name].values, {"units": unit_name})
+    found = dataset.ccnn("t").frame().factors[0]
+    np.testing.assert_allclose(unit(*found.coordinates.T), unit(*wanted.coordinates.T), atol=1e-12)
+    np.testing.assert_allclose(found.weights, wanted.weights, rtol=1e-9)
+
+
+def test_values_of_a_mesh_at_places_and_of_a_grid_at_a_mesh() -> None:
+    """Positions that a mesh gives are no coordinates of the array."""
+    dataset, layer = ugrid(5, face_coordinates=False), conv(30.0)
+    dataset["t"] = dataset["t"].copy(data=np.random.default_rng(0).standard_normal(150))
+    here = dataset.ccnn("t").convolve(layer)
+    (cloud,) = dataset.ccnn("t").frame().factors
+    named = {"lat": ("face", cloud.coordinates[:, 0], NORTH), "lon": ("face", cloud.coordinates[:, 1], EAST)}
+    there = xr.DataArray(np.zeros(150), named, ("face",))
+    assert isinstance(here, xr.Dataset)
+    at_places = dataset.ccnn("t").convolve(layer, like=there)
+    assert isinstance(at_places, xr.DataArray)
+    np.testing.assert_allclose(at_places.squeeze(), here["t"], rtol=0, atol=1e-9)
+    pixels = healpix(4, "ring")["t"].isel(time=0, drop=True)
+    own = pixels.ccnn.convolve(layer)
+    np.testing.assert_allclose(pixels.ccnn.convolve(layer, like=pixels), own, rtol=0, atol=1e-9)
+
+
 def test_meshes_that_are_no_meshes_are_refused() -> None:
     dataset = ugrid(2)
     for bad, message in (

@@ -14,6 +14,7 @@ import xarray
 from torch import nn
 
 from ccnn_irregular import CCNN, ENGINES, SIREN, ContinuousConv, GaussianMask, Grid, Kernel, SeparableContinuousConv
+from ccnn_irregular.adapters.xarray_files import Reading
 from ccnn_irregular.consistency import ConsistencyReport, Field
 from ccnn_irregular.networks import ResidualBlock, masked_kernel
 from ccnn_irregular.pipelines import cli
@@ -537,6 +538,69 @@ def test_a_model_year_of_360_days_is_uniform(tmp_path: Path) -> None:
     read = read_netcdf(tmp_path / "model.nc")
     assert read.grid == Grid([5], [30.0])
     assert read.units == ("days since 1970-01-01",)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "units", "step", "unit"),
+    [
+        ([0, 66_000, 132_000, 198_000], "days since 1690-01-01", 66_000, "days since 1690-01-01"),
+        ([0, 6, 12, 18], "hours since 2490-06-01", 0.25, "days since 2490-06-01"),
+        ([0, 12, 24, 36], "months since 2001-01-01", 365, "days since 2001-01-01"),
+    ],
+)
+def test_times_far_apart_far_off_and_in_months(
+    nodes: list[int], units: str, step: float, unit: str, tmp_path: Path
+) -> None:
+    data = xarray.Dataset({"t": ("time", np.arange(4.0))}, {"time": ("time", nodes, {"units": units})})
+    data.to_netcdf(tmp_path / "far.nc", engine="h5netcdf")
+    read = read_netcdf(tmp_path / "far.nc")
+    assert read.grid == Grid([4], [step])
+    assert read.units == (unit,)
+
+
+def test_fractions_of_months_as_the_command_says(tmp_path: Path) -> None:
+    """Shares of the month they are in: 15.5, 14 and 15.5 days of January, February and March."""
+    time = {"units": "months since 2001-01-01"}
+    data = xarray.Dataset({"t": ("time", np.arange(7.0))}, {"time": ("time", np.arange(7) / 14 + 1, time)})
+    data.to_netcdf(tmp_path / "a.nc", engine="h5netcdf")
+    read = read_netcdf(tmp_path / "a.nc", reading=Reading(months="calendar"))
+    assert read.grid == Grid([7], [2.0])
+    assert read.units == ("days since 2001-02-01",)
+    month = 365.242198781 / 12
+    mean = read_netcdf(tmp_path / "a.nc", reading=Reading(months="mean"))
+    assert mean.grid.axes[0].step == pytest.approx(month / 14, rel=1e-9)
+    with pytest.raises(ValueError, match=r"be whole numbers, or be told .* got \[1.07"):
+        read_netcdf(tmp_path / "a.nc")
+    words = [str(tmp_path / "a.nc"), "--keep", "1", "--jitter", "0", "--engines", "neighbours", "--kernel-width", "4"]
+    cli.main(["consistency", *words, "--months", "calendar", "--output", str(tmp_path / "report")])
+    assert (tmp_path / "report" / "report.txt").exists()
+
+
+@pytest.mark.parametrize("units", ["degrees_west", "degreesW"])
+def test_degrees_west_are_longitudes(units: str, tmp_path: Path) -> None:
+    degrees = np.arange(0.0, 360, 30)
+    data = xarray.Dataset({"t": ("lon", np.arange(12.0))}, {"lon": ("lon", degrees, {"units": units})})
+    data.to_netcdf(tmp_path / "a.nc", engine="h5netcdf")
+    read = read_netcdf(tmp_path / "a.nc")
+    assert read.grid == Grid([12], [30.0], [-330.0], periodic=[True])
+    assert read.units == ("degrees_east",)
+    np.testing.assert_array_equal(read.values, np.arange(12.0)[::-1])
+
+
+def test_reading_options_of_the_command(tmp_path: Path) -> None:
+    """Values outside the valid range, and a variable in a group."""
+    values = np.array([1.0, 2.0, 99.0, 4.0, 5.0])
+    data = xarray.Dataset({"t": (("x",), values, {"valid_max": 50.0})}, {"x": np.arange(5.0)})
+    data.to_netcdf(tmp_path / "a.nc", group="run", engine="h5netcdf")
+    read = read_netcdf(tmp_path / "a.nc", reading=Reading(group="run"))
+    np.testing.assert_array_equal(read.values, [1, 2, NAN, 4, 5])
+    with pytest.raises(ValueError, match=r"in one group, or be opened with group=.*'/run'"):
+        read_netcdf(tmp_path / "a.nc")
+    words = [str(tmp_path / "a.nc"), "--keep", "1", "--jitter", "0", "--engines", "neighbours", "--kernel-width", "2"]
+    for name, more in (("masked", []), ("all", ["--all-values"])):
+        cli.main(["consistency", *words, "--group", "run", *more, "--output", str(tmp_path / name)])
+    reports = [(tmp_path / name / "report.txt").read_text() for name in ("masked", "all")]
+    assert reports[0] != reports[1]
 
 
 def test_an_array_of_an_npz_file(files: Path) -> None:

@@ -65,6 +65,15 @@ def test_bad_dates_positions_and_pressures_take_their_values_along(tmp_path: Pat
     np.testing.assert_array_equal(known, [[True, True, False, True], [False] * 4, [False] * 4])
 
 
+def test_a_date_beyond_nanoseconds_does_not_hurt_the_others(tmp_path: Path) -> None:
+    """Such dates occur where the clock of a float failed; they are flagged, or not."""
+    days = {"units": "days since 1950-01-01", "conventions": "relative"}
+    path = written(tmp_path / "1_prof.nc", JULD=("N_PROF", [21915.0, 500_000.0, np.nan], days))
+    table = argo.load(path)
+    np.testing.assert_array_equal(np.isfinite(table["TEMP"].values).all(1), [True, True, False])
+    assert str(table["time"].values[0])[:10] == "2010-01-01"
+
+
 def test_the_first_of_equal_pressures_counts(tmp_path: Path) -> None:
     pressure = np.tile(np.array([5.0, 5.0, 20.0, np.nan]), (3, 1))
     path = written(tmp_path / "1_prof.nc", PRES=(("N_PROF", "N_LEVELS"), pressure))

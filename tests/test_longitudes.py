@@ -75,6 +75,18 @@ def test_an_arc_is_the_same_however_it_is_stored(case: tuple[np.ndarray, np.ndar
     assert np.ptp(turn.degrees) == pytest.approx(arc[-1] - arc[0])
 
 
+@pytest.mark.parametrize("falling", [False, True])
+@pytest.mark.parametrize("centre", [0.0, 45.0, 180.0])
+@pytest.mark.parametrize("rolled", range(4))
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_a_short_arc_cut_anywhere(count: int, rolled: int, centre: float, falling: bool) -> None:
+    """Of three places cut in two one step rises and one falls."""
+    arc = np.array([10.0, 50.0, 100.0, 160.0])[:count]
+    stored = on_circle(np.roll(arc, rolled), centre)
+    line = longitude_line("lon", stored[::-1] if falling else stored)
+    np.testing.assert_allclose(on_circle(line.nodes, 85.0), arc)
+
+
 @pytest.mark.parametrize(
     ("stored", "widths"),
     [

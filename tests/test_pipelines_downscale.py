@@ -142,8 +142,21 @@ def test_from_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     cli.main(["predict", "--config", "downscale", *QUIET, *words])
     assert "1 blocks computed" in capsys.readouterr().out
     with xr.open_zarr("answer.zarr", consolidated=False) as answer:
+        answer.load()
         error = float(np.sqrt(np.square(answer.front - truth.front[32:]).mean()))
     assert error == pytest.approx(report["rmse"]["network"]["front"], rel=1e-3)
+    # A store that lacks a chunk is read where the options say so.
+    truth.isel(time=slice(32, 40)).to_zarr("fine.zarr", consolidated=False, encoding={"front": {"chunks": (1, 64, 64)}})
+    Path("fine.zarr/front/c/0/0/0").unlink()
+    words = ("--predict.input", "fine.zarr", "--predict.coarsen", "true", "--output", "again.nc")
+    with pytest.raises(SystemExit):
+        cli.main(["predict", "--config", "downscale", *QUIET, *words])
+    assert "missing_chunks=True" in capsys.readouterr().err
+    words += ("--predict.reading.missing_chunks", "true", "--predict.reading.months", "calendar")
+    cli.main(["predict", "--config", "downscale", *QUIET, *words])
+    with xr.open_dataset("again.nc", engine="h5netcdf") as again:
+        assert bool(again.front[0].isnull().any())
+        np.testing.assert_allclose(again.front[1:], answer.front[1:], rtol=0, atol=1e-5)
 
 
 def test_patches_cover_the_fields_and_leave_their_margins_out() -> None:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import cftime
 import numpy as np
 import pytest
 import torch
 import xarray as xr
 from scipy.interpolate import griddata
 
+from ccnn_irregular.adapters.xarray import Reading
 from ccnn_irregular.domains import Grid, Points
 from ccnn_irregular.pipelines import cli
+from ccnn_irregular.pipelines.field.cli import _write_netcdf
 from ccnn_irregular.pipelines.field.data import FieldDataModule
 from ccnn_irregular.pipelines.field.kriging import FieldAxis, LocalKriging, Metric
 from ccnn_irregular.pipelines.field.network import FieldNetwork
@@ -181,6 +184,50 @@ def test_cubes_go_in_and_out_with_coordinates_and_units(tmp_path: Path) -> None:
     (tmp_path / "cut.nc").write_bytes((tmp_path / "cube.nc").read_bytes()[:3000])
     with pytest.raises(ValueError, match=r"cut\.nc"):
         cube_fields(tmp_path / "cut.nc", ["z"], ["y", "x"], fields="month", stacked=["level"])
+
+
+@pytest.mark.parametrize("calendar", ["standard", "proleptic_gregorian", "noleap", "360_day"])
+def test_times_of_a_cube_are_days_since_1970_of_their_calendar(calendar: str, tmp_path: Path) -> None:
+    for year in (850, 1990, 2490):
+        time = {"units": f"hours since {year:04}-03-01", "calendar": calendar, "standard_name": "time"}
+        cube = xr.Dataset(
+            {"t": (("time", "x"), np.zeros((3, 2)))}, {"time": ("time", [0, 6, 48], time), "x": [1.0, 2.0]}
+        )
+        cube.to_netcdf(tmp_path / f"{year}.nc", engine="h5netcdf")
+        fields = cube_fields(tmp_path / f"{year}.nc", ["t"], ["time", "x"], fields=None)
+        first = cftime.date2num(cftime.datetime(year, 3, 1, calendar=calendar), "days since 1970-01-01")
+        np.testing.assert_array_equal(fields.coordinates[::2, 0], first + np.array([0, 0.25, 2]))
+
+
+def test_degrees_west_of_a_cube_are_negative(tmp_path: Path) -> None:
+    cube = xr.Dataset({"t": ("lon", np.arange(3.0))}, {"lon": ("lon", [10.0, 20, 40], {"units": "degrees_west"})})
+    cube.to_netcdf(tmp_path / "line.nc", engine="h5netcdf")
+    fields = cube_fields(tmp_path / "line.nc", ["t"], ["lon"], fields=None)
+    np.testing.assert_array_equal(fields.coordinates[:, 0], [-10, -20, -40])
+    np.testing.assert_array_equal(fields.values[:, 0], [0, 1, 2])
+
+
+@pytest.mark.parametrize(
+    "packing", [{"dtype": "int16"}, {"dtype": "int16", "scale_factor": 2.0, "_FillValue": -99}], ids=str
+)
+@pytest.mark.filterwarnings("ignore:saving variable .* with floating point data as an integer dtype without any _Fill")
+def test_estimates_are_written_as_they_are(packing: dict[str, object], tmp_path: Path) -> None:
+    """Into a cube of whole numbers; the calendar of its times stays."""
+    cube = xr.Dataset(
+        {"t": (("time", "x"), 2.0 * np.arange(10).reshape(2, 5), {"units": "m", "valid_max": 18.0})},
+        {"time": xr.date_range("2001-01-01", periods=2), "x": np.arange(5.0)},
+    )
+    cube["time"].encoding = {"units": "hours since 1990-01-01", "dtype": "int32"}
+    cube.to_netcdf(tmp_path / "cube.nc", engine="h5netcdf", encoding={"t": packing})
+    estimates = np.linspace(0.1, 0.9, 10)[:, None]
+    filled = cube_fields(tmp_path / "cube.nc", ["t"], ["x"], fields="time").restored(estimates)
+    _write_netcdf(filled, tmp_path / "filled.nc")
+    with xr.open_dataset(tmp_path / "filled.nc", engine="h5netcdf") as back:
+        np.testing.assert_allclose(back["t"].values.ravel(), estimates[:, 0], rtol=1e-6)
+        assert back["t"].attrs == {"units": "m"}
+        assert back["time"].encoding["units"] == "hours since 1990-01-01"
+    every = cube_fields(tmp_path / "cube.nc", ["t"], ["x"], fields="time", reading=Reading(valid_range=False))
+    assert every.known.all()
 
 
 @pytest.mark.parametrize(("value", "rule"), [(1.0, "be distinct"), (np.nan, "be finite, got row 1 of 3")])

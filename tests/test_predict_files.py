@@ -13,7 +13,7 @@ import pytest
 import torch
 import xarray as xr
 
-from ccnn_irregular.adapters.xarray import open_cube
+from ccnn_irregular.adapters.xarray import Reading, open_cube
 from ccnn_irregular.pipelines import predict_files
 from ccnn_irregular.pipelines.downscale.fields import Fields, Plane, coarsened_values
 from ccnn_irregular.pipelines.downscale.network import DownscalingNetwork, FieldFormat
@@ -148,6 +148,24 @@ def test_blocks_give_what_the_whole_gives(
         else:
             np.testing.assert_allclose(found["latitude"].coarsen(latitude=2).mean(), dataset["latitude"], atol=1e-9)
     assert not (tmp_path / f"fine{suffixes[1]}.partial").exists()
+
+
+def test_degrees_west_and_south_come_back_as_such(tmp_path: Path, small_blocks: list[Blocks]) -> None:
+    """A file in degrees west and south is answered as the same one in degrees east and north, at its own numbers."""
+    east = coarse_fields(times=1)
+    mirrored = {
+        name: (name, -east[name].values, {"units": unit})
+        for name, unit in (("latitude", "degrees_south"), ("longitude", "degreesW"))
+    }
+    network, found = trained(east), []
+    for name, dataset in (("east", east), ("west", east.assign_coords(mirrored))):
+        source, target = written(dataset, tmp_path, ".nc", name), tmp_path / f"{name}_fine.nc"
+        predict_file(network, source, target, checkpoint=checkpoint(tmp_path), memory=ROOMY)
+        found.append(open_cube(target).load())
+    np.testing.assert_array_equal(found[0]["t"], found[1]["t"])
+    for name, unit in (("latitude", "degrees_south"), ("longitude", "degreesW")):
+        np.testing.assert_array_equal(found[1][name], -found[0][name])
+        assert found[1][name].attrs == {"units": unit}
 
 
 def test_a_file_of_fine_fields_is_made_coarse_first(tmp_path: Path, small_blocks: list[Blocks]) -> None:
@@ -377,3 +395,43 @@ def test_sizes() -> None:
     for text in ("4 gigs", "-1GB", "", "GiB"):
         with pytest.raises(ValueError, match="memory must be a size such as 4GiB or 500MB, got"):
             as_bytes(text)
+
+
+def test_reading_options_reach_the_file(tmp_path: Path) -> None:
+    """Values outside the valid range are missing unless the options say otherwise; another way is another output."""
+    dataset = coarse_fields(times=2)
+    dataset["t"].attrs |= {"valid_range": np.array([-1e3, 1e3], "f4"), "actual_range": np.array([0.0, 1.0])}
+    dataset["latitude"].attrs["valid_min"] = -20.0
+    dataset["t"][0, 0, 5, 5] = 2e3
+    network = trained(coarse_fields(times=2))
+    source, options = written(dataset, tmp_path, ".nc"), {"checkpoint": checkpoint(tmp_path), "memory": ROOMY}
+    predict_file(network, source, tmp_path / "masked.zarr", **options)
+    predict_file(network, source, tmp_path / "all.zarr", **options, reading=Reading(valid_range=False))
+    with open_cube(tmp_path / "masked.zarr") as masked, open_cube(tmp_path / "all.zarr") as everything:
+        np.testing.assert_array_equal(np.argwhere(np.isnan(masked["t"][0, 0].values)).min(0), [10, 10])
+        assert int(masked["t"].isnull().sum()) == 4
+        assert int(everything["t"].isnull().sum()) == 0
+        assert masked["t"].attrs == {"units": "K", "long_name": "temperature"}
+        assert masked["latitude"].attrs == {"units": "degrees_north"}
+
+
+def test_fractions_of_months_of_a_file(tmp_path: Path) -> None:
+    dataset = coarse_fields(times=2)
+    network = trained(dataset)
+    dataset["time"] = ("time", [12.0, 13.5], {"units": "months since 2001-01-01"})
+    source, options = written(dataset, tmp_path, ".nc"), {"checkpoint": checkpoint(tmp_path), "memory": ROOMY}
+    predict_file(network, source, tmp_path / "fine.nc", **options, reading=Reading(months="calendar"))
+    with open_cube(tmp_path / "fine.nc") as found:
+        np.testing.assert_array_equal(found["time"].values, np.array(["2002-01-01", "2002-02-15"], "datetime64[ns]"))
+    with pytest.raises(ValueError, match=r"be whole numbers, or be told .* got \[13.5"):
+        predict_file(network, source, tmp_path / "refused.nc", **options)
+
+
+def test_a_fill_value_of_zero_is_not_the_results(tmp_path: Path) -> None:
+    dataset = coarse_fields(times=1)
+    dataset["t"].encoding = {"_FillValue": np.float32(0)}
+    network = trained(dataset)
+    source = written(dataset, tmp_path, ".nc")
+    predict_file(network, source, tmp_path / "fine.nc", checkpoint=checkpoint(tmp_path), memory=ROOMY)
+    with open_cube(tmp_path / "fine.nc") as found:
+        assert np.isnan(found["t"].encoding["_FillValue"])

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from ccnn_irregular._checks import reject, require
 from ccnn_irregular._optional import import_optional
+from ccnn_irregular.adapters.hdf5_sources import require_sources
 
 __all__ = ["affine_of", "read_hdf5", "read_nifti", "write_nifti"]
 
@@ -202,7 +203,8 @@ def read_hdf5(
     Raises:
         FileNotFoundError: nothing is there.
         ValueError: no HDF5 file, a damaged one, a dataset that is not there or that cannot be read (an encryption or
-            compression filter this machine lacks), not 3-D or 4-D, no spacing.
+            compression filter this machine lacks), one whose values lie in other files that are missing, not 3-D or
+            4-D, no spacing.
     """
     path = Path(path)
     h5py = import_optional("h5py", "an HDF5 file")
@@ -218,6 +220,7 @@ def read_hdf5(
             stored = file[dataset]
             require(stored.ndim in (3, 4), f"{path} {dataset!r}", "be a 3-D or 4-D volume", f"{stored.ndim}-D data")
             require(stored.dtype.kind in "biuf", f"{path} {dataset!r}", "hold numbers", stored.dtype)
+            require_sources(path, stored)
             attributes, values = dict(stored.attrs), stored[...]
     except OSError as error:
         raise ValueError(f"{path} must be a complete HDF5 file with filters that are known, got {error}") from error

@@ -24,9 +24,11 @@ from ccnn_irregular._checks import require
 from ccnn_irregular._optional import import_optional
 from ccnn_irregular.adapters.xarray_apply import convolved, predicted
 from ccnn_irregular.adapters.xarray_axes import Cloud, Line, Role, TimeUnit
-from ccnn_irregular.adapters.xarray_files import open_cube
-from ccnn_irregular.adapters.xarray_frames import Frame, Options, Samples, fitting_encoding, frame_of, samples_of
+from ccnn_irregular.adapters.xarray_files import Reading, open_cube
+from ccnn_irregular.adapters.xarray_frames import Frame, Options, Samples, frame_of, samples_of
 from ccnn_irregular.adapters.xarray_meshes import about_places
+from ccnn_irregular.adapters.xarray_results import derived_attributes, fitting_encoding, smooths
+from ccnn_irregular.adapters.xarray_times import decode_times
 from ccnn_irregular.layers import ContinuousConv, SeparableContinuousConv
 
 __all__ = [
@@ -36,9 +38,11 @@ __all__ = [
     "Frame",
     "Line",
     "Options",
+    "Reading",
     "Role",
     "Samples",
     "TimeUnit",
+    "decode_times",
     "open_cube",
 ]
 
@@ -117,8 +121,12 @@ class DataArrayAccessor:
     ) -> xr.DataArray:
         """The array convolved with a layer, everywhere: also where values are missing.
 
-        Dimensions, coordinates, attributes and encoding are the array's; the dtype is the layer's. A lazy array stays
-        lazy: its blocks overlap by the kernel's support in nodes, and the result is that of the array in memory.
+        Dimensions, coordinates and their encodings are the array's; the dtype is the layer's. Of the encoding chunks
+        and compression are kept, packings and integer types are not: ``xarray_results.fitting_encoding``. Attributes
+        that hold for the array's values only are left out: limits, cell methods, flags. Unit and standard name stay
+        where the layer is a moving average (no bias, a kernel that integrates to 1); else the long name says what the
+        result is. A lazy array stays lazy: its blocks overlap by the kernel's support in nodes, and the result is that
+        of the array in memory.
 
         Args:
             layer: with a kernel on the axes ``frame().axes``, in their units.
@@ -140,8 +148,9 @@ class DataArrayAccessor:
         """What a network in evaluation mode says to the array.
 
         A network that answers at every place gives an array like this one, one that answers once per sample an array
-        ``(*samples, channel)``. A lazy array stays lazy, for networks that answer at every place: its blocks overlap by
-        the supports of all kernels together.
+        ``(*samples, channel)``. What a network answers need not be the same quantity: the unit and the standard name
+        are left out, see ``convolve``. A lazy array stays lazy, for networks that answer at every place: its blocks
+        overlap by the supports of all kernels together.
 
         Args:
             model: called as ``model(values, domain)``, with ``like`` as ``model(values, domain, query)``.
@@ -220,12 +229,13 @@ class DatasetAccessor:
         result = accessor.convolve(layer, like=like)
         if like is not None or not (isinstance(layer, ContinuousConv) and layer.kernel.depthwise):
             return _channelled(result, self._dataset)
-        own = {name: result.isel({_VARIABLE: at}, drop=True) for at, name in enumerate(names)}
-        for name, array in own.items():
-            array.name = name
-            array.attrs = dict(self._dataset[name].attrs)
-            array.encoding = fitting_encoding(array, self._dataset[name].encoding)
-            own[name] = array.transpose(*self._dataset[name].dims)
+        own = {name: result.isel({_VARIABLE: at}, drop=True).variable for at, name in enumerate(names)}
+        kept = smooths(layer)
+        for name, variable in own.items():
+            array, given = xr.DataArray(variable.transpose(*self._dataset[name].dims), name=name), self._dataset[name]
+            own[name] = array.variable
+            own[name].attrs = derived_attributes(given, "convolution", same_quantity=kept)
+            own[name].encoding = fitting_encoding(array, given)
         return self._dataset.assign(own)
 
     def predict(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, final
 
@@ -16,9 +16,11 @@ from torch import Tensor, nn
 
 from ccnn_irregular._checks import require
 from ccnn_irregular._optional import import_optional
+from ccnn_irregular.adapters.xarray_alike import in_measure_of
 from ccnn_irregular.adapters.xarray_axes import Cloud, Line
 from ccnn_irregular.adapters.xarray_frames import (
     CHANNEL,
+    Axes,
     Frame,
     Options,
     as_tensor,
@@ -26,6 +28,12 @@ from ccnn_irregular.adapters.xarray_frames import (
     framed,
     numpy_dtype,
     restored,
+)
+from ccnn_irregular.adapters.xarray_results import (
+    derived_attributes,
+    fitting_encoding,
+    set_coordinates,
+    smooths,
 )
 from ccnn_irregular.layers import ContinuousConv, SeparableContinuousConv
 from ccnn_irregular.longitudes import GLOBE, on_circle
@@ -50,7 +58,7 @@ def convolved(
     frame = frame_of(array, options)
     _require_axes("layer", layer, frame)
     frame = _around(frame, layer.kernel.support.tolist(), asked=like is not None)
-    query = None if like is None else _asked(like, frame, options)
+    query = None if like is None else _asked(like, array, frame, options)
 
     def apply(packed: Array, source: Frame, wanted: Frame) -> Array:
         return _integral(layer, packed, source, wanted)
@@ -59,12 +67,14 @@ def convolved(
         packed = frame.packed(array.transpose(*frame.dims).to_numpy())
         wanted = frame if query is None else query
         result = wanted.unpacked(apply(packed, frame, wanted))
-        return restored(result, frame, array) if like is None else _asked_array(result, wanted, frame, array, like)
+        made = restored(result, frame, array) if like is None else _asked_array(result, wanted, frame, array, like)
+        return _described(made, array, layer)
     require(like is None, "like", "be None for a lazy array: load it first", "another array")
     _require_cast(array.dtype, layer)
     support = layer.kernel.support.tolist()
     channels = _channels_out(layer)
-    return restored(_Blocks.of(array, frame, support).map(apply, channels, numpy_dtype(_dtype(layer))), frame, array)
+    lazy = _Blocks.of(array, frame, support).map(apply, channels, numpy_dtype(_dtype(layer)))
+    return _described(restored(lazy, frame, array), array, layer)
 
 
 def predicted(
@@ -82,18 +92,27 @@ def predicted(
     model = copy.deepcopy(model).eval().requires_grad_(False)
     if array.chunks is not None:
         require(like is None, "like", "be None for a lazy array: load it first", "another array")
-        return _predicted_lazily(array, model, frame)
-    query = None if like is None else _asked(like, frame, options)
+        return _described(_predicted_lazily(array, model, frame), array)
+    query = None if like is None else _asked(like, array, frame, options)
     packed = frame.packed(array.transpose(*frame.dims).to_numpy())
     size = (1 if progress else max(1, len(packed))) if batch_size is None else batch_size
     parts = [packed[start : start + size] for start in range(0, len(packed), size)]
     results = [_answer(model, part, frame, query) for part in _watched(parts, progress)]
     result = np.concatenate(results)
     if query is not None and like is not None:
-        return _asked_array(query.unpacked(result), query, frame, array, like)
-    return (
-        _once_per_sample(result, frame, array) if result.ndim == 2 else restored(frame.unpacked(result), frame, array)
-    )
+        return _described(_asked_array(query.unpacked(result), query, frame, array, like), array)
+    if result.ndim == 2:
+        return _once_per_sample(result, frame, array)
+    return _described(restored(frame.unpacked(result), frame, array), array)
+
+
+def _described(
+    made: xr.DataArray, array: xr.DataArray, layer: ContinuousConv | SeparableContinuousConv | None = None
+) -> xr.DataArray:
+    """A result with the attributes that still hold: of a layer's convolution, or of a network's answer."""
+    what = "network's answer" if layer is None else "convolution"
+    made.attrs = derived_attributes(array, what, same_quantity=layer is not None and smooths(layer))
+    return made
 
 
 def _predicted_lazily(array: xr.DataArray, model: nn.Module, frame: Frame) -> xr.DataArray:
@@ -270,9 +289,10 @@ def _joined(chunks: tuple[int, ...], least: int) -> tuple[int, ...]:
     return tuple(joined)
 
 
-def _asked(like: xr.DataArray, frame: Frame, options: Options) -> Frame:
-    """The axes of ``like`` in the order of ``frame``'s, longitudes in the same turn."""
-    options = replace(options, samples=(), channels=None, order=None, axes=None, weights=None, about=None)
+def _asked(like: xr.DataArray, array: xr.DataArray, frame: Frame, options: Options) -> Frame:
+    """The axes of ``like`` in the order and the measure of ``frame``'s, longitudes in the same turn."""
+    shared = _shared(options.axes, like)
+    options = replace(options, samples=(), channels=None, order=None, axes=shared, weights=None, about=None)
     found = frame_of(like, options, weighted=False)
     roles = [role for one in frame.factors for role in one.roles]
     arranged: list[Line | Cloud] = []
@@ -285,8 +305,13 @@ def _asked(like: xr.DataArray, frame: Frame, options: Options) -> Frame:
     query = Frame(tuple(_in_turn(one, frame) for one in arranged), (), None)
     given = [role for one in query.factors for role in one.roles]
     require(given == roles, "like", f"have the axes {roles} in this order", given)
-    require(query.units == frame.units, "like", f"be in the units {frame.units}", query.units)
-    return query
+    return in_measure_of(frame, array, query, like, options.time_unit)
+
+
+def _shared(axes: Axes | None, like: xr.DataArray) -> Axes | None:
+    """Of the axes named for the array those that ``like`` has, too."""
+    there = [name for name in axes or () if name in like.coords and like[name].dims]
+    return {name: axes[name] for name in there} if isinstance(axes, Mapping) else there
 
 
 def _around(frame: Frame, support: Sequence[float], *, asked: bool) -> Frame:
@@ -348,24 +373,28 @@ def _line_in_turn(one: Line, centre: float, period: float | None) -> Line:
 
 
 def _asked_array(result: Array, query: Frame, frame: Frame, array: xr.DataArray, like: xr.DataArray) -> xr.DataArray:
-    """Values ``(B, D, *dims of query)`` with the coordinates of ``like`` and the attributes of ``array``."""
+    """Values ``(B, D, *dims of query)`` with the coordinates of ``like`` and the name of ``array``."""
     sizes = [array.sizes[dim] for dim in frame.samples]
     dims = [*frame.samples, CHANNEL, *(dim for one in query.factors for dim in one.dims)]
     made = xr.DataArray(result.reshape(*sizes, *result.shape[1:]), dims=dims)
     made = made.isel({CHANNEL: 0}) if result.shape[1] == 1 and frame.channels is None else made
     made = framed(made.transpose(..., *(str(dim) for dim in like.dims)), like)
-    own = {name: one.variable for name, one in array.coords.items() if one.dims and set(one.dims) <= set(frame.samples)}
-    made = made.assign_coords(own)
-    made.name, made.attrs, made.encoding = array.name, dict(array.attrs), {}
+    made = set_coordinates(made, _own_of_samples(frame, array))
+    made.name = array.name
+    made.encoding = fitting_encoding(made, array)
     return made
+
+
+def _own_of_samples(frame: Frame, array: xr.DataArray) -> dict[Any, xr.DataArray]:
+    """Coordinates that only run along the samples."""
+    return {name: one for name, one in array.coords.items() if one.dims and set(one.dims) <= set(frame.samples)}
 
 
 def _once_per_sample(result: Array, frame: Frame, array: xr.DataArray) -> xr.DataArray:
     """``(B, D)`` with the samples' dimensions and a channel dimension."""
     sizes = [array.sizes[dim] for dim in frame.samples]
     made = xr.DataArray(result.reshape(*sizes, -1), dims=(*frame.samples, CHANNEL))
-    own = {name: one.variable for name, one in array.coords.items() if one.dims and set(one.dims) <= set(frame.samples)}
-    made = made.assign_coords(own)
+    made = set_coordinates(made, _own_of_samples(frame, array))
     made.name = array.name
     return made
 

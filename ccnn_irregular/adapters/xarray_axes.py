@@ -3,32 +3,37 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal, cast, final, get_args
+from fractions import Fraction
+from typing import Any, Literal, final
 
 import numpy as np
 import torch
 import xarray as xr
 from numpy.typing import NDArray
 
-from ccnn_irregular._checks import require
-from ccnn_irregular._optional import import_optional
+from ccnn_irregular._checks import reject, require
 from ccnn_irregular.adapters.xarray_meshes import Areas, areas_by_positions, shared_places
+from ccnn_irregular.adapters.xarray_times import TimeUnit, kind_of_times, time_numbers
+from ccnn_irregular.adapters.xarray_units import compass
 from ccnn_irregular.longitudes import GLOBE, Rising, longitude_line, one_turn
 from ccnn_irregular.quadrature import density_compensation, spherical_areas
 
-__all__ = ["Cloud", "Line", "Role", "TimeUnit", "cloud", "line"]
+__all__ = ["Cloud", "Line", "Role", "TimeUnit", "cloud", "coordinate_numbers", "line"]
 
 Role = Literal["time", "vertical", "latitude", "longitude", "x", "y", "other"]
-TimeUnit = Literal["seconds", "minutes", "hours", "days"]
 Floats = NDArray[np.float64]
 
 # Share of a step by which nodes may be off a uniform axis: printed decimals are, calendars are off by more.
 _UNIFORM = 1e-3
+# Roundings of a number that the gaps of uniform dates must exceed at least.
+_FINE = 4
 # Share of a step by which the seam of a longitude may differ from the other gaps.
 _SEAM = 1e-2
-_EPOCH = "1970-01-01"
-_SECONDS: dict[TimeUnit, float] = {"seconds": 1.0, "minutes": 60.0, "hours": 3600.0, "days": 86400.0}
-_DEGREES = ("", "degree", "degrees", "deg", "°")
+# The way degrees count, and the sign that turns them into degrees north and east.
+_SIGNS: dict[str, dict[str, int]] = {
+    "latitude": {"": 1, "north": 1, "south": -1},
+    "longitude": {"": 1, "east": 1, "west": -1},
+}
 
 
 @final
@@ -217,26 +222,31 @@ def line(coordinate: xr.DataArray, role: Role, *, time_unit: TimeUnit = "days", 
     elsewhere they begin after their widest gap, wherever the array cuts the circle (``longitudes.longitude_line``).
 
     Args:
-        coordinate: 1-D; numbers, dates of any calendar, or time spans.
+        coordinate: 1-D; numbers, dates of any calendar, or time spans, also as numbers with their unit.
         role: what it measures.
         time_unit: unit of dates and time spans; dates are counted from 1970-01-01 of their calendar.
         area_weights: give latitudes their share of the sphere, in degrees at the equator.
 
     Raises:
         ValueError: not 1-D, no numbers, nan, neither rising nor falling, longitudes that span more than the globe,
-            latitudes and longitudes that are not in degrees.
+            latitudes and longitudes that are not in degrees, dates closer than float64 tells; see
+            ``coordinate_numbers``.
     """
     name = str(coordinate.name)
     require(coordinate.ndim == 1 and coordinate.size >= 1, f"coordinate {name!r}", "be 1-D", coordinate.shape)
-    nodes, unit, resolution = _numbers(coordinate, role, time_unit)
+    nodes, unit, resolution = coordinate_numbers(coordinate, role, time_unit)
     bad = np.flatnonzero(~np.isfinite(nodes))
     require(len(bad) == 0, f"coordinate {name!r}", "be finite", f"{len(bad)} missing, the first at {bad[:1]}")
-    repeated = np.flatnonzero(np.diff(nodes) == 0)
+    gaps = np.diff(nodes)
+    _require_told_apart(coordinate, gaps, _FINE * resolution)
+    repeated = np.flatnonzero(gaps == 0)
     at = f"coordinate {name!r}"
     require(len(repeated) == 0, at, "have no duplicates", f"{coordinate.values[repeated[:1]]} twice in a row")
     rising = longitude_line(name, nodes) if role == "longitude" else _rising(name, nodes)
     nodes, period = rising.nodes, GLOBE if rising.globe else None
     step = _step(nodes, resolution)
+    if step is None:
+        _require_told_apart(coordinate, gaps, resolution / _UNIFORM)
     if period is not None and step is not None:
         seam = period - (nodes[-1] - nodes[0])
         step = period / len(nodes) if abs(seam - step) <= max(_SEAM * step, 2 * resolution) else None
@@ -279,7 +289,9 @@ def cloud(
         ValueError: no numbers, or no place where all are known; latitudes and longitudes not in degrees; areas that
             are not known everywhere, on one dimension.
     """
-    numbers = [_numbers(coordinate, role, time_unit) for coordinate, role in zip(coordinates, roles, strict=True)]
+    numbers = [
+        coordinate_numbers(coordinate, role, time_unit) for coordinate, role in zip(coordinates, roles, strict=True)
+    ]
     fields = [
         xr.DataArray(values, dims=coordinate.dims)
         for (values, _, _), coordinate in zip(numbers, coordinates, strict=True)
@@ -325,49 +337,58 @@ def cloud(
     )
 
 
-def _numbers(coordinate: xr.DataArray, role: Role, time_unit: TimeUnit) -> tuple[Floats, str, float]:
-    """Numbers (nan where missing), their unit, and the distance of numbers that the stored dtype can tell apart."""
-    require(time_unit in get_args(TimeUnit), "time_unit", f"be one of {get_args(TimeUnit)}", repr(time_unit))
-    values, name = coordinate.to_numpy(), str(coordinate.name)
-    if values.dtype.kind == "M":
-        since = (values - np.datetime64(_EPOCH)).astype("timedelta64[ns]")
-        return _spans(since, time_unit), time_unit, 0.0
-    if values.dtype.kind == "m":
-        return _spans(values, time_unit), time_unit, 0.0
-    if values.dtype.kind == "O":
-        return _calendar_numbers(values, name, time_unit), time_unit, 0.0
-    require(values.dtype.kind in "iuf", f"coordinate {name!r}", "hold numbers or dates", values.dtype)
+def coordinate_numbers(coordinate: xr.DataArray, role: Role, time_unit: TimeUnit) -> tuple[Floats, str, float]:
+    """A coordinate as numbers (nan where missing), their unit, and what of them the stored dtype can tell apart.
+
+    Degrees west and south are turned into degrees east and north, dates and times into ``time_unit``.
+
+    Raises:
+        ValueError: no numbers, latitudes and longitudes that are not in degrees north and east or south and west,
+            dates that have no length in ``time_unit``; see ``xarray_times.time_numbers``.
+    """
+    kind, name = coordinate.dtype.kind, str(coordinate.name)
+    require(kind in "iufmMO", f"coordinate {name!r}", "hold numbers or dates", coordinate.dtype)
     unit = str(coordinate.attrs.get("units", ""))
+    times = None
+    if kind in "mMO" or role == "time" or kind_of_times(coordinate).what == "dates":
+        times = time_numbers(coordinate, time_unit)
+    if times is not None:
+        numbers, scale = times
+        return numbers, time_unit, _resolution(coordinate, scale, numbers)
+    numbers = coordinate.to_numpy().astype(np.float64)
+    resolution = _resolution(coordinate, Fraction(1), numbers)
     if role in ("latitude", "longitude"):
-        plain = unit.partition("_")[0].strip()
-        require(plain in _DEGREES, f"unit of {name!r}", "be degrees", repr(unit))
-        unit = "degrees"
-    elif role == "time" and " since " in unit:
-        unit = unit.partition(" since ")[0]
-    numbers = values.astype(np.float64)
-    stored = np.dtype(coordinate.encoding.get("dtype", values.dtype))
-    kept = stored if stored.kind == "f" and stored.itemsize < values.dtype.itemsize else values.dtype
-    largest = np.nanmax(np.abs(numbers), initial=0.0)
-    resolution = float(np.spacing(largest.astype(kept))) if kept.kind == "f" and np.isfinite(largest) else 0.0
+        signs, way = _SIGNS[role], compass(unit)
+        if way is None:
+            reject(f"unit of {name!r}", "be degrees", repr(unit) + (" (use np.degrees)" if unit[:3] == "rad" else ""))
+        if way not in signs:
+            reject(f"unit of {name!r}, a {role},", f"be degrees {' or '.join(filter(None, signs))}", repr(unit))
+        return signs[way] * numbers, "degrees", resolution
     return numbers, unit, resolution
 
 
-def _spans(values: NDArray[Any], time_unit: TimeUnit) -> Floats:
-    nanoseconds = values.astype("timedelta64[ns]")
-    spans = nanoseconds.astype(np.int64) / (1e9 * _SECONDS[time_unit])
-    return cast("Floats", np.where(np.isnat(nanoseconds), np.nan, spans))
+def _resolution(coordinate: xr.DataArray, scale: Fraction, numbers: Floats) -> float:
+    """How far apart ``numbers`` must be to be told apart: in float64, and as stored in units of ``scale``."""
+    stored, given = np.dtype(coordinate.encoding.get("dtype", coordinate.dtype)), coordinate.dtype
+    rounding = float(np.spacing(np.nanmax(np.abs(numbers), initial=0.0)))
+    if given.kind != "f":
+        return rounding
+    kept = stored if stored.kind == "f" and stored.itemsize < given.itemsize else given
+    largest = np.nanmax(np.abs(coordinate.to_numpy().astype(np.float64)), initial=0.0)
+    return max(rounding, float(np.spacing(largest.astype(kept))) * float(scale)) if np.isfinite(largest) else rounding
 
 
-def _calendar_numbers(values: NDArray[Any], name: str, time_unit: TimeUnit) -> Floats:
-    """Dates of any calendar as time since 1970-01-01 in it."""
-    cftime = import_optional("cftime", f"the dates of {name!r}", "files")
-    flat = values.reshape(-1)
-    dates = all(isinstance(value, cftime.datetime) for value in flat)
-    require(dates, f"coordinate {name!r}", "hold numbers or dates", f"objects such as {flat[:1]}")
-    calendars = sorted({value.calendar for value in flat})
-    require(len(calendars) == 1, f"coordinate {name!r}", "have dates of one calendar", calendars)
-    numbers = cftime.date2num(flat, f"{time_unit} since {_EPOCH} 00:00:00", calendar=calendars[0])
-    return cast("Floats", np.asarray(numbers, np.float64).reshape(values.shape))
+def _require_told_apart(coordinate: xr.DataArray, gaps: Floats, smallest: float) -> None:
+    """Refuse dates so near one another, and so far from 1970, that float64 loses the time between them."""
+    if coordinate.dtype.kind not in "mM" or len(gaps) == 0:
+        return
+    lost = (np.diff(coordinate.to_numpy().view(np.int64)) != 0) & (np.abs(gaps) < smallest)
+    name = str(coordinate.name)
+    rule = (
+        "have gaps that float64 holds in numbers since 1970; count from the first date instead: "
+        f"array.assign_coords({name}=array.{name} - array.{name}[0])"
+    )
+    require(not lost.any(), f"coordinate {name!r}", rule, f"{int(lost.sum())} gaps below {smallest:.2g}")
 
 
 def _step(nodes: Floats, resolution: float) -> float | None:

@@ -2,23 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, final
 
+import numpy as np
 import xarray as xr
 
 from ccnn_irregular._checks import reject, require
 from ccnn_irregular._optional import import_optional
+from ccnn_irregular.adapters import hdf5_sources, zarr_stores
+from ccnn_irregular.adapters.netcdf_classic import require_whole_classic
+from ccnn_irregular.adapters.xarray_missing import marked, unpacked_limits
+from ccnn_irregular.adapters.xarray_results import PACKING, without_limits
+from ccnn_irregular.adapters.xarray_times import Months, decode_times, same_resolution
 
-__all__ = ["open_cube"]
+__all__ = ["Reading", "open_cube"]
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
-_CLASSIC = (b"CDF\x01", b"CDF\x02")
+_CLASSIC = (b"CDF\x01", b"CDF\x02", b"CDF\x05")
+# What macOS writes beside a file on a foreign disk, under its name with "._" in front.
+_APPLE_DOUBLE = (b"\x00\x05\x16\x07", b"\x00\x05\x16\x00")
 _SMALLEST = 8
 # What marks the folder of a store, and the names of files that are parts of a cube.
 _STORE = ("zarr.json", ".zgroup", ".zmetadata")
 _SUFFIXES = (".nc", ".nc4", ".cdf", ".h5")
+_UNREADABLE = (OSError, ValueError, TypeError, KeyError, IndexError, EOFError, RuntimeError, OverflowError)
+
+
+@final
+@dataclass(frozen=True)
+class Reading:
+    """How files are read where they leave it open.
+
+    Attributes:
+        group: of a netCDF-4 file or zarr store, "/" = the root; None = the root, which then has to be the only one.
+        missing_chunks: accept a zarr store that lacks chunks, and netCDF-4 variables that were not written as a whole.
+            They read as the fill value: zarr leaves out chunks that hold nothing else, but a copy that broke off looks
+            the same.
+        valid_range: values outside ``valid_range``, ``valid_min`` and ``valid_max`` are missing.
+        zero_fill_missing: a fill value of 0 of a zarr store of format 2, which arrays without one have too, means
+            missing.
+        months: what fractions are in "months since" and "years since": "calendar" or "mean", see ``decode_times``;
+            None = whole numbers only, by the calendar.
+    """
+
+    group: str | None = None
+    missing_chunks: bool = False
+    valid_range: bool = True
+    zero_fill_missing: bool = False
+    months: Months | None = None
+
+    def open(self, path: str | Path) -> xr.Dataset:
+        """``open_cube`` with these options."""
+        return open_cube(path, **asdict(self))
 
 
 def open_cube(
@@ -26,7 +66,11 @@ def open_cube(
     *,
     variables: Sequence[str] | None = None,
     chunks: Mapping[str, int] | Literal["auto"] | None = None,
+    group: str | None = None,
     missing_chunks: bool = False,
+    valid_range: bool = True,
+    zero_fill_missing: bool = False,
+    months: Months | None = None,
 ) -> xr.Dataset:
     """A netCDF file (classic or HDF5), a zarr store or a folder of netCDF files as a Dataset.
 
@@ -34,28 +78,35 @@ def open_cube(
     that follow one another, variables beside each other, as reanalyses and WeatherBench are stored. Nothing is filled
     in and nothing dropped: what does not fit together exactly is refused.
 
+    Missing, so nan, are values equal to ``_FillValue`` or ``missing_value``, those that were never written (the netCDF
+    library's default fill values), and those outside the valid range, which for packed values is that of the packed
+    ones. Integers stay integers where none is missing.
+
     Args:
-        path: of the file, or the folder of the store or of the files (names that end in .nc, .nc4, .cdf or .h5).
+        path: of the file, or the folder of the store or of the files (netCDF by their content, or names that end in
+            .nc, .nc4, .cdf or .h5).
         variables: those that are kept; None = all.
         chunks: sizes of the blocks of lazy arrays per dimension, {} = those of the file, "auto" = dask's choice;
             None = read when first used, in a folder {}.
-        missing_chunks: accept a zarr store that lacks chunks. They read as the fill value: stores leave out chunks
-            that hold nothing else, but a copy that broke off looks the same.
+        group, missing_chunks, valid_range, zero_fill_missing, months: see ``Reading``.
 
     Raises:
         FileNotFoundError: nothing is there.
-        ValueError: another format, a damaged or truncated file, one compressed in a way that is not installed, a store
-            with missing chunks, a variable that is not there, files of a folder that do not fit together.
+        ValueError: another format, a damaged or truncated file, one compressed in a way that is not installed, one
+            whose values lie in other files that are missing, a store with missing chunks, groups of which none is
+            named, a variable that is not there, files of a folder that do not fit together, times that are not since
+            a date of a calendar (see ``decode_times``).
     """
     path = Path(path)
+    reading = Reading(group, missing_chunks, valid_range, zero_fill_missing, months)
     if not path.exists():
         raise FileNotFoundError(f"path must be a netCDF file or a zarr store, got {path}, which does not exist")
     if not path.is_dir():
-        dataset = _open_file(path, chunks)
+        dataset = _open_file(path, chunks, reading)
     elif files := _netcdf_files(path):
-        dataset = _open_folder(path, files, variables, {} if chunks is None else chunks)
+        dataset = _open_folder(path, files, variables, {} if chunks is None else chunks, reading)
     else:
-        dataset = _open_zarr(path, chunks, missing_chunks)
+        dataset = _open_zarr(path, chunks, reading)
     return dataset if variables is None else _chosen(path, dataset, variables)
 
 
@@ -70,21 +121,37 @@ def _netcdf_files(folder: Path) -> list[Path]:
     """Files in a folder that is no store, and in those in it."""
     if any((folder / name).exists() for name in _STORE):
         return []
-    return sorted(path for path in folder.rglob("*") if path.suffix in _SUFFIXES and path.is_file())
+    files, stores = [], []
+    for path in sorted(folder.rglob("*")):
+        if path.name in _STORE:
+            stores.append(path.parent)
+        elif path.is_file() and not any(store in path.parents for store in stores):
+            start = _start(path)
+            beside = path.name.startswith("._") and start[:4] in _APPLE_DOUBLE
+            netcdf = start == _HDF5 or start[:4] in _CLASSIC or path.suffix.lower() in _SUFFIXES
+            files += [path] if netcdf and not beside else []
+    rule = "hold netCDF files or be a zarr store; open stores in it one by one"
+    require(not files or not stores, str(folder), rule, f"files and the stores {sorted(map(str, set(stores)))[:3]}")
+    return files
 
 
-def _open_folder(folder: Path, files: Sequence[Path], variables: Sequence[str] | None, chunks: Any) -> xr.Dataset:
+def _start(path: Path) -> bytes:
+    with path.open("rb") as stream:
+        return stream.read(_SMALLEST)
+
+
+def _open_folder(
+    folder: Path, files: Sequence[Path], variables: Sequence[str] | None, chunks: Any, reading: Reading
+) -> xr.Dataset:
     """All files as one lazy Dataset."""
     import_optional("dask.array", "a folder of files", "files")
-    parts = {path: _open_file(path, chunks) for path in files}
+    parts = same_resolution({path: _open_file(path, chunks, reading) for path in files})
     if variables is not None:
+        everything = sorted({str(name) for part in parts.values() for name in part.data_vars})
         parts = {path: part[[name for name in variables if name in part]] for path, part in parts.items()}
         parts = {path: part for path, part in parts.items() if part.data_vars}
         there = sorted({str(name) for part in parts.values() for name in part.data_vars})
         lacking = [name for name in variables if name not in there]
-        everything = (
-            sorted({str(name) for path in files for name in _open_file(path, chunks).data_vars}) if lacking else []
-        )
         require(not lacking, "variables", f"be of those in {folder}, {everything}", lacking)
     _require_same_units(folder, parts)
     try:
@@ -98,17 +165,53 @@ def _open_folder(folder: Path, files: Sequence[Path], variables: Sequence[str] |
         )
     except (ValueError, TypeError) as error:
         raise ValueError(f"files of {folder} must fit together, got {type(error).__name__}: {error}") from error
-    for name, index in joined.indexes.items():
-        repeated = index[index.duplicated()]
-        rule = "be in one file only"
-        require(
-            len(repeated) == 0,
-            f"entries of {name!r} in {folder}",
-            rule,
-            f"{len(repeated)} twice, such as {repeated[:1]}",
-        )
     assert isinstance(joined, xr.Dataset)
+    _require_apart(folder, parts)
+    for name, one in joined.variables.items():
+        packings = [
+            {key: str(part.variables[name].encoding.get(key)) for key in PACKING}
+            for part in parts.values()
+            if name in part.variables
+        ]
+        # Values of the other files need not fit into the packing of the first.
+        if any(packing != packings[0] for packing in packings) and one.dtype.kind in "iuf":
+            one.encoding = {key: value for key, value in one.encoding.items() if key not in PACKING}
     return joined
+
+
+def _require_apart(folder: Path, parts: Mapping[Path, xr.Dataset]) -> None:
+    """Refuse files that hold one variable at the same places: of two values only one would be read.
+
+    xarray orders files by the first entries of their coordinates, and merges those that begin alike.
+    """
+    for name in dict.fromkeys(name for part in parts.values() for name in part.data_vars):
+        held = {path: part for path, part in parts.items() if name in part.data_vars}
+        places: dict[tuple[Any, ...], Path] = {}
+        known: dict[str, dict[Any, Any]] = defaultdict(dict)
+        for path, part in held.items():
+            place = []
+            for dim in sorted(str(dim) for dim in part[name].dims if dim in part.indexes):
+                index = part.indexes[dim]
+                place.append(_key(index))
+                known[dim].setdefault(place[-1], index)
+            what = f"values of {name!r} in {folder}"
+            other = places.setdefault(tuple(place), path)
+            require(other == path, what, "be in one file only", f"the same places in {other.name} and {path.name}")
+        for dim, indexes in known.items():
+            first, *others = indexes.values()
+            whole = first.append(others)
+            repeated = whole[whole.duplicated()]
+            rule = "be in one file only"
+            got = f"{len(repeated)} twice, such as {repeated[:1]}"
+            require(len(repeated) == 0, f"entries of {dim!r} in {folder}", rule, got)
+
+
+def _key(index: Any) -> Any:
+    """Equal for coordinates of equal entries: thousands of files are told apart without comparing each with each."""
+    values = index.to_numpy()
+    if values.dtype.kind in "iuf":
+        return values.astype(np.float64).tobytes()
+    return tuple(values) if values.dtype == object else values.tobytes()
 
 
 def _require_same_units(folder: Path, parts: Mapping[Path, xr.Dataset]) -> None:
@@ -122,52 +225,168 @@ def _require_same_units(folder: Path, parts: Mapping[Path, xr.Dataset]) -> None:
             require(unit == known, f"units of {name!r}", rule, f"{known!r} in {where.name}, {unit!r} in {path.name}")
 
 
-def _open_file(path: Path, chunks: Any) -> xr.Dataset:
-    with path.open("rb") as stream:
-        start = stream.read(_SMALLEST)
+def _open_file(path: Path, chunks: Any, reading: Reading) -> xr.Dataset:
+    start = _start(path)
     if start == _HDF5:
-        import_optional("h5netcdf", "a netCDF-4 file", "files")
-        dataset = _opened(path, "h5netcdf", chunks, phony_dims="sort")
+        return _open_hdf5(path, chunks, reading)
+    if start[:4] == b"CDF\x05":
+        reject(str(path), "be netCDF classic, 64-bit offset or netCDF-4", "the 64-bit data format CDF-5")
+    if start[:4] in _CLASSIC:
+        rule = "be None or '/' for a classic netCDF file, which has no groups"
+        require(reading.group in (None, "/"), "group", rule, repr(reading.group))
+        require_whole_classic(path)
+        dataset = _opened(path, "scipy", None, reading)
+        _require_complete(path, dataset)
+        return dataset if chunks is None else dataset.chunk(chunks)
+    what = "text" if start.isascii() and start else "bytes that begin with " + repr(start)
+    reject(str(path), "be a netCDF file or a zarr store", what if start else "an empty file")
+
+
+def _open_hdf5(path: Path, chunks: Any, reading: Reading) -> xr.Dataset:
+    import_optional("h5netcdf", "a netCDF-4 file", "files")
+    import h5py
+
+    with _complete(path, "netCDF file"):
+        file = h5py.File(path, "r")
+    with file:
+        _require_group(path, reading, hdf5_sources.groups_with_values(file))
+        group = file[reading.group or "/"]
+        hdf5_sources.require_filters(path, group)
+        hdf5_sources.require_sources(path, group)
+        dataset = _opened(path, "h5netcdf", chunks, reading)
         phony = sorted(
             str(name) for name, one in dataset.variables.items() if any("phony_dim" in str(d) for d in one.dims)
         )
         rule = "be a netCDF file, whose dimensions have names (adapters.nifti.read_hdf5 reads volumes without)"
         require(not phony, str(path), rule, f"HDF5 without for {phony[:5]}")
-        _require_readable(path)
-        return dataset
-    if start[:4] in _CLASSIC:
-        dataset = _opened(path, "scipy", None)
-        _require_complete(path, dataset)
-        return dataset if chunks is None else dataset.chunk(chunks)
-    if start[:4] == b"CDF\x05":
-        reject(str(path), "be netCDF classic, 64-bit offset or netCDF-4", "the 64-bit data format CDF-5")
-    what = "text" if start.isascii() and start else "bytes that begin with " + repr(start)
-    reject(str(path), "be a netCDF file or a zarr store", what if start else "an empty file")
+        if not reading.missing_chunks:
+            hdf5_sources.require_written(path, group, [str(name) for name in dataset.variables])
+    return dataset
 
 
-def _opened(path: Path, engine: str, chunks: Any, **options: Any) -> xr.Dataset:
+@contextmanager
+def _complete(path: Path, what: str) -> Iterator[None]:
+    """Errors of the libraries as one of the file."""
     try:
-        return xr.open_dataset(path, engine=engine, chunks=chunks, **options)
-    except (OSError, ValueError, TypeError, KeyError, IndexError, EOFError, RuntimeError) as error:
-        raise ValueError(f"{path} must be a complete netCDF file, got {type(error).__name__}: {error}") from error
+        yield
+    except _UNREADABLE as error:
+        raise ValueError(f"{path} must be a complete {what}, got {type(error).__name__}: {error}") from error
 
 
-def _require_readable(path: Path) -> None:
-    """Values may be compressed or encrypted by filters of other programs, which HDF5 only finds out when reading."""
-    import h5py
+def _require_group(path: Path, reading: Reading, groups: Sequence[str]) -> None:
+    """Refuse a file of several groups where none is named, and a name that is none."""
+    if reading.group is None:
+        rule = "have its variables in one group, or be opened with group=... ('/' = the root)"
+        require(not groups, str(path), rule, f"the groups {list(groups)}")
+    elif reading.group.strip("/"):
+        given = "/" + reading.group.strip("/")
+        require(given in groups, "group", f"be '/' or one of {list(groups)}", repr(reading.group))
 
-    lacking: dict[str, list[int]] = {}
 
-    def look(name: str, item: Any) -> None:
-        if isinstance(item, h5py.Dataset):
-            plan = item.id.get_create_plist()
-            filters = [plan.get_filter(place)[0] for place in range(plan.get_nfilters())]
-            missing = [number for number in filters if not h5py.h5z.filter_avail(number)]
-            lacking.update({name: missing} if missing else {})
+def _open_zarr(path: Path, chunks: Any, reading: Reading) -> xr.Dataset:
+    zarr = import_optional("zarr", "a zarr store", "files")
+    found = any((path / name).is_file() for name in _STORE)
+    names = sorted(one.name for one in path.iterdir())[:5]
+    require(
+        found, str(path), "be a netCDF file or a zarr store", f"a folder of {names}" if names else "an empty folder"
+    )
+    with zarr_stores.quiet_about_foreign_files():
+        with _complete(path, "zarr store"):
+            root = zarr.open_group(path, mode="r", use_consolidated=False)
+            groups, gone = zarr_stores.groups_with_arrays(root), zarr_stores.lacking_arrays(path)
+        require(not gone, str(path), "hold the arrays that its metadata names", f"none named {', '.join(gone)}")
+        _require_group(path, reading, groups)
+        inner = (reading.group or "").strip("/")
+        with _complete(path, "zarr store"):
+            lacking = zarr_stores.missing_parts(path / inner, root[inner] if inner else root)
+        dataset = _opened(path, "zarr", chunks, reading)
+    rule = "hold all chunks, or be opened with missing_chunks=True, where what is missing reads as the fill value"
+    require(reading.missing_chunks or not lacking, str(path), rule, f"missing chunks: {lacking}")
+    return dataset
 
-    with h5py.File(path, "r") as file:
-        file.visititems(look)
-    require(not lacking, str(path), "be stored with HDF5 filters that are installed", f"filters by number {lacking}")
+
+@final
+class _Cube(xr.backends.BackendEntrypoint):
+    """xarray's way to a Dataset by a reader of our own: its laziness and its chunks, our missing values."""
+
+    open_dataset_parameters = ("filename_or_obj", "drop_variables", "engine_name", "reading")
+
+    def open_dataset(  # type: ignore[override]
+        self, filename_or_obj: Path, *, drop_variables: Any, engine_name: str, reading: Reading
+    ) -> xr.Dataset:
+        """Variables of the file, decoded, with nan where they are missing."""
+        path, zarr = filename_or_obj, engine_name == "zarr"
+        with _complete(path, "zarr store" if zarr else "netCDF file"):
+            raw = _raw(path, engine_name, reading.group)
+            fills = _zarr_fills(path, reading) if zarr else {}
+        stored, changed = raw.variables, {}
+        for name, one in stored.items():
+            own = one.copy(deep=False)
+            if name in fills:
+                own.attrs = {key: value for key, value in one.attrs.items() if key != "_FillValue"}
+                own.attrs |= {} if fills[name] is None else {"_FillValue": fills[name]}
+            if one.encoding.get("shards"):
+                # What is stored together is read and written together.
+                own.encoding |= {"preferred_chunks": dict(zip(one.dims, one.encoding["shards"], strict=True))}
+            # Zarr has fill values of its own; only floats from netCDF carry its default ones along.
+            options = {"default_fills": not zarr or one.dtype.kind == "f", "valid_range": reading.valid_range}
+            changed[name] = marked(str(path), str(name), own, **options)
+        with _complete(path, "zarr store" if zarr else "netCDF file"):
+            decoded = xr.decode_cf(raw.assign(changed), decode_times=False)
+        if reading.valid_range:
+            for name, one in decoded.variables.items():
+                if name in stored:
+                    one.attrs = unpacked_limits(stored[name], one)
+        return decoded
+
+
+def _raw(path: Path, engine: str, group: str | None) -> xr.Dataset:
+    """A file as it is stored, with the coordinates that the groups above have for the dimensions of one in them."""
+    names = (group or "").strip("/").split("/") if (group or "").strip("/") else []
+    raw = _raw_group(path, engine, names)
+    for count in reversed(range(len(names))):
+        above = _raw_group(path, engine, names[:count])
+        for dim, size in raw.sizes.items():
+            if dim not in raw.variables and dim in above.variables and above.sizes.get(dim) == size:
+                raw = raw.assign_coords({dim: above.variables[dim]})
+    return raw
+
+
+def _raw_group(path: Path, engine: str, names: Sequence[str]) -> xr.Dataset:
+    group = "/".join(names) or None
+    options: dict[str, Any] = {} if engine == "scipy" else {"group": group}
+    if engine == "h5netcdf":
+        options["phony_dims"] = "sort"
+    if engine == "zarr":
+        # The attribute _FillValue is decoded by us: xarray takes it in its own encoding only.
+        told = {"consolidated": False, "use_zarr_fill_value_as_mask": True}
+        options["store"] = xr.backends.ZarrStore.open_group(path, mode="r", group=group, **told)
+    return xr.open_dataset(path, engine=engine, decode_cf=False, cache=False, chunks=None, **options)
+
+
+def _zarr_fills(path: Path, reading: Reading) -> dict[str, Any]:
+    """What each array of a store calls missing; see ``zarr_stores.stated_fill``."""
+    zarr = import_optional("zarr", "a zarr store", "files")
+    group = zarr.open_group(path, mode="r", path=(reading.group or "").strip("/"), use_consolidated=False)
+    return {name: zarr_stores.stated_fill(one, reading.zero_fill_missing) for name, one in group.arrays()}
+
+
+def _opened(path: Path, engine: str, chunks: Any, reading: Reading) -> xr.Dataset:
+    dataset = xr.open_dataset(path, engine=_Cube, chunks=chunks, engine_name=engine, reading=reading)
+    require(len(dataset.variables) > 0, str(path), "hold variables", "none")
+    return _with_dates(path, dataset, reading.months)
+
+
+def _with_dates(path: Path, numbers: xr.Dataset, months: Months | None) -> xr.Dataset:
+    """A Dataset with its times as dates; limits in the unit that they had are left out."""
+    try:
+        dataset = decode_times(numbers, months)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    for name, one in dataset.variables.items():
+        if one.dtype != numbers.variables[name].dtype:
+            one.attrs = without_limits(one.attrs)
+    return dataset
 
 
 def _require_complete(path: Path, dataset: xr.Dataset) -> None:
@@ -177,25 +396,3 @@ def _require_complete(path: Path, dataset: xr.Dataset) -> None:
             variable[{dim: slice(-1, None) for dim in variable.dims}].to_numpy()
         except (OSError, ValueError, TypeError, IndexError, RuntimeError) as error:
             raise ValueError(f"{path} must be a complete netCDF file, got {name!r} cut short: {error}") from error
-
-
-def _open_zarr(path: Path, chunks: Any, missing_chunks: bool) -> xr.Dataset:
-    zarr = import_optional("zarr", "a zarr store", "files")
-    found = any((path / name).is_file() for name in _STORE)
-    names = sorted(one.name for one in path.iterdir())[:5]
-    require(
-        found, str(path), "be a netCDF file or a zarr store", f"a folder of {names}" if names else "an empty folder"
-    )
-    try:
-        group = zarr.open_group(path, mode="r")
-        lacking = {
-            name: f"{array.nchunks - array.nchunks_initialized} of {array.nchunks}"
-            for name, array in group.arrays()
-            if array.nchunks_initialized < array.nchunks
-        }
-        dataset = xr.open_dataset(path, engine="zarr", chunks=chunks, consolidated=False)
-    except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
-        raise ValueError(f"{path} must be a complete zarr store, got {type(error).__name__}: {error}") from error
-    rule = "hold all chunks, or be opened with missing_chunks=True, where what is missing reads as the fill value"
-    require(missing_chunks or not lacking, str(path), rule, f"missing chunks: {lacking}")
-    return dataset

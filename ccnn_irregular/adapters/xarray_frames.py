@@ -18,17 +18,19 @@ from ccnn_irregular._checks import reject, require
 from ccnn_irregular._optional import import_optional
 from ccnn_irregular.adapters.xarray_axes import Cloud, Line, Role, TimeUnit, cloud, line
 from ccnn_irregular.adapters.xarray_meshes import Areas, CellsOf
+from ccnn_irregular.adapters.xarray_results import fitting_encoding, set_coordinates
+from ccnn_irregular.adapters.xarray_units import compass, measure, same_unit
 from ccnn_irregular.domains import Domain, Grid, Points, Product
 
 __all__ = [
     "CHANNEL",
     "SCATTERED",
+    "Axes",
     "Frame",
     "Options",
     "Samples",
     "as_tensor",
     "cf_roles",
-    "fitting_encoding",
     "frame_of",
     "framed",
     "numpy_dtype",
@@ -38,8 +40,6 @@ __all__ = [
 
 Axes = Mapping[str, Role] | Sequence[str]
 
-# What an encoding says of numbers packed into integers.
-_PACKING = ("dtype", "scale_factor", "add_offset", "_FillValue", "missing_value", "_Unsigned")
 # What weights are called that say: these are no cells, but places where something was measured.
 SCATTERED = "scattered"
 # Name of the dimension that a result with another number of channels gets.
@@ -65,6 +65,8 @@ _CF_COORDINATES: dict[str, Role] = {
 _CF_AXES: dict[str, Role] = {"T": "time", "Z": "vertical", "Y": "y", "X": "x"}
 # The order of axes that CF conventions recommend: T, Z, Y, X.
 _ORDER: dict[Role, int] = {"time": 0, "vertical": 1, "latitude": 2, "y": 2, "longitude": 3, "x": 3, "other": 4}
+# Units of axes that count their nodes.
+_COUNTS = ("", "1", "level", "levels", "layer", "index", "dimensionless")
 _PLACES: tuple[Role, ...] = ("time", "vertical", "latitude", "longitude")
 _SPHERE: tuple[Role, Role] = ("latitude", "longitude")
 
@@ -311,8 +313,9 @@ class Samples:
     def to_xarray(self, values: Tensor) -> xr.DataArray:
         """Values on the domain, of any number of channels, as an array like the one they came from.
 
-        Dimensions, coordinates, attributes, name and encoding are the template's; another number of channels is a
-        dimension "channel" in place of the template's, or the last one.
+        Dimensions, coordinates, attributes, name and what fits of the encoding (``xarray_results.fitting_encoding``)
+        are the template's; another number of channels is a dimension "channel" in place of the template's, or the
+        last one.
         """
         found = self.frame.from_values(values.detach().cpu(), self.scattered, self.batch)
         return restored(self.frame.unpacked(found.numpy()), self.frame, self.template)
@@ -363,7 +366,7 @@ def restored(values: Any, frame: Frame, template: xr.DataArray) -> xr.DataArray:
     else:
         kept[kept.index(frame.channels)] = CHANNEL
     result = framed(xr.DataArray(values, dims=dims).transpose(*kept), template)
-    result.encoding = fitting_encoding(result, template.encoding)
+    result.encoding = fitting_encoding(result, template)
     return result
 
 
@@ -371,35 +374,13 @@ def framed(result: xr.DataArray, template: xr.DataArray) -> xr.DataArray:
     """``result`` with the template's coordinates that still fit, attributes and name."""
     sizes = dict(result.sizes)
     fitting = {
-        name: one.variable
+        name: one
         for name, one in template.coords.items()
         if all(sizes.get(dim) == size for dim, size in one.sizes.items())
     }
-    result = result.assign_coords(fitting)
+    result = set_coordinates(result, fitting)
     result.attrs, result.name = dict(template.attrs), template.name
-    for name, one in template.coords.items():
-        if name in result.coords:
-            result.coords[name].encoding = dict(one.encoding)
     return result
-
-
-def fitting_encoding(result: xr.DataArray, encoding: Mapping[Any, Any]) -> dict[Any, Any]:
-    """The encoding, without a packing into integers that is not known to hold the result: writing would wrap around."""
-    packed = np.dtype(encoding.get("dtype", np.float64))
-    if packed.kind not in "iu":
-        return dict(encoding)
-    reason = "a lazy result may not fit"
-    if result.chunks is None:
-        whole = (result.to_numpy() - encoding.get("add_offset", 0)) / encoding.get("scale_factor", 1)
-        known, limits = whole[np.isfinite(whole)], np.iinfo(packed)
-        if known.size == 0 or (known.min() >= limits.min and known.max() <= limits.max):
-            return dict(encoding)
-        reason = "the result does not fit"
-    text = (
-        f"the encoding of {result.name!r} packs values into {packed}, where {reason}: stored as {result.dtype} instead"
-    )
-    warnings.warn(text, UserWarning, stacklevel=2)
-    return {key: value for key, value in encoding.items() if key not in _PACKING}
 
 
 def frame_of(array: xr.DataArray, options: Options, *, weighted: bool = True) -> Frame:
@@ -427,7 +408,9 @@ def frame_of(array: xr.DataArray, options: Options, *, weighted: bool = True) ->
     known = cf_roles(array)
     groups = _named_groups(array, options.axes, known, free)
     taken = {dim for group in groups for name in group for dim in array[name].dims}
-    groups += _recognised_groups(array, known, [dim for dim in free if dim not in taken])
+    recognised = _recognised_groups(array, known, [dim for dim in free if dim not in taken])
+    _announce_counted_axes(array, recognised, known)
+    groups += recognised
     given = _given_weights(array, beside, options)
     spans = [{str(dim) for name in group for dim in array[name].dims} for group in groups]
     fits = given is None or set(map(str, given.dims)) in spans
@@ -447,6 +430,9 @@ def cf_roles(array: xr.DataArray) -> dict[str, Role]:
             roles |= {str(name): role for name in found.get(key, ())}
     for name, coordinate in array.coords.items():
         standard = coordinate.attrs.get("standard_name")
+        way = compass(str(coordinate.attrs.get("units", ""))) if coordinate.dtype.kind in "iuf" else None
+        if way and str(name) not in roles:  # cf-xarray knows degrees north and east only
+            roles[str(name)] = "latitude" if way in ("north", "south") else "longitude"
         if standard in _STANDARD_NAMES:
             roles[str(name)] = _STANDARD_NAMES[standard]
     return roles
@@ -506,6 +492,41 @@ def _recognised_groups(array: xr.DataArray, known: Mapping[str, Role], free: lis
         groups.append(dict(sorted(connected.items(), key=lambda item: _PLACES.index(item[1]))))
         free[:] = [one for one in free if one not in reached]
     return groups
+
+
+def _announce_counted_axes(
+    array: xr.DataArray, groups: Sequence[Mapping[str, Role]], known: Mapping[str, Role]
+) -> None:
+    """Warn of an axis that only counts levels or cells where a length, pressure, date or place lies along it, too."""
+    for name, role in (item for group in groups if len(group) == 1 for item in group.items()):
+        unit = str(array[name].attrs.get("units", ""))
+        if array[name].dtype.kind not in "iuf" or unit.strip().lower() not in _COUNTS:
+            continue
+        formula = str(array[name].attrs.get("formula_terms", "")).split()
+        beside = [
+            str(other)
+            for other, one in array.coords.items()
+            if other != name and str(other) not in formula and name in one.dims and _measures(one, role)
+        ]
+        if beside:
+            named = {other: known.get(other, role) for other in (beside if role in ("x", "y") else beside[:1])}
+            text = (
+                f"axis {name!r} is taken as numbers of unit {unit!r}, although {', '.join(beside)} lies along it: name "
+                f"what is meant, axes={named} or axes={ {name: role} }"
+            )
+            warnings.warn(text, UserWarning, stacklevel=2)
+
+
+def _measures(coordinate: xr.DataArray, role: Role) -> bool:
+    """Whether a coordinate has the unit of what a role measures."""
+    if role == "time":
+        return coordinate.dtype.kind in "MO"
+    if coordinate.dtype.kind not in "iuf":
+        return False
+    unit = str(coordinate.attrs.get("units", ""))
+    known = measure(unit)
+    wanted = {"vertical": ("length", "pressure"), "x": ("length",), "y": ("length",)}.get(role, ())
+    return (known is not None and known[0] in wanted) or (role in ("x", "y") and bool(compass(unit)))
 
 
 def _refuse_dimension(array: xr.DataArray, dim: str) -> None:
@@ -612,7 +633,12 @@ def _require_same_units(factors: Sequence[Line | Cloud]) -> None:
         found = {
             unit for one in factors for role, unit in zip(one.roles, one.units, strict=True) if role in pair and unit
         }
-        require(len(found) <= 1, f"units of {pair[0]} and {pair[1]}", "be the same", sorted(found))
+        require(
+            all(same_unit(unit, next(iter(found))) for unit in found),
+            f"units of {pair[0]} and {pair[1]}",
+            "be the same",
+            sorted(found),
+        )
 
 
 def _ordered(

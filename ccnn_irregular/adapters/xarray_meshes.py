@@ -21,6 +21,7 @@ from scipy.spatial import cKDTree
 
 from ccnn_irregular._checks import reject, require
 from ccnn_irregular.adapters.healpix import healpix_places
+from ccnn_irregular.adapters.xarray_units import compass
 from ccnn_irregular.longitudes import GLOBE, on_circle
 from ccnn_irregular.quadrature.polygons import solid_angles, spherical_polygons
 
@@ -200,9 +201,10 @@ class CellsOf:
         for name in self._mesh_names(mesh)[:2]:
             one = self._about[name]
             unit = str(one.attrs.get("units", ""))
-            kind = str(one.attrs.get("standard_name", "latitude" if unit.lower().endswith(("north", "_n")) else ""))
-            kind = kind or ("longitude" if unit.lower().endswith(("east", "_e")) else "")
-            scale = math.degrees(1) if unit.lower().startswith("rad") else 1.0
+            way = compass(unit)
+            kind = str(one.attrs.get("standard_name", "latitude" if way in ("north", "south") else ""))
+            kind = kind or ("longitude" if way in ("east", "west") else "")
+            scale = math.degrees(1) if unit.lower().startswith("rad") else -1.0 if way in ("south", "west") else 1.0
             found[kind] = scale * one.to_numpy().astype(np.float64)
         rule = "have latitudes and longitudes as node_coordinates; pass the areas of other cells as weights="
         require(set(found) == {"latitude", "longitude"}, f"mesh {str(mesh.name)!r}", rule, sorted(found))

@@ -14,6 +14,7 @@ from rich import box, get_console
 from rich.table import Table
 
 from ccnn_irregular._checks import require
+from ccnn_irregular.adapters.xarray import Reading
 from ccnn_irregular.pipelines.downscale import figures
 from ccnn_irregular.pipelines.downscale.data import FieldDataModule
 from ccnn_irregular.pipelines.downscale.fields import coarsened_values
@@ -37,11 +38,13 @@ class PredictOptions:
         input: netCDF file, zarr store, or folder of netCDF files with the variables trained on.
         memory: the most the process may take, such as 4GiB; blocks are chosen to fit.
         coarsen: the file holds fine fields: make them coarse first, as in training.
+        reading: how the input is read where it leaves it open.
     """
 
     input: str | None = None
     memory: str = "4GiB"
     coarsen: bool = False
+    reading: Reading | None = None
 
 
 class DownscaleCLI(TrainingCLI):
@@ -164,6 +167,7 @@ class DownscaleCLI(TrainingCLI):
             checkpoint=Path(ckpt_path),
             memory=as_bytes(options.memory),
             coarsen=options.coarsen,
+            reading=options.reading,
         )
 
 

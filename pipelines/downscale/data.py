@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ccnn_irregular._checks import reject, require
-from ccnn_irregular.adapters.xarray import open_cube
+from ccnn_irregular.adapters.xarray import Reading
 from ccnn_irregular.datasets import simulated_fronts
 from ccnn_irregular.domains import Grid
 from ccnn_irregular.operators.memory import as_size, available_memory
@@ -78,6 +78,7 @@ class FieldDataModule(LightningDataModule):
         batch_size: patches a step.
         shuffle_seed: of the order of the training patches.
         count: number of simulated fields.
+        reading: how the files are read where they leave it open.
     """
 
     def __init__(
@@ -96,6 +97,7 @@ class FieldDataModule(LightningDataModule):
         batch_size: int = 8,
         shuffle_seed: int = 0,
         count: int = 80,
+        reading: Reading | None = None,
     ) -> None:
         super().__init__()
         require(factor >= 2, "factor", "be at least 2", factor)
@@ -112,6 +114,7 @@ class FieldDataModule(LightningDataModule):
         self.test, self.validation, self.split_seed = test, validation, split_seed
         self.patch, self.margin, self.batch_size = patch, margin, batch_size
         self.shuffle_seed, self.count = shuffle_seed, count
+        self.reading = reading or Reading()
         self._ready = False
 
     def setup(self, stage: str) -> None:
@@ -145,7 +148,7 @@ class FieldDataModule(LightningDataModule):
         if self.path is None:
             dataset = simulated_fronts.fronts(self.count, seed=self.split_seed)
             return Fields.of(dataset, self.variables or ("front",))
-        dataset = open_cube(self.path)
+        dataset = self.reading.open(self.path)
         for name, value in self.select.items():
             there = sorted(map(str, dataset.indexes))
             require(name in there, "select", f"name coordinates of {there}", repr(name))

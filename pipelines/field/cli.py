@@ -215,7 +215,5 @@ def _write_netcdf(dataset: xr.Dataset, path: Path) -> None:
     """Write a file whole or not at all: under a temporary name, then renamed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    for variable in dataset.variables.values():
-        variable.encoding = {}
     dataset.to_netcdf(temporary, engine="h5netcdf")
     temporary.replace(path)

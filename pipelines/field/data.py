@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ccnn_irregular._checks import reject, require
+from ccnn_irregular.adapters.xarray import Reading
 from ccnn_irregular.domains import Points
 from ccnn_irregular.pipelines.batches import EqualBatches, batch_loader
 from ccnn_irregular.pipelines.field.records import BroughtInLine, as_they_are, bring_in_line
@@ -94,6 +95,7 @@ class FieldDataModule(LightningDataModule):
         batch_size: fields a step.
         seed: of what is kept, and of what is shown of test fields.
         predict_from: for ``ccnn predict``: "all" that is known, or what the "test" shows.
+        reading: how the file of a cube is read where it leaves it open.
     """
 
     def __init__(
@@ -119,6 +121,7 @@ class FieldDataModule(LightningDataModule):
         batch_size: int = 1,
         seed: int = 0,
         predict_from: Literal["all", "test"] = "all",
+        reading: Reading | None = None,
     ) -> None:
         super().__init__()
         require(dataset in get_args(FieldSource), "dataset", f"be one of {get_args(FieldSource)}", repr(dataset))
@@ -144,6 +147,7 @@ class FieldDataModule(LightningDataModule):
         self.hide, self.hide_units, self.show = tuple(hide), hide_units, show
         self.queries, self.draws, self.batch_size, self.seed = queries, draws, batch_size, seed
         self.predict_from = predict_from
+        self.reading = reading or Reading()
         self._set: FieldSet | None = None
 
     def setup(self, stage: str) -> None:
@@ -173,7 +177,8 @@ class FieldDataModule(LightningDataModule):
             return simulated_fields(seed=self.seed)
         assert self.root is not None
         if self.dataset == "cube":
-            return cube_fields(self.root, self.variables, self.axes, fields=self.fields, stacked=self.stacked)
+            named = self.variables, self.axes
+            return cube_fields(self.root, *named, fields=self.fields, stacked=self.stacked, reading=self.reading)
         if self.dataset == "ghcnm":
             return station_months(self.root, drop_flagged=self.drop_flagged)
         require(len(self.variables) <= 1, "variables", "name one parameter of the floats", self.variables)

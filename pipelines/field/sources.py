@@ -14,7 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ccnn_irregular._checks import require
-from ccnn_irregular.adapters.xarray_files import open_cube
+from ccnn_irregular.adapters.xarray_axes import coordinate_numbers
+from ccnn_irregular.adapters.xarray_files import Reading
+from ccnn_irregular.adapters.xarray_frames import cf_roles
+from ccnn_irregular.adapters.xarray_results import fitting_encoding, without_limits
 from ccnn_irregular.datasets import argo, ghcnm
 from ccnn_irregular.datasets._files import existing_folder, missing_file
 
@@ -76,22 +79,30 @@ class FieldSet:
 
 
 def cube_fields(
-    path: str | Path, variables: Sequence[str], axes: Sequence[str], *, fields: str | None, stacked: Sequence[str] = ()
+    path: str | Path,
+    variables: Sequence[str],
+    axes: Sequence[str],
+    *,
+    fields: str | None,
+    stacked: Sequence[str] = (),
+    reading: Reading | None = None,
 ) -> FieldSet:
     """Variables of a netCDF file or zarr store: one field for each node of ``fields``.
 
     Args:
         path: of the file.
         variables: that become channels.
-        axes: dimensions that are the coordinates of a field.
+        axes: dimensions that are the coordinates of a field; dates and time spans are days, degrees west and south
+            negative.
         fields: dimension along which fields follow one another; None = the file holds one field.
         stacked: dimensions whose nodes become channels, such as levels.
+        reading: how the file is read; None = as ``Reading`` says.
 
     Raises:
         FileNotFoundError, ValueError: see ``open_cube``; a variable that the file lacks (with those that it holds), or
             dimensions that are not those named.
     """
-    with open_cube(path) as opened:
+    with (reading or Reading()).open(path) as opened:
         held = sorted(map(str, opened.data_vars))
         lacking = [name for name in variables if name not in opened.data_vars]
         require(
@@ -107,7 +118,9 @@ def cube_fields(
     cube = cube.transpose("_variable", *order)
     shape = tuple(dataset.sizes[axis] for axis in axes)
     count = dataset.sizes[fields] if fields else 1
-    nodes = np.stack(np.meshgrid(*(_numbers(dataset[axis]) for axis in axes), indexing="ij"), -1).reshape(-1, len(axes))
+    roles = cf_roles(dataset[variables[0]])
+    lines = [coordinate_numbers(dataset[axis], roles.get(axis, "other"), "days")[0] for axis in axes]
+    nodes = np.stack(np.meshgrid(*lines, indexing="ij"), -1).reshape(-1, len(axes))
     levels = [dict(zip(stacked, one, strict=True)) for one in np.ndindex(*(dataset.sizes[dim] for dim in stacked))]
     labels = [" ".join([str(name), *(f"{dataset[d].values[i]}" for d, i in level.items())])
               for name in variables for level in levels]  # fmt: skip
@@ -120,7 +133,12 @@ def cube_fields(
         for name, one in zip(variables, back, strict=True):
             sizes = [dataset.sizes[dim] for dim in order]
             array = xr.DataArray(one.reshape(sizes), dims=order).transpose(*dataset[name].dims)
-            result[name] = dataset[name].copy(data=array.values.astype(dataset[name].dtype))
+            given = dataset[name]
+            # Estimates are no integers, whatever the file holds.
+            array = array.astype(given.dtype if given.dtype.kind == "f" else np.float64)
+            array.attrs = without_limits(given.attrs)
+            array.encoding = fitting_encoding(array, given)
+            result[name] = array.variable
         return result
 
     return FieldSet(
@@ -137,15 +155,9 @@ def cube_fields(
     )
 
 
-def _numbers(coordinate: xr.DataArray) -> Array:
-    """A coordinate as float64; dates as days since 1970."""
-    if np.issubdtype(coordinate.dtype, np.datetime64):
-        return _days(coordinate.values)
-    return coordinate.values.astype(np.float64)
-
-
-def _days(dates: NDArray[np.datetime64]) -> Array:
-    return (dates - np.datetime64("1970-01-01", "ns")) / np.timedelta64(1, "D")
+def _days(dates: xr.DataArray) -> Array:
+    """Dates of any calendar and span as days since 1970, nan where missing."""
+    return coordinate_numbers(dates, "time", "days")[0]
 
 
 def station_months(root: str | Path, *, element: str = "TAVG", drop_flagged: bool = True, least: int = 10) -> FieldSet:
@@ -182,7 +194,7 @@ def station_months(root: str | Path, *, element: str = "TAVG", drop_flagged: boo
         channel_units=("K",),
         axes=("latitude", "longitude"),
         restored=restored,
-        times=torch.from_numpy(_days(table["time"].values)) / 365.2425,
+        times=torch.from_numpy(_days(table["time"])) / 365.2425,
         reference=(torch.from_numpy(table["time"].dt.month.values)[:, None] + 12 * torch.arange(stations)).flatten(),
     )
 
@@ -202,7 +214,7 @@ def argo_floats(root: str | Path, parameter: str = "TEMP") -> FieldSet:
     places, values, units, kept = [], [], [], []
     before = 0
     for one in floats:
-        days = _days(one["time"].values)
+        days = _days(one["time"])
         days = np.broadcast_to((days - np.nanmin(days))[:, None], one[parameter].shape)
         there = np.isfinite(one["pressure"].values) & np.isfinite(days)
         profile = np.broadcast_to(np.arange(one.sizes["profile"])[:, None], there.shape)
