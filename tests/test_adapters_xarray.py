@@ -17,6 +17,7 @@ from ccnn_irregular.layers import SeparableContinuousConv
 pytestmark = [
     pytest.mark.filterwarnings("ignore:variable .* has non-conforming '_FillValue'"),
     pytest.mark.filterwarnings("ignore:nothing says what the points along"),
+    pytest.mark.filterwarnings("ignore:the kernel makes values about"),  # layers as they are made, in degrees and days
 ]
 
 

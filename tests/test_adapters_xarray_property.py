@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import cftime
 import numpy as np
+import pytest
 import torch
 import xarray as xr
 from hypothesis import given, settings
@@ -38,6 +39,9 @@ SCALE = 1 / 64
 # Where nothing was measured, where a way says so.
 MISSING = (1, 2, 1, [0, 3, 6])
 OUTLIER = 99.0
+
+# A layer as it is made, in centimetres and in seconds.
+pytestmark = pytest.mark.filterwarnings("ignore:the kernel makes values about")
 
 
 class Way(NamedTuple):
