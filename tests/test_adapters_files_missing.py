@@ -103,6 +103,23 @@ def test_a_number_that_carries_attributes_stays_an_integer(tmp_path: Path) -> No
         assert dataset["crs"].attrs["grid_mapping_name"] == "latitude_longitude"
 
 
+@pytest.mark.parametrize("kind", ["hdf5", "classic"])
+@pytest.mark.parametrize("dtype", ["i4", "f8"])
+@pytest.mark.parametrize(
+    ("units", "dates"), [("months since 2001-01-01", [0, 31, 59]), ("days since 2001-01-01", [0, 1, 2])]
+)
+def test_limits_of_times_are_in_the_units_of_the_file(
+    units: str, dates: list[int], dtype: str, kind: str, tmp_path: Path
+) -> None:
+    attributes = {"units": units, "valid_range": np.array([0, 24], dtype)}
+    found = read(raw_file(tmp_path / "a.nc", np.array([0, 1, 2, 25, -1], dtype), attributes, kind))
+    wanted = np.datetime64("2001-01-01", "ns") + np.array(dates).astype("m8[D]")
+    np.testing.assert_array_equal(found, [*wanted, np.datetime64("NaT"), np.datetime64("NaT")])
+    assert "valid_range" not in found.attrs
+    every = read(tmp_path / "a.nc", valid_range=False)
+    assert int(every.isnull().sum()) == 0
+
+
 def test_a_date_never_written_is_no_date(tmp_path: Path) -> None:
     values = np.array([0, FILLS["i4"], 31], "i4")
     found = read(raw_file(tmp_path / "a.nc", values, {"units": "days since 2001-01-01"}))
@@ -201,7 +218,7 @@ def test_a_range_of_unsigned_bytes_of_a_zarr_array(version: Any, tmp_path: Path)
         np.testing.assert_array_equal(read(path), [0, 100, 200, NAN, NAN])
 
 
-@pytest.mark.parametrize("kind", ["netcdf4", "classic"])
+@pytest.mark.parametrize("kind", ["hdf5", "classic"])
 def test_one_limit_of_packed_values(kind: str, tmp_path: Path) -> None:
     """A limit of one number; what is read has it in its own unit."""
     packing = {"scale_factor": 0.5, "add_offset": 10.0, "valid_max": np.int16(100)}

@@ -133,9 +133,12 @@ def test_four_dimensions(tmp_path: Path) -> None:
     timed = read_nifti(write(tmp_path / "a.nii.gz", STRAIGHT, values, time="sec"))
     assert timed.dims == ("x", "y", "z", "t")
     np.testing.assert_allclose(timed.t, [0, 2.5, 5])
-    frame = timed.ccnn.frame()
-    assert frame.axes == ("t", "z", "y", "x")
-    assert frame.units == ("seconds", "mm", "mm", "mm")
+    # A kernel has its times in the unit that the accessor is told, whatever that of the file is.
+    for accessor, unit, length in ((timed.ccnn, "days", 86400), (timed.ccnn(time_unit="seconds"), "seconds", 1)):
+        frame = accessor.frame()
+        assert frame.axes == ("t", "z", "y", "x")
+        assert frame.units == (unit, "mm", "mm", "mm")
+        np.testing.assert_allclose(frame.factors[0].coordinates[:, 0], np.array([0, 2.5, 5]) / length)
     write_nifti(timed, tmp_path / "b.nii.gz")
     image = nibabel.load(tmp_path / "b.nii.gz")
     assert image.header.get_xyzt_units() == ("mm", "sec")

@@ -302,14 +302,14 @@ def assert_same(result: xr.DataArray, source: Way, at: Way) -> None:
     np.testing.assert_allclose(found, wanted[np.ix_(*places(at).values())], rtol=0, atol=bound)
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(WAYS)
 def test_a_field_is_the_same_however_it_is_stored(way: Way) -> None:
     with stored(way) as array:
         assert_same(array.ccnn.convolve(layer_of(way)).compute(), way, way)
 
 
-@settings(max_examples=30)
+@settings(max_examples=15)
 @given(WAYS.map(lambda way: way._replace(lazy=False)), WAYS.map(lambda way: way._replace(store="memory")))
 def test_places_are_the_same_however_they_are_given(way: Way, other: Way) -> None:
     """Also those that the array itself has not: other longitudes than its own."""

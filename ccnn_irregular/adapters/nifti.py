@@ -68,7 +68,8 @@ def read_nifti(path: str | Path, *, like: xr.DataArray | None = None) -> xr.Data
     Returns:
         Dimensions in the file's order: "x", "y", "z" where the voxel axes run along the scanner's, else "i", "j",
         "k"; a fourth one is "t" with times from the header's ``toffset`` on where it has a unit of time and a step,
-        else "volume" without coordinates. Integers without a scale factor stay integers; scaled values are floats.
+        else "volume" without coordinates; for a kernel in seconds say ``.ccnn(time_unit="seconds")``, times are days
+        unless that says otherwise. Integers without a scale factor stay integers; scaled values are floats.
         Attributes: ``affine`` (16 numbers, row by row, voxel indices to millimetres: the sform, or the qform where
         there is no sform), ``qform`` (likewise, where its code is not 0), ``qform_code``, ``sform_code``,
         ``voxel_axes``, ``volumes`` (how many, where they have no times); as in the header, where they say something:
