@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ccnn_irregular import MLP, SIREN, GaussianMask, Grid, Kernel, MAGNet, Points, Product, convolve, explain, make_plan
+from ccnn_irregular.operators import sizes
 from ccnn_irregular.operators.spectral import _Filter, _filter
 from ccnn_irregular.quadrature import trapezoid
 
@@ -93,8 +94,8 @@ def test_a_sample_is_blind_to_one_of_another_size(factor: float, shape: tuple[in
 def test_any_sizes_of_samples_and_channels(powers: list[float], seed: int) -> None:
     kernel, source = kernel_of((2,), seed=seed), ragged([150, 80, 0, 120, 60], seed=seed)
     query = ragged([40, 30, 20, 30, 30], seed=seed + 1)
-    sizes = 10.0 ** np.insert(np.array(powers).reshape(4, 2), 2, 0.0, axis=0)
-    values = noise(source.count, 2, seed=seed) * torch.from_numpy(sizes)[source.sample_index()]
+    factors = 10.0 ** np.insert(np.array(powers).reshape(4, 2), 2, 0.0, axis=0)
+    values = noise(source.count, 2, seed=seed) * torch.from_numpy(factors)[source.sample_index()]
     result = convolve(kernel, values, source, query, engine="spectral", rtol=RTOL)
     expected = numpy_sum(kernel, values, source, query)
     assert errors(result, expected, query).max() < 2 * RTOL
@@ -117,17 +118,19 @@ def test_gradients_of_a_sample_are_blind_to_one_of_another_size() -> None:
     found = {}
     for engine in ("reference", "spectral"):
         values = (noise(source.count, 2) * factor).requires_grad_()
-        result = convolve(kernel, values, source, engine=engine, rtol=RTOL)  # type: ignore[arg-type]
+        places = source.coordinates.clone().requires_grad_()
+        moved = Points(places, source.weights, source.splits)
+        result = convolve(kernel, values, moved, engine=engine, rtol=RTOL)  # type: ignore[arg-type]
         # The loss of the large sample is large too, or as large as that of the other.
         for name, scale in (("large", factor), ("alike", 1 / factor), ("one", torch.ones_like(factor))):
             loss = (result * noise(source.count, 2, seed=5) * scale).sum()
-            found[engine, name] = torch.autograd.grad(loss, [values, *kernel.parameters()], retain_graph=True)
+            found[engine, name] = torch.autograd.grad(loss, [values, places, *kernel.parameters()], retain_graph=True)
     for name in ("large", "alike", "one"):
-        for got, right in zip(found["spectral", name], found["reference", name], strict=True):
-            assert float((got - right).norm()) < 5 * RTOL * float(right.norm())
-        got, right = found["spectral", name][0][quiet], found["reference", name][0][quiet]
-        if name != "alike":
-            assert float((got - right).norm()) < 2 * RTOL * float(right.norm())
+        for index, (got, right) in enumerate(zip(found["spectral", name], found["reference", name], strict=True)):
+            allowed = RTOL ** (5 / 7) if index == 1 else 5 * RTOL  # a slope's spectrum ends later
+            assert float((got - right).norm()) < allowed * float(right.norm())
+            if index < 2:  # values and places of the quiet sample
+                assert float((got - right)[quiet].norm()) < 2 * allowed * float(right[quiet].norm()), (name, index)
 
 
 def test_second_derivatives_where_samples_differ() -> None:
@@ -192,7 +195,24 @@ def test_an_outlier_in_a_product_and_its_gradients() -> None:
     assert float((got - right).norm()) < 2e-4 * float(right.norm())
 
 
-def test_too_many_outliers_are_announced() -> None:
+@pytest.mark.parametrize("count", [4, 30])
+def test_a_handful_of_outliers_in_a_hundred(count: int) -> None:
+    kernel, source, query = kernel_of((2,), width=0.5), ragged([count * 50]), ragged([200], seed=3)
+    values, spikes = noise(source.count, 2), torch.arange(count) * 3
+    values[spikes] *= 1e8
+    # All of them in the first half of the time.
+    order = source.coordinates[:, 0].argsort()
+    source = Points(source.coordinates[order], source.weights[order])
+    result = convolve(kernel, values, source, query, engine="spectral", rtol=RTOL)
+    beyond = ((query.coordinates - source.coordinates[spikes][:, 0]).abs() > kernel.support).all(1).numpy()
+    assert beyond.sum() > 20
+    expected = numpy_sum(kernel, values, source, query)[beyond]
+    difference = result.detach().numpy()[beyond] - expected
+    assert np.all(np.linalg.norm(difference, axis=0) < 2 * RTOL * np.linalg.norm(expected, axis=0))
+
+
+def test_too_many_outliers_are_announced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sizes, "_MOST_PAIRS", 1e6)
     kernel, source = kernel_of((64,)), ragged([2000])
     values = noise(source.count, 64)
     # Another handful in every channel: each is rare in its own, but nearly every row holds one.
@@ -213,12 +233,12 @@ def test_values_of_one_kind_are_no_outliers() -> None:
         assert errors(result, numpy_sum(kernel, values, source, query), query).max() < RTOL
 
 
-@pytest.mark.parametrize("sizes", [(400,), (40, 33), (9, 14, 11), (5, 6, 7, 8)], ids=str)
-def test_an_outlier_on_a_grid_spoils_nothing_beyond_its_reach(sizes: tuple[int, ...]) -> None:
-    d = len(sizes)
-    grid = Grid(sizes, [0.5] * d)
+@pytest.mark.parametrize("counts", [(400,), (40, 33), (9, 14, 11), (5, 6, 7, 8)], ids=str)
+def test_an_outlier_on_a_grid_spoils_nothing_beyond_its_reach(counts: tuple[int, ...]) -> None:
+    d = len(counts)
+    grid = Grid(counts, [0.5] * d)
     kernel = kernel_of((2,), d, dtype=torch.float32, width=0.5 if d < 3 else 0.3)
-    values = noise(2, 2, *sizes, dtype=torch.float32)
+    values = noise(2, 2, *counts, dtype=torch.float32)
     values[(1, 0, *(1,) * d)] = 1e8
     result = convolve(kernel, values, grid, engine="fft").detach().double().flatten(2).numpy()
     nodes = Points(grid.nodes(), torch.full((grid.count,), 0.5**d))
@@ -229,6 +249,15 @@ def test_an_outlier_on_a_grid_spoils_nothing_beyond_its_reach(sizes: tuple[int, 
         expected = numpy_sum(kernel, values[entry].flatten(1).T, nodes, Points(nodes.coordinates[chosen]))
         difference = result[entry].T[chosen] - expected
         assert np.all(np.linalg.norm(difference, axis=0) < 1e-5 * np.linalg.norm(expected, axis=0))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_fill_values_on_a_grid_are_announced(dtype: torch.dtype) -> None:
+    grid, kernel = Grid([200], [0.5]), kernel_of((2,), dtype=dtype, width=0.5)
+    values = noise(1, 2, 200, dtype=dtype)
+    values[0, 0, 3] = 1e20
+    with pytest.warns(UserWarning, match="times as large as those of another block .* are they fill values"):
+        convolve(kernel, values, grid, engine="fft")
 
 
 def test_the_quiet_past_on_a_grid() -> None:

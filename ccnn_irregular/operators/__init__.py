@@ -107,7 +107,9 @@ def convolve(
     kernel.require_numbers()
     require(values.device == device, "values", f"be on the kernel's device {device}", values.device)
     if transforms_active():
-        _require_transformable(kernel, engine if plan is None else plan.engine)
+        require(check is None, "check", "be None under torch.func and forward-mode differentiation", check)
+        at = source if query is None else query
+        _require_transformable(kernel, engine if plan is None else plan.engine, source, at)
     if plan is None:
         batch = len(values) if isinstance(source, Grid) and values.ndim else 1
         plan = make_plan(kernel, source, query, engine=engine, rtol=1e-3 if rtol is None else rtol, batch=batch)
@@ -170,7 +172,7 @@ def make_plan(
     require(engine == "auto" or engine in ENGINES, "engine", f"be 'auto' or one of {sorted(ENGINES)}", repr(engine))
     _check_case(kernel, source, query, rtol)
     if transforms_active():
-        _require_transformable(kernel, engine)
+        _require_transformable(kernel, engine, source, query)
         name = _transformable(kernel, source, query) if engine == "auto" else engine
         return Plan(ENGINES[name], source, query, ENGINES[name].prepare(kernels, source, query, rtol), rtol)
     available = available_memory(kernel.extent.device)
@@ -254,13 +256,19 @@ def explain(
     return Explanation(choice, costs, rtol, available, measured(kernel.extent.device))
 
 
-def _require_transformable(kernel: Kernel, engine: str) -> None:
+def _require_transformable(kernel: Kernel, engine: str, source: Domain, query: Domain) -> None:
     """Refuse what ``torch.func`` and forward-mode differentiation cannot take."""
     named = ", ".join(map(repr, ("auto", *_TRANSFORMABLE)))
     rule = f"be one of {named} under torch.func and forward-mode differentiation, which take tensor operations alone"
     require(engine in ("auto", *_TRANSFORMABLE), "engine", rule, repr(engine))
     reads = engine in ("auto", "reference") or not is_batched(kernel.support)
     require(reads, "engine", "be 'reference' where torch.func.vmap runs over kernels", repr(engine))
+    grids = isinstance(source, Grid) and isinstance(query, Grid) and no_common_lattice(source, query) is None
+    require(engine != "fft" or grids, "engine", "suit source and query: 'fft' takes grids of steps in a ratio", "'fft'")
+    suits = engine != "neighbours" or kernel.mask is not None
+    require(
+        suits, "engine", "be 'reference' for a kernel without a mask, all of whose points are neighbours", repr(engine)
+    )
 
 
 def _transformable(kernel: Kernel, source: Domain, query: Domain) -> str:

@@ -7,6 +7,7 @@ sampled where grid and support allow a non-zero value, never elsewhere.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from typing import Any, ClassVar, final
 
@@ -37,7 +38,7 @@ __all__ = ["FFT"]
 # Calls of array operations in a forward pass.
 _CALLS = 60
 # Blocks per axis in which sizes are compared, and how much larger one may be before float32 would spoil the others.
-_BLOCKS, _MOST_UNLIKE = 8, 1e3
+_BLOCKS, _MOST_UNLIKE, _MOST_UNLIKE_IN_FLOAT64 = 8, 1e3, 1e12
 
 
 @final
@@ -92,7 +93,15 @@ class FFT(Engine):
             return restored(at_queries(result, lattices, spans), factor)
         cells, windows = source_cells(lattices), query_windows(lattices, spans)
         # Rounding is a share of the largest value wherever it lies, beyond the kernel's reach and in the future too.
-        wide = torch.float64 if values.dtype == torch.float32 and _unlike(values) > _MOST_UNLIKE else values.dtype
+        unlike = _unlike(values)
+        wide = torch.float64 if values.dtype == torch.float32 and unlike > _MOST_UNLIKE else values.dtype
+        if unlike > _MOST_UNLIKE_IN_FLOAT64:
+            given = f"values {unlike:.0e} times as large as those of another block of their entry"
+            warnings.warn(
+                f"{given}: rounding of the transform reaches all places, beyond the kernel's reach too; are they fill "
+                "values? engine='reference' keeps places apart",
+                stacklevel=2,
+            )
         result = _convolved(values.to(wide), taps.to(wide), lengths, cells, windows, kernel.depthwise)
         return restored(at_queries(result, lattices, spans, windows).to(values.dtype), factor)
 

@@ -25,7 +25,7 @@ from torch import Tensor
 from ccnn_irregular.domains import Points
 from ccnn_irregular.operators.windows import ALIAS_BINS, Window, squared_alias
 
-__all__ = ["Box", "Spreading", "at_points", "columns_at_once", "to_modes", "transform_taps"]
+__all__ = ["Box", "Spreading", "along_axes", "at_points", "columns_at_once", "to_modes", "transform_taps"]
 
 # Points are sorted by tiles of so many cells along each axis: the cells of a tile stay in the cache. So do all cells of
 # a small box without it, and sorting would only move the rows.
@@ -194,7 +194,7 @@ class _ToModes(torch.autograd.Function):
         spreading, real = ctx.spreading, not rows.is_complex()
         field = gradient / _adjoint_factor(spreading.box, gradient, real)
         by_rows = _AtPoints.apply(field, coordinates, spreading, real) if ctx.needs_input_grad[0] else None
-        by_coordinates = _along_axes(field, coordinates, spreading, rows, real) if ctx.needs_input_grad[1] else None
+        by_coordinates = along_axes(field, coordinates, spreading, rows, real) if ctx.needs_input_grad[1] else None
         return by_rows, by_coordinates, None
 
 
@@ -214,7 +214,7 @@ class _AtPoints(torch.autograd.Function):
             by_modes = _ToModes.apply(gradient, coordinates, spreading)
             by_modes = by_modes * _adjoint_factor(spreading.box, by_modes, real)
         if ctx.needs_input_grad[1]:
-            by_coordinates = _along_axes(modes, coordinates, spreading, gradient, real)
+            by_coordinates = along_axes(modes, coordinates, spreading, gradient, real)
         return by_modes, by_coordinates, None, None
 
 
@@ -226,7 +226,7 @@ def _adjoint_factor(box: Box, modes: Tensor, real: bool) -> Tensor:
     return count
 
 
-def _along_axes(modes: Tensor, coordinates: Tensor, spreading: Spreading, rows: Tensor, real: bool) -> Tensor:
+def along_axes(modes: Tensor, coordinates: Tensor, spreading: Spreading, rows: Tensor, real: bool) -> Tensor:
     """Per point and axis, the real inner product over the channels of ``rows`` with the field's slope, ``(N, d)``."""
     box, slopes = spreading.box, []
     for axis in range(box.d):

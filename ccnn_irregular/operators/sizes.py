@@ -33,12 +33,12 @@ _PEAKED, _PEAKED_SHARE = 16.0, 0.5
 # It is an outlier beyond so many times the typical one of its sample and channel (Gaussian noise ends near 6), ...
 _OUTLYING = 32.0
 # ... where they are at most this share of the sample: more of them are what the values are like.
-_FEW, _FEW_PER_SAMPLE = 0.01, 2
-# Rows that may be summed pair by pair: so many, and a share of all.
-_MOST_ROWS, _MOST_SHARE = 64, 0.02
+_FEW, _FEW_PER_SAMPLE = 0.06, 2
+# Rows that may be summed pair by pair at any number of queries, and pairs of them and queries otherwise.
+_MOST_ROWS, _MOST_PAIRS = 64, 5e6
 _ROUNDS = 4
 # Samples in a row that have one size between them, and growth from which on a stretch is transformed by itself.
-_SAMPLES_PER_BLOCK, _GROWTH, _MOST_STRETCHES = 24, 4.0, 8
+_SAMPLES_PER_BLOCK, _GROWTH, _MOST_STRETCHES = 24, 3.0, 32
 
 
 def sample_energy(rows: Tensor, points: Points) -> Tensor:
@@ -85,11 +85,12 @@ def sample_scales(energy: Tensor, volumes: Tensor, *, joint: bool) -> Tensor | N
     return torch.where(density > 0, torch.exp2(exponent), 0.0)
 
 
-def outliers(rows: Tensor, points: Points) -> Tensor | None:
+def outliers(rows: Tensor, points: Points, queries: int) -> Tensor | None:
     """Which of the ``(N, C, F)`` rows' values dwarf the rest of their sample and channel; None where none does.
 
     The typical size is the mean of fourth roots, to the fourth power, over the values that are not zero: one value of
-    1e8 among a hundred of 1 moves it to 16. Warns where there are a few too many to be summed pair by pair.
+    1e8 among a hundred of 1 moves it to 16. Warns where there are too many to be summed pair by pair with so many
+    ``queries``.
     """
     size, sample = rows.detach().abs(), points.sample_index()
     count, typical = _typical(size, points)
@@ -105,7 +106,7 @@ def outliers(rows: Tensor, points: Points) -> Tensor | None:
         size = torch.where(beyond, 0.0, size)
         _, typical = _typical(size, points)
     rows_found = int(found.flatten(1).any(1).sum())
-    if rows_found > max(_MOST_ROWS, _MOST_SHARE * len(rows)):
+    if rows_found > _MOST_ROWS and rows_found * queries > _MOST_PAIRS:
         warnings.warn(
             f"values must not be dwarfed by more than a few others of their sample, got {rows_found} of {len(rows)} "
             f"rows that are {_OUTLYING:g} times the typical size: the error of 'spectral' is relative to these "
