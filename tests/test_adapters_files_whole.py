@@ -481,3 +481,17 @@ def test_a_zarr_array_is_no_cube(tmp_path: Path) -> None:
     zarr.save_array(str(tmp_path / "a.zarr"), np.arange(3.0))
     with pytest.raises(ValueError, match=r"must be a complete zarr store, got"):
         open_cube(tmp_path / "a.zarr")
+
+
+@pytest.mark.parametrize("engine", ["h5netcdf", "scipy"])
+def test_a_file_that_was_looked_at_and_closed_can_be_written_again(tmp_path: Path, engine: str) -> None:
+    path = tmp_path / "field.nc"
+    times = np.datetime64("2000-01-01", "ns") + np.arange(3) * np.timedelta64(1, "D")
+    dataset = xr.Dataset({"v": ("time", np.arange(3.0))}, {"time": times})
+    dataset.to_netcdf(path, engine=engine)
+    opened = open_cube(path)
+    assert opened["v"].sizes == {"time": 3}
+    opened.close()
+    (dataset + 1).to_netcdf(path, engine=engine)
+    with open_cube(path) as again:
+        np.testing.assert_array_equal(again["v"], [1.0, 2.0, 3.0])

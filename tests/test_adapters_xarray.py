@@ -625,3 +625,14 @@ def test_the_documentation_runs(repository: Path, tmp_path: Path, monkeypatch: p
     assert isinstance(written, xr.DataArray)
     assert float(smooth.std()) > 0
     assert (tmp_path / "filtered.nii.gz").is_file()
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.uint64])
+def test_whole_numbers_that_floats_do_not_hold_are_refused(dtype: type) -> None:
+    counts = xr.DataArray(np.array([2**60 + 65, 2**60, 2**60], dtype), {"hour": [0.0, 1.0, 2.0]}, ["hour"])
+    with pytest.raises(
+        ValueError, match=r"values must be whole numbers that float64 holds exactly, .*1152921504606847041"
+    ):
+        counts.ccnn(axes={"hour": "time"}).to_samples()
+    small = counts.astype(np.int64) - 2**60
+    assert small.ccnn(axes={"hour": "time"}).to_samples().values.flatten().tolist() == [65.0, 0.0, 0.0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, final
@@ -337,18 +337,23 @@ class _Cube(xr.backends.BackendEntrypoint):
             for name, one in decoded.variables.items():
                 if name in stored:
                     one.attrs = unpacked_limits(stored[name], one)
+        decoded.set_close(raw.close)
         return decoded
 
 
 def _raw(path: Path, engine: str, group: str | None) -> xr.Dataset:
     """A file as it is stored, with the coordinates that the groups above have for the dimensions of one in them."""
     names = (group or "").strip("/").split("/") if (group or "").strip("/") else []
-    raw = _raw_group(path, engine, names)
+    own = _raw_group(path, engine, names)
+    opened, raw = ExitStack(), own.copy(deep=False)
+    opened.callback(own.close)
     for count in reversed(range(len(names))):
         above = _raw_group(path, engine, names[:count])
+        opened.callback(above.close)
         for dim, size in raw.sizes.items():
             if dim not in raw.variables and dim in above.variables and above.sizes.get(dim) == size:
                 raw = raw.assign_coords({dim: above.variables[dim]})
+    raw.set_close(opened.close)
     return raw
 
 
@@ -386,6 +391,7 @@ def _with_dates(path: Path, numbers: xr.Dataset, months: Months | None) -> xr.Da
     for name, one in dataset.variables.items():
         if one.dtype != numbers.variables[name].dtype:
             one.attrs = without_limits(one.attrs)
+    dataset.set_close(numbers.close)
     return dataset
 
 

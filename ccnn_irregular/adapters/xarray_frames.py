@@ -341,7 +341,12 @@ def as_tensor(values: NDArray[Any], dtype: torch.dtype | None) -> Tensor:
     wanted = np.result_type(values.dtype, np.float32) if dtype is None else numpy_dtype(dtype)
     rule = f"be of a dtype that {wanted} holds exactly; convert them by astype({str(wanted)!r})"
     require(np.can_cast(values.dtype, wanted), "values", rule, values.dtype)
-    return torch.from_numpy(np.ascontiguousarray(values, dtype=wanted))
+    converted = np.ascontiguousarray(values, dtype=wanted)
+    if values.dtype.kind in "iu" and values.dtype.itemsize == 8:  # NumPy calls the cast to float64 safe
+        rule = f"be whole numbers that {wanted} holds exactly, up to 2**53; subtract an origin first"
+        held = (np.abs(converted) < 2.0**63) & (converted.astype(values.dtype) == values)
+        require(bool(held.all()), "values", rule, values[~held].ravel()[:1].tolist())
+    return torch.from_numpy(converted)
 
 
 def numpy_dtype(dtype: torch.dtype) -> np.dtype[Any]:

@@ -124,7 +124,7 @@ class _Balanced(torch.autograd.Function):
 
 
 def _slopes(rows: Tensor, scales: Tensor | None, transfer: Tensor, source: Side, query: Side, other: Tensor) -> Tensor:
-    """Slope of the filtered rows at each of the queries, times the other rows there, summed over channels: ``(M, d)``."""
+    """Slope of the filtered rows at each query, times the other rows there, summed over channels: ``(M, d)``."""
     if scales is not None:
         rows = rows * _of_rows(_inverse(scales), source.points, rows)
         other = other * _of_rows(scales, query.points, other)

@@ -29,7 +29,7 @@ _ALIKE = 4.0
 # Sums of squares below this may have lost terms to underflow of float32.
 _UNDERFLOWN = 1e-30
 # Outliers are looked for where the kurtosis exceeds this (Gaussian noise has 3), or this share of the most it can be.
-_PEAKED, _PEAKED_SHARE = 16.0, 0.5
+_PEAKED, _PEAKED_SHARE = 16.0, 0.3
 # It is an outlier beyond so many times the typical one of its sample and channel (Gaussian noise ends near 6), ...
 _OUTLYING = 32.0
 # ... where they are at most this share of the sample: more of them are what the values are like.
