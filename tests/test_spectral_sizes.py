@@ -256,8 +256,12 @@ def test_fill_values_on_a_grid_are_announced(dtype: torch.dtype) -> None:
     grid, kernel = Grid([200], [0.5]), kernel_of((2,), dtype=dtype, width=0.5)
     values = noise(1, 2, 200, dtype=dtype)
     values[0, 0, 3] = 1e20
-    with pytest.warns(UserWarning, match="times as large as those of another block .* are they fill values"):
+    with pytest.warns(UserWarning, match="times as large as others of their entry: .* are they fill values"):
         convolve(kernel, values, grid, engine="fft")
+    fading = torch.exp(-torch.linspace(-9, 9, 200, dtype=dtype).square()).expand(1, 2, 200)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        convolve(kernel, fading, grid, engine="fft")
 
 
 def test_the_quiet_past_on_a_grid() -> None:

@@ -38,7 +38,7 @@ __all__ = ["FFT"]
 # Calls of array operations in a forward pass.
 _CALLS = 60
 # Blocks per axis in which sizes are compared, and how much larger one may be before float32 would spoil the others.
-_BLOCKS, _MOST_UNLIKE, _MOST_UNLIKE_IN_FLOAT64 = 8, 1e3, 1e12
+_BLOCKS, _MOST_UNLIKE, _MOST_UNLIKE_IN_FLOAT64, _FEW = 8, 1e3, 1e12, 0.05
 
 
 @final
@@ -95,15 +95,23 @@ class FFT(Engine):
         # Rounding is a share of the largest value wherever it lies, beyond the kernel's reach and in the future too.
         unlike = _unlike(values)
         wide = torch.float64 if values.dtype == torch.float32 and unlike > _MOST_UNLIKE else values.dtype
-        if unlike > _MOST_UNLIKE_IN_FLOAT64:
-            given = f"values {unlike:.0e} times as large as those of another block of their entry"
+        if unlike > _MOST_UNLIKE_IN_FLOAT64 and _few_are_large(values):
             warnings.warn(
-                f"{given}: rounding of the transform reaches all places, beyond the kernel's reach too; are they fill "
-                "values? engine='reference' keeps places apart",
+                f"values {unlike:.0e} times as large as others of their entry: rounding of the transform reaches all "
+                "places, beyond the kernel's reach too; are they fill values? engine='reference' keeps places apart",
                 stacklevel=2,
             )
         result = _convolved(values.to(wide), taps.to(wide), lengths, cells, windows, kernel.depthwise)
         return restored(at_queries(result, lattices, spans, windows).to(values.dtype), factor)
+
+
+@torch.no_grad()
+def _few_are_large(values: Tensor) -> bool:
+    """Whether, in an entry and channel, all but a few values are lost beside the largest; fields that fade away are not
+    meant."""
+    size = values.abs().flatten(2)
+    large = size * _MOST_UNLIKE_IN_FLOAT64 > size.amax(2, keepdim=True)
+    return bool((large.sum(2) <= max(1.0, _FEW * size.shape[2])).any())
 
 
 @torch.no_grad()
