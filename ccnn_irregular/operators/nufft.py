@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
@@ -315,6 +316,9 @@ def transform_taps(
         windows' aliases on those that are kept (``bands`` says how they add up).
     """
     d, real, lost = box.d, not taps.is_complex(), taps.real.new_zeros(())
+    # The energy of a kernel's spectrum is that of a function twice as long as its taps: in a longer box, every so many
+    # modes tell it.
+    strides = [max(1, size // (2 * count)) for size, count in zip(box.sizes, taps.shape[taps.ndim - d :], strict=True)]
     for axis in range(d - 1, -1, -1):
         half = real and axis == d - 1
         size, kept = box.sizes[axis], box.kept[axis]
@@ -322,9 +326,11 @@ def transform_taps(
         transform = torch.fft.rfft(taps, n=size, dim=-1) if half else torch.fft.fft(taps, n=size, dim=axis - d)
         dropped = transform.narrow(axis - d, kept + 1, transform.shape[axis - d] - (kept + 1 if half else 2 * kept + 1))
         # Axes that are not transformed yet hold their energy in taps, not in modes.
-        lost = lost + (2 if half else 1) * math.prod(box.sizes[:axis]) * _energy(dropped, d, sizes)
+        step = strides[axis]
+        some = dropped[(..., slice(None, None, step), *(slice(None),) * (d - 1 - axis))]
+        lost = lost + (2 if half else 1) * step * math.prod(box.sizes[:axis]) * _energy(some, d, sizes)
         taps = transform[..., : kept + 1] if half else _lower(transform, axis - d, kept)
-    lost = lost + _aliased(taps.detach(), box, real, sizes)
+    lost = lost + _aliased(taps.detach(), box, real, strides, sizes)
     for axis in range(d):
         half = real and axis == d - 1
         angle = box.modes(axis, half=half).to(torch.float64) * (-2 * math.pi * first[axis] / box.sizes[axis])
@@ -338,20 +344,21 @@ def _energy(modes: Tensor, d: int, dtype: torch.dtype | None) -> Tensor:
     return torch.view_as_real(modes.detach()).flatten(-d - 1).to(dtype or modes.real.dtype).square().sum(-1)
 
 
-def _aliased(modes: Tensor, box: Box, real: bool, dtype: torch.dtype | None) -> Tensor:
+def _aliased(modes: Tensor, box: Box, real: bool, strides: Sequence[int], dtype: torch.dtype | None) -> Tensor:
     """Energy of the kept modes times twice the windows' squared alias there, summed over the last axes."""
-    energy = torch.view_as_real(modes).to(dtype or modes.real.dtype).square().sum(-1)
+    some = [slice(None, None, step) for step in strides]
+    energy = torch.view_as_real(modes[(..., *some)]).to(dtype or modes.real.dtype).square().sum(-1)
     total = energy.new_zeros(())
     if real:
         energy[..., 1:] *= 2  # each stands for the negative frequency too
     for axis in range(box.d):
         marginal = energy.sum([other - box.d for other in range(box.d) if other != axis]) if box.d > 1 else energy
-        mode = box.modes(axis, half=real and axis == box.d - 1).abs()
+        mode = box.modes(axis, half=real and axis == box.d - 1).abs()[some[axis]]
         bins = (mode * ALIAS_BINS - 1).div(max(1, box.kept[axis]), rounding_mode="floor").clamp(0, ALIAS_BINS - 1)
         window = box.windows[axis]
         alias = squared_alias(window.width, window.kept).to(energy)[bins]
         total = total + 2 * marginal @ alias
-    return total
+    return total * math.prod(strides)
 
 
 def _wrapped(taps: Tensor, dim: int, size: int) -> Tensor:
