@@ -128,7 +128,7 @@ def errors(case: Case, engine: str) -> Iterator[float]:
     with torch.no_grad():
         found = convolve(case.kernel, case.values, case.source, case.query, engine=engine, rtol=case.rtol)  # type: ignore[arg-type]
     rows, sources, queries, chosen = _as_points(case, found)
-    exact, terms, reached = _sums(case, sources, queries, chosen)
+    exact, quiet, terms, reached = _sums(case, sources, queries, chosen)
     epsilon = torch.finfo(case.kernel.dtype).eps
     weights = sources.weights[:, None]
     masses = (case.values.flatten(2)[0].T if isinstance(case.source, Grid) else case.values).double() * weights
@@ -144,7 +144,7 @@ def errors(case: Case, engine: str) -> Iterator[float]:
                 own = queries.sample_index()[chosen][at][0]
                 inside = (sources.sample_index() == own) & ~case.loud[:, channel]
                 white = float(masses[inside, channel].norm()) * _peak(case.kernel) / math.sqrt(int(at.sum()))
-                size = max(float(exact[at, channel].square().mean().sqrt()), floor * white)
+                size = max(float(quiet[part, channel].square().mean().sqrt()), floor * white)
                 promised = case.rtol * size
             else:
                 # Rounding of the terms of the sum; on grids of all terms, wherever they are.
@@ -164,8 +164,9 @@ def _as_points(case: Case, found: Tensor) -> tuple[Tensor, Points, Points, Tenso
 
 
 @torch.no_grad()
-def _sums(case: Case, sources: Points, queries: Points, chosen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """At the chosen queries the sum, that of its terms' sizes, and whether an outlier reaches it, ``(m, C)``."""
+def _sums(case: Case, sources: Points, queries: Points, chosen: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """At the chosen queries the sum, that without outliers, that of the terms' sizes, whether an outlier reaches
+    them; ``(m, C)`` each."""
     kernel, support = copy.deepcopy(case.kernel).double(), case.kernel.support
     values = case.values.flatten(2)[0].T if isinstance(case.source, Grid) else case.values
     masses = values.double() * sources.weights[:, None]
@@ -179,9 +180,11 @@ def _sums(case: Case, sources: Points, queries: Points, chosen: Tensor) -> tuple
                 lags[:, axis] -= period * torch.round(lags[:, axis] / period)
         near = (lags.abs() <= support).all(1)
         products = kernel(lags[near]) * masses[rows][near]
-        found.append(torch.stack([products.sum(0), products.abs().sum(0), case.loud[rows][near].any(0).double()]))
-    exact, terms, reached = torch.stack(found, 1)
-    return exact, terms, reached > 0
+        loud = case.loud[rows][near]
+        sums = (products, torch.where(loud, 0.0, products), products.abs(), loud.double())
+        found.append(torch.stack([one.sum(0) for one in sums]))
+    exact, quiet, terms, reached = torch.stack(found, 1)
+    return exact, quiet, terms, reached > 0
 
 
 def _parts(case: Case, queries: Points, reached: Tensor, chosen: Tensor) -> Iterator[Tensor]:
