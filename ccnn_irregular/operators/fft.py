@@ -39,6 +39,8 @@ __all__ = ["FFT"]
 _CALLS = 60
 # Blocks per axis in which sizes are compared, and how much larger one may be before float32 would spoil the others.
 _BLOCKS, _MOST_UNLIKE, _MOST_UNLIKE_IN_FLOAT64, _FEW = 8, 1e3, 1e12, 0.05
+# No fill value in use is smaller.
+_LEAST_FILL = 1e15
 
 
 @final
@@ -110,6 +112,8 @@ def _few_are_large(values: Tensor) -> bool:
     """Whether, in an entry and channel, all but a few values are lost beside the largest; fields that fade away are not
     meant."""
     size = values.abs().flatten(2)
+    if not size.numel() or float(size.amax()) < _LEAST_FILL:  # else zeros that are zero up to rounding would be meant
+        return False
     large = size * _MOST_UNLIKE_IN_FLOAT64 > size.amax(2, keepdim=True)
     return bool((large.sum(2) <= max(1.0, _FEW * size.shape[2])).any())
 

@@ -7,13 +7,11 @@ Inside, values are (N, B, C): B entries sharing one geometry, 1 unless both doma
 from __future__ import annotations
 
 import math
-import warnings
 
 import torch
 from torch import Tensor
 
 from ccnn_irregular._checks import reject, require
-from ccnn_irregular._transforms import transforms_active
 from ccnn_irregular.domains import Domain, Grid, Points, Product
 
 __all__ = ["balance", "check_pair", "from_rows", "pair_points", "restored", "to_rows", "weighted"]
@@ -64,18 +62,8 @@ def balance(weights: Tensor | float) -> float:
 
 
 def restored(result: Tensor, factor: float) -> Tensor:
-    """The sum over weights that were divided by ``factor``, multiplied by it.
-
-    Warns where the result leaves the range in which its dtype has all digits.
-    """
-    if factor == 1:
-        return result
-    result, least = result * factor, torch.finfo(result.dtype).tiny
-    largest = float(result.detach().abs().max()) if result.numel() and not transforms_active() else 0.0
-    if 0 < largest < least / torch.finfo(result.dtype).eps:
-        rule = f"give positions in another unit, or a float64 kernel: the result's largest value is {largest:.2g}"
-        warnings.warn(f"{rule}, where {result.dtype} loses digits", stacklevel=2)
-    return result
+    """The sum over weights that were divided by ``factor``, multiplied by it."""
+    return result if factor == 1 else result * factor
 
 
 def weighted(values: Tensor, weights: Tensor, factor: float = 1.0) -> Tensor:
