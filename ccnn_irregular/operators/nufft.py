@@ -327,8 +327,8 @@ def transform_taps(
         dropped = transform.narrow(axis - d, kept + 1, transform.shape[axis - d] - (kept + 1 if half else 2 * kept + 1))
         # Axes that are not transformed yet hold their energy in taps, not in modes.
         step = strides[axis]
-        some = dropped[(..., slice(None, None, step), *(slice(None),) * (d - 1 - axis))]
-        lost = lost + (2 if half else 1) * step * math.prod(box.sizes[:axis]) * _energy(some, d, sizes)
+        some: tuple[Any, ...] = (..., slice(None, None, step), *(slice(None),) * (d - 1 - axis))
+        lost = lost + (2 if half else 1) * step * math.prod(box.sizes[:axis]) * _energy(dropped[some], d, sizes)
         taps = transform[..., : kept + 1] if half else _lower(transform, axis - d, kept)
     lost = lost + _aliased(taps.detach(), box, real, strides, sizes)
     for axis in range(d):
