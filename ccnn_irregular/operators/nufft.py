@@ -347,7 +347,8 @@ def _energy(modes: Tensor, d: int, dtype: torch.dtype | None) -> Tensor:
 def _aliased(modes: Tensor, box: Box, real: bool, strides: Sequence[int], dtype: torch.dtype | None) -> Tensor:
     """Energy of the kept modes times twice the windows' squared alias there, summed over the last axes."""
     some = [slice(None, None, step) for step in strides]
-    energy = torch.view_as_real(modes[(..., *some)]).to(dtype or modes.real.dtype).square().sum(-1)
+    every: tuple[Any, ...] = (..., *some)
+    energy = torch.view_as_real(modes[every]).to(dtype or modes.real.dtype).square().sum(-1)
     total = energy.new_zeros(())
     if real:
         energy[..., 1:] *= 2  # each stands for the negative frequency too
