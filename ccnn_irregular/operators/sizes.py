@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ccnn_irregular.domains import Points
 
-__all__ = ["Stretches", "energy_and_peaks", "outliers", "sample_energy", "sample_scales"]
+__all__ = ["Pasts", "Stretches", "energy_and_peaks", "outliers", "sample_energy", "sample_scales"]
 
 # Samples whose sizes differ by no more than this are transformed as they are.
 _ALIKE = 4.0
@@ -39,6 +39,8 @@ _MOST_ROWS, _MOST_PAIRS = 64, 5e6
 _ROUNDS = 4
 # Samples in a row that have one size between them, and growth from which on a stretch is transformed by itself.
 _SAMPLES_PER_BLOCK, _GROWTH, _MOST_STRETCHES = 24, 3.0, 32
+# Pasts of a sample that are held to the promise, where they are no shorter than a block.
+_PASTS = 32
 
 
 def sample_energy(rows: Tensor, points: Points) -> Tensor:
@@ -56,12 +58,17 @@ def energy_and_peaks(rows: Tensor, points: Points) -> tuple[Tensor, bool]:
 
 def _sums_of_powers(rows: Tensor, points: Points, count: int) -> list[Tensor]:
     """Sums of squares, of fourth powers, and so on, float64 ``(B, C)``."""
+    return _powers_added(rows, count, lambda power: _by_sample(power, points))
+
+
+def _powers_added(rows: Tensor, count: int, add: Callable[[Tensor], Tensor]) -> list[Tensor]:
+    """What ``add`` makes of the squares of ``(N, C, F)`` rows, of their fourth powers, and so on."""
     rows = rows.detach()
     rows = torch.view_as_real(rows).flatten(2) if rows.is_complex() else rows
     for dtype in dict.fromkeys((rows.dtype, torch.float64)):
         power, sums = rows.to(dtype).square(), []
         for _ in range(count):
-            sums.append(_by_sample(power, points))
+            sums.append(add(power))
             power = power.square_() if len(sums) < count else power
         if bool(((sums[-1] > _UNDERFLOWN) & (sums[-1] < math.inf)).all()):
             break
@@ -131,6 +138,60 @@ def _by_sample(rows: Tensor, points: Points) -> Tensor:
         return rows.sum(0, keepdim=True).to(torch.float64)
     zero = rows.new_zeros(points.samples, rows.shape[1])
     return zero.index_add_(0, points.sample_index(), rows).to(torch.float64)
+
+
+@dataclass(frozen=True)
+class Pasts:
+    """The queries whose results are held to the promise together: those of a sample and, in time, those of its pasts.
+
+    Attributes:
+        queries: where results are wanted.
+        first: int64 ``(M,)``, the shortest past a query belongs to, counted through all samples; None = whole samples.
+    """
+
+    queries: Points
+    first: Tensor | None
+
+    @classmethod
+    def build(cls, sources: Points, queries: Points, *, causal: bool) -> Pasts:
+        """Whole samples; of a kernel that is causal on the one axis, also what precedes each 32nd of the sources."""
+        if not causal or not sources.count or not queries.count:
+            return cls(queries, None)
+        own, counts = queries.sample_index(), sources.splits.diff()
+        until = _before(sources, queries)
+        # A past of less than a block is part of the first one that is no shorter.
+        shortest = (_PASTS * _SAMPLES_PER_BLOCK / counts.clamp(min=1)).ceil().to(torch.int64) - 1
+        first = torch.maximum(_PASTS * until // counts.clamp(min=1)[own], shortest[own]).clamp(max=_PASTS - 1)
+        return cls(queries, own * _PASTS + first)
+
+    def added(self, rows: Tensor) -> Tensor:
+        """Sums of ``(M, D, F)`` rows over the queries of each past, float64 ``(B, pasts, D)``."""
+        if self.first is None:
+            return _by_sample(rows, self.queries)[:, None]
+        rows = rows.sum(2).to(torch.float64)
+        total = rows.new_zeros(self.queries.samples * _PASTS, rows.shape[1]).index_add_(0, self.first, rows)
+        return total.unflatten(0, (-1, _PASTS)).cumsum(1)
+
+    def sums_of_powers(self, rows: Tensor, count: int) -> list[Tensor]:
+        """Sums of the rows' squares, of fourth powers, and so on, as ``added`` gives them."""
+        return _powers_added(rows, count, self.added)
+
+    def counts(self) -> Tensor:
+        """Number of queries of each past, float64 ``(B, pasts, 1)``."""
+        if self.first is None:
+            return self.queries.splits.diff().to(torch.float64)[:, None, None]
+        return self.added(torch.ones(self.queries.count, 1, 1, dtype=torch.float64, device=self.first.device))
+
+
+def _before(sources: Points, queries: Points) -> Tensor:
+    """How many sources of its sample are no later than each query, int64 ``(M,)``."""
+    time, asked = sources.coordinates.detach()[:, 0], queries.coordinates.detach()[:, 0]
+    lowest = min(float(time.min()), float(asked.min()))
+    # What is added keeps the samples apart.
+    apart = max(float(time.max()), float(asked.max())) - lowest + 1.0
+    times = (time - lowest + apart * sources.sample_index()).sort().values
+    until = torch.searchsorted(times, asked - lowest + apart * queries.sample_index(), right=True)
+    return until - sources.splits[queries.sample_index()]
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,14 @@ from ccnn_irregular.operators.memory import as_size, available_memory
 from ccnn_irregular.operators.neighbours import Neighbours
 from ccnn_irregular.operators.nufft import Box, Spreading, columns_at_once, transform_taps
 from ccnn_irregular.operators.rates import current_rates, scale
-from ccnn_irregular.operators.sizes import Stretches, energy_and_peaks, outliers, sample_energy, sample_scales
+from ccnn_irregular.operators.sizes import (
+    Pasts,
+    Stretches,
+    energy_and_peaks,
+    outliers,
+    sample_energy,
+    sample_scales,
+)
 from ccnn_irregular.operators.splitting import shorten, split
 from ccnn_irregular.operators.transforms import fast_length, real_spectrum, real_window
 from ccnn_irregular.operators.work import evaluation_work
@@ -69,6 +76,8 @@ _MOST_CELLS = 1 << 40
 _STALE = 1.5
 # Errors up to so many rtol are let pass; beyond, rtol is divided by powers of a factor until it is safely less.
 _TOLERATED, _SAFE, _FINER, _MOST_FINER = 1.0, 0.7, 4.0, 12
+# The error of a result that one query holds may be so many times larger yet than is to be expected.
+_FOR_CHANCE = 2.0
 # Squares of taps whose sum is less, or more than one over this, are taken in float64.
 _LEAST_ENERGY = 1e-20
 # Where no transform is accurate enough, the sum pair by pair is taken if it costs at most so many times the finest one.
@@ -189,6 +198,7 @@ class _Geometry:
         smoothing: how kernels are made smooth and short enough.
         near: neighbours of the part of short reach of a kernel that is causal in irregular time, or None.
         stretches: blocks of time in which values may grow, where a kernel is causal in irregular time; else None.
+        pasts: the queries whose results keep rtol together.
         renewed: by rtol, geometry made since for kernels this one is too coarse for, and for values that cancel.
         pairs: by rtol, what was decided for values that cancel.
     """
@@ -202,6 +212,7 @@ class _Geometry:
     smoothing: _Smoothing
     near: Plan | None
     stretches: Stretches | None
+    pasts: Pasts
     renewed: dict[float, _Geometry] = field(default_factory=dict, compare=False)
     pairs: dict[float, _Pairs] = field(default_factory=dict, compare=False)
 
@@ -294,6 +305,7 @@ class Spectral(Engine):
         # What is shortened may grow as it likes.
         reaches = _support(kernels)[: factors.d].detach()
         limits = zip(smoothing.spans, _support(kernels).tolist(), strict=True)
+        in_time = bool(short) and factors.sources.periods == (None,)
         return _Geometry(
             rtol,
             factors,
@@ -303,7 +315,8 @@ class Spectral(Engine):
             (place.highest - place.lowest + reaches.to(place.lowest)).prod(1),
             smoothing,
             near,
-            Stretches.build(factors.sources) if short and factors.sources.periods == (None,) else None,
+            Stretches.build(factors.sources) if in_time else None,
+            Pasts.build(factors.sources, factors.queries, causal=in_time),
         )
 
     def apply(self, kernel: Kernel, values: Tensor, plan: Plan) -> Tensor:
@@ -399,9 +412,9 @@ def _accurate(kernel: Kernel, rows: Tensor, energy: Tensor, plan: Plan) -> Tenso
     rtol, filter_ = planned, _filter(kernel, plan, planned)
     if isinstance(filter_, str):
         reject("plan", f"be made anew for a kernel that has become sharper ({filter_})", "one that was planned before")
-    result, error = _approximate(rows, energy, filter_)
+    result, lost = _approximate(rows, energy, filter_)
     while True:
-        excess = _excess(result, error, plan.geometry.query.points, planned)
+        excess = _excess(result, lost, plan.geometry.pasts, planned)
         channels = (excess > _TOLERATED).nonzero()[:, 0]
         if not len(channels):
             return result
@@ -414,8 +427,8 @@ def _accurate(kernel: Kernel, rows: Tensor, energy: Tensor, plan: Plan) -> Tenso
         if isinstance(filter_, str):
             return result
         rtol = max(best, wanted)
-        again, its_error = _approximate(rows, energy, filter_, channels)
-        result, error = result.index_copy(1, channels, again), error.index_copy(1, channels, its_error)
+        again, its_loss = _approximate(rows, energy, filter_, channels)
+        result, lost = result.index_copy(1, channels, again), lost.index_copy(2, channels, its_loss)
 
 
 def _cheaper_pairs(kernel: Kernel, plan: Plan, rtol: float) -> Plan | None:
@@ -435,20 +448,28 @@ def _cheaper_pairs(kernel: Kernel, plan: Plan, rtol: float) -> Plan | None:
     return known.plan
 
 
-def _excess(result: Tensor, error: Tensor, queries: Points, rtol: float) -> Tensor:
-    """The largest error over samples that is to be expected in each channel, in units of what it may be, ``(D,)``."""
-    entries = queries.splits.diff()[:, None] * math.prod(result.shape[2:])
-    allowed = rtol * (sample_energy(result.flatten(2), queries) / entries).sqrt()
-    error = error * (1 + 2 / entries.clamp(min=1))  # of a few queries, chance may make more
-    return torch.where((allowed > 0) & (error > 0), error / allowed, 0.0).amax(0)
+def _excess(result: Tensor, lost: Tensor, pasts: Pasts, rtol: float) -> Tensor:
+    """The largest error over pasts that is to be expected in each channel, in units of what it may be, ``(D,)``.
+
+    What is lost, squared, is known on average over all places. Where a few queries hold the result, they may have got
+    more than their share of it.
+    """
+    result = result.flatten(2)
+    (energy,) = pasts.sums_of_powers(result, 1)
+    share = torch.where((energy > 0) & (lost > 0), lost / (rtol**2 * energy), 0.0)
+    if float(share.amax()) * (1 + _FOR_CHANCE) ** 2 > _TOLERATED**2:
+        energy, fourths = pasts.sums_of_powers(result, 2)
+        few = torch.where(energy > 0, fourths / energy.square(), 0.0)  # one over how many queries hold it
+        share = share * (1 + _FOR_CHANCE * few).square()
+    return share.sqrt().amax((0, 1))
 
 
 def _approximate(
     rows: Tensor, energy: Tensor, filter_: _Filter, channels: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """The convolution of weighted rows ``(N, C, *uniform sizes)``, and the error to be expected, float64 ``(B, D)``.
+    """The convolution of weighted rows ``(N, C, *uniform sizes)``, and what is lost, float64 ``(B, pasts, D)``.
 
-    ``energy`` of the rows, by sample and channel; ``channels``: those of the result that are wanted.
+    That is the square of the error to be expected, added up over the queries of each past. ``energy`` of the rows, by sample and channel; ``channels``: those of the result that are wanted.
     """
     geometry, kernel, transfer, error = filter_.geometry, filter_.kernel, filter_.transfer, filter_.error
     near = None
@@ -458,40 +479,42 @@ def _approximate(
         transfer, error = transfer[channels], error[channels]
         rows, energy = (rows[:, channels], energy[:, channels]) if kernel.depthwise else (rows, energy)
         near = None if near is None else near[:, channels]
-    scales = sample_scales(energy, geometry.volumes, joint=not kernel.depthwise)
     stretches = geometry.stretches
     parts = stretches and stretches.apart(rows[:, :, 0], geometry.query.points, joint=not kernel.depthwise)
     if parts:
-        result = _sum_of_stretches(parts, transfer, geometry, joint=not kernel.depthwise)
+        result, lost = _sum_of_stretches(parts, transfer, error, geometry, joint=not kernel.depthwise)
     else:
+        scales = sample_scales(energy, geometry.volumes, joint=not kernel.depthwise)
         result = _along_lattices(rows, transfer, filter_, scales)
-    expected = _expected_error(energy, scales, error, geometry.source.spreading.box.layers)
-    return result if near is None else result + near, expected
+        entries = geometry.pasts.counts() * math.prod(result.shape[2:])
+        lost = entries * _expected_loss(energy, scales, error, geometry)[:, None]
+    return result if near is None else result + near, lost
 
 
 def _sum_of_stretches(
-    parts: Iterable[tuple[Tensor, Tensor]], transfer: Tensor, geometry: _Geometry, *, joint: bool
-) -> Tensor:
-    """Each stretch of time by itself; the time before it gets nothing of it."""
-    total: Tensor | None = None
+    parts: Iterable[tuple[Tensor, Tensor]], transfer: Tensor, error: Tensor, geometry: _Geometry, *, joint: bool
+) -> tuple[Tensor, Tensor]:
+    """Each stretch of time by itself; the time before it gets nothing of it. And what is lost."""
+    result = lost = geometry.volumes.new_zeros(())
+    sample = geometry.query.points.sample_index()
     for rows, reached in parts:
         rows = rows[:, :, None]
-        scales = sample_scales(sample_energy(rows, geometry.source.points), geometry.volumes, joint=joint)
+        energy = sample_energy(rows, geometry.source.points)
+        scales = sample_scales(energy, geometry.volumes, joint=joint)
         part = filtered(rows, transfer, geometry.source, geometry.query, geometry.volumes, scales)
-        part = torch.where(reached[:, :, None], part, 0.0)
-        total = part if total is None else total + part
-    assert total is not None
-    return total
+        result = result + torch.where(reached[:, :, None], part, 0.0)
+        lost = lost + torch.where(reached, _expected_loss(energy, scales, error, geometry)[sample], 0.0)
+    return result, geometry.pasts.added(lost[:, :, None])
 
 
-def _expected_error(energy: Tensor, scales: Tensor | None, error: Tensor, layers: int) -> Tensor:
-    """Of each sample and channel of a result, float64 ``(B, D)``; ``error`` as in ``_Filter``."""
+def _expected_loss(energy: Tensor, scales: Tensor | None, error: Tensor, geometry: _Geometry) -> Tensor:
+    """Squared error of a query of each sample and channel, float64 ``(B, D)``; ``error`` as in ``_Filter``."""
     if scales is not None:
         energy = torch.where(scales > 0, energy / scales.square(), 0.0)
-    if layers == 1:  # what one sample loses, all get
+    if geometry.source.spreading.box.layers == 1:  # what one sample loses, all get
         energy = energy.sum(0, keepdim=True).expand(energy.shape)
     squared = energy * error if error.ndim == 1 else energy @ error.T
-    return squared.sqrt() * (1.0 if scales is None else scales)
+    return squared if scales is None else squared * scales.square()
 
 
 def _along_lattices(rows: Tensor, transfer: Tensor, filter_: _Filter, scales: Tensor | None) -> Tensor:
