@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from numbers import Integral
 from typing import final
 
@@ -152,6 +153,10 @@ class Points:
 
     def sample_index(self) -> Tensor:
         """Sample each row belongs to, int64 ``(N,)``."""
+        return self._sample_index
+
+    @cached_property
+    def _sample_index(self) -> Tensor:
         return torch.repeat_interleave(
             torch.arange(self.samples, device=self.device), self.splits.diff(), output_size=self.count
         )

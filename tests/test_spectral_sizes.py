@@ -133,6 +133,55 @@ def test_gradients_of_a_sample_are_blind_to_one_of_another_size() -> None:
                 assert float((got - right)[quiet].norm()) < 2 * allowed * float(right[quiet].norm()), (name, index)
 
 
+@pytest.mark.parametrize("shape", [(2,), (3, 2)], ids=["depthwise", "full"])
+@pytest.mark.parametrize("share", [0.0, 1e-8, 1.0])
+def test_gradients_of_alike_samples_whose_losses_differ(share: float, shape: tuple[int, ...]) -> None:
+    kernel, source = kernel_of(shape), ragged([200, 150])
+    quiet = source.sample_index() == 1
+    loss_weights = torch.where(quiet, share, 1.0)[:, None] * noise(source.count, shape[0], seed=5)
+    found = {}
+    for engine in ("reference", "spectral"):
+        values, places = noise(source.count, 2).requires_grad_(), source.coordinates.clone().requires_grad_()
+        result = convolve(kernel, values, Points(places, source.weights, source.splits), engine=engine, rtol=1e-4)  # type: ignore[arg-type]
+        inputs = [values, places, *kernel.parameters()]
+        by_values, by_places, *others = torch.autograd.grad((result * loss_weights).sum(), inputs)
+        found[engine] = by_values, by_places, torch.cat([one.flatten() for one in others])
+    allowed = 5e-4, 1e-4 ** (5 / 7), 2e-3  # a slope's spectrum ends later
+    for index, (got, right) in enumerate(zip(found["spectral"], found["reference"], strict=True)):
+        for part in (quiet, ~quiet) if index < 2 else (slice(None),):
+            assert float((got - right)[part].norm()) <= allowed[index] * float(right[part].norm()), index
+
+
+def test_second_derivatives_of_alike_samples() -> None:
+    kernel, base = kernel_of((3, 2)), ragged([40, 30])
+    found = {}
+    for engine in ("reference", "spectral"):
+        values, places = noise(base.count, 2).requires_grad_(), base.coordinates.clone().requires_grad_()
+        result = convolve(kernel, values, Points(places, base.weights, base.splits), engine=engine, rtol=1e-8)  # type: ignore[arg-type]
+        slopes = torch.autograd.grad(result.pow(3).sum(), [values, places, *kernel.parameters()], create_graph=True)
+        total = sum(slope.square().sum() for slope in slopes)
+        assert isinstance(total, Tensor)
+        found[engine] = torch.autograd.grad(total, [values, places, *kernel.parameters()])
+    for got, right in zip(found["spectral"], found["reference"], strict=True):
+        assert float((got - right).norm()) < 1e-4 * float(right.norm())
+
+
+@pytest.mark.parametrize("d", [1, 2, 3])
+def test_a_result_that_one_query_holds(d: int) -> None:
+    """One pair of 25 queries and 14 sources is near: no average over places tells its error."""
+    worst = 0.0
+    for seed in range(12):
+        kernel = kernel_of((2,), d, width=0.4, omega_0=30.0, seed=seed)
+        source = ragged([14], d, seed)
+        query = Points(
+            torch.cat([source.coordinates[:1] + 0.1, source.coordinates[:1] + 5 + ragged([24], d).coordinates])
+        )
+        values = noise(14, 2, seed=seed)
+        result = convolve(kernel, values, source, query, engine="spectral", rtol=0.02)
+        worst = max(worst, float(errors(result, numpy_sum(kernel, values, source, query), query).max()))
+    assert worst < 0.04
+
+
 def test_second_derivatives_where_samples_differ() -> None:
     kernel, base = kernel_of((2, 2)), ragged([40, 30])
     found = {}
@@ -299,6 +348,43 @@ def test_the_past_does_not_see_the_future(growth: str, shape: tuple[int, ...], d
         splits = torch.stack([past[:500].sum(), past[500:].sum()]).cumsum(0)
         queries = Points(time[past], splits=torch.cat([splits.new_zeros(1), splits]))
         assert errors(result[past], expected[past.numpy()], queries).max() < 2 * RTOL, until
+
+
+@pytest.mark.parametrize("shape", [(2,), (3, 2)], ids=["depthwise", "full"])
+def test_a_past_whose_values_cancel(shape: tuple[int, ...]) -> None:
+    """No value is larger than another, but the early ones leave a small result."""
+    kernel, time = kernel_of(shape, width=4.0, omega_0=2.0, causal=True), torch.arange(600, dtype=torch.float64) * 0.1
+    source = Points(time[:, None] + 0.02 * torch.rand(600, 1, dtype=torch.float64), torch.full((600,), 0.1))
+    signs = torch.where(torch.arange(600) % 2 == 0, 1.0, -1.0)[:, None].double()
+    values = torch.where(time[:, None] < 30, signs, noise(600, 2))
+    result = convolve(kernel, values, source, engine="spectral", rtol=RTOL)
+    expected = numpy_sum(kernel, values, source, source)
+    for count in (75, 150, 300, 600):
+        part = Points(source.coordinates[:count])
+        assert errors(result[:count], expected[:count], part).max() < 1.5 * RTOL, count
+
+
+@given(st.integers(0, 10_000))
+def test_which_past_a_query_belongs_to(seed: int) -> None:
+    draw = np.random.default_rng(seed)
+    source, query = (ragged(draw.integers(0, 200, 4).tolist(), seed=seed + one) for one in (0, 1))
+    pasts = sizes.Pasts.build(source, query, causal=True)
+    rows = noise(query.count, 1, 1)
+    sums, counts = pasts.added(rows), pasts.counts()
+    for sample in range(4):
+        own, asked = source.splits[sample : sample + 2].tolist(), query.splits[sample : sample + 2].tolist()
+        times = np.sort(source.coordinates[own[0] : own[1], 0].numpy())
+        until = np.searchsorted(times, query.coordinates[asked[0] : asked[1], 0].numpy(), side="right")
+        values = rows[asked[0] : asked[1], 0, 0].numpy()
+        if not source.count or not query.count:
+            continue
+        for part in range(sums.shape[1]):
+            # Fewer than 24 sources are no past, unless there are no more.
+            allowed = (part + 1) * len(times) >= 24 * 32 or part == 31
+            before = 32 * until < (part + 1) * len(times) if part < 31 else np.ones(len(until), bool)
+            chosen = before & allowed
+            np.testing.assert_allclose(float(sums[sample, part, 0]), values[chosen].sum(), atol=1e-9)
+            assert float(counts[sample, part, 0]) == chosen.sum()
 
 
 def test_the_past_of_other_queries_and_gradients_through_it() -> None:

@@ -26,7 +26,16 @@ from torch import Tensor
 from ccnn_irregular.domains import Points
 from ccnn_irregular.operators.windows import ALIAS_BINS, Window, squared_alias
 
-__all__ = ["Box", "Spreading", "along_axes", "at_points", "columns_at_once", "to_modes", "transform_taps"]
+__all__ = [
+    "Box",
+    "Spreading",
+    "adjoint_factor",
+    "along_axes",
+    "at_points",
+    "columns_at_once",
+    "to_modes",
+    "transform_taps",
+]
 
 # Points are sorted by tiles of so many cells along each axis: the cells of a tile stay in the cache. So do all cells of
 # a small box without it, and sorting would only move the rows.
@@ -78,13 +87,15 @@ class Box:
 
     def modes(self, axis: int, *, half: bool) -> Tensor:
         """Kept modes of an axis in the order of an FFT, int64; the non-negative ones alone if ``half``."""
-        upper = torch.arange(self.kept[axis] + 1, device=self.shifts.device)
-        return upper if half else torch.cat([upper, -upper[1:].flip(0)])
+        return _modes(self.kept[axis], half, self.shifts.device)
 
-    def deconvolution(self, axis: int, *, half: bool) -> Tensor:
-        """1 / psi^(k)^2 on the kept modes of an axis, float64."""
-        upper = _deconvolution(self.windows[axis], self.sizes[axis], self.kept[axis]).to(self.shifts.device)
-        return upper if half else torch.cat([upper, upper[1:].flip(0)])
+    def deconvolution(self, axis: int, first: int, *, half: bool) -> Tensor:
+        """1 / psi^(k)^2 on the kept modes of an axis, shifted by ``first`` cells, complex128."""
+        return _deconvolution(self.windows[axis], self.sizes[axis], self.kept[axis], first, half, self.shifts.device)
+
+    def squared_alias(self, axis: int, *, half: bool) -> Tensor:
+        """The windows' squared alias on the kept modes of an axis, float64."""
+        return _alias_of_modes(self.windows[axis], self.kept[axis], half, self.shifts.device)
 
     def wave_numbers(self, axis: int, *, half: bool) -> Tensor:
         """Angular frequency of the kept modes of an axis in radians per coordinate unit, float64."""
@@ -92,11 +103,25 @@ class Box:
         return self.modes(axis, half=half).to(torch.float64) * (2 * math.pi / period)
 
 
-@lru_cache(maxsize=256)
-def _deconvolution(window: Window, size: int, kept: int) -> Tensor:
-    """On modes 0 .. kept: its quadrature takes as long as a small transform, and layers and steps share it."""
-    frequency = torch.arange(kept + 1, dtype=torch.float64) / size
-    return 1 / window.transform(frequency).square()
+def _modes(kept: int, half: bool, device: torch.device) -> Tensor:
+    upper = torch.arange(kept + 1, device=device)
+    return upper if half else torch.cat([upper, -upper[1:].flip(0)])
+
+
+# What follows depends on the box alone. A quadrature takes as long as a small transform, and layers and steps share it.
+@lru_cache(maxsize=128)
+def _deconvolution(window: Window, size: int, kept: int, first: int, half: bool, device: torch.device) -> Tensor:
+    frequency = _modes(kept, half, torch.device("cpu")).to(torch.float64) / size
+    inverse = 1 / window.transform(frequency[: kept + 1]).square()
+    inverse = inverse if half else torch.cat([inverse, inverse[1:].flip(0)])
+    return torch.polar(inverse, frequency * (-2 * math.pi * first)).to(device)
+
+
+@lru_cache(maxsize=128)
+def _alias_of_modes(window: Window, kept: int, half: bool, device: torch.device) -> Tensor:
+    mode = _modes(kept, half, torch.device("cpu")).abs()
+    bins = (mode * ALIAS_BINS - 1).div(max(1, kept), rounding_mode="floor").clamp(0, ALIAS_BINS - 1)
+    return squared_alias(window.width, window.kept)[bins].to(device)
 
 
 @dataclass(frozen=True)
@@ -193,7 +218,7 @@ class _ToModes(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         rows, coordinates = ctx.saved_tensors
         spreading, real = ctx.spreading, not rows.is_complex()
-        field = gradient / _adjoint_factor(spreading.box, gradient, real)
+        field = gradient / adjoint_factor(spreading.box, gradient, real)
         by_rows = _AtPoints.apply(field, coordinates, spreading, real) if ctx.needs_input_grad[0] else None
         by_coordinates = along_axes(field, coordinates, spreading, rows, real) if ctx.needs_input_grad[1] else None
         return by_rows, by_coordinates, None
@@ -213,13 +238,13 @@ class _AtPoints(torch.autograd.Function):
         by_modes = by_coordinates = None
         if ctx.needs_input_grad[0]:
             by_modes = _ToModes.apply(gradient, coordinates, spreading)
-            by_modes = by_modes * _adjoint_factor(spreading.box, by_modes, real)
+            by_modes = by_modes * adjoint_factor(spreading.box, by_modes, real)
         if ctx.needs_input_grad[1]:
             by_coordinates = along_axes(modes, coordinates, spreading, gradient, real)
         return by_modes, by_coordinates, None, None
 
 
-def _adjoint_factor(box: Box, modes: Tensor, real: bool) -> Tensor:
+def adjoint_factor(box: Box, modes: Tensor, real: bool) -> Tensor:
     """Per mode, what the adjoint of ``_AtPoints`` is times ``_ToModes``: 1 / n, twice where a mode stands for two."""
     count = torch.full((modes.shape[-1],), 1 / box.cells, dtype=modes.real.dtype, device=modes.device)
     if real:
@@ -333,8 +358,7 @@ def transform_taps(
     lost = lost + _aliased(taps.detach(), box, real, strides, sizes)
     for axis in range(d):
         half = real and axis == d - 1
-        angle = box.modes(axis, half=half).to(torch.float64) * (-2 * math.pi * first[axis] / box.sizes[axis])
-        factor = torch.polar(box.deconvolution(axis, half=half), angle)
+        factor = box.deconvolution(axis, first[axis], half=half)
         taps = taps * _on_axis(factor.to(taps.dtype), axis, d)
     return taps, lost / float(box.cells) ** 2
 
@@ -354,11 +378,8 @@ def _aliased(modes: Tensor, box: Box, real: bool, strides: Sequence[int], dtype:
         energy[..., 1:] *= 2  # each stands for the negative frequency too
     for axis in range(box.d):
         marginal = energy.sum([other - box.d for other in range(box.d) if other != axis]) if box.d > 1 else energy
-        mode = box.modes(axis, half=real and axis == box.d - 1).abs()[some[axis]]
-        bins = (mode * ALIAS_BINS - 1).div(max(1, box.kept[axis]), rounding_mode="floor").clamp(0, ALIAS_BINS - 1)
-        window = box.windows[axis]
-        alias = squared_alias(window.width, window.kept).to(energy)[bins]
-        total = total + 2 * marginal @ alias
+        alias = box.squared_alias(axis, half=real and axis == box.d - 1)[some[axis]]
+        total = total + 2 * marginal @ alias.to(energy)
     return total * math.prod(strides)
 
 

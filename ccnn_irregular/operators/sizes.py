@@ -24,8 +24,6 @@ from ccnn_irregular.domains import Points
 
 __all__ = ["Pasts", "Stretches", "energy_and_peaks", "outliers", "sample_energy", "sample_scales"]
 
-# Samples whose sizes differ by no more than this are transformed as they are.
-_ALIKE = 4.0
 # Sums of squares below this may have lost terms to underflow of float32.
 _UNDERFLOWN = 1e-30
 # Outliers are looked for where the kurtosis exceeds this (Gaussian noise has 3), or this share of the most it can be.
@@ -75,18 +73,21 @@ def _powers_added(rows: Tensor, count: int, add: Callable[[Tensor], Tensor]) -> 
     return sums
 
 
-def sample_scales(energy: Tensor, volumes: Tensor, *, joint: bool) -> Tensor | None:
+def sample_scales(energy: Tensor, volumes: Tensor, *, joint: bool, alike: float = 2.0) -> Tensor | None:
     """Powers of two that bring the samples to one size; 0 for what is zero. None where they are of one size already.
 
     Args:
         energy: ``(B, C)`` as ``sample_energy`` gives it.
         volumes: ``(B,)``, space over which each sample's energy is spread; any unit.
         joint: whether all channels of a sample have one scale, ``(B, 1)``; else one each, ``(B, C)``.
+        alike: how many times smaller than the mean a sample may be and be left as it is.
     """
     if len(energy) < 2:
         return None
-    density = (energy.sum(1, keepdim=True) if joint else energy) / volumes[:, None]
-    if bool((density.amax(0) <= _ALIKE**2 * density.amin(0)).all()):
+    energy = energy.sum(1, keepdim=True) if joint else energy
+    density = energy / volumes[:, None]
+    # What a sample gets of the others is a share of all of them.
+    if bool((energy.sum(0) <= alike**2 * volumes.sum() * density.amin(0)).all()):
         return None
     exponent = (0.5 * torch.log2(density.clamp(min=torch.finfo(torch.float64).tiny))).round()
     return torch.where(density > 0, torch.exp2(exponent), 0.0)
@@ -172,9 +173,9 @@ class Pasts:
         total = rows.new_zeros(self.queries.samples * _PASTS, rows.shape[1]).index_add_(0, self.first, rows)
         return total.unflatten(0, (-1, _PASTS)).cumsum(1)
 
-    def sums_of_powers(self, rows: Tensor, count: int) -> list[Tensor]:
-        """Sums of the rows' squares, of fourth powers, and so on, as ``added`` gives them."""
-        return _powers_added(rows, count, self.added)
+    def sums_of_powers(self, rows: Tensor) -> list[Tensor]:
+        """Sums of the rows' squares and of their fourth powers, as ``added`` gives them."""
+        return _powers_added(rows, 2, self.added)
 
     def counts(self) -> Tensor:
         """Number of queries of each past, float64 ``(B, pasts, 1)``."""

@@ -454,14 +454,10 @@ def _excess(result: Tensor, lost: Tensor, pasts: Pasts, rtol: float) -> Tensor:
     What is lost, squared, is known on average over all places. Where a few queries hold the result, they may have got
     more than their share of it.
     """
-    result = result.flatten(2)
-    (energy,) = pasts.sums_of_powers(result, 1)
-    share = torch.where((energy > 0) & (lost > 0), lost / (rtol**2 * energy), 0.0)
-    if float(share.amax()) * (1 + _FOR_CHANCE) ** 2 > _TOLERATED**2:
-        energy, fourths = pasts.sums_of_powers(result, 2)
-        few = torch.where(energy > 0, fourths / energy.square(), 0.0)  # one over how many queries hold it
-        share = share * (1 + _FOR_CHANCE * few).square()
-    return share.sqrt().amax((0, 1))
+    energy, fourths = pasts.sums_of_powers(result.flatten(2))
+    few = fourths / energy.square()  # one over how many queries hold the result
+    excess = (lost / energy).sqrt() * ((1 + _FOR_CHANCE * few) / rtol)
+    return torch.where((energy > 0) & (lost > 0), excess, 0.0).amax((0, 1))
 
 
 def _approximate(
@@ -469,7 +465,8 @@ def _approximate(
 ) -> tuple[Tensor, Tensor]:
     """The convolution of weighted rows ``(N, C, *uniform sizes)``, and what is lost, float64 ``(B, pasts, D)``.
 
-    That is the square of the error to be expected, added up over the queries of each past. ``energy`` of the rows, by sample and channel; ``channels``: those of the result that are wanted.
+    That is the square of the error to be expected, added up over the queries of each past. ``energy`` of the rows, by
+    sample and channel; ``channels``: those of the result that are wanted.
     """
     geometry, kernel, transfer, error = filter_.geometry, filter_.kernel, filter_.transfer, filter_.error
     near = None
