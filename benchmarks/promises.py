@@ -26,7 +26,7 @@ from tqdm import tqdm
 from ccnn_irregular import ENGINES, Grid, Kernel, Points, convolve
 from ccnn_irregular.domains import Domain
 
-__all__ = ["KINDS", "Case", "random_case", "worst_errors"]
+__all__ = ["KINDS", "Case", "random_case", "worst_error", "worst_errors"]
 
 KINDS = ("noise", "mean", "outliers", "unlike samples", "causal, growing", "smooth with a mean", "heavy tails")
 _SMALLEST_RTOL = {torch.float32: 1e-5, torch.float64: 1e-8}
@@ -208,6 +208,14 @@ def _peak(kernel: Kernel) -> float:
         return float(kernel(offsets).abs().max())
 
 
+def worst_error(case: Case, engine: str) -> float | None:
+    """The largest error of any part of the result in units of the promise; None for a case that is left out."""
+    cost = ENGINES[engine].assess(case.kernel, case.source, case.query, 1, case.rtol)
+    if isinstance(cost, str) or cost.seconds > _MOST_SECONDS:
+        return None
+    return max(errors(case, engine), default=0.0)
+
+
 def worst_errors(engine: str, cases: int, first: int = 0) -> dict[str, tuple[float, str, int]]:
     """For each kind: the largest error in units of the promise, its case, and how many cases were left out.
 
@@ -218,12 +226,10 @@ def worst_errors(engine: str, cases: int, first: int = 0) -> dict[str, tuple[flo
         case = random_case(seed, grid=engine == "fft")
         if engine == "fft" and case.kind == "unlike samples":
             case = replace(case, kind="noise")
-        cost = ENGINES[engine].assess(case.kernel, case.source, case.query, 1, case.rtol)
-        left_out = isinstance(cost, str) or cost.seconds > _MOST_SECONDS
-        error = 0.0 if left_out else max(errors(case, engine), default=0.0)
+        error = worst_error(case, engine)
         before = worst.get(case.kind, (0.0, "", 0))
-        largest = max(before[:2], (error, f"seed {seed}, {case.note}"))
-        worst[case.kind] = (*largest, before[2] + left_out)
+        largest = max(before[:2], (error or 0.0, f"seed {seed}, {case.note}"))
+        worst[case.kind] = (*largest, before[2] + (error is None))
     return worst
 
 

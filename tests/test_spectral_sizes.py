@@ -166,22 +166,6 @@ def test_second_derivatives_of_alike_samples() -> None:
         assert float((got - right).norm()) < 1e-4 * float(right.norm())
 
 
-@pytest.mark.parametrize("d", [1, 2, 3])
-def test_a_result_that_one_query_holds(d: int) -> None:
-    """One pair of 25 queries and 14 sources is near: no average over places tells its error."""
-    worst = 0.0
-    for seed in range(12):
-        kernel = kernel_of((2,), d, width=0.4, omega_0=30.0, seed=seed)
-        source = ragged([14], d, seed)
-        query = Points(
-            torch.cat([source.coordinates[:1] + 0.1, source.coordinates[:1] + 5 + ragged([24], d).coordinates])
-        )
-        values = noise(14, 2, seed=seed)
-        result = convolve(kernel, values, source, query, engine="spectral", rtol=0.02)
-        worst = max(worst, float(errors(result, numpy_sum(kernel, values, source, query), query).max()))
-    assert worst < 0.04
-
-
 def test_second_derivatives_where_samples_differ() -> None:
     kernel, base = kernel_of((2, 2)), ragged([40, 30])
     found = {}

@@ -508,8 +508,10 @@ def _expected_loss(energy: Tensor, scales: Tensor | None, error: Tensor, geometr
     """Squared error of a query of each sample and channel, float64 ``(B, D)``; ``error`` as in ``_Filter``."""
     if scales is not None:
         energy = torch.where(scales > 0, energy / scales.square(), 0.0)
-    if geometry.source.spreading.box.layers == 1:  # what one sample loses, all get
-        energy = energy.sum(0, keepdim=True).expand(energy.shape)
+    box = geometry.source.spreading.box
+    # What a sample loses it gets back about its own place, or all get it: the worse of both.
+    near = energy * (math.prod(box.sizes) * math.prod(box.steps) / geometry.volumes)[:, None]
+    energy = torch.maximum(near, energy.sum(0) if box.layers == 1 else energy)
     squared = energy * error if error.ndim == 1 else energy @ error.T
     return squared if scales is None else squared * scales.square()
 
