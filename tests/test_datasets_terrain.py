@@ -49,7 +49,7 @@ def test_heights_above_a_plane_are_exact() -> None:
 def test_features_follow_moved_turned_and_shuffled_terrain(
     seed: int, angle: float, east: float, lattice: bool, rounded: bool
 ) -> None:
-    """Scattered points and lattices, heights that are equal among them: on a lattice cells would have points on edges."""
+    """Scattered points and lattices, which would have points on the edges of cells; heights that are equal, too."""
     rng = np.random.default_rng(seed)
     place = np.argwhere(np.ones((15, 15))).astype(float) if lattice else rng.uniform(0, 15, (200, 2))
     height = 0.3 * place[:, 0] + rng.uniform(0, 2, len(place))

@@ -756,7 +756,10 @@ REFUSED: dict[str, tuple[Callable[[], object], str]] = {
         lambda: density_compensation(torch.zeros(20, 2), volume=1.0, dimensions=3),
         "dimensions must lie in 1..2, the number of axes, got 3",
     ),
-    "covered in 4-D": (lambda: covered_volume(torch.zeros(3, 4)), "points must have shape (N, 2) or (N, 3), got (3, 4)"),
+    "covered in 4-D": (
+        lambda: covered_volume(torch.zeros(3, 4)),
+        "points must have shape (N, 2) or (N, 3), got (3, 4)",
+    ),
     "covered nan": (lambda: covered_volume(torch.full((4, 2), math.nan)), "points must be finite, got nan at rows"),
     "density neighbours": (
         lambda: density_compensation(torch.zeros(2, 2), volume=1.0, neighbours=0),

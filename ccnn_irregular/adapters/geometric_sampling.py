@@ -24,12 +24,13 @@ _MOST_CELLS = 2**62
 def farthest_points(points: Points, ratio: float) -> Tensor:
     """Rows of well-spread points: each is the one farthest from all taken before it (Eldar et al. 1997).
 
-    The first of a cloud is the point farthest from the cloud's mean, so the choice does not depend on the order of
-    the rows, as long as no two distances are equal. Clouds of similar size are sampled together.
+    The first of a cloud is the point farthest from the cloud's centre of mass. Points at one place are one place: it is
+    taken once, for the first of its rows, and weighs what they weigh together. So points that are repeated and share
+    their weight change nothing, nor does the order of the rows. Clouds of similar size are sampled together.
 
     Args:
         points: clouds of any sizes; axes must not repeat.
-        ratio: share of each cloud's points to take, in (0, 1]; rounded up, so that no cloud vanishes.
+        ratio: share of each cloud's places to take, in (0, 1]; rounded up, so that no cloud vanishes.
 
     Returns:
         int64 ``(M,)``, cloud by cloud, in the order in which they were taken.
@@ -39,18 +40,35 @@ def farthest_points(points: Points, ratio: float) -> Tensor:
     """
     require(0 < ratio <= 1, "ratio", "lie in (0, 1]", ratio)
     _require_open(points)
-    sizes = points.splits.diff()
+    places, rows = _places(points)
+    sizes = places.splits.diff()
     counts = torch.ceil(sizes * ratio - 1e-9).to(torch.int64).clamp(min=1).minimum(sizes)
     starts = counts.cumsum(0) - counts
     chosen = torch.empty(int(counts.sum()), dtype=torch.int64, device=points.device)
     magnitudes = torch.floor(torch.log2(sizes.clamp(min=1).to(torch.float64)))
     for magnitude in magnitudes[sizes > 0].unique().tolist():
         clouds = torch.nonzero((magnitudes == magnitude) & (sizes > 0)).flatten()
-        taken = _farthest_of_similar(points, clouds, sizes[clouds], int(counts[clouds].max()))
+        taken = _farthest_of_similar(places, clouds, sizes[clouds], int(counts[clouds].max()))
         order = torch.arange(taken.shape[1], device=points.device)
         kept = order < counts[clouds, None]
         chosen[(starts[clouds, None] + order)[kept]] = taken[kept]
-    return chosen
+    return rows[chosen]
+
+
+@torch.no_grad()
+def _places(points: Points) -> tuple[Points, Tensor]:
+    """The places of each cloud, each once, with the weight of all its points; and the first row of each.
+
+    Places come in the order of their coordinates, whatever that of the rows.
+    """
+    sample = points.sample_index()
+    keys = torch.cat([sample[:, None].to(torch.float64), points.coordinates.detach()], dim=1)
+    found, place = torch.unique(keys, dim=0, return_inverse=True)
+    weights = _one_weight(points)
+    weights = weights.new_zeros(len(found)).index_add(0, place, weights)
+    rows = torch.arange(points.count, device=points.device)
+    first = rows.new_zeros(len(found)).scatter_reduce(0, place, rows, "amin", include_self=False)
+    return Points(found[:, 1:], weights, _splits(sample[first], points.samples)), first
 
 
 @torch.no_grad()
@@ -61,8 +79,11 @@ def _farthest_of_similar(points: Points, clouds: Tensor, sizes: Tensor, count: i
     first = points.splits[clouds]
     rows = first[:, None] + torch.where(exists, place, 0)
     places = points.coordinates.detach()[rows]
-    mean = (places * exists[..., None]).sum(1) / sizes[:, None]
-    places = places - mean[:, None]  # small numbers, whatever the projection
+    places = places - places[:, :1]  # small numbers, whatever the projection
+    weights = torch.where(exists, points.weights[rows], 0.0)
+    mass = weights.sum(1, keepdim=True)
+    share = torch.where(mass > 0, weights / mass, exists / sizes[:, None])
+    places = places - (places * share[..., None]).sum(1, keepdim=True)
     score = torch.where(exists, places.square().sum(2), -2.0)
     cloud = torch.arange(len(clouds), device=points.device)
     taken = torch.empty(len(clouds), count, dtype=torch.int64, device=points.device)
@@ -71,8 +92,7 @@ def _farthest_of_similar(points: Points, clouds: Tensor, sizes: Tensor, count: i
         taken[:, index] = pick
         distance = (places - places[cloud, pick][:, None]).square().sum(2)
         score = torch.where(exists, distance, -2.0) if index == 0 else torch.minimum(score, distance)
-        # No row twice, even where all that are left lie on those that were taken.
-        score[cloud[:, None], taken[:, : index + 1]] = -1.0
+        score[cloud, pick] = -1.0  # never again, though all that are left be so near that rounding leaves no distance
     return first[:, None] + taken
 
 
@@ -111,7 +131,7 @@ def coarsen_farthest(points: Points, ratio: float) -> Points:
 
     Args:
         points: clouds of any sizes; axes must not repeat.
-        ratio: share of each cloud's points to take, in (0, 1].
+        ratio: share of each cloud's places to take, in (0, 1].
     """
     rows = farthest_points(points, ratio)
     sample = points.sample_index()
@@ -131,7 +151,7 @@ def coarsen_voxels(points: Points, size: float) -> Points:
     """
     cell = voxel_cells(points, size)
     count = int(cell.max()) + 1 if len(cell) else 0
-    share = points.weights if points.weights.ndim == 1 else points.weights.sum(1)
+    share = _one_weight(points)
 
     def summed(rows: Tensor) -> Tensor:
         return rows.new_zeros(count, *rows.shape[1:]).index_add(0, cell, rows)
@@ -141,6 +161,11 @@ def coarsen_voxels(points: Points, size: float) -> Points:
     sample = points.sample_index()
     owner = sample.new_zeros(count).scatter(0, cell, sample)
     return Points(summed(points.coordinates * share[:, None]), summed(points.weights), _splits(owner, points.samples))
+
+
+def _one_weight(points: Points) -> Tensor:
+    """What each point weighs in all channels together, ``(N,)``."""
+    return points.weights if points.weights.ndim == 1 else points.weights.sum(1)
 
 
 def _splits(sample: Tensor, samples: int) -> Tensor:
