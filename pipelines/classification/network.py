@@ -76,9 +76,14 @@ class Standardise(nn.Module):
         self.each = each
 
     @torch.no_grad()
-    def fit(self, values: Tensor) -> None:
-        """Take mean and scale from ``(N, C, ...)``; nan is left out, a constant channel keeps its scale."""
-        mean, scale = mean_and_deviation(values.movedim(1, -1).flatten(0, -2))
+    def fit(self, values: Tensor, weights: Tensor | None = None) -> None:
+        """Take mean and scale from ``(N, C, ...)``; nan is left out, a constant channel keeps its scale.
+
+        Args:
+            values: of the training part.
+            weights: what each of its ``N`` times nodes rows counts, ``(N * ...,)``; None = all the same.
+        """
+        mean, scale = mean_and_deviation(values.movedim(1, -1).flatten(0, -2), weights)
         self.mean.copy_(mean)
         self.scale.copy_(scale)
         self.scale.masked_fill_(~(self.scale > 0), 1.0)

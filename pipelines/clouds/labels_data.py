@@ -191,6 +191,11 @@ class LabelDataModule(LightningDataModule):
         return self.parts["train"]
 
     @property
+    def training_weights(self) -> Tensor:
+        """Quadrature weights of the points that are trained on, float64 ``(N,)``."""
+        return self._weights["train"]
+
+    @property
     def classes(self) -> tuple[str, ...]:
         return self.samples.classes
 
