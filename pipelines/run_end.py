@@ -165,8 +165,9 @@ def require_epochs(trainer: Trainer) -> None:
         ValueError: naming the option.
     """
     rule = "be {}: after every epoch the validation part tells which one is best"
-    require(not trainer.fast_dev_run, "trainer.fast_dev_run", rule.format("false (trainer.limit_train_batches 4 and "
-            "trainer.max_epochs 1 make a short run)"), trainer.fast_dev_run)  # fmt: skip
+    quick = getattr(trainer, "fast_dev_run", False)
+    instead = "false (trainer.limit_train_batches 4 and trainer.max_epochs 1 make a short run)"
+    require(not quick, "trainer.fast_dev_run", rule.format(instead), quick)
     every = trainer.check_val_every_n_epoch
     require(every == 1, "trainer.check_val_every_n_epoch", rule.format("1"), every)
     for name in ("limit_val_batches", "limit_train_batches"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -18,12 +18,13 @@ ENTRY = "trained_on"
 Part = Literal["train", "validation", "test"]
 Keys = NDArray[np.int64]
 
-# Keys that are kept of a part: 2 MB. Of more rows those with the smallest keys are kept, a random choice of them that is
-# the same wherever a row is met, so that a share of the overlap is seen exactly.
+# Keys that are kept of a part: 2 MB. Of more rows those with the smallest keys are kept: a random choice, and the same
+# one wherever a row is met, so that its share of the overlap is seen exactly.
 _MOST = 2**18
 _VERSION = 1
 
 
+@runtime_checkable
 class KeyedData(Protocol):
     """A data module whose rows are known again."""
 
@@ -44,7 +45,7 @@ class Overlap:
         tested: rows of the test.
         trained_on: of these, in the training part.
         chose_epoch: of the others, in the validation part.
-        twins: of all these, as many as the run's own test part shares with its training, since the data hold them twice.
+        twins: of both, those that the run's own test part shares with its training, since the data hold them twice.
         looked_at: rows that were looked up: all, or where a part has too many to be kept, a random choice.
     """
 
@@ -60,13 +61,11 @@ class Overlap:
         return self.trained_on + self.chose_epoch
 
     def __str__(self) -> str:
-        among = f"the {self.tested} {self.rows_are}"
-        among = among if self.looked_at == self.tested else f"{self.looked_at} drawn from {among}"
-        counts = f"{self.trained_on} of {among} were trained on"
-        counts += f" and {self.chose_epoch} chose the best epoch" if self.chose_epoch else ""
-        return counts + (
-            f" ({self.twins} in both parts of the run itself: the data hold them twice)" if self.twins else ""
-        )
+        drawn = "" if self.looked_at == self.tested else f" (looked up, drawn from {self.tested})"
+        counts = f"{self.trained_on} of {self.looked_at} {self.rows_are}{drawn} that were trained on"
+        counts += f" and {self.chose_epoch} that chose the best epoch" if self.chose_epoch else ""
+        twins = f"; the data hold {self.twins} of them twice, in both parts of the run itself" if self.twins else ""
+        return counts + twins
 
 
 @dataclass(frozen=True)
@@ -90,7 +89,7 @@ class TrainedOn:
     @staticmethod
     def of(data: KeyedData) -> TrainedOn:
         """What training on ``data`` meets. ``setup`` comes first."""
-        parts = {part: data.keys(part) for part in ("train", "validation", "test")}  # type: ignore[arg-type]
+        parts = {part: data.keys(part) for part in ("train", "validation", "test")}
         below = _threshold(max(len(keys) for keys in parts.values()))
         kept = {part: _kept(keys, below) for part, keys in parts.items()}
         tested = kept["test"]
@@ -141,9 +140,8 @@ class TrainedOn:
         looked_at = _kept(tested, self.below)
         trained = _found(looked_at, self.train)
         watched = _found(looked_at, self.validation) & ~trained & chosen
-        twins = (trained | watched) & _found(looked_at, self.twins)
-        counts = (int(one.sum()) for one in (trained, watched, twins))
-        return Overlap(self.rows_are, len(tested), *counts, len(looked_at))
+        twins = int(((trained | watched) & _found(looked_at, self.twins)).sum())
+        return Overlap(self.rows_are, len(tested), int(trained.sum()), int(watched.sum()), twins, len(looked_at))
 
 
 def _threshold(rows: int) -> int | None:

@@ -12,7 +12,7 @@ from torch import nn
 
 from ccnn_irregular._checks import reject, require
 from ccnn_irregular.optimisation import parameter_groups, warmup_cosine
-from ccnn_irregular.pipelines.trained_on import ENTRY, TrainedOn
+from ccnn_irregular.pipelines.trained_on import ENTRY, KeyedData, TrainedOn
 
 __all__ = ["TrainedNetwork"]
 
@@ -76,6 +76,8 @@ class TrainedNetwork(LightningModule):
     def on_fit_start(self) -> None:
         """Note what is trained on, and refuse to go on with other rows than a resumed run began with."""
         data = self.trainer.datamodule  # type: ignore[attr-defined]  # a Lightning attribute without annotation
+        if not isinstance(data, KeyedData):  # one of the caller's own
+            return
         now = TrainedOn.of(data)
         if self.trained_on is not None and not self.trained_on.same_as(now):
             counts = f"{len(now.train)} and {len(now.validation)}"

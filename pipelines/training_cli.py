@@ -23,7 +23,7 @@ from rich import get_console
 
 from ccnn_irregular._checks import reject, require
 from ccnn_irregular.pipelines import figures
-from ccnn_irregular.pipelines.reports import versions, write_json, write_text
+from ccnn_irregular.pipelines.reports import versions, write_json
 from ccnn_irregular.pipelines.run_end import (
     FiniteMetrics,
     RunEnd,
@@ -186,7 +186,7 @@ class TrainingCLI(LightningCLI):
         if end is not None and end["finished"] and (end["by"] != "max_epochs" or more == epochs):
             reject(
                 f"run_dir {self.run_folder.path}",
-                f"hold no finished run (--run_dir names another folder, --restart true sets the old run aside, a larger "
+                "hold no finished run (--run_dir names another folder, --restart true sets the old run aside, a larger "
                 f"--{EPOCHS} than {epochs} goes on where that ended it)",
                 f"one that is finished after {trained} epochs: {end['why']}; see {self.run_folder.summary}",
             )
@@ -196,8 +196,8 @@ class TrainingCLI(LightningCLI):
             get_console().print(f"resuming from {options.ckpt_path} after {trained} epochs ({why})", soft_wrap=True)
         if trained and more != epochs:
             warnings.warn(
-                f"{EPOCHS} was {epochs} and is {more}: from epoch {trained} on the learning rate follows the schedule of "
-                f"{more} epochs, so the result is not that of {more} epochs from the start (--restart true)",
+                f"{EPOCHS} was {epochs} and is {more}: from epoch {trained} on the learning rate follows the schedule "
+                f"of {more} epochs, so the result is not that of {more} epochs from the start (--restart true)",
                 UserWarning,
                 stacklevel=2,
             )
@@ -266,7 +266,7 @@ class TrainingCLI(LightningCLI):
             self._summarise(RunEnd.reached(self.trainer), time.monotonic() - started)
 
     def _summarise(self, end: RunEnd, seconds: float) -> None:
-        """Tell how training ended, on the console and in ``summary.json``; an epoch that was left out does not count."""
+        """Tell how training ended, on the console and in ``summary.json``; what was left out does not count."""
         rows = self.run_folder.saved_rows()
         best = max(rows, key=lambda row: row[self.monitor]) if rows else None
         summary = {
@@ -314,8 +314,8 @@ class TrainingCLI(LightningCLI):
         if self.overlap.met > self.overlap.twins and not allowed:
             reject(
                 f"the {self.overlap.tested} {self.overlap.rows_are} of the {part} part",
-                f"be others than those that {path} was trained on ({self._differing(path)}; --allow_overlap true goes on "
-                f"and counts them in the report)",
+                f"be others than those that {path} was trained on ({self._differing(path)}; "
+                "--allow_overlap true goes on and counts them in the report)",
                 str(self.overlap),
             )
         if self.overlap.met:
@@ -377,25 +377,22 @@ def with_options_of_run(args: list[str]) -> list[str]:
     """The arguments of ``validate``, ``test`` or ``predict`` with the options of the tested run's data put in.
 
     What is typed comes first, then what the run was trained with, then a configuration file; where the file says
-    something else than the run, that is told. Only where ``--ckpt_path`` names a checkpoint of another run than the
-    file stands for does the file come before the run: it then describes other data.
+    something else than the run, that is told.
     """
     known, typed = _shared_arguments(args[1:])
     tested = _tested_run(known)
-    saved = None if args[0] == "fit" else tested.saved_config()
-    if saved is None:
+    saved = tested.saved_config()
+    if args[0] == "fit" or saved is None:
         return args
     names = ("task", "run_dir", "ckpt_path")
     typed += [f"--{name}={getattr(known, name)}" for name in names if getattr(known, name) is not None]
     files = [f"--config={path}" for path in known.config or [tested.config]]
     data = {name: value for name, value in saved["data"].items() if not is_free(f"data.{name}")}
     as_run = [f"--data={json.dumps(data, default=str)}", f"--seed_everything={json.dumps(saved['seed_everything'])}"]
-    if tested.path.resolve() != Path(known.run_dir or _default_run_dir(known.config)).resolve() and known.config:
-        return [args[0], *as_run, *files, *typed]
     for path in known.config:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        given = content.get("data") if isinstance(content, dict) else None
-        for name in others_than(given or {}, data):
+        given: dict[str, Any] = (content.get("data") if isinstance(content, dict) else None) or {}
+        for name in others_than(given, data):
             if not any(word.startswith(f"--data.{name}") for word in typed):
                 text = f"data.{name} = {data[name]} as in {tested.path}, not {given[name]} as in {path}"
                 get_console().print(text, highlight=False, soft_wrap=True)
