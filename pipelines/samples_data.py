@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 import torch
@@ -45,6 +45,7 @@ from ccnn_irregular.datasets.samples import (
 )
 from ccnn_irregular.domains import Grid, Points
 from ccnn_irregular.pipelines.batches import AlikeBatches, EqualBatches, batch_loader
+from ccnn_irregular.pipelines.sample_keys import ragged_keys, row_keys
 from ccnn_irregular.quadrature import trapezoid
 
 __all__ = [
@@ -174,6 +175,8 @@ class SampleDataModule(LightningDataModule):
         batch_size: samples a step.
         download: fetch official files with published checksums where they are missing.
     """
+
+    rows_are: ClassVar[str] = "samples"
 
     def __init__(
         self,
@@ -342,6 +345,13 @@ class SampleDataModule(LightningDataModule):
         # Dropped before the split, as the literature has it: see drop_samples.
         return self._prepare(source, sampling).subset(self._parts.test)
 
+    def keys(self, part: Literal["train", "validation", "test"]) -> NDArray[np.uint64]:
+        """A key of the content of each sample as it was read, ``(B, 1)``; labels are no part of it."""
+        assert self._parts is not None
+        assert self._read is not None
+        source = self._held if part == "test" and self._held is not None else self._read
+        return _sample_keys(source.subset(getattr(self._parts, part)))[:, None]
+
     def description(self) -> dict[str, Any]:
         """What was read and how it was split, for the JSON."""
         assert self._parts is not None
@@ -407,6 +417,17 @@ def _kinds(volumes: RaggedVolumes) -> NDArray[np.int64]:
     """Equal numbers for equal grids."""
     numbers = {grid: number for number, grid in enumerate(dict.fromkeys(volumes.grids))}
     return np.array([numbers[grid] for grid in volumes.grids], dtype=np.int64)
+
+
+def _sample_keys(samples: Samples) -> NDArray[np.uint64]:
+    if isinstance(samples, GriddedSamples):
+        return row_keys(samples.values.numpy())
+    if isinstance(samples, RaggedSeries):
+        return ragged_keys(samples.splits.numpy(), samples.coordinates.numpy(), samples.values.numpy())
+    sizes = np.array([grid.count for grid in samples.grids], dtype=np.int64)
+    splits = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
+    nodes = np.arange(splits[-1]) - np.repeat(splits[:-1], sizes)
+    return ragged_keys(splits, nodes, samples.values.numpy())
 
 
 def _joined(first: Samples, second: GriddedSamples) -> GriddedSamples:

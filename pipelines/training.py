@@ -10,8 +10,9 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import nn
 
-from ccnn_irregular._checks import require
+from ccnn_irregular._checks import reject, require
 from ccnn_irregular.optimisation import parameter_groups, warmup_cosine
+from ccnn_irregular.pipelines.trained_on import ENTRY, KeyedData, TrainedOn
 
 __all__ = ["TrainedNetwork"]
 
@@ -55,6 +56,7 @@ class TrainedNetwork(LightningModule):
         self.final_share = final_share
         self.mask_rate = mask_rate
         self.decay_generators = decay_generators
+        self.trained_on: TrainedOn | None = None
 
     def save_plain_hyperparameters(self, network: nn.Module) -> None:
         """Keep what a checkpoint can be rebuilt from, and no object that ``weights_only=True`` would refuse.
@@ -70,6 +72,33 @@ class TrainedNetwork(LightningModule):
 
     def require_fits(self, data: Any) -> None:
         """Refuse data that the network cannot read, with ValueError; before anything is written."""
+
+    def on_fit_start(self) -> None:
+        """Note what is trained on, and refuse to go on with other rows than a resumed run began with."""
+        data = self.trainer.datamodule  # type: ignore[attr-defined]  # a Lightning attribute without annotation
+        if not isinstance(data, KeyedData):  # one of the caller's own
+            return
+        now = TrainedOn.of(data)
+        if self.trained_on is not None and not self.trained_on.same_as(now):
+            counts = f"{len(now.train)} and {len(now.validation)}"
+            before = f"{len(self.trained_on.train)} and {len(self.trained_on.validation)}"
+            rule = "be what the run began with (--restart true sets it aside and starts anew)"
+            reject("training and validation part", rule, f"{counts} {now.rows_are} in place of {before}, or others")
+        self.trained_on = now
+        if now.own_twins():
+            warnings.warn(
+                f"{now.own_twins()} of the {now.rows_are} to test on are in the training or validation part too, as "
+                f"equal {now.rows_are}: the data hold them twice. Tests count them.",
+                UserWarning,
+                stacklevel=2,
+            )
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self.trained_on is not None:
+            checkpoint[ENTRY] = self.trained_on.state()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.trained_on = TrainedOn.from_checkpoint(checkpoint, "to resume from") if ENTRY in checkpoint else None
 
     def configure_optimizers(self) -> Any:
         groups = parameter_groups(

@@ -109,8 +109,7 @@ class CloudClassificationCLI(ClassificationCLI):
         report = {
             "weighted": [weighed for weighed, _ in results],
             "without_weights": [even for _, even in results],
-            "checkpoint": ckpt_path,
-            "seed": self.training_seed(ckpt_path),
+            **self.provenance(ckpt_path),
             "network": type(model.network).__name__,
             "parameters": sum(parameter.numel() for parameter in model.network.parameters()),
             "data": self.describe(datamodule),

@@ -19,6 +19,7 @@ from ccnn_irregular.datasets.labelled_clouds import LabelledClouds, lidar_ground
 from ccnn_irregular.domains import Points
 from ccnn_irregular.pipelines.batches import EqualBatches, batch_loader
 from ccnn_irregular.pipelines.clouds.shapes_data import CloudChanges
+from ccnn_irregular.pipelines.sample_keys import ragged_keys, row_keys
 from ccnn_irregular.quadrature import covered_volume
 
 __all__ = ["Discs", "LabelBatch", "LabelDataModule", "halves"]
@@ -208,6 +209,18 @@ class LabelDataModule(LightningDataModule):
     def training_clouds(self) -> int:
         """Discs or shapes in an epoch."""
         return len(self.samples) if self.discs is None else self.discs.count
+
+    @property
+    def rows_are(self) -> str:
+        return "shapes" if self.tile is None else "points"
+
+    def keys(self, part: Part) -> NDArray[np.uint64]:
+        """A key of the place of each point of a tile, or of all points of each shape, ``(B, 1)``."""
+        clouds = self.parts[part]
+        # Coordinates are differences from their mean, whose last digits depend on the order of the points.
+        places = clouds.coordinates.numpy().astype(np.float32)
+        whole = self.tile is None
+        return (ragged_keys(clouds.splits.numpy(), places) if whole else row_keys(places))[:, None]
 
     def description(self) -> dict[str, Any]:
         """What was read and how it was split, for the JSON."""

@@ -78,8 +78,7 @@ class CloudSegmentationCLI(TrainingCLI):
         folder = Path(self._get(self.config, "output") or self.run_folder.path / "test")
         report: dict[str, Any] = {
             "accuracy": float((predicted == predictions.labels).mean()),
-            "checkpoint": ckpt_path,
-            "seed": self.training_seed(ckpt_path),
+            **self.provenance(ckpt_path),
             "network": type(model.network).__name__,
             "parameters": sum(parameter.numel() for parameter in model.network.parameters()),
             "data": self.describe(datamodule),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from ccnn_irregular.adapters.geometric_weights import CloudSampling, cloud_weigh
 from ccnn_irregular.datasets.shape_pools import ShapePool, modelnet_pool, solids
 from ccnn_irregular.domains import Points
 from ccnn_irregular.pipelines.batches import EqualBatches, batch_loader
+from ccnn_irregular.pipelines.sample_keys import ragged_keys
 from ccnn_irregular.pipelines.samples_data import SampleBatch, carved
 
 __all__ = ["CloudChanges", "DrawnClouds", "ShapeDataModule"]
@@ -112,6 +113,8 @@ class ShapeDataModule(LightningDataModule):
         download: fetch official meshes where they are missing.
     """
 
+    rows_are: ClassVar[str] = "shapes"
+
     def __init__(
         self,
         dataset: ShapeSet,
@@ -189,6 +192,11 @@ class ShapeDataModule(LightningDataModule):
     def channels(self) -> int:
         """Channels of the values."""
         return 1
+
+    def keys(self, part: str) -> NDArray[np.uint64]:
+        """A key of the places of each shape, in any order, ``(B, 1)``; labels are no part of it."""
+        pool = self._pools[part]
+        return ragged_keys(pool.splits.numpy(), pool.places.numpy())[self._parts[part], None]
 
     def description(self) -> dict[str, Any]:
         """What was read and how it was split, for the JSON."""

@@ -55,9 +55,10 @@ class Downscaling(TrainedNetwork):
             decay_generators=False,
         )
         self.save_plain_hyperparameters(network)
-        self.train_error = MeanMetric()
-        self.val_error = MeanMetric()
-        self.val_interpolation = MeanMetric()
+        # A nan is no value to be left out: it ends the training, see ``run_end``.
+        self.train_error = MeanMetric(nan_strategy="disable")
+        self.val_error = MeanMetric(nan_strategy="disable")
+        self.val_interpolation = MeanMetric(nan_strategy="disable")
 
     def require_fits(self, data: FieldDataModule) -> None:
         """Refuse data of another number of variables."""
@@ -95,8 +96,11 @@ class Downscaling(TrainedNetwork):
         self.log("val_loss", self.val_error, on_step=False, on_epoch=True, prog_bar=True)
 
     def on_validation_epoch_end(self) -> None:
-        skill = 1 - self.val_error.compute() / self.val_interpolation.compute()
+        missed = self.val_interpolation.compute()
         self.val_interpolation.reset()
+        rule = "hold something that cubic interpolation misses: skill over it has no value without (data.validation)"
+        require(bool(missed != 0), "the validation patches", rule, "fields that it reproduces exactly")
+        skill = 1 - self.val_error.compute() / missed
         self.log("val_skill", skill, prog_bar=True)
 
     def _error(self, fine: Tensor, batch: FieldBatch) -> tuple[Tensor, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, get_args
@@ -19,6 +20,7 @@ from ccnn_irregular.pipelines.segmentation.data import Intensities, VolumeAugmen
 from ccnn_irregular.pipelines.training import TrainedNetwork
 
 if TYPE_CHECKING:
+    from ccnn_irregular.datasets.decathlon import Volume
     from ccnn_irregular.pipelines.segmentation.data import VolumeBatch, VolumeDataModule
 
 __all__ = ["Segmentation", "SegmentedVolume", "dice", "soft_dice_loss"]
@@ -77,6 +79,10 @@ def soft_dice_loss(logits: Tensor, labels: Tensor) -> Tensor:
     return 1 - ((2 * both + 1) / (shares.sum(1) + wanted.sum(1) + 1)).mean()
 
 
+def _labels_of(volume: Volume) -> set[int]:
+    return set() if volume.labels is None else set(volume.labels.unique().tolist())
+
+
 class Segmentation(TrainedNetwork):
     """A class for every voxel: cross-entropy plus soft Dice, volume by volume.
 
@@ -125,6 +131,7 @@ class Segmentation(TrainedNetwork):
         self.intensities: Intensities = intensities
         self.classes = int(network.classes)  # type: ignore[arg-type]  # an attribute of every such network
         self.val_dice = nn.ModuleList(MeanMetric(nan_strategy="ignore") for _ in range(self.classes - 1))
+        self.scored: tuple[int, ...] = tuple(range(1, self.classes))
 
     def get_extra_state(self) -> dict[str, Any]:
         return {"intensities": self.intensities}
@@ -142,14 +149,29 @@ class Segmentation(TrainedNetwork):
         return dataclasses.replace(batch, values=values.to(batch.values.device))
 
     def require_fits(self, data: VolumeDataModule) -> None:
-        """Refuse data of other channels or another number of classes, or a validation part without any label."""
+        """Refuse data of other channels or another number of classes, or a validation part without any label.
+
+        Labels that no volume of the validation part holds have no Dice there: they are named, and left out of its mean.
+        """
         for name, there in (("classes", len(data.classes)), ("in_channels", data.channels)):
             here = getattr(self.network, name)
             require(here == there, name, f"be the data's {there}", here)
-        labels = (data.volume(number).labels for number in data.part("validation"))
-        labelled = any(one is not None and bool(one.any()) for one in labels)
-        rule = "hold a voxel of a label: Dice, which chooses the best epoch, has no value without (data.validation)"
-        require(labelled, "the validation part", rule, f"background alone in {len(data.part('validation'))} volumes")
+        numbers = data.part("validation")
+        held = {label for number in numbers for label in _labels_of(data.volume(number)) if label}
+        names = ", ".join(data.pairs[number].name for number in numbers)
+        part = f"{len(numbers)} validation volumes ({names})"
+        rule = "hold a voxel of a label: Dice, which chooses the best epoch, has no value without"
+        options = "data.validation takes more volumes, data.split_seed others"
+        require(bool(held), f"the {part}", f"{rule} ({options})", "background alone")
+        lacking = [f"{label} {data.classes[label]!r}" for label in range(1, self.classes) if label not in held]
+        if lacking:
+            warnings.warn(
+                f"no voxel of the {part} has the label {', '.join(lacking)}: it has no Dice there, and val_dice is the "
+                f"mean over the other labels ({options})",
+                UserWarning,
+                stacklevel=2,
+            )
+        self.scored = tuple(sorted(held))
 
     def setup(self, stage: str) -> None:
         """Scale the layers for the first training volume; a resumed run reads the same numbers from its checkpoint."""
@@ -182,17 +204,19 @@ class Segmentation(TrainedNetwork):
         logits = self(self.standardised(batch))
         shown: dict[str, Any] = {"val_loss": self._loss(logits, batch)}
         assert batch.labels is not None
-        for label, value in enumerate(dice(logits.argmax(1), batch.labels, self.classes), 1):
-            metric = self.val_dice[label - 1]
+        values = dice(logits.argmax(1), batch.labels, self.classes)
+        for label in self.scored:
+            metric, value = self.val_dice[label - 1], values[label - 1]
             assert isinstance(metric, MeanMetric)
             metric.update(float(value))
             shown[f"val_dice_{label}"] = metric
         self.log_dict(shown, on_step=False, on_epoch=True, prog_bar=True, batch_size=1)
 
     def on_validation_epoch_end(self) -> None:
-        """Mean over the labels that were there or predicted: its best value marks the best epoch."""
-        values = [metric.compute() for metric in self.val_dice if isinstance(metric, MeanMetric)]
-        self.log("val_dice", torch.stack(values).nanmean(), prog_bar=True)
+        """Mean over the labels that the validation part holds: its best value marks the best epoch."""
+        metrics = [self.val_dice[label - 1] for label in self.scored]
+        values = [metric.compute() for metric in metrics if isinstance(metric, MeanMetric)]
+        self.log("val_dice", torch.stack(values).mean(), prog_bar=True)
 
     def predict_step(self, batch: VolumeBatch, batch_idx: int) -> SegmentedVolume:
         """Labels of a volume, on the CPU, and how well they fit where that is known."""
