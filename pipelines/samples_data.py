@@ -45,6 +45,7 @@ from ccnn_irregular.datasets.samples import (
 )
 from ccnn_irregular.domains import Grid, Points
 from ccnn_irregular.pipelines.batches import AlikeBatches, EqualBatches, batch_loader
+from ccnn_irregular.pipelines.equal_samples import split_together
 from ccnn_irregular.pipelines.sample_keys import ragged_keys, row_keys
 from ccnn_irregular.quadrature import trapezoid
 
@@ -153,8 +154,9 @@ class SampleDataModule(LightningDataModule):
     """Samples of one of the data sets, in parts for training, validation and test.
 
     Official parts are used as such. Where a data set has an official test part alone, the validation part is carved out
-    of the rest; where it has none, the samples are split at random into three. Both splits are stratified and depend on
-    ``split_seed`` alone. Volumes that lie on grids of their own come in batches of equal grids.
+    of the rest; where it has none, the samples are split at random into three. Both splits are stratified, keep equal
+    samples in one part (see ``equal_samples``), and depend on ``split_seed`` alone. Volumes that lie on grids of their
+    own come in batches of equal grids.
 
     Args:
         dataset: which data set; ``simulated_...`` are made on the spot and need no root.
@@ -223,6 +225,8 @@ class SampleDataModule(LightningDataModule):
         self._held: Samples | None = None
         self._parts: Parts | None = None
         self._prepared: Samples | None = None
+        self._read_keys: NDArray[np.uint64] | None = None
+        self._held_keys: NDArray[np.uint64] | None = None
 
     def setup(self, stage: str) -> None:
         """Read the files once and split.
@@ -233,21 +237,29 @@ class SampleDataModule(LightningDataModule):
         if self._read is not None:
             return
         samples, watched, held = self._load()
+        keys = _sample_keys(samples)
         if watched is not None:
             assert held is not None
             counts = (len(samples), len(watched))
             samples = _joined(samples, watched)
             self._parts = Parts(torch.arange(counts[0]), torch.arange(counts[0], sum(counts)), torch.arange(len(held)))
         elif held is None:
-            self._parts = split_stratified(
-                samples.labels, validation=self.validation, test=self.test, seed=self.split_seed
-            )
+            self._parts = Parts(*split_together(keys, samples.labels, self._in_three))
         else:
-            train, aside = carved(samples.labels, self.validation, self.split_seed)
+            train, aside = split_together(keys, samples.labels, self._in_two)
             self._parts = Parts(train, aside, torch.arange(len(held)))
         self._held = held
+        self._read_keys = keys if watched is None else np.concatenate([keys, _sample_keys(watched)])
+        self._held_keys = self._read_keys if held is None else _sample_keys(held)
         self._read = samples
         self._prepared = self._prepare(samples, Sampling())
+
+    def _in_three(self, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        parts = split_stratified(labels, validation=self.validation, test=self.test, seed=self.split_seed)
+        return parts.train, parts.validation, parts.test
+
+    def _in_two(self, labels: Tensor) -> tuple[Tensor, Tensor]:
+        return carved(labels, self.validation, self.split_seed)
 
     def _load(self) -> tuple[Samples, GriddedSamples | None, Samples | None]:
         """Samples to train on, and the official parts for validation and test where there are such."""
@@ -347,10 +359,17 @@ class SampleDataModule(LightningDataModule):
 
     def keys(self, part: Literal["train", "validation", "test"]) -> NDArray[np.uint64]:
         """A key of the content of each sample as it was read, ``(B, 1)``; labels are no part of it."""
+        keys = self._held_keys if part == "test" else self._read_keys
+        assert keys is not None
+        assert self._parts is not None
+        return keys[getattr(self._parts, part).numpy()][:, None]
+
+    def labels(self, part: Literal["train", "validation", "test"]) -> Tensor:
+        """Labels of a part, ``(B,)``."""
         assert self._parts is not None
         assert self._read is not None
         source = self._held if part == "test" and self._held is not None else self._read
-        return _sample_keys(source.subset(getattr(self._parts, part)))[:, None]
+        return source.labels[getattr(self._parts, part)]
 
     def description(self) -> dict[str, Any]:
         """What was read and how it was split, for the JSON."""
