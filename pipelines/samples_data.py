@@ -100,11 +100,14 @@ class SampleBatch:
         domain: the points of all samples laid end to end, or the grid they share. Points have a weight per channel
             where values are missing.
         labels: ``(B,)`` int64.
+        sampled: bool ``(B, 1, *sizes)``, where the values of samples on a grid were sampled and do not pad; None =
+            everywhere.
     """
 
     values: Tensor
     domain: Points | Grid
     labels: Tensor
+    sampled: Tensor | None = None
 
     @staticmethod
     def of(samples: Samples, cap: float | None = None) -> SampleBatch:
@@ -112,7 +115,7 @@ class SampleBatch:
         if isinstance(samples, RaggedVolumes):
             samples = samples.stacked()
         if isinstance(samples, GriddedSamples):
-            return SampleBatch(samples.values, samples.grid, samples.labels)
+            return SampleBatch(samples.values, samples.grid, samples.labels, sampled=samples.sampled())
         domain = sampled_points(samples.coordinates, samples.values, samples.splits, cap)
         return SampleBatch(samples.values, domain, samples.labels)
 
@@ -122,8 +125,9 @@ class SampleBatch:
     def to(self, device: torch.device | str, non_blocking: bool = False) -> SampleBatch:
         """The same batch on ``device``; a grid has none."""
         domain = self.domain if isinstance(self.domain, Grid) else self.domain.to(device)
-        values = self.values.to(device, non_blocking=non_blocking)
-        return SampleBatch(values, domain, self.labels.to(device, non_blocking=non_blocking))
+        values, labels = (one.to(device, non_blocking=non_blocking) for one in (self.values, self.labels))
+        sampled = None if self.sampled is None else self.sampled.to(device, non_blocking=non_blocking)
+        return dataclasses.replace(self, values=values, domain=domain, labels=labels, sampled=sampled)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -349,6 +353,12 @@ class SampleDataModule(LightningDataModule):
         assert self._parts is not None
         return self.samples.subset(getattr(self._parts, part))
 
+    def training_values(self) -> Tensor:
+        """Values of the training part, ``(N, C, ...)``, nan where they only pad a sample."""
+        part = self.part("train")
+        sampled = part.sampled() if isinstance(part, GriddedSamples) else None
+        return part.values if sampled is None else torch.where(sampled, part.values, torch.nan)
+
     def test_part(self, sampling: Sampling) -> Samples:
         """The samples of the test part, sampled as asked."""
         assert self._parts is not None
@@ -482,7 +492,11 @@ def resample_series(samples: Samples, rate: float) -> Samples:
         require(samples.grid.d == 1, "test.rate", "be asked for series only", f"{samples!r}")
         values = resample(samples.values.numpy(), 1 / samples.grid.steps[0], rate)
         grid = Grid((values.shape[-1],), (1 / rate,), samples.grid.starts)
-        return dataclasses.replace(samples, values=torch.from_numpy(np.ascontiguousarray(values)), grid=grid)
+        lengths = samples.lengths
+        if lengths is not None:
+            lengths = (lengths * samples.grid.steps[0] * rate).ceil().long().clamp(max=grid.count)
+        values = torch.from_numpy(np.ascontiguousarray(values))
+        return dataclasses.replace(samples, values=values, grid=grid, lengths=lengths)
     step = _uniform_step(samples)
     bounds = samples.splits.tolist()
     pieces = [
@@ -503,9 +517,9 @@ def on_one_grid(series: RaggedSeries, window: float) -> GriddedSamples:
     kept = position < size
     values = torch.zeros(len(series), size, series.values.shape[1])
     values[sample[kept], position[kept]] = series.values[kept]
-    return GriddedSamples(
-        values.transpose(1, 2).contiguous(), Grid((size,), (step,)), series.labels, series.classes, series.unit
-    )
+    values = values.transpose(1, 2).contiguous()
+    lengths = series.splits.diff().clamp(max=size)
+    return GriddedSamples(values, Grid((size,), (step,)), series.labels, series.classes, series.unit, lengths)
 
 
 def _uniform_step(series: RaggedSeries) -> float:
