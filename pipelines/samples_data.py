@@ -495,8 +495,8 @@ def resample_series(samples: Samples, rate: float) -> Samples:
         lengths = samples.lengths
         if lengths is not None:
             lengths = (lengths * samples.grid.steps[0] * rate).ceil().long().clamp(max=grid.count)
-        values = torch.from_numpy(np.ascontiguousarray(values))
-        return dataclasses.replace(samples, values=values, grid=grid, lengths=lengths)
+        moved = torch.from_numpy(np.ascontiguousarray(values))
+        return dataclasses.replace(samples, values=moved, grid=grid, lengths=lengths)
     step = _uniform_step(samples)
     bounds = samples.splits.tolist()
     pieces = [

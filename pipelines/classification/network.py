@@ -101,14 +101,18 @@ class Standardise(nn.Module):
         centred = values - self.mean.reshape(shape)
         scale = self.scale.reshape(shape)
         if self.each:
-            own = (
-                _deviation_on_grid(values, sampled)
-                if isinstance(domain, Grid)
-                else _deviation_of_points(values, domain)
-            )
+            own = _own_deviation(values, domain, sampled)
             scale = torch.where(own > 0, own, scale)
         result = centred / scale
         return result if sampled is None else torch.where(sampled, result, 0.0)
+
+
+def _own_deviation(values: Tensor, domain: Domain, sampled: Tensor | None) -> Tensor:
+    """Standard deviation of the sample that each value belongs to; broadcasts with the values."""
+    if isinstance(domain, Grid):
+        return _deviation_on_grid(values, sampled)
+    assert isinstance(domain, Points)
+    return _deviation_of_points(values, domain)
 
 
 def _deviation_on_grid(values: Tensor, sampled: Tensor | None) -> Tensor:
