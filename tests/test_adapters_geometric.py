@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -482,6 +483,13 @@ def test_points_repeated_at_a_share_of_their_weight_change_no_sampling(seed: int
         assert_close(cloud_weights(more, sampling, neighbours=5), (weights / repeats)[rows])  # type: ignore[arg-type]
 
 
+def calibrated(network: nn.Module, x: Tensor, points: Points) -> dict[str, Tensor]:
+    """Parameters and buffers of a copy that was calibrated on these clouds."""
+    copy = deepcopy(network)
+    copy.calibrate(x, points.coordinates, points.sample_index(), points.weights)  # type: ignore[operator]
+    return {name: tensor.detach().double() for name, tensor in [*copy.named_parameters(), *copy.named_buffers()]}
+
+
 @pytest.mark.parametrize("coarsening", ["voxels", "farthest"])
 def test_points_repeated_at_a_share_of_their_weight_change_no_answer(coarsening: str) -> None:
     """Counts stand for nothing: pooling, norms and networks see the function that was sampled."""
@@ -493,6 +501,8 @@ def test_points_repeated_at_a_share_of_their_weight_change_no_answer(coarsening:
         torch.manual_seed(0)
         networks = [CloudCCNN(2, 3, **options).double(), CloudUNet(2, 3, **options).double()]
     for network in networks:
+        clouds_twice = [(x, points), (x[rows], more)]
+        assert_all_close(*(calibrated(network, *one) for one in clouds_twice), factor=100)
         for training in (True, False):
             once = network.train(training)(x, pos, batch, points.weights)
             often = network.train(training)(x[rows], more.coordinates, more.sample_index(), more.weights)

@@ -15,8 +15,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ccnn_irregular.datasets.labelled_clouds import LabelledClouds
 from ccnn_irregular.pipelines import cli
 from ccnn_irregular.pipelines.classification.cli import wilson_interval
+from ccnn_irregular.pipelines.clouds.labels_data import LabelDataModule
+from ccnn_irregular.pipelines.clouds.segmentation import PointPredictions
+from ccnn_irregular.pipelines.clouds.segmentation_cli import iou_without
 from ccnn_irregular.pipelines.clouds.shapes_data import ShapeDataModule
 from ccnn_irregular.pipelines.equal_samples import EqualSamples, split_together
 from ccnn_irregular.pipelines.samples_data import SampleDataModule, carved
@@ -104,6 +108,30 @@ def test_own_test_parts_share_no_sample_with_training() -> None:
     for data in (shapes, samples):
         data.setup("test")
         assert list(EqualSamples.of(data).counts().values())[1:] == [0, 0]
+
+
+def test_parts_of_equal_shapes_are_told_with_and_without_them() -> None:
+    """Two test shapes, the first of which is a training shape with its points in another order."""
+    places = torch.rand(12, 3, dtype=torch.float64)
+
+    def clouds(rows: list[int], sizes: list[int], kinds: list[int]) -> LabelledClouds:
+        splits = torch.tensor([0, *sizes]).cumsum(0)
+        labels, possible = torch.tensor(rows) % 2, torch.ones(2, 2, dtype=torch.bool)
+        values = torch.ones(len(rows), 1)
+        return LabelledClouds(places[rows], values, labels, splits, ("a", "b"), "1", torch.tensor(kinds), possible)
+
+    data = LabelDataModule("shapenet_part", "nowhere")
+    data.parts = {
+        "train": clouds([0, 1, 2, 3, 4], [2, 3], [0, 1]),
+        "validation": clouds([5, 6], [2], [0]),
+        "test": clouds([4, 2, 3, 8, 9, 10, 11], [3, 4], [0, 1]),
+    }
+    equal = EqualSamples.of(data)
+    assert (equal.equal.tolist(), equal.other_label.tolist()) == ([True, False], [True, False])
+    probabilities = np.eye(2, dtype=np.float32)[[1, 1, 1, 0, 1, 1, 1]]
+    predictions = PointPredictions(probabilities, data.parts["test"].labels.numpy(), np.array([0, 3, 7]))
+    # Of the second shape, 0 1 0 1: 0 is found once of two and 1 is right twice of three.
+    assert iou_without(equal, predictions) == pytest.approx((1 / 2 + 2 / 3) / 2)
 
 
 @pytest.mark.usefixtures("in_tmp_path")

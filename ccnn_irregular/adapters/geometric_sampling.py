@@ -16,7 +16,7 @@ from torch import Tensor
 from ccnn_irregular._checks import require
 from ccnn_irregular.domains import Points
 
-__all__ = ["coarsen_farthest", "coarsen_voxels", "farthest_points", "voxel_cells"]
+__all__ = ["coarsen_farthest", "coarsen_voxels", "farthest_points", "places", "voxel_cells"]
 
 _MOST_CELLS = 2**62
 
@@ -39,16 +39,15 @@ def farthest_points(points: Points, ratio: float) -> Tensor:
         ValueError: a ratio outside (0, 1], axes that repeat.
     """
     require(0 < ratio <= 1, "ratio", "lie in (0, 1]", ratio)
-    _require_open(points)
-    places, rows = _places(points)
-    sizes = places.splits.diff()
+    distinct, rows = places(points)
+    sizes = distinct.splits.diff()
     counts = torch.ceil(sizes * ratio - 1e-9).to(torch.int64).clamp(min=1).minimum(sizes)
     starts = counts.cumsum(0) - counts
     chosen = torch.empty(int(counts.sum()), dtype=torch.int64, device=points.device)
     magnitudes = torch.floor(torch.log2(sizes.clamp(min=1).to(torch.float64)))
     for magnitude in magnitudes[sizes > 0].unique().tolist():
         clouds = torch.nonzero((magnitudes == magnitude) & (sizes > 0)).flatten()
-        taken = _farthest_of_similar(places, clouds, sizes[clouds], int(counts[clouds].max()))
+        taken = _farthest_of_similar(distinct, clouds, sizes[clouds], int(counts[clouds].max()))
         order = torch.arange(taken.shape[1], device=points.device)
         kept = order < counts[clouds, None]
         chosen[(starts[clouds, None] + order)[kept]] = taken[kept]
@@ -56,11 +55,15 @@ def farthest_points(points: Points, ratio: float) -> Tensor:
 
 
 @torch.no_grad()
-def _places(points: Points) -> tuple[Points, Tensor]:
-    """The places of each cloud, each once, with the weight of all its points; and the first row of each.
+def places(points: Points) -> tuple[Points, Tensor]:
+    """The places of each cloud, each once, with the weight of all its points; and the first row of each, int64.
 
-    Places come in the order of their coordinates, whatever that of the rows.
+    Places come in the order of their coordinates, whatever that of the rows. Weights of channels are added up.
+
+    Args:
+        points: clouds of any sizes; axes must not repeat.
     """
+    _require_open(points)
     sample = points.sample_index()
     keys = torch.cat([sample[:, None].to(torch.float64), points.coordinates.detach()], dim=1)
     found, place = torch.unique(keys, dim=0, return_inverse=True)
@@ -78,19 +81,19 @@ def _farthest_of_similar(points: Points, clouds: Tensor, sizes: Tensor, count: i
     exists = place < sizes[:, None]
     first = points.splits[clouds]
     rows = first[:, None] + torch.where(exists, place, 0)
-    places = points.coordinates.detach()[rows]
-    places = places - places[:, :1]  # small numbers, whatever the projection
+    spots = points.coordinates.detach()[rows]
+    spots = spots - spots[:, :1]  # small numbers, whatever the projection
     weights = torch.where(exists, points.weights[rows], 0.0)
     mass = weights.sum(1, keepdim=True)
     share = torch.where(mass > 0, weights / mass, exists / sizes[:, None])
-    places = places - (places * share[..., None]).sum(1, keepdim=True)
-    score = torch.where(exists, places.square().sum(2), -2.0)
+    spots = spots - (spots * share[..., None]).sum(1, keepdim=True)
+    score = torch.where(exists, spots.square().sum(2), -2.0)
     cloud = torch.arange(len(clouds), device=points.device)
     taken = torch.empty(len(clouds), count, dtype=torch.int64, device=points.device)
     for index in range(count):
         pick = score.argmax(1)
         taken[:, index] = pick
-        distance = (places - places[cloud, pick][:, None]).square().sum(2)
+        distance = (spots - spots[cloud, pick][:, None]).square().sum(2)
         score = torch.where(exists, distance, -2.0) if index == 0 else torch.minimum(score, distance)
         score[cloud, pick] = -1.0  # never again, though all that are left be so near that rounding leaves no distance
     return first[:, None] + taken
@@ -181,8 +184,8 @@ def _nearest(coarse: Tensor, coarse_sample: Tensor, fine: Tensor, fine_sample: T
     # One more axis, on which clouds are farther apart than any two points of a cloud.
     gap = 2 * span + 1
 
-    def lifted(places: Tensor, sample: Tensor) -> np.ndarray:
-        return torch.cat([places.detach(), gap * sample[:, None].to(places.dtype)], dim=1).cpu().numpy()
+    def lifted(spots: Tensor, sample: Tensor) -> np.ndarray:
+        return torch.cat([spots.detach(), gap * sample[:, None].to(spots.dtype)], dim=1).cpu().numpy()
 
     owner = cKDTree(lifted(coarse, coarse_sample)).query(lifted(fine, fine_sample))[1]
     return torch.from_numpy(np.asarray(owner, dtype=np.int64)).to(fine.device)

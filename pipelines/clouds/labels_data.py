@@ -13,7 +13,7 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from ccnn_irregular._checks import require
+from ccnn_irregular._checks import reject, require
 from ccnn_irregular.adapters.geometric_weights import CloudSampling, cloud_weights
 from ccnn_irregular.datasets.labelled_clouds import LabelledClouds, lidar_ground, shapenet_parts, simulated_terrain
 from ccnn_irregular.domains import Points
@@ -221,6 +221,13 @@ class LabelDataModule(LightningDataModule):
         places = clouds.coordinates.numpy().astype(np.float32)
         whole = self.tile is None
         return (ragged_keys(clouds.splits.numpy(), places) if whole else row_keys(places))[:, None]
+
+    def labels(self, part: Part) -> Tensor:
+        """The kind of each shape of a part, ``(B,)``."""
+        kinds = self.parts[part].kinds
+        if kinds is None:
+            reject("data.dataset", "be one of shapes to have kinds of them", repr(self.dataset))
+        return kinds
 
     def description(self) -> dict[str, Any]:
         """What was read and how it was split, for the JSON."""
