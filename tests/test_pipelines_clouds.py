@@ -98,10 +98,30 @@ def test_ground_is_found_and_a_stopped_run_goes_on(capsys: pytest.CaptureFixture
     assert report["whole tile"]["points"] == 4000
     assert 0 < report["whole tile"]["peak memory of the process, GiB"] < 4
     assert Path("runs/simulated_terrain/test/map.png").stat().st_size > 10_000
+    straight, across = (whole_tile_iou("runs/simulated_terrain/best.ckpt", angle) for angle in (0.0, 45.0))
+    assert min(straight) > 0.9
+    np.testing.assert_allclose(across, straight, atol=0.02)
     cli.main(["predict", *config])
     rows = list(csv.DictReader(Path("runs/simulated_terrain/predictions.csv").read_text().splitlines()))
     assert len(rows) == report["data"]["points"]["test"] == 2001
     assert {row["predicted"] for row in rows} == {"ground", "object"}
+
+
+def whole_tile_iou(checkpoint: str, angle: float) -> Any:
+    """Of the classes, on the simulated tile turned by ``angle`` degrees and read from a file."""
+    tile = simulated_terrain(4000)
+    cos, sin = math.cos(math.radians(angle)), math.sin(math.radians(angle))
+    turn = torch.tensor([[cos, sin, 0], [-sin, cos, 0], [0, 0, 1]], dtype=torch.float64)
+    np.savez("turned.npz", xyz=(tile.coordinates @ turn).numpy(), is_ground=tile.labels.numpy() == 1)
+    data = LabelDataModule("lidar_ground", "turned.npz", discs=Discs(20.0, 32))
+    data.setup("test")
+    network = CloudSegmenter(9, 2, 4.0, channels=[8, 16], generator_hidden=8).eval()
+    weights = torch.load(checkpoint, weights_only=True)["state_dict"]
+    network.load_state_dict(
+        {name.removeprefix("network."): one for name, one in weights.items() if name.startswith("network.")}
+    )
+    with torch.no_grad():
+        return class_iou(network(data.everything()).argmax(1).numpy(), tile.labels.numpy(), 2)
 
 
 def test_an_interrupted_run_resumes_to_the_same_result(
