@@ -282,7 +282,9 @@ class TrainingCLI(LightningCLI):
         write_json(self.run_folder.summary, summary)
         told = f"finished after {len(rows)} epochs: {end.why}"
         if not end.finished:
-            told = f"not {told}; {len(rows)} epochs are in {self.run_folder.path}, the same command resumes"
+            told = (
+                f"not finished: {end.why}\n{len(rows)} epochs are in {self.run_folder.path}; the same command resumes"
+            )
         if best is not None:
             plot = figures.training_curves(rows, self.run_folder.path / "training.png", self.curves)
             told += (
@@ -309,6 +311,9 @@ class TrainingCLI(LightningCLI):
         allowed = self._get(self.config, "allow_overlap")
         self.datamodule.setup("test" if part == "test" else "validate")
         self.overlap = self.overlap_with(path, part, allowed)
+        end = RunFolder(Path(path).parent).end()
+        if end is not None and not end["finished"]:
+            get_console().print(f"note: training is not finished: {end['why']}", highlight=False, soft_wrap=True)
         if self.overlap is None:
             return
         if self.overlap.met > self.overlap.twins and not allowed:
@@ -329,6 +334,12 @@ class TrainingCLI(LightningCLI):
         # The validation part chose the best epoch by design: there, only what was trained on counts.
         keys = self.datamodule.keys(part)
         return TrainedOn.from_checkpoint(checkpoint, ckpt_path).overlap(keys, chosen=part == "test")
+
+    def tell_overlap(self, ckpt_path: str) -> None:
+        """For ``predict``, which scores nothing: say how many of the rows to predict were trained on."""
+        overlap = self.overlap_with(ckpt_path, "test", allowed=True)
+        if overlap is not None and overlap.met:
+            get_console().print(f"note: {overlap}", highlight=False, soft_wrap=True)
 
     def _differing(self, ckpt_path: str) -> str:
         """Options of the data that are others than the run's, for a message."""

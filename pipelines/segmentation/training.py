@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Segmentation", "SegmentedVolume", "dice", "soft_dice_loss"]
 
+# Volumes that a message names.
+_NAMES = 20
+
 
 @dataclass  # not frozen: Lightning refuses to pass frozen dataclasses from a step to the callbacks
 class SegmentedVolume:
@@ -158,7 +161,7 @@ class Segmentation(TrainedNetwork):
             require(here == there, name, f"be the data's {there}", here)
         numbers = data.part("validation")
         held = {label for number in numbers for label in _labels_of(data.volume(number)) if label}
-        names = ", ".join(data.pairs[number].name for number in numbers)
+        names = ", ".join(data.pairs[number].name for number in numbers[:_NAMES]) + ", ..." * (len(numbers) > _NAMES)
         part = f"{len(numbers)} validation volumes ({names})"
         rule = "hold a voxel of a label: Dice, which chooses the best epoch, has no value without"
         options = "data.validation takes more volumes, data.split_seed others"
