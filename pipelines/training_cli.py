@@ -248,6 +248,9 @@ class TrainingCLI(LightningCLI):
         # Read before the folder is made: a mistyped data root must not leave an empty run behind.
         datamodule.setup("fit")
         model.require_fits(datamodule)
+        if (path := kwargs.get("ckpt_path")) is not None:
+            model.on_load_checkpoint(torch.load(path, map_location="cpu", weights_only=True))
+            model.note_rows(datamodule)
         get_console().print(self.report(datamodule), highlight=False, soft_wrap=True)
         self.run_folder.start(self._plain_config())
         before = len(self.run_folder.saved_rows())

@@ -158,7 +158,8 @@ def test_train_test_predict(config: str, root: Path, tmp_path: Path, capsys: pyt
     content = torch.load(run / "best.ckpt", weights_only=True)
     del content["state_dict"]["network.mean"]
     torch.save(content, "other.ckpt")
-    message = refused(capsys, "test", "--config", config, "--ckpt_path", "other.ckpt")
+    sets = ["--data.sets", "a", "b"]
+    message = refused(capsys, "test", "--config", config, *sets, "--ckpt_path", "other.ckpt")
     assert "ckpt_path must hold the weights of the configured network, got other.ckpt" in message
 
 

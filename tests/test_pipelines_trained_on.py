@@ -458,7 +458,9 @@ def test_a_run_does_not_go_on_with_other_rows(
     simulated_icu.write(tmp_path / "moving", stays=STAYS, seed=9)
     with pytest.warns(UserWarning, match="max_epochs was 1 and is 2"):
         message = refused(capsys, "fit", "--config", config, *data, "--trainer.max_epochs", "2")
-    assert "training and validation part must be what the run began with" in message
+    assert "the rows to train and to validate on must be what the run began with" in message
+    # Nothing is said about a run that did not begin.
+    assert json.loads(Path("runs/tiny/summary.json").read_text())["end"]["finished"]
 
 
 def test_stays_that_the_data_hold_twice_are_told_and_counted(
