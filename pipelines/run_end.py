@@ -77,7 +77,7 @@ class RunEnd:
         if isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt):
             return RunEnd("interrupt", "interrupted by Ctrl-C")
         if isinstance(error, NoNumberError):
-            return RunEnd("no_number", f"{error}; the same options meet it again")
+            return RunEnd("no_number", str(error))
         return RunEnd("error", f"{type(error).__name__}: {error}")
 
 

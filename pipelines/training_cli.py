@@ -285,9 +285,8 @@ class TrainingCLI(LightningCLI):
         write_json(self.run_folder.summary, summary)
         told = f"finished after {len(rows)} epochs: {end.why}"
         if not end.finished:
-            told = (
-                f"not finished: {end.why}\n{len(rows)} epochs are in {self.run_folder.path}; the same command resumes"
-            )
+            next_step = "--restart true starts anew" if end.by == "no_number" else "the same command resumes"
+            told = f"not finished: {end.why}\n{len(rows)} epochs are in {self.run_folder.path}; {next_step}"
         if best is not None:
             plot = figures.training_curves(rows, self.run_folder.path / "training.png", self.curves)
             told += (
@@ -351,7 +350,7 @@ class TrainingCLI(LightningCLI):
         if saved is None:
             return "its run folder holds no config.yaml to compare the options with"
         shown = [one for one in differing_options(saved, here) if one.startswith("data.")]
-        return f"of the run, and here: {'; '.join(shown)}" if shown else "with the options of the run"
+        return f"the run there, this command here: {'; '.join(shown)}" if shown else "with the options of the run"
 
     def provenance(self, ckpt_path: str) -> dict[str, Any]:
         """Where tested weights come from, for the JSON of a test: checkpoint, seed, end of training, overlap."""
@@ -396,7 +395,7 @@ def with_options_of_run(args: list[str]) -> list[str]:
     known, typed = _shared_arguments(args[1:])
     tested = _tested_run(known)
     saved = tested.saved_config()
-    if args[0] == "fit" or saved is None:
+    if args[0] == "fit" or saved is None or not {"data", "seed_everything"} <= saved.keys():
         return args
     names = ("task", "run_dir", "ckpt_path")
     typed += [f"--{name}={getattr(known, name)}" for name in names if getattr(known, name) is not None]

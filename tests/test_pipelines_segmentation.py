@@ -382,6 +382,12 @@ def test_a_validation_part_without_labels_is_refused(tmp_path: Path) -> None:
         Segmentation(FixedKernelSegmenter(1, 2, channels=[2])).require_fits(data)
 
 
+def test_volumes_that_were_trained_on_are_refused(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    message = refused(capsys, "test", *options(trained), "--data.split_seed", "1")
+    assert "volumes that were trained on" in message
+    assert "data.split_seed = 0 there and 1 here" in message
+
+
 def test_a_label_that_no_validation_volume_holds_is_named_and_left_out(
     pairs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

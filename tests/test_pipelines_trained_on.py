@@ -490,7 +490,7 @@ TASKS: dict[str, tuple[list[str], list[str]]] = {
     "simulated_clouds": (["--data.count", "60", "--data.points", "32", "--data.places", "64", "--data.changes.fewest",
                           "16"], ["--data.test", "0.4"]),
     "simulated_terrain": (["--data.count", "600", "--data.discs.count", "8"], ["--data.reverse", "true"]),
-    "field": (["--data.draws", "4"], ["--data.held", "0.5"]),
+    "field": (["--data.draws", "4", "--model.network.init_args.neighbours", "6"], ["--data.held", "0.5"]),
     "downscale": (["--data.count", "10"], ["--data.test", "0.5"]),
 }  # fmt: skip
 
