@@ -6,6 +6,7 @@
         config.yaml     every option of the training command
         best.ckpt       highest validation AUROC
         last.ckpt       after the last finished epoch; the same command resumes from it
+        config_until_epoch_*.yaml   options of the epochs before, where a later command asked for more of them
         history.csv     one line an epoch; training.png shows it
         summary.json    how training ended, and whether it is finished; absent while it runs, and where it was killed
         test_*/         one folder for each set of stays the run was tested on
@@ -89,9 +90,9 @@ class RunFolder:
         return yaml.safe_load(self.config.read_text(encoding="utf-8")) if self.config.is_file() else None
 
     def start(self, config: dict[str, Any]) -> None:
-        """Write the options; what an earlier command said about its end no longer holds."""
-        before = self.saved_config()
-        if before is not None and before != config and (rows := self.saved_rows()):
+        """Write the options, those of fewer epochs are kept; what was said about an earlier end no longer holds."""
+        epochs = [_flat(one).get(EPOCHS) for one in (self.saved_config() or config, config)]
+        if epochs[0] != epochs[1] and (rows := self.saved_rows()):
             write_text(self.path / f"config_until_epoch_{len(rows)}.yaml", self.config.read_text(encoding="utf-8"))
         write_text(self.config, yaml.safe_dump(config, sort_keys=False))
         self.summary.unlink(missing_ok=True)

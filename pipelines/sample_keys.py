@@ -7,6 +7,7 @@ differ share one with a probability of about one in a billion. Nothing is visite
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable
 
 import numpy as np
@@ -29,7 +30,7 @@ def row_keys(*columns: NDArray) -> Keys:
     Returns:
         ``(B,)`` uint64.
     """
-    flat = [column.reshape(len(column), -1) for column in columns]
+    flat = [column.reshape(len(column), math.prod(column.shape[1:])) for column in columns]
     width = sum(column.shape[1] for column in flat)
     factors = _mixed(np.arange(1, width + 1, dtype=np.uint64)) | np.uint64(1)
     rows, keys = len(flat[0]), np.empty(len(flat[0]), np.uint64)

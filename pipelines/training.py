@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import nn
 
-from ccnn_irregular._checks import reject, require
+from ccnn_irregular._checks import require
 from ccnn_irregular.optimisation import parameter_groups, warmup_cosine
 from ccnn_irregular.pipelines.trained_on import ENTRY, KeyedData, TrainedOn
 
@@ -76,14 +76,21 @@ class TrainedNetwork(LightningModule):
     def on_fit_start(self) -> None:
         """Note what is trained on, and refuse to go on with other rows than a resumed run began with."""
         data = self.trainer.datamodule  # type: ignore[attr-defined]  # a Lightning attribute without annotation
-        if not isinstance(data, KeyedData):  # one of the caller's own
-            return
-        now = TrainedOn.of(data)
-        if self.trained_on is not None and not self.trained_on.same_as(now):
-            counts = f"{len(now.train)} and {len(now.validation)}"
-            before = f"{len(self.trained_on.train)} and {len(self.trained_on.validation)}"
+        if isinstance(data, KeyedData):  # none of the caller's own
+            self.note_rows(data)
+
+    def note_rows(self, data: KeyedData) -> None:
+        """Keep what is trained on, for the checkpoint.
+
+        Raises:
+            ValueError: other rows than the run began with, whose checkpoint was loaded.
+        """
+        now, before = TrainedOn.of(data), self.trained_on
+        if before is not None:
+            counts = [f"{len(one.train)} + {len(one.validation)}" for one in (now, before)]
+            got = f"{counts[0]} {now.rows_are}" if counts[0] == counts[1] else f"{counts[0]} in place of {counts[1]}"
             rule = "be what the run began with (--restart true sets it aside and starts anew)"
-            reject("training and validation part", rule, f"{counts} {now.rows_are} in place of {before}, or others")
+            require(now.same_as(before), "the rows to train and to validate on", rule, f"others, {got}")
         self.trained_on = now
         if now.own_twins():
             warnings.warn(

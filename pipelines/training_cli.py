@@ -248,6 +248,9 @@ class TrainingCLI(LightningCLI):
         # Read before the folder is made: a mistyped data root must not leave an empty run behind.
         datamodule.setup("fit")
         model.require_fits(datamodule)
+        if (path := kwargs.get("ckpt_path")) is not None:
+            model.on_load_checkpoint(torch.load(path, map_location="cpu", weights_only=True))
+            model.note_rows(datamodule)
         get_console().print(self.report(datamodule), highlight=False, soft_wrap=True)
         self.run_folder.start(self._plain_config())
         before = len(self.run_folder.saved_rows())
@@ -282,7 +285,8 @@ class TrainingCLI(LightningCLI):
         write_json(self.run_folder.summary, summary)
         told = f"finished after {len(rows)} epochs: {end.why}"
         if not end.finished:
-            told = f"not {told}; {len(rows)} epochs are in {self.run_folder.path}, the same command resumes"
+            next_step = "--restart true starts anew" if end.by == "no_number" else "the same command resumes"
+            told = f"not finished: {end.why}\n{len(rows)} epochs are in {self.run_folder.path}; {next_step}"
         if best is not None:
             plot = figures.training_curves(rows, self.run_folder.path / "training.png", self.curves)
             told += (
@@ -309,6 +313,9 @@ class TrainingCLI(LightningCLI):
         allowed = self._get(self.config, "allow_overlap")
         self.datamodule.setup("test" if part == "test" else "validate")
         self.overlap = self.overlap_with(path, part, allowed)
+        end = RunFolder(Path(path).parent).end()
+        if end is not None and not end["finished"]:
+            get_console().print(f"note: training is not finished: {end['why']}", highlight=False, soft_wrap=True)
         if self.overlap is None:
             return
         if self.overlap.met > self.overlap.twins and not allowed:
@@ -330,6 +337,12 @@ class TrainingCLI(LightningCLI):
         keys = self.datamodule.keys(part)
         return TrainedOn.from_checkpoint(checkpoint, ckpt_path).overlap(keys, chosen=part == "test")
 
+    def tell_overlap(self, ckpt_path: str) -> None:
+        """For ``predict``, which scores nothing: say how many of the rows to predict were trained on."""
+        overlap = self.overlap_with(ckpt_path, "test", allowed=True)
+        if overlap is not None and overlap.met:
+            get_console().print(f"note: {overlap}", highlight=False, soft_wrap=True)
+
     def _differing(self, ckpt_path: str) -> str:
         """Options of the data that are others than the run's, for a message."""
         run = RunFolder(Path(ckpt_path).parent)
@@ -337,7 +350,7 @@ class TrainingCLI(LightningCLI):
         if saved is None:
             return "its run folder holds no config.yaml to compare the options with"
         shown = [one for one in differing_options(saved, here) if one.startswith("data.")]
-        return f"of the run, and here: {'; '.join(shown)}" if shown else "with the options of the run"
+        return f"the run there, this command here: {'; '.join(shown)}" if shown else "with the options of the run"
 
     def provenance(self, ckpt_path: str) -> dict[str, Any]:
         """Where tested weights come from, for the JSON of a test: checkpoint, seed, end of training, overlap."""
@@ -382,7 +395,7 @@ def with_options_of_run(args: list[str]) -> list[str]:
     known, typed = _shared_arguments(args[1:])
     tested = _tested_run(known)
     saved = tested.saved_config()
-    if args[0] == "fit" or saved is None:
+    if args[0] == "fit" or saved is None or not {"data", "seed_everything"} <= saved.keys():
         return args
     names = ("task", "run_dir", "ckpt_path")
     typed += [f"--{name}={getattr(known, name)}" for name in names if getattr(known, name) is not None]

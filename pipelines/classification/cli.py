@@ -194,6 +194,7 @@ class ClassificationCLI(TrainingCLI):
     def predict(self, model: Classification, datamodule: SampleDataModule, ckpt_path: str, **_: Any) -> None:
         """Write the CSV."""
         datamodule.setup("predict")
+        self.tell_overlap(ckpt_path)
         load_weights(model, ckpt_path)
         predictions = self._predictions(model, datamodule, Sampling())
         path = Path(self._get(self.config, "output") or self.run_folder.path / "predictions.csv")

@@ -139,6 +139,7 @@ class CloudClassificationCLI(ClassificationCLI):
     def predict(self, model: Any, datamodule: Any, ckpt_path: str, **_: Any) -> None:
         """Write the CSV."""
         datamodule.setup("predict")
+        self.tell_overlap(ckpt_path)
         load_weights(model, ckpt_path)
         predictions = self._predicted(model, datamodule, datamodule.as_trained)
         path = Path(self._get(self.config, "output") or self.run_folder.path / "predictions.csv")

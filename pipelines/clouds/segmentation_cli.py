@@ -113,6 +113,7 @@ class CloudSegmentationCLI(TrainingCLI):
     def predict(self, model: CloudSegmentation, datamodule: LabelDataModule, ckpt_path: str, **_: Any) -> None:
         """Write the CSV."""
         datamodule.setup("predict")
+        self.tell_overlap(ckpt_path)
         load_weights(model, ckpt_path)
         predictions = self._predicted(model, datamodule, "test")
         positions = datamodule.parts["test"].coordinates.tolist()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -55,10 +56,11 @@ class Downscaling(TrainedNetwork):
             decay_generators=False,
         )
         self.save_plain_hyperparameters(network)
-        # A nan is no value to be left out: it ends the training, see ``run_end``.
-        self.train_error = MeanMetric(nan_strategy="disable")
-        self.val_error = MeanMetric(nan_strategy="disable")
-        self.val_interpolation = MeanMetric(nan_strategy="disable")
+        # A nan is an infinite error, which ends the training (see ``run_end``): by default it would be left out, and
+        # with "disable" torchmetrics drops the weights.
+        self.train_error = MeanMetric(nan_strategy=math.inf)
+        self.val_error = MeanMetric(nan_strategy=math.inf)
+        self.val_interpolation = MeanMetric(nan_strategy=math.inf)
 
     def require_fits(self, data: FieldDataModule) -> None:
         """Refuse data of another number of variables."""
@@ -85,7 +87,7 @@ class Downscaling(TrainedNetwork):
     def training_step(self, batch: FieldBatch, batch_idx: int) -> Tensor:
         loss, weight = self._error(self(batch), batch)
         # The mean over an epoch is one over known nodes, as that of the validation is.
-        self.train_error.update(loss.detach(), weight)
+        self.train_error.update(loss.detach().clone(), weight.clone())  # which it may write to
         self.log("train_loss", self.train_error, on_step=False, on_epoch=True, prog_bar=True)
         return loss
 

@@ -106,6 +106,8 @@ class RiskCLI(TrainingCLI):
 
     def predict(self, model: BinaryRisk, datamodule: ICUDataModule, ckpt_path: str, **_: Any) -> None:
         """Write the CSV."""
+        datamodule.setup("predict")
+        self.tell_overlap(ckpt_path)
         predictions = self._predictions(model, datamodule, ckpt_path)
         path = self._output(datamodule, prefix="predictions", suffix=".csv")
         write_predictions(path, predictions)

@@ -20,10 +20,12 @@ from ccnn_irregular.pipelines.segmentation.data import Intensities, VolumeAugmen
 from ccnn_irregular.pipelines.training import TrainedNetwork
 
 if TYPE_CHECKING:
-    from ccnn_irregular.datasets.decathlon import Volume
     from ccnn_irregular.pipelines.segmentation.data import VolumeBatch, VolumeDataModule
 
 __all__ = ["Segmentation", "SegmentedVolume", "dice", "soft_dice_loss"]
+
+# Volumes that a message names.
+_NAMES = 20
 
 
 @dataclass  # not frozen: Lightning refuses to pass frozen dataclasses from a step to the callbacks
@@ -79,8 +81,9 @@ def soft_dice_loss(logits: Tensor, labels: Tensor) -> Tensor:
     return 1 - ((2 * both + 1) / (shares.sum(1) + wanted.sum(1) + 1)).mean()
 
 
-def _labels_of(volume: Volume) -> set[int]:
-    return set() if volume.labels is None else set(volume.labels.unique().tolist())
+def _labels_of(labels: Tensor) -> set[int]:
+    """Those of any voxel but the background."""
+    return set(labels.unique().tolist()) - {0}
 
 
 class Segmentation(TrainedNetwork):
@@ -131,7 +134,7 @@ class Segmentation(TrainedNetwork):
         self.intensities: Intensities = intensities
         self.classes = int(network.classes)  # type: ignore[arg-type]  # an attribute of every such network
         self.val_dice = nn.ModuleList(MeanMetric(nan_strategy="ignore") for _ in range(self.classes - 1))
-        self.scored: tuple[int, ...] = tuple(range(1, self.classes))
+        self._watched: set[int] = set()
 
     def get_extra_state(self) -> dict[str, Any]:
         return {"intensities": self.intensities}
@@ -157,8 +160,9 @@ class Segmentation(TrainedNetwork):
             here = getattr(self.network, name)
             require(here == there, name, f"be the data's {there}", here)
         numbers = data.part("validation")
-        held = {label for number in numbers for label in _labels_of(data.volume(number)) if label}
-        names = ", ".join(data.pairs[number].name for number in numbers)
+        labels = (data.volume(number).labels for number in numbers)
+        held = set().union(*(_labels_of(one) for one in labels if one is not None))
+        names = ", ".join(data.pairs[number].name for number in numbers[:_NAMES]) + ", ..." * (len(numbers) > _NAMES)
         part = f"{len(numbers)} validation volumes ({names})"
         rule = "hold a voxel of a label: Dice, which chooses the best epoch, has no value without"
         options = "data.validation takes more volumes, data.split_seed others"
@@ -171,7 +175,6 @@ class Segmentation(TrainedNetwork):
                 UserWarning,
                 stacklevel=2,
             )
-        self.scored = tuple(sorted(held))
 
     def setup(self, stage: str) -> None:
         """Scale the layers for the first training volume; a resumed run reads the same numbers from its checkpoint."""
@@ -204,19 +207,23 @@ class Segmentation(TrainedNetwork):
         logits = self(self.standardised(batch))
         shown: dict[str, Any] = {"val_loss": self._loss(logits, batch)}
         assert batch.labels is not None
-        values = dice(logits.argmax(1), batch.labels, self.classes)
-        for label in self.scored:
-            metric, value = self.val_dice[label - 1], values[label - 1]
+        self.log_dict(shown, on_step=False, on_epoch=True, prog_bar=True, batch_size=1)
+        self._watched |= _labels_of(batch.labels)
+        for metric, value in zip(self.val_dice, dice(logits.argmax(1), batch.labels, self.classes), strict=True):
             assert isinstance(metric, MeanMetric)
             metric.update(float(value))
-            shown[f"val_dice_{label}"] = metric
-        self.log_dict(shown, on_step=False, on_epoch=True, prog_bar=True, batch_size=1)
 
     def on_validation_epoch_end(self) -> None:
-        """Mean over the labels that the validation part holds: its best value marks the best epoch."""
-        metrics = [self.val_dice[label - 1] for label in self.scored]
-        values = [metric.compute() for metric in metrics if isinstance(metric, MeanMetric)]
-        self.log("val_dice", torch.stack(values).mean(), prog_bar=True)
+        """Dice of each label that the validation part holds, and their mean: its best value marks the best epoch."""
+        found: dict[str, Tensor] = {}
+        for label, metric in enumerate(self.val_dice, 1):
+            assert isinstance(metric, MeanMetric)
+            if label in self._watched:
+                found[f"val_dice_{label}"] = metric.compute()
+            metric.reset()
+        self._watched.clear()
+        if found:
+            self.log_dict(found | {"val_dice": torch.stack(list(found.values())).mean()}, prog_bar=True)
 
     def predict_step(self, batch: VolumeBatch, batch_idx: int) -> SegmentedVolume:
         """Labels of a volume, on the CPU, and how well they fit where that is known."""
