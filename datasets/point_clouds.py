@@ -23,6 +23,7 @@ from ccnn_irregular._checks import reject, require
 from ccnn_irregular.adapters.geometric_weights import CloudSampling, QuadratureWeights
 from ccnn_irregular.datasets import modelnet_voxels
 from ccnn_irregular.datasets._files import one_of, read_npz
+from ccnn_irregular.quadrature import covered_volume
 
 __all__ = ["MODELNET10_CLASSES", "lidar_tile", "modelnet", "modelnet10_voxels"]
 
@@ -104,7 +105,8 @@ def lidar_tile(path: str | Path, *, sampling: CloudSampling = "surface", area: f
         path: an ISPRS reference file, ``.txt`` with "east north height code" on each line, code 0 = bare earth, 1 =
             object; or an ``.npz`` with ``xyz`` ``(N, 3)`` and ``is_ground`` ``(N,)``.
         sampling: how points are weighed, see ``cloud_weights``.
-        area: what the weights sum to, m^2; None = the area of the box around the tile, seen from above.
+        area: what the weights sum to, m^2; None = what the points cover, seen from above, see ``covered_volume``: it
+            does not change when the tile is turned.
 
     Returns:
         ``Data`` with ``pos`` float64 ``(N, 3)`` in m less ``origin``, ``origin`` float64 ``(1, 3)`` the mean of the
@@ -132,8 +134,8 @@ def lidar_tile(path: str | Path, *, sampling: CloudSampling = "surface", area: f
     origin = coordinates.mean(0, keepdim=True)
     pos = coordinates - origin
     if area is None:
-        area = float((pos.amax(0) - pos.amin(0))[:2].prod())
-    require(area > 0, "area", "be positive, or be given for points that span none", area)
+        area = float(covered_volume(pos[:, :2]))
+    require(area > 0, "area", "be positive, or be given for points that cover none", area)
     data = Data(pos=pos, origin=origin, y=torch.from_numpy(ground.astype(np.int64)))
     return QuadratureWeights(sampling, total=area)(data)
 

@@ -127,6 +127,8 @@ class GriddedSamples:
         labels: ``(B,)`` int64, index into ``classes``.
         classes: what the labels mean.
         unit: of the grid's coordinates.
+        lengths: ``(B,)`` int64, on a grid of one axis: how many of a sample's nodes were sampled; what follows pads it
+            with zeros. None = all were.
 
     Raises:
         ValueError: shapes or dtypes that disagree.
@@ -137,12 +139,18 @@ class GriddedSamples:
     labels: Tensor
     classes: tuple[str, ...]
     unit: str
+    lengths: Tensor | None = None
 
     def __post_init__(self) -> None:
         shape = tuple(self.values.shape)
         require(shape[2:] == self.grid.sizes, "values", f"have shape (B, C, *{self.grid.sizes})", shape)
         require(self.values.dtype == torch.float32, "values", "be float32", self.values.dtype)
         _require_labels(self.labels, len(self.values))
+        if self.lengths is not None:
+            sound = self.grid.d == 1 and self.lengths.dtype == torch.int64 and self.lengths.shape == shape[:1]
+            fits = sound and bool(((self.lengths >= 0) & (self.lengths <= self.grid.count)).all())
+            rule = f"be int64 of shape ({len(self)},), 0 to the nodes of one axis, {self.grid.sizes}"
+            require(fits, "lengths", rule, f"{self.lengths.dtype} {tuple(self.lengths.shape)}")
 
     def __repr__(self) -> str:
         size = f"samples={len(self)}, channels={self.values.shape[1]}, grid={self.grid!r}"
@@ -154,11 +162,20 @@ class GriddedSamples:
     def subset(self, index: Tensor) -> GriddedSamples:
         """The samples ``index`` (int64, any order, repeats allowed; or bool ``(B,)``), in that order."""
         index = _as_positions(index, len(self))
-        return dataclasses.replace(self, values=self.values[index], labels=self.labels[index])
+        lengths = None if self.lengths is None else self.lengths[index]
+        return dataclasses.replace(self, values=self.values[index], labels=self.labels[index], lengths=lengths)
 
     def to(self, device: torch.device | str) -> GriddedSamples:
         """The same samples on ``device``."""
-        return dataclasses.replace(self, values=self.values.to(device), labels=self.labels.to(device))
+        lengths = None if self.lengths is None else self.lengths.to(device)
+        values, labels = self.values.to(device), self.labels.to(device)
+        return dataclasses.replace(self, values=values, labels=labels, lengths=lengths)
+
+    def sampled(self) -> Tensor | None:
+        """Where values were sampled and do not pad, bool ``(B, 1, size)``; None = everywhere."""
+        if self.lengths is None:
+            return None
+        return (torch.arange(self.grid.count, device=self.lengths.device) < self.lengths[:, None])[:, None]
 
 
 @dataclass(frozen=True, repr=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
 from typing import Literal
 
@@ -104,7 +105,8 @@ def modelnet_pool(
         root: folder of the data set, see ``modelnet`` and ``modelnet10_voxels``.
         name: "10" or "40".
         part: "train" or "test", as published.
-        places: points drawn of each mesh, the same in every call; of voxels all are taken.
+        places: points drawn of each mesh, which depend on the mesh alone, so that equal meshes have equal places; of
+            voxels all are taken.
         download: fetch the official meshes where neither is there.
 
     Raises:
@@ -121,10 +123,18 @@ def modelnet_pool(
             f"them){' or modelnet10_voxels.npz' if name == '10' else ''}, got {root}"
         )
     shapes = modelnet(root, name, part, points=places)
+    clouds = []
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        clouds = [shapes[number] for number in range(len(shapes))]
+        for number in range(len(shapes)):
+            torch.manual_seed(_seed(shapes.get(number)))
+            clouds.append(shapes[number])
     return _pool(clouds, MODELNET10_CLASSES if name == "10" else MODELNET40_CLASSES, half_edge=0.0)
+
+
+def _seed(mesh: Data) -> int:
+    """A number that only equal meshes share."""
+    digest = blake2b(mesh.pos.numpy().tobytes() + mesh.face.numpy().tobytes(), digest_size=7)
+    return int.from_bytes(digest.digest(), "little")
 
 
 def _pool(clouds: Sequence[Data], classes: tuple[str, ...], half_edge: float) -> ShapePool:

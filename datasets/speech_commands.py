@@ -107,6 +107,9 @@ def load(
         labels=torch.from_numpy(found.labels),
         classes=tuple(words),
         unit="s",
+        lengths=torch.from_numpy(np.ceil(lengths * (values.shape[1] / RATE)).astype(np.int64))
+        if short == "pad"
+        else None,
     )
 
 

@@ -27,17 +27,23 @@ _ABOVE = 0.7
 _PAIRS = 4_000_000
 # Of the cells of reference points, in radii.
 _CELL = 1 / 6
+# How far before the lowest coordinate cells start, in cells: the points of a lattice do not lie on their edges, where
+# rounding would decide.
+_START = 0.382
+# A plane reaches a little beyond its radius, where what its reference points count has faded to this.
+_BEYOND, _FADED = 1.01, 1e-3
 
 
 def lowest_in_cells(positions: Positions, cell: float) -> NDArray[np.int64]:
-    """Row of the lowest point of each square cell that holds one.
+    """Row of the lowest point of each square cell that holds one; of points as low as each other the one with the
+    smallest coordinates, whatever the order of the rows.
 
     Args:
         positions: ``(N, 3)``, the third axis upwards.
         cell: edge, unit of ``positions``.
     """
     number = _cells(positions, cell)
-    order = np.lexsort((positions[:, 2], number))
+    order = np.lexsort((positions[:, 1], positions[:, 0], positions[:, 2], number))
     return order[np.unique(number[order], return_index=True)[1]]
 
 
@@ -53,14 +59,17 @@ def height_above_lowest(positions: Positions, cell: float) -> NDArray[np.float64
 def _cells(positions: Positions, cell: float) -> NDArray[np.int64]:
     """Number of the square cell that each point lies in, from 0 on."""
     require(np.isfinite(cell) and cell > 0, "cell", "be positive and finite", cell)
-    columns = np.floor((positions[:, :2] - positions[:, :2].min(0, initial=np.inf)) / cell).astype(np.int64)
+    lowest = positions[:, :2].min(0, initial=np.inf)
+    columns = np.floor((positions[:, :2] - lowest) / cell + _START).astype(np.int64)
     return np.unique(columns, axis=0, return_inverse=True)[1].reshape(-1)
 
 
 def ground_features(positions: Positions, radii: Sequence[float] = (6.0, 12.0, 24.0)) -> NDArray[np.float32]:
     """Height above the plane below each point, the plane's slope, and how far its points are from it, at each radius.
 
-    They do not change when the points are moved or turned about the vertical.
+    They do not change, but for rounding, when the points are moved, turned about the vertical or put in another order:
+    the cells of the reference points lie along the mean slope of all points. Points without any mean slope (a cone seen
+    from above) have no such direction, and which of their points are references may change as they are turned.
 
     Args:
         positions: ``(N, 3)`` float64, m, the third axis upwards.
@@ -77,6 +86,7 @@ def ground_features(positions: Positions, radii: Sequence[float] = (6.0, 12.0, 2
     require(positions.ndim == 2 and positions.shape[1] == 3, "positions", "have shape (N, 3)", positions.shape)
     require(bool(np.isfinite(positions).all()), "positions", "be finite", "nan or infinity")
     require(len(radii) >= 1 and min(radii) > 0, "radii", "be positive", tuple(radii))
+    positions = _along_the_slope(positions)
     columns = []
     for radius in radii:
         height, slope, roughness = _above_planes(positions, radius)
@@ -84,30 +94,41 @@ def ground_features(positions: Positions, radii: Sequence[float] = (6.0, 12.0, 2
     return np.stack(columns, axis=1).astype(np.float32)
 
 
+def _along_the_slope(positions: Positions) -> Positions:
+    """The positions about their mean, the first axis along the mean slope: the same ones however they were turned."""
+    centred = positions - positions.mean(0) if len(positions) else positions
+    across = centred[:, :2].T @ centred[:, 2]
+    length = np.hypot(*across)
+    cos, sin = across / length if length > 0 else (1.0, 0.0)
+    x, y, z = centred.T
+    return np.stack([cos * x + sin * y, cos * y - sin * x, z], axis=1)
+
+
 def _above_planes(positions: Positions, radius: float) -> tuple[NDArray[np.float64], ...]:
     """Height above the plane, its slope, root mean square about it, each ``(N,)``."""
     reference = positions[lowest_in_cells(positions, radius * _CELL)]
     tree = cKDTree(reference[:, :2])
     results = [np.empty((0, 3))]
-    counts = tree.query_ball_point(positions[:, :2], radius, return_length=True)
+    reach = _BEYOND * radius
+    counts = tree.query_ball_point(positions[:, :2], reach, return_length=True)
     # A cell's lowest point may lie outside the reach of all others in the cell.
     lone = counts == 0
     block = np.cumsum(np.maximum(counts, 1)) // _PAIRS
     for number in range(int(block[-1]) + 1 if len(block) else 0):
         rows = np.flatnonzero(block == number)
-        near = tree.query_ball_point(positions[rows, :2], radius, return_sorted=False)
+        near = tree.query_ball_point(positions[rows, :2], reach, return_sorted=False)
         nearest = tree.query(positions[rows[lone[rows]], :2])[1] if lone[rows].any() else []
         for row, one in zip(np.flatnonzero(lone[rows]), nearest, strict=True):
             near[row] = [int(one)]
         partner = np.concatenate([np.asarray(one, dtype=np.int64) for one in near])
         size = np.array([len(one) for one in near])
         offset = reference[partner] - np.repeat(positions[rows], size, axis=0)
-        results.append(_planes(offset, size, radius))
+        results.append(_planes(offset, size, reach))
     height, slope, roughness = np.concatenate(results).T
     return height, slope, roughness
 
 
-def _planes(offset: Positions, size: NDArray[np.int64], radius: float) -> NDArray[np.float64]:
+def _planes(offset: Positions, size: NDArray[np.int64], reach: float) -> NDArray[np.float64]:
     """Height, slope and root mean square ``(rows, 3)`` of the plane through each group of offsets."""
     starts, group = np.cumsum(size) - size, np.repeat(np.arange(len(size)), size)
     x, y, z = offset.T
@@ -115,7 +136,7 @@ def _planes(offset: Positions, size: NDArray[np.int64], radius: float) -> NDArra
     def summed(values: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.add.reduceat(values, starts)
 
-    taper = np.maximum(1 - (x**2 + y**2) / (1.01 * radius) ** 2, 0.01)
+    taper = np.maximum(1 - (x**2 + y**2) / reach**2, _FADED)
     trust = np.ones(len(x))
     for _ in range(_ROUNDS):
         weight = trust * taper

@@ -53,6 +53,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         _fail(str(error))
     except KeyboardInterrupt:
         _fail("interrupted", status=130)
+    except SystemExit as stop:
+        if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning's way out of Ctrl-C
+            _fail("interrupted", status=130)
+        raise
 
 
 def _fail(message: str, status: int = 2) -> None:

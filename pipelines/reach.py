@@ -53,10 +53,11 @@ def sampling_of(domain: Domain, name: str = "the data") -> Sampling:
         return Sampling(tuple(domain.steps), spans, name)
     assert isinstance(domain, Points)
     bounds = domain.splits.tolist()[: _SAMPLES + 1]
-    samples = [domain.coordinates[a:b].detach().cpu().numpy() for a, b in itertools.pairwise(bounds)]
+    # A place that several points share has neighbours beside them.
+    samples = [np.unique(domain.coordinates[a:b].detach().cpu().numpy(), axis=0) for a, b in itertools.pairwise(bounds)]
     samples = [places for places in samples if len(places) > 1]
     gaps = np.concatenate([_distances(places) for places in samples]) if samples else np.zeros(0)
-    gap = float(np.median(gaps[gaps > 0])) if (gaps > 0).any() else 0.0
+    gap = float(np.median(gaps)) if len(gaps) else 0.0
     span = max((float(np.ptp(places, axis=0).max()) for places in samples), default=0.0)
     return Sampling((gap,) * domain.d, (span,) * domain.d, name)
 

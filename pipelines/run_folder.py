@@ -6,8 +6,9 @@
         config.yaml     every option of the training command
         best.ckpt       highest validation AUROC
         last.ckpt       after the last finished epoch; the same command resumes from it
+        config_until_epoch_*.yaml   options of the epochs before, where a later command asked for more of them
         history.csv     one line an epoch; training.png shows it
-        summary.json    written when training has ended by itself
+        summary.json    how training ended, and whether it is finished; absent while it runs, and where it was killed
         test_*/         one folder for each set of stays the run was tested on
 """
 
@@ -15,11 +16,13 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
@@ -28,7 +31,9 @@ from rich import get_console
 from ccnn_irregular._checks import reject
 from ccnn_irregular.pipelines.reports import write_text
 
-__all__ = ["EpochSeed", "History", "RunFolder", "checkpoints"]
+__all__ = ["EPOCHS", "EpochSeed", "History", "RunFolder", "checkpoints", "is_free"]
+
+EPOCHS = "trainer.max_epochs"
 
 # What may differ between the command that started a run and the one that resumes it: where and how long it runs, and
 # how it reports. Everything else would silently make a different model.
@@ -84,15 +89,35 @@ class RunFolder:
         """The options the run was started with, or None where no run was."""
         return yaml.safe_load(self.config.read_text(encoding="utf-8")) if self.config.is_file() else None
 
+    def start(self, config: dict[str, Any]) -> None:
+        """Write the options, those of fewer epochs are kept; what was said about an earlier end no longer holds."""
+        epochs = [_flat(one).get(EPOCHS) for one in (self.saved_config() or config, config)]
+        if epochs[0] != epochs[1] and (rows := self.saved_rows()):
+            write_text(self.path / f"config_until_epoch_{len(rows)}.yaml", self.config.read_text(encoding="utf-8"))
+        write_text(self.config, yaml.safe_dump(config, sort_keys=False))
+        self.summary.unlink(missing_ok=True)
+
+    def end(self) -> dict[str, Any] | None:
+        """How training ended: "by", "why" and "finished"; None while it runs, or where it was killed."""
+        if not self.summary.is_file():
+            return None
+        summary = json.loads(self.summary.read_text(encoding="utf-8"))
+        return summary.get("end", {"by": "unknown", "why": "an earlier version wrote it", "finished": True})
+
+    def saved_rows(self) -> list[dict[str, float]]:
+        """The rows of the history that ``last.ckpt`` holds: the epochs that a resumed run does not repeat."""
+        if not self.last.is_file():
+            return []
+        callbacks = torch.load(self.last, map_location="cpu", weights_only=True)["callbacks"]
+        return callbacks[History.__name__]["rows"]
+
     def require_same(self, config: dict[str, Any]) -> None:
-        """Refuse to carry on a run with other options than it was started with.
+        """Refuse to carry on a run with other options than it was started with; it may have more epochs.
 
         Raises:
             ValueError: naming the options that differ.
         """
-        before, now = _flat(self.saved_config() or {}), _flat(config)
-        differing = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
-        shown = [f"{key} = {before.get(key)} there and {now.get(key)} here" for key in differing if not _is_free(key)]
+        shown = differing_options(self.saved_config() or {}, config)
         if shown:
             reject(
                 f"run_dir {self.path}",
@@ -112,6 +137,30 @@ class RunFolder:
         return aside
 
 
+def differing_options(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What would make another model, as ``name = x there and y here``; more epochs than before are no difference."""
+    there, here = _flat(before), _flat(now)
+    differing = sorted(key for key in there.keys() | here.keys() if there.get(key) != here.get(key))
+    epochs = (there.get(EPOCHS), here.get(EPOCHS))
+    if all(isinstance(one, int) for one in epochs) and 0 < epochs[0] < epochs[1]:  # type: ignore[operator]
+        differing = [key for key in differing if key != EPOCHS]
+    return [f"{key} = {there.get(key)} there and {here.get(key)} here" for key in differing if not is_free(key)]
+
+
+def others_than(given: dict[str, Any], taken: dict[str, Any]) -> list[str]:
+    """Names in ``given`` whose values are others than in ``taken``, which may spell out more of them."""
+
+    def same(one: Any, other: Any) -> bool:
+        if isinstance(one, dict) and isinstance(other, dict):
+            return not others_than(one, other)
+        try:
+            return float(one) == float(other)  # YAML takes 1e-3 for a word
+        except (TypeError, ValueError):
+            return one == other
+
+    return [name for name, value in given.items() if name in taken and not same(value, taken[name])]
+
+
 def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested options as ``{"model.learning_rate": 0.001, ...}``."""
     flat: dict[str, Any] = {}
@@ -123,7 +172,8 @@ def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _is_free(key: str) -> bool:
+def is_free(key: str) -> bool:
+    """Whether an option may differ between the command that started a run and the one that resumes or tests it."""
     return any(key == free or key.startswith(f"{free}.") for free in _FREE)
 
 

@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 import torch
@@ -45,6 +45,8 @@ from ccnn_irregular.datasets.samples import (
 )
 from ccnn_irregular.domains import Grid, Points
 from ccnn_irregular.pipelines.batches import AlikeBatches, EqualBatches, batch_loader
+from ccnn_irregular.pipelines.equal_samples import split_together
+from ccnn_irregular.pipelines.sample_keys import ragged_keys, row_keys
 from ccnn_irregular.quadrature import trapezoid
 
 __all__ = [
@@ -98,11 +100,14 @@ class SampleBatch:
         domain: the points of all samples laid end to end, or the grid they share. Points have a weight per channel
             where values are missing.
         labels: ``(B,)`` int64.
+        sampled: bool ``(B, 1, *sizes)``, where the values of samples on a grid were sampled and do not pad; None =
+            everywhere.
     """
 
     values: Tensor
     domain: Points | Grid
     labels: Tensor
+    sampled: Tensor | None = None
 
     @staticmethod
     def of(samples: Samples, cap: float | None = None) -> SampleBatch:
@@ -110,7 +115,7 @@ class SampleBatch:
         if isinstance(samples, RaggedVolumes):
             samples = samples.stacked()
         if isinstance(samples, GriddedSamples):
-            return SampleBatch(samples.values, samples.grid, samples.labels)
+            return SampleBatch(samples.values, samples.grid, samples.labels, sampled=samples.sampled())
         domain = sampled_points(samples.coordinates, samples.values, samples.splits, cap)
         return SampleBatch(samples.values, domain, samples.labels)
 
@@ -120,8 +125,9 @@ class SampleBatch:
     def to(self, device: torch.device | str, non_blocking: bool = False) -> SampleBatch:
         """The same batch on ``device``; a grid has none."""
         domain = self.domain if isinstance(self.domain, Grid) else self.domain.to(device)
-        values = self.values.to(device, non_blocking=non_blocking)
-        return SampleBatch(values, domain, self.labels.to(device, non_blocking=non_blocking))
+        values, labels = (one.to(device, non_blocking=non_blocking) for one in (self.values, self.labels))
+        sampled = None if self.sampled is None else self.sampled.to(device, non_blocking=non_blocking)
+        return dataclasses.replace(self, values=values, domain=domain, labels=labels, sampled=sampled)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,8 +158,9 @@ class SampleDataModule(LightningDataModule):
     """Samples of one of the data sets, in parts for training, validation and test.
 
     Official parts are used as such. Where a data set has an official test part alone, the validation part is carved out
-    of the rest; where it has none, the samples are split at random into three. Both splits are stratified and depend on
-    ``split_seed`` alone. Volumes that lie on grids of their own come in batches of equal grids.
+    of the rest; where it has none, the samples are split at random into three. Both splits are stratified, keep equal
+    samples in one part (see ``equal_samples``), and depend on ``split_seed`` alone. Volumes that lie on grids of their
+    own come in batches of equal grids.
 
     Args:
         dataset: which data set; ``simulated_...`` are made on the spot and need no root.
@@ -174,6 +181,8 @@ class SampleDataModule(LightningDataModule):
         batch_size: samples a step.
         download: fetch official files with published checksums where they are missing.
     """
+
+    rows_are: ClassVar[str] = "samples"
 
     def __init__(
         self,
@@ -220,6 +229,8 @@ class SampleDataModule(LightningDataModule):
         self._held: Samples | None = None
         self._parts: Parts | None = None
         self._prepared: Samples | None = None
+        self._read_keys: NDArray[np.uint64] | None = None
+        self._held_keys: NDArray[np.uint64] | None = None
 
     def setup(self, stage: str) -> None:
         """Read the files once and split.
@@ -230,21 +241,29 @@ class SampleDataModule(LightningDataModule):
         if self._read is not None:
             return
         samples, watched, held = self._load()
+        keys = _sample_keys(samples)
         if watched is not None:
             assert held is not None
             counts = (len(samples), len(watched))
             samples = _joined(samples, watched)
             self._parts = Parts(torch.arange(counts[0]), torch.arange(counts[0], sum(counts)), torch.arange(len(held)))
         elif held is None:
-            self._parts = split_stratified(
-                samples.labels, validation=self.validation, test=self.test, seed=self.split_seed
-            )
+            self._parts = Parts(*split_together(keys, samples.labels, self._in_three))
         else:
-            train, aside = carved(samples.labels, self.validation, self.split_seed)
+            train, aside = split_together(keys, samples.labels, self._in_two)
             self._parts = Parts(train, aside, torch.arange(len(held)))
         self._held = held
+        self._read_keys = keys if watched is None else np.concatenate([keys, _sample_keys(watched)])
+        self._held_keys = self._read_keys if held is None else _sample_keys(held)
         self._read = samples
         self._prepared = self._prepare(samples, Sampling())
+
+    def _in_three(self, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        parts = split_stratified(labels, validation=self.validation, test=self.test, seed=self.split_seed)
+        return parts.train, parts.validation, parts.test
+
+    def _in_two(self, labels: Tensor) -> tuple[Tensor, Tensor]:
+        return carved(labels, self.validation, self.split_seed)
 
     def _load(self) -> tuple[Samples, GriddedSamples | None, Samples | None]:
         """Samples to train on, and the official parts for validation and test where there are such."""
@@ -334,6 +353,12 @@ class SampleDataModule(LightningDataModule):
         assert self._parts is not None
         return self.samples.subset(getattr(self._parts, part))
 
+    def training_values(self) -> Tensor:
+        """Values of the training part, ``(N, C, ...)``, nan where they only pad a sample."""
+        part = self.part("train")
+        sampled = part.sampled() if isinstance(part, GriddedSamples) else None
+        return part.values if sampled is None else torch.where(sampled, part.values, torch.nan)
+
     def test_part(self, sampling: Sampling) -> Samples:
         """The samples of the test part, sampled as asked."""
         assert self._parts is not None
@@ -341,6 +366,20 @@ class SampleDataModule(LightningDataModule):
         source = self._read if self._held is None else self._held
         # Dropped before the split, as the literature has it: see drop_samples.
         return self._prepare(source, sampling).subset(self._parts.test)
+
+    def keys(self, part: Literal["train", "validation", "test"]) -> NDArray[np.uint64]:
+        """A key of the content of each sample as it was read, ``(B, 1)``; labels are no part of it."""
+        keys = self._held_keys if part == "test" else self._read_keys
+        assert keys is not None
+        assert self._parts is not None
+        return keys[getattr(self._parts, part).numpy()][:, None]
+
+    def labels(self, part: Literal["train", "validation", "test"]) -> Tensor:
+        """Labels of a part, ``(B,)``."""
+        assert self._parts is not None
+        assert self._read is not None
+        source = self._held if part == "test" and self._held is not None else self._read
+        return source.labels[getattr(self._parts, part)]
 
     def description(self) -> dict[str, Any]:
         """What was read and how it was split, for the JSON."""
@@ -409,6 +448,17 @@ def _kinds(volumes: RaggedVolumes) -> NDArray[np.int64]:
     return np.array([numbers[grid] for grid in volumes.grids], dtype=np.int64)
 
 
+def _sample_keys(samples: Samples) -> NDArray[np.uint64]:
+    if isinstance(samples, GriddedSamples):
+        return row_keys(samples.values.numpy())
+    if isinstance(samples, RaggedSeries):
+        return ragged_keys(samples.splits.numpy(), samples.coordinates.numpy(), samples.values.numpy())
+    sizes = np.array([grid.count for grid in samples.grids], dtype=np.int64)
+    splits = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
+    nodes = np.arange(splits[-1]) - np.repeat(splits[:-1], sizes)
+    return ragged_keys(splits, nodes, samples.values.numpy())
+
+
 def _joined(first: Samples, second: GriddedSamples) -> GriddedSamples:
     """Samples on one grid, one after the other."""
     assert isinstance(first, GriddedSamples)
@@ -442,7 +492,11 @@ def resample_series(samples: Samples, rate: float) -> Samples:
         require(samples.grid.d == 1, "test.rate", "be asked for series only", f"{samples!r}")
         values = resample(samples.values.numpy(), 1 / samples.grid.steps[0], rate)
         grid = Grid((values.shape[-1],), (1 / rate,), samples.grid.starts)
-        return dataclasses.replace(samples, values=torch.from_numpy(np.ascontiguousarray(values)), grid=grid)
+        lengths = samples.lengths
+        if lengths is not None:
+            lengths = (lengths * samples.grid.steps[0] * rate).ceil().long().clamp(max=grid.count)
+        moved = torch.from_numpy(np.ascontiguousarray(values))
+        return dataclasses.replace(samples, values=moved, grid=grid, lengths=lengths)
     step = _uniform_step(samples)
     bounds = samples.splits.tolist()
     pieces = [
@@ -463,9 +517,9 @@ def on_one_grid(series: RaggedSeries, window: float) -> GriddedSamples:
     kept = position < size
     values = torch.zeros(len(series), size, series.values.shape[1])
     values[sample[kept], position[kept]] = series.values[kept]
-    return GriddedSamples(
-        values.transpose(1, 2).contiguous(), Grid((size,), (step,)), series.labels, series.classes, series.unit
-    )
+    values = values.transpose(1, 2).contiguous()
+    lengths = series.splits.diff().clamp(max=size)
+    return GriddedSamples(values, Grid((size,), (step,)), series.labels, series.classes, series.unit, lengths)
 
 
 def _uniform_step(series: RaggedSeries) -> float:

@@ -12,6 +12,7 @@ from torch import nn
 
 from ccnn_irregular._checks import require
 from ccnn_irregular.optimisation import parameter_groups, warmup_cosine
+from ccnn_irregular.pipelines.trained_on import ENTRY, KeyedData, TrainedOn
 
 __all__ = ["TrainedNetwork"]
 
@@ -55,6 +56,7 @@ class TrainedNetwork(LightningModule):
         self.final_share = final_share
         self.mask_rate = mask_rate
         self.decay_generators = decay_generators
+        self.trained_on: TrainedOn | None = None
 
     def save_plain_hyperparameters(self, network: nn.Module) -> None:
         """Keep what a checkpoint can be rebuilt from, and no object that ``weights_only=True`` would refuse.
@@ -70,6 +72,40 @@ class TrainedNetwork(LightningModule):
 
     def require_fits(self, data: Any) -> None:
         """Refuse data that the network cannot read, with ValueError; before anything is written."""
+
+    def on_fit_start(self) -> None:
+        """Note what is trained on, and refuse to go on with other rows than a resumed run began with."""
+        data = self.trainer.datamodule  # type: ignore[attr-defined]  # a Lightning attribute without annotation
+        if isinstance(data, KeyedData):  # none of the caller's own
+            self.note_rows(data)
+
+    def note_rows(self, data: KeyedData) -> None:
+        """Keep what is trained on, for the checkpoint.
+
+        Raises:
+            ValueError: other rows than the run began with, whose checkpoint was loaded.
+        """
+        now, before = TrainedOn.of(data), self.trained_on
+        if before is not None:
+            counts = [f"{len(one.train)} + {len(one.validation)}" for one in (now, before)]
+            got = f"{counts[0]} {now.rows_are}" if counts[0] == counts[1] else f"{counts[0]} in place of {counts[1]}"
+            rule = "be what the run began with (--restart true sets it aside and starts anew)"
+            require(now.same_as(before), "the rows to train and to validate on", rule, f"others, {got}")
+        self.trained_on = now
+        if now.own_twins():
+            warnings.warn(
+                f"{now.own_twins()} of the {now.rows_are} to test on are in the training or validation part too, as "
+                f"equal {now.rows_are}: the data hold them twice. Tests count them.",
+                UserWarning,
+                stacklevel=2,
+            )
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self.trained_on is not None:
+            checkpoint[ENTRY] = self.trained_on.state()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.trained_on = TrainedOn.from_checkpoint(checkpoint, "to resume from") if ENTRY in checkpoint else None
 
     def configure_optimizers(self) -> Any:
         groups = parameter_groups(

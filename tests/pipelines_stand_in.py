@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import signal
+
 import torch
 from torch import Tensor, nn
 
@@ -15,6 +18,9 @@ class StandIn(nn.Module):
 
     # Raise KeyboardInterrupt in the training step with this number, as Ctrl-C would.
     interrupt_at: int | None = None
+    # The same for a loss that is no number, and for SIGTERM.
+    spoil_at: int | None = None
+    terminate_at: int | None = None
 
     def __init__(self, hidden: int = 8) -> None:
         super().__init__()
@@ -35,6 +41,10 @@ class StandIn(nn.Module):
             self.steps += 1
             if self.steps == type(self).interrupt_at:
                 raise KeyboardInterrupt
+            if self.steps == type(self).terminate_at:
+                signal.raise_signal(signal.SIGTERM)
+            if self.steps == type(self).spoil_at:
+                batch = dataclasses.replace(batch, values=torch.full_like(batch.values, torch.inf))
         stay = torch.repeat_interleave(torch.arange(len(batch)), batch.splits.diff())
         values = (batch.values - self.mean) / self.scale
         zeros = values.new_zeros(len(batch), 37)

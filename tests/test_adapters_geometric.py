@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import numpy as np
 import pytest
 import torch
 from contract_cases import compare_keops, dense, requires_compiler, seeded, uniform
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.integrate import quad
 from scipy.special import eval_legendre
 from torch import Tensor, nn
@@ -412,7 +415,7 @@ def naive_farthest(places: np.ndarray, count: int) -> list[int]:
 
 
 def test_farthest_points_of_clouds_of_any_sizes() -> None:
-    sizes = [40, 0, 1, 33, 2, 90, 0]
+    sizes = [40, 0, 1, 33, 3, 90, 0]
     pos, batch = clouds(sizes)
     rows = farthest_points(cloud_points(pos, batch, batch_size=7), 0.25)
     expected, start = [], 0
@@ -432,12 +435,79 @@ def test_the_choice_follows_places_and_not_the_order_of_rows() -> None:
     assert torch.equal(pos[rows], pos[shuffled][farthest_points(Points(pos[shuffled]), 0.2)])
 
 
-def test_equal_places_are_taken_once_each() -> None:
+def test_equal_places_are_one_place() -> None:
     pos = torch.zeros(9, 2, dtype=torch.float64)
-    assert len(set(farthest_points(Points(pos), 0.5).tolist())) == 5
+    assert farthest_points(Points(pos), 0.5).tolist() == [0]
     coarse = coarsen_farthest(Points(pos), 0.5)
-    assert (coarse.count, float(coarse.weights.sum())) == (5, 9.0)
+    assert (coarse.count, float(coarse.weights.sum())) == (1, 9.0)
     assert coarsen_voxels(Points(pos), 0.1).count == 1
+    # So near to each other, and so far from the first, that float64 knows no distance: still each is taken once.
+    near = torch.tensor([[0.0, 0.0], [1e9, 0.0], [1e9 + 1e-7, 0.0]], dtype=torch.float64)
+    assert sorted(farthest_points(Points(near), 1.0).tolist()) == [0, 1, 2]
+
+
+def test_equal_distances_are_taken_in_the_same_order_whatever_that_of_the_rows() -> None:
+    lattice = torch.cartesian_prod(torch.arange(5.0), torch.arange(5.0)).double()
+    shuffled = lattice[torch.randperm(25, generator=torch.Generator().manual_seed(3))]
+    assert torch.equal(*(one[farthest_points(Points(one), 0.3)] for one in (lattice, shuffled)))
+
+
+def repeated(points: Points, repeats: Tensor) -> tuple[Points, Tensor]:
+    """Every point as many times as asked, sharing its weight, in random order within its cloud; and the row it was."""
+    rows = torch.repeat_interleave(torch.arange(points.count), repeats)
+    rows = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))]
+    rows = rows[points.sample_index()[rows].argsort(stable=True)]
+    weights = (points.weights / repeats)[rows]
+    splits = torch.zeros(points.samples, dtype=torch.int64).index_add(0, points.sample_index(), repeats)
+    return Points(points.coordinates[rows], weights, torch.cat([splits.new_zeros(1), splits.cumsum(0)])), rows
+
+
+def some_clouds(seed: int, most: int) -> tuple[Points, Tensor]:
+    """Weighed clouds, and how often to repeat each point."""
+    pos, batch = clouds([30, 0, 1, 50], seed=seed)
+    points = cloud_points(pos, batch, uniform(81, seed=seed + 1))
+    return points, torch.randint(1, most + 1, (81,), generator=torch.Generator().manual_seed(seed))
+
+
+@given(seed=st.integers(0, 1000), most=st.integers(1, 4))
+def test_points_repeated_at_a_share_of_their_weight_change_no_sampling(seed: int, most: int) -> None:
+    points, repeats = some_clouds(seed, most)
+    more, rows = repeated(points, repeats)
+    for coarsen in (lambda one: coarsen_farthest(one, 0.3), lambda one: coarsen_voxels(one, 0.3)):
+        fewer, again = coarsen(points), coarsen(more)
+        assert_close(again.coordinates, fewer.coordinates)
+        assert_close(again.weights, fewer.weights)
+        assert torch.equal(again.splits, fewer.splits)
+    for sampling in ("surface", "volume"):
+        weights = cloud_weights(points, sampling, neighbours=5)  # type: ignore[arg-type]
+        assert_close(cloud_weights(more, sampling, neighbours=5), (weights / repeats)[rows])  # type: ignore[arg-type]
+
+
+def calibrated(network: nn.Module, x: Tensor, points: Points) -> dict[str, Tensor]:
+    """Parameters and buffers of a copy that was calibrated on these clouds."""
+    copy = deepcopy(network)
+    copy.calibrate(x, points.coordinates, points.sample_index(), points.weights)  # type: ignore[operator]
+    return {name: tensor.detach().double() for name, tensor in [*copy.named_parameters(), *copy.named_buffers()]}
+
+
+@pytest.mark.parametrize("coarsening", ["voxels", "farthest"])
+def test_points_repeated_at_a_share_of_their_weight_change_no_answer(coarsening: str) -> None:
+    """Counts stand for nothing: pooling, norms and networks see the function that was sampled."""
+    points, repeats = some_clouds(seed=0, most=3)
+    more, rows = repeated(points, repeats)
+    pos, batch, x = points.coordinates, points.sample_index(), seeded(81, 2)
+    options: dict[str, Any] = {"channels": (4, 4), "spacing": 0.3, "coarsening": coarsening, "generator_hidden": 4}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        networks = [CloudCCNN(2, 3, **options).double(), CloudUNet(2, 3, **options).double()]
+    for network in networks:
+        clouds_twice = [(x, points), (x[rows], more)]
+        assert_all_close(*(calibrated(network, *one) for one in clouds_twice), factor=100)
+        for training in (True, False):
+            once = network.train(training)(x, pos, batch, points.weights)
+            often = network.train(training)(x[rows], more.coordinates, more.sample_index(), more.weights)
+            by_point = isinstance(network, CloudUNet)
+            assert_close(often, once[rows] if by_point else once, factor=100)
 
 
 def test_voxels_are_the_cells_of_a_grid_that_starts_at_the_cloud() -> None:

@@ -306,6 +306,27 @@ def test_weights_of_stations_are_areas() -> None:
     assert total == pytest.approx(10 * 12 * np.cos(np.radians(31)), rel=0.05)
 
 
+@pytest.mark.parametrize("count", [400, 2])
+def test_weights_of_turned_stations_sum_to_the_same_area(count: int) -> None:
+    """Of a square of 100 km, however it lies; the box around it is up to twice as large. Two stations lie on a line."""
+    rng = np.random.default_rng(0)
+    places = rng.uniform(0, 100, (count, 2)) if count > 2 else np.array([[0.0, 0.0], [50.0, 50.0]])
+    sums = []
+    for angle in (0.0, 0.4, np.pi / 4):
+        x, y = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) @ places.T
+        names = {"x": (x, "X"), "y": (y, "Y")}
+        coordinates = {
+            name: ("station", values, {"axis": kind, "units": "km"}) for name, (values, kind) in names.items()
+        }
+        array = xr.DataArray(np.zeros(count), coordinates, ("station",), "t")
+        sums.append(float(array.ccnn(axes={"x": "x", "y": "y"}).frame().factors[0].weights.sum()))
+    if count == 2:
+        assert sums[0] == pytest.approx(2500)  # no hull: the box
+        return
+    assert sums == pytest.approx([sums[0]] * 3)
+    assert sums[0] == pytest.approx(1e4, rel=0.05)
+
+
 def test_stations_on_both_sides_of_the_date_line() -> None:
     array = stations().assign_coords(
         lon=("station", (np.linspace(176, 184, 40) + 180) % 360 - 180, stations().lon.attrs)

@@ -30,6 +30,15 @@ def test_moments_are_numpys(columns: np.ndarray) -> None:
     np.testing.assert_allclose(deviation, columns.std(0), rtol=1e-9, atol=1e-10)
 
 
+@given(arrays(np.float64, st.tuples(st.integers(1, 30), st.integers(1, 3)), elements=st.floats(-1e3, 1e3)), st.data())
+def test_rows_that_count_twice_are_two_rows(columns: np.ndarray, data: st.DataObject) -> None:
+    counts = data.draw(arrays(np.int64, len(columns), elements=st.integers(0, 3)).filter(lambda one: one.sum() > 0))
+    mean, deviation = mean_and_deviation(torch.from_numpy(columns), torch.from_numpy(counts / 7))
+    rows = np.repeat(columns, counts, axis=0)
+    np.testing.assert_allclose(mean, rows.mean(0), rtol=1e-12, atol=1e-10)
+    np.testing.assert_allclose(deviation, rows.std(0), rtol=1e-9, atol=1e-6)
+
+
 def test_moments_leave_nan_out_and_change_nothing() -> None:
     columns = torch.tensor([[1.0, torch.nan, torch.nan], [3.0, 5.0, torch.nan]], dtype=torch.float64)
     before = columns.clone()

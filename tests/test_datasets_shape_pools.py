@@ -76,6 +76,8 @@ def test_meshes_come_before_voxels(tmp_path: Path) -> None:
     pool, again = modelnet_pool(tmp_path, places=300), modelnet_pool(tmp_path, places=300)
     assert torch.equal(state, torch.random.get_rng_state())
     assert torch.equal(pool.places, again.places)
+    # Equal meshes have equal places, in every part.
+    assert torch.equal(pool.places, modelnet_pool(tmp_path, part="test", places=300).places)
     assert len(pool) == 10
     assert pool.classes == MODELNET10_CLASSES
     assert pool.reach.tolist() == [0.0] * 10

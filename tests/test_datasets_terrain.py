@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ccnn_irregular.datasets.labelled_clouds import (
     GROUND,
@@ -37,15 +39,32 @@ def test_heights_above_a_plane_are_exact() -> None:
     np.testing.assert_allclose(np.median(features[:, 1]), np.hypot(0.5, 0.2), atol=0.01)
 
 
-def test_features_follow_moved_and_turned_terrain() -> None:
-    positions = hillside(400)
-    positions[::7, 2] += 3.0
-    turned = np.column_stack([-positions[:, 1], positions[:, 0], positions[:, 2]]) + np.array([3e5, 5.4e6, 400.0])
-    # A quarter turn and a move: the cells of the reference points are the same ones, up to their edges.
-    before, after = ground_features(positions), ground_features(turned)
-    assert np.quantile(np.abs(before - after), 0.9) < 0.2
-    moved = ground_features(positions + np.array([3e5, 5.4e6, 400.0]))
-    np.testing.assert_allclose(moved, before, atol=1e-3)
+@given(
+    seed=st.integers(0, 1000),
+    angle=st.floats(0, 2 * np.pi),
+    east=st.floats(-6e5, 6e5),
+    lattice=st.booleans(),
+    rounded=st.booleans(),
+)
+def test_features_follow_moved_turned_and_shuffled_terrain(
+    seed: int, angle: float, east: float, lattice: bool, rounded: bool
+) -> None:
+    """Scattered points and lattices, which would have points on the edges of cells; heights that are equal, too."""
+    rng = np.random.default_rng(seed)
+    place = np.argwhere(np.ones((15, 15))).astype(float) if lattice else rng.uniform(0, 15, (200, 2))
+    height = 0.3 * place[:, 0] + rng.uniform(0, 2, len(place))
+    positions = np.column_stack([place, np.round(height, 1 if rounded else 12)])
+    cos, sin = np.cos(angle), np.sin(angle)
+    turned = positions @ np.array([[cos, sin, 0], [-sin, cos, 0], [0, 0, 1]]) + [east, 5.4e6, 400.0]
+    order = rng.permutation(len(positions))
+    found = ground_features(turned[order], radii=(4.0, 8.0))
+    np.testing.assert_allclose(found, ground_features(positions, radii=(4.0, 8.0))[order], atol=1e-5)
+
+
+def test_lowest_points_do_not_depend_on_the_order_of_rows() -> None:
+    positions = np.array([[0.0, 0.2, 1.0], [0.1, 0.1, 1.0], [0.0, 0.1, 1.0], [0.3, 0.3, 2.0]])
+    assert lowest_in_cells(positions, 1.0).tolist() == [2]
+    assert lowest_in_cells(positions[::-1], 1.0).tolist() == [1]
 
 
 def test_lowest_points_of_cells() -> None:

@@ -63,6 +63,22 @@ def test_the_baseline_on_another_folder(root: Path, tmp_path: Path) -> None:
     assert report["test"] == {"root": str(root), "sets": ["b"]}
 
 
+def test_stays_that_the_trees_are_trained_on_are_refused(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "copy").symlink_to(root, target_is_directory=True)
+    data = ["--data.root", str(root), "--test.root", str(tmp_path / "copy"), "--test.sets", "a", "b"]
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["baseline", "simulated_icu", *data, *QUICK, "--output", str(tmp_path / "out")])
+    message = capsys.readouterr().err
+    assert "the 200 stays to test on must be others than those to train on" in message
+    assert "got 100 of 200 stays that were trained on" in message
+    assert not (tmp_path / "out").exists()
+    cli.main(["baseline", "simulated_icu", *data, *QUICK, "--output", str(tmp_path / "out"), "--allow_overlap", "true"])
+    report = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert report["overlap"]["trained_on"] == 100
+
+
 def test_bad_input(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         cli.main(["baseline", "simulated_icu", "--data.root", str(root), "--trees.seeds", "0"])

@@ -128,8 +128,13 @@ def test_train_test_predict(config: str, root: Path, tmp_path: Path, capsys: pyt
     (hidden / "Outcomes-b.txt").symlink_to(root / "Outcomes-b.txt")
     everything = [*data, "--data.evaluate", "all", "--run_dir", "elsewhere", "--output", "out"]
     named = ["--ckpt_path", str(run / "last.ckpt"), "--record_id", lines[5].split(",")[0]]
+    message = refused(capsys, "test", "--config", config, *everything, *named)
+    assert "of 100 stays that were trained on" in message
+    everything += ["--allow_overlap", "true"]
     cli.main(["test", "--config", config, *everything, *named, "--bootstrap.resamples", "50"])
     report = json.loads(Path("out/metrics.json").read_text())
+    assert report["overlap"]["tested"] == 100
+    assert 0 < report["overlap"]["trained_on"] < 100
     assert report["n"] == 100
     assert report["bootstrap"]["resamples"] == 50
     assert report["data"]["root"] == str(hidden)
@@ -153,7 +158,8 @@ def test_train_test_predict(config: str, root: Path, tmp_path: Path, capsys: pyt
     content = torch.load(run / "best.ckpt", weights_only=True)
     del content["state_dict"]["network.mean"]
     torch.save(content, "other.ckpt")
-    message = refused(capsys, "test", "--config", config, "--ckpt_path", "other.ckpt")
+    sets = ["--data.sets", "a", "b"]
+    message = refused(capsys, "test", "--config", config, *sets, "--ckpt_path", "other.ckpt")
     assert "ckpt_path must hold the weights of the configured network, got other.ckpt" in message
 
 
@@ -166,7 +172,9 @@ def test_an_interrupted_run_resumes_to_the_same_result(
     with pytest.raises(SystemExit) as stopped:
         cli.main(["fit", "--config", config, "--run_dir", "runs/parts"])
     assert stopped.value.code == 130
-    assert "interrupted after 1 epochs in runs/parts; the same command resumes" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "not finished: interrupted by Ctrl-C" in printed
+    assert "1 epochs are in runs/parts; the same command resumes" in printed
     assert len(history("parts")) == 1
 
     # What was saved is a usable checkpoint.

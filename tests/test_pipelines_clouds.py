@@ -15,8 +15,10 @@ import pytest
 import torch
 
 from ccnn_irregular.adapters.geometric_weights import cloud_weights
+from ccnn_irregular.datasets.labelled_clouds import simulated_terrain
 from ccnn_irregular.domains import Points
 from ccnn_irregular.pipelines import cli
+from ccnn_irregular.pipelines.classification.network import Standardise
 from ccnn_irregular.pipelines.clouds.classification import CloudClassification
 from ccnn_irregular.pipelines.clouds.labels_data import Discs, LabelDataModule, halves
 from ccnn_irregular.pipelines.clouds.networks import CloudClassifier, CloudSegmenter
@@ -24,6 +26,7 @@ from ccnn_irregular.pipelines.clouds.segmentation import PointPredictions
 from ccnn_irregular.pipelines.clouds.segmentation_cli import class_iou, height_filter, mean_over_shapes
 from ccnn_irregular.pipelines.clouds.shapes_data import CloudChanges, DrawnClouds, ShapeDataModule
 from ccnn_irregular.pipelines.samples_data import SampleBatch
+from ccnn_irregular.quadrature import covered_volume
 
 # Lightning calls jsonargparse by names that its version 5 will no longer have.
 pytestmark = [
@@ -95,10 +98,30 @@ def test_ground_is_found_and_a_stopped_run_goes_on(capsys: pytest.CaptureFixture
     assert report["whole tile"]["points"] == 4000
     assert 0 < report["whole tile"]["peak memory of the process, GiB"] < 4
     assert Path("runs/simulated_terrain/test/map.png").stat().st_size > 10_000
+    straight, across = (whole_tile_iou("runs/simulated_terrain/best.ckpt", angle) for angle in (0.0, 45.0))
+    assert min(straight) > 0.9
+    np.testing.assert_allclose(across, straight, atol=0.02)
     cli.main(["predict", *config])
     rows = list(csv.DictReader(Path("runs/simulated_terrain/predictions.csv").read_text().splitlines()))
     assert len(rows) == report["data"]["points"]["test"] == 2001
     assert {row["predicted"] for row in rows} == {"ground", "object"}
+
+
+def whole_tile_iou(checkpoint: str, angle: float) -> Any:
+    """Of the classes, on the simulated tile turned by ``angle`` degrees and read from a file."""
+    tile = simulated_terrain(4000)
+    cos, sin = math.cos(math.radians(angle)), math.sin(math.radians(angle))
+    turn = torch.tensor([[cos, sin, 0], [-sin, cos, 0], [0, 0, 1]], dtype=torch.float64)
+    np.savez("turned.npz", xyz=(tile.coordinates @ turn).numpy(), is_ground=tile.labels.numpy() == 1)
+    data = LabelDataModule("lidar_ground", "turned.npz", discs=Discs(20.0, 32))
+    data.setup("test")
+    network = CloudSegmenter(9, 2, 4.0, channels=[8, 16], generator_hidden=8).eval()
+    weights = torch.load(checkpoint, weights_only=True)["state_dict"]
+    network.load_state_dict(
+        {name.removeprefix("network."): one for name, one in weights.items() if name.startswith("network.")}
+    )
+    with torch.no_grad():
+        return class_iou(network(data.everything()).argmax(1).numpy(), tile.labels.numpy(), 2)
 
 
 def test_an_interrupted_run_resumes_to_the_same_result(
@@ -118,7 +141,7 @@ def test_an_interrupted_run_resumes_to_the_same_result(
     monkeypatch.setattr(CloudClassification, "training_step", interrupted)
     with pytest.raises(SystemExit):
         cli.main(["fit", *config, "--run_dir", "runs/parts"])
-    assert "interrupted after 1 epochs in runs/parts; the same command resumes" in capsys.readouterr().out
+    assert "1 epochs are in runs/parts; the same command resumes" in capsys.readouterr().out
     monkeypatch.setattr(CloudClassification, "training_step", step)
     cli.main(["fit", *config, "--run_dir", "runs/parts"])
     assert history("runs/parts") == history("runs/whole")
@@ -257,13 +280,41 @@ def test_discs_keep_the_weights_of_the_tile() -> None:
     data = terrain(weights="even")
     batch = data.training_batch(torch.arange(4))
     part = data.parts["train"]
-    size = part.coordinates[:, :2].amax(0) - part.coordinates[:, :2].amin(0)
-    each = float(size.prod()) / len(part.values)
+    each = float(covered_volume(part.coordinates[:, :2])) / len(part.values)
     torch.testing.assert_close(batch.domain.weights, torch.full((len(batch),), each, dtype=torch.float64))
     # Points of a disc lie within it.
     for first, last in zip(batch.domain.splits[:-1].tolist(), batch.domain.splits[1:].tolist(), strict=True):
         disc = batch.domain.coordinates[first:last, :2]
         assert float(torch.cdist(disc, disc).max()) <= 30.0 + 1e-9
+
+
+def test_a_turned_tile_is_read_as_the_same_tile(tmp_path: Path) -> None:
+    """Area, weights and features; the box around it is up to twice as large."""
+    tile = simulated_terrain(3000, seed=2)
+    turn = torch.tensor([[1.0, 1.0, 0.0], [-1.0, 1.0, 0.0], [0.0, 0.0, 2**0.5]], dtype=torch.float64) / 2**0.5
+    read = []
+    for number, places in enumerate((tile.coordinates, tile.coordinates @ turn)):
+        np.savez(tmp_path / f"{number}.npz", xyz=places.numpy(), is_ground=tile.labels.numpy() == 1)
+        data = LabelDataModule("lidar_ground", str(tmp_path / f"{number}.npz"), discs=Discs(15.0, 8))
+        data.setup("fit")
+        read.append(data.everything())
+    torch.testing.assert_close(read[1].domain.weights, read[0].domain.weights, rtol=1e-6, atol=0)
+    torch.testing.assert_close(read[1].values, read[0].values, rtol=0, atol=1e-5)
+    assert float(read[0].domain.weights.sum()) == pytest.approx(120**2, rel=0.04)
+
+
+def test_normalisation_goes_by_area_and_not_by_points() -> None:
+    """Half of the points repeated five times each, at a fifth of their weight: the same mean and deviation."""
+    torch.manual_seed(0)
+    values, weights = torch.randn(200, 9), torch.rand(200, dtype=torch.float64)
+    rows = torch.cat([torch.arange(100).repeat(5), torch.arange(100, 200)])
+    shared = torch.cat([weights[:100].repeat(5) / 5, weights[100:]])
+    found = []
+    for some, own in ((values, weights), (values[rows], shared)):
+        standardise = Standardise(9)
+        standardise.fit(some, own)
+        found.append((standardise.mean, standardise.scale))
+    torch.testing.assert_close(*found)
 
 
 def test_the_height_filter_is_tuned_on_training_points_alone() -> None:
@@ -302,7 +353,7 @@ def test_a_point_of_a_tile_has_the_same_answer_in_float64_metres_far_away() -> N
     data = terrain()
     network = CloudSegmenter(9, 2, spacing=4.0, channels=(8, 8), generator_hidden=4)
     batch = data.training_batch(torch.arange(2))
-    network.prepare(data.samples.values, batch)
+    network.prepare(data.samples.values, data.training_weights, batch)
     network.eval()
     far = Points(
         batch.domain.coordinates + torch.tensor([5e5, 5.4e6, 300.0]), batch.domain.weights, batch.domain.splits

@@ -172,7 +172,7 @@ def test_clouds() -> None:
     def segmented(spacing: float) -> list[str]:
         network = CloudSegmenter(1, 2, spacing, channels=[4, 4], generator_hidden=4)
         batch = LabelBatch(torch.randn(300, 1), points, torch.zeros(300, dtype=torch.int64))
-        return told(lambda: network.prepare(batch.values, batch))
+        return told(lambda: network.prepare(batch.values, points.weights, batch))
 
     for prepared in (classified, segmented):
         assert prepared(0.2) == []

@@ -376,8 +376,34 @@ def test_a_validation_part_without_labels_is_refused(tmp_path: Path) -> None:
         nibabel.save(nibabel.Nifti1Image(np.zeros(image.shape, np.uint8), image.affine), path)
     data = VolumeDataModule(str(root), classes=["nothing", "a"], validation=0.2)
     data.setup("fit")
-    with pytest.raises(ValueError, match="the validation part must hold a voxel of a label: Dice"):
+    (name,) = (data.pairs[number].name for number in data.part("validation"))
+    rule = rf"the 1 validation volumes \({name}\) must hold a voxel of a label: Dice"
+    with pytest.raises(ValueError, match=rule):
         Segmentation(FixedKernelSegmenter(1, 2, channels=[2])).require_fits(data)
+
+
+def test_volumes_that_were_trained_on_are_refused(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    message = refused(capsys, "test", *options(trained), "--data.split_seed", "1")
+    assert "volumes that were trained on" in message
+    assert "data.split_seed = 0 there and 1 here" in message
+
+
+def test_a_label_that_no_validation_volume_holds_is_named_and_left_out(
+    pairs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    classes = ["--data.classes", "[background, anterior, posterior, tail]", f"{NETWORK}.classes", "4"]
+    config = ["--config", "segmentation", "--data.root", str(pairs), "--data.validation", "0.15", *classes, *TINY]
+    with pytest.warns(UserWarning, match=r"no voxel of the 2 validation volumes \(case_.*\) has the label 3 'tail'"):
+        cli.main(["fit", *config, *QUIET, "--run_dir", "run", "--trainer.max_epochs", "3"])
+    assert json.loads(Path("run/summary.json").read_text())["end"]["finished"]
+    with Path("run/history.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 3
+    for row in rows:
+        assert "val_dice_3" not in row
+        assert all(math.isfinite(float(value)) for value in row.values())
+        mean = (float(row["val_dice_1"]) + float(row["val_dice_2"])) / 2
+        assert float(row["val_dice"]) == pytest.approx(mean, abs=1e-6)
 
 
 def test_thinned_nodes_are_nodes_of_the_grid() -> None:

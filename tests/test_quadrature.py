@@ -18,6 +18,7 @@ from hypothesis.extra import numpy as hnp
 from ccnn_irregular import Grid, Points
 from ccnn_irregular.quadrature import (
     cell_volumes,
+    covered_volume,
     density_compensation,
     gauss_legendre,
     plain_mean,
@@ -580,11 +581,85 @@ def test_density_weights_of_a_ragged_batch() -> None:
     )
 
 
-def test_twins_share_their_weight_within_a_radius() -> None:
+@pytest.mark.parametrize("options", [{"radius": 0.5}, {"neighbours": 4}, {"neighbours": 4, "dimensions": 1}], ids=str)
+def test_points_at_one_place_share_its_weight(options: dict[str, float]) -> None:
     points = cloud(50, 2, seed=6)
-    alone = density_compensation(points, volume=8.0, radius=0.5)
-    twins = density_compensation(points.repeat(2, 1), volume=8.0, radius=0.5)
-    assert_close(twins, alone.repeat(2) / 2)
+    alone = density_compensation(points, volume=8.0, **options)  # type: ignore[arg-type]
+    repeats = torch.arange(50) % 7 + 1
+    repeated = density_compensation(points.repeat_interleave(repeats, 0), volume=8.0, **options)  # type: ignore[arg-type]
+    assert_close(repeated, (alone / repeats).repeat_interleave(repeats))
+    once = density_compensation(torch.zeros(20, 2), volume=1.0, **options)  # type: ignore[arg-type]
+    assert_close(once, torch.full((20,), 1 / 20, dtype=torch.float64))
+
+
+# ---- regions ----
+
+
+def square(places: torch.Tensor) -> torch.Tensor:
+    return torch.ones(len(places), dtype=torch.bool)
+
+
+def ell(places: torch.Tensor) -> torch.Tensor:
+    """The unit square without its upper right quarter."""
+    return (places > 0.5).sum(1) < 2
+
+
+def disc_with_holes(places: torch.Tensor) -> torch.Tensor:
+    """Radius 1/2 about the middle of the unit square, two holes of radius 0.1."""
+    holes = torch.tensor([[0.3, 0.5], [0.7, 0.55]], dtype=torch.float64)
+    return ((places - 0.5).norm(dim=1) < 0.5) & (torch.cdist(places, holes) > 0.1).all(1)
+
+
+def fading_square(places: torch.Tensor) -> torch.Tensor:
+    """The unit square, from one side of which to the other the density falls by a factor e^3."""
+    chance = torch.rand(len(places), dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    return chance < torch.exp(-3 * places[:, 0])
+
+
+REGIONS = [
+    (square, 1.0),
+    (ell, 0.75),
+    (disc_with_holes, math.pi * (0.25 - 0.02)),
+    (fading_square, 1.0),
+]
+
+
+@pytest.mark.parametrize(("inside", "area"), REGIONS, ids=[inside.__name__ for inside, _ in REGIONS])
+def test_points_cover_the_region_they_were_drawn_from(inside: Callable[..., torch.Tensor], area: float) -> None:
+    """Whatever its outline, and however it is turned: the box around it, or its hull, are up to twice as large."""
+    places = uniform(12000, 2, seed=3)
+    places = places[inside(places)]
+    covered = float(covered_volume(places))
+    assert covered == pytest.approx(area, rel=0.04)
+    assert covered < area  # a rim without points
+    for angle in (0.3, math.pi / 4):
+        turn = torch.tensor([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]]).double()
+        turned = (1000 * places @ turn.T + torch.tensor([5e5, 5.4e6])).flip(0)
+        assert float(covered_volume(turned)) == pytest.approx(1e6 * covered, rel=1e-6)
+
+
+def test_covered_volumes_of_a_ragged_batch_and_of_lattices() -> None:
+    lattice = torch.cartesian_prod(torch.arange(8.0), torch.arange(6.0))
+    line = torch.arange(20.0)[:, None] * torch.tensor([1.0, 2.0])
+    ring = lattice[((lattice - torch.tensor([3.5, 2.5])).abs() > 1).any(1)]
+    parts = [lattice, lattice[:0], lattice[:2], line, lattice[:3] @ torch.rand(2, 2), ring.repeat(2, 1)]
+    splits = torch.tensor([0, *(len(part) for part in parts)]).cumsum(0)
+    found = covered_volume(torch.cat(parts), splits=splits)
+    torch.testing.assert_close(found, torch.tensor([35.0, 0, 0, 0, 0, 35.0], dtype=torch.float64))
+    box = torch.cartesian_prod(*(torch.arange(4.0),) * 3)
+    torch.testing.assert_close(covered_volume(box), torch.tensor([27.0], dtype=torch.float64))
+
+
+def test_integrals_over_a_region_of_unknown_outline() -> None:
+    """Of the L: the unit square less its upper right quarter."""
+    places = uniform(12000, 2, seed=5)
+    places = places[ell(places)]
+    weights = density_compensation(places, volume=float(covered_volume(places)))
+    x, y = places.T
+    for values, exact in ((x, 1 / 2 - 3 / 16), (x * y, 1 / 4 - (3 / 8) ** 2), ((3 * x).cos(), None)):
+        if exact is None:
+            exact = math.sin(3) / 3 - 0.5 * (math.sin(3) - math.sin(1.5)) / 3
+        assert float((weights * values).sum()) == pytest.approx(exact, rel=0.05)
 
 
 @given(st.integers(1, 3), st.integers(2, 40), st.integers(0, 1000), st.integers(1, 20), st.floats(0.01, 100.0))
@@ -677,10 +752,15 @@ REFUSED: dict[str, tuple[Callable[[], object], str]] = {
         lambda: density_compensation(torch.zeros(1, 2)),
         "volume must be given, or bounds, but not both, got (None, None)",
     ),
-    "density at one place": (
-        lambda: density_compensation(torch.zeros(20, 2), volume=1.0, neighbours=5),
-        "coordinates must hold at most 5 points at one place, got row 0",
+    "density of too many dimensions": (
+        lambda: density_compensation(torch.zeros(20, 2), volume=1.0, dimensions=3),
+        "dimensions must lie in 1..2, the number of axes, got 3",
     ),
+    "covered in 4-D": (
+        lambda: covered_volume(torch.zeros(3, 4)),
+        "points must have shape (N, 2) or (N, 3), got (3, 4)",
+    ),
+    "covered nan": (lambda: covered_volume(torch.full((4, 2), math.nan)), "points must be finite, got nan at rows"),
     "density neighbours": (
         lambda: density_compensation(torch.zeros(2, 2), volume=1.0, neighbours=0),
         "neighbours must be at least 1, got 0",

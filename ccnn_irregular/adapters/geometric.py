@@ -15,6 +15,7 @@ from torch_geometric.data import Batch, Data
 
 from ccnn_irregular._autocast import outside_autocast
 from ccnn_irregular._checks import reject, require, require_finite
+from ccnn_irregular.adapters.geometric_sampling import places
 from ccnn_irregular.domains import Points
 from ccnn_irregular.kernels import MLP, SIREN, GaussianMask, Generator, Kernel, MAGNet, RandomFourier
 from ccnn_irregular.kernels.isotropic import Isotropic, RadialMask
@@ -336,9 +337,11 @@ class CCNNConv(nn.Module):
     ) -> None:
         """Scale the kernel so that white noise on such clouds keeps its variance; once, before training.
 
-        Without it the scale of the result follows the weight that lies within the kernel's reach.
+        Without it the scale of the result follows the weight that lies within the kernel's reach. Noise at points that
+        share a place is the same noise.
         """
-        self.conv.calibrate(*self._domains(pos, batch, weight, None))
+        source, query = self._domains(pos, batch, weight, None)
+        self.conv.calibrate(places(source)[0], query)
 
     def _domains(
         self,

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ccnn_irregular._autocast import outside_autocast
 from ccnn_irregular._checks import require
 from ccnn_irregular.adapters.geometric import CloudGeneratorName, cloud_kernel, cloud_points, require_resolution
-from ccnn_irregular.adapters.geometric_sampling import coarsen_farthest, coarsen_voxels
+from ccnn_irregular.adapters.geometric_sampling import coarsen_farthest, coarsen_voxels, places
 from ccnn_irregular.domains import Points
 from ccnn_irregular.kernels import Kernel
 from ccnn_irregular.layers import (
@@ -150,6 +150,14 @@ class _Encoder(nn.Module):
             x = self.finest.extent.new_ones(points.count, 1)
         return x, points
 
+    def at_places(
+        self, x: Tensor | None, pos: Tensor, batch: Tensor | None, weight: Tensor | None
+    ) -> tuple[Tensor, Points]:
+        """The same, each place once: noise at points that share a place is the same noise."""
+        values, points = self.given(x, pos, batch, weight, None)
+        distinct, rows = places(points)
+        return values[rows], distinct
+
     def coarser(self, points: Points) -> list[Points]:
         """The points of each level, fine to coarse."""
         levels = []
@@ -267,7 +275,7 @@ class CloudCCNN(nn.Module):
         self, x: Tensor | None, pos: Tensor, batch: Tensor | None = None, weight: Tensor | None = None
     ) -> None:
         """Scale all kernels, first to last, for clouds like these; once, before training."""
-        values, points = self.encoder.given(x, pos, batch, weight, None)
+        values, points = self.encoder.at_places(x, pos, batch, weight)
         self.encoder(values, points, self.encoder.coarser(points), calibrating=True)
 
 
@@ -367,7 +375,7 @@ class CloudUNet(nn.Module):
         self, x: Tensor | None, pos: Tensor, batch: Tensor | None = None, weight: Tensor | None = None
     ) -> None:
         """Scale all kernels, first to last, for clouds like these; once, before training."""
-        values, points = self.encoder.given(x, pos, batch, weight, None)
+        values, points = self.encoder.at_places(x, pos, batch, weight)
         self._decoded(values, points, calibrating=True)
 
     def _decoded(self, values: Tensor, points: Points, *, calibrating: bool) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor
 from ccnn_irregular._checks import require
 from ccnn_irregular.domains import Points
 
-__all__ = ["coarsen_farthest", "coarsen_voxels", "farthest_points", "voxel_cells"]
+__all__ = ["coarsen_farthest", "coarsen_voxels", "farthest_points", "places", "voxel_cells"]
 
 _MOST_CELLS = 2**62
 
@@ -24,12 +24,13 @@ _MOST_CELLS = 2**62
 def farthest_points(points: Points, ratio: float) -> Tensor:
     """Rows of well-spread points: each is the one farthest from all taken before it (Eldar et al. 1997).
 
-    The first of a cloud is the point farthest from the cloud's mean, so the choice does not depend on the order of
-    the rows, as long as no two distances are equal. Clouds of similar size are sampled together.
+    The first of a cloud is the point farthest from the cloud's centre of mass. Points at one place are one place: it is
+    taken once, for the first of its rows, and weighs what they weigh together. So points that are repeated and share
+    their weight change nothing, nor does the order of the rows. Clouds of similar size are sampled together.
 
     Args:
         points: clouds of any sizes; axes must not repeat.
-        ratio: share of each cloud's points to take, in (0, 1]; rounded up, so that no cloud vanishes.
+        ratio: share of each cloud's places to take, in (0, 1]; rounded up, so that no cloud vanishes.
 
     Returns:
         int64 ``(M,)``, cloud by cloud, in the order in which they were taken.
@@ -38,19 +39,39 @@ def farthest_points(points: Points, ratio: float) -> Tensor:
         ValueError: a ratio outside (0, 1], axes that repeat.
     """
     require(0 < ratio <= 1, "ratio", "lie in (0, 1]", ratio)
-    _require_open(points)
-    sizes = points.splits.diff()
+    distinct, rows = places(points)
+    sizes = distinct.splits.diff()
     counts = torch.ceil(sizes * ratio - 1e-9).to(torch.int64).clamp(min=1).minimum(sizes)
     starts = counts.cumsum(0) - counts
     chosen = torch.empty(int(counts.sum()), dtype=torch.int64, device=points.device)
     magnitudes = torch.floor(torch.log2(sizes.clamp(min=1).to(torch.float64)))
     for magnitude in magnitudes[sizes > 0].unique().tolist():
         clouds = torch.nonzero((magnitudes == magnitude) & (sizes > 0)).flatten()
-        taken = _farthest_of_similar(points, clouds, sizes[clouds], int(counts[clouds].max()))
+        taken = _farthest_of_similar(distinct, clouds, sizes[clouds], int(counts[clouds].max()))
         order = torch.arange(taken.shape[1], device=points.device)
         kept = order < counts[clouds, None]
         chosen[(starts[clouds, None] + order)[kept]] = taken[kept]
-    return chosen
+    return rows[chosen]
+
+
+@torch.no_grad()
+def places(points: Points) -> tuple[Points, Tensor]:
+    """The places of each cloud, each once, with the weight of all its points; and the first row of each, int64.
+
+    Places come in the order of their coordinates, whatever that of the rows. Weights of channels are added up.
+
+    Args:
+        points: clouds of any sizes; axes must not repeat.
+    """
+    _require_open(points)
+    sample = points.sample_index()
+    keys = torch.cat([sample[:, None].to(torch.float64), points.coordinates.detach()], dim=1)
+    found, place = torch.unique(keys, dim=0, return_inverse=True)
+    weights = _one_weight(points)
+    weights = weights.new_zeros(len(found)).index_add(0, place, weights)
+    rows = torch.arange(points.count, device=points.device)
+    first = rows.new_zeros(len(found)).scatter_reduce(0, place, rows, "amin", include_self=False)
+    return Points(found[:, 1:], weights, _splits(sample[first], points.samples)), first
 
 
 @torch.no_grad()
@@ -60,19 +81,21 @@ def _farthest_of_similar(points: Points, clouds: Tensor, sizes: Tensor, count: i
     exists = place < sizes[:, None]
     first = points.splits[clouds]
     rows = first[:, None] + torch.where(exists, place, 0)
-    places = points.coordinates.detach()[rows]
-    mean = (places * exists[..., None]).sum(1) / sizes[:, None]
-    places = places - mean[:, None]  # small numbers, whatever the projection
-    score = torch.where(exists, places.square().sum(2), -2.0)
+    spots = points.coordinates.detach()[rows]
+    spots = spots - spots[:, :1]  # small numbers, whatever the projection
+    weights = torch.where(exists, points.weights[rows], 0.0)
+    mass = weights.sum(1, keepdim=True)
+    share = torch.where(mass > 0, weights / mass, exists / sizes[:, None])
+    spots = spots - (spots * share[..., None]).sum(1, keepdim=True)
+    score = torch.where(exists, spots.square().sum(2), -2.0)
     cloud = torch.arange(len(clouds), device=points.device)
     taken = torch.empty(len(clouds), count, dtype=torch.int64, device=points.device)
     for index in range(count):
         pick = score.argmax(1)
         taken[:, index] = pick
-        distance = (places - places[cloud, pick][:, None]).square().sum(2)
+        distance = (spots - spots[cloud, pick][:, None]).square().sum(2)
         score = torch.where(exists, distance, -2.0) if index == 0 else torch.minimum(score, distance)
-        # No row twice, even where all that are left lie on those that were taken.
-        score[cloud[:, None], taken[:, : index + 1]] = -1.0
+        score[cloud, pick] = -1.0  # never again, though all that are left be so near that rounding leaves no distance
     return first[:, None] + taken
 
 
@@ -111,7 +134,7 @@ def coarsen_farthest(points: Points, ratio: float) -> Points:
 
     Args:
         points: clouds of any sizes; axes must not repeat.
-        ratio: share of each cloud's points to take, in (0, 1].
+        ratio: share of each cloud's places to take, in (0, 1].
     """
     rows = farthest_points(points, ratio)
     sample = points.sample_index()
@@ -131,7 +154,7 @@ def coarsen_voxels(points: Points, size: float) -> Points:
     """
     cell = voxel_cells(points, size)
     count = int(cell.max()) + 1 if len(cell) else 0
-    share = points.weights if points.weights.ndim == 1 else points.weights.sum(1)
+    share = _one_weight(points)
 
     def summed(rows: Tensor) -> Tensor:
         return rows.new_zeros(count, *rows.shape[1:]).index_add(0, cell, rows)
@@ -141,6 +164,11 @@ def coarsen_voxels(points: Points, size: float) -> Points:
     sample = points.sample_index()
     owner = sample.new_zeros(count).scatter(0, cell, sample)
     return Points(summed(points.coordinates * share[:, None]), summed(points.weights), _splits(owner, points.samples))
+
+
+def _one_weight(points: Points) -> Tensor:
+    """What each point weighs in all channels together, ``(N,)``."""
+    return points.weights if points.weights.ndim == 1 else points.weights.sum(1)
 
 
 def _splits(sample: Tensor, samples: int) -> Tensor:
@@ -156,8 +184,8 @@ def _nearest(coarse: Tensor, coarse_sample: Tensor, fine: Tensor, fine_sample: T
     # One more axis, on which clouds are farther apart than any two points of a cloud.
     gap = 2 * span + 1
 
-    def lifted(places: Tensor, sample: Tensor) -> np.ndarray:
-        return torch.cat([places.detach(), gap * sample[:, None].to(places.dtype)], dim=1).cpu().numpy()
+    def lifted(spots: Tensor, sample: Tensor) -> np.ndarray:
+        return torch.cat([spots.detach(), gap * sample[:, None].to(spots.dtype)], dim=1).cpu().numpy()
 
     owner = cKDTree(lifted(coarse, coarse_sample)).query(lifted(fine, fine_sample))[1]
     return torch.from_numpy(np.asarray(owner, dtype=np.int64)).to(fine.device)

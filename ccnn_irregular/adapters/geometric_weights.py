@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Literal, final, get_args
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch_geometric.data import Data
@@ -56,25 +55,11 @@ def cloud_weights(
         weights = plain_mean(points.count, splits=points.splits)
     else:
         require(sampling == "volume" or points.d >= 2, "points", "have two axes or more for a surface", points.d)
-        weights = _by_density(points, sampling, neighbours)
+        dimensions = points.d if sampling == "volume" else points.d - 1
+        weights = density_compensation(
+            points.coordinates, volume=1.0, neighbours=neighbours, dimensions=dimensions, splits=points.splits
+        )
     return weights * totals.expand(points.samples)[sample]
-
-
-def _by_density(points: Points, sampling: str, neighbours: int) -> Tensor:
-    """Weights that sum to 1 in each cloud."""
-    rows = torch.cat([points.sample_index()[:, None].to(torch.float64), points.coordinates.detach()], dim=1)
-    places, place, repeats = np.unique(rows.cpu().numpy(), axis=0, return_inverse=True, return_counts=True)
-    own = torch.from_numpy(places)
-    counts = torch.bincount(own[:, 0].to(torch.int64), minlength=points.samples)
-    splits = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-    balls = density_compensation(own[:, 1:], volume=1.0, neighbours=neighbours, splits=splits)
-    dimensions = points.d if sampling == "volume" else points.d - 1
-    # In proportion to the volume of a ball in all d axes; its radius, to another power.
-    shares = balls ** (dimensions / points.d) / torch.from_numpy(repeats)
-    weights = shares[torch.from_numpy(place.reshape(-1))].to(points.device)
-    sample = points.sample_index()
-    sums = weights.new_zeros(points.samples).index_add(0, sample, weights)
-    return weights / sums[sample]
 
 
 @final

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 import xarray as xr
 from numpy.typing import NDArray
+from scipy.spatial import ConvexHull, QhullError
 
 from ccnn_irregular._checks import reject, require
 from ccnn_irregular.adapters.xarray_meshes import Areas, areas_by_positions, shared_places
@@ -29,6 +30,8 @@ _UNIFORM = 1e-3
 _FINE = 4
 # Share of a step by which the seam of a longitude may differ from the other gaps.
 _SEAM = 1e-2
+# Axes of scattered points whose convex hull is looked for, and the share of their box below which they are on a line.
+_MOST_HULL_AXES, _FLAT = 4, 1e-9
 # The way degrees count, and the sign that turns them into degrees north and east.
 _SIGNS: dict[str, dict[str, int]] = {
     "latitude": {"": 1, "north": 1, "south": -1},
@@ -274,7 +277,7 @@ def cloud(
 
     A place where one of them is missing has no position and is left out. The cells of a mesh (latitude and longitude on
     two dimensions) weigh their area on the sphere, all else one over the density of points, estimated with each axis in
-    units of its range. Points at one place share the weight of one.
+    units of its range; these sum to the volume of the points' convex hull. Points at one place share the weight of one.
 
     Args:
         coordinates: each on some of ``dims``.
@@ -488,12 +491,26 @@ def _regular_areas(names: dict[Role, str], latitude: Floats, longitude: Floats, 
 
 
 def _density_weights(points: Floats) -> Floats:
-    """One over the density of scattered points, each axis in units of its range."""
-    distinct, place, counts = np.unique(points, axis=0, return_inverse=True, return_counts=True)
-    lowest, spans = distinct.min(0), np.ptp(distinct, axis=0)
+    """One over the density of scattered points, each axis in units of its range; they sum to their convex hull."""
+    lowest, spans = points.min(0), np.ptp(points, axis=0)
     used = spans > 0
     if not used.any():
         return np.full(len(points), 1 / len(points))
-    unit = torch.from_numpy(((distinct - lowest) / np.where(used, spans, 1.0))[:, used])
-    weights = density_compensation(unit, bounds=[(0.0, 1.0)] * int(used.sum())).numpy()
-    return np.asarray((weights * spans[used].prod() / counts)[place.reshape(-1)])
+    unit = ((points - lowest) / np.where(used, spans, 1.0))[:, used]
+    weights = density_compensation(torch.from_numpy(unit), bounds=[(0.0, 1.0)] * int(used.sum())).numpy()
+    return np.asarray(weights * (spans[used].prod() * _hull_share(unit)))
+
+
+def _hull_share(unit: Floats) -> float:
+    """Share of the unit box around points that their convex hull fills: the hull turns with them, the box does not.
+
+    1 where there is no such hull: on one axis, on more than can be afforded, and for tracks along a straight line.
+    """
+    axes = unit.shape[1]
+    if axes == 1 or axes > _MOST_HULL_AXES or len(unit) <= axes:
+        return 1.0
+    try:
+        share = float(ConvexHull(unit).volume)
+    except QhullError:
+        return 1.0
+    return share if share > _FLAT else 1.0

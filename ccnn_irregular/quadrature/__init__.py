@@ -7,9 +7,11 @@ from ccnn_irregular.quadrature.clouds import density_compensation, plain_mean, v
 from ccnn_irregular.quadrature.grids import cell_volumes, product_rule, spherical_areas
 from ccnn_irregular.quadrature.lines import gauss_legendre, simpson, trapezoid
 from ccnn_irregular.quadrature.polygons import spherical_polygons
+from ccnn_irregular.quadrature.regions import covered_volume
 
 __all__ = [
     "cell_volumes",
+    "covered_volume",
     "density_compensation",
     "gauss_legendre",
     "plain_mean",

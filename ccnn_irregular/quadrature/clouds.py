@@ -104,14 +104,16 @@ def density_compensation(
     bounds: Bounds | None = None,
     neighbours: int = 16,
     radius: float | None = None,
+    dimensions: int | None = None,
     splits: Tensor | None = None,
     cap: float | None = None,
 ) -> Tensor:
     """Weights of a large cloud from the density around each point, in any number of dimensions.
 
-    A point weighs in proportion to the volume of the ball that reaches its ``neighbours``-th neighbour of the
-    same sample, or, with ``radius``, to one over the number of points within ``radius``. Weights are then
-    scaled to sum to the volume. Memory is linear in the number of points, time nearly so.
+    A place weighs in proportion to the volume of the ball that reaches its ``neighbours``-th neighbour of the
+    same sample, or, with ``radius``, to one over the number of places within ``radius``. Points at one place share
+    its weight: repeating points changes no integral. Weights are then scaled to sum to the volume. Memory is linear
+    in the number of points, time nearly so.
 
     Exact for constants only. A single weight is off by about ``neighbours^(-1/2)`` of itself; in sums this
     averages out, and what remains is a bias where the density changes within a ball. The outermost points
@@ -123,7 +125,9 @@ def density_compensation(
         volume: what the weights of each sample sum to, where there is no box.
         bounds: per axis the lower and the upper end of the box the cloud fills; its volume is the sum.
         neighbours: which neighbour the ball reaches; all others of the sample where it has fewer.
-        radius: radius of the ball in which points are counted, instead of ``neighbours``.
+        radius: radius of the ball in which places are counted, instead of ``neighbours``.
+        dimensions: of what was sampled, where that is less than space: 2 for a surface in 3-D, whose piece within a
+            ball grows with the square of its radius; None = d.
         splits: int64 ``(B + 1,)`` offsets of the samples; None = one sample.
         cap: largest volume one point may stand for, applied after scaling.
 
@@ -132,17 +136,24 @@ def density_compensation(
 
     Raises:
         ValueError: not exactly one of ``volume`` and ``bounds``; coordinates not finite or out of bounds;
-            more than ``neighbours`` points at one place; numbers that are not positive.
+            numbers that are not positive.
     """
     require(coordinates.ndim == 2, "coordinates", "have shape (N, d)", tuple(coordinates.shape))
     require_finite("coordinates", coordinates)
     require((volume is None) != (bounds is None), "volume", "be given, or bounds, but not both", (volume, bounds))
     require(neighbours >= 1, "neighbours", "be at least 1", neighbours)
     require(radius is None or 0 < radius < math.inf, "radius", "be positive and finite", radius)
+    d = coordinates.shape[1]
+    power = d if dimensions is None else dimensions
+    require(1 <= power <= d, "dimensions", f"lie in 1..{d}, the number of axes", dimensions)
     box = None if bounds is None else _checked_box("coordinates", coordinates, bounds)
     total = float(np.prod(box[1] - box[0])) if box is not None else volume
     assert total is not None
     _require_volumes(total, cap)
+
+    def weigh_points(own: np.ndarray) -> np.ndarray:
+        places, place, repeats = np.unique(own, axis=0, return_inverse=True, return_counts=True)
+        return (weigh(places) / repeats)[place.reshape(-1)]
 
     def weigh(own: np.ndarray) -> np.ndarray:
         if len(own) == 1:
@@ -158,14 +169,10 @@ def density_compensation(
             weights = share / tree.query_ball_point(own, radius, return_length=True)
         else:
             distance = tree.query(own, [reach])[0][:, 0]
-            crowded = np.flatnonzero(distance == 0)
-            if len(crowded):
-                got = f"row {crowded[0]} of a sample with more (weigh them with radius instead)"
-                reject("coordinates", f"hold at most {reach - 1} points at one place", got)
-            weights = share * (distance / distance.max()) ** own.shape[1]
+            weights = share * (distance / distance.max()) ** power
         return weights * (total / weights.sum())
 
-    return _per_sample(coordinates, splits, weigh, cap)
+    return _per_sample(coordinates, splits, weigh_points, cap)
 
 
 def _require_volumes(volume: float, cap: float | None) -> None:

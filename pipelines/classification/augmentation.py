@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -52,7 +52,8 @@ class Augmentation:
         """The changed batch."""
         if isinstance(batch.domain, Points):
             return self._changed_points(batch, batch.domain)
-        return SampleBatch(self._changed_grid(batch.values, batch.domain), batch.domain, batch.labels)
+        values, sampled = self._changed_grid(batch.values, batch.domain, batch.sampled)
+        return replace(batch, values=values, sampled=sampled)
 
     def _changed_points(self, batch: SampleBatch, points: Points) -> SampleBatch:
         if not self.drop and not self.stretch:
@@ -66,9 +67,17 @@ class Augmentation:
         values = batch.values[kept]
         return SampleBatch(values, sampled_points(coordinates, values, splits, self.cap), batch.labels)
 
-    def _changed_grid(self, values: Tensor, grid: Grid) -> Tensor:
+    def _changed_grid(self, values: Tensor, grid: Grid, sampled: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Values, and where they do not pad."""
         if self.low_pass is not None:
             values = _low_passed(values, grid, self.low_pass)
+        if sampled is None:
+            return self._moved(values, grid), None
+        # Moved as one more channel.
+        both = self._moved(torch.cat([values, sampled.to(values.dtype)], dim=1), grid)
+        return both[:, :-1], both[:, -1:] > 0
+
+    def _moved(self, values: Tensor, grid: Grid) -> Tensor:
         if self.shift:
             require(len(self.shift) == grid.d, "shift", f"have one entry per axis, {grid.d}", tuple(self.shift))
             for axis, furthest in enumerate(self.shift):

@@ -16,11 +16,20 @@ from torch import nn
 
 from ccnn_irregular.pipelines.classification import figures
 from ccnn_irregular.pipelines.classification.training import Classification, ClassPredictions
+from ccnn_irregular.pipelines.equal_samples import EqualSamples
 from ccnn_irregular.pipelines.reports import versions, write_json, write_text
 from ccnn_irregular.pipelines.samples_data import SampleDataModule, Sampling, grid_sizes
 from ccnn_irregular.pipelines.training_cli import TrainingCLI, load_weights
 
-__all__ = ["ClassificationCLI", "Result", "TestOptions", "wilson_interval", "write_predictions"]
+__all__ = [
+    "ClassificationCLI",
+    "Result",
+    "TestOptions",
+    "print_equal",
+    "wilson_interval",
+    "without_equal",
+    "write_predictions",
+]
 
 _Z = 1.959964  # of a 95 % interval
 
@@ -85,6 +94,27 @@ def wilson_interval(correct: int, n: int) -> tuple[float, float]:
     return centre - half, centre + half
 
 
+def without_equal(name: str, predictions: ClassPredictions, equal: EqualSamples) -> dict[str, Any]:
+    """Accuracy and its interval on the test samples that equal none that was trained on or validated with."""
+    correct = (predictions.predicted == predictions.labels)[~equal.equal]
+    n = len(correct)
+    low, high = wilson_interval(int(correct.sum()), n) if n else (None, None)
+    return {"sampling": name, "accuracy": float(correct.mean()) if n else None, "low": low, "high": high, "n": n}
+
+
+def print_equal(equal: EqualSamples, others: list[dict[str, Any]]) -> None:
+    """Say how many test samples equal one trained on, and the accuracies without them."""
+    if not equal.equal.any():
+        return
+    shares = [
+        f"{one['sampling']} {100 * one['accuracy']:.2f} % ({100 * one['low']:.2f} - {100 * one['high']:.2f})"
+        for one in others
+        if one["n"]
+    ]
+    text = f"note: {equal}; without them: {'; '.join(shares) or 'none are left'}"
+    get_console().print(text, highlight=False, soft_wrap=True)
+
+
 class ClassificationCLI(TrainingCLI):
     """The four commands on labelled series and images."""
 
@@ -127,7 +157,9 @@ class ClassificationCLI(TrainingCLI):
         samplings = TestOptions(**vars(self._get(self.config_init, "test"))).samplings()
         datamodule.setup("test")
         load_weights(model, ckpt_path)
+        equal = EqualSamples.of(datamodule)
         results: list[Result] = []
+        others: list[dict[str, Any]] = []
         trained: ClassPredictions | None = None
         for sampling in samplings:
             predictions = self._predictions(model, datamodule, sampling)
@@ -136,12 +168,13 @@ class ClassificationCLI(TrainingCLI):
             difference = (correct - trained.correct) / n
             low, high = wilson_interval(correct, n)
             results.append(Result(str(sampling), asdict(sampling), correct / n, low, high, difference, n))
+            others.append(without_equal(str(sampling), predictions, equal))
         assert trained is not None
         folder = Path(self._get(self.config, "output") or self.run_folder.path / "test")
         report = {
             "results": results,
-            "checkpoint": ckpt_path,
-            "seed": self.training_seed(ckpt_path),
+            "equal_samples": equal.counts() | {"without_them": others},
+            **self.provenance(ckpt_path),
             "network": type(model.network).__name__,
             "parameters": _parameters(model.network),
             "data": self.describe(datamodule),
@@ -154,12 +187,14 @@ class ClassificationCLI(TrainingCLI):
             rows = [(result.sampling, result.accuracy, result.low, result.high) for result in results]
             plots.append(figures.samplings(rows, folder / "samplings.png"))
         _print_table(results, f"{datamodule.dataset}, {len(trained.labels)} test samples, {ckpt_path}")
+        print_equal(equal, others)
         for path in (folder / "metrics.json", folder / "predictions.csv", *plots):
             get_console().print(str(path), highlight=False, soft_wrap=True)
 
     def predict(self, model: Classification, datamodule: SampleDataModule, ckpt_path: str, **_: Any) -> None:
         """Write the CSV."""
         datamodule.setup("predict")
+        self.tell_overlap(ckpt_path)
         load_weights(model, ckpt_path)
         predictions = self._predictions(model, datamodule, Sampling())
         path = Path(self._get(self.config, "output") or self.run_folder.path / "predictions.csv")

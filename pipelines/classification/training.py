@@ -128,7 +128,7 @@ class Classification(TrainedNetwork):
         self.require_fits(data)
         self.augmentation = Augmentation(**vars(self.augmentation) | {"cap": data.cap})
         batch = data.typical_batch(_CALIBRATION_SAMPLES)
-        self.network.prepare(data.part("train").values, batch)  # type: ignore[operator]  # of every such network
+        self.network.prepare(data.training_values(), batch)  # type: ignore[operator]  # of every such network
 
     def forward(self, batch: SampleBatch) -> Tensor:
         """Logits ``(B, classes)``."""

@@ -12,12 +12,19 @@ from rich import box, get_console
 from rich.table import Table
 
 from ccnn_irregular._checks import require
-from ccnn_irregular.pipelines.classification.cli import ClassificationCLI, wilson_interval, write_predictions
+from ccnn_irregular.pipelines.classification.cli import (
+    ClassificationCLI,
+    print_equal,
+    wilson_interval,
+    without_equal,
+    write_predictions,
+)
 from ccnn_irregular.pipelines.classification.figures import confusion
 from ccnn_irregular.pipelines.classification.training import ClassPredictions
 from ccnn_irregular.pipelines.clouds import figures
 from ccnn_irregular.pipelines.clouds.classification import CloudClassification
 from ccnn_irregular.pipelines.clouds.shapes_data import DrawnClouds, ShapeDataModule
+from ccnn_irregular.pipelines.equal_samples import EqualSamples
 from ccnn_irregular.pipelines.reports import versions, write_json
 from ccnn_irregular.pipelines.training_cli import load_weights
 
@@ -95,7 +102,9 @@ class CloudClassificationCLI(ClassificationCLI):
         ways = options.drawn(datamodule.as_trained)
         datamodule.setup("test")
         load_weights(model, ckpt_path)
+        equal = EqualSamples.of(datamodule)
         results: list[tuple[CloudResult, CloudResult]] = []
+        others: list[dict[str, Any]] = []
         trained: ClassPredictions | None = None
         for way in ways:
             weighed = self._predicted(model, datamodule, way)
@@ -104,13 +113,14 @@ class CloudClassificationCLI(ClassificationCLI):
             )
             trained = trained or weighed
             results.append((_result(way, weighed, trained), _result(replace(way, weights="even"), even, trained)))
+            others.append(without_equal(str(way), weighed, equal))
         assert trained is not None
         folder = Path(self._get(self.config, "output") or self.run_folder.path / "test")
         report = {
             "weighted": [weighed for weighed, _ in results],
             "without_weights": [even for _, even in results],
-            "checkpoint": ckpt_path,
-            "seed": self.training_seed(ckpt_path),
+            "equal_samples": equal.counts() | {"without_them": others},
+            **self.provenance(ckpt_path),
             "network": type(model.network).__name__,
             "parameters": sum(parameter.numel() for parameter in model.network.parameters()),
             "data": self.describe(datamodule),
@@ -122,12 +132,14 @@ class CloudClassificationCLI(ClassificationCLI):
         if len(results) > 1:
             plots.append(figures.drawn(results, folder / "drawn.png"))
         _print_table(results, f"{datamodule.dataset}, {len(trained.labels)} test clouds, {ckpt_path}")
+        print_equal(equal, others)
         for path in (folder / "metrics.json", folder / "predictions.csv", *plots):
             get_console().print(str(path), highlight=False, soft_wrap=True)
 
     def predict(self, model: Any, datamodule: Any, ckpt_path: str, **_: Any) -> None:
         """Write the CSV."""
         datamodule.setup("predict")
+        self.tell_overlap(ckpt_path)
         load_weights(model, ckpt_path)
         predictions = self._predicted(model, datamodule, datamodule.as_trained)
         path = Path(self._get(self.config, "output") or self.run_folder.path / "predictions.csv")

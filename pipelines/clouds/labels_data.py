@@ -13,12 +13,14 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from ccnn_irregular._checks import require
+from ccnn_irregular._checks import reject, require
 from ccnn_irregular.adapters.geometric_weights import CloudSampling, cloud_weights
 from ccnn_irregular.datasets.labelled_clouds import LabelledClouds, lidar_ground, shapenet_parts, simulated_terrain
 from ccnn_irregular.domains import Points
 from ccnn_irregular.pipelines.batches import EqualBatches, batch_loader
 from ccnn_irregular.pipelines.clouds.shapes_data import CloudChanges
+from ccnn_irregular.pipelines.sample_keys import ragged_keys, row_keys
+from ccnn_irregular.quadrature import covered_volume
 
 __all__ = ["Discs", "LabelBatch", "LabelDataModule", "halves"]
 
@@ -82,6 +84,13 @@ def halves(positions: Tensor, axis: int, validation: float) -> dict[str, Tensor]
     return {part: torch.nonzero(chosen).flatten() for part, chosen in parts.items()}
 
 
+def _area(tile: LabelledClouds, part: str) -> float:
+    """Area that the points of a tile cover, seen from above."""
+    area = float(covered_volume(tile.coordinates[:, :2]))
+    require(area > 0, "data", f"hold points that cover an area in the {part} part", f"{len(tile.values)} points")
+    return area
+
+
 class LabelDataModule(LightningDataModule):
     """Clouds with labels, in parts; changes and discs of training depend on ``seed`` and on the epoch alone.
 
@@ -93,8 +102,9 @@ class LabelDataModule(LightningDataModule):
         axis: along which a tile is halved.
         reverse: train on the upper half and test on the lower one.
         discs: how a tile is read in training.
-        weights: quadrature weights, see ``cloud_weights``. The weights of a tile sum to its area, so that discs and
-            whole tiles meet the same kernels; those of a shape sum to 1.
+        weights: quadrature weights, see ``cloud_weights``. The weights of a tile sum to the area that its points cover
+            from above, see ``covered_volume``, so that discs, halves and whole tiles, however they are turned, meet
+            the same kernels; those of a shape sum to 1.
         points: of each shape in training, drawn at random without repetition; null = all. Tests read all.
         changes: of training clouds.
         validation: share of the training half of a tile that chooses the best epoch; shapes have an official part.
@@ -167,11 +177,9 @@ class LabelDataModule(LightningDataModule):
         positions = -self.tile.coordinates if self.reverse else self.tile.coordinates
         self.rows = halves(positions, self.axis, self.validation)
         for part, rows in self.rows.items():
-            require(len(rows) > 0, "data", f"hold points for the {part} part", f"{self.tile!r}")
             cut = self.tile.rows(rows, torch.tensor([0, len(rows)]))
             self.parts[part] = cut
-            size = cut.coordinates[:, :2].amax(0) - cut.coordinates[:, :2].amin(0)
-            self._weights[part] = self._weighed(cut, max(float(size.prod()), 1e-6))
+            self._weights[part] = self._weighed(cut, _area(cut, part))
         self._tree = cKDTree(self.parts["train"].coordinates[:, :2].numpy())
 
     def _weighed(self, clouds: LabelledClouds, total: float) -> Tensor:
@@ -182,6 +190,11 @@ class LabelDataModule(LightningDataModule):
     def samples(self) -> LabelledClouds:
         """What is trained on."""
         return self.parts["train"]
+
+    @property
+    def training_weights(self) -> Tensor:
+        """Quadrature weights of the points that are trained on, float64 ``(N,)``."""
+        return self._weights["train"]
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -196,6 +209,25 @@ class LabelDataModule(LightningDataModule):
     def training_clouds(self) -> int:
         """Discs or shapes in an epoch."""
         return len(self.samples) if self.discs is None else self.discs.count
+
+    @property
+    def rows_are(self) -> str:
+        return "shapes" if self.tile is None else "points"
+
+    def keys(self, part: Part) -> NDArray[np.uint64]:
+        """A key of the place of each point of a tile, or of all points of each shape, ``(B, 1)``."""
+        clouds = self.parts[part]
+        # Coordinates are differences from their mean, whose last digits depend on the order of the points.
+        places = clouds.coordinates.numpy().astype(np.float32)
+        whole = self.tile is None
+        return (ragged_keys(clouds.splits.numpy(), places) if whole else row_keys(places))[:, None]
+
+    def labels(self, part: Part) -> Tensor:
+        """The kind of each shape of a part, ``(B,)``."""
+        kinds = self.parts[part].kinds
+        if kinds is None:
+            reject("data.dataset", "be one of shapes to have kinds of them", repr(self.dataset))
+        return kinds
 
     def description(self) -> dict[str, Any]:
         """What was read and how it was split, for the JSON."""
@@ -234,8 +266,7 @@ class LabelDataModule(LightningDataModule):
     def everything(self) -> LabelBatch:
         """The whole tile in one batch."""
         assert self.tile is not None
-        size = (self.tile.coordinates[:, :2].amax(0) - self.tile.coordinates[:, :2].amin(0)).prod()
-        weights = self._weighed(self.tile, float(size))
+        weights = self._weighed(self.tile, _area(self.tile, "whole tile"))
         return LabelBatch(self.tile.values, Points(self.tile.coordinates, weights, self.tile.splits), self.tile.labels)
 
     def training_batch(self, index: Tensor) -> LabelBatch:

@@ -157,9 +157,15 @@ class CloudSegmenter(nn.Module):
         )
 
     @torch.no_grad()
-    def prepare(self, values: Tensor, batch: LabelBatch) -> None:
-        """Take the normalisation from the training values, scale all layers for clouds like these, warn of reach."""
-        self.standardise.fit(values)
+    def prepare(self, values: Tensor, weights: Tensor, batch: LabelBatch) -> None:
+        """Take the normalisation from the training values, scale all layers for clouds like these, warn of reach.
+
+        Args:
+            values: ``(N, in_channels)`` of the training part.
+            weights: ``(N,)``, quadrature weights of its points: what each value counts.
+            batch: clouds of the training part.
+        """
+        self.standardise.fit(values, weights)
         points = batch.domain
         warn_of_reach("spacing", self.spacing, self.cnn.encoder.finest.support, sampling_of(points, "the points"))
         read = self.standardise(batch.values, points)

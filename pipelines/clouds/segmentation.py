@@ -43,7 +43,8 @@ class CloudSegmentation(TrainedNetwork):
 
     Args:
         network: ``forward(LabelBatch) -> logits (N, classes)`` with attributes ``classes`` and ``in_channels``; its
-            ``prepare(values, batch)`` is called once with the training values and a batch of them.
+            ``prepare(values, weights, batch)`` is called once with the training values, the quadrature weights of their
+            points, and a batch of them.
         learning_rate: peak of the schedule.
         weight_decay: of AdamW; vectors (biases, norms, widths), masks and generators are exempt.
         warmup_epochs: linear rise before the cosine, in epochs.
@@ -93,7 +94,7 @@ class CloudSegmentation(TrainedNetwork):
         require(data is not None, "fit", "be given a data module (for the normalisation)", "loaders alone")
         self.require_fits(data)
         batch = data.training_batch(torch.arange(min(_CALIBRATION_CLOUDS, data.training_clouds)))
-        self.network.prepare(data.samples.values, batch)  # type: ignore[operator]  # of every such network
+        self.network.prepare(data.samples.values, data.training_weights, batch)  # type: ignore[operator]  # of every such network
 
     def forward(self, batch: LabelBatch) -> Tensor:
         """Logits ``(N, classes)``."""

@@ -22,10 +22,11 @@ from ccnn_irregular.datasets.terrain import height_above_lowest
 from ccnn_irregular.pipelines.clouds import figures
 from ccnn_irregular.pipelines.clouds.labels_data import LabelDataModule, Part
 from ccnn_irregular.pipelines.clouds.segmentation import CloudSegmentation, PointPredictions
+from ccnn_irregular.pipelines.equal_samples import EqualSamples
 from ccnn_irregular.pipelines.reports import versions, write_json, write_text
 from ccnn_irregular.pipelines.training_cli import TrainingCLI, load_weights
 
-__all__ = ["CloudSegmentationCLI", "class_iou", "height_filter", "mean_over_shapes"]
+__all__ = ["CloudSegmentationCLI", "class_iou", "height_filter", "iou_without", "mean_over_shapes"]
 
 # Of the height filter: edges of cells and thresholds that are tried on the training part, m.
 _CELLS = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 20.0)
@@ -78,8 +79,7 @@ class CloudSegmentationCLI(TrainingCLI):
         folder = Path(self._get(self.config, "output") or self.run_folder.path / "test")
         report: dict[str, Any] = {
             "accuracy": float((predicted == predictions.labels).mean()),
-            "checkpoint": ckpt_path,
-            "seed": self.training_seed(ckpt_path),
+            **self.provenance(ckpt_path),
             "network": type(model.network).__name__,
             "parameters": sum(parameter.numel() for parameter in model.network.parameters()),
             "data": self.describe(datamodule),
@@ -95,6 +95,8 @@ class CloudSegmentationCLI(TrainingCLI):
         test_part = datamodule.parts["test"]
         if test_part.kinds is not None:
             assert test_part.possible is not None
+            equal = EqualSamples.of(datamodule)
+            report["equal shapes"] = equal.counts() | {"mean iou without them": iou_without(equal, predictions)}
             report["mean over shapes"], report["mean over kinds"] = mean_over_shapes(
                 predictions, test_part.kinds.numpy(), test_part.possible.numpy()
             )
@@ -102,7 +104,7 @@ class CloudSegmentationCLI(TrainingCLI):
         report["mean iou"] = {name: float(np.nanmean(values)) for name, values in rows.items()}
         write_json(folder / "metrics.json", report)
         _print_table(rows, classes, f"{datamodule.dataset}, {len(predicted)} test points, {ckpt_path}")
-        for name in ("height filter", "whole tile", "mean over shapes", "mean over kinds"):
+        for name in ("height filter", "whole tile", "mean over shapes", "mean over kinds", "equal shapes"):
             if name in report:
                 get_console().print(f"{name}: {report[name]}", highlight=False, soft_wrap=True)
         for path in (folder / "metrics.json", *plots):
@@ -111,6 +113,7 @@ class CloudSegmentationCLI(TrainingCLI):
     def predict(self, model: CloudSegmentation, datamodule: LabelDataModule, ckpt_path: str, **_: Any) -> None:
         """Write the CSV."""
         datamodule.setup("predict")
+        self.tell_overlap(ckpt_path)
         load_weights(model, ckpt_path)
         predictions = self._predicted(model, datamodule, "test")
         positions = datamodule.parts["test"].coordinates.tolist()
@@ -141,6 +144,15 @@ def class_iou(predicted: NDArray[np.int64], labels: NDArray[np.int64], classes: 
     index = multiclass_jaccard_index(torch.from_numpy(predicted), torch.from_numpy(labels), classes, average="none")
     seen = np.bincount(predicted, minlength=classes) + np.bincount(labels, minlength=classes)
     return np.where(seen > 0, index.numpy().astype(np.float64), np.nan)
+
+
+def iou_without(equal: EqualSamples, predictions: PointPredictions) -> float:
+    """Mean intersection over union on the points of shapes that equal none trained on; nan where none is left."""
+    rest = np.repeat(~equal.equal, np.diff(predictions.splits))
+    probabilities, labels = predictions.probabilities[rest], predictions.labels[rest]
+    if not len(labels):
+        return float("nan")
+    return float(np.nanmean(class_iou(probabilities.argmax(1), labels, probabilities.shape[1])))
 
 
 def mean_over_shapes(

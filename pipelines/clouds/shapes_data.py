@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 import torch
@@ -17,6 +17,8 @@ from ccnn_irregular.adapters.geometric_weights import CloudSampling, cloud_weigh
 from ccnn_irregular.datasets.shape_pools import ShapePool, modelnet_pool, solids
 from ccnn_irregular.domains import Points
 from ccnn_irregular.pipelines.batches import EqualBatches, batch_loader
+from ccnn_irregular.pipelines.equal_samples import split_together
+from ccnn_irregular.pipelines.sample_keys import ragged_keys
 from ccnn_irregular.pipelines.samples_data import SampleBatch, carved
 
 __all__ = ["CloudChanges", "DrawnClouds", "ShapeDataModule"]
@@ -105,12 +107,15 @@ class ShapeDataModule(LightningDataModule):
         weights: quadrature weights of the points drawn: "surface", "volume" or "even", see ``cloud_weights``.
         places: points drawn of each mesh, from which all others are drawn.
         changes: of training clouds.
-        validation: share of the training part that chooses the best epoch.
+        validation: share of the training part that chooses the best epoch; equal shapes stay together, here as in
+            the test part where there is no official one.
         test: share of all shapes, where there is no official test part.
         seed: of the split, the order of the batches and the points.
         batch_size: shapes a step.
         download: fetch official meshes where they are missing.
     """
+
+    rows_are: ClassVar[str] = "shapes"
 
     def __init__(
         self,
@@ -162,7 +167,7 @@ class ShapeDataModule(LightningDataModule):
             return
         if self.dataset == "solids":
             train = held = solids(self.count, places=self.places, seed=self.seed)
-            rest, aside = carved(train.labels, self.test, self.seed)
+            rest, aside = self._carved(train, torch.arange(len(train)), self.test)
         else:
             assert self.root is not None
             name: Literal["10", "40"] = "10" if self.dataset == "modelnet10" else "40"
@@ -171,10 +176,16 @@ class ShapeDataModule(LightningDataModule):
                 for part in ("train", "test")
             )
             rest, aside = torch.arange(len(train)), torch.arange(len(held))
-        learned, watched = carved(train.labels[rest], self.validation, self.seed)
+        learned, watched = self._carved(train, rest, self.validation)
         self._pools = {"train": train, "validation": train, "test": held}
-        parts = {"train": rest[learned], "validation": rest[watched], "test": aside}
+        parts = {"train": learned, "validation": watched, "test": aside}
         self._parts = {part: index.numpy() for part, index in parts.items()}
+
+    def _carved(self, pool: ShapePool, index: Tensor, share: float) -> tuple[Tensor, Tensor]:
+        """The shapes ``index`` without a share set aside, and that share; equal shapes stay together."""
+        keys = _shape_keys(pool)[index.numpy()]
+        kept, aside = split_together(keys, pool.labels[index], lambda labels: carved(labels, share, self.seed))
+        return index[kept], index[aside]
 
     @property
     def samples(self) -> ShapePool:
@@ -189,6 +200,14 @@ class ShapeDataModule(LightningDataModule):
     def channels(self) -> int:
         """Channels of the values."""
         return 1
+
+    def keys(self, part: str) -> NDArray[np.uint64]:
+        """A key of the places of each shape, in any order, ``(B, 1)``; labels are no part of it."""
+        return _shape_keys(self._pools[part])[self._parts[part], None]
+
+    def labels(self, part: str) -> Tensor:
+        """Labels of a part, ``(B,)``."""
+        return self._pools[part].labels[self._parts[part]]
 
     def description(self) -> dict[str, Any]:
         """What was read and how it was split, for the JSON."""
@@ -259,6 +278,10 @@ class ShapeDataModule(LightningDataModule):
         even = Points(coordinates, torch.ones(len(coordinates), dtype=torch.float64), splits)
         points = Points(coordinates, cloud_weights(even, weights), splits)
         return SampleBatch(torch.ones(points.count, 1), points, labels)
+
+
+def _shape_keys(pool: ShapePool) -> NDArray[np.uint64]:
+    return ragged_keys(pool.splits.numpy(), pool.places.numpy())
 
 
 def _thinned(

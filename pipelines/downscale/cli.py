@@ -106,8 +106,7 @@ class DownscaleCLI(TrainingCLI):
                 name: dict(zip(names, map(float, one / errors[_CUBIC]), strict=True)) for name, one in errors.items()
             },
             "fields": len(fine),
-            "checkpoint": ckpt_path,
-            "seed": self.training_seed(ckpt_path),
+            **self.provenance(ckpt_path),
             "parameters": sum(parameter.numel() for parameter in model.network.parameters()),
             "data": self.describe(datamodule),
             "versions": versions(),

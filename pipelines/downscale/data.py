@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from ccnn_irregular.pipelines.batches import EqualBatches, batch_loader
 from ccnn_irregular.pipelines.downscale.fields import Coarse, Fields, Plane, coarsened_values
 from ccnn_irregular.pipelines.downscale.gaps import answerable
 from ccnn_irregular.pipelines.downscale.network import FieldFormat
+from ccnn_irregular.pipelines.sample_keys import row_keys
 
 __all__ = ["FieldBatch", "FieldDataModule"]
 
@@ -80,6 +81,8 @@ class FieldDataModule(LightningDataModule):
         count: number of simulated fields.
         reading: how the files are read where they leave it open.
     """
+
+    rows_are: ClassVar[str] = "fields"
 
     def __init__(
         self,
@@ -245,6 +248,11 @@ class FieldDataModule(LightningDataModule):
         """Number of fine values that count nothing, for the training and the test part, by variable."""
         parts = {"training": self.training, "test": self.testing}
         return {part: dict(zip(self.variables, _missing(fine), strict=True)) for part, fine in parts.items()}
+
+    def keys(self, part: Literal["train", "validation", "test"]) -> NDArray[np.uint64]:
+        """A key of the values of each fine field of which a part has patches, ``(B, 1)``."""
+        fields = self.testing if part == "test" else self.training[np.unique(self.patches[part][:, 0])]
+        return row_keys(fields.numpy())[:, None]
 
     def description(self) -> Mapping[str, Any]:
         """Which fields were read and how they were split, for the JSON."""

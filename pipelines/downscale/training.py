@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -55,9 +56,11 @@ class Downscaling(TrainedNetwork):
             decay_generators=False,
         )
         self.save_plain_hyperparameters(network)
-        self.train_error = MeanMetric()
-        self.val_error = MeanMetric()
-        self.val_interpolation = MeanMetric()
+        # A nan is an infinite error, which ends the training (see ``run_end``): by default it would be left out, and
+        # with "disable" torchmetrics drops the weights.
+        self.train_error = MeanMetric(nan_strategy=math.inf)
+        self.val_error = MeanMetric(nan_strategy=math.inf)
+        self.val_interpolation = MeanMetric(nan_strategy=math.inf)
 
     def require_fits(self, data: FieldDataModule) -> None:
         """Refuse data of another number of variables."""
@@ -84,7 +87,7 @@ class Downscaling(TrainedNetwork):
     def training_step(self, batch: FieldBatch, batch_idx: int) -> Tensor:
         loss, weight = self._error(self(batch), batch)
         # The mean over an epoch is one over known nodes, as that of the validation is.
-        self.train_error.update(loss.detach(), weight)
+        self.train_error.update(loss.detach().clone(), weight.clone())  # which it may write to
         self.log("train_loss", self.train_error, on_step=False, on_epoch=True, prog_bar=True)
         return loss
 
@@ -95,8 +98,11 @@ class Downscaling(TrainedNetwork):
         self.log("val_loss", self.val_error, on_step=False, on_epoch=True, prog_bar=True)
 
     def on_validation_epoch_end(self) -> None:
-        skill = 1 - self.val_error.compute() / self.val_interpolation.compute()
+        missed = self.val_interpolation.compute()
         self.val_interpolation.reset()
+        rule = "hold something that cubic interpolation misses: skill over it has no value without (data.validation)"
+        require(bool(missed != 0), "the validation patches", rule, "fields that it reproduces exactly")
+        skill = 1 - self.val_error.compute() / missed
         self.log("val_skill", skill, prog_bar=True)
 
     def _error(self, fine: Tensor, batch: FieldBatch) -> tuple[Tensor, Tensor]:

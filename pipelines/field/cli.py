@@ -119,8 +119,7 @@ class FieldCLI(TrainingCLI):
         report = {
             "scores": scores,
             "mean_ratio": mean_ratio,
-            "checkpoint": ckpt_path,
-            "seed": self.training_seed(ckpt_path),
+            **self.provenance(ckpt_path),
             "parameters": sum(parameter.numel() for parameter in model.parameters()),
             "data": self.describe(datamodule),
             "versions": versions(),

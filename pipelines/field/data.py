@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -26,6 +27,7 @@ from ccnn_irregular.pipelines.field.sources import (
     simulated_fields,
     station_months,
 )
+from ccnn_irregular.pipelines.sample_keys import row_keys, text_keys
 
 __all__ = ["FieldBatch", "FieldDataModule"]
 
@@ -97,6 +99,8 @@ class FieldDataModule(LightningDataModule):
         predict_from: for ``ccnn predict``: "all" that is known, or what the "test" shows.
         reading: how the file of a cube is read where it leaves it open.
     """
+
+    rows_are: ClassVar[str] = "places"
 
     def __init__(
         self,
@@ -220,6 +224,25 @@ class FieldDataModule(LightningDataModule):
     def training_values(self) -> Tensor:
         """Known values of the training part ``(n, C)``."""
         return self.samples.values[(self.part == _TRAIN) & self.samples.known]
+
+    def keys(self, part: Literal["train", "validation", "test"]) -> NDArray[np.uint64]:
+        """A key of each known place that a part asks for, ``(B, 1)``.
+
+        Scattered places are told by their field's name and their coordinates, those of a grid by their values too: two
+        cubes may share their grid. A single field is named after its file, so its name is left out.
+        """
+        fields, known = self.samples, self.samples.known
+        asked = {
+            "train": (self.part == _TRAIN) & known,
+            "validation": (self.part == _WATCHED) & known,
+            "test": (self.part == _TEST) & known & ~self._shown_in_test(),
+        }
+        rows = asked[part]
+        names = text_keys(fields.names if len(fields) > 1 else [""])[self._field_of(fields)[rows].numpy()]
+        columns = [names, fields.coordinates[rows].numpy()]
+        if fields.shape is not None or len(fields) == 1:
+            columns.append(fields.values[rows].numpy())
+        return row_keys(*columns)[:, None]
 
     def description(self) -> dict[str, Any]:
         """What was read and how it was split, for the JSON."""

@@ -16,10 +16,11 @@ import yaml
 from jsonargparse import ArgumentParser
 from numpy.typing import NDArray
 
-from ccnn_irregular._checks import require
+from ccnn_irregular._checks import reject, require
 from ccnn_irregular.pipelines.cli import config_path
 from ccnn_irregular.pipelines.icu.evaluation import Predictions, evaluate, print_table, write_predictions
 from ccnn_irregular.pipelines.reports import versions, write_json
+from ccnn_irregular.pipelines.trained_on import Overlap, TrainedOn
 
 if TYPE_CHECKING:
     from ccnn_irregular.datasets.physionet2012 import Cohort
@@ -132,6 +133,8 @@ def run(arguments: list[str]) -> None:
     data, trees, other = options.data, options.trees, options.test
     data.setup("fit")
     train, tested = _parts(data, other)
+    # What a split of its own leaves in both parts is there twice: that is counted, as for the network.
+    overlap = _overlap(train, tested, allowed=options.allow_overlap or other.root is None)
     inputs, tested_inputs = features(train), features(tested)
     labels, outcomes = _deaths(train), _deaths(tested)
     results, risks = {}, []
@@ -146,6 +149,7 @@ def run(arguments: list[str]) -> None:
         "n": len(tested),
         "deaths": int(outcomes.sum()),
         "trained_on": len(train),
+        "overlap": overlap,
         "trees": trees,
         "data": describe_data(data),
         "test": other,
@@ -155,6 +159,8 @@ def run(arguments: list[str]) -> None:
     folder = Path(options.output or f"runs/{Path(options.config).stem}/baseline_{tested_as}")
     write_json(folder / "metrics.json", report)
     write_predictions(folder / "predictions.csv", Predictions(tested.record_ids, mean, outcomes))
+    if overlap.met:
+        print(f"note: {overlap}")
     print_table(results, title=f"{report['n']} stays, {report['deaths']} deaths; trained on {len(train)} stays")
     print(folder / "metrics.json")
 
@@ -168,6 +174,8 @@ def _options(arguments: list[str], data_class: type[ICUDataModule]) -> Any:
     parser.add_class_arguments(data_class, "data", skip={"evaluate"}, instantiate=True)
     parser.add_class_arguments(Trees, "trees")
     parser.add_class_arguments(OtherStays, "test")
+    text = "go on where tested stays were trained on, and count them in the report; else that is refused"
+    parser.add_argument("--allow_overlap", type=bool, default=False, help=text)
     parser.add_argument(
         "--output", type=str | None, help="folder of the results (default: inside runs/<configuration>)"
     )
@@ -188,6 +196,23 @@ def _parts(data: ICUDataModule, other: OtherStays) -> tuple[Cohort, Cohort]:
     elsewhere = data.like(root=other.root, sets=other.sets)
     elsewhere.setup("test")
     return data.cohort, elsewhere.cohort
+
+
+def _overlap(train: Cohort, tested: Cohort, *, allowed: bool) -> Overlap:
+    """How many tested stays are trained on.
+
+    Raises:
+        ValueError: some are, and that is not allowed.
+    """
+    from ccnn_irregular.pipelines.icu.data import cohort_keys
+
+    keys = cohort_keys(train).view(np.int64)
+    none = keys[:0]
+    overlap = TrainedOn("stays", keys, none, none).overlap(cohort_keys(tested))
+    if overlap.met and not allowed:
+        rule = "be others than those to train on (test.root names other stays; --allow_overlap true counts them)"
+        reject(f"the {overlap.tested} stays to test on", rule, str(overlap))
+    return overlap
 
 
 def _deaths(cohort: Cohort) -> NDArray[np.int64]:

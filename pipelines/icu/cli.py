@@ -89,8 +89,7 @@ class RiskCLI(TrainingCLI):
             "metrics": results,
             "n": len(predictions.labels),
             "deaths": int(predictions.labels.sum()),
-            "checkpoint": ckpt_path,
-            "seed": self.training_seed(ckpt_path),
+            **self.provenance(ckpt_path),
             "bootstrap": vars(bootstrap),
             "data": self.describe(datamodule),
             "versions": versions(),
@@ -107,6 +106,8 @@ class RiskCLI(TrainingCLI):
 
     def predict(self, model: BinaryRisk, datamodule: ICUDataModule, ckpt_path: str, **_: Any) -> None:
         """Write the CSV."""
+        datamodule.setup("predict")
+        self.tell_overlap(ckpt_path)
         predictions = self._predictions(model, datamodule, ckpt_path)
         path = self._output(datamodule, prefix="predictions", suffix=".csv")
         write_predictions(path, predictions)

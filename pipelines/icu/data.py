@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -19,13 +19,14 @@ from torch.utils.data import DataLoader
 from ccnn_irregular._checks import reject, require
 from ccnn_irregular.datasets import physionet2012
 from ccnn_irregular.pipelines.batches import EqualBatches, batch_loader
+from ccnn_irregular.pipelines.sample_keys import ragged_keys, row_keys
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ccnn_irregular.datasets.physionet2012 import Cohort
 
-__all__ = ["OUTCOME", "ICUDataModule", "StayBatch", "StaySplit", "split_stays"]
+__all__ = ["OUTCOME", "ICUDataModule", "StayBatch", "StaySplit", "cohort_keys", "split_stays"]
 
 OUTCOME = "In-hospital_death"
 
@@ -156,6 +157,17 @@ def _stratified_halves(
     return np.sort(kept), np.sort(aside)
 
 
+def cohort_keys(cohort: Cohort) -> NDArray[np.uint64]:
+    """Keys of each stay, ``(B, 2)`` uint64: of all that was recorded, and of its record id and statics.
+
+    The first is the same under another record id, the second where repeated values were read in another way. A record
+    id alone is none: cohorts of different hospitals count from the same number on.
+    """
+    empty = np.where(np.diff(cohort.splits) > 0, -1, cohort.record_ids)  # nothing else tells these from one another
+    recorded = ragged_keys(cohort.splits, cohort.times, cohort.values)
+    return np.stack([row_keys(recorded, cohort.statics, empty), row_keys(cohort.record_ids, cohort.statics)], 1)
+
+
 class ICUDataModule(LightningDataModule):
     """Stays of the PhysioNet 2012 challenge, or of any folder in its file format.
 
@@ -173,6 +185,8 @@ class ICUDataModule(LightningDataModule):
         download: fetch the official files into root where they are missing.
         progress: show a bar while files are read.
     """
+
+    rows_are: ClassVar[str] = "stays"
 
     def __init__(
         self,
@@ -289,6 +303,10 @@ class ICUDataModule(LightningDataModule):
         indices = self.indices(part)
         assert self._stays is not None
         return self._stays.take(torch.from_numpy(indices))
+
+    def keys(self, part: Literal["train", "validation", "test"]) -> NDArray[np.uint64]:
+        """Two keys of each stay ``(B, 2)``, see ``cohort_keys``; the test part is what ``evaluate`` names."""
+        return cohort_keys(self.cohort.select(self.indices(self.evaluate if part == "test" else part)))
 
     def training_cohort(self) -> Cohort:
         """The stays a network may take its normalisation from."""

@@ -132,8 +132,7 @@ class SegmentationCLI(TrainingCLI):
         folder = Path(self._get(self.config, "output") or self.run_folder.path / "test")
         report = {
             "results": results,
-            "checkpoint": ckpt_path,
-            "seed": self.training_seed(ckpt_path),
+            **self.provenance(ckpt_path),
             "network": type(model.network).__name__,
             "parameters": _parameters(model),
             "data": self.describe(datamodule),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from ccnn_irregular.datasets._moments import mean_and_deviation
 from ccnn_irregular.datasets.decathlon import Pair, Volume, find_pairs, read_volume
 from ccnn_irregular.domains import Grid
 from ccnn_irregular.pipelines.batches import EqualBatches, batch_loader
+from ccnn_irregular.pipelines.sample_keys import row_keys
 
 __all__ = [
     "Intensities",
@@ -219,6 +220,8 @@ class VolumeDataModule(LightningDataModule):
         in_memory: read all volumes once at the start; else each whenever it is needed.
     """
 
+    rows_are: ClassVar[str] = "volumes"
+
     def __init__(
         self,
         root: str,
@@ -289,6 +292,11 @@ class VolumeDataModule(LightningDataModule):
     def part(self, part: Part) -> list[int]:
         """Numbers of the volumes of a part."""
         return [int(one) for one in self._parts[part]]
+
+    def keys(self, part: Part) -> NDArray[np.uint64]:
+        """A key of the image of each volume, ``(B, 1)``: whatever its file is called, and however it is oriented."""
+        volumes = (self.volume(number) for number in self.part(part))
+        return np.array([row_keys(volume.values[None].numpy()) for volume in volumes], np.uint64).reshape(-1, 1)
 
     def description(self) -> dict[str, Any]:
         """What was read and how it was split, for the JSON."""

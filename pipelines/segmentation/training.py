@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, get_args
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from ccnn_irregular.pipelines.segmentation.data import VolumeBatch, VolumeDataModule
 
 __all__ = ["Segmentation", "SegmentedVolume", "dice", "soft_dice_loss"]
+
+# Volumes that a message names.
+_NAMES = 20
 
 
 @dataclass  # not frozen: Lightning refuses to pass frozen dataclasses from a step to the callbacks
@@ -77,6 +81,11 @@ def soft_dice_loss(logits: Tensor, labels: Tensor) -> Tensor:
     return 1 - ((2 * both + 1) / (shares.sum(1) + wanted.sum(1) + 1)).mean()
 
 
+def _labels_of(labels: Tensor) -> set[int]:
+    """Those of any voxel but the background."""
+    return set(labels.unique().tolist()) - {0}
+
+
 class Segmentation(TrainedNetwork):
     """A class for every voxel: cross-entropy plus soft Dice, volume by volume.
 
@@ -125,6 +134,7 @@ class Segmentation(TrainedNetwork):
         self.intensities: Intensities = intensities
         self.classes = int(network.classes)  # type: ignore[arg-type]  # an attribute of every such network
         self.val_dice = nn.ModuleList(MeanMetric(nan_strategy="ignore") for _ in range(self.classes - 1))
+        self._watched: set[int] = set()
 
     def get_extra_state(self) -> dict[str, Any]:
         return {"intensities": self.intensities}
@@ -142,14 +152,29 @@ class Segmentation(TrainedNetwork):
         return dataclasses.replace(batch, values=values.to(batch.values.device))
 
     def require_fits(self, data: VolumeDataModule) -> None:
-        """Refuse data of other channels or another number of classes, or a validation part without any label."""
+        """Refuse data of other channels or another number of classes, or a validation part without any label.
+
+        Labels that no volume of the validation part holds have no Dice there: they are named, and left out of its mean.
+        """
         for name, there in (("classes", len(data.classes)), ("in_channels", data.channels)):
             here = getattr(self.network, name)
             require(here == there, name, f"be the data's {there}", here)
-        labels = (data.volume(number).labels for number in data.part("validation"))
-        labelled = any(one is not None and bool(one.any()) for one in labels)
-        rule = "hold a voxel of a label: Dice, which chooses the best epoch, has no value without (data.validation)"
-        require(labelled, "the validation part", rule, f"background alone in {len(data.part('validation'))} volumes")
+        numbers = data.part("validation")
+        labels = (data.volume(number).labels for number in numbers)
+        held = set().union(*(_labels_of(one) for one in labels if one is not None))
+        names = ", ".join(data.pairs[number].name for number in numbers[:_NAMES]) + ", ..." * (len(numbers) > _NAMES)
+        part = f"{len(numbers)} validation volumes ({names})"
+        rule = "hold a voxel of a label: Dice, which chooses the best epoch, has no value without"
+        options = "data.validation takes more volumes, data.split_seed others"
+        require(bool(held), f"the {part}", f"{rule} ({options})", "background alone")
+        lacking = [f"{label} {data.classes[label]!r}" for label in range(1, self.classes) if label not in held]
+        if lacking:
+            warnings.warn(
+                f"no voxel of the {part} has the label {', '.join(lacking)}: it has no Dice there, and val_dice is the "
+                f"mean over the other labels ({options})",
+                UserWarning,
+                stacklevel=2,
+            )
 
     def setup(self, stage: str) -> None:
         """Scale the layers for the first training volume; a resumed run reads the same numbers from its checkpoint."""
@@ -182,17 +207,23 @@ class Segmentation(TrainedNetwork):
         logits = self(self.standardised(batch))
         shown: dict[str, Any] = {"val_loss": self._loss(logits, batch)}
         assert batch.labels is not None
-        for label, value in enumerate(dice(logits.argmax(1), batch.labels, self.classes), 1):
-            metric = self.val_dice[label - 1]
+        self.log_dict(shown, on_step=False, on_epoch=True, prog_bar=True, batch_size=1)
+        self._watched |= _labels_of(batch.labels)
+        for metric, value in zip(self.val_dice, dice(logits.argmax(1), batch.labels, self.classes), strict=True):
             assert isinstance(metric, MeanMetric)
             metric.update(float(value))
-            shown[f"val_dice_{label}"] = metric
-        self.log_dict(shown, on_step=False, on_epoch=True, prog_bar=True, batch_size=1)
 
     def on_validation_epoch_end(self) -> None:
-        """Mean over the labels that were there or predicted: its best value marks the best epoch."""
-        values = [metric.compute() for metric in self.val_dice if isinstance(metric, MeanMetric)]
-        self.log("val_dice", torch.stack(values).nanmean(), prog_bar=True)
+        """Dice of each label that the validation part holds, and their mean: its best value marks the best epoch."""
+        found: dict[str, Tensor] = {}
+        for label, metric in enumerate(self.val_dice, 1):
+            assert isinstance(metric, MeanMetric)
+            if label in self._watched:
+                found[f"val_dice_{label}"] = metric.compute()
+            metric.reset()
+        self._watched.clear()
+        if found:
+            self.log_dict(found | {"val_dice": torch.stack(list(found.values())).mean()}, prog_bar=True)
 
     def predict_step(self, batch: VolumeBatch, batch_idx: int) -> SegmentedVolume:
         """Labels of a volume, on the CPU, and how well they fit where that is known."""

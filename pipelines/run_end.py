@@ -1,0 +1,228 @@
+"""How a training run ended, and what ends it early: its time limit, its number of steps, a metric that is no number."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import EarlyStopping, Timer
+from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
+from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
+
+from ccnn_irregular._checks import reject, require
+
+__all__ = ["FiniteMetrics", "NoNumberError", "RunEnd", "StepLimit", "TimeLimit", "require_epochs", "require_numbers"]
+
+By = Literal[
+    "max_epochs",
+    "max_steps",
+    "early_stopping",
+    "time_limit",
+    "interrupt",
+    "termination",
+    "no_number",
+    "error",
+    "callback",
+]
+# Ends that training was asked for; after all others it goes on with the same command.
+_FINISHED: tuple[By, ...] = ("max_epochs", "max_steps", "early_stopping")
+
+
+@dataclass(frozen=True)
+class RunEnd:
+    """How training ended.
+
+    Attributes:
+        by: what ended it.
+        why: the same for readers.
+    """
+
+    by: By
+    why: str
+
+    @property
+    def finished(self) -> bool:
+        """Whether training has come to the end it was asked for."""
+        return self.by in _FINISHED
+
+    @staticmethod
+    def reached(trainer: Trainer) -> RunEnd:
+        """The end of a training that returned."""
+        stopped = [one for one in trainer.callbacks if isinstance(one, EarlyStopping) and one.stopping_reason_message]  # type: ignore[attr-defined]
+        if trainer.max_epochs is not None and 0 <= trainer.max_epochs <= trainer.current_epoch:
+            return RunEnd("max_epochs", f"all {trainer.max_epochs} epochs are done")
+        if 0 <= trainer.max_steps <= trainer.global_step:
+            return RunEnd("max_steps", f"all {trainer.max_steps} steps are done")
+        if stopped and stopped[0].stopping_reason is not EarlyStoppingReason.NOT_STOPPED:
+            return RunEnd("early_stopping", _early(stopped[0]))
+        if any(isinstance(one, TimeLimit) and one.is_up() for one in trainer.callbacks):  # type: ignore[attr-defined]
+            return RunEnd("time_limit", "the time limit trainer.max_time was reached")
+        return RunEnd("callback", "a callback of the configuration stopped it")
+
+    @staticmethod
+    def broken(error: BaseException) -> RunEnd:
+        """The end of a training that raised."""
+        if isinstance(error, TimeIsUp):
+            return RunEnd(
+                "time_limit", "the time limit trainer.max_time was reached; the epoch it fell into is left out"
+            )
+        if isinstance(error, SIGTERMException):
+            return RunEnd("termination", "terminated by SIGTERM")
+        # Lightning leaves by SystemExit after Ctrl-C.
+        if isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt):
+            return RunEnd("interrupt", "interrupted by Ctrl-C")
+        if isinstance(error, NoNumberError):
+            return RunEnd("no_number", str(error))
+        return RunEnd("error", f"{type(error).__name__}: {error}")
+
+
+def _early(stopping: EarlyStopping) -> str:
+    reasons = {
+        EarlyStoppingReason.PATIENCE_EXHAUSTED: f"did not improve in {stopping.wait_count} epochs",
+        EarlyStoppingReason.STOPPING_THRESHOLD: f"passed stopping_threshold {stopping.stopping_threshold}",
+        EarlyStoppingReason.DIVERGENCE_THRESHOLD: f"fell beyond divergence_threshold {stopping.divergence_threshold}",
+    }
+    return f"{stopping.monitor} {reasons.get(stopping.stopping_reason, str(stopping.stopping_reason_message))}"
+
+
+class NoNumberError(ValueError):
+    """A metric that is nan, infinite or missing."""
+
+
+class TimeIsUp(Exception):
+    """Leaves an epoch that the time limit fell into, so that a resumed run repeats it whole."""
+
+
+class FiniteMetrics(Callback):
+    """Ends training where a metric of an epoch is no number, or where the epoch had no validation.
+
+    Args:
+        needed: metrics that have to be there, such as the one that chooses the best epoch.
+    """
+
+    def __init__(self, needed: Sequence[str]) -> None:
+        self.needed = tuple(dict.fromkeys(needed))
+        self._validated: int | None = None
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._validated = trainer.current_epoch
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        epoch = trainer.current_epoch
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        if self._validated != epoch:
+            metrics = {name: value for name, value in metrics.items() if name not in self.needed}
+        require_numbers(metrics, self.needed, f"in epoch {epoch}", pl_module)
+
+
+def require_numbers(metrics: Mapping[str, float], needed: Sequence[str], where: str, module: LightningModule) -> None:
+    """Refuse metrics that are nan or infinite, or that are not there.
+
+    Args:
+        metrics: by name.
+        needed: names that have to be there.
+        where: for the message ("in epoch 3").
+        module: whose metrics they are; its weights tell whether training diverged.
+
+    Raises:
+        NoNumberError: naming the metric, its value, a cause and what to type.
+    """
+    missing = [name for name in needed if name not in metrics]
+    if missing:
+        known = ", ".join(sorted(metrics)) or "none"
+        raise NoNumberError(f"{missing[0]} must be measured {where}, got no such metric (there are: {known})")
+    bad = [name for name, value in metrics.items() if not math.isfinite(value)]
+    if not bad:
+        return
+    first = next((name for name in needed if name in bad), bad[0])
+    others = f" (and {', '.join(name for name in bad if name != first)})" if len(bad) > 1 else ""
+    raise NoNumberError(f"{first}{others} must be a finite number {where}, got {metrics[first]}: {_cause(module)}")
+
+
+def _cause(module: LightningModule) -> str:
+    broken = [name for name, weight in module.named_parameters() if not bool(torch.isfinite(weight).all())]
+    rate = getattr(module, "learning_rate", None)
+    if broken:
+        return (
+            f"{len(broken)} weights such as {broken[0]} are no numbers any more, training has diverged; a lower "
+            f"--model.learning_rate than {rate} or --trainer.gradient_clip_val 1.0 with --restart true may help"
+        )
+    return (
+        "all weights are finite, so look at the data of that part (values of enormous size, a part without what the "
+        "metric measures; data.validation and the seed of the split decide which part that is)"
+    )
+
+
+def require_epochs(trainer: Trainer) -> None:
+    """Refuse options of the trainer under which an epoch has no training or no validation; before work is done.
+
+    Raises:
+        ValueError: naming the option.
+    """
+    rule = "be {}: after every epoch the validation part tells which one is best"
+    quick = getattr(trainer, "fast_dev_run", False)
+    instead = "false (trainer.limit_train_batches 4 and trainer.max_epochs 1 make a short run)"
+    require(not quick, "trainer.fast_dev_run", rule.format(instead), quick)
+    every = trainer.check_val_every_n_epoch
+    require(every == 1, "trainer.check_val_every_n_epoch", rule.format("1"), every)
+    for name in ("limit_val_batches", "limit_train_batches"):
+        require(getattr(trainer, name) != 0, f"trainer.{name}", rule.format("positive"), 0)
+    require(trainer.max_epochs != 0, "trainer.max_epochs", "be at least 1", 0)
+    require(trainer.max_steps != 0, "trainer.max_steps", "be at least 1, or -1 for as many as the epochs have", 0)
+
+
+class StepLimit(Callback):
+    """Ends training after ``trainer.max_steps`` with a validation, which Lightning leaves out inside an epoch."""
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        if 0 <= trainer.max_steps <= trainer.global_step:
+            trainer.should_stop = True
+
+
+class TimeLimit(Timer):
+    """Ends the training of this command after a time; what was trained before is not counted, so a run can be resumed.
+
+    The epoch that the time falls into is left out, as by Ctrl-C: the resumed run repeats it and is the uninterrupted
+    one. After the last batch of an epoch there is always time for its validation.
+
+    Args:
+        duration: ``DD:HH:MM:SS``, a span, or its parts by name.
+    """
+
+    def __init__(self, duration: str | timedelta | dict[str, int]) -> None:
+        try:
+            super().__init__(duration, verbose=False)
+        except (MisconfigurationException, TypeError) as error:
+            reject("trainer.max_time", "be DD:HH:MM:SS or parts such as {hours: 2}", f"{duration!r} ({error})")
+
+    def is_up(self) -> bool:
+        """Whether the time has passed."""
+        left = self.time_remaining()
+        return left is not None and left <= 0
+
+    def on_fit_start(self, trainer: Trainer, *_: Any, **__: Any) -> None:
+        """Nothing was used up before."""
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any, **__: Any) -> None:
+        if self.is_up() and not trainer.is_last_batch and _least_done(trainer):
+            raise TimeIsUp
+
+    def on_train_epoch_end(self, trainer: Trainer, *_: Any, **__: Any) -> None:
+        if self.is_up():
+            trainer.should_stop = True
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Nothing is kept."""
+
+
+def _least_done(trainer: Trainer) -> bool:
+    """Whether ``trainer.min_epochs`` and ``min_steps`` are done."""
+    return trainer.current_epoch >= (trainer.min_epochs or 0) and trainer.global_step >= (trainer.min_steps or 0)
