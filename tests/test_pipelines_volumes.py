@@ -202,10 +202,13 @@ def test_voxels_of_another_size_from_the_command_line(tmp_path: Path, capsys: py
         *(f"{network}.copies", "3", f"{network}.generator_hidden", "8", "--data.batch_size", "8"),
         *(f"{network}.latent", "{sizes: [5, 5, 5], steps: [2.0, 2.0, 2.0], starts: [0.5, 0.5, 0.5]}"),
     ]
-    cli.main(["fit", *options])
+    with pytest.warns(UserWarning, match="20 of the samples to test on are in the training or validation part too"):
+        cli.main(["fit", *options])
     cli.main(["test", *options, "--test.volume_size", "5x10x10", "8x8x8"])
     assert "5 x 10 x 10 voxels" in capsys.readouterr().out
-    results = json.loads(Path("runs/volumes/test/metrics.json").read_text())["results"]
+    report = json.loads(Path("runs/volumes/test/metrics.json").read_text())
+    results, overlap = report["results"], report["overlap"]
+    assert overlap["twins"] == overlap["trained_on"] + overlap["chose_epoch"] == 20
     assert [one["sampling"] for one in results] == ["as trained", "5 x 10 x 10 voxels", "8 x 8 x 8 voxels"]
     assert all(one["accuracy"] >= 0.8 for one in results)
 
