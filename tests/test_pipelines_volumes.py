@@ -209,7 +209,9 @@ def test_voxels_of_another_size_from_the_command_line(tmp_path: Path, capsys: py
     assert "5 x 10 x 10 voxels" in printed
     assert "20 of 20 test samples equal one trained on or validated with, 0 with another label" in printed
     assert "without them: none are left" in printed
-    results = json.loads(Path("runs/volumes/test/metrics.json").read_text())["results"]
+    report = json.loads(Path("runs/volumes/test/metrics.json").read_text())
+    results, overlap = report["results"], report["overlap"]
+    assert overlap["twins"] == overlap["trained_on"] + overlap["chose_epoch"] == 20
     assert [one["sampling"] for one in results] == ["as trained", "5 x 10 x 10 voxels", "8 x 8 x 8 voxels"]
     assert all(one["accuracy"] >= 0.8 for one in results)
 
