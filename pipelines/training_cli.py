@@ -213,7 +213,11 @@ class TrainingCLI(LightningCLI):
                 f"interrupted after {finished} epochs in {self.run_folder.path}; the same command resumes"
             )
             raise SystemExit(130) from stop
+        self.finish(model, datamodule)
         self._summarise(time.monotonic() - started)
+
+    def finish(self, model: Any, datamodule: Any) -> None:
+        """What this task does to the best checkpoint once training has ended."""
 
     def _summarise(self, seconds: float) -> None:
         best = max(self.history.rows, key=lambda row: row[self.monitor])
