@@ -6,7 +6,7 @@ The pass band ends at 90 % of the lower one of the two Nyquist frequencies, the 
     from 1.0 of it on  gain at most 0.0002 (at least 75 dB down)
 
 as long as the taps lie on the series. They reach 51 samples of the lower rate to either side; beyond the ends a series
-goes on as its own mirror image about its last sample (``EXTENSION``), so that it has neither a jump nor a bend there.
+goes on as its own mirror image about its last sample (``extended``), so that it has neither a jump nor a bend there.
 """
 
 from __future__ import annotations
@@ -16,15 +16,17 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["EXTENSION", "low_pass_weights", "reach"]
-
-# Arguments of np.pad: x[-k] = 2 x[0] - x[k]. Constants and ramps go on as what they are.
-EXTENSION = {"mode": "reflect", "reflect_type": "odd"}
+__all__ = ["extended", "low_pass_weights", "reach"]
 
 _STOP = 80.0  # dB of the window's design, Kaiser 1974
 _ROLL_OFF = 0.1  # between pass and stop band, in Nyquist frequencies
 _BETA = 0.1102 * (_STOP - 8.7)
 _REACH = math.ceil((_STOP - 7.95) / (2 * 2.285 * math.pi * _ROLL_OFF))  # samples of the lower rate
+
+
+def extended(rows: NDArray[np.float64], margin: int) -> NDArray[np.float64]:
+    """``(B, n)`` with ``margin`` more samples before and behind: x[-k] = 2 x[0] - x[k], ramps go on as ramps."""
+    return np.pad(rows, ((0, 0), (margin, margin)), mode="reflect", reflect_type="odd")
 
 
 def reach(ratio: float) -> int:

@@ -18,7 +18,7 @@ from scipy.fft import dct
 from scipy.signal import resample_poly
 
 from ccnn_irregular._checks import require
-from ccnn_irregular.datasets._resampling import EXTENSION, low_pass_weights, reach
+from ccnn_irregular.datasets._resampling import extended, low_pass_weights, reach
 from ccnn_irregular.datasets.samples import GriddedSamples
 from ccnn_irregular.domains import Grid
 
@@ -107,10 +107,9 @@ def _filtered(rows: np.ndarray, ratio: Fraction) -> np.ndarray:
     """Each row at ``ratio`` times its rate, in float64."""
     up, down = ratio.numerator, ratio.denominator
     # Whole periods of the two rates in front, so that the first sample stays one.
-    margin = down * math.ceil((reach(ratio) + 1) / down)
+    margin = down * math.ceil((reach(float(ratio)) + 1) / down)
     first = rows[:, :1]
-    extended = np.pad(rows - first, ((0, 0), (margin, margin)), **EXTENSION)
-    new = resample_poly(extended, up, down, axis=-1, window=_polyphase(ratio))
+    new = resample_poly(extended(rows - first, margin), up, down, axis=-1, window=_polyphase(ratio))
     start = margin * up // down
     return new[:, start : start + math.ceil(rows.shape[1] * ratio)] + first
 
@@ -118,7 +117,7 @@ def _filtered(rows: np.ndarray, ratio: Fraction) -> np.ndarray:
 @lru_cache(maxsize=8)
 def _polyphase(ratio: Fraction) -> np.ndarray:
     """The filter at ``ratio.numerator`` times the old rate, as ``scipy.signal.resample_poly`` takes it."""
-    up, taps = ratio.numerator, reach(ratio) + 1
+    up, taps = ratio.numerator, reach(float(ratio)) + 1
     offsets = np.arange(-taps, taps + 1) + np.arange(up)[:, None] / up
     filters = low_pass_weights(offsets, float(ratio))
     return filters.T.ravel()[: 2 * taps * up + 1] / up

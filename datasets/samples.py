@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ccnn_irregular._checks import reject, require, require_splits
 from ccnn_irregular._optional import import_optional
-from ccnn_irregular.datasets._resampling import EXTENSION, low_pass_weights, reach
+from ccnn_irregular.datasets._resampling import extended, low_pass_weights, reach
 from ccnn_irregular.domains import Grid, Points
 from ccnn_irregular.quadrature import trapezoid
 
@@ -402,7 +402,7 @@ def _low_pass(before: int, after: int) -> np.ndarray:
     centres = (np.arange(after)[:, None] + 0.5) / ratio - 0.5  # in old cells, whose centres are 0, 1, ...
     margin = reach(ratio) + 1
     offsets = np.arange(-margin, before + margin) - centres
-    return low_pass_weights(offsets, ratio) @ np.pad(np.eye(before), ((margin, margin), (0, 0)), **EXTENSION)
+    return low_pass_weights(offsets, ratio) @ extended(np.eye(before), margin).T
 
 
 def _shared_lengths(before: int, after: int) -> np.ndarray:
