@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -35,7 +35,6 @@ def test_intervals_of_mean_dice_lie_in_the_range_of_dice(values: list[float]) ->
         assert result.high == pytest.approx(min(np.mean(values) + half, 1))
 
 
-@settings(max_examples=20)
 @given(seed=st.integers(0, 10_000), stays=st.integers(2, 40), levels=st.integers(1, 30), perfect=st.booleans())
 def test_intervals_of_metrics_lie_in_the_range_of_shares(seed: int, stays: int, levels: int, perfect: bool) -> None:
     generator = np.random.default_rng(seed)
