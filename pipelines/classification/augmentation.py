@@ -90,26 +90,24 @@ class Augmentation:
 
 def _low_passed(values: Tensor, grid: Grid, lowest: float) -> Tensor:
     """Half of the entries without what lies above a cut-off of their own, log-uniform up to the Nyquist frequency."""
-    entries, dims = len(values), tuple(range(-grid.d, 0))
-    # A transform takes all axes for periodic: those that are not go there and back again, or their ends would ring.
-    for dim, repeats in zip(dims, grid.periodic, strict=True):
-        values = values if repeats else torch.cat([values, values.flip(dim)], dim)
-    lengths = values.shape[-grid.d :]
-    spectrum = torch.fft.rfftn(values, dim=dims)
-    chosen = torch.rand(entries, device=values.device) < 0.5
+    entries, device = len(values), values.device
+    chosen = torch.rand(entries, device=device) < 0.5
     # One position between lowest and Nyquist for all axes of an entry.
-    place = torch.rand(entries, device=values.device)
-    for axis, (length, step) in enumerate(zip(lengths, grid.steps, strict=True)):
-        nyquist = 0.5 / step
+    place = torch.rand(entries, device=device)
+    for dim, axis in enumerate(grid.axes, start=2):
+        nyquist = 0.5 / axis.step
         require(lowest <= nyquist, "low_pass", f"be at most the Nyquist frequency {nyquist:g}", lowest)
+        # A transform takes its axis for periodic: one that is not goes there and back again, or its ends would ring.
+        around = values if axis.periodic else torch.cat([values, values.flip(dim)], dim)
+        length = around.shape[dim]
         cut = lowest * torch.exp(place * math.log(nyquist / lowest))
-        transform = torch.fft.rfftfreq if axis == grid.d - 1 else torch.fft.fftfreq
-        frequency = transform(length, step, device=values.device).abs()
+        frequency = torch.fft.rfftfreq(length, axis.step, device=device)
         fall = ((1 + _ROLL_OFF - frequency / cut[:, None]) / _ROLL_OFF).clamp(0, 1)
         gain = torch.where(chosen[:, None], 0.5 - 0.5 * torch.cos(math.pi * fall), 1.0)
-        spectrum = spectrum * gain.reshape(entries, 1, *(-1 if other == axis else 1 for other in range(grid.d)))
-    filtered = torch.fft.irfftn(spectrum, s=lengths, dim=dims)
-    return filtered[(..., *(slice(size) for size in grid.sizes))]
+        shape = (entries, *(-1 if other == dim else 1 for other in range(1, values.ndim)))
+        filtered = torch.fft.irfft(torch.fft.rfft(around, dim=dim) * gain.reshape(shape), n=length, dim=dim)
+        values = filtered.narrow(dim, 0, axis.size)
+    return values
 
 
 def _rolled(values: Tensor, dim: int, furthest: int) -> Tensor:
