@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ccnn_irregular._checks import reject, require, require_splits
 from ccnn_irregular._optional import import_optional
+from ccnn_irregular.datasets._resampling import extended, low_pass_weights, reach
 from ccnn_irregular.domains import Grid, Points
 from ccnn_irregular.quadrature import trapezoid
 
@@ -76,12 +77,21 @@ class RaggedSeries:
 
     @staticmethod
     def uniform(
-        values: Tensor, step: float, splits: Tensor, labels: Tensor, classes: tuple[str, ...], unit: str
+        values: Tensor,
+        step: float,
+        splits: Tensor,
+        labels: Tensor,
+        classes: tuple[str, ...],
+        unit: str,
+        starts: Tensor | None = None,
     ) -> RaggedSeries:
-        """Series sampled every ``step``, each from coordinate 0 on."""
+        """Series sampled every ``step``, each from its entry of ``starts`` ``(B,)`` float64 on; None = from 0 on."""
         index = torch.arange(len(values), dtype=torch.int64, device=values.device)
         index -= torch.repeat_interleave(splits[:-1], splits.diff(), output_size=len(values))
-        return RaggedSeries(values, (index.to(torch.float64) * step)[:, None], splits, labels, classes, unit)
+        coordinates = index.to(torch.float64) * step
+        if starts is not None:
+            coordinates += torch.repeat_interleave(starts, splits.diff(), output_size=len(values))
+        return RaggedSeries(values, coordinates[:, None], splits, labels, classes, unit)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -349,25 +359,33 @@ def permute_sequences(sequences: GriddedSamples, seed: int = 0) -> GriddedSample
 
 
 def resize_images(images: GriddedSamples, sizes: Sequence[int]) -> GriddedSamples:
-    """2-D images sampled on another grid over the same extent (bilinear; smoothed first where made smaller).
+    """2-D images sampled on another grid over the same extent, by the low-pass filter of ``audio.resample``.
+
+    What lies below 90 % of the lower Nyquist frequency stays, what lies above that frequency is weakened by at least
+    75 dB where the filter (51 of the larger pixels to either side) lies on the image; elsewhere the image is taken to
+    go on as its mirror image about its outer pixels, so that constants and ramps keep their values up to the border.
+    Beside sharp edges the result overshoots, as everything does that holds no higher frequencies.
 
     Args:
         images: values ``(B, C, H, W)``; a node stands for the cell around it.
         sizes: pixels along each axis of the result; steps follow, so coordinates keep their unit.
 
     Raises:
-        ValueError: the images have no two axes.
+        ValueError: the images have no two axes, or repeat along one.
     """
     old = images.grid
     require(old.d == 2 and len(sizes) == 2, "images and sizes", "have two axes", (old.sizes, tuple(sizes)))
-    return _resized(images, sizes, _linear_shares)
+    require(not any(old.periodic), "images", "have axes that do not repeat", f"periodic {old.periodic}")
+    return _resized(images, sizes, _low_pass)
 
 
 def average_cells(samples: GriddedSamples, sizes: Sequence[int]) -> GriddedSamples:
     """Samples on another grid over the same extent, each new cell the mean of the old ones by the volume they share.
 
     What a scanner of other voxels would give where the old values are means over their cells; the integral over the
-    extent stays the same. Where cells get smaller it only repeats what is there.
+    extent stays the same, and so does the range of the values. Where cells get smaller it only repeats what is there.
+    A mean is no sharp filter: at the Nyquist frequency of the new cells it passes 0.64 (-4 dB), at one and a half times
+    that 0.3 (-10 dB), which come back as aliases.
 
     Args:
         samples: values ``(B, C, *sizes)`` of any number of axes; a node stands for the cell around it.
@@ -380,36 +398,36 @@ def average_cells(samples: GriddedSamples, sizes: Sequence[int]) -> GriddedSampl
 
 
 def _resized(samples: GriddedSamples, sizes: Sequence[int], shares: Callable[[int, int], np.ndarray]) -> GriddedSamples:
-    """Each axis through the matrix ``shares(old size, new size)``, whose rows are divided by their sum."""
+    """Each axis through the matrix ``shares(old size, new size)``, whose rows sum to 1."""
     old = samples.grid
     sound = len(sizes) == old.d and min(sizes, default=0) >= 1
     require(sound, "sizes", f"be {old.d} positive integers", tuple(sizes))
     values = samples.values
     for axis, (before, after) in enumerate(zip(old.sizes, sizes, strict=True)):
         if before != after:
-            rows = shares(before, after)
-            matrix = torch.from_numpy(rows / rows.sum(1, keepdims=True)).to(values)
+            matrix = torch.from_numpy(shares(before, after)).to(values)
             values = (values.movedim(2 + axis, -1) @ matrix.T).movedim(-1, 2 + axis)
     steps = [axis.step * axis.size / size for axis, size in zip(old.axes, sizes, strict=True)]
     starts = [axis.start + (step - axis.step) / 2 for axis, step in zip(old.axes, steps, strict=True)]
-    return dataclasses.replace(samples, values=values.contiguous(), grid=Grid(tuple(sizes), steps, starts))
+    grid = Grid(tuple(sizes), steps, starts, old.periodic)
+    return dataclasses.replace(samples, values=values.contiguous(), grid=grid)
 
 
-def _linear_shares(before: int, after: int) -> np.ndarray:
-    """Linear interpolation at the new nodes; a triangle as wide as the new cells where these are larger."""
-    width = max(before / after, 1.0)
-    # In old cells, whose centres are 0.5, 1.5, ...; outside the first and the last centre the nearest one counts.
-    centres = (np.arange(after)[:, None] + 0.5) * before / after
-    if width == 1.0:
-        centres = centres.clip(0.5, before - 0.5)
-    return (1 - np.abs(np.arange(before) + 0.5 - centres) / width).clip(0)
+def _low_pass(before: int, after: int) -> np.ndarray:
+    """Weights of the old cells in the new ones, ``(after, before)``; what lies beyond the ends follows from them."""
+    ratio = after / before
+    centres = (np.arange(after)[:, None] + 0.5) / ratio - 0.5  # in old cells, whose centres are 0, 1, ...
+    margin = reach(ratio) + 1
+    offsets = np.arange(-margin, before + margin) - centres
+    return low_pass_weights(offsets, ratio) @ extended(np.eye(before), margin).T
 
 
 def _shared_lengths(before: int, after: int) -> np.ndarray:
-    """Length that each new cell shares with each old one, in old cells."""
+    """Share that each old cell has in each new one, ``(after, before)``."""
     edges = np.arange(after + 1)[:, None] * before / after
     cells = np.arange(before)
-    return (np.minimum(edges[1:], cells + 1) - np.maximum(edges[:-1], cells)).clip(0)
+    lengths = (np.minimum(edges[1:], cells + 1) - np.maximum(edges[:-1], cells)).clip(0)
+    return lengths / lengths.sum(1, keepdims=True)
 
 
 # --------------------------------------------------------------------------------------------------------- common

@@ -81,6 +81,7 @@ DataSet = Literal[
     "simulated_volumes",
 ]
 MedName = medmnist3d.Name
+_OFF_GRID = 1e-3  # steps by which a series may begin off the others' nodes
 Reading = Literal["as_is", "sequence", "permuted"]
 
 _SIMULATED: dict[str, Callable[..., Samples]] = {
@@ -135,8 +136,8 @@ class Sampling:
     """How the test part is sampled, where it differs from the training part.
 
     Attributes:
-        rate: samples per coordinate unit (per second for recordings), filtered before it is lowered.
-        image_size: pixels along y and x over the same extent.
+        rate: samples per coordinate unit (per second for recordings); filtered, see ``audio.resample``.
+        image_size: pixels along y and x over the same extent; filtered, see ``samples.resize_images``.
         volume_size: voxels along each axis over the same extent, means over the old ones.
         drop: share of the samples of each series dropped at random.
     """
@@ -480,16 +481,17 @@ def carved(labels: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def resample_series(samples: Samples, rate: float) -> Samples:
-    """Series at another rate (samples per coordinate unit), filtered before it is lowered; coordinates keep their unit.
+    """Series at another rate (samples per coordinate unit), see ``audio.resample``; each keeps its start.
 
     Raises:
-        ValueError: images, series that are not uniformly sampled, or too odd a ratio of rates.
+        ValueError: images, series that repeat or are not uniformly sampled, or too odd a ratio of rates.
     """
     require(rate > 0, "test.rate", "be positive", rate)
     require(not isinstance(samples, RaggedVolumes), "test.rate", "be asked for series only", f"{samples!r}")
     assert not isinstance(samples, RaggedVolumes)
     if isinstance(samples, GriddedSamples):
         require(samples.grid.d == 1, "test.rate", "be asked for series only", f"{samples!r}")
+        require(not samples.grid.periodic[0], "test.rate", "be asked for series that do not repeat", f"{samples!r}")
         values = resample(samples.values.numpy(), 1 / samples.grid.steps[0], rate)
         grid = Grid((values.shape[-1],), (1 / rate,), samples.grid.starts)
         lengths = samples.lengths
@@ -497,6 +499,7 @@ def resample_series(samples: Samples, rate: float) -> Samples:
             lengths = (lengths * samples.grid.steps[0] * rate).ceil().long().clamp(max=grid.count)
         moved = torch.from_numpy(np.ascontiguousarray(values))
         return dataclasses.replace(samples, values=moved, grid=grid, lengths=lengths)
+    starts = _starts(samples)
     step = _uniform_step(samples)
     bounds = samples.splits.tolist()
     pieces = [
@@ -504,32 +507,59 @@ def resample_series(samples: Samples, rate: float) -> Samples:
     ]
     splits = torch.tensor([0, *(len(piece) for piece in pieces)]).cumsum(0)
     joined = torch.from_numpy(np.concatenate(pieces))
-    return RaggedSeries.uniform(joined, 1 / rate, splits, samples.labels, samples.classes, samples.unit)
+    return RaggedSeries.uniform(joined, 1 / rate, splits, samples.labels, samples.classes, samples.unit, starts)
 
 
 def on_one_grid(series: RaggedSeries, window: float) -> GriddedSamples:
-    """Series sampled uniformly from 0 on, cut or followed by zeros so that each fills ``window`` coordinate units."""
+    """Uniformly sampled series on one grid of ``window`` coordinate units that begins with the first of them.
+
+    What lies beyond the window is cut off; before and behind a series stand zeros.
+
+    Raises:
+        ValueError: series that are not uniformly sampled, that begin at a fraction of a step from one another or behind
+            the window, or a window of less than two samples.
+    """
+    starts = _starts(series)
     step = _uniform_step(series)
     size = round(window / step)
     require(size >= 2, "window", f"hold at least two samples {step:g} apart", window)
-    position = (series.coordinates[:, 0] / step).round().long()
+    start = float(starts.min())
+    ahead = (starts - start) / step
+    uneven = (ahead - ahead.round()).abs()
+    require(float(uneven.max()) < _OFF_GRID, "series", f"begin whole steps of {step:g} apart", f"starts {starts[:5]}")
+    late = int((ahead.round() >= size).sum())
+    require(late == 0, "window", "hold a sample of each series", f"{window} with {late} that begin later")
+    index = torch.arange(len(series.values)) - torch.repeat_interleave(series.splits[:-1], series.splits.diff())
     sample = torch.repeat_interleave(torch.arange(len(series)), series.splits.diff())
+    position = index + ahead.round().long()[sample]
     kept = position < size
     values = torch.zeros(len(series), size, series.values.shape[1])
     values[sample[kept], position[kept]] = series.values[kept]
     values = values.transpose(1, 2).contiguous()
-    lengths = series.splits.diff().clamp(max=size)
-    return GriddedSamples(values, Grid((size,), (step,)), series.labels, series.classes, series.unit, lengths)
+    # A late start is silence of its own; what comes after the end is none.
+    lengths = (ahead.round().long() + series.splits.diff()).clamp(max=size)
+    grid = Grid((size,), (step,), (start,))
+    return GriddedSamples(values, grid, series.labels, series.classes, series.unit, lengths)
 
 
 def _uniform_step(series: RaggedSeries) -> float:
-    """Distance of neighbouring samples where it is the same everywhere."""
+    """Distance of neighbouring samples where it is the same everywhere: the mean over the longest series."""
     inside = torch.ones(len(series.values), dtype=torch.bool)
     inside[series.splits[:-1]] = False
     steps = series.coordinates[:, 0].diff()[inside[1:]]
     even = len(steps) > 0 and bool((steps - steps[0]).abs().max() < 1e-6 * steps[0])
     require(even, "series", "be sampled uniformly to be resampled or put on a grid", f"{series!r}")
-    return float(series.coordinates[1, 0] - series.coordinates[0, 0]) if len(series) else 1.0
+    lengths = series.splits.diff()
+    longest = int(lengths.argmax())
+    first, last = int(series.splits[longest]), int(series.splits[longest + 1]) - 1
+    return float(series.coordinates[last, 0] - series.coordinates[first, 0]) / (last - first)
+
+
+def _starts(series: RaggedSeries) -> Tensor:
+    """Coordinate of the first sample of each series, ``(B,)`` float64."""
+    empty = int((series.splits.diff() == 0).sum())
+    require(empty == 0, "series", "hold at least one sample each to be resampled or put on a grid", f"{empty} empty")
+    return series.coordinates[series.splits[:-1], 0]
 
 
 def grid_sizes(words: Sequence[int | str], option: str, example: str) -> list[tuple[int, ...]]:

@@ -267,6 +267,10 @@ class TrainingCLI(LightningCLI):
                 reject("trainer.max_time", "be longer than an epoch takes", "no epoch done in this time; none is kept")
         else:
             self._summarise(RunEnd.reached(self.trainer), time.monotonic() - started)
+        self.finish(model, datamodule)
+
+    def finish(self, model: Any, datamodule: Any) -> None:
+        """What this task does to the best checkpoint once training has ended."""
 
     def _summarise(self, end: RunEnd, seconds: float) -> None:
         """Tell how training ended, on the console and in ``summary.json``; what was left out does not count."""

@@ -93,7 +93,7 @@ def test_train_test_predict(config: str, root: Path, tmp_path: Path, capsys: pyt
     assert summary["best"]["val_auroc"] == max(float(row["val_auroc"]) for row in history("tiny"))
 
     # Held-out stays: the default checkpoint is the best one.
-    capsys.readouterr()
+    assert "at least 10 of each are needed" in capsys.readouterr().out
     cli.main(["test", "--config", config, "--data.sets=[a,b]"])
     printed = capsys.readouterr().out
     folder = run / f"test_{root.name}_a+b_held_out"
@@ -101,6 +101,8 @@ def test_train_test_predict(config: str, root: Path, tmp_path: Path, capsys: pyt
     assert report["n"] == 50
     assert report["checkpoint"] == "runs/tiny/best.ckpt"
     assert report["seed"] == 3
+    assert report["calibration"] is None
+    assert "the risks of runs/tiny/best.ckpt are not calibrated" in printed
     assert f"{report['metrics']['auroc']['value']:.3f}" in printed
     assert sorted(path.name for path in folder.glob("*.png")) == FIGURES
     assert all(str(Path("runs/tiny", folder.name, name)) in printed for name in FIGURES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -168,6 +169,33 @@ def test_low_pass_takes_high_tones_from_half_of_the_entries() -> None:
     assert 0.35 < float((spectra[:, 480] < 0.01).float().mean()) < 0.55
     with pytest.raises(ValueError, match="low_pass must be at most the Nyquist frequency 500, got 600"):
         Augmentation(low_pass=600.0)(batch)
+
+
+def test_stretching_leaves_the_start_where_it_is() -> None:
+    strokes = simulated_samples.pen_strokes(10, seed=1)
+    starts = 1e9 * torch.arange(10, dtype=torch.float64)
+    later = dataclasses.replace(
+        strokes, coordinates=strokes.coordinates + starts.repeat_interleave(strokes.splits.diff())[:, None]
+    )
+    changed = Augmentation(stretch=0.2)(SampleBatch.of(later))
+    assert isinstance(changed.domain, Points)
+    assert changed.domain.coordinates[strokes.splits[:-1], 0].tolist() == starts.tolist()
+
+
+@pytest.mark.parametrize("periodic", [False, True])
+def test_low_pass_keeps_constants_and_has_no_jump_between_the_ends(periodic: bool) -> None:
+    grid = Grid((200, 100), (1.0, 2.0), (5.0, 0.0), (periodic, False))
+    y, x = (axis.nodes() for axis in grid.axes)
+    torch.manual_seed(0)
+    # Along an axis that repeats, a wave that fits it; along others a ramp, whose two ends have nothing to do with each
+    # other: taken for neighbours they would ring by half of its height.
+    slow = torch.cos(2 * math.pi * 2 * y / 200) if periodic else y / 200
+    scene = (3 + slow[:, None] + x / 200).float()
+    batch = SampleBatch(scene.repeat(20, 1, 1, 1), grid, torch.zeros(20, dtype=torch.int64))
+    changed = Augmentation(low_pass=0.05)(batch).values
+    torch.testing.assert_close(changed, batch.values, rtol=0, atol=0.05)
+    constant = Augmentation(low_pass=0.05)(SampleBatch(torch.full((20, 1, 200, 100), 37.0), grid, batch.labels))
+    torch.testing.assert_close(constant.values, torch.full((20, 1, 200, 100), 37.0))
 
 
 def test_shift_and_flip_move_pixels_only() -> None:

@@ -15,7 +15,7 @@ from ccnn_irregular.pipelines.samples_data import SampleBatch, sampled_points
 
 __all__ = ["Augmentation"]
 
-# Width of the band in which a low-pass filter falls from 1 to 0, relative to its cut-off.
+# A low-pass filter falls from 1 at its cut-off to 0 at 1 + this many times that frequency.
 _ROLL_OFF = 0.2
 
 
@@ -25,10 +25,11 @@ class Augmentation:
 
     Attributes:
         drop: each series read as points loses a random share of its samples, up to this one; in [0, 1).
-        stretch: coordinates of each series read as points are scaled by a factor within 1 +- stretch.
-        low_pass: half of the samples on a grid lose what lies above a random frequency (cycles per coordinate unit)
-            between this one and the Nyquist frequency; None = none do. A network so trained needs no more than the low
-            frequencies, whatever rate it meets later.
+        stretch: times from the first sample of each series read as points are scaled by a factor within 1 +- stretch.
+        low_pass: half of the samples on a grid are filtered: frequencies (cycles per coordinate unit) up to a random
+            one between this and the Nyquist frequency stay, those from 1.2 times that one on are lost. None = none are.
+            Beyond an end a sample goes on as its mirror image, or repeats where the grid does. A network so trained
+            needs no more than the low frequencies, whatever rate it meets later.
         shift: samples on a grid are moved by up to this much along each axis, what leaves on one side enters on the
             other; empty = not at all.
         flip: axes of a grid; half of the samples are mirrored along each of them, drawn axis by axis. True = the last
@@ -62,7 +63,8 @@ class Augmentation:
         share = self.drop * torch.rand(points.samples, device=device)
         kept = torch.rand(points.count, device=device) >= share[sample]
         factor = 1 + self.stretch * (2 * torch.rand(points.samples, device=device, dtype=torch.float64) - 1)
-        coordinates = (points.coordinates * factor[sample, None])[kept]
+        first = points.coordinates[points.splits[:-1].clamp(max=max(points.count - 1, 0))][sample]
+        coordinates = (first + (points.coordinates - first) * factor[sample, None])[kept]
         splits = torch.nn.functional.pad(kept.to(torch.int64).cumsum(0), (1, 0))[points.splits]
         values = batch.values[kept]
         return SampleBatch(values, sampled_points(coordinates, values, splits, self.cap), batch.labels)
@@ -97,21 +99,24 @@ class Augmentation:
 
 def _low_passed(values: Tensor, grid: Grid, lowest: float) -> Tensor:
     """Half of the entries without what lies above a cut-off of their own, log-uniform up to the Nyquist frequency."""
-    entries, dims = len(values), tuple(range(-grid.d, 0))
-    spectrum = torch.fft.rfftn(values, dim=dims)
-    chosen = torch.rand(entries, device=values.device) < 0.5
+    entries, device = len(values), values.device
+    chosen = torch.rand(entries, device=device) < 0.5
     # One position between lowest and Nyquist for all axes of an entry.
-    place = torch.rand(entries, device=values.device)
-    for axis, (size, step) in enumerate(zip(grid.sizes, grid.steps, strict=True)):
-        nyquist = 0.5 / step
+    place = torch.rand(entries, device=device)
+    for dim, axis in enumerate(grid.axes, start=2):
+        nyquist = 0.5 / axis.step
         require(lowest <= nyquist, "low_pass", f"be at most the Nyquist frequency {nyquist:g}", lowest)
+        # A transform takes its axis for periodic: one that is not goes there and back again, or its ends would ring.
+        around = values if axis.periodic else torch.cat([values, values.flip(dim)], dim)
+        length = around.shape[dim]
         cut = lowest * torch.exp(place * math.log(nyquist / lowest))
-        transform = torch.fft.rfftfreq if axis == grid.d - 1 else torch.fft.fftfreq
-        frequency = transform(size, step, device=values.device).abs()
+        frequency = torch.fft.rfftfreq(length, axis.step, device=device)
         fall = ((1 + _ROLL_OFF - frequency / cut[:, None]) / _ROLL_OFF).clamp(0, 1)
         gain = torch.where(chosen[:, None], 0.5 - 0.5 * torch.cos(math.pi * fall), 1.0)
-        spectrum = spectrum * gain.reshape(entries, 1, *(-1 if other == axis else 1 for other in range(grid.d)))
-    return torch.fft.irfftn(spectrum, s=grid.sizes, dim=dims)
+        shape = (entries, *(-1 if other == dim else 1 for other in range(1, values.ndim)))
+        filtered = torch.fft.irfft(torch.fft.rfft(around, dim=dim) * gain.reshape(shape), n=length, dim=dim)
+        values = filtered.narrow(dim, 0, axis.size)
+    return values
 
 
 def _rolled(values: Tensor, dim: int, furthest: int) -> Tensor:

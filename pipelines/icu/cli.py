@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
+import torch
 from lightning.pytorch.cli import LightningArgumentParser
 from rich import get_console
 
@@ -71,6 +73,16 @@ class RiskCLI(TrainingCLI):
         """What the reader met in the files."""
         return str(datamodule.cohort.report)
 
+    def finish(self, model: BinaryRisk, datamodule: ICUDataModule) -> None:
+        """Calibrate the best epoch on the validation stays, and keep that in its checkpoint."""
+        path = self.run_folder.best
+        load_weights(model, str(path))
+        get_console().print(model.calibrate(datamodule.stays("validation")), highlight=False, soft_wrap=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        partial = path.with_name(f".{path.name}.{os.getpid()}")
+        torch.save(content | {"state_dict": model.state_dict()}, partial)
+        partial.replace(path)
+
     def test(self, model: BinaryRisk, datamodule: ICUDataModule, ckpt_path: str, **_: Any) -> None:
         """Evaluate on the stays that ``data.evaluate`` names: table, JSON, plots."""
         datamodule.setup("test")
@@ -91,6 +103,7 @@ class RiskCLI(TrainingCLI):
             "deaths": int(predictions.labels.sum()),
             **self.provenance(ckpt_path),
             "bootstrap": vars(bootstrap),
+            "calibration": _calibration(model),
             "data": self.describe(datamodule),
             "versions": versions(),
         }
@@ -115,6 +128,8 @@ class RiskCLI(TrainingCLI):
 
     def _predictions(self, model: BinaryRisk, datamodule: ICUDataModule, ckpt_path: str) -> Predictions:
         load_weights(model, ckpt_path)
+        if not bool(model.calibration.fitted):
+            get_console().print(f"the risks of {ckpt_path} are not calibrated", highlight=False, soft_wrap=True)
         batches = self.trainer.predict(model, datamodule=datamodule)
         get_console().print(str(datamodule.cohort.report), highlight=False)
         return joined(cast("list[Predictions]", batches))
@@ -123,6 +138,14 @@ class RiskCLI(TrainingCLI):
         """Where results go: as asked, or under a name in the run folder that tells one tested set from another."""
         name = f"{prefix}_{Path(datamodule.root).name}_{'+'.join(datamodule.sets)}_{datamodule.evaluate}{suffix}"
         return Path(self._get(self.config, "output") or self.run_folder.path / name)
+
+
+def _calibration(model: BinaryRisk) -> dict[str, list[float]] | None:
+    """Level and slope of the logit by hour, for the JSON; None where there is no calibration."""
+    found = model.calibration
+    if not bool(found.fitted):
+        return None
+    return {name: getattr(found, name).tolist() for name in ("hours", "levels", "slopes")}
 
 
 def describe_data(data: ICUDataModule) -> dict[str, Any]:

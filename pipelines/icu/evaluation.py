@@ -101,7 +101,8 @@ def evaluate(
     values = point_estimates(labels, probabilities)
     drawn = bootstrap(labels, probabilities, resamples=resamples, seed=seed)
     tails = [50 * (1 - level), 50 * (1 + level)]
-    bounds = {name: np.nanpercentile(drawn[name], tails) for name in METRICS}
+    # Shares all of them; sums of rounded weights may miss 0 and 1 by a bit.
+    bounds = {name: np.nanpercentile(drawn[name], tails).clip(0, 1) for name in METRICS}
     return {name: Interval(values[name], float(low), float(high)) for name, (low, high) in bounds.items()}
 
 

@@ -142,7 +142,7 @@ def _wilson(share: NDArray[np.float64], count: NDArray[np.int64]) -> tuple[NDArr
     z = 1.96
     centre = (share + z**2 / (2 * count)) / (1 + z**2 / count)
     half = z / (1 + z**2 / count) * np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
-    return centre - half, centre + half
+    return (centre - half).clip(0, 1), (centre + half).clip(0, 1)
 
 
 def receptive_fields(kernels: Mapping[str, Kernel]) -> Figure:
@@ -167,7 +167,7 @@ def patient_risk(model: BinaryRisk, stays: StayBatch, record_id: int, source: st
     require(len(places) > 0, "record_id", f"be one of the {len(stays)} stays that were read", record_id)
     stay = stays.take(places[:1])
     hours = torch.arange(1, HOURS + 1, dtype=torch.float64)
-    risks = model.probabilities(stay.take(torch.zeros(HOURS, dtype=torch.int64)).known_by(hours)).numpy()
+    risks = model.probabilities(stay.take(torch.zeros(HOURS, dtype=torch.int64)), hours).numpy()
     values = stay.values.numpy()
     shown = np.sort(np.argsort(-(~np.isnan(values)).sum(0), kind="stable")[:SERIES_SHOWN])
     names = [SERIES[series] for series in shown]
@@ -182,7 +182,8 @@ def patient_risk(model: BinaryRisk, stays: StayBatch, record_id: int, source: st
     risk.plot(hours, risks, color=COLOURS[1], marker=".", markersize=4, linewidth=1.2)
     risk.set(xlabel="time since admission (h)", xlim=(0, HOURS), ylim=(0, 1), xticks=range(0, HOURS + 1, 6))
     risk.tick_params(labelsize="small")
-    risk.set_ylabel("predicted\nrisk", rotation=0, ha="right", va="center", fontsize="small")
+    label = "predicted\nrisk" if bool(model.calibration.fitted) else "predicted\nrisk, not\ncalibrated"
+    risk.set_ylabel(label, rotation=0, ha="right", va="center", fontsize="small")
     title = f"{source}, record {record_id}{_outcome(stay)}: risk from what was known by each hour"
     figure.suptitle(title, fontsize="medium")
     return figure

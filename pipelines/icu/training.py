@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torchmetrics.classification import BinaryAUROC, BinaryAveragePrecision
 
 from ccnn_irregular._checks import require
+from ccnn_irregular.pipelines.icu.calibration import FEWEST_OF_AN_OUTCOME, HourlyCalibration
 from ccnn_irregular.pipelines.icu.data import OUTCOME
 from ccnn_irregular.pipelines.icu.evaluation import Predictions
 from ccnn_irregular.pipelines.training import TrainedNetwork
@@ -18,9 +19,11 @@ if TYPE_CHECKING:
 
 __all__ = ["BinaryRisk"]
 
+_STAYS_AT_ONCE = 256  # in calibration, where all hours of all stays are looked at
+
 
 class BinaryRisk(TrainedNetwork):
-    """Risk of a binary outcome, one logit a stay.
+    """Risk of a binary outcome, one logit a stay; ``calibrate`` makes probabilities of the logits, hour by hour.
 
     Args:
         network: ``forward(StayBatch) -> logits (B,)``, in training also ``(members, B)``; its
@@ -48,6 +51,7 @@ class BinaryRisk(TrainedNetwork):
             final_share=final_share,
         )
         self.save_plain_hyperparameters(network)
+        self.calibration = HourlyCalibration()
         self.val_auroc = BinaryAUROC()
         self.val_auprc = BinaryAveragePrecision()
 
@@ -71,10 +75,41 @@ class BinaryRisk(TrainedNetwork):
         """Logits ``(B,)``."""
         return self.network(batch)
 
-    def probabilities(self, batch: StayBatch) -> Tensor:
-        """Risk ``(B,)`` float64 in [0, 1], without gradients."""
+    def probabilities(self, batch: StayBatch, hours: Tensor | None = None) -> Tensor:
+        """Calibrated risk ``(B,)`` float64 in [0, 1], without gradients.
+
+        Args:
+            batch: B stays.
+            hours: ``(B,)`` float64: only what was known by then counts; None = the whole stays.
+        """
+        if hours is None:
+            hours = self.calibration.hours[-1:].expand(len(batch))
+        else:
+            batch = batch.known_by(hours)
         with torch.no_grad():
-            return torch.sigmoid(self(batch).double())
+            return torch.sigmoid(self.calibration(self(batch), hours))
+
+    def calibrate(self, stays: StayBatch) -> str:
+        """Fit the calibration to stays that were not trained on; what was done, as a sentence for the reader.
+
+        Where there are too few deaths or survivors to learn from, the risks stay as they are, and the sentence says so.
+        """
+        labels = _labels(stays).long().cpu().numpy()
+        deaths, survivors = int(labels.sum()), int((1 - labels).sum())
+        found = f"{deaths} deaths and {survivors} survivors among the validation stays"
+        if min(deaths, survivors) < FEWEST_OF_AN_OUTCOME:
+            return f"risks are not calibrated: {found}, at least {FEWEST_OF_AN_OUTCOME} of each are needed"
+        was_training = self.training
+        self.eval()
+        parts = [part.to(self.device) for part in map(stays.take, torch.arange(len(stays)).split(_STAYS_AT_ONCE))]
+        with torch.no_grad():
+            rows = [
+                torch.cat([self(part.known_by(hour.expand(len(part)))) for part in parts])
+                for hour in self.calibration.hours
+            ]
+        self.train(was_training)
+        self.calibration.fit(torch.stack(rows).double().cpu().numpy(), labels)
+        return f"risks are calibrated by hour, with {found}"
 
     def training_step(self, batch: StayBatch, batch_idx: int) -> Tensor:
         logits = self(batch)

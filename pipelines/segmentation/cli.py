@@ -65,7 +65,7 @@ class LabelResult:
         thin: every how many slices along x, y and z one was kept.
         label: what it means.
         dice: mean over the volumes that have the label, or for which it was predicted.
-        low: lower end of the 95 % interval of the mean (normal).
+        low: lower end of the 95 % interval of the mean (normal, cut to [0, 1]).
         high: upper end.
         difference: mean minus that on all slices.
         n: volumes.
@@ -212,7 +212,8 @@ def _results(tables: dict[Thinning, NDArray[np.float64]], classes: Sequence[str]
             half = _Z * float(there.std(ddof=1)) / n**0.5 if n > 1 else float("nan")
             against = reference[~np.isnan(reference)]
             difference = mean - float(against.mean()) if len(against) else float("nan")
-            results.append(LabelResult(_sampling(thin), thin, name, mean, mean - half, mean + half, difference, n))
+            low, high = max(mean - half, 0.0), min(mean + half, 1.0)
+            results.append(LabelResult(_sampling(thin), thin, name, mean, low, high, difference, n))
     return results
 
 
