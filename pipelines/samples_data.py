@@ -98,21 +98,23 @@ class SampleBatch:
         domain: the points of all samples laid end to end, or the grid they share. Points have a weight per channel
             where values are missing.
         labels: ``(B,)`` int64.
+        ids: ``(B,)`` int64, what each sample is known by in all batches, or None where nothing is drawn for it.
     """
 
     values: Tensor
     domain: Points | Grid
     labels: Tensor
+    ids: Tensor | None = None
 
     @staticmethod
-    def of(samples: Samples, cap: float | None = None) -> SampleBatch:
+    def of(samples: Samples, cap: float | None = None, ids: Tensor | None = None) -> SampleBatch:
         """All of ``samples``; ``cap`` as of ``RaggedSeries.points``."""
         if isinstance(samples, RaggedVolumes):
             samples = samples.stacked()
         if isinstance(samples, GriddedSamples):
-            return SampleBatch(samples.values, samples.grid, samples.labels)
+            return SampleBatch(samples.values, samples.grid, samples.labels, ids)
         domain = sampled_points(samples.coordinates, samples.values, samples.splits, cap)
-        return SampleBatch(samples.values, domain, samples.labels)
+        return SampleBatch(samples.values, domain, samples.labels, ids)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -121,7 +123,9 @@ class SampleBatch:
         """The same batch on ``device``; a grid has none."""
         domain = self.domain if isinstance(self.domain, Grid) else self.domain.to(device)
         values = self.values.to(device, non_blocking=non_blocking)
-        return SampleBatch(values, domain, self.labels.to(device, non_blocking=non_blocking))
+        return dataclasses.replace(
+            self, values=values, domain=domain, labels=self.labels.to(device, non_blocking=non_blocking)
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -382,12 +386,12 @@ class SampleDataModule(LightningDataModule):
         return self.as_batch(part.subset(spread))
 
     def batch(self, indices: Tensor) -> SampleBatch:
-        """The samples ``indices`` of ``samples``."""
-        return self.as_batch(self.samples.subset(indices))
+        """The samples ``indices`` of ``samples``, which are their ids."""
+        return self.as_batch(self.samples.subset(indices), indices)
 
-    def as_batch(self, samples: Samples) -> SampleBatch:
+    def as_batch(self, samples: Samples, ids: Tensor | None = None) -> SampleBatch:
         """All of ``samples`` as one batch."""
-        return SampleBatch.of(samples, self.cap)
+        return SampleBatch.of(samples, self.cap, ids)
 
     def test_loader(self, sampling: Sampling) -> DataLoader[SampleBatch]:
         """The test part, sampled as asked, in batches."""
