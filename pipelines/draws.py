@@ -61,17 +61,15 @@ class Draws:
             ``(sum(counts), width)``, the rows of the samples laid end to end.
         """
         keys, columns = self._keys(purpose), 1 if width is None else width
-        row = np.zeros(len(keys), np.uint64)
+        rows = np.zeros(len(keys), np.int64)
         if counts is not None:
             keys = np.repeat(keys, counts)
-            row = np.arange(len(keys), dtype=np.uint64) - np.repeat(np.cumsum(counts) - counts, counts).astype(
-                np.uint64
-            )
-        number = row[:, None] * np.uint64(columns) + np.arange(1, columns + 1, dtype=np.uint64)
-        number *= _STEP
-        number += keys[:, None]
+            rows = np.arange(len(keys)) - np.repeat(np.cumsum(counts) - counts, counts)
+        state = (rows[:, None] * columns + np.arange(1, columns + 1)).astype(np.uint64)
+        state *= _STEP
+        state += keys[:, None]
         # 52 bits and a half: neither 0 nor 1 is among them.
-        numbers = ((_mixed(number) >> np.uint64(12)) + 0.5) * 2.0**-52
+        numbers = ((_mixed(state) >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
         return numbers[:, 0] if width is None else numbers
 
     def normal(self, purpose: str, counts: NDArray[np.int64], *, width: int) -> NDArray[np.float32]:

@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
 import torch
@@ -45,6 +45,7 @@ from ccnn_irregular.datasets.samples import (
 )
 from ccnn_irregular.domains import Grid, Points
 from ccnn_irregular.pipelines.batches import AlikeBatches, EqualBatches, batch_loader
+from ccnn_irregular.pipelines.draws import content_id
 from ccnn_irregular.quadrature import trapezoid
 
 __all__ = [
@@ -54,6 +55,7 @@ __all__ = [
     "Samples",
     "Sampling",
     "grid_sizes",
+    "in_order_of_content",
     "on_one_grid",
     "resample_series",
     "sampled_points",
@@ -157,7 +159,8 @@ class SampleDataModule(LightningDataModule):
 
     Official parts are used as such. Where a data set has an official test part alone, the validation part is carved out
     of the rest; where it has none, the samples are split at random into three. Both splits are stratified and depend on
-    ``split_seed`` alone. Volumes that lie on grids of their own come in batches of equal grids.
+    ``split_seed`` and the samples alone: ``ts_files`` and ``volume_folder`` are sorted by what they hold first, so that
+    the order of files and rows does not matter. Volumes that lie on grids of their own come in batches of equal grids.
 
     Args:
         dataset: which data set; ``simulated_...`` are made on the spot and need no root.
@@ -251,7 +254,11 @@ class SampleDataModule(LightningDataModule):
         self._prepared = self._prepare(samples, Sampling())
 
     def _load(self) -> tuple[Samples, GriddedSamples | None, Samples | None]:
-        """Samples to train on, and the official parts for validation and test where there are such."""
+        """Samples to train on, and the official parts for validation and test where there are such.
+
+        Where files and rows may stand in any order they are put in one that does not depend on it: it decides which
+        samples are in which part, and what is drawn for each.
+        """
         if self.dataset in _SIMULATED:
             return _SIMULATED[self.dataset](self.count, seed=self.split_seed), None, None
         assert self.root is not None
@@ -259,7 +266,7 @@ class SampleDataModule(LightningDataModule):
         if self.dataset == "character_trajectories":
             return character_trajectories.load(root, trim=True), None, None
         if self.dataset == "ts_files":
-            return ts_files.load(*self.root.split(",")), None, None
+            return in_order_of_content(ts_files.load(*self.root.split(","))), None, None
         if self.dataset in ("speech_commands", "speech_commands_mfcc"):
             return speech_commands.load(root, "all", download=download), None, None
         if self.dataset == "spoken_digits":
@@ -268,7 +275,8 @@ class SampleDataModule(LightningDataModule):
             from ccnn_irregular.datasets import volume_folder  # xarray, which no other data set needs
 
             table, dataset = self.volume_table, self.hdf5_dataset
-            return volume_folder.load(root, table, hdf5_dataset=dataset, standardise=self.standardise), None, None
+            volumes = volume_folder.load(root, table, hdf5_dataset=dataset, standardise=self.standardise)
+            return in_order_of_content(volumes), None, None
         if self.dataset == "medmnist3d":
             load = partial(medmnist3d.load, root, self.medmnist3d, download=download)
             return load(part="train"), load(part="validation"), load(part="test")
@@ -398,6 +406,25 @@ class SampleDataModule(LightningDataModule):
         held = self.test_part(sampling)
         batches = self._batches(held, np.arange(len(held)), None)
         return batch_loader(lambda indices: self.as_batch(held.subset(indices)), batches)
+
+
+AnySamples = TypeVar("AnySamples", RaggedSeries, RaggedVolumes)
+
+
+def in_order_of_content(samples: AnySamples) -> AnySamples:
+    """The same samples in an order that follows from what they hold; volumes on equal grids stand side by side."""
+    if isinstance(samples, RaggedSeries):
+        counts = samples.splits.diff().tolist()
+        kinds = [""] * len(samples)
+        places = [rows.numpy().tobytes() for rows in samples.coordinates.split(counts)]
+    else:
+        counts = [grid.count for grid in samples.grids]
+        kinds = [repr(grid) for grid in samples.grids]
+        places = [b""] * len(samples)
+    held = zip(samples.labels.tolist(), places, samples.values.split(counts), strict=True)
+    ids = [content_id(samples.classes[label], place, rows.numpy().tobytes()) for label, place, rows in held]
+    order = sorted(range(len(samples)), key=lambda one: (kinds[one], ids[one]))
+    return samples.subset(torch.tensor(order))
 
 
 def sampled_points(coordinates: Tensor, values: Tensor, splits: Tensor, cap: float | None) -> Points:

@@ -241,7 +241,9 @@ class LabelDataModule(LightningDataModule):
         clouds = self.parts[part]
         lengths = clouds.splits.diff()[index]
         splits = torch.nn.functional.pad(lengths.cumsum(0), (1, 0))
-        return torch.repeat_interleave(clouds.splits[index] - splits[:-1], lengths) + torch.arange(splits[-1]), splits
+        return torch.repeat_interleave(clouds.splits[index] - splits[:-1], lengths) + torch.arange(
+            int(splits[-1])
+        ), splits
 
     def everything(self) -> LabelBatch:
         """The whole tile in one batch."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -75,12 +75,12 @@ class StayBatch:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> StayBatch:
         """The same batch on ``device``; dtypes stay as they are."""
-        moved = {
-            field.name: value.to(device, non_blocking=non_blocking) if isinstance(value, Tensor) else value
+        moved: dict[str, Any] = {
+            field.name: value.to(device, non_blocking=non_blocking)
             for field in dataclasses.fields(self)
-            for value in (getattr(self, field.name),)
+            if isinstance(value := getattr(self, field.name), Tensor)
         }
-        return StayBatch(**moved)
+        return dataclasses.replace(self, **moved)
 
     def take(self, indices: Tensor) -> StayBatch:
         """The stays ``indices`` (int64, any order, repeats allowed), in that order."""
