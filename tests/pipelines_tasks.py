@@ -131,7 +131,7 @@ def answers(model: TrainedNetwork, loader: DataLoader[Any]) -> Tensor:
 def stays(folder: Path, batch_size: int, sets: tuple[str, ...] = ("a", "b")) -> ICUDataModule:
     root = folder / "stays"
     if not root.is_dir():
-        simulated_icu.write(root, stays=40, seed=5, sets=("a", "b"))
+        simulated_icu.write(root, stays=24, seed=5, sets=("a", "b"))
     return ICUDataModule(
         str(root), sets, held_out=0.25, validation=0.25, batch_size=batch_size, cache=False, progress=False
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from ccnn_irregular.domains import Grid, Points
 from ccnn_irregular.pipelines.clouds.segmentation_cli import height_filter
 from ccnn_irregular.pipelines.icu.network import ICURiskNetwork
 from ccnn_irregular.pipelines.training import TrainedNetwork
+from ccnn_irregular.pipelines.training_cli import TASKS as COMMANDS
 
 EVERY = pytest.mark.parametrize("name", TASKS)
 DRAWN = pytest.mark.parametrize("name", [name for name, task in TASKS.items() if task.draws])
@@ -24,10 +26,6 @@ DRAWN = pytest.mark.parametrize("name", [name for name, task in TASKS.items() if
 
 def test_every_task_of_the_command_line_is_here() -> None:
     """By its module."""
-    from importlib import import_module
-
-    from ccnn_irregular.pipelines.training_cli import TASKS as COMMANDS
-
     commands = (
         getattr(import_module(f"ccnn_irregular.pipelines.{module}"), name) for module, name in COMMANDS.values()
     )
