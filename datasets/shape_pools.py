@@ -12,8 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch_geometric.data import Data
+from torch_geometric.datasets import ModelNet
 
 from ccnn_irregular._checks import require, require_finite, require_splits
+from ccnn_irregular.datasets._content import content_id
 from ccnn_irregular.datasets.point_clouds import MODELNET10_CLASSES, Part, modelnet, modelnet10_voxels
 
 __all__ = ["MODELNET40_CLASSES", "SOLIDS", "ShapePool", "modelnet_pool", "solids"]
@@ -116,7 +118,7 @@ def modelnet_pool(
         root: folder of the data set, see ``modelnet`` and ``modelnet10_voxels``.
         name: "10" or "40".
         part: "train" or "test", as published.
-        places: points drawn of each mesh, the same in every call; of voxels all are taken.
+        places: points drawn of each mesh, which follow from the mesh; of voxels all are taken.
         download: fetch the official meshes where neither is there.
 
     Raises:
@@ -132,11 +134,23 @@ def modelnet_pool(
             f"root must hold the meshes of ModelNet{name} in raw/<class>/<part>/*.off (--data.download true fetches "
             f"them){' or modelnet10_voxels.npz' if name == '10' else ''}, got {root}"
         )
-    shapes = modelnet(root, name, part, points=places)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        clouds = [shapes[number] for number in range(len(shapes))]
+    clouds = _drawn(modelnet(root, name, part, points=places))
     return _pool(clouds, MODELNET10_CLASSES if name == "10" else MODELNET40_CLASSES, half_edge=0.0)
+
+
+def _drawn(shapes: ModelNet) -> list[Data]:
+    """Points of each mesh, which follow from the mesh, in an order that follows from the meshes.
+
+    torch-geometric keeps them as the folder was listed, which differs from machine to machine.
+    """
+    meshes = (shapes.get(number) for number in range(len(shapes)))
+    ids = [content_id(*(one.numpy().tobytes() for one in (mesh.pos, mesh.face))) for mesh in meshes]
+    clouds = []
+    with torch.random.fork_rng(devices=[]):
+        for number in np.lexsort((ids, shapes.y.numpy())).tolist():
+            torch.manual_seed(ids[number])
+            clouds.append(shapes[number])
+    return clouds
 
 
 def _pool(clouds: Sequence[Data], classes: tuple[str, ...], half_edge: float) -> ShapePool:

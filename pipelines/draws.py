@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ccnn_irregular._checks import require
 
-__all__ = ["Draws", "content_id", "hashed"]
+__all__ = ["Draws", "hashed"]
 
 Floats = NDArray[np.float64]
 
@@ -90,16 +90,6 @@ class Draws:
 def hashed(*words: int | str, bits: int = 64) -> int:
     """A number of so many bits that is another one for other words: their BLAKE2b hash."""
     return int.from_bytes(blake2b(repr(words).encode(), digest_size=bits // 8).digest(), "little")
-
-
-def content_id(*parts: bytes | str) -> int:
-    """An id (int64) of a sample by its name or its content: no row in a file, no place in a list."""
-    whole = blake2b(digest_size=8)
-    for part in parts:
-        data = part.encode() if isinstance(part, str) else part
-        whole.update(len(data).to_bytes(8, "little"))
-        whole.update(data)
-    return int.from_bytes(whole.digest(), "little", signed=True)
 
 
 def _mixed(state: NDArray[np.uint64]) -> NDArray[np.uint64]:

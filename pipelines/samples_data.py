@@ -30,6 +30,7 @@ from ccnn_irregular.datasets import (
     stl10,
     ts_files,
 )
+from ccnn_irregular.datasets._content import content_id
 from ccnn_irregular.datasets.audio import mfcc, resample
 from ccnn_irregular.datasets.samples import (
     GriddedSamples,
@@ -45,7 +46,6 @@ from ccnn_irregular.datasets.samples import (
 )
 from ccnn_irregular.domains import Grid, Points
 from ccnn_irregular.pipelines.batches import AlikeBatches, EqualBatches, batch_loader
-from ccnn_irregular.pipelines.draws import content_id
 from ccnn_irregular.quadrature import trapezoid
 
 __all__ = [

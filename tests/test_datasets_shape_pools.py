@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from pathlib import Path
 
 import numpy as np
@@ -84,6 +85,25 @@ def test_meshes_come_before_voxels(tmp_path: Path) -> None:
     assert float(shape[:, 2].abs().max()) < 1e-6
     assert float(shape[:, 0].max()) == pytest.approx(1, abs=1e-6)
     assert float(shape[:, 1].max()) == pytest.approx(0.5, abs=0.1)
+
+
+def test_meshes_and_their_points_do_not_depend_on_how_the_folder_is_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = glob.glob
+    found = []
+    for name, turn in (("forwards", 1), ("backwards", -1)):
+        for part in ("train", "test"):
+            for kind in MODELNET10_CLASSES:
+                folder = tmp_path / name / "raw" / kind / part
+                folder.mkdir(parents=True)
+                for number in range(3):
+                    corners = f"0 0 0\n{number + 1} 0 0\n0 2 0\n0 0 1\n"
+                    (folder / f"{kind}_000{number}.off").write_text(f"OFF\n4 2 0\n{corners}3 0 1 2\n3 0 1 3\n")
+        monkeypatch.setattr(glob, "glob", lambda pattern, turn=turn: sorted(listed(pattern))[::turn])
+        found.append(modelnet_pool(tmp_path / name, places=20))
+    assert torch.equal(found[0].places, found[1].places)
+    assert found[0].labels.tolist() == found[1].labels.tolist() == sorted(list(range(10)) * 3)
 
 
 def test_neither_meshes_nor_voxels(tmp_path: Path) -> None:
