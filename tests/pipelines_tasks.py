@@ -133,7 +133,7 @@ def stays(folder: Path, batch_size: int, sets: tuple[str, ...] = ("a", "b")) -> 
     if not root.is_dir():
         simulated_icu.write(root, stays=24, seed=5, sets=("a", "b"))
     return ICUDataModule(
-        str(root), sets, held_out=0.25, validation=0.25, batch_size=batch_size, cache=False, progress=False
+        str(root), sets, held_out=0.5, validation=0.4, batch_size=batch_size, cache=False, progress=False
     )
 
 
@@ -244,7 +244,7 @@ def spoil_volumes(data: VolumeDataModule, value: float) -> None:
 
 def fields(folder: Path, batch_size: int) -> FieldDataModule:
     return FieldDataModule(
-        "simulated", held=0.3, watched=0.1, hide=[0.1, 0.5], hide_units=0.1, queries=10**6, draws=9, watched_fields=5,
+        "simulated", held=0.3, watched=0.1, hide=[0.1, 0.5], hide_units=0.1, queries=10**6, draws=5, watched_fields=5,
         batch_size=batch_size,
     )  # fmt: skip
 
@@ -322,9 +322,9 @@ def spoil_tile(data: LabelDataModule, value: float) -> None:
 
 TASKS: dict[str, Task] = {
     "risk": Task(stays, risk, lambda data: data.test_dataloader(), spoil_stays),
-    "series": Task(samples("simulated_strokes", 36), strokes, tested_samples, spoil_samples),
+    "series": Task(samples("simulated_strokes", 30), strokes, tested_samples, spoil_samples),
     "images": Task(samples("simulated_shapes", 30), images, tested_samples, spoil_samples),
-    "scans": Task(samples("simulated_volumes", 36), scans, tested_samples, spoil_samples),
+    "scans": Task(samples("simulated_volumes", 30), scans, tested_samples, spoil_samples),
     "segmentation": Task(volumes, segmentation, lambda data: data.loader("test"), spoil_volumes),
     "field": Task(fields, field, lambda data: data.test_loader(), spoil_fields),
     "downscale": Task(fronts, downscaling, tested_fronts, spoil_fronts, draws=False),
