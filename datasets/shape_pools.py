@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
 from pathlib import Path
 from typing import Literal
 
@@ -13,8 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch_geometric.data import Data
+from torch_geometric.datasets import ModelNet
 
 from ccnn_irregular._checks import require, require_finite, require_splits
+from ccnn_irregular.datasets._content import content_id
 from ccnn_irregular.datasets.point_clouds import MODELNET10_CLASSES, Part, modelnet, modelnet10_voxels
 
 __all__ = ["MODELNET40_CLASSES", "SOLIDS", "ShapePool", "modelnet_pool", "solids"]
@@ -70,23 +71,35 @@ class ShapePool:
         return f"ShapePool(shapes={len(self)}, places={len(self.places)}, empty={empty}, classes={len(self.classes)})"
 
     def draw(
-        self, index: NDArray[np.int64], counts: NDArray[np.int64], rng: np.random.Generator
-    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        """Points of the shapes ``index``, evenly: ``counts`` of each, none of an empty one.
+        self,
+        index: NDArray[np.int64],
+        counts: NDArray[np.int64],
+        place: NDArray[np.float64],
+        within: NDArray[np.float64],
+    ) -> NDArray[np.float64]:
+        """Points of the shapes ``index``, evenly: ``counts`` of each, laid end to end.
 
         Places are taken with repetition; within a voxel each point has a place of its own.
 
+        Args:
+            index: ``(B,)``.
+            counts: ``(B,)``, 0 for an empty shape, see ``drawable``.
+            place: ``(sum(counts),)`` in (0, 1), uniform: which place each point is at.
+            within: ``(sum(counts), 3)`` in (0, 1), uniform: where in the voxel.
+
         Returns:
-            Positions float64 ``(N, 3)`` and the number of points of each shape, int64.
+            Positions float64 ``(sum(counts), 3)``.
         """
         splits = self.splits.numpy()
-        sizes = splits[index + 1] - splits[index]
-        counts = np.where(sizes > 0, counts, 0)
-        first, size = np.repeat(splits[index], counts), np.repeat(sizes, counts)
-        rows = first + np.floor(rng.random(len(size)) * size).astype(np.int64)
+        first, size = np.repeat(splits[index], counts), np.repeat(splits[index + 1] - splits[index], counts)
+        rows = first + np.floor(place * size).astype(np.int64)
         positions = self.places.numpy()[rows].astype(np.float64)
         reach = np.repeat(self.reach.numpy()[index], counts)[:, None]
-        return positions + reach * rng.uniform(-1, 1, positions.shape), counts
+        return positions + reach * (2 * within - 1)
+
+    def drawable(self, index: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.int64]:
+        """``counts``, and 0 for the shapes among ``index`` that are empty."""
+        return np.where(self.splits.diff().numpy()[index] > 0, counts, 0)
 
 
 def modelnet_pool(
@@ -122,19 +135,23 @@ def modelnet_pool(
             f"root must hold the meshes of ModelNet{name} in raw/<class>/<part>/*.off (--data.download true fetches "
             f"them){' or modelnet10_voxels.npz' if name == '10' else ''}, got {root}"
         )
-    shapes = modelnet(root, name, part, points=places)
-    clouds = []
-    with torch.random.fork_rng(devices=[]):
-        for number in range(len(shapes)):
-            torch.manual_seed(_seed(shapes.get(number)))
-            clouds.append(shapes[number])
+    clouds = _drawn(modelnet(root, name, part, points=places))
     return _pool(clouds, MODELNET10_CLASSES if name == "10" else MODELNET40_CLASSES, half_edge=0.0)
 
 
-def _seed(mesh: Data) -> int:
-    """A number that only equal meshes share."""
-    digest = blake2b(mesh.pos.numpy().tobytes() + mesh.face.numpy().tobytes(), digest_size=7)
-    return int.from_bytes(digest.digest(), "little")
+def _drawn(shapes: ModelNet) -> list[Data]:
+    """Points of each mesh, which follow from the mesh, in an order that follows from the meshes.
+
+    torch-geometric keeps them as the folder was listed, which differs from machine to machine.
+    """
+    meshes = (shapes.get(number) for number in range(len(shapes)))
+    ids = [content_id(*(one.numpy().tobytes() for one in (mesh.pos, mesh.face))) for mesh in meshes]
+    clouds = []
+    with torch.random.fork_rng(devices=[]):
+        for number in np.lexsort((ids, shapes.y.numpy())).tolist():
+            torch.manual_seed(ids[number])
+            clouds.append(shapes[number])
+    return clouds
 
 
 def _pool(clouds: Sequence[Data], classes: tuple[str, ...], half_edge: float) -> ShapePool:

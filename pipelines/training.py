@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
-from torch import nn
+from torch import Tensor, nn
 
-from ccnn_irregular._checks import require
+from ccnn_irregular._checks import reject, require
 from ccnn_irregular.optimisation import parameter_groups, warmup_cosine
+from ccnn_irregular.pipelines.draws import Draws
 from ccnn_irregular.pipelines.trained_on import ENTRY, KeyedData, TrainedOn
 
 __all__ = ["TrainedNetwork"]
@@ -20,7 +21,8 @@ __all__ = ["TrainedNetwork"]
 class TrainedNetwork(LightningModule):
     """A network trained with AdamW, warm-up and cosine, whose checkpoints load with ``weights_only=True``.
 
-    A subclass calls ``save_plain_hyperparameters(network)`` in its constructor.
+    A subclass calls ``save_plain_hyperparameters(network)`` in its constructor. What it changes at random in a sample
+    it takes from ``draws``.
 
     Args:
         network: what is trained.
@@ -57,6 +59,7 @@ class TrainedNetwork(LightningModule):
         self.mask_rate = mask_rate
         self.decay_generators = decay_generators
         self.trained_on: TrainedOn | None = None
+        self._seed = 0
 
     def save_plain_hyperparameters(self, network: nn.Module) -> None:
         """Keep what a checkpoint can be rebuilt from, and no object that ``weights_only=True`` would refuse.
@@ -70,11 +73,26 @@ class TrainedNetwork(LightningModule):
         if self.hparams.get("network") is network:
             self.remove_ignored_hparams(["network"])
 
+    def draws(self, ids: Tensor | None) -> Draws:
+        """What is drawn for the samples ``ids`` (int64) of a batch in this epoch.
+
+        Raises:
+            ValueError: a batch whose samples have no ids.
+        """
+        if ids is None:
+            reject("a batch to be changed at random", "tell the ids of its samples", "none")
+        return Draws(self._seed, self.current_epoch, ids)
+
     def require_fits(self, data: Any) -> None:
         """Refuse data that the network cannot read, with ValueError; before anything is written."""
 
     def on_fit_start(self) -> None:
-        """Note what is trained on, and refuse to go on with other rows than a resumed run began with."""
+        """Take the seed of what is drawn, that of the run; note what is trained on.
+
+        Raises:
+            ValueError: other rows than a resumed run began with.
+        """
+        self._seed = torch.initial_seed()
         data = self.trainer.datamodule  # type: ignore[attr-defined]  # a Lightning attribute without annotation
         if isinstance(data, KeyedData):  # none of the caller's own
             self.note_rows(data)

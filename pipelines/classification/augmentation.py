@@ -1,4 +1,4 @@
-"""Random changes of training batches, in the units of the coordinates; drawn from torch's own random state."""
+"""Random changes of training batches, in the units of the coordinates."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ccnn_irregular._checks import require
 from ccnn_irregular.domains import Grid, Points
+from ccnn_irregular.pipelines.draws import Draws
 from ccnn_irregular.pipelines.samples_data import SampleBatch, sampled_points
 
 __all__ = ["Augmentation"]
@@ -49,43 +51,52 @@ class Augmentation:
         require(0 <= self.stretch < 1, "stretch", "lie in [0, 1)", self.stretch)
         require(self.low_pass is None or self.low_pass > 0, "low_pass", "be positive", self.low_pass)
 
-    def __call__(self, batch: SampleBatch) -> SampleBatch:
-        """The changed batch."""
+    @property
+    def changes(self) -> bool:
+        """Whether anything happens at all."""
+        return self != Augmentation(cap=self.cap)
+
+    def __call__(self, batch: SampleBatch, draws: Draws) -> SampleBatch:
+        """The changed batch; ``draws`` are those of its samples."""
         if isinstance(batch.domain, Points):
-            return self._changed_points(batch, batch.domain)
-        values, sampled = self._changed_grid(batch.values, batch.domain, batch.sampled)
+            return self._changed_points(batch, batch.domain, draws)
+        values, sampled = self._changed_grid(batch.values, batch.domain, batch.sampled, draws)
         return replace(batch, values=values, sampled=sampled)
 
-    def _changed_points(self, batch: SampleBatch, points: Points) -> SampleBatch:
+    def _changed_points(self, batch: SampleBatch, points: Points, draws: Draws) -> SampleBatch:
         if not self.drop and not self.stretch:
             return batch
-        sample, device = points.sample_index(), points.device
-        share = self.drop * torch.rand(points.samples, device=device)
-        kept = torch.rand(points.count, device=device) >= share[sample]
-        factor = 1 + self.stretch * (2 * torch.rand(points.samples, device=device, dtype=torch.float64) - 1)
+        sample, lengths = points.sample_index(), points.splits.diff().cpu().numpy()
+        share = np.repeat(self.drop * draws.uniform("drop share"), lengths)
+        kept = torch.from_numpy(draws.uniform("drop", lengths) >= share).to(points.device)
+        factor = torch.from_numpy(1 + self.stretch * (2 * draws.uniform("stretch") - 1)).to(points.device)
         first = points.coordinates[points.splits[:-1].clamp(max=max(points.count - 1, 0))][sample]
         coordinates = (first + (points.coordinates - first) * factor[sample, None])[kept]
         splits = torch.nn.functional.pad(kept.to(torch.int64).cumsum(0), (1, 0))[points.splits]
         values = batch.values[kept]
-        return SampleBatch(values, sampled_points(coordinates, values, splits, self.cap), batch.labels)
+        return replace(batch, values=values, domain=sampled_points(coordinates, values, splits, self.cap))
 
-    def _changed_grid(self, values: Tensor, grid: Grid, sampled: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    def _changed_grid(
+        self, values: Tensor, grid: Grid, sampled: Tensor | None, draws: Draws
+    ) -> tuple[Tensor, Tensor | None]:
         """Values, and where they do not pad."""
         if self.low_pass is not None:
-            values = _low_passed(values, grid, self.low_pass)
+            values = _low_passed(values, grid, self.low_pass, draws)
         if sampled is None:
-            return self._moved(values, grid), None
+            return self._moved(values, grid, draws), None
         # Moved as one more channel.
-        both = self._moved(torch.cat([values, sampled.to(values.dtype)], dim=1), grid)
+        both = self._moved(torch.cat([values, sampled.to(values.dtype)], dim=1), grid, draws)
         return both[:, :-1], both[:, -1:] > 0
 
-    def _moved(self, values: Tensor, grid: Grid) -> Tensor:
+    def _moved(self, values: Tensor, grid: Grid, draws: Draws) -> Tensor:
         if self.shift:
             require(len(self.shift) == grid.d, "shift", f"have one entry per axis, {grid.d}", tuple(self.shift))
             for axis, furthest in enumerate(self.shift):
-                values = _rolled(values, 2 + axis, round(furthest / grid.steps[axis]))
+                nodes = round(furthest / grid.steps[axis])
+                moved = np.floor(draws.uniform(f"shift {axis}") * (2 * nodes + 1)).astype(np.int64) - nodes
+                values = _rolled(values, 2 + axis, torch.from_numpy(moved).to(values.device))
         for axis in self._mirrored_axes(grid.d):
-            mirrored = torch.rand(len(values), device=values.device) < 0.5
+            mirrored = torch.from_numpy(draws.uniform(f"flip {axis}") < 0.5).to(values.device)
             values = torch.where(mirrored.reshape(-1, *(1,) * (values.ndim - 1)), values.flip(2 + axis), values)
         return values
 
@@ -97,12 +108,12 @@ class Augmentation:
         return self.flip
 
 
-def _low_passed(values: Tensor, grid: Grid, lowest: float) -> Tensor:
+def _low_passed(values: Tensor, grid: Grid, lowest: float, draws: Draws) -> Tensor:
     """Half of the entries without what lies above a cut-off of their own, log-uniform up to the Nyquist frequency."""
     entries, device = len(values), values.device
-    chosen = torch.rand(entries, device=device) < 0.5
+    chosen = torch.from_numpy(draws.uniform("low pass") < 0.5).to(device)
     # One position between lowest and Nyquist for all axes of an entry.
-    place = torch.rand(entries, device=device)
+    place = torch.from_numpy(draws.uniform("low pass place")).to(values)
     for dim, axis in enumerate(grid.axes, start=2):
         nyquist = 0.5 / axis.step
         require(lowest <= nyquist, "low_pass", f"be at most the Nyquist frequency {nyquist:g}", lowest)
@@ -119,10 +130,9 @@ def _low_passed(values: Tensor, grid: Grid, lowest: float) -> Tensor:
     return values
 
 
-def _rolled(values: Tensor, dim: int, furthest: int) -> Tensor:
-    """Each entry rolled along ``dim`` by a random number of nodes of its own, ``furthest`` at most either way."""
+def _rolled(values: Tensor, dim: int, moved: Tensor) -> Tensor:
+    """Each entry rolled along ``dim`` by a number of nodes of its own."""
     size, entries = values.shape[dim], len(values)
-    moved = torch.randint(-furthest, furthest + 1, (entries, 1), device=values.device)
-    index = (torch.arange(size, device=values.device) - moved) % size
+    index = (torch.arange(size, device=values.device) - moved[:, None]) % size
     shape = [entries, *(size if axis == dim else 1 for axis in range(1, values.ndim))]
     return values.gather(dim, index.reshape(shape).expand_as(values))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -59,7 +59,7 @@ class FieldBatch:
 
 
 class FieldDataModule(LightningDataModule):
-    """Fine fields, made coarse; the last entries along one dimension are tested on.
+    """Fine fields, made coarse; the last entries along one dimension, by its coordinate, are tested on.
 
     Missing values (nan) of a fine field are unknown samples: coarse nodes are made of the known ones, and neither loss
     nor scores count the others. Patches that know nothing are not drawn.
@@ -133,6 +133,7 @@ class FieldDataModule(LightningDataModule):
         require(len(fields.samples) > 0, "split", "name a dimension that is not horizontal", "fields without one")
         split = self.split or fields.samples[0]
         require(split in fields.samples, "split", f"be of the dimensions {fields.samples}", repr(split))
+        fields = _sorted_along(fields, split)
         entries = fields.dataset.sizes[split]
         tested = max(1, round(self.test * entries))
         require(entries - tested >= 1, "data", f"have 2 entries or more along {split!r}", entries)
@@ -273,6 +274,14 @@ class FieldDataModule(LightningDataModule):
         planes = {"coarse nodes": self.coarse_plane.sizes, "fine nodes": self.fine_plane.sizes}
         missing = {"missing values": self.missing()}
         return {name: getattr(self, name) for name in names} | {"sizes": sizes} | planes | missing
+
+
+def _sorted_along(fields: Fields, dim: str) -> Fields:
+    """Entries by their coordinate, where there is one: what is tested on does not depend on their order in the file."""
+    index = fields.dataset.indexes.get(dim)
+    if index is None or index.is_monotonic_increasing:
+        return fields
+    return replace(fields, dataset=fields.dataset.sortby(dim))
 
 
 def _tiles(size: int, patch: int | None, margin: int) -> NDArray[np.int64]:

@@ -1,0 +1,333 @@
+"""Every task of the command line at its smallest: simulated data, its own network, everything drawn that can be."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import torch
+from lightning.pytorch import Trainer
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from ccnn_irregular.datasets import simulated_icu
+from ccnn_irregular.domains import Grid
+from ccnn_irregular.pipelines.classification.network import ContinuousClassifier, GridOptions
+from ccnn_irregular.pipelines.classification.training import Classification
+from ccnn_irregular.pipelines.clouds.classification import CloudClassification
+from ccnn_irregular.pipelines.clouds.labels_data import Discs, LabelDataModule
+from ccnn_irregular.pipelines.clouds.networks import CloudClassifier, CloudSegmenter
+from ccnn_irregular.pipelines.clouds.segmentation import CloudSegmentation
+from ccnn_irregular.pipelines.clouds.shapes_data import CloudChanges, ShapeDataModule
+from ccnn_irregular.pipelines.downscale.data import FieldDataModule as GriddedDataModule
+from ccnn_irregular.pipelines.downscale.network import DownscalingNetwork
+from ccnn_irregular.pipelines.downscale.training import Downscaling
+from ccnn_irregular.pipelines.field.data import FieldDataModule
+from ccnn_irregular.pipelines.field.kriging import FieldAxis
+from ccnn_irregular.pipelines.field.network import FieldNetwork
+from ccnn_irregular.pipelines.field.training import FieldReconstruction
+from ccnn_irregular.pipelines.icu.data import ICUDataModule
+from ccnn_irregular.pipelines.icu.network import ICURiskNetwork
+from ccnn_irregular.pipelines.icu.training import BinaryRisk
+from ccnn_irregular.pipelines.samples_data import SampleDataModule, Sampling
+from ccnn_irregular.pipelines.segmentation.data import VolumeAugmentation, VolumeDataModule
+from ccnn_irregular.pipelines.segmentation.network import ContinuousSegmenter
+from ccnn_irregular.pipelines.segmentation.training import Segmentation
+from ccnn_irregular.pipelines.training import TrainedNetwork
+
+__all__ = ["TASKS", "Task", "answers", "fitted", "new_model", "read", "trainer", "write_volumes"]
+
+
+@dataclass(frozen=True)
+class Task:
+    """How to make a task.
+
+    Attributes:
+        data: a data module from a folder for its files and a batch size.
+        model: the module, with its network.
+        tested: loader of the part to be tested.
+        spoil: writes a value over all values and places of the test part that was read.
+        draws: something is drawn for the samples in training.
+    """
+
+    data: Callable[[Path, int], Any]
+    model: Callable[[], TrainedNetwork]
+    tested: Callable[[Any], DataLoader[Any]]
+    spoil: Callable[[Any, float], None]
+    draws: bool = True
+
+
+def trainer(folder: Path, epochs: int = 1) -> Trainer:
+    return Trainer(
+        max_epochs=epochs,
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        num_sanity_val_steps=0,
+        log_every_n_steps=1,
+        default_root_dir=folder,
+    )
+
+
+def read(task: Task, folder: Path, batch_size: int) -> Any:
+    """The data module, set up."""
+    data = task.data(folder, batch_size)
+    data.setup("fit")
+    return data
+
+
+def new_model(task: Task) -> TrainedNetwork:
+    """Always with the same weights."""
+    torch.manual_seed(0)
+    return task.model()
+
+
+def fitted(task: Task, data: Any, folder: Path, *, epochs: int = 1, seed: int = 0) -> TrainedNetwork:
+    """A model trained for some epochs; ``seed`` is that of the training and of what the data module draws."""
+    model = new_model(task)
+    if hasattr(data, "seed"):
+        data.seed = seed
+    torch.manual_seed(seed)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*does not have many workers.*")
+        warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.* is deprecated.*")
+        # Networks this small reach less far than one would choose.
+        warnings.filterwarnings("ignore", category=UserWarning, module="ccnn_irregular")
+        trainer(folder, epochs).fit(model, datamodule=data)
+    return model.eval()
+
+
+def awake(model: TrainedNetwork) -> TrainedNetwork:
+    """Weights that are zero before training are no longer: some networks begin with their first guess."""
+    generator = torch.Generator().manual_seed(1)
+    for parameter in model.parameters():
+        if parameter.ndim > 1 and not bool(parameter.any()):
+            nn.init.normal_(parameter, std=0.1, generator=generator)
+    return model
+
+
+def answers(model: TrainedNetwork, loader: DataLoader[Any]) -> Tensor:
+    """Of all samples, one after the other, in one column or more."""
+    awake(model).eval()
+    found = []
+    with torch.no_grad():
+        for batch in loader:
+            given = model.standardised(batch) if isinstance(model, Segmentation) else batch
+            answer = model(given)
+            found.append(answer.flatten(2)[0].T if isinstance(model, Segmentation) else answer)
+    return torch.cat(found)
+
+
+# ------------------------------------------------------------------------------------------------------------- risk
+
+
+def stays(folder: Path, batch_size: int, sets: tuple[str, ...] = ("a", "b")) -> ICUDataModule:
+    root = folder / "stays"
+    if not root.is_dir():
+        simulated_icu.write(root, stays=24, seed=5, sets=("a", "b"))
+    return ICUDataModule(
+        str(root), sets, held_out=0.5, validation=0.4, batch_size=batch_size, cache=False, progress=False
+    )
+
+
+def risk() -> BinaryRisk:
+    network = ICURiskNetwork(
+        members=2, hidden_channels=4, blocks=1, generator_hidden=4, step=4.0, knots=2, thinning=0.8, series_dropout=0.3
+    )
+    return BinaryRisk(network, warmup_epochs=0)
+
+
+def spoil_stays(data: ICUDataModule, value: float) -> None:
+    held = data.split.held_out
+    cohort = data.cohort
+    rows = np.concatenate([np.arange(cohort.splits[one], cohort.splits[one + 1]) for one in held])
+    cohort.values[rows] = value
+    cohort.statics[held] = value
+
+
+# --------------------------------------------------------------------------------------------------- classification
+
+
+def samples(name: str, count: int, **options: Any) -> Callable[[Path, int], SampleDataModule]:
+    return lambda folder, batch_size: SampleDataModule(
+        name, count=count, batch_size=batch_size, validation=0.2, test=0.2, **options  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+def strokes() -> Classification:
+    network = ContinuousClassifier(
+        3, 6, 4, 1, extent=[0.2], width=[0.05], omega_0=0.5, generator_hidden=4, copies=2, presence=True,
+        latent=GridOptions([50], [0.02]), rtol=1e-5,
+    )  # fmt: skip
+    return Classification(network, drop=0.5, stretch=0.1, warmup_epochs=0)
+
+
+def images() -> Classification:
+    network = ContinuousClassifier(1, 5, 4, 1, extent=[13.5, 13.5], width=[2.5, 2.5], omega_0=0.3, generator_hidden=4)
+    return Classification(network, low_pass=0.05, shift=[3.0, 2.0], flip=[0, 1], warmup_epochs=0)
+
+
+def scans() -> Classification:
+    network = ContinuousClassifier(
+        1, 6, 4, 1, extent=[10.0] * 3, width=[2.5] * 3, omega_0=0.3, generator_hidden=4,
+        latent=GridOptions([8] * 3, [4.0] * 3, [-14.0] * 3),
+    )  # fmt: skip
+    return Classification(network, flip=[0, 1, 2], warmup_epochs=0)
+
+
+def tested_samples(data: SampleDataModule) -> DataLoader[Any]:
+    return data.test_loader(Sampling())
+
+
+def spoil_samples(data: SampleDataModule, value: float) -> None:
+    assert data._parts is not None
+    rows_of = data.samples.subset
+    mine = torch.zeros(len(data.samples), dtype=torch.bool)
+    mine[data._parts.test] = True
+    held = data.samples
+    if hasattr(held, "splits"):
+        held.values[torch.repeat_interleave(mine, held.splits.diff())] = value
+    elif hasattr(held, "grids"):
+        counts = torch.tensor([grid.count for grid in held.grids])
+        held.values[torch.repeat_interleave(mine, counts)] = value
+    else:
+        held.values[mine] = value
+    assert float(rows_of(data._parts.test).values.min()) == value
+
+
+# ----------------------------------------------------------------------------------------------------- segmentation
+
+
+def write_volumes(root: Path, count: int = 7) -> Path:
+    """Bright boxes in noise, voxels of unequal sizes."""
+    rng = np.random.default_rng(0)
+    for folder in ("images", "labels"):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    for number in range(count):
+        sizes = rng.integers(6, 9, 3)
+        labels = np.zeros(sizes, np.uint8)
+        labels[2:5, 2:4, 1:4] = 1
+        values = (labels + 0.2 * rng.standard_normal(sizes)).astype(np.float32)
+        affine = np.diag([*rng.uniform(0.9, 1.1, 3), 1.0])
+        for folder, array in (("images", values), ("labels", labels)):
+            nibabel.save(nibabel.Nifti1Image(array, affine), root / folder / f"case_{number}.nii.gz")
+    return root
+
+
+def volumes(folder: Path, batch_size: int) -> VolumeDataModule:
+    root = folder / "volumes"
+    if not root.is_dir():
+        write_volumes(root)
+    return VolumeDataModule(str(root), ["nothing", "box"], validation=0.2, test=0.2)
+
+
+def segmentation() -> Segmentation:
+    network = ContinuousSegmenter(1, 2, channels=(4,), blocks=(0,), generator_hidden=4)
+    changes = VolumeAugmentation(0.5, stretch=0.1, contrast=0.2, brightness=0.3, gamma=1.5, noise=0.2)
+    return Segmentation(network, augmentation=changes, warmup_epochs=0)
+
+
+def spoil_volumes(data: VolumeDataModule, value: float) -> None:
+    for number in data.part("test"):
+        data.volume(number).values.fill_(value)
+
+
+# ------------------------------------------------------------------------------------------------------------ fields
+
+
+def fields(folder: Path, batch_size: int) -> FieldDataModule:
+    return FieldDataModule(
+        "simulated", held=0.3, watched=0.1, hide=[0.1, 0.5], hide_units=0.1, queries=10**6, draws=5, watched_fields=5,
+        batch_size=batch_size,
+    )  # fmt: skip
+
+
+def field() -> FieldReconstruction:
+    network = FieldNetwork(
+        1, [FieldAxis("y", scale=0.1), FieldAxis("x", scale=0.1)], neighbours=8, correlation=[1.0, 3.0],
+        latent=Grid([11, 11], [1.0, 1.0]), hidden_channels=4, blocks=1, extent=[4.0, 4.0], width=[1.5, 1.5],
+        generator_hidden=4,
+    )  # fmt: skip
+    return FieldReconstruction(network, warmup_epochs=0)
+
+
+def spoil_fields(data: FieldDataModule, value: float) -> None:
+    data.samples.values[data.part == 2] = value
+
+
+def fronts(folder: Path, batch_size: int) -> GriddedDataModule:
+    return GriddedDataModule(count=12, batch_size=batch_size)
+
+
+def downscaling() -> Downscaling:
+    network = DownscalingNetwork(1, 4, 1, extent=[8.0, 8.0], width=[3.0, 3.0], generator_hidden=4)
+    return Downscaling(network, warmup_epochs=0)
+
+
+def tested_fronts(data: GriddedDataModule) -> DataLoader[Any]:
+    return data._loader("validation", None)
+
+
+def spoil_fronts(data: GriddedDataModule, value: float) -> None:
+    data.testing.fill_(value)
+
+
+# ------------------------------------------------------------------------------------------------------------ clouds
+
+CHANGES = CloudChanges(
+    fewest=20, turn=90.0, quarter_turns=True, mirror=True, scale=0.1, shift=0.1, noise=0.01, gradient=1.0
+)
+
+
+def shapes(folder: Path, batch_size: int) -> ShapeDataModule:
+    return ShapeDataModule("solids", count=30, points=60, places=100, changes=CHANGES, batch_size=batch_size,
+                           validation=0.3)  # fmt: skip
+
+
+def cloud_classes() -> CloudClassification:
+    network = CloudClassifier(1, 5, reading=0.4, spacing=0.8, channels=(4,), generator_hidden=4)
+    return CloudClassification(network, warmup_epochs=0)
+
+
+def spoil_shapes(data: ShapeDataModule, value: float) -> None:
+    pool, held = data._pools["test"], torch.from_numpy(data._parts["test"])
+    mine = torch.zeros(len(pool), dtype=torch.bool)
+    mine[held] = True
+    pool.places[torch.repeat_interleave(mine, pool.splits.diff())] = value
+
+
+def tile(folder: Path, batch_size: int) -> LabelDataModule:
+    return LabelDataModule("terrain", count=700, discs=Discs(18.0, 7), changes=CHANGES, batch_size=batch_size)
+
+
+def cloud_labels() -> CloudSegmentation:
+    network = CloudSegmenter(9, 2, spacing=6.0, channels=(4,), generator_hidden=4)
+    return CloudSegmentation(network, value_noise=0.1, warmup_epochs=0)
+
+
+def spoil_tile(data: LabelDataModule, value: float) -> None:
+    assert data.tile is not None
+    for values in (data.parts["test"].values, data.parts["test"].coordinates):
+        values.fill_(value)
+    for values in (data.tile.values, data.tile.coordinates):
+        values[data.rows["test"]] = value
+
+
+TASKS: dict[str, Task] = {
+    "risk": Task(stays, risk, lambda data: data.test_dataloader(), spoil_stays),
+    "series": Task(samples("simulated_strokes", 30), strokes, tested_samples, spoil_samples),
+    "images": Task(samples("simulated_shapes", 30), images, tested_samples, spoil_samples),
+    "scans": Task(samples("simulated_volumes", 30), scans, tested_samples, spoil_samples),
+    "segmentation": Task(volumes, segmentation, lambda data: data.loader("test"), spoil_volumes),
+    "field": Task(fields, field, lambda data: data.test_loader(), spoil_fields),
+    "downscale": Task(fronts, downscaling, tested_fronts, spoil_fronts, draws=False),
+    "shapes": Task(shapes, cloud_classes, lambda data: data.test_loader(data.as_trained), spoil_shapes),
+    "tile": Task(tile, cloud_labels, lambda data: data.part_loader("test"), spoil_tile),
+}
