@@ -13,12 +13,14 @@ import xarray as xr
 from scipy.interpolate import griddata
 
 from ccnn_irregular.adapters.xarray import Reading
+from ccnn_irregular.datasets import ghcnm
 from ccnn_irregular.domains import Grid, Points
 from ccnn_irregular.pipelines import cli
 from ccnn_irregular.pipelines.field.cli import _write_netcdf
 from ccnn_irregular.pipelines.field.data import FieldDataModule
 from ccnn_irregular.pipelines.field.kriging import FieldAxis, LocalKriging, Metric
 from ccnn_irregular.pipelines.field.network import FieldNetwork
+from ccnn_irregular.pipelines.field.records import referred_to
 from ccnn_irregular.pipelines.field.rivals import about_the_origin, inverse_distance, linear
 from ccnn_irregular.pipelines.field.sources import argo_floats, cube_fields, simulated_fields, station_months
 
@@ -336,7 +338,10 @@ def test_real_stations_and_floats_become_fields(shared_data: Path) -> None:
     stations = station_months(climate / "ghcnm_texas.dat")
     assert stations.axes == ("latitude", "longitude")
     assert int(stations.units.max()) == 99
-    assert abs(float(stations.values[stations.known].mean())) < 1e-9
+    referred = referred_to(stations, torch.zeros(len(stations.units), dtype=torch.int64))
+    series = ghcnm.anomalies(ghcnm.load(climate / "ghcnm_texas.dat")["temperature"])
+    series = series.isel(time=series.notnull().any("station").values)
+    np.testing.assert_allclose(referred.values.reshape(-1, 100), series.values.T, atol=1e-12)
     floats = argo_floats(climate / "argo")
     assert floats.names == ("float 1900857", "float 2901746", "float 5900865")
     back = floats.restored(floats.values.numpy())
@@ -360,7 +365,7 @@ def test_fit_test_and_predict(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert 0 < score["network"] < 0.5 * score["rivals"][score["best_rival"]]
     assert len(list((tmp_path / "run" / "test").glob("*.png"))) == 3
     lines = (tmp_path / "run" / "test" / "metrics.csv").read_text().splitlines()
-    assert lines[0] == "channel,unit,n,method,rmse"
+    assert lines[0] == "channel,unit,n,method,weighting,rmse"
     assert "mean ratio" in capsys.readouterr().out
     cli.main(["predict", *run, "--trainer.enable_progress_bar", "false", "--output", str(tmp_path / "out.nc")])
     with xr.open_dataset(tmp_path / "out.nc") as written:
