@@ -160,7 +160,7 @@ def test_training_sees_nothing_of_the_stations_that_it_hides(monkeypatch: pytest
     "options",
     [
         {"held_units": 0.2},
-        {"held": 0.2},
+        {"held": 0.02},
         {"held": 0.2, "held_units": 0.2, "records": False, "hide": (0.1, 0.3)},
         {"test_fields": [7, 100, 239], "watched_units": 0.2},
         {"test_fields": [0], "records": False, "hide": (0.1, 0.3)},
