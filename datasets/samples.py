@@ -279,8 +279,8 @@ def split_stratified(labels: Tensor, *, validation: float = 0.15, test: float = 
 def drop_samples(series: RaggedSeries, fraction: float, *, seed: int = 0) -> RaggedSeries:
     """Each series without ``floor(fraction * length)`` of its samples, chosen at random; coordinates stay true.
 
-    Which samples go depends on the seed and the position of the series in ``series``: drop first, then split into
-    parts, so that training and test series are thinned alike.
+    Which samples of a series go depends on the seed, its position in ``series`` and its length alone: drop first, then
+    split into parts, so that training and test series are thinned alike.
 
     Args:
         series: the whole data set.
@@ -296,7 +296,8 @@ def drop_samples(series: RaggedSeries, fraction: float, *, seed: int = 0) -> Rag
     kept_lengths = lengths - np.floor(fraction * lengths).astype(np.int64)
     sample = np.repeat(np.arange(len(lengths)), lengths)
     # Rows in random order within each series; the first so many of each stay.
-    order = np.lexsort((_random_keys(len(sample), seed), sample))
+    keys = [_random_keys(length, seed, number) for number, length in enumerate(lengths.tolist())]
+    order = np.lexsort((np.concatenate(keys), sample))
     rank = np.arange(len(sample)) - splits[:-1][sample]
     kept = torch.from_numpy(np.sort(order[rank < kept_lengths[sample]])).to(series.values.device)
     offsets = torch.from_numpy(np.concatenate([[0], np.cumsum(kept_lengths)])).to(series.splits.device)
@@ -398,9 +399,9 @@ def _shared_lengths(before: int, after: int) -> np.ndarray:
 # --------------------------------------------------------------------------------------------------------- common
 
 
-def _random_keys(count: int, seed: int) -> np.ndarray:
-    require(seed >= 0, "seed", "not be negative", seed)
-    return np.random.PCG64(seed).random_raw(count)
+def _random_keys(count: int, *seeds: int) -> np.ndarray:
+    require(min(seeds) >= 0, "seed", "not be negative", min(seeds))
+    return np.random.PCG64(seeds if len(seeds) > 1 else seeds[0]).random_raw(count)
 
 
 def _require_labels(labels: Tensor, count: int) -> None:

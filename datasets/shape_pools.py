@@ -69,23 +69,35 @@ class ShapePool:
         return f"ShapePool(shapes={len(self)}, places={len(self.places)}, empty={empty}, classes={len(self.classes)})"
 
     def draw(
-        self, index: NDArray[np.int64], counts: NDArray[np.int64], rng: np.random.Generator
-    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        """Points of the shapes ``index``, evenly: ``counts`` of each, none of an empty one.
+        self,
+        index: NDArray[np.int64],
+        counts: NDArray[np.int64],
+        place: NDArray[np.float64],
+        within: NDArray[np.float64],
+    ) -> NDArray[np.float64]:
+        """Points of the shapes ``index``, evenly: ``counts`` of each, laid end to end.
 
         Places are taken with repetition; within a voxel each point has a place of its own.
 
+        Args:
+            index: ``(B,)``.
+            counts: ``(B,)``, 0 for an empty shape, see ``drawable``.
+            place: ``(sum(counts),)`` in (0, 1), uniform: which place each point is at.
+            within: ``(sum(counts), 3)`` in (0, 1), uniform: where in the voxel.
+
         Returns:
-            Positions float64 ``(N, 3)`` and the number of points of each shape, int64.
+            Positions float64 ``(sum(counts), 3)``.
         """
         splits = self.splits.numpy()
-        sizes = splits[index + 1] - splits[index]
-        counts = np.where(sizes > 0, counts, 0)
-        first, size = np.repeat(splits[index], counts), np.repeat(sizes, counts)
-        rows = first + np.floor(rng.random(len(size)) * size).astype(np.int64)
+        first, size = np.repeat(splits[index], counts), np.repeat(splits[index + 1] - splits[index], counts)
+        rows = first + np.floor(place * size).astype(np.int64)
         positions = self.places.numpy()[rows].astype(np.float64)
         reach = np.repeat(self.reach.numpy()[index], counts)[:, None]
-        return positions + reach * rng.uniform(-1, 1, positions.shape), counts
+        return positions + reach * (2 * within - 1)
+
+    def drawable(self, index: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.int64]:
+        """``counts``, and 0 for the shapes among ``index`` that are empty."""
+        return np.where(self.splits.diff().numpy()[index] > 0, counts, 0)
 
 
 def modelnet_pool(

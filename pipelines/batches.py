@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-__all__ = ["AlikeBatches", "EqualBatches", "batch_loader"]
+__all__ = ["AlikeBatches", "EqualBatches", "batch_loader", "drawn_loader"]
 
 Batch = TypeVar("Batch")
 
@@ -87,23 +87,46 @@ class AlikeBatches(Sampler[NDArray[np.int64]]):
         return [batch for run in runs for batch in np.array_split(run, -(-len(run) // self.batch_size)) if len(run)]
 
 
+class _WithEpoch(Sampler[tuple[NDArray[np.int64], int]]):
+    """Batches of indices, each with the epoch it belongs to: worker processes know of no other."""
+
+    def __init__(self, batches: AlikeBatches | EqualBatches) -> None:
+        self.batches = batches
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning at the start of every epoch."""
+        self.batches.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[tuple[NDArray[np.int64], int]]:
+        return ((indices, self.batches.epoch) for indices in self.batches)
+
+
 class _Lookup(Dataset[Batch]):
     """Looked up by a whole batch of indices at once."""
 
-    def __init__(self, take: Callable[[Tensor], Batch], count: int) -> None:
+    def __init__(self, take: Callable[[Tensor, int], Batch], count: int) -> None:
         self.take = take
         self.count = count
 
     def __len__(self) -> int:
         return self.count
 
-    def __getitem__(self, indices: NDArray[np.int64]) -> Batch:
-        return self.take(torch.from_numpy(indices))
+    def __getitem__(self, chosen: tuple[NDArray[np.int64], int]) -> Batch:
+        indices, epoch = chosen
+        return self.take(torch.from_numpy(indices), epoch)
 
 
 def batch_loader(take: Callable[[Tensor], Batch], batches: AlikeBatches | EqualBatches) -> DataLoader[Batch]:
     """A loader of ``take(indices)``, where ``indices`` (int64) are those of one batch."""
+    return drawn_loader(lambda indices, _: take(indices), batches)
+
+
+def drawn_loader(take: Callable[[Tensor, int], Batch], batches: AlikeBatches | EqualBatches) -> DataLoader[Batch]:
+    """A loader of ``take(indices, epoch)``, for batches that are drawn anew in every epoch."""
     # batch_size=None hands each list of indices to the data set as it is: batching is the sampler's work.
     # Its own generator keeps it from drawing from the global one, at moments that differ in a resumed run.
     lookup = _Lookup(take, len(batches.samples))
-    return DataLoader(lookup, sampler=batches, batch_size=None, generator=torch.Generator())
+    return DataLoader(lookup, sampler=_WithEpoch(batches), batch_size=None, generator=torch.Generator())

@@ -26,6 +26,7 @@ from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from rich import get_console
 
 from ccnn_irregular._checks import reject
+from ccnn_irregular.pipelines.draws import hashed
 from ccnn_irregular.pipelines.reports import write_text
 
 __all__ = ["EpochSeed", "History", "RunFolder", "checkpoints"]
@@ -165,13 +166,17 @@ class _Best(ModelCheckpoint):
 
 
 class EpochSeed(Callback):
-    """Seeds every epoch from (seed, epoch), so that a resumed run draws what the uninterrupted one would have drawn."""
+    """Seeds every epoch from (seed, epoch), so that a resumed run draws what the uninterrupted one would have drawn.
+
+    What is drawn for a sample does not depend on it, see ``pipelines.draws``; dropout does.
+    """
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        seed_everything(self.seed + trainer.current_epoch, verbose=False)
+        # A hash and no sum: the first epoch of seed 1 must not be the second one of seed 0. Lightning takes 32 bits.
+        seed_everything(hashed(self.seed, trainer.current_epoch, "epoch", bits=32), verbose=False)
 
 
 class History(Callback):

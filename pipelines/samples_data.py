@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
 import torch
@@ -45,6 +45,7 @@ from ccnn_irregular.datasets.samples import (
 )
 from ccnn_irregular.domains import Grid, Points
 from ccnn_irregular.pipelines.batches import AlikeBatches, EqualBatches, batch_loader
+from ccnn_irregular.pipelines.draws import content_id
 from ccnn_irregular.quadrature import trapezoid
 
 __all__ = [
@@ -54,6 +55,7 @@ __all__ = [
     "Samples",
     "Sampling",
     "grid_sizes",
+    "in_order_of_content",
     "on_one_grid",
     "resample_series",
     "sampled_points",
@@ -98,21 +100,23 @@ class SampleBatch:
         domain: the points of all samples laid end to end, or the grid they share. Points have a weight per channel
             where values are missing.
         labels: ``(B,)`` int64.
+        ids: ``(B,)`` int64, what each sample is known by in all batches, or None where nothing is drawn for it.
     """
 
     values: Tensor
     domain: Points | Grid
     labels: Tensor
+    ids: Tensor | None = None
 
     @staticmethod
-    def of(samples: Samples, cap: float | None = None) -> SampleBatch:
+    def of(samples: Samples, cap: float | None = None, ids: Tensor | None = None) -> SampleBatch:
         """All of ``samples``; ``cap`` as of ``RaggedSeries.points``."""
         if isinstance(samples, RaggedVolumes):
             samples = samples.stacked()
         if isinstance(samples, GriddedSamples):
-            return SampleBatch(samples.values, samples.grid, samples.labels)
+            return SampleBatch(samples.values, samples.grid, samples.labels, ids)
         domain = sampled_points(samples.coordinates, samples.values, samples.splits, cap)
-        return SampleBatch(samples.values, domain, samples.labels)
+        return SampleBatch(samples.values, domain, samples.labels, ids)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -121,7 +125,9 @@ class SampleBatch:
         """The same batch on ``device``; a grid has none."""
         domain = self.domain if isinstance(self.domain, Grid) else self.domain.to(device)
         values = self.values.to(device, non_blocking=non_blocking)
-        return SampleBatch(values, domain, self.labels.to(device, non_blocking=non_blocking))
+        return dataclasses.replace(
+            self, values=values, domain=domain, labels=self.labels.to(device, non_blocking=non_blocking)
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,7 +159,8 @@ class SampleDataModule(LightningDataModule):
 
     Official parts are used as such. Where a data set has an official test part alone, the validation part is carved out
     of the rest; where it has none, the samples are split at random into three. Both splits are stratified and depend on
-    ``split_seed`` alone. Volumes that lie on grids of their own come in batches of equal grids.
+    ``split_seed`` and the samples alone: ``ts_files`` and ``volume_folder`` are sorted by what they hold first, so that
+    the order of files and rows does not matter. Volumes that lie on grids of their own come in batches of equal grids.
 
     Args:
         dataset: which data set; ``simulated_...`` are made on the spot and need no root.
@@ -247,7 +254,11 @@ class SampleDataModule(LightningDataModule):
         self._prepared = self._prepare(samples, Sampling())
 
     def _load(self) -> tuple[Samples, GriddedSamples | None, Samples | None]:
-        """Samples to train on, and the official parts for validation and test where there are such."""
+        """Samples to train on, and the official parts for validation and test where there are such.
+
+        Where files and rows may stand in any order they are put in one that does not depend on it: it decides which
+        samples are in which part, and what is drawn for each.
+        """
         if self.dataset in _SIMULATED:
             return _SIMULATED[self.dataset](self.count, seed=self.split_seed), None, None
         assert self.root is not None
@@ -255,7 +266,7 @@ class SampleDataModule(LightningDataModule):
         if self.dataset == "character_trajectories":
             return character_trajectories.load(root, trim=True), None, None
         if self.dataset == "ts_files":
-            return ts_files.load(*self.root.split(",")), None, None
+            return in_order_of_content(ts_files.load(*self.root.split(","))), None, None
         if self.dataset in ("speech_commands", "speech_commands_mfcc"):
             return speech_commands.load(root, "all", download=download), None, None
         if self.dataset == "spoken_digits":
@@ -264,7 +275,8 @@ class SampleDataModule(LightningDataModule):
             from ccnn_irregular.datasets import volume_folder  # xarray, which no other data set needs
 
             table, dataset = self.volume_table, self.hdf5_dataset
-            return volume_folder.load(root, table, hdf5_dataset=dataset, standardise=self.standardise), None, None
+            volumes = volume_folder.load(root, table, hdf5_dataset=dataset, standardise=self.standardise)
+            return in_order_of_content(volumes), None, None
         if self.dataset == "medmnist3d":
             load = partial(medmnist3d.load, root, self.medmnist3d, download=download)
             return load(part="train"), load(part="validation"), load(part="test")
@@ -382,18 +394,37 @@ class SampleDataModule(LightningDataModule):
         return self.as_batch(part.subset(spread))
 
     def batch(self, indices: Tensor) -> SampleBatch:
-        """The samples ``indices`` of ``samples``."""
-        return self.as_batch(self.samples.subset(indices))
+        """The samples ``indices`` of ``samples``, which are their ids."""
+        return self.as_batch(self.samples.subset(indices), indices)
 
-    def as_batch(self, samples: Samples) -> SampleBatch:
+    def as_batch(self, samples: Samples, ids: Tensor | None = None) -> SampleBatch:
         """All of ``samples`` as one batch."""
-        return SampleBatch.of(samples, self.cap)
+        return SampleBatch.of(samples, self.cap, ids)
 
     def test_loader(self, sampling: Sampling) -> DataLoader[SampleBatch]:
         """The test part, sampled as asked, in batches."""
         held = self.test_part(sampling)
         batches = self._batches(held, np.arange(len(held)), None)
         return batch_loader(lambda indices: self.as_batch(held.subset(indices)), batches)
+
+
+AnySamples = TypeVar("AnySamples", RaggedSeries, RaggedVolumes)
+
+
+def in_order_of_content(samples: AnySamples) -> AnySamples:
+    """The same samples in an order that follows from what they hold; volumes on equal grids stand side by side."""
+    if isinstance(samples, RaggedSeries):
+        counts = samples.splits.diff().tolist()
+        kinds = [""] * len(samples)
+        places = [rows.numpy().tobytes() for rows in samples.coordinates.split(counts)]
+    else:
+        counts = [grid.count for grid in samples.grids]
+        kinds = [repr(grid) for grid in samples.grids]
+        places = [b""] * len(samples)
+    held = zip(samples.labels.tolist(), places, samples.values.split(counts), strict=True)
+    ids = [content_id(samples.classes[label], place, rows.numpy().tobytes()) for label, place, rows in held]
+    order = sorted(range(len(samples)), key=lambda one: (kinds[one], ids[one]))
+    return samples.subset(torch.tensor(order))
 
 
 def sampled_points(coordinates: Tensor, values: Tensor, splits: Tensor, cap: float | None) -> Points:

@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
-from torch import nn
+from torch import Tensor, nn
 
-from ccnn_irregular._checks import require
+from ccnn_irregular._checks import reject, require
 from ccnn_irregular.optimisation import parameter_groups, warmup_cosine
+from ccnn_irregular.pipelines.draws import Draws
 
 __all__ = ["TrainedNetwork"]
 
@@ -19,7 +20,8 @@ __all__ = ["TrainedNetwork"]
 class TrainedNetwork(LightningModule):
     """A network trained with AdamW, warm-up and cosine, whose checkpoints load with ``weights_only=True``.
 
-    A subclass calls ``save_plain_hyperparameters(network)`` in its constructor.
+    A subclass calls ``save_plain_hyperparameters(network)`` in its constructor. What it changes at random in a sample
+    it takes from ``draws``.
 
     Args:
         network: what is trained.
@@ -55,6 +57,7 @@ class TrainedNetwork(LightningModule):
         self.final_share = final_share
         self.mask_rate = mask_rate
         self.decay_generators = decay_generators
+        self._seed = 0
 
     def save_plain_hyperparameters(self, network: nn.Module) -> None:
         """Keep what a checkpoint can be rebuilt from, and no object that ``weights_only=True`` would refuse.
@@ -67,6 +70,20 @@ class TrainedNetwork(LightningModule):
             self.save_hyperparameters(logger=False)
         if self.hparams.get("network") is network:
             self.remove_ignored_hparams(["network"])
+
+    def on_fit_start(self) -> None:
+        """Take the seed of what is drawn: the one PyTorch was seeded with, which is that of the run."""
+        self._seed = torch.initial_seed()
+
+    def draws(self, ids: Tensor | None) -> Draws:
+        """What is drawn for the samples ``ids`` (int64) of a batch in this epoch.
+
+        Raises:
+            ValueError: a batch whose samples have no ids.
+        """
+        if ids is None:
+            reject("a batch to be changed at random", "tell the ids of its samples", "none")
+        return Draws(self._seed, self.current_epoch, ids)
 
     def require_fits(self, data: Any) -> None:
         """Refuse data that the network cannot read, with ValueError; before anything is written."""

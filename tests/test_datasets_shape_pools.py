@@ -30,8 +30,11 @@ def test_voxels_fill_the_box_and_points_fill_the_voxels(tmp_path: Path) -> None:
     pool = modelnet_pool(tmp_path)
     assert pool.splits.tolist() == [0, 240, 240]
     assert pool.labels.tolist() == [8, 3]
-    points, counts = pool.draw(np.array([1, 0, 0]), np.array([5, 4000, 100]), np.random.default_rng(0))
+    index = np.array([1, 0, 0])
+    counts = pool.drawable(index, np.array([5, 4000, 100]))
     assert counts.tolist() == [0, 4000, 100]
+    rng = np.random.default_rng(0)
+    points = pool.draw(index, counts, rng.random(4100), rng.random((4100, 3)))
     # 24 x 10 x 1 voxels, the longest side from -1 to 1, each point evenly distributed in all of it.
     half = np.array([1, 10 / 24, 1 / 24])
     assert (np.abs(points) <= half + 1e-6).all()
@@ -39,14 +42,12 @@ def test_voxels_fill_the_box_and_points_fill_the_voxels(tmp_path: Path) -> None:
     np.testing.assert_allclose(points.mean(0), 0, atol=0.03)
 
 
-def test_points_depend_on_the_generator_alone(tmp_path: Path) -> None:
+def test_points_are_at_the_places_that_are_asked_for() -> None:
     pool = solids(4, places=50)
-    index, counts = np.array([2, 0]), np.array([30, 10])
-    first, _ = pool.draw(index, counts, np.random.default_rng(1))
-    second, _ = pool.draw(index, counts, np.random.default_rng(1))
-    other, _ = pool.draw(index, counts, np.random.default_rng(2))
-    np.testing.assert_array_equal(first, second)
-    assert not np.array_equal(first, other)
+    place = np.random.default_rng(1).random(40)
+    first = pool.draw(np.array([2, 0]), np.array([30, 10]), place, np.random.default_rng(1).random((40, 3)))
+    rows = np.array([100] * 30 + [0] * 10) + (place * 50).astype(int)
+    np.testing.assert_array_equal(first, pool.places.numpy().astype(np.float64)[rows])
     # Points of a surface are places of the pool, those of the shape that was asked for.
     places = pool.places.numpy().astype(np.float64)
     assert set(map(tuple, first[:30])) <= set(map(tuple, places[100:150]))

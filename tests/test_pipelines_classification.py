@@ -20,6 +20,7 @@ from ccnn_irregular.domains import Grid
 from ccnn_irregular.pipelines import cli
 from ccnn_irregular.pipelines.classification.cli import wilson_interval
 from ccnn_irregular.pipelines.classification.training import Classification
+from ccnn_irregular.pipelines.draws import Draws
 from ccnn_irregular.pipelines.samples_data import SampleBatch, SampleDataModule, Samples
 from ccnn_irregular.pipelines.training_cli import TASKS
 
@@ -230,7 +231,7 @@ def test_each_configuration_builds_its_network_and_takes_a_step(name: str) -> No
     batch = SampleBatch.of(samples)
     model = built.model
     model.network.prepare(samples.values, batch)
-    changed = model.augmentation(batch)
+    changed = model.augmentation(batch, Draws(0, 0, torch.arange(len(batch))))
     loss = torch.nn.functional.cross_entropy(model(changed), batch.labels) + model._penalties(changed)
     loss.backward()
     gradients = [parameter.grad for parameter in model.network.parameters()]

@@ -23,6 +23,7 @@ from ccnn_irregular.pipelines.clouds.networks import CloudClassifier, CloudSegme
 from ccnn_irregular.pipelines.clouds.segmentation import PointPredictions
 from ccnn_irregular.pipelines.clouds.segmentation_cli import class_iou, height_filter, mean_over_shapes
 from ccnn_irregular.pipelines.clouds.shapes_data import CloudChanges, DrawnClouds, ShapeDataModule
+from ccnn_irregular.pipelines.draws import Draws
 from ccnn_irregular.pipelines.samples_data import SampleBatch
 
 # Lightning calls jsonargparse by names that its version 5 will no longer have.
@@ -167,7 +168,7 @@ def test_points_are_the_same_in_every_call_and_others_in_every_epoch() -> None:
 
 def test_numbers_of_points_are_log_uniform() -> None:
     data = shapes(changes=CloudChanges(fewest=20))
-    counts = torch.cat([data.training_batch(torch.arange(40).roll(one)).domain.splits.diff() for one in range(40)])  # type: ignore[union-attr]
+    counts = torch.cat([data.training_batch(torch.arange(40), epoch).domain.splits.diff() for epoch in range(40)])  # type: ignore[union-attr]
     assert 20 <= int(counts.min()) <= 22
     assert 190 <= int(counts.max()) <= 200
     assert float(counts.double().log().mean()) == pytest.approx((math.log(20) + math.log(200)) / 2, abs=0.05)
@@ -175,16 +176,15 @@ def test_numbers_of_points_are_log_uniform() -> None:
 
 def test_changes_of_position() -> None:
     positions = np.random.default_rng(0).normal(size=(300, 3))
-    cloud = np.repeat([0, 1], 150)
-    rng = np.random.default_rng(1)
-    turned = CloudChanges(turn=180, mirror=True).moved(positions, cloud, 2, rng)
+    counts, draws = np.array([150, 150]), Draws(1, 0, np.arange(2))
+    turned = CloudChanges(turn=180, mirror=True).moved(positions, counts, draws)
     np.testing.assert_allclose(turned[:, 2], positions[:, 2])
     np.testing.assert_allclose(np.hypot(*turned[:, :2].T), np.hypot(*positions[:, :2].T))
     assert not np.allclose(turned, positions)
-    quarter = CloudChanges(quarter_turns=True).moved(positions, cloud, 2, rng)
+    quarter = CloudChanges(quarter_turns=True).moved(positions, counts, draws)
     swapped = np.sort(np.abs(quarter[:, :2]), axis=1)
     np.testing.assert_allclose(swapped, np.sort(np.abs(positions[:, :2]), axis=1))
-    scaled = CloudChanges(scale=0.2).moved(positions, cloud, 2, rng) / positions
+    scaled = CloudChanges(scale=0.2).moved(positions, counts, draws) / positions
     for rows in (slice(150), slice(150, None)):
         np.testing.assert_allclose(scaled[rows], np.broadcast_to(scaled[rows][:1], (150, 3)))
     assert 0.8 <= scaled.min() < scaled.max() <= 1.2
@@ -255,7 +255,7 @@ def test_a_reversed_tile_is_trained_on_the_other_half() -> None:
 def test_discs_keep_the_weights_of_the_tile() -> None:
     """So kernels integrate the same function of a disc as of a whole tile."""
     data = terrain(weights="even")
-    batch = data.training_batch(torch.arange(4))
+    batch = data.training_batch(torch.arange(4), 0)
     part = data.parts["train"]
     size = part.coordinates[:, :2].amax(0) - part.coordinates[:, :2].amin(0)
     each = float(size.prod()) / len(part.values)
@@ -301,7 +301,7 @@ def test_a_point_of_a_tile_has_the_same_answer_in_float64_metres_far_away() -> N
     torch.manual_seed(0)
     data = terrain()
     network = CloudSegmenter(9, 2, spacing=4.0, channels=(8, 8), generator_hidden=4)
-    batch = data.training_batch(torch.arange(2))
+    batch = data.training_batch(torch.arange(2), 0)
     network.prepare(data.samples.values, batch)
     network.eval()
     far = Points(

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ccnn_irregular.datasets.physionet2012 import SERIES, STATICS
+from ccnn_irregular.pipelines.draws import Draws
 from ccnn_irregular.pipelines.icu.data import StayBatch
 from ccnn_irregular.pipelines.icu.network import HatBasis, ICURiskNetwork, StandardScore
 
@@ -89,8 +90,12 @@ def test_thinning_only_in_training() -> None:
     for module in net.modules():
         if isinstance(module, torch.nn.BatchNorm1d):
             module.eval()
+    first, again, later = (dataclasses.replace(batch, draws=Draws(0, epoch, batch.record_ids)) for epoch in (0, 0, 1))
     with torch.no_grad():
-        assert not torch.allclose(net(batch), net(batch), rtol=0, atol=1e-6)
+        assert torch.equal(net(first), net(again))
+        assert not torch.allclose(net(first), net(later), rtol=0, atol=1e-6)
+    with pytest.raises(ValueError, match=r"StayBatch.draws must be given in training, or thinning .* be 0, got None"):
+        net(batch)
 
 
 def test_it_learns_what_one_series_tells() -> None:
@@ -100,9 +105,10 @@ def test_it_learns_what_one_series_tells() -> None:
     batch.values[:, 3] += 3 * sick
     net.basis.fit(batch.values.numpy())
     optimiser = torch.optim.Adam(net.train().parameters(), lr=3e-3)
-    for _ in range(25):
+    for epoch in range(25):
         optimiser.zero_grad()
-        torch.nn.functional.binary_cross_entropy_with_logits(net(batch)[0], batch.labels).backward()
+        drawn = dataclasses.replace(batch, draws=Draws(0, epoch, batch.record_ids))
+        torch.nn.functional.binary_cross_entropy_with_logits(net(drawn)[0], batch.labels).backward()
         optimiser.step()
     assert all(parameter.grad is not None for parameter in net.parameters() if parameter.requires_grad)
     risk = logits(net, batch)
@@ -138,7 +144,7 @@ def test_statics_missing_is_not_the_mean() -> None:
 
 def test_members_are_trained_apart_and_answer_together() -> None:
     net, batch = network(members=3, dropout=0.0), batch_of([12] * 8, seed=7)
-    rows = net.train()(batch)
+    rows = net.train()(dataclasses.replace(batch, draws=Draws(0, 0, batch.record_ids)))
     assert rows.shape == (3, 8)
     weights = [member.head[2].weight for member in net.members]
     assert [float(gradient.abs().sum()) > 0 for gradient in torch.autograd.grad(rows[1].sum(), weights)] == [
@@ -148,7 +154,7 @@ def test_members_are_trained_apart_and_answer_together() -> None:
     ]
     net.eval()
     with torch.no_grad():
-        alone = [member(*net._read(batch, thin=False), net.statics(batch.statics)) for member in net.members]
+        alone = [member(*net._read(batch, ~batch.values.isnan()), net.statics(batch.statics)) for member in net.members]
     torch.testing.assert_close(logits(net, batch), torch.stack(alone).mean(0))
     assert not torch.allclose(alone[0], alone[1])
 

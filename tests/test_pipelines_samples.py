@@ -20,6 +20,7 @@ from ccnn_irregular.pipelines.classification.network import (
     GridOptions,
     Standardise,
 )
+from ccnn_irregular.pipelines.draws import Draws
 from ccnn_irregular.pipelines.samples_data import (
     SampleBatch,
     SampleDataModule,
@@ -123,11 +124,14 @@ def test_missing_values_weigh_nothing() -> None:
 # ----------------------------------------------------------------------------------------------------- augmentation
 
 
+def draws_of(batch: SampleBatch) -> Draws:
+    return Draws(0, 0, torch.arange(len(batch)))
+
+
 def test_dropping_keeps_true_times_and_values() -> None:
     series = simulated_samples.pen_strokes(20, seed=1)
     batch = SampleBatch.of(series)
-    torch.manual_seed(0)
-    changed = Augmentation(drop=0.8)(batch)
+    changed = Augmentation(drop=0.8)(batch, draws_of(batch))
     assert isinstance(changed.domain, Points)
     kept = changed.domain.splits.diff() / series.splits.diff()
     assert float(kept.min()) > 0.1
@@ -143,7 +147,7 @@ def test_dropping_keeps_true_times_and_values() -> None:
 
 def test_stretching_scales_the_times_of_each_series() -> None:
     batch = SampleBatch.of(simulated_samples.pen_strokes(10, seed=1))
-    changed = Augmentation(stretch=0.2)(batch)
+    changed = Augmentation(stretch=0.2)(batch, draws_of(batch))
     assert isinstance(changed.domain, Points)
     assert isinstance(batch.domain, Points)
     ends = batch.domain.splits[1:] - 1
@@ -161,32 +165,30 @@ def test_low_pass_takes_high_tones_from_half_of_the_entries() -> None:
     times = grid.nodes()[:, 0]
     low, high = (torch.sin(2 * math.pi * frequency * times).float() for frequency in (20, 480))
     batch = SampleBatch((low + high).repeat(400, 1, 1), grid, torch.zeros(400, dtype=torch.int64))
-    torch.manual_seed(0)
-    spectra = torch.fft.rfft(Augmentation(low_pass=50.0)(batch).values[:, 0]).abs() / 500
+    spectra = torch.fft.rfft(Augmentation(low_pass=50.0)(batch, draws_of(batch)).values[:, 0]).abs() / 500
     torch.testing.assert_close(spectra[:, 20], torch.ones(400), rtol=0, atol=1e-3)
     assert float(spectra[:, 480].max()) < 1.001
     assert 0.35 < float((spectra[:, 480] < 0.01).float().mean()) < 0.55
     with pytest.raises(ValueError, match="low_pass must be at most the Nyquist frequency 500, got 600"):
-        Augmentation(low_pass=600.0)(batch)
+        Augmentation(low_pass=600.0)(batch, draws_of(batch))
 
 
 def test_shift_and_flip_move_pixels_only() -> None:
     images = simulated_samples.shapes(40, seed=0)
     batch = SampleBatch.of(images)
-    torch.manual_seed(0)
-    moved = Augmentation(shift=(3.0, 2.0))(batch).values
+    moved = Augmentation(shift=(3.0, 2.0))(batch, draws_of(batch)).values
     rolls = {(y, x): torch.roll(images.values, (y, x), (2, 3)) for y in range(-3, 4) for x in range(-2, 3)}
     found = {
         next(roll for roll, rolled in rolls.items() if torch.equal(rolled[entry], moved[entry])) for entry in range(40)
     }
     assert len(found) > 10
-    flipped = Augmentation(flip=True)(batch).values
+    flipped = Augmentation(flip=True)(batch, draws_of(batch)).values
     same = [torch.equal(flipped[entry], images.values[entry]) for entry in range(40)]
     assert 8 < sum(same) < 32
     mirrored = [entry for entry in range(40) if not same[entry]]
     assert torch.equal(flipped[mirrored], images.values[mirrored].flip(-1))
     with pytest.raises(ValueError, match=r"shift must have one entry per axis, 2, got \(1.0,\)"):
-        Augmentation(shift=(1.0,))(batch)
+        Augmentation(shift=(1.0,))(batch, draws_of(batch))
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from ccnn_irregular.adapters.nifti import read_nifti
 from ccnn_irregular.datasets.decathlon import Volume, canonical, read_labels
 from ccnn_irregular.domains import Grid
 from ccnn_irregular.pipelines import cli
+from ccnn_irregular.pipelines.draws import Draws
 from ccnn_irregular.pipelines.segmentation.cli import _results
 from ccnn_irregular.pipelines.segmentation.data import (
     Intensities,
@@ -400,10 +401,9 @@ def batch_of(sizes: tuple[int, ...] = (8, 7, 9)) -> VolumeBatch:
 
 def test_augmentation_takes_slices_away_and_keeps_values_where_they_were() -> None:
     batch = batch_of()
-    torch.manual_seed(0)
     seen = set()
-    for _ in range(20):
-        changed = VolumeAugmentation(thin=1.0)(batch)
+    for epoch in range(60):
+        changed = VolumeAugmentation(thin=1.0)(batch, Draws(0, epoch, batch.ids))
         assert changed.query == batch.grid
         assert changed.labels is batch.labels
         axis = next(one for one in range(3) if changed.grid.sizes[one] != batch.grid.sizes[one])
@@ -419,9 +419,8 @@ def test_augmentation_for_fixed_kernels_takes_the_labels_of_the_slices_away_too(
     assert batch.labels is not None
     # Each voxel has a value of its own, which says what its label is.
     label_of = dict(zip(batch.values.flatten().tolist(), batch.labels.flatten().tolist(), strict=True))
-    torch.manual_seed(0)
-    for _ in range(10):
-        kept = VolumeAugmentation(thin=1.0, kept_only=True)(batch)
+    for epoch in range(10):
+        kept = VolumeAugmentation(thin=1.0, kept_only=True)(batch, Draws(0, epoch, batch.ids))
         assert kept.labels is not None
         assert kept.labels.shape[1:] == kept.values.shape[2:] == kept.grid.sizes == kept.query.sizes
         assert [label_of[value] for value in kept.values.flatten().tolist()] == kept.labels.flatten().tolist()
@@ -429,19 +428,19 @@ def test_augmentation_for_fixed_kernels_takes_the_labels_of_the_slices_away_too(
 
 def test_augmentation_stretches_coordinates_and_changes_intensities_within_bounds() -> None:
     batch = batch_of()
-    torch.manual_seed(0)
-    plain = VolumeAugmentation()(batch)
+    plain = VolumeAugmentation()(batch, Draws(0, 0, batch.ids))
     assert plain.grid == batch.grid
     torch.testing.assert_close(plain.values, batch.values)
-    for _ in range(10):
-        changed = VolumeAugmentation(stretch=0.1, contrast=0.2, brightness=0.3, gamma=1.5)(batch)
+    for epoch in range(10):
+        augmentation = VolumeAugmentation(stretch=0.1, contrast=0.2, brightness=0.3, gamma=1.5)
+        changed = augmentation(batch, Draws(0, epoch, batch.ids))
         ratios = np.divide(changed.grid.steps, batch.grid.steps)
         assert (np.abs(ratios - 1) <= 0.1).all()
         assert len(set(ratios.tolist())) == 3
         assert changed.grid == changed.query
         # Order is kept: what was brighter is brighter.
         assert torch.equal(changed.values.flatten().argsort(), batch.values.flatten().argsort())
-    noisy = VolumeAugmentation(noise=0.5)(batch).values - batch.values
+    noisy = VolumeAugmentation(noise=0.5)(batch, Draws(0, 0, batch.ids)).values - batch.values
     assert 0 < float(noisy.std()) < 0.6
     for wrong in ({"thin": 1.5}, {"stretch": 1.0}, {"noise": -0.1}, {"gamma": 0.5}):
         with pytest.raises(ValueError, match=next(iter(wrong))):

@@ -22,6 +22,7 @@ from ccnn_irregular.pipelines import cli
 from ccnn_irregular.pipelines.batches import AlikeBatches
 from ccnn_irregular.pipelines.classification.augmentation import Augmentation
 from ccnn_irregular.pipelines.classification.network import ContinuousClassifier, FixedKernelClassifier, GridOptions
+from ccnn_irregular.pipelines.draws import Draws
 from ccnn_irregular.pipelines.samples_data import SampleBatch, SampleDataModule, Sampling
 
 # Lightning calls jsonargparse by names that its version 5 will no longer have.
@@ -145,7 +146,7 @@ def test_answers_hardly_depend_on_the_voxels() -> None:
     network.eval()
     with torch.no_grad():
         assert float(network.energy_above([2.0] * 3)) < 0.05
-        answers = network(SampleBatch.of(scans))
+        answers = network(SampleBatch.of(scans), Draws(0, 0, torch.arange(len(scans))))
         for sizes in ((12, 24, 24), (16, 20, 24), (12, 12, 12)):
             other = network(SampleBatch.of(average_cells(scans, sizes)))
             assert float((other - answers).std() / answers.std()) < 0.15
@@ -171,7 +172,7 @@ def test_empty_volumes_train_and_are_answered() -> None:
 def test_mirroring_follows_the_axes_that_are_named() -> None:
     torch.manual_seed(0)
     scans = simulated_volumes.textured_shapes(60, seed=1, voxels=[(4.0, 4.0, 4.0)]).stacked()
-    changed = Augmentation(flip=(0, 2))(SampleBatch.of(scans)).values
+    changed = Augmentation(flip=(0, 2))(SampleBatch.of(scans), Draws(0, 0, torch.arange(len(scans)))).values
     kinds = {(): 0, (0,): 0, (2,): 0, (0, 2): 0}
     for before, after in zip(scans.values, changed, strict=True):
         (axes,) = [
@@ -180,7 +181,7 @@ def test_mirroring_follows_the_axes_that_are_named() -> None:
         kinds[axes] += 1
     assert all(5 <= count <= 30 for count in kinds.values())
     with pytest.raises(ValueError, match=r"flip must name axes of the grid, 0 to 2, each once, got \(3,\)"):
-        Augmentation(flip=(3,))(SampleBatch.of(scans))
+        Augmentation(flip=(3,))(SampleBatch.of(scans), Draws(0, 0, torch.arange(len(scans))))
 
 
 # ------------------------------------------------------------------------------------------------------ end to end

@@ -1,16 +1,18 @@
-"""Random changes of training batches, in the units of the coordinates; drawn from torch's own random state."""
+"""Random changes of training batches, in the units of the coordinates."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ccnn_irregular._checks import require
 from ccnn_irregular.domains import Grid, Points
+from ccnn_irregular.pipelines.draws import Draws
 from ccnn_irregular.pipelines.samples_data import SampleBatch, sampled_points
 
 __all__ = ["Augmentation"]
@@ -48,33 +50,40 @@ class Augmentation:
         require(0 <= self.stretch < 1, "stretch", "lie in [0, 1)", self.stretch)
         require(self.low_pass is None or self.low_pass > 0, "low_pass", "be positive", self.low_pass)
 
-    def __call__(self, batch: SampleBatch) -> SampleBatch:
-        """The changed batch."""
-        if isinstance(batch.domain, Points):
-            return self._changed_points(batch, batch.domain)
-        return SampleBatch(self._changed_grid(batch.values, batch.domain), batch.domain, batch.labels)
+    @property
+    def changes(self) -> bool:
+        """Whether anything happens at all."""
+        return self != Augmentation(cap=self.cap)
 
-    def _changed_points(self, batch: SampleBatch, points: Points) -> SampleBatch:
+    def __call__(self, batch: SampleBatch, draws: Draws) -> SampleBatch:
+        """The changed batch; ``draws`` are those of its samples."""
+        if isinstance(batch.domain, Points):
+            return self._changed_points(batch, batch.domain, draws)
+        return replace(batch, values=self._changed_grid(batch.values, batch.domain, draws))
+
+    def _changed_points(self, batch: SampleBatch, points: Points, draws: Draws) -> SampleBatch:
         if not self.drop and not self.stretch:
             return batch
-        sample, device = points.sample_index(), points.device
-        share = self.drop * torch.rand(points.samples, device=device)
-        kept = torch.rand(points.count, device=device) >= share[sample]
-        factor = 1 + self.stretch * (2 * torch.rand(points.samples, device=device, dtype=torch.float64) - 1)
+        sample, lengths = points.sample_index(), points.splits.diff().cpu().numpy()
+        share = np.repeat(self.drop * draws.uniform("drop share"), lengths)
+        kept = torch.from_numpy(draws.uniform("drop", lengths) >= share).to(points.device)
+        factor = torch.from_numpy(1 + self.stretch * (2 * draws.uniform("stretch") - 1)).to(points.device)
         coordinates = (points.coordinates * factor[sample, None])[kept]
         splits = torch.nn.functional.pad(kept.to(torch.int64).cumsum(0), (1, 0))[points.splits]
         values = batch.values[kept]
-        return SampleBatch(values, sampled_points(coordinates, values, splits, self.cap), batch.labels)
+        return replace(batch, values=values, domain=sampled_points(coordinates, values, splits, self.cap))
 
-    def _changed_grid(self, values: Tensor, grid: Grid) -> Tensor:
+    def _changed_grid(self, values: Tensor, grid: Grid, draws: Draws) -> Tensor:
         if self.low_pass is not None:
-            values = _low_passed(values, grid, self.low_pass)
+            values = _low_passed(values, grid, self.low_pass, draws)
         if self.shift:
             require(len(self.shift) == grid.d, "shift", f"have one entry per axis, {grid.d}", tuple(self.shift))
             for axis, furthest in enumerate(self.shift):
-                values = _rolled(values, 2 + axis, round(furthest / grid.steps[axis]))
+                nodes = round(furthest / grid.steps[axis])
+                moved = np.floor(draws.uniform(f"shift {axis}") * (2 * nodes + 1)).astype(np.int64) - nodes
+                values = _rolled(values, 2 + axis, torch.from_numpy(moved).to(values.device))
         for axis in self._mirrored_axes(grid.d):
-            mirrored = torch.rand(len(values), device=values.device) < 0.5
+            mirrored = torch.from_numpy(draws.uniform(f"flip {axis}") < 0.5).to(values.device)
             values = torch.where(mirrored.reshape(-1, *(1,) * (values.ndim - 1)), values.flip(2 + axis), values)
         return values
 
@@ -86,13 +95,13 @@ class Augmentation:
         return self.flip
 
 
-def _low_passed(values: Tensor, grid: Grid, lowest: float) -> Tensor:
+def _low_passed(values: Tensor, grid: Grid, lowest: float, draws: Draws) -> Tensor:
     """Half of the entries without what lies above a cut-off of their own, log-uniform up to the Nyquist frequency."""
     entries, dims = len(values), tuple(range(-grid.d, 0))
     spectrum = torch.fft.rfftn(values, dim=dims)
-    chosen = torch.rand(entries, device=values.device) < 0.5
+    chosen = torch.from_numpy(draws.uniform("low pass") < 0.5).to(values.device)
     # One position between lowest and Nyquist for all axes of an entry.
-    place = torch.rand(entries, device=values.device)
+    place = torch.from_numpy(draws.uniform("low pass place")).to(values)
     for axis, (size, step) in enumerate(zip(grid.sizes, grid.steps, strict=True)):
         nyquist = 0.5 / step
         require(lowest <= nyquist, "low_pass", f"be at most the Nyquist frequency {nyquist:g}", lowest)
@@ -105,10 +114,9 @@ def _low_passed(values: Tensor, grid: Grid, lowest: float) -> Tensor:
     return torch.fft.irfftn(spectrum, s=grid.sizes, dim=dims)
 
 
-def _rolled(values: Tensor, dim: int, furthest: int) -> Tensor:
-    """Each entry rolled along ``dim`` by a random number of nodes of its own, ``furthest`` at most either way."""
+def _rolled(values: Tensor, dim: int, moved: Tensor) -> Tensor:
+    """Each entry rolled along ``dim`` by a number of nodes of its own."""
     size, entries = values.shape[dim], len(values)
-    moved = torch.randint(-furthest, furthest + 1, (entries, 1), device=values.device)
-    index = (torch.arange(size, device=values.device) - moved) % size
+    index = (torch.arange(size, device=values.device) - moved[:, None]) % size
     shape = [entries, *(size if axis == dim else 1 for axis in range(1, values.ndim))]
     return values.gather(dim, index.reshape(shape).expand_as(values))

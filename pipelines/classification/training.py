@@ -135,7 +135,8 @@ class Classification(TrainedNetwork):
         return self.network(batch)
 
     def training_step(self, batch: SampleBatch, batch_idx: int) -> Tensor:
-        batch = self.augmentation(batch)
+        if self.augmentation.changes:
+            batch = self.augmentation(batch, self.draws(batch.ids))
         logits = self(batch)
         loss = nn.functional.cross_entropy(logits, batch.labels, label_smoothing=self.label_smoothing)
         self.train_accuracy.update(logits, batch.labels)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
-from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -17,8 +16,9 @@ from ccnn_irregular._checks import require
 from ccnn_irregular.adapters.geometric_weights import CloudSampling, cloud_weights
 from ccnn_irregular.datasets.labelled_clouds import LabelledClouds, lidar_ground, shapenet_parts, simulated_terrain
 from ccnn_irregular.domains import Points
-from ccnn_irregular.pipelines.batches import EqualBatches, batch_loader
+from ccnn_irregular.pipelines.batches import EqualBatches, batch_loader, drawn_loader
 from ccnn_irregular.pipelines.clouds.shapes_data import CloudChanges
+from ccnn_irregular.pipelines.draws import Draws
 
 __all__ = ["Discs", "LabelBatch", "LabelDataModule", "halves"]
 
@@ -34,11 +34,13 @@ class LabelBatch:
         values: float32 ``(N, C)``.
         domain: their points, with quadrature weights.
         labels: int64 ``(N,)``.
+        ids: int64 ``(B,)``, what each cloud is known by in an epoch, or None where nothing is drawn for it.
     """
 
     values: Tensor
     domain: Points
     labels: Tensor
+    ids: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -46,7 +48,7 @@ class LabelBatch:
     def to(self, device: torch.device | str, non_blocking: bool = False) -> LabelBatch:
         """The same batch on ``device``."""
         values, labels = (one.to(device, non_blocking=non_blocking) for one in (self.values, self.labels))
-        return LabelBatch(values, self.domain.to(device), labels)
+        return replace(self, values=values, domain=self.domain.to(device), labels=labels)
 
 
 @dataclass
@@ -83,7 +85,10 @@ def halves(positions: Tensor, axis: int, validation: float) -> dict[str, Tensor]
 
 
 class LabelDataModule(LightningDataModule):
-    """Clouds with labels, in parts; changes and discs of training depend on ``seed`` and on the epoch alone.
+    """Clouds with labels, in parts.
+
+    Discs, points and changes of training depend on ``seed``, on the epoch and on the number of the disc or the shape
+    alone: not on the batch it is in, or on the order of a tile's points in its file.
 
     Args:
         dataset: "lidar_ground": one tile, half of which is for the test (see ``halves``); "shapenet_part": official
@@ -172,7 +177,10 @@ class LabelDataModule(LightningDataModule):
             self.parts[part] = cut
             size = cut.coordinates[:, :2].amax(0) - cut.coordinates[:, :2].amin(0)
             self._weights[part] = self._weighed(cut, max(float(size.prod()), 1e-6))
-        self._tree = cKDTree(self.parts["train"].coordinates[:, :2].numpy())
+        places = self.parts["train"].coordinates.numpy()
+        # Points are counted by their places, not by their rows in the file, whose order must not matter.
+        self._by_place = np.lexsort(places.T)
+        self._tree = cKDTree(places[self._by_place, :2])
 
     def _weighed(self, clouds: LabelledClouds, total: float) -> Tensor:
         even = torch.ones(len(clouds.values), dtype=torch.float64)
@@ -213,7 +221,7 @@ class LabelDataModule(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[LabelBatch]:
         batches = EqualBatches(np.arange(self.training_clouds), self.batch_size, self.seed)
-        return batch_loader(self.training_batch, batches)
+        return drawn_loader(self.training_batch, batches)
 
     def val_dataloader(self) -> DataLoader[LabelBatch]:
         return self.part_loader("validation")
@@ -225,11 +233,17 @@ class LabelDataModule(LightningDataModule):
 
     def whole(self, part: Part, index: Tensor) -> LabelBatch:
         """The clouds ``index`` (int64) of a part."""
+        rows, splits = self._rows(part, index)
+        return self._batch(part, rows, splits, self.parts[part].coordinates[rows])
+
+    def _rows(self, part: Part, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows of the clouds ``index`` of a part, laid end to end, and where each cloud ends."""
         clouds = self.parts[part]
         lengths = clouds.splits.diff()[index]
         splits = torch.nn.functional.pad(lengths.cumsum(0), (1, 0))
-        rows = torch.repeat_interleave(clouds.splits[index] - splits[:-1], lengths) + torch.arange(int(splits[-1]))
-        return self._batch(part, rows, splits, clouds.coordinates[rows])
+        return torch.repeat_interleave(clouds.splits[index] - splits[:-1], lengths) + torch.arange(
+            int(splits[-1])
+        ), splits
 
     def everything(self) -> LabelBatch:
         """The whole tile in one batch."""
@@ -238,29 +252,31 @@ class LabelDataModule(LightningDataModule):
         weights = self._weighed(self.tile, float(size))
         return LabelBatch(self.tile.values, Points(self.tile.coordinates, weights, self.tile.splits), self.tile.labels)
 
-    def training_batch(self, index: Tensor) -> LabelBatch:
-        """Discs or shapes of the training part, changed at random."""
-        rng = np.random.default_rng([self.seed, *index.tolist()])
-        clouds = self.samples
+    def training_batch(self, index: Tensor, epoch: int) -> LabelBatch:
+        """Discs or shapes of the training part by their number, changed at random, anew in every epoch."""
+        draws, clouds = Draws(self.seed, epoch, index), self.samples
         if self.discs is None:
-            bounds = clouds.splits.numpy()
-            drawn = [self._some(np.arange(bounds[one], bounds[one + 1]), rng) for one in index.tolist()]
+            rows, splits = self._some(index, draws)
         else:
             assert self._tree is not None
-            middles = rng.integers(len(clouds.values), size=len(index))
-            near = self._tree.query_ball_point(clouds.coordinates[middles, :2].numpy(), self.discs.radius)
-            drawn = [np.asarray(rows) for rows in near]
-        sizes = np.array([len(rows) for rows in drawn])
-        rows = torch.from_numpy(np.concatenate(drawn))
-        splits = torch.from_numpy(np.concatenate([[0], np.cumsum(sizes)]))
-        cloud = np.repeat(np.arange(len(sizes)), sizes)
-        positions = self.changes.moved(clouds.coordinates[rows].numpy(), cloud, len(sizes), rng)
-        return self._batch("train", rows, splits, torch.from_numpy(positions))
+            middles = np.floor(draws.uniform("discs") * self._tree.n).astype(np.int64)
+            near = self._tree.query_ball_point(self._tree.data[middles], self.discs.radius, return_sorted=True)
+            rows = torch.from_numpy(self._by_place[np.concatenate(near)])
+            splits = torch.tensor([0, *map(len, near)]).cumsum(0)
+        positions = self.changes.moved(clouds.coordinates[rows].numpy(), splits.diff().numpy(), draws)
+        return replace(self._batch("train", rows, splits, torch.from_numpy(positions)), ids=index)
 
-    def _some(self, rows: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
-        if self.points is None or self.points >= len(rows):
-            return rows
-        return np.sort(rng.choice(rows, self.points, replace=False))
+    def _some(self, index: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+        """Rows of the shapes, in their order, at most ``points`` of each, and where each shape ends."""
+        rows, splits = self._rows("train", index)
+        if self.points is None:
+            return rows, splits
+        lengths = splits.diff().numpy()
+        cloud = np.repeat(np.arange(len(lengths)), lengths)
+        order = np.lexsort((draws.uniform("points", lengths), cloud))
+        rank = np.arange(len(order)) - splits.numpy()[cloud]
+        kept = np.sort(order[rank < self.points])
+        return rows[kept], torch.nn.functional.pad(splits.diff().clamp(max=self.points).cumsum(0), (1, 0))
 
     def _batch(self, part: Part, rows: Tensor, splits: Tensor, coordinates: Tensor) -> LabelBatch:
         clouds, weights = self.parts[part], self._weights[part][rows]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -92,7 +92,7 @@ class CloudSegmentation(TrainedNetwork):
         data: LabelDataModule | Any = self.trainer.datamodule  # type: ignore[attr-defined]  # not annotated
         require(data is not None, "fit", "be given a data module (for the normalisation)", "loaders alone")
         self.require_fits(data)
-        batch = data.training_batch(torch.arange(min(_CALIBRATION_CLOUDS, data.training_clouds)))
+        batch = data.training_batch(torch.arange(min(_CALIBRATION_CLOUDS, data.training_clouds)), 0)
         self.network.prepare(data.samples.values, batch)  # type: ignore[operator]  # of every such network
 
     def forward(self, batch: LabelBatch) -> Tensor:
@@ -102,8 +102,9 @@ class CloudSegmentation(TrainedNetwork):
     def training_step(self, batch: LabelBatch, batch_idx: int) -> Tensor:
         if self.value_noise:
             scale = self.network.standardise.scale  # type: ignore[union-attr]  # of every such network
-            noise = self.value_noise * scale * torch.randn_like(batch.values)  # type: ignore[operator]
-            batch = type(batch)(batch.values + noise, batch.domain, batch.labels)
+            counts, channels = batch.domain.splits.diff().cpu().numpy(), batch.values.shape[1]
+            noise = torch.from_numpy(self.draws(batch.ids).normal("value noise", counts, width=channels))
+            batch = replace(batch, values=batch.values + self.value_noise * scale * noise.to(batch.values))  # type: ignore[operator]
         logits = self(batch)
         loss = nn.functional.cross_entropy(logits, batch.labels, label_smoothing=self.label_smoothing)
         self.train_iou.update(logits, batch.labels)

@@ -16,7 +16,8 @@ from ccnn_irregular._checks import require
 from ccnn_irregular.adapters.geometric_weights import CloudSampling, cloud_weights
 from ccnn_irregular.datasets.shape_pools import ShapePool, modelnet_pool, solids
 from ccnn_irregular.domains import Points
-from ccnn_irregular.pipelines.batches import EqualBatches, batch_loader
+from ccnn_irregular.pipelines.batches import EqualBatches, batch_loader, drawn_loader
+from ccnn_irregular.pipelines.draws import Draws
 from ccnn_irregular.pipelines.samples_data import SampleBatch, carved
 
 __all__ = ["CloudChanges", "DrawnClouds", "ShapeDataModule"]
@@ -74,28 +75,29 @@ class CloudChanges:
         for name in ("shift", "noise", "gradient"):
             require(getattr(self, name) >= 0, f"changes.{name}", "not be negative", getattr(self, name))
 
-    def moved(
-        self, positions: NDArray[np.float64], cloud: NDArray[np.int64], clouds: int, rng: np.random.Generator
-    ) -> NDArray[np.float64]:
-        """The points of all clouds, each cloud moved in its own way."""
-        angle = np.deg2rad(self.turn) * rng.uniform(-1, 1, clouds)
+    def moved(self, positions: NDArray[np.float64], counts: NDArray[np.int64], draws: Draws) -> NDArray[np.float64]:
+        """The points of all clouds, ``counts`` of each, every cloud moved in its own way."""
+        angle = np.deg2rad(self.turn) * (2 * draws.uniform("turn") - 1)
         if self.quarter_turns:
-            angle += np.pi / 2 * rng.integers(4, size=clouds)
-        factor = 1 + self.scale * rng.uniform(-1, 1, (clouds, 3))
+            angle += np.pi / 2 * np.floor(4 * draws.uniform("quarter turns"))
+        factor = 1 + self.scale * (2 * draws.uniform("scale", width=3) - 1)
         if self.mirror:
-            factor[:, 0] *= rng.choice([-1.0, 1.0], clouds)
+            factor[:, 0] *= np.where(draws.uniform("mirror") < 0.5, -1.0, 1.0)
+        shift = self.shift * (2 * draws.uniform("shift", width=3) - 1)
+        cloud = np.repeat(np.arange(len(counts)), counts)
         cos, sin = np.cos(angle)[cloud], np.sin(angle)[cloud]
         x, y, z = (positions * factor[cloud]).T
-        turned = np.stack([cos * x - sin * y, sin * x + cos * y, z], axis=1)
-        turned += (self.shift * rng.uniform(-1, 1, (clouds, 3)))[cloud]
-        return turned + self.noise * rng.standard_normal(turned.shape)
+        turned = np.stack([cos * x - sin * y, sin * x + cos * y, z], axis=1) + shift[cloud]
+        if self.noise:
+            turned += self.noise * draws.normal("noise", counts, width=3)
+        return turned
 
 
 class ShapeDataModule(LightningDataModule):
     """Shapes of ModelNet (official test part), or simulated ones, as clouds that are drawn anew for every batch.
 
-    Values are the constant 1: what is known of a shape is where it is. The points of a batch depend on ``seed``, on the
-    part and on the shapes in it alone, so that a resumed run draws the same ones.
+    Values are the constant 1: what is known of a shape is where it is. The points of a shape depend on ``seed``, on the
+    part, on the shape and, in training, on the epoch alone: not on the batch it is in.
 
     Args:
         dataset: "modelnet10", "modelnet40" (see ``modelnet_pool``), or "solids": simulated, needs no root.
@@ -201,13 +203,13 @@ class ShapeDataModule(LightningDataModule):
         }
 
     def typical(self, count: int) -> SampleBatch:
-        """A batch of ``count`` shapes of the training part, as in training."""
+        """A batch of ``count`` shapes of the training part, as in the first epoch."""
         index = self._parts["train"]
         spread = np.linspace(0, len(index) - 1, min(len(index), count)).round().astype(np.int64)
-        return self.training_batch(torch.from_numpy(index[spread]))
+        return self.training_batch(torch.from_numpy(index[spread]), 0)
 
     def train_dataloader(self) -> DataLoader[SampleBatch]:
-        return batch_loader(self.training_batch, EqualBatches(self._parts["train"], self.batch_size, self.seed))
+        return drawn_loader(self.training_batch, EqualBatches(self._parts["train"], self.batch_size, self.seed))
 
     def val_dataloader(self) -> DataLoader[SampleBatch]:
         return self._fixed("validation", self.as_trained)
@@ -226,30 +228,23 @@ class ShapeDataModule(LightningDataModule):
 
     def drawn_batch(self, part: str, index: Tensor, drawn: DrawnClouds) -> SampleBatch:
         """The shapes ``index`` of a part's pool, drawn as asked: the same points in every call."""
-        rng = self._random(part, index)
-        pool, shapes = self._pools[part], index.numpy()
-        positions, counts = pool.draw(shapes, np.full(len(shapes), drawn.points), rng)
+        draws, pool, shapes = Draws(self.seed, 0, index), self._pools[part], index.numpy()
+        positions, counts = _drawn(pool, shapes, np.full(len(shapes), drawn.points), draws, part)
         slope = np.tile([drawn.gradient, 0.0], (len(shapes), 1))
-        positions, counts = _thinned(positions, counts, slope, rng)
+        positions, counts = _thinned(positions, counts, slope, draws)
         return self._batch(positions, counts, pool.labels[index], drawn.weights)
 
-    def training_batch(self, index: Tensor) -> SampleBatch:
-        """The shapes ``index`` of the training pool, drawn and changed at random."""
-        rng = self._random("train", index)
-        shapes, changes = index.numpy(), self.changes
-        fewest = changes.fewest or self.points
-        counts = np.exp(rng.uniform(np.log(fewest), np.log(self.points + 0.5), len(shapes))).astype(np.int64)
-        positions, counts = self.samples.draw(shapes, counts, rng)
-        cloud = np.repeat(np.arange(len(counts)), counts)
-        positions = changes.moved(positions, cloud, len(counts), rng)
-        angle = rng.uniform(0, 2 * np.pi, len(shapes))
-        slope = rng.uniform(0, changes.gradient, len(shapes))[:, None] * np.stack([np.cos(angle), np.sin(angle)], 1)
-        positions, counts = _thinned(positions, counts, slope, rng)
+    def training_batch(self, index: Tensor, epoch: int) -> SampleBatch:
+        """The shapes ``index`` of the training pool, drawn and changed at random, anew in every epoch."""
+        draws, shapes, changes = Draws(self.seed, epoch, index), index.numpy(), self.changes
+        low, high = np.log(changes.fewest or self.points), np.log(self.points + 0.5)
+        wanted = np.exp(low + (high - low) * draws.uniform("points")).astype(np.int64)
+        positions, counts = _drawn(self.samples, shapes, wanted, draws, "train")
+        positions = changes.moved(positions, counts, draws)
+        angle, steepness = 2 * np.pi * draws.uniform("slope"), changes.gradient * draws.uniform("gradient")
+        slope = steepness[:, None] * np.stack([np.cos(angle), np.sin(angle)], 1)
+        positions, counts = _thinned(positions, counts, slope, draws)
         return self._batch(positions, counts, self.samples.labels[index], self.weights)
-
-    def _random(self, part: str, index: Tensor) -> np.random.Generator:
-        """The order of the shapes is another one in every epoch, so their points are too."""
-        return np.random.default_rng([self.seed, len(part), *index.tolist()])
 
     def _batch(
         self, positions: NDArray[np.float64], counts: NDArray[np.int64], labels: Tensor, weights: CloudSampling
@@ -261,8 +256,17 @@ class ShapeDataModule(LightningDataModule):
         return SampleBatch(torch.ones(points.count, 1), points, labels)
 
 
+def _drawn(
+    pool: ShapePool, shapes: NDArray[np.int64], counts: NDArray[np.int64], draws: Draws, part: str
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Positions ``(N, 3)`` of ``counts`` points of each of the shapes, none of an empty one, and how many those are."""
+    counts = pool.drawable(shapes, counts)
+    place, within = draws.uniform(f"{part} place", counts), draws.uniform(f"{part} voxel", counts, width=3)
+    return pool.draw(shapes, counts, place, within), counts
+
+
 def _thinned(
-    positions: NDArray[np.float64], counts: NDArray[np.int64], slope: NDArray[np.float64], rng: np.random.Generator
+    positions: NDArray[np.float64], counts: NDArray[np.int64], slope: NDArray[np.float64], draws: Draws
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Points kept with probability exp(-|slope| t), t from 0 to 1 across each cloud along the horizontal ``slope``.
 
@@ -281,6 +285,7 @@ def _thinned(
     low[filled] = np.minimum.reduceat(height, starts)
     span[filled] = np.maximum.reduceat(height, starts) - low[filled]
     size = np.linalg.norm(slope, axis=1)
-    kept = rng.random(len(positions)) < np.exp(-size[cloud] * (height - low[cloud]) / np.maximum(span, 1e-12)[cloud])
+    share = np.exp(-size[cloud] * (height - low[cloud]) / np.maximum(span, 1e-12)[cloud])
+    kept = draws.uniform("thinning", counts) < share
     kept[starts] = True
     return positions[kept], np.bincount(cloud[kept], minlength=len(counts))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -60,7 +60,7 @@ class FieldBatch:
 
 
 class FieldDataModule(LightningDataModule):
-    """Fine fields, made coarse; the last entries along one dimension are tested on.
+    """Fine fields, made coarse; the last entries along one dimension, by its coordinate, are tested on.
 
     Missing values (nan) of a fine field are unknown samples: coarse nodes are made of the known ones, and neither loss
     nor scores count the others. Patches that know nothing are not drawn.
@@ -137,6 +137,7 @@ class FieldDataModule(LightningDataModule):
         require(len(fields.samples) > 0, "split", "name a dimension that is not horizontal", "fields without one")
         split = self.split or fields.samples[0]
         require(split in fields.samples, "split", f"be of the dimensions {fields.samples}", repr(split))
+        fields = _sorted_along(fields, split)
         entries = fields.dataset.sizes[split]
         tested = max(1, round(self.test * entries))
         require(entries - tested >= 1, "data", f"have 2 entries or more along {split!r}", entries)
@@ -311,6 +312,14 @@ class FieldDataModule(LightningDataModule):
         missing = {"missing values": self.missing()}
         validated = {"validated on": self.validated}
         return {name: getattr(self, name) for name in names} | {"sizes": sizes} | validated | planes | missing
+
+
+def _sorted_along(fields: Fields, dim: str) -> Fields:
+    """Entries by their coordinate, where there is one: what is tested on does not depend on their order in the file."""
+    index = fields.dataset.indexes.get(dim)
+    if index is None or index.is_monotonic_increasing:
+        return fields
+    return replace(fields, dataset=fields.dataset.sortby(dim))
 
 
 def _tiles(start: int, stop: int, patch: int | None, margin: int) -> NDArray[np.int64]:

@@ -16,7 +16,8 @@ from torch.utils.data import DataLoader
 from ccnn_irregular._checks import reject, require
 from ccnn_irregular.adapters.xarray import Reading
 from ccnn_irregular.domains import Points
-from ccnn_irregular.pipelines.batches import EqualBatches, batch_loader
+from ccnn_irregular.pipelines.batches import EqualBatches, batch_loader, drawn_loader
+from ccnn_irregular.pipelines.draws import Draws
 from ccnn_irregular.pipelines.field.records import BroughtInLine, as_they_are, bring_in_line, referred_to
 from ccnn_irregular.pipelines.field.sources import (
     FieldSet,
@@ -101,10 +102,11 @@ class FieldDataModule(LightningDataModule):
         hide: shares of a field's places hidden in training, smallest and largest; [0, 0] with ``records``.
         hide_units: share of its stations or profiles hidden in training.
         show: share of the places of a test field that is shown.
-        queries: places asked for in a step of training at most.
+        queries: places asked for in a step of training at most, the same number for each field of it.
         draws: fields drawn in an epoch.
         batch_size: fields a step.
-        seed: of what is kept, and of what is shown of test fields.
+        watched_fields: fields that are looked at in validation at most, spread evenly over all.
+        seed: of what is kept, of what is shown of test fields, and of what is hidden in training.
         predict_from: for ``ccnn predict``: "all" that is known, or what the "test" shows.
         reading: how the file of a cube is read where it leaves it open.
     """
@@ -130,6 +132,7 @@ class FieldDataModule(LightningDataModule):
         queries: int = 2000,
         draws: int = 32,
         batch_size: int = 1,
+        watched_fields: int = 32,
         seed: int = 0,
         predict_from: Literal["all", "test"] = "all",
         reading: Reading | None = None,
@@ -148,7 +151,8 @@ class FieldDataModule(LightningDataModule):
         require(not records or hide[1] == 0, "hide", rule, list(hide))
         require(not records or hide_units <= _HALF, "hide_units", "be at most 0.5 with records", hide_units)
         require(0 < show < 1, "show", "lie in (0, 1)", show)
-        for name, number in (("queries", queries), ("draws", draws), ("batch_size", batch_size)):
+        positive = {"queries": queries, "draws": draws, "batch_size": batch_size, "watched_fields": watched_fields}
+        for name, number in positive.items():
             require(number >= 1, name, "be at least 1", number)
         tested = bool(test_fields) != (held > 0 or held_units > 0)
         require(tested, "test_fields", "be given, or held or held_units, but not both", (list(test_fields), held))
@@ -160,6 +164,7 @@ class FieldDataModule(LightningDataModule):
         self.shares = shares
         self.hide, self.hide_units, self.show = tuple(hide), hide_units, show
         self.queries, self.draws, self.batch_size, self.seed = queries, draws, batch_size, seed
+        self.watched_fields = watched_fields
         self.predict_from = predict_from
         self.reading = reading or Reading()
         self._set: FieldSet | None = None
@@ -175,6 +180,10 @@ class FieldDataModule(LightningDataModule):
         fields = self._read()
         outside = [number for number in self.test_fields if not 0 <= number < len(fields)]
         require(not outside, "test_fields", f"be numbers of the {len(fields)} fields, from 0 on", outside)
+        self._in_order = _in_order(fields)
+        # A place that is a unit of its own is known by its rank too.
+        alone = len(fields.units.unique()) == len(fields.units)
+        self._units = self._in_order.argsort() if alone else fields.units
         self.part = self._parts(fields)
         self._set = referred_to(fields, self.part)
         counts = self._counts(self._usable_in_training())
@@ -183,7 +192,7 @@ class FieldDataModule(LightningDataModule):
         require(len(self.training_fields) > 0, "the data", rule, f"at most {int(counts.max())}")
         if self.records:
             self._group = self._dealt()
-            self._draws = self._fields_and_groups()
+            self._fields_and_groups = self._pairs()
         self._watched_field = torch.nonzero(self._counts((self.part == _WATCHED) & fields.known) > 0).flatten()
         here = torch.isin(self._watched_field, self.training_fields)
         self._watched_field = self._watched_field[here]
@@ -204,9 +213,9 @@ class FieldDataModule(LightningDataModule):
     def _parts(self, fields: FieldSet) -> Tensor:
         """Part of each place: training, validation or test, int64 ``(N,)``."""
         generator = torch.Generator().manual_seed(self.seed)
-        units = int(fields.units.max()) + 1
-        by_unit = torch.rand(units, generator=generator)[fields.units]
-        by_place = torch.rand(len(fields.units), generator=generator)
+        by_unit = torch.rand(int(self._units.max()) + 1, generator=generator)[self._units]
+        by_place = torch.empty(len(fields.units))
+        by_place[self._in_order] = torch.rand(len(fields.units), generator=generator)
         shares = self.shares
         part = torch.full((len(fields.units),), _TRAIN)
         watched = (by_unit < shares["held_units"] + shares["watched_units"]) | (
@@ -231,7 +240,7 @@ class FieldDataModule(LightningDataModule):
         group[used[order]] = torch.arange(len(used)) % round(1 / self.hide_units)
         return group[units]
 
-    def _fields_and_groups(self) -> Tensor:
+    def _pairs(self) -> Tensor:
         """Fields and the groups that can be hidden in them, where something else is left; int64 ``(P, 2)``."""
         usable = self._usable_in_training()
         groups = int(self._group.max()) + 1
@@ -269,11 +278,11 @@ class FieldDataModule(LightningDataModule):
         return about | self.shares | {"fields": len(self.samples), "known places": sizes}
 
     def train_dataloader(self) -> DataLoader[FieldBatch]:
-        return batch_loader(self._drawn, EqualBatches(np.arange(self.draws), self.batch_size, self.seed))
+        return drawn_loader(self._drawn, EqualBatches(np.arange(self.draws), self.batch_size, self.seed))
 
     def val_dataloader(self) -> DataLoader[FieldBatch]:
         numbers = self._watched_field.numpy()
-        spread = numbers[np.linspace(0, len(numbers) - 1, min(len(numbers), 8 * self.batch_size)).astype(np.int64)]
+        spread = numbers[np.linspace(0, len(numbers) - 1, min(len(numbers), self.watched_fields)).astype(np.int64)]
         collate = partial(self._watched, in_line=self._in_training, most=self.queries)
         return batch_loader(collate, EqualBatches(spread, self.batch_size, None))
 
@@ -299,47 +308,67 @@ class FieldDataModule(LightningDataModule):
         numbers = numbers[counts[numbers] > 0]
         return batch_loader(self._filled, EqualBatches(numbers.numpy(), self.batch_size, None))
 
-    def _drawn(self, draws: Tensor) -> FieldBatch:
-        """Training fields, a random part of each hidden and asked for; drawn from the global generator."""
-        if self.records:
-            return self._hidden_groups(self._draws[torch.randint(len(self._draws), (len(draws),))])
-        numbers = self.training_fields[torch.randint(len(self.training_fields), (len(draws),))]
-        share = self.hide[0] + (self.hide[1] - self.hide[0]) * float(torch.rand(()))
-        return self._hidden(numbers, share)
+    def _drawn(self, numbers: Tensor, epoch: int) -> FieldBatch:
+        """Training fields, a random part of each hidden and asked for, anew in every epoch.
 
-    def _hidden(self, numbers: Tensor, share: float) -> FieldBatch:
-        """Hide a share of the training places of some fields, and units; at least one place stays and one is hidden."""
+        Args:
+            numbers: of the draws of an epoch.
+            epoch: from 0 on.
+        """
+        draws = Draws(self.seed, epoch, numbers)
+        return self._group_hidden(draws) if self.records else self._some_hidden(draws)
+
+    def _some_hidden(self, draws: Draws) -> FieldBatch:
+        """Hide a share of the training places of a field, and units; at least one place stays and one is hidden."""
+        chosen = self.training_fields[_drawn_rows(draws, "field", len(self.training_fields))]
+        least, most = self.hide
+        shares = least + (most - least) * draws.uniform("share")
+        found = self._training_rows(chosen)
+        known = [self._units[rows].unique(return_inverse=True) for rows in found]
+        keys = _split(draws, "places", [len(rows) for rows in found])
+        of_units = _split(draws, "units", [len(units) for units, _ in known])
         observed, asked = [], []
-        usable = self._usable_in_training()
-        for number in numbers.tolist():
-            first, last = self.samples.splits[number : number + 2].tolist()
-            rows = first + torch.nonzero(usable[first:last]).flatten()
-            rows = rows[torch.randperm(len(rows))]
-            units, unit = self.samples.units[rows].unique(return_inverse=True)
-            hidden = torch.arange(len(rows)) < round(share * len(rows))
-            hidden |= (torch.rand(len(units)) < self.hide_units)[unit]
+        for rows, (_, unit), key, of_unit, share in zip(found, known, keys, of_units, shares, strict=True):
+            order = key.argsort()
+            hidden = torch.arange(len(rows)) < round(float(share) * len(rows))
+            hidden |= (of_unit < self.hide_units)[unit[order]]
             hidden[0], hidden[-1] = True, False
-            observed.append(rows[~hidden])
-            asked.append(rows[hidden][: max(1, self.queries // len(numbers))])
-        as_read = [as_they_are(self.samples)] * len(numbers)
-        return self._batch(observed, asked, as_read, [self.samples.values] * len(numbers))
+            observed.append(rows[order[~hidden]])
+            asked.append(rows[order[hidden]][: self._asked_at_most])
+        as_read = [as_they_are(self.samples)] * len(chosen)
+        return self._batch(observed, asked, as_read, [self.samples.values] * len(chosen))
 
-    def _hidden_groups(self, pairs: Tensor) -> FieldBatch:
-        """Hide one group of stations in each of some fields, ``pairs`` of which are numbers of fields and groups.
+    def _group_hidden(self, draws: Draws) -> FieldBatch:
+        """Hide one group of stations in each field.
 
         What is asked for is brought in line as what is observed is: the deviation of a station from its neighbours is
         nothing that they could tell.
         """
+        chosen = self._fields_and_groups[_drawn_rows(draws, "field and group", len(self._fields_and_groups))]
+        found = self._training_rows(chosen[:, 0])
+        keys = _split(draws, "places", [len(rows) for rows in found])
+        groups = chosen[:, 1].tolist()
         observed, asked = [], []
-        usable = self._usable_in_training()
-        for number, group in pairs.tolist():
-            first, last = self.samples.splits[number : number + 2].tolist()
-            rows = first + torch.nonzero(usable[first:last]).flatten()
+        for rows, key, group in zip(found, keys, groups, strict=True):
             hidden = self._group[rows] == group
             observed.append(rows[~hidden])
-            asked.append(rows[hidden][: max(1, self.queries // len(pairs))])
-        in_line = [self._without_group[group] for group in pairs[:, 1].tolist()]
+            asked.append(rows[hidden][key[hidden].argsort()][: self._asked_at_most])
+        in_line = [self._without_group[group] for group in groups]
         return self._batch(observed, asked, in_line, [one.values for one in in_line])
+
+    def _training_rows(self, numbers: Tensor) -> list[Tensor]:
+        """Rows of some fields that training may use, those of each in the order of their places."""
+        usable = self._usable_in_training()
+        return [rows[usable[rows]] for rows in self._rows(numbers)]
+
+    @property
+    def _asked_at_most(self) -> int:
+        """Places of one field that a step of training asks for."""
+        return max(1, self.queries // self.batch_size)
+
+    def _rows(self, numbers: Tensor) -> list[Tensor]:
+        """Rows of some fields, those of each in the order of their places."""
+        return [self._in_order[slice(*self.samples.splits[one : one + 2].tolist())] for one in numbers.tolist()]
 
     def _usable_in_training(self) -> Tensor:
         return (self.part == _TRAIN) & self.samples.known
@@ -347,8 +376,10 @@ class FieldDataModule(LightningDataModule):
     def _watched(self, numbers: Tensor, in_line: BroughtInLine, most: int | None) -> FieldBatch:
         usable = self._usable_in_training()
         if self.test_fields:
-            generator = torch.Generator().manual_seed(self.seed + 1 + int(numbers[0]))
-            usable = usable & (torch.rand(len(usable), generator=generator) < 1 - sum(self.hide) / 2)
+            rows = self._rows(numbers)
+            keys = _split(Draws(self.seed, 0, numbers), "watched", [len(one) for one in rows])
+            usable = usable.clone()
+            usable[torch.cat(rows)] &= torch.cat(keys) < 1 - sum(self.hide) / 2
         watched = (self.part == _WATCHED) & self.samples.known
         return self._asked(numbers, usable, watched, in_line, most)
 
@@ -390,7 +421,7 @@ class FieldDataModule(LightningDataModule):
         if not self.test_fields:
             return known & (self.part != _TEST)
         generator = torch.Generator().manual_seed(self.seed)
-        shown = torch.rand(len(known), generator=generator).argsort()
+        shown = self._in_order[torch.rand(len(known), generator=generator).argsort()]
         kept = torch.zeros_like(known)
         for number in self.test_fields:
             first, last = self.samples.splits[number : number + 2].tolist()
@@ -425,3 +456,26 @@ class FieldDataModule(LightningDataModule):
         noise = torch.cat([one.noise[seen] for one, seen in zip(in_line, observed, strict=True)])
         targets = torch.cat([one[seen] for one, seen in zip(wanted, asked, strict=True)])
         return FieldBatch(source, values, query, targets, rows, noise, fields.weights(rows))
+
+
+def _in_order(fields: FieldSet) -> Tensor:
+    """Rows by field and place, int64 ``(N,)``: what is drawn for places must not depend on the order of a file.
+
+    As maps are read: latitudes from north to south, all else from small to large.
+    """
+    field = torch.repeat_interleave(torch.arange(len(fields)), fields.splits.diff())
+    columns = [
+        -column if name == "latitude" else column
+        for name, column in zip(fields.axes, fields.coordinates.T.numpy(), strict=True)
+    ]
+    return torch.from_numpy(np.lexsort((*columns[::-1], field.numpy())))
+
+
+def _split(draws: Draws, purpose: str, counts: Sequence[int]) -> tuple[Tensor, ...]:
+    """Uniform numbers for so many rows of each sample."""
+    return torch.from_numpy(draws.uniform(purpose, np.array(counts, np.int64))).split(list(counts))
+
+
+def _drawn_rows(draws: Draws, purpose: str, count: int) -> Tensor:
+    """One of so many rows for each sample, int64."""
+    return torch.from_numpy(np.floor(draws.uniform(purpose) * count).astype(np.int64))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader
 from ccnn_irregular._checks import reject, require
 from ccnn_irregular.datasets import physionet2012
 from ccnn_irregular.pipelines.batches import EqualBatches, batch_loader
+from ccnn_irregular.pipelines.draws import Draws
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,6 +44,7 @@ class StayBatch:
         statics: ``(B, 5)`` float32, nan where missing.
         labels: ``(B,)`` float32 in {0, 1}, or None where the outcomes are unknown.
         record_ids: ``(B,)`` int64.
+        draws: what is drawn for the stays in training, or None.
     """
 
     times: Tensor
@@ -51,6 +53,7 @@ class StayBatch:
     statics: Tensor
     labels: Tensor | None
     record_ids: Tensor
+    draws: Draws | None = None
 
     def __len__(self) -> int:
         return len(self.record_ids)
@@ -72,12 +75,12 @@ class StayBatch:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> StayBatch:
         """The same batch on ``device``; dtypes stay as they are."""
-        moved = {
-            field.name: value.to(device, non_blocking=non_blocking) if isinstance(value, Tensor) else value
+        moved: dict[str, Any] = {
+            field.name: value.to(device, non_blocking=non_blocking)
             for field in dataclasses.fields(self)
-            for value in (getattr(self, field.name),)
+            if isinstance(value := getattr(self, field.name), Tensor)
         }
-        return StayBatch(**moved)
+        return dataclasses.replace(self, **moved)
 
     def take(self, indices: Tensor) -> StayBatch:
         """The stays ``indices`` (int64, any order, repeats allowed), in that order."""

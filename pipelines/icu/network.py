@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ccnn_irregular._checks import require
+from ccnn_irregular._checks import reject, require
 from ccnn_irregular.datasets._moments import mean_and_deviation
 from ccnn_irregular.datasets.physionet2012 import SERIES, STATICS
 from ccnn_irregular.domains import Grid, Points
@@ -59,7 +59,7 @@ class ICURiskNetwork(nn.Module):
         cap: hours one measurement may stand for.
         hours: length of a stay.
         step: hours between nodes of the latent grid.
-        thinning: in training a random share of the measurements, up to this one, is dropped from each batch.
+        thinning: in training a random share of the measurements, up to this one, is dropped from each stay.
         series_dropout: in training, probability that a series of a stay is dropped whole.
     """
 
@@ -138,8 +138,12 @@ class ICURiskNetwork(nn.Module):
         """
         statics = self.statics(batch.statics)
         if self.training:
-            return torch.stack([member(*self._read(batch, thin=True), statics) for member in self.members])
-        read = self._read(batch, thin=False)
+            answers = [
+                member(*self._read(batch, self._thinned(batch, number)), statics)
+                for number, member in enumerate(self.members)
+            ]
+            return torch.stack(answers)
+        read = self._read(batch, ~torch.isnan(batch.values))
         return torch.stack([member(*read, statics) for member in self.members]).mean(0)
 
     def sampling(self, times: Tensor, splits: Tensor, observed: Tensor) -> Points:
@@ -164,21 +168,27 @@ class ICURiskNetwork(nn.Module):
         assert isinstance(first, _Member)
         return first.cnn.kernels()
 
-    def _read(self, batch: StayBatch, thin: bool) -> tuple[Tensor, Points]:
+    def _read(self, batch: StayBatch, observed: Tensor) -> tuple[Tensor, Points]:
         """Channel values of the measurements and where they were taken."""
-        observed = ~torch.isnan(batch.values)
-        if thin:
-            observed = self._thinned(observed, batch.splits)
         hats = self.basis(torch.where(observed, batch.values, 0.0))
         values = torch.cat([hats.flatten(1), observed.to(hats.dtype)], dim=1)
         return values, self.sampling(batch.times, batch.splits, observed)
 
-    def _thinned(self, observed: Tensor, splits: Tensor) -> Tensor:
-        """What is left of the measurements: a random share of them, without some series of some stays."""
-        share = self.thinning * torch.rand(1).item() ** 2  # mostly a little: the stays to come are not thinned
-        kept = torch.rand(observed.shape, device=observed.device) >= share
-        series = torch.rand(len(splits) - 1, observed.shape[1], device=observed.device) >= self.series_dropout
-        return observed & kept & series.repeat_interleave(splits.diff(), dim=0)
+    def _thinned(self, batch: StayBatch, member: int) -> Tensor:
+        """What a member sees of the measurements: a random share of those of each stay, without some of its series."""
+        observed = ~torch.isnan(batch.values)
+        if not self.thinning and not self.series_dropout:
+            return observed
+        draws = batch.draws
+        if draws is None:
+            reject("StayBatch.draws", "be given in training, or thinning and series_dropout be 0", None)
+        lengths, series = batch.splits.diff().cpu().numpy(), observed.shape[1]
+        # Squared, so that it is mostly a little: the stays to come are not thinned.
+        share = self.thinning * draws.uniform(f"thinning share {member}") ** 2
+        kept = draws.uniform(f"thinning {member}", lengths, width=series) >= np.repeat(share, lengths)[:, None]
+        left = draws.uniform(f"series {member}", width=series) >= self.series_dropout
+        kept &= np.repeat(left, lengths, axis=0)
+        return observed & torch.from_numpy(kept).to(observed.device)
 
 
 class _Member(nn.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -77,7 +78,7 @@ class BinaryRisk(TrainedNetwork):
             return torch.sigmoid(self(batch).double())
 
     def training_step(self, batch: StayBatch, batch_idx: int) -> Tensor:
-        logits = self(batch)
+        logits = self(dataclasses.replace(batch, draws=self.draws(batch.record_ids)))
         loss = nn.functional.binary_cross_entropy_with_logits(logits, _labels(batch).expand_as(logits))
         self.log("train_loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(batch))
         return loss

@@ -19,6 +19,7 @@ from ccnn_irregular.datasets._moments import mean_and_deviation
 from ccnn_irregular.datasets.decathlon import Pair, Volume, find_pairs, read_volume
 from ccnn_irregular.domains import Grid
 from ccnn_irregular.pipelines.batches import EqualBatches, batch_loader
+from ccnn_irregular.pipelines.draws import Draws, content_id
 
 __all__ = [
     "Intensities",
@@ -64,6 +65,11 @@ class VolumeBatch:
         grid = thinned_grid(volume.grid, thin)
         labels = None if volume.labels is None else volume.labels[kept].long()[None]
         return VolumeBatch(volume.name, values, grid, grid, labels)
+
+    @property
+    def ids(self) -> Tensor:
+        """What the volume is known by in all epochs, int64 ``(1,)``: its name."""
+        return torch.tensor([content_id(self.name)])
 
     def __len__(self) -> int:
         return 1
@@ -163,15 +169,15 @@ class VolumeAugmentation:
             require(getattr(self, name) >= 0, name, "not be negative", getattr(self, name))
         require(self.gamma >= 1, "gamma", "be at least 1", self.gamma)
 
-    def __call__(self, batch: VolumeBatch) -> VolumeBatch:
-        """Another batch, drawn with torch's global generator."""
+    def __call__(self, batch: VolumeBatch, draws: Draws) -> VolumeBatch:
+        """Another batch; ``draws`` are those of its volume."""
         d = batch.grid.d
-        factors = (1 + self.stretch * (2 * torch.rand(d) - 1)).tolist()
+        (rng,) = draws.generators("augmentation")
+        factors = (1 + self.stretch * rng.uniform(-1, 1, d)).tolist()
+        thinned, axis, begin = rng.random() < self.thin, int(rng.integers(d)), int(rng.integers(2))
         grid, query = (_stretched(one, factors) for one in (batch.grid, batch.query))
-        batch = dataclasses.replace(batch, values=self._intensities(batch.values), grid=grid, query=query)
-        if float(torch.rand(())) < self.thin:
-            batch = self._thinned(batch, axis=int(torch.randint(d, ())), begin=int(torch.randint(2, ())))
-        return batch
+        batch = dataclasses.replace(batch, values=self._intensities(batch.values, rng), grid=grid, query=query)
+        return self._thinned(batch, axis, begin) if thinned else batch
 
     def _thinned(self, batch: VolumeBatch, axis: int, begin: int) -> VolumeBatch:
         """Every second slice along ``axis`` from ``begin`` on, where that leaves more than one."""
@@ -187,17 +193,19 @@ class VolumeAugmentation:
         labels = None if batch.labels is None else batch.labels[(slice(None), *kept)]
         return dataclasses.replace(batch, query=grid, labels=labels)
 
-    def _intensities(self, values: Tensor) -> Tensor:
+    def _intensities(self, values: Tensor, rng: np.random.Generator) -> Tensor:
         if self.gamma > 1:
             low, high = values.amin(), values.amax()
             span = (high - low).clamp_min(1e-6)
-            exponent = self.gamma ** (2 * float(torch.rand(())) - 1)
+            exponent = self.gamma ** rng.uniform(-1, 1)
             values = ((values - low) / span) ** exponent * span + low
-        scale = 1 + self.contrast * (2 * float(torch.rand(())) - 1)
-        shift = self.brightness * (2 * float(torch.rand(())) - 1)
+        scale, shift = 1 + self.contrast * rng.uniform(-1, 1), self.brightness * rng.uniform(-1, 1)
         values = values * scale + shift
-        level = self.noise * float(torch.rand(()))
-        return values + level * torch.randn_like(values) if level else values
+        level = self.noise * rng.random()
+        if not level:
+            return values
+        noise = torch.from_numpy(rng.standard_normal(values.shape, dtype=np.float32))
+        return values + level * noise.to(values)
 
 
 def _stretched(grid: Grid, factors: Sequence[float]) -> Grid:

@@ -167,7 +167,8 @@ class Segmentation(TrainedNetwork):
 
     def training_step(self, batch: VolumeBatch, batch_idx: int) -> Tensor:
         batch = self.standardised(batch)
-        batch = batch if self.augmentation is None else self.augmentation(batch)
+        if self.augmentation is not None:
+            batch = self.augmentation(batch, self.draws(batch.ids))
         loss = self._loss(self(batch), batch)
         self.log("train_loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=1)
         return loss
