@@ -124,8 +124,8 @@ class FieldCLI(TrainingCLI):
         batches, as_read = list(datamodule.test_loader()), list(datamodule.test_loader(as_read=True))
         estimates = cast("list[FieldEstimates]", self.trainer.predict(model, dataloaders=datamodule.test_loader()))
         test = _answers(batches, as_read, rival, model, datamodule)
-        watched = [list(datamodule.validation_loader(as_read=as_they_are)) for as_they_are in (False, True)]
-        validation = _answers(*watched, rival, model, datamodule)
+        watched, watched_as_read = (list(datamodule.validation_loader(as_read=flag)) for flag in (False, True))
+        validation = _answers(watched, watched_as_read, rival, model, datamodule)
         network = in_own_reference(
             datamodule.samples, torch.from_numpy(np.concatenate([one.values for one in estimates])), test.rows
         ).numpy()
