@@ -201,8 +201,8 @@ def one_month(months: int, calendar: str = "noleap") -> xr.Dataset:
 @pytest.mark.parametrize(
     ("months", "options", "validated"),
     [
-        (12, {"patch": 12, "margin": 2}, "the last 2 of 10 entries along time"),
-        (12, {"patch": None}, "the last 2 of 10 entries along time"),
+        (12, {"patch": 12, "margin": 2}, "the first 2 of 10 entries along time"),
+        (12, {"patch": None}, "the first 2 of 10 entries along time"),
         (2, {"patch": 8, "margin": 0}, "the last 8 of 36 coarse columns"),
         (2, {"patch": 10, "margin": 3}, "the last 10 of 36 coarse columns"),
     ],

@@ -65,8 +65,8 @@ class FieldDataModule(LightningDataModule):
     Missing values (nan) of a fine field are unknown samples: coarse nodes are made of the known ones, and neither loss
     nor scores count the others. Patches that know nothing are not drawn.
 
-    The validation shares no node with training. It is the last entries of the training part along ``split``, where that
-    has so many that the share is one at least. Otherwise (one month in the training part, say) it is a stretch of
+    The validation shares no node with training. It is the first entries along ``split``, farthest from the test, where the
+    share is one of the training part's at least. Otherwise (one month in the training part, say) it is a stretch of
     columns at the end of the plane, as wide as the share and one patch at least: patches are cut from both sides of its
     border, so that training reads nothing of it, and neither side's margin there is scored.
 
@@ -206,9 +206,9 @@ class FieldDataModule(LightningDataModule):
         if watched:
             rule = "leave an entry for training"
             require(watched < entries, "validation", rule, f"{self.validation} of {entries} along {self.split!r}")
-            last = self._entry >= entries - watched
-            self.validated = f"the last {watched} of {entries} entries along {self.split}"
-            return {"train": everything[~last], "validation": everything[last]}, {
+            first = self._entry < watched
+            self.validated = f"the first {watched} of {entries} entries along {self.split}"
+            return {"train": everything[~first], "validation": everything[first]}, {
                 part: (0, wide) for part in ("train", "validation")
             }
         assert self.patch is not None
