@@ -65,10 +65,10 @@ class FieldDataModule(LightningDataModule):
     Missing values (nan) of a fine field are unknown samples: coarse nodes are made of the known ones, and neither loss
     nor scores count the others. Patches that know nothing are not drawn.
 
-    The validation shares no node with training. It is the first entries along ``split``, farthest from the test, where the
-    share is one of the training part's at least. Otherwise (one month in the training part, say) it is a stretch of
-    columns at the end of the plane, as wide as the share and one patch at least: patches are cut from both sides of its
-    border, so that training reads nothing of it, and neither side's margin there is scored.
+    The validation shares no node with training. It is the first entries along ``split``, farthest from the test, where
+    its share of the training part is one entry at least. Otherwise (one month in the training part, say) it is a stretch
+    of columns at the end of the plane, as wide as the share and one patch at least: patches are cut from both sides of
+    its border, so that training reads nothing of it, and neither side's margin there is scored.
 
     Args:
         path: netCDF file, zarr store, or folder of netCDF files; None = simulated fronts.
