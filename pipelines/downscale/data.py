@@ -66,9 +66,9 @@ class FieldDataModule(LightningDataModule):
     nor scores count the others. Patches that know nothing are not drawn.
 
     The validation shares no node with training. It is the first entries along ``split``, farthest from the test, where
-    its share of the training part is one entry at least. Otherwise (one month in the training part, say) it is a stretch
-    of columns at the end of the plane, as wide as the share and one patch at least: patches are cut from both sides of
-    its border, so that training reads nothing of it, and neither side's margin there is scored.
+    its share of the training part is one entry at least. Otherwise (one month in the training part, say) it is the last
+    columns of the plane, as many as the share and one patch at least: patches are cut from both sides of the border, so
+    that training reads nothing of them, and neither side's margin there is scored.
 
     Args:
         path: netCDF file, zarr store, or folder of netCDF files; None = simulated fronts.
@@ -166,6 +166,8 @@ class FieldDataModule(LightningDataModule):
                 dataset = dataset.sel({name: value})
             except KeyError:
                 reject(f"select.{name}", f"be of {list(dataset[name].values[:20])}", repr(value))
+            if dataset.sizes.get(name) == 1:  # a day of cftime is a stretch of one node, that of datetime64 the node
+                dataset = dataset.isel({name: 0})
         return Fields.of(dataset, self.variables)
 
     def _cut(self, values: NDArray[np.float32], part: str) -> Tensor:
