@@ -205,10 +205,10 @@ def _print_table(
 ) -> None:
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for label in ("variable", "method"):
-        table.add_column(label, no_wrap=True)
+        table.add_column(label)
     columns = {"error": errors, "ratio": _ratios(errors)}
     if by_nodes is not None:
-        columns["ratio by nodes"] = _ratios(by_nodes)
+        columns["by nodes"] = _ratios(by_nodes)
     for label in columns:
         table.add_column(label, justify="right", no_wrap=True)
     for channel, name in enumerate(names):

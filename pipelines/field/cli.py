@@ -275,14 +275,14 @@ def _print_table(scores: list[Score], title: str) -> None:
     if areas:
         columns["by nodes"] = [score.ratio_by_nodes for score in scores]  # type: ignore[misc]  # there with areas
     if len(scores[0].rivals) > 1:
-        columns["to the test's best"] = [score.ratio_in_hindsight for score in scores]
+        columns["to best in test"] = [score.ratio_in_hindsight for score in scores]
     if treated:
-        columns["same treatment"] = [score.treated_ratio for score in scores]  # type: ignore[misc]  # as above
+        columns["treated"] = [score.treated_ratio for score in scores]  # type: ignore[misc]  # as above
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("channel", no_wrap=True)
-    table.add_column("rival, best in validation")
+    table.add_column("best rival in validation")
     for label in ("n", "rival", "network", *columns):
-        table.add_column(label, justify="right")
+        table.add_column(label, justify="right", min_width=7)
     for number, one in enumerate(scores):
         errors = [f"{value:.4g}" for value in (one.rivals[one.best_rival], one.network)]
         ratios = [f"{column[number]:.3f}" for column in columns.values()]
