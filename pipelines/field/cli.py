@@ -270,26 +270,31 @@ def _write_scores(path: Path, scores: list[Score]) -> None:
 
 
 def _print_table(scores: list[Score], title: str) -> None:
-    areas, treated = scores[0].by_nodes is not None, scores[0].treated_ratio is not None
-    columns = {"ratio, by area" if areas else "ratio": [score.ratio for score in scores]}
+    areas = scores[0].by_nodes is not None
+    columns = {"ratio": [score.ratio for score in scores]}
     if areas:
-        columns["by nodes"] = [score.ratio_by_nodes for score in scores]  # type: ignore[misc]  # there with areas
-    if len(scores[0].rivals) > 1:
-        columns["to best in test"] = [score.ratio_in_hindsight for score in scores]
-    if treated:
-        columns["treated"] = [score.treated_ratio for score in scores]  # type: ignore[misc]  # as above
+        columns = {"by area": columns["ratio"], "by nodes": [_there(score.ratio_by_nodes) for score in scores]}
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("channel", no_wrap=True)
     table.add_column("best rival in validation")
-    for label in ("n", "rival", "network", *columns):
-        table.add_column(label, justify="right", min_width=7)
+    for label in ("n", "rival", "network", *(f"ratio {label}".removesuffix(" ratio") for label in columns)):
+        table.add_column(label, justify="right")
     for number, one in enumerate(scores):
         errors = [f"{value:.4g}" for value in (one.rivals[one.best_rival], one.network)]
         ratios = [f"{column[number]:.3f}" for column in columns.values()]
         table.add_row(f"{one.channel} ({one.unit})", one.best_rival, str(one.n), *errors, *ratios)
     get_console().print(table)
-    means = ", ".join(f"{label} {np.mean(column):.3f}" for label, column in columns.items())
-    get_console().print(f"mean ratio: {means}", highlight=False)
+    if len(scores[0].rivals) > 1:
+        columns["to the rival that is best in the test"] = [score.ratio_in_hindsight for score in scores]
+    if scores[0].treated_ratio is not None:
+        columns["to the rival with the same treatment"] = [_there(score.treated_ratio) for score in scores]
+    for label, column in columns.items():
+        get_console().print(f"mean ratio {label}".removesuffix(" ratio"), f"{np.mean(column):.3f}", highlight=False)
+
+
+def _there(value: float | None) -> float:
+    assert value is not None
+    return value
 
 
 def _write_netcdf(dataset: xr.Dataset, path: Path) -> None:
