@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Literal, get_args
 
@@ -38,13 +39,21 @@ _TEST_INDICES = 5
 _FULL_SCALE = 2**15
 
 
-def load(root: str | Path, part: Part = "train", *, rate: float = RATE, smooth: bool = True) -> RaggedSeries:
+def load(
+    root: str | Path,
+    part: Part = "train",
+    *,
+    held_speakers: Sequence[str] = (),
+    rate: float = RATE,
+    smooth: bool = True,
+) -> RaggedSeries:
     """Waveforms, values ``(N, 1)`` in [-1, 1), times in seconds, ordered by digit, speaker and index.
 
     Args:
         root: a ``.tar.gz`` with the recordings, the folder that holds one such archive, or the folder of the
             recordings themselves (also as the folder ``recordings`` in it).
-        part: "train", "test" (index 0 to 4) or "all".
+        part: "train", "test" (index 0 to 4, so that all speakers are in both) or "all".
+        held_speakers: where given, "test" is all recordings of these speakers, and "train" all of the others.
         rate: samples per second of the result, see :func:`~ccnn_irregular.datasets.audio.resample`.
         smooth: filter out what a lower rate cannot hold.
 
@@ -53,14 +62,21 @@ def load(root: str | Path, part: Part = "train", *, rate: float = RATE, smooth: 
 
     Raises:
         FileNotFoundError: no recordings are there.
-        ValueError: a recording or the archive is damaged; the message names it.
+        ValueError: a recording or the archive is damaged; the message names it. A speaker that is not there.
     """
     one_of("part", part, get_args(Part))
     recordings = _recordings(Path(root))
+    speakers = sorted({speaker for _, speaker, _ in recordings})
+    unknown = sorted(set(held_speakers) - set(speakers))
+    require(not unknown, "held_speakers", f"be of the speakers {', '.join(speakers)}", ", ".join(unknown))
+
+    def tested(speaker: str, index: int) -> bool:
+        return speaker in held_speakers if held_speakers else index < _TEST_INDICES
+
     chosen = [
         (key, name, content)
         for key, (name, content) in sorted(recordings.items())
-        if part == "all" or (part == "test") == (key[2] < _TEST_INDICES)
+        if part == "all" or (part == "test") == tested(*key[1:])
     ]
     require(len(chosen) > 0, f"the part {part} of {root}", "hold recordings", f"none of {len(recordings)}")
     waves = [read_wave(name, content, RATE).astype(np.float32) / _FULL_SCALE for _, name, content in chosen]

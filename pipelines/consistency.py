@@ -92,8 +92,8 @@ def read_netcdf(
         # About the file's attributes, not about its values.
         warnings.simplefilter("ignore", xarray.SerializationWarning)
         with (reading or Reading()).open(path) as data:
-            array = _with_model_days(data[_chosen(variable, _gridded(data), "variable")])
-            array = _selected(array, select, index).load()
+            array = data[_chosen(variable, _gridded(data), "variable")]
+            array = _with_model_days(_selected(array, select, index)).load()
     name = " ".join([str(array.name), *select, *index])
     notes = [f"axis {axis!r} of length 1 was dropped" for axis, size in array.sizes.items() if size == 1]
     array = array.squeeze()
@@ -187,6 +187,8 @@ def _place_of(array: Any, axis: str, text: str) -> int:
     try:
         if nodes.dtype.kind == "M":
             found = nodes == np.datetime64(text)
+        elif nodes.dtype.kind == "O" and hasattr(nodes[0], "calendar"):
+            found = nodes == xarray.date_range(text, periods=1, calendar=nodes[0].calendar, use_cftime=True)[0]
         elif nodes.dtype.kind in "fiu":
             found = np.isclose(nodes.astype(np.float64), float(text), rtol=1e-6, atol=0)
         else:

@@ -185,6 +185,8 @@ class SampleDataModule(LightningDataModule):
         split_seed: seed of the split and of the order of the batches.
         drop_seed: seed of the samples that are dropped in tests.
         batch_size: samples a step.
+        held_speakers: of spoken digits, whose recordings are the test instead of the first five of each speaker and
+            digit: no voice of the test is known from training.
         download: fetch official files with published checksums where they are missing.
     """
 
@@ -207,12 +209,15 @@ class SampleDataModule(LightningDataModule):
         split_seed: int = 0,
         drop_seed: int = 0,
         batch_size: int = 64,
+        held_speakers: Sequence[str] = (),
         download: bool = False,
     ) -> None:
         super().__init__()
         require(dataset in get_args(DataSet), "dataset", f"be one of {get_args(DataSet)}", repr(dataset))
         require(root is not None or dataset in _SIMULATED, "root", "be given (--data.root FOLDER)", root)
         require(batch_size >= 1, "batch_size", "be at least 1", batch_size)
+        spoken = dataset == "spoken_digits" or not held_speakers
+        require(spoken, "held_speakers", "be left out where the data set is not spoken_digits", list(held_speakers))
         require(0 < validation < 1, "validation", "lie in (0, 1)", validation)
         require(window is None or window > 0, "window", "be positive", window)
         self.dataset: DataSet = dataset
@@ -230,6 +235,7 @@ class SampleDataModule(LightningDataModule):
         self.split_seed = split_seed
         self.drop_seed = drop_seed
         self.batch_size = batch_size
+        self.held_speakers = tuple(held_speakers)
         self.download = download
         self._read: Samples | None = None
         self._held: Samples | None = None
@@ -288,7 +294,8 @@ class SampleDataModule(LightningDataModule):
         if self.dataset in ("speech_commands", "speech_commands_mfcc"):
             return speech_commands.load(root, "all", download=download), None, None
         if self.dataset == "spoken_digits":
-            return spoken_digits.load(root, "train"), None, spoken_digits.load(root, "test")
+            digits = partial(spoken_digits.load, root, held_speakers=self.held_speakers)
+            return digits("train"), None, digits("test")
         if self.dataset == "volume_folder":
             from ccnn_irregular.datasets import volume_folder  # xarray, which no other data set needs
 
@@ -396,9 +403,11 @@ class SampleDataModule(LightningDataModule):
         """What was read and how it was split, for the JSON."""
         assert self._parts is not None
         options = ["dataset", "root", "reading", "window", "cap", "validation", "test", "split_seed", "drop_seed"]
-        options += {"medmnist3d": ["medmnist3d"], "volume_folder": ["volume_table", "standardise"]}.get(
-            self.dataset, []
-        )
+        options += {
+            "medmnist3d": ["medmnist3d"],
+            "volume_folder": ["volume_table", "standardise"],
+            "spoken_digits": ["held_speakers"],
+        }.get(self.dataset, [])
         sizes = {field.name: len(getattr(self._parts, field.name)) for field in dataclasses.fields(Parts)}
         return {name: getattr(self, name) for name in options} | {"samples": sizes}
 

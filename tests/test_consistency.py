@@ -529,6 +529,18 @@ def test_the_command_writes_table_report_and_pictures(files: Path, capsys: pytes
     assert "was subtracted" in (files / "out" / "report.txt").read_text()
 
 
+@pytest.mark.parametrize("calendar", ["noleap", "360_day", "julian", "standard"])
+def test_a_date_of_any_calendar_is_chosen(calendar: str, tmp_path: Path) -> None:
+    times = xarray.date_range("2001-02-20", periods=12, freq="D", calendar=calendar, use_cftime=True)
+    cube = xarray.Dataset({"t": (("time", "x"), np.arange(60.0).reshape(12, 5))}, {"time": times})
+    cube.to_netcdf(tmp_path / "days.nc", engine="h5netcdf")
+    for text, row in (("2001-02-21", 1), ("2001-02-28T00:00", 8), ("2001-03", 11 if calendar == "360_day" else 9)):
+        read = read_netcdf(tmp_path / "days.nc", "t", [f"time={text}"])
+        np.testing.assert_array_equal(read.values, 5 * row + np.arange(5.0))
+    with pytest.raises(ValueError, match="select time must be one of 2001-02-20"):
+        read_netcdf(tmp_path / "days.nc", "t", ["time=2001-04-31"])
+
+
 def test_a_model_year_of_360_days_is_uniform(tmp_path: Path) -> None:
     time = {"units": "days since 1970-01-01", "calendar": "360_day", "bounds": "time_bnds"}
     ends = 30.0 * np.stack([np.arange(5) - 0.5, np.arange(5) + 0.5], axis=1)

@@ -18,6 +18,7 @@ from ccnn_irregular import Grid
 from ccnn_irregular.datasets import _archive, speech_commands, spoken_digits
 from ccnn_irregular.datasets.audio import mfcc, read_wave, resample
 from ccnn_irregular.datasets.samples import GriddedSamples
+from ccnn_irregular.pipelines.samples_data import SampleDataModule
 
 
 def wav(samples: np.ndarray, rate: int = 8000) -> bytes:
@@ -242,6 +243,26 @@ def test_spoken_digits_wherever_they_lie(tmp_path: Path, kind: str) -> None:
     assert test.labels.tolist() == [3] * 10 + [7] * 10
     np.testing.assert_allclose(test.coordinates[:10, 0], np.arange(10) / 8000, rtol=1e-15)
     assert (test.unit, test.values.dtype) == ("s", torch.float32)
+
+
+def test_whole_speakers_can_be_held_out(tmp_path: Path) -> None:
+    for name, content in digit_files().items():
+        (tmp_path / name).write_bytes(content)
+    train, test, everything = (
+        spoken_digits.load(tmp_path, part, held_speakers=["nicolas"])  # type: ignore[arg-type]
+        for part in ("train", "test", "all")
+    )
+    first = [(one.values[one.splits[:-1], 0] * 2**15).round().long() for one in (train, test)]
+    assert [(one % 1000 // 100).unique().tolist() for one in first] == [[0], [1]]
+    assert (len(train), len(test), len(everything)) == (14, 14, 28)
+    with pytest.raises(ValueError, match="held_speakers must be of the speakers nicolas, theo, got lucas"):
+        spoken_digits.load(tmp_path, held_speakers=["theo", "lucas"])
+    data = SampleDataModule("spoken_digits", str(tmp_path), held_speakers=["theo"], validation=0.3)
+    data.setup("fit")
+    assert data.description()["samples"]["test"] == 14
+    assert data.description()["held_speakers"] == ("theo",)
+    with pytest.raises(ValueError, match="held_speakers must be left out where the data set is not spoken_digits"):
+        SampleDataModule("mnist", str(tmp_path), held_speakers=["theo"])
 
 
 NAMES = {

@@ -15,6 +15,8 @@ from scipy.interpolate import RectBivariateSpline
 from ccnn_irregular import Grid
 from ccnn_irregular.datasets.simulated_fronts import fronts
 from ccnn_irregular.pipelines import cli
+from ccnn_irregular.pipelines.downscale.cli import _errors
+from ccnn_irregular.pipelines.downscale.data import FieldDataModule
 from ccnn_irregular.pipelines.downscale.fields import Fields, coarsened_values
 from ccnn_irregular.pipelines.downscale.network import DownscalingNetwork, cubic
 from ccnn_irregular.pipelines.downscale.rivals import spline
@@ -160,8 +162,6 @@ def test_from_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_patches_cover_the_fields_and_leave_their_margins_out() -> None:
-    from ccnn_irregular.pipelines.downscale.data import FieldDataModule
-
     for coarse in ("nodes", "means"):
         data = FieldDataModule(count=5, factor=2, coarse=coarse, patch=12, margin=2, validation=0.2)  # type: ignore[arg-type]
         data.setup("fit")
@@ -179,6 +179,95 @@ def test_patches_cover_the_fields_and_leave_their_margins_out() -> None:
         assert tuple(fine.shape) == batch.query.sizes == tuple(batch.weights.shape)
         assert batch.weights[4:-4, 4:-4].min() == 1
         assert float(batch.weights.sum()) == float(batch.weights[4:-4, 4:-4].numel())
+
+
+def one_month(months: int, calendar: str = "noleap") -> xr.Dataset:
+    """Noise on a grid of latitudes and longitudes, on two levels, at the beginning of some months."""
+    rows, columns = np.linspace(60, 20, 41), np.arange(0.0, 73)
+    values = np.random.default_rng(0).standard_normal((months, 2, 41, 73)).astype("float32")
+    times = xr.date_range("2001-01-01", periods=months, freq="MS", calendar=calendar, use_cftime=True)
+    return xr.Dataset(
+        {"t": (("time", "level", "lat", "lon"), values)},
+        {
+            "time": times,
+            "level": [500, 850],
+            "lat": ("lat", rows, {"units": "degrees_north"}),
+            "lon": ("lon", columns, {"units": "degrees_east"}),
+        },
+    )
+
+
+@pytest.mark.parametrize("coarse", ["nodes", "means"])
+@pytest.mark.parametrize(
+    ("months", "options", "validated"),
+    [
+        (12, {"patch": 12, "margin": 2}, "the first 2 of 10 entries along time"),
+        (12, {"patch": None}, "the first 2 of 10 entries along time"),
+        (2, {"patch": 8, "margin": 0}, "the last 8 of 36 coarse columns"),
+        (2, {"patch": 10, "margin": 3}, "the last 10 of 36 coarse columns"),
+    ],
+)
+def test_validation_scores_no_node_that_training_does(
+    coarse: str, months: int, options: dict[str, Any], validated: str
+) -> None:
+    """One month in the training part is split by columns, more of them by months; nothing at all is read by both."""
+    one_month(months).to_netcdf("months.nc", engine="h5netcdf")
+    data = FieldDataModule("months.nc", ["t"], factor=2, coarse=coarse, validation=0.2, **options)  # type: ignore[arg-type]
+    data.setup("fit")
+    validated = validated.replace("36", "37") if coarse == "nodes" else validated
+    assert data.description()["validated on"] == validated
+    everything = torch.arange(data.training[:, :1].numel()).reshape(data.training[:, :1].shape)
+    scored, read = {}, {}
+    for part, rows in data.patches.items():
+        batch = data.batch(rows)
+        high, wide = batch.query.sizes
+        numbers = torch.stack([everything[n, 0, 2 * a : 2 * a + high, 2 * b : 2 * b + wide] for n, a, b in rows])
+        values = torch.stack([data.training[n, 0, 2 * a : 2 * a + high, 2 * b : 2 * b + wide] for n, a, b in rows])
+        assert torch.equal(values, batch.fine[:, 0])
+        scored[part], read[part] = (
+            set(numbers[:, batch.weights > 0].flatten().tolist()),
+            set(numbers.flatten().tolist()),
+        )
+    assert len(scored["train"]) > 2 * len(scored["validation"]) > 0
+    assert len(scored["train"] & scored["validation"]) == 0
+    assert len(read["train"] & read["validation"]) == 0
+    if options["patch"] is None:
+        assert len(scored["train"] | scored["validation"]) == everything.numel()
+
+
+def test_a_single_field_needs_patches_for_a_validation_of_its_own() -> None:
+    one_month(2).to_netcdf("months.nc", engine="h5netcdf")
+    with pytest.raises(ValueError, match=r"have 2 entries or more .* or be cut into patches with data\.patch, got 1"):
+        FieldDataModule("months.nc", ["t"], factor=2).setup("fit")
+    with pytest.raises(ValueError, match=r"be at least 40 coarse nodes wide, .* give a smaller data\.patch, got 36"):
+        FieldDataModule("months.nc", ["t"], factor=2, patch=20).setup("fit")
+
+
+def test_errors_are_weighted_by_the_cosine_of_the_latitude() -> None:
+    truth = one_month(3).isel(level=0).transpose("time", "lat", "lon").sortby("lat")
+    noise = truth.t.copy(data=np.random.default_rng(1).standard_normal(truth.t.shape))
+    answer = truth + 0.1 * truth.lat * noise
+    truth = truth.where(np.random.default_rng(2).random(truth.t.shape) < 0.8)
+    areas = Fields.of(truth, ["t"]).plane.areas().numpy()
+    found = _errors(answer.t.values[:, None], truth.t.values[:, None], areas)
+    squares = np.square(answer.t - truth.t)
+    expected = np.sqrt(squares.weighted(np.cos(np.radians(truth.lat))).mean())
+    assert float(found[0]) == pytest.approx(float(expected), rel=1e-6)
+    assert float(found[0]) != pytest.approx(float(np.sqrt(squares.mean())), rel=1e-2)
+
+
+@pytest.mark.parametrize("calendar", ["noleap", "360_day", "julian", "all_leap", "standard"])
+def test_calendars_of_models_go_through(calendar: str) -> None:
+    cube = one_month(12, calendar)
+    cube.to_netcdf("months.nc", engine="h5netcdf")
+    data = FieldDataModule("months.nc", ["t"], {"level": 500}, factor=2, split="time", test=0.25)
+    data.setup("fit")
+    wanted = cube.t.sel(level=500).isel(lat=slice(None, None, -1), time=slice(9, 12))
+    np.testing.assert_array_equal(data.testing[:, 0, :40, :72], wanted[:, :40, :72])
+    march = FieldDataModule("months.nc", ["t"], {"time": "2001-03-01"}, factor=2, test=0.5, patch=8)
+    march.setup("fit")
+    assert march.split == "level"
+    np.testing.assert_array_equal(march.testing[0, 0], cube.t[2, 1, ::-1][:40, :72])
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:

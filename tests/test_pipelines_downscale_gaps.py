@@ -169,7 +169,7 @@ def test_loss_and_gradient_know_nothing_of_missing_cells() -> None:
     batch = data.batch(data.patches["train"])
     network.prepare(data.format(), batch.coarse, batch.fine, batch.source, batch.query)
     answer = (interpolation(batch.coarse, batch.source, batch.query) + 0.1).requires_grad_()
-    loss, total = module._error(answer, batch)
+    loss, total = module._error(answer, batch, batch.weights)
     known = np.isfinite(batch.fine.numpy())
     errors = (answer.detach().numpy() - batch.fine.numpy())[known] / float(network.residual)
     assert float(total) == known.sum() < known.size

@@ -13,12 +13,14 @@ import xarray as xr
 from scipy.interpolate import griddata
 
 from ccnn_irregular.adapters.xarray import Reading
+from ccnn_irregular.datasets import ghcnm
 from ccnn_irregular.domains import Grid, Points
 from ccnn_irregular.pipelines import cli
-from ccnn_irregular.pipelines.field.cli import _write_netcdf
+from ccnn_irregular.pipelines.field.cli import _Answers, _scores, _write_netcdf, errors_of
 from ccnn_irregular.pipelines.field.data import FieldDataModule
 from ccnn_irregular.pipelines.field.kriging import FieldAxis, LocalKriging, Metric
 from ccnn_irregular.pipelines.field.network import FieldNetwork
+from ccnn_irregular.pipelines.field.records import referred_to
 from ccnn_irregular.pipelines.field.rivals import about_the_origin, inverse_distance, linear
 from ccnn_irregular.pipelines.field.sources import argo_floats, cube_fields, simulated_fields, station_months
 
@@ -186,7 +188,9 @@ def test_cubes_go_in_and_out_with_coordinates_and_units(tmp_path: Path) -> None:
         cube_fields(tmp_path / "cut.nc", ["z"], ["y", "x"], fields="month", stacked=["level"])
 
 
-@pytest.mark.parametrize("calendar", ["standard", "proleptic_gregorian", "noleap", "360_day"])
+@pytest.mark.parametrize(
+    "calendar", ["standard", "proleptic_gregorian", "julian", "noleap", "365_day", "360_day", "all_leap", "366_day"]
+)
 def test_times_of_a_cube_are_days_since_1970_of_their_calendar(calendar: str, tmp_path: Path) -> None:
     for year in (850, 1990, 2490):
         time = {"units": f"hours since {year:04}-03-01", "calendar": calendar, "standard_name": "time"}
@@ -236,6 +240,138 @@ def test_coordinates_that_are_no_places_are_refused(tmp_path: Path, value: float
     cube.to_netcdf(tmp_path / "line.nc", engine="h5netcdf")
     with pytest.raises(ValueError, match=f"coordinates must {rule}"):
         cube_fields(tmp_path / "line.nc", ["t"], ["x"], fields=None)
+
+
+def on_sphere(latitude: np.ndarray, longitude: np.ndarray, times: int = 3, calendar: str = "noleap") -> xr.Dataset:
+    """A wave with some noise, more of it towards the poles, on the given nodes."""
+    noise = np.random.default_rng(0).normal(size=(times, len(latitude), len(longitude)))
+    wave = np.cos(np.radians(longitude) + np.arange(times)[:, None, None]) + np.sin(2 * np.radians(latitude))[:, None]
+    return xr.Dataset(
+        {"t": (("time", "lat", "lon"), wave + noise * (np.abs(latitude[:, None]) / 90) ** 3, {"units": "K"})},
+        {
+            "time": xr.date_range("2001-01-16", periods=times, freq="30D", calendar=calendar, use_cftime=True),
+            "lat": ("lat", latitude, {"units": "degrees_north"}),
+            "lon": ("lon", longitude, {"units": "degrees_east"}),
+        },
+    )
+
+
+@pytest.mark.parametrize(
+    ("latitude", "longitude"),
+    [
+        (np.linspace(90, -90, 13), np.arange(0, 360, 20.0)),
+        (np.linspace(-30, 30, 7), np.array([0.0, 10, 20, 340, 350])),
+        (np.linspace(-30, 30, 7), np.arange(0, 361, 60.0)),
+    ],
+    ids=["globe", "across the cut", "first meridian twice"],
+)
+def test_nodes_of_a_regular_grid_count_by_the_cosine_of_their_latitude(
+    latitude: np.ndarray, longitude: np.ndarray, tmp_path: Path
+) -> None:
+    on_sphere(latitude, longitude).to_netcdf(tmp_path / "globe.nc", engine="h5netcdf")
+    fields = cube_fields(tmp_path / "globe.nc", ["t"], ["lat", "lon"], fields="time")
+    expected = np.broadcast_to(np.cos(np.radians(latitude))[:, None], (3, len(latitude), len(longitude))).copy()
+    if longitude[-1] == 360:  # the meridian that is there twice counts once
+        expected[:, :, [0, -1]] /= 2
+    found = fields.weights(torch.arange(len(fields.values))).numpy()
+    np.testing.assert_allclose(found / found.sum(), expected.ravel() / expected.sum(), atol=1e-12)
+
+
+def test_nodes_of_unequal_spacing_count_by_their_cells(tmp_path: Path) -> None:
+    edges = np.array([-90, -60, -50, -20, 20, 50, 60, 90.0])
+    latitude, longitude = (edges[1:] + edges[:-1]) / 2, np.array([0.0, 10, 30])
+    on_sphere(latitude, longitude).to_netcdf(tmp_path / "cells.nc", engine="h5netcdf")
+    fields = cube_fields(tmp_path / "cells.nc", ["t"], ["lat", "lon"], fields="time")
+    assert latitude.tolist() == [-75, -55, -35, 0, 35, 55, 75]
+    widths = np.cos(np.radians(latitude)) * np.array([20, 20, 27.5, 35, 27.5, 20, 20])
+    expected = np.outer(widths, [10, 15, 20])
+    found = fields.weights(torch.arange(21)).numpy().reshape(7, 3)
+    np.testing.assert_allclose(found / found[0, 0], expected / expected[0, 0], rtol=1e-12)
+    plane = simulated_fields(2, 10)
+    assert plane.areas is None
+    assert plane.weights(torch.arange(5)).tolist() == [1] * 5
+
+
+def test_errors_are_means_over_what_is_known() -> None:
+    generator = np.random.default_rng(0)
+    values, targets, weights = generator.normal(size=(50, 2)), generator.normal(size=(50, 2)), generator.random(50)
+    targets[generator.random((50, 2)) < 0.3] = np.nan
+    squares = np.ma.masked_invalid((values - targets) ** 2)
+    expected = np.sqrt(np.ma.average(squares, axis=0, weights=np.stack([weights, weights], 1)))
+    np.testing.assert_allclose(errors_of(values, targets, weights), expected)
+
+
+def test_scores_of_a_globe_are_by_area_and_by_nodes_beside_it(tmp_path: Path) -> None:
+    """From the command line, against xarray's weighted mean over the field that the same checkpoint writes."""
+    latitude, longitude = np.linspace(-90, 90, 13), np.arange(0, 360, 24.0)
+    cube = on_sphere(latitude, longitude)
+    cube.to_netcdf(tmp_path / "globe.nc", engine="h5netcdf")
+    axes = "[{name: lat, kind: latitude, scale: 1.0}, {name: lon, kind: longitude, scale: 1.0}]"
+    network = "--model.network.init_args."
+    data = {"dataset": "cube", "root": tmp_path / "globe.nc", "variables": "[t]", "axes": "[lat, lon]",
+            "fields": "time", "held": 0, "test_fields": "[1]", "show": 0.3, "draws": 2}  # fmt: skip
+    run = ["--config", "field", "--run_dir", str(tmp_path / "run"), "--trainer.enable_progress_bar", "false",
+           f"{network}axes", axes, f"{network}latent", "null", f"{network}neighbours", "8",
+           f"{network}correlation", "[30.0]",
+           *(word for key, value in data.items() for word in (f"--data.{key}", str(value)))]  # fmt: skip
+    cli.main(["fit", *run, "--trainer.max_epochs", "1"])
+    cli.main(["test", *run])
+    (score,) = json.loads((tmp_path / "run" / "test" / "metrics.json").read_text())["scores"]
+    cli.main(["predict", *run, "--data.predict_from", "test", "--output", str(tmp_path / "out.nc")])
+    module = FieldDataModule("cube", str(tmp_path / "globe.nc"), ["t"], ["lat", "lon"], "time", test_fields=[1],
+                             show=0.3, watched=0.1)  # fmt: skip
+    module.setup("test")
+    asked = ~module._shown_in_test().reshape(3, 13, 15)[1].numpy()
+    with xr.open_dataset(tmp_path / "out.nc", engine="h5netcdf") as written:
+        assert [str(one) for one in written.time.values] == [str(one) for one in cube.time.values]
+        squares = np.square(written.t[1] - cube.t[1]).where(asked)
+        by_area = float(np.sqrt(squares.weighted(np.cos(np.radians(cube.lat))).mean()))
+        assert score["network"] == pytest.approx(by_area, rel=1e-6)
+        assert score["by_nodes"]["network"] == pytest.approx(float(np.sqrt(squares.mean())), rel=1e-6)
+    assert score["by_nodes"]["network"] > 1.1 * score["network"]
+    assert score["ratio_by_nodes"] == score["by_nodes"]["network"] / score["by_nodes"]["linear"]
+    assert "area" in (tmp_path / "run" / "test" / "metrics.csv").read_text()
+
+
+def test_time_of_a_model_may_be_an_axis_of_three(tmp_path: Path) -> None:
+    """From the command line: dates in years of 360 days are coordinates and come back; three axes have no maps."""
+    cube = on_sphere(np.linspace(-60, 60, 7), np.arange(0, 360, 60.0), times=4, calendar="360_day")
+    cube.to_netcdf(tmp_path / "globe.nc", engine="h5netcdf")
+    axes = (
+        "[{name: time, scale: 30.0}, {name: lat, kind: latitude, scale: 1.0}, {name: lon, kind: longitude, scale: 1.0}]"
+    )
+    network = "--model.network.init_args."
+    data = {
+        "dataset": "cube",
+        "root": tmp_path / "globe.nc",
+        "variables": "[t]",
+        "axes": "[time, lat, lon]",
+        "draws": 2,
+    }
+    run = ["--config", "field", "--run_dir", str(tmp_path / "run"), "--trainer.enable_progress_bar", "false",
+           f"{network}axes", axes, f"{network}latent", "null", f"{network}neighbours", "8",
+           f"{network}correlation", "[30.0]",
+           *(word for key, value in data.items() for word in (f"--data.{key}", str(value)))]  # fmt: skip
+    cli.main(["fit", *run, "--trainer.max_epochs", "1"])
+    cli.main(["test", *run])
+    assert sorted(path.name for path in (tmp_path / "run" / "test").iterdir()) == ["metrics.csv", "metrics.json"]
+    cli.main(["predict", *run, "--output", str(tmp_path / "out.nc")])
+    with xr.open_dataset(tmp_path / "out.nc", engine="h5netcdf") as written:
+        assert written.time.values.tolist() == cube.time.values.tolist()
+        assert bool(written.t.notnull().all())
+
+
+def test_the_rival_is_the_one_that_is_best_in_the_validation() -> None:
+    data = FieldDataModule("simulated", held=0.3, watched=0.1)
+    data.setup("test")
+    rows, zeros = torch.arange(4), np.zeros((4, 1))
+
+    def answers(first: float, second: float) -> _Answers:
+        found = {"power 1": zeros + first, "power 2": zeros + second}
+        return _Answers(rows, zeros, found, {})
+
+    (score,) = _scores(zeros + 3.0, answers(4.0, 2.0), answers(0.1, 0.2), data)
+    assert (score.best_rival, score.ratio, score.ratio_in_hindsight) == ("power 1", 0.75, 1.5)
 
 
 def test_too_few_observations_are_refused(tmp_path: Path) -> None:
@@ -336,7 +472,10 @@ def test_real_stations_and_floats_become_fields(shared_data: Path) -> None:
     stations = station_months(climate / "ghcnm_texas.dat")
     assert stations.axes == ("latitude", "longitude")
     assert int(stations.units.max()) == 99
-    assert abs(float(stations.values[stations.known].mean())) < 1e-9
+    referred = referred_to(stations, torch.zeros(len(stations.units), dtype=torch.int64))
+    series = ghcnm.anomalies(ghcnm.load(climate / "ghcnm_texas.dat")["temperature"])
+    series = series.isel(time=series.notnull().any("station").values)
+    np.testing.assert_allclose(referred.values.reshape(-1, 100), series.values.T, atol=1e-12)
     floats = argo_floats(climate / "argo")
     assert floats.names == ("float 1900857", "float 2901746", "float 5900865")
     back = floats.restored(floats.values.numpy())
@@ -360,7 +499,7 @@ def test_fit_test_and_predict(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert 0 < score["network"] < 0.5 * score["rivals"][score["best_rival"]]
     assert len(list((tmp_path / "run" / "test").glob("*.png"))) == 3
     lines = (tmp_path / "run" / "test" / "metrics.csv").read_text().splitlines()
-    assert lines[0] == "channel,unit,n,method,rmse"
+    assert lines[0] == "channel,unit,n,method,weighting,rmse"
     assert "mean ratio" in capsys.readouterr().out
     cli.main(["predict", *run, "--trainer.enable_progress_bar", "false", "--output", str(tmp_path / "out.nc")])
     with xr.open_dataset(tmp_path / "out.nc") as written:

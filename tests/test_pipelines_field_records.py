@@ -11,10 +11,10 @@ import torch
 import xarray as xr
 
 from ccnn_irregular.domains import Points
-from ccnn_irregular.pipelines.field.data import FieldDataModule
+from ccnn_irregular.pipelines.field.data import FieldBatch, FieldDataModule
 from ccnn_irregular.pipelines.field.kriging import FieldAxis, LocalKriging, Metric
 from ccnn_irregular.pipelines.field.network import FieldNetwork
-from ccnn_irregular.pipelines.field.records import bring_in_line, in_own_reference
+from ccnn_irregular.pipelines.field.records import _unexplained, bring_in_line, in_own_reference, referred_to
 from ccnn_irregular.pipelines.field.sources import FieldSet, simulated_fields
 
 GLOBE = (FieldAxis("latitude", "latitude"), FieldAxis("longitude", "longitude"))
@@ -79,6 +79,139 @@ def test_what_is_not_usable_tells_nothing_and_stays() -> None:
     assert torch.equal(first.values[usable], second.values[usable])
     assert torch.equal(second.values[~usable], changed[~usable])
     assert not torch.equal(first.values[usable], fields.values[usable])
+
+
+def test_what_is_asked_for_is_brought_in_line_with_what_is_shown_and_tells_nothing() -> None:
+    fields = stations()
+    table = fields.values.reshape(MONTHS, STATIONS).clone()
+    table[:, 5] += 3.0
+    fields = replace(fields, values=table.reshape(-1, 1))
+    shown, asked = fields.units != 5, fields.units == 5
+    alone, both = bring_in_line(fields, shown), bring_in_line(fields, shown, asked)
+    assert torch.equal(alone.values[shown], both.values[shown])
+    assert torch.equal(alone.noise, both.noise)
+    taken = (fields.values - both.values)[asked]
+    assert 2.0 < float(taken.min()) < float(taken.max()) < 3.4
+
+
+def test_estimates_are_those_of_kriging_station_by_station() -> None:
+    """The residuals, one at a time: each arrangement of stations is solved once, here each by itself."""
+    fields = stations()
+    rows = torch.nonzero(torch.rand(len(fields.units), generator=torch.Generator().manual_seed(1)) < 0.7).flatten()
+    residual, _ = _unexplained(fields, rows, rows)
+    metric = Metric(GLOBE)
+    kriging = LocalKriging(1, 3, width=(2.2, 3.6, 13.5), nugget=0.06, neighbours=30)
+    for place in (0, 700, len(rows) - 1):
+        row = int(rows[place])
+        others = [one for one in rows.tolist() if one // STATIONS == row // STATIONS and one != row]
+        source, query = (Points(fields.coordinates[chosen]) for chosen in (others, [row]))
+        near, present = metric.nearest(source, query, len(others))
+        with torch.no_grad():
+            weights, _ = kriging(metric.embedded(source.coordinates), metric.embedded(query.coordinates), near, present)
+        estimate = float((weights[0, :, 0] * fields.values[others][near[0], 0]).sum())
+        assert float(residual[place]) == pytest.approx(float(fields.values[row]) - estimate, abs=1e-9)
+
+
+def module(fields: FieldSet, monkeypatch: pytest.MonkeyPatch, **options: object) -> FieldDataModule:
+    monkeypatch.setattr(FieldDataModule, "_read", lambda _: fields)
+    shares = {"watched_units": 0.1, "hide": (0.0, 0.0), "hide_units": 0.25, "records": True, "draws": 6}
+    data = FieldDataModule("ghcnm", "unread", batch_size=3, **shares | options)  # type: ignore[arg-type]
+    data.setup("fit")
+    return data
+
+
+def same(first: FieldBatch, second: FieldBatch, *, targets: bool) -> bool:
+    """Whether what is seen, and the targets, are equal to the last bit."""
+    names = ("values", "noise", "rows", *(["targets"] if targets else []))
+    equal = [torch.equal(getattr(first, name), getattr(second, name)) for name in names]
+    return all(equal) and torch.equal(first.observed.coordinates, second.observed.coordinates)
+
+
+def spoiled(fields: FieldSet, chosen: torch.Tensor) -> FieldSet:
+    """Values of the chosen places replaced by numbers near 1e6, another one in each place."""
+    wrong = 1e6 * (1 + torch.rand(fields.values.shape, generator=torch.Generator().manual_seed(2)).double())
+    return replace(fields, values=torch.where(chosen[:, None] & fields.known[:, None], wrong, fields.values))
+
+
+def test_training_sees_nothing_of_the_stations_that_it_hides(monkeypatch: pytest.MonkeyPatch) -> None:
+    fields = stations()
+    data = module(fields, monkeypatch, held_units=0.2)
+    groups = int(data._group.max()) + 1
+    assert groups == 4
+    for group in range(groups):
+        other = module(spoiled(fields, data._group == group), monkeypatch, held_units=0.2)
+        tried = 0
+        for number in range(20):
+            first, second = (one._drawn(torch.tensor([number]), 0) for one in (data, other))
+            if set(data._group[first.rows].tolist()) != {group}:
+                continue
+            tried += 1
+            assert same(first, second, targets=False)
+            assert float((first.targets - second.targets).abs().min()) > 1.0
+            # Something was brought in line at all.
+            assert not torch.isin(first.values, data.samples.values).any()
+        assert tried > 1
+    sizes = [len(data.samples.units[data._group == group].unique()) for group in range(groups)]
+    assert max(sizes) - min(sizes) <= 1
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"held_units": 0.2},
+        {"held": 0.02},
+        {"held": 0.2, "held_units": 0.2, "records": False, "hide": (0.1, 0.3)},
+        {"test_fields": [7, 100, 239], "watched_units": 0.2},
+        {"test_fields": [0], "records": False, "hide": (0.1, 0.3)},
+    ],
+    ids=str,
+)
+def test_what_is_kept_for_the_test_changes_nothing_in_training(
+    options: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fields = stations()
+    data = module(fields, monkeypatch, **options)
+    kept = data.part == 2
+    assert 0 < int(kept.sum()) < len(kept) / 2
+    other = module(spoiled(fields, kept), monkeypatch, **options)
+    assert torch.equal(data.training_values(), other.training_values())
+    for name in ("val_dataloader", "validation_loader"):
+        pairs = zip(getattr(data, name)(), getattr(other, name)(), strict=True)
+        assert all(same(*pair, targets=True) for pair in pairs)
+    assert all(
+        same(*pair, targets=True) for pair in zip(data.train_dataloader(), other.train_dataloader(), strict=True)
+    )
+    networks = []
+    for one in (data, other):
+        network = FieldNetwork(1, GLOBE, neighbours=8, correlation=(3.0,), nugget=0.05)
+        network.prepare(one.training_values(), next(iter(one.val_dataloader())))
+        networks.append(network.state_dict())
+    assert all(torch.equal(networks[0][name], networks[1][name]) for name in networks[0])
+    if "test_fields" not in options:  # of those a part is shown
+        tested = list(zip(data.test_loader(), other.test_loader(), strict=True))
+        assert all(same(*pair, targets=False) for pair in tested)
+        assert not any(torch.equal(first.targets, second.targets) for first, second in tested)
+
+
+def test_differences_are_from_the_mean_of_the_training_part_or_of_the_only_part_there_is() -> None:
+    fields = stations()
+    part = torch.where(fields.units < 5, 2, torch.where(torch.arange(len(fields.units)) % 7 == 0, 1, 0))
+    referred = referred_to(fields, part)
+    table, months = fields.values.reshape(MONTHS, STATIONS).numpy(), np.arange(MONTHS) % 12
+    parts = part.reshape(MONTHS, STATIONS).numpy()
+    for station, month in ((2, 0), (9, 5), (24, 11)):
+        own = (months == month) & (parts[:, station] == parts[:, station].min())
+        expected = table[months == month, station] - table[own, station].mean()
+        found = referred.values.reshape(MONTHS, STATIONS)[months == month, station]
+        np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
+def test_records_hide_whole_stations() -> None:
+    options = {"root": "unread", "records": True, "held_units": 0.2, "watched_units": 0.1}
+    with pytest.raises(ValueError, match=r"hide must be \[0, 0\] with records"):
+        FieldDataModule("ghcnm", hide=(0.0, 0.2), hide_units=0.2, **options)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"hide_units must be at most 0\.5 with records, got 0\.6"):
+        FieldDataModule("ghcnm", hide=(0.0, 0.0), hide_units=0.6, **options)  # type: ignore[arg-type]
 
 
 def test_months_of_one_station_alone_are_left_as_they_are() -> None:

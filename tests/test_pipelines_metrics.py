@@ -165,27 +165,30 @@ def test_dice_is_the_mean_over_volumes_and_over_labels_that_are_somewhere(tmp_pa
 
 
 @pytest.mark.parametrize("sizes", [[1] * 12, [5, 1, 6], [12]])
-def test_errors_of_fields_are_means_over_places(sizes: list[int], tmp_path: Path) -> None:
+def test_errors_of_fields_are_means_over_places_by_their_areas(sizes: list[int], tmp_path: Path) -> None:
     generator = torch.Generator().manual_seed(0)
     places = torch.rand(40, 2, generator=generator, dtype=torch.float64)
     values = torch.randn(40, 1, generator=generator, dtype=torch.float64)
+    weights = torch.rand(40, generator=generator, dtype=torch.float64)
     seen, asked = torch.arange(28), torch.arange(28, 40)
     network = FieldNetwork(1, [FieldAxis("y"), FieldAxis("x")], neighbours=8, correlation=[0.3])
     model = FieldReconstruction(network)
 
     def batch(rows: Tensor) -> FieldBatch:
         noise = torch.ones(28, 1, dtype=torch.float64)
-        return FieldBatch(Points(places[seen]), values[seen], Points(places[rows]), values[rows], rows, noise)
+        query = Points(places[rows])
+        return FieldBatch(Points(places[seen]), values[seen], query, values[rows], rows, noise, weights[rows])
 
     bounds = list(itertools.accumulate(sizes, initial=0))
     found = validated(model, [batch(asked[a:b]) for a, b in itertools.pairwise(bounds)], tmp_path)
     errors = network.predict(batch(asked)) - values[asked]
-    assert found["val_loss"] == pytest.approx(float(errors.square().mean()), rel=1e-5)
+    squares = errors.square()[:, 0].numpy()
+    assert found["val_loss"] == pytest.approx(np.average(squares, weights=weights[asked].numpy()), rel=1e-5)
     assert found["val_score"] == -found["val_loss"]
 
 
 @pytest.mark.parametrize("size", [1, 2, 5])
-def test_skill_is_over_known_nodes(size: int, tmp_path: Path) -> None:
+def test_skill_is_over_known_nodes_by_their_areas(size: int, tmp_path: Path) -> None:
     generator = torch.Generator().manual_seed(0)
     source, query = Grid((8, 8), (2.0, 2.0)), Grid((15, 15), (1.0, 1.0))
     fine = torch.randn(5, 1, 15, 15, generator=generator)
@@ -194,7 +197,8 @@ def test_skill_is_over_known_nodes(size: int, tmp_path: Path) -> None:
     network = DownscalingNetwork(1, 4, 1, extent=[4.0, 4.0], width=[2.0, 2.0], generator_hidden=4)
     network.residual.fill_(2.0)
     model = Downscaling(network)
-    batches = [GriddedBatch(coarse[r], fine[r], source, query, torch.ones(15, 15)) for r in cut(5, size)]
+    areas = torch.rand(5, 1, 15, 1, generator=generator)
+    batches = [GriddedBatch(coarse[r], fine[r], source, query, torch.ones(15, 15), areas[r]) for r in cut(5, size)]
     found = validated(model, batches, tmp_path)
     with torch.no_grad():
         answers = network.eval()(coarse, source, query)
@@ -202,7 +206,9 @@ def test_skill_is_over_known_nodes(size: int, tmp_path: Path) -> None:
         nn.init.zeros_(network.cnn.output.bias)
         smooth = network(coarse, source, query)
     known = ~fine.isnan()
-    mine, others = (float((one - fine)[known].double().square().mean()) for one in (answers, smooth))
+    weights = areas.expand(fine.shape)[known].numpy()
+    squares = ((one - fine)[known].double().square().numpy() for one in (answers, smooth))
+    mine, others = (np.average(one, weights=weights) for one in squares)
     assert found["val_loss"] == pytest.approx(mine / 4, rel=1e-5)
     assert found["val_skill"] == pytest.approx(1 - mine / others, rel=1e-4)
 

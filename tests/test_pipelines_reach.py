@@ -215,7 +215,9 @@ def test_fields() -> None:
             generator_hidden=4, **options,
         )  # fmt: skip
         rows = torch.arange(80, 100)
-        batch = FieldBatch(Points(places[seen]), values[seen], Points(places[asked]), values[asked], rows, noise)
+        batch = FieldBatch(
+            Points(places[seen]), values[seen], Points(places[asked]), values[asked], rows, noise, noise[:, 0]
+        )
         return told(lambda: network.prepare(values, batch))
 
     nodes = Grid((11, 11), (1.0, 1.0))

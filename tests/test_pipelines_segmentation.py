@@ -103,6 +103,52 @@ def trained(pairs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
+def test_volumes_of_one_subject_are_in_one_part(pairs: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    names = [f"case_{number:02}" for number in range(16)]
+    for trial in range(20):
+        groups = dict(zip(names, rng.integers(8, size=16).astype(str), strict=True))
+        lines = [f"{name},{group}\n" for name, group in groups.items()]
+        (tmp_path / "groups.csv").write_text("name,group\n" + "".join(rng.permutation(lines)) + "other,9\n")
+        data = VolumeDataModule(str(pairs), ["0", "1", "2"], validation=0.2, test=0.25, split_seed=trial,
+                                groups=str(tmp_path / "groups.csv"), in_memory=False)  # fmt: skip
+        data.setup("fit")
+        parts = {part: data.part(part) for part in ("train", "validation", "test")}  # type: ignore[arg-type]
+        assert sorted(itertools.chain(*parts.values())) == list(range(16))
+        subjects = [{groups[names[one]] for one in part} for part in parts.values()]
+        assert all(not first & second for first, second in itertools.combinations(subjects, 2))
+        largest = max(list(groups.values()).count(group) for group in groups.values())
+        assert 4 <= len(parts["test"]) < 4 + largest
+        assert 3 <= len(parts["validation"]) < 3 + largest
+        assert data.description()["split by"] == "group"
+    alone = VolumeDataModule(str(pairs), ["0", "1", "2"], validation=0.2, test=0.25, split_seed=3, in_memory=False)
+    alone.setup("fit")
+    order = np.random.default_rng(3).permutation(16)
+    assert (alone.part("test"), alone.part("validation")) == (sorted(order[:4]), sorted(order[4:7]))
+    assert "not known" in alone.description()["split by"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("volume,group\n", "the first line of .* must be name,group, got"),
+        ("name,group\ncase_00,a\ncase_00,b\n", "line 3 must name a sample that no line before it names, got 'case_00'"),
+        ("name,group\ncase_00\n", "line 2 must hold a name and a group"),
+        ("name,group\ncase_00,a,b\n", "line 2 must hold a name and a group"),
+        ("name,group\ncase_00,a\n", r"name the group of every sample, got none for case_01, case_02, case_03, \.\.\."),
+        ("name,group\n" + "".join(f"case_{n:02},a\n" for n in range(16)), "groups must leave volumes to each part"),
+    ],
+)
+def test_groups_that_do_not_tell_are_refused(text: str, message: str, pairs: Path, tmp_path: Path) -> None:
+    (tmp_path / "groups.csv").write_text(text)
+    data = VolumeDataModule(str(pairs), ["0", "1", "2"], groups=str(tmp_path / "groups.csv"), in_memory=False)
+    with pytest.raises(ValueError, match=message):
+        data.setup("fit")
+    missing = VolumeDataModule(str(pairs), ["0", "1", "2"], groups=str(tmp_path / "none.csv"), in_memory=False)
+    with pytest.raises(FileNotFoundError, match="groups must be an existing CSV file"):
+        missing.setup("fit")
+
+
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     """The message of a command that ends with status 2."""
     capsys.readouterr()

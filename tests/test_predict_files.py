@@ -427,6 +427,22 @@ def test_fractions_of_months_of_a_file(tmp_path: Path) -> None:
         predict_file(network, source, tmp_path / "refused.nc", **options)
 
 
+@pytest.mark.parametrize("suffix", [".nc", ".zarr"])
+@pytest.mark.parametrize("calendar", ["noleap", "360_day", "julian", "all_leap"])
+def test_dates_of_model_calendars_come_back(calendar: str, suffix: str, tmp_path: Path) -> None:
+    dataset = coarse_fields(times=2)
+    network = trained(dataset)
+    dates = xr.date_range("2001-02-28", periods=2, freq="D", calendar=calendar, use_cftime=True)
+    dataset["time"] = ("time", dates, {"standard_name": "time"})
+    source, options = written(dataset, tmp_path, ".nc"), {"checkpoint": checkpoint(tmp_path), "memory": ROOMY}
+    predict_file(network, source, tmp_path / f"fine{suffix}", **options)
+    with open_cube(tmp_path / f"fine{suffix}") as found:
+        assert found["time"].values.tolist() == list(dates)
+        assert str(found["time"].values[1])[:10] == {"360_day": "2001-02-29", "all_leap": "2001-02-29"}.get(
+            calendar, "2001-03-01"
+        )
+
+
 def test_a_fill_value_of_zero_is_not_the_results(tmp_path: Path) -> None:
     dataset = coarse_fields(times=1)
     dataset["t"].encoding = {"_FillValue": np.float32(0)}

@@ -89,7 +89,10 @@ class DownscaleCLI(TrainingCLI):
         return datamodule.coarse_plane, datamodule.fine_plane
 
     def test(self, model: Downscaling, datamodule: FieldDataModule, ckpt_path: str, **_: Any) -> None:
-        """Errors over the whole test fields, beside those of three interpolations: table, JSON, maps."""
+        """Errors over the whole test fields, beside those of three interpolations: table, JSON, maps.
+
+        Nodes of a grid of latitudes count by the area they stand for, and all alike beside it ("by nodes").
+        """
         load_weights(model, ckpt_path)
         datamodule.setup("test")
         trained, here = model.network.format, datamodule.format()
@@ -98,13 +101,14 @@ class DownscaleCLI(TrainingCLI):
         fine = datamodule.testing.numpy()
         weights = datamodule.fine_plane.areas().numpy()
         errors = {name: _errors(values, fine, weights) for name, values in answers.items()}
+        by_nodes = {name: _errors(values, fine, np.ones_like(weights)) for name, values in answers.items()}
         folder = Path(self._get(self.config, "output") or self.run_folder.path / "test")
         names = datamodule.variables
         report = {
-            "rmse": {name: dict(zip(names, map(float, one), strict=True)) for name, one in errors.items()},
-            "ratio_to_cubic_spline": {
-                name: dict(zip(names, map(float, one / errors[_CUBIC]), strict=True)) for name, one in errors.items()
-            },
+            "rmse": _named(errors, names),
+            "ratio_to_cubic_spline": _named(_ratios(errors), names),
+            "rmse_by_nodes": _named(by_nodes, names),
+            "ratio_to_cubic_spline_by_nodes": _named(_ratios(by_nodes), names),
             "fields": len(fine),
             **self.provenance(ckpt_path),
             "parameters": sum(parameter.numel() for parameter in model.network.parameters()),
@@ -113,8 +117,12 @@ class DownscaleCLI(TrainingCLI):
         }
         write_json(folder / "metrics.json", report)
         plots = self._maps(datamodule, answers, folder)
-        title = f"root mean square error over {len(fine)} held-out fields, and ratio to the cubic spline's; {ckpt_path}"
-        _print_table(errors, names, datamodule.units, title)
+        on_sphere = bool((weights != 1).any())
+        title = (
+            f"root mean square error over {len(fine)} held-out fields, {'by area, ' if on_sphere else ''}"
+            f"and ratio to the cubic spline's; {ckpt_path}"
+        )
+        _print_table(errors, by_nodes if on_sphere else None, names, datamodule.units, title)
         for path in (folder / "metrics.json", *plots):
             get_console().print(str(path), highlight=False, soft_wrap=True)
 
@@ -177,16 +185,34 @@ def _errors(answer: NDArray[Any], fine: NDArray[Any], weights: NDArray[Any]) -> 
     return np.sqrt((squares * weights).sum((0, 2, 3)) / (known * weights).sum((0, 2, 3)))
 
 
+def _ratios(errors: dict[str, NDArray[np.float64]]) -> dict[str, NDArray[np.float64]]:
+    """Errors over those of the cubic spline."""
+    return {method: one / errors[_CUBIC] for method, one in errors.items()}
+
+
+def _named(errors: dict[str, NDArray[np.float64]], names: tuple[str, ...]) -> dict[str, dict[str, float]]:
+    """Numbers of each method by variable."""
+    return {method: dict(zip(names, map(float, one), strict=True)) for method, one in errors.items()}
+
+
 def _print_table(
-    errors: dict[str, NDArray[np.float64]], names: tuple[str, ...], units: dict[str, str], title: str
+    errors: dict[str, NDArray[np.float64]],
+    by_nodes: dict[str, NDArray[np.float64]] | None,
+    names: tuple[str, ...],
+    units: dict[str, str],
+    title: str,
 ) -> None:
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for label in ("variable", "method"):
-        table.add_column(label, no_wrap=True)
-    for label in ("error", "ratio"):
+        table.add_column(label)
+    columns = {"error": errors, "ratio": _ratios(errors)}
+    if by_nodes is not None:
+        columns["by nodes"] = _ratios(by_nodes)
+    for label in columns:
         table.add_column(label, justify="right", no_wrap=True)
     for channel, name in enumerate(names):
-        for method, one in errors.items():
-            ratio = one[channel] / errors[_CUBIC][channel]
-            table.add_row(f"{name} {units[name]}".strip(), method, f"{one[channel]:.4g}", f"{ratio:.3f}")
+        for method in errors:
+            first, *ratios = (found[method][channel] for found in columns.values())
+            shown = [f"{first:.4g}", *(f"{ratio:.3f}" for ratio in ratios)]
+            table.add_row(f"{name} {units[name]}".strip(), method, *shown)
     get_console().print(table)

@@ -41,6 +41,7 @@ class FieldBatch:
         source: the coarse grid.
         query: the fine grid.
         weights: float32 ``(rows, columns)`` of the query: what a known node counts in the loss.
+        areas: float32 ``(B, 1, rows, 1)``, the area it stands for, by which it counts in the validation as well.
     """
 
     coarse: Tensor
@@ -48,14 +49,15 @@ class FieldBatch:
     source: Grid
     query: Grid
     weights: Tensor
+    areas: Tensor
 
     def __len__(self) -> int:
         return len(self.coarse)
 
     def to(self, device: Any, **_: Any) -> FieldBatch:
         """On another device."""
-        moved = [one.to(device) for one in (self.coarse, self.fine, self.weights)]
-        return FieldBatch(moved[0], moved[1], self.source, self.query, moved[2])
+        coarse, fine, weights, areas = (one.to(device) for one in (self.coarse, self.fine, self.weights, self.areas))
+        return FieldBatch(coarse, fine, self.source, self.query, weights, areas)
 
 
 class FieldDataModule(LightningDataModule):
@@ -63,6 +65,11 @@ class FieldDataModule(LightningDataModule):
 
     Missing values (nan) of a fine field are unknown samples: coarse nodes are made of the known ones, and neither loss
     nor scores count the others. Patches that know nothing are not drawn.
+
+    The validation shares no node with training. It is the first entries along ``split``, farthest from the test, where
+    its share of the training part is one entry at least. Otherwise (one month in the training part, say) it is the last
+    columns of the plane, as many as the share and one patch at least: patches are cut from both sides of the border, so
+    that training reads nothing of them, and neither side's margin there is scored.
 
     Args:
         path: netCDF file, zarr store, or folder of netCDF files; None = simulated fronts.
@@ -72,8 +79,8 @@ class FieldDataModule(LightningDataModule):
         coarse: what a coarse node knows: the fine "nodes" there, or "means" over factor x factor fine nodes.
         split: dimension whose last entries are tested on; None = the first that is not horizontal.
         test: share of the entries along it.
-        validation: share of the training patches that mark the best epoch.
-        split_seed: of the drawing of those.
+        validation: share of the training part that marks the best epoch.
+        split_seed: of simulated fields.
         patch: coarse nodes along both axes of the patches a field is cut into; None = whole fields.
         margin: coarse nodes at the edges of a patch that the loss leaves out: they see less than the inner ones.
         batch_size: patches a step.
@@ -143,6 +150,8 @@ class FieldDataModule(LightningDataModule):
         self.units = fields.attributes()
         self.variables = fields.variables
         self.training = self._cut(fields.read({split: slice(0, entries - tested)}), "training")
+        sizes = [entries - tested if dim == split else fields.dataset.sizes[dim] for dim in fields.samples]
+        self._entry = np.indices(sizes)[fields.samples.index(split)].ravel()
         self.testing = self._cut(fields.read({split: slice(entries - tested, entries)}), "test")
         self.split = split
         self.patches = self._patches()
@@ -160,6 +169,8 @@ class FieldDataModule(LightningDataModule):
                 dataset = dataset.sel({name: value})
             except KeyError:
                 reject(f"select.{name}", f"be of {list(dataset[name].values[:20])}", repr(value))
+            if dataset.sizes.get(name) == 1:  # a day of cftime is a stretch of one node, that of datetime64 the node
+                dataset = dataset.isel({name: 0})
         return Fields.of(dataset, self.variables)
 
     def _cut(self, values: NDArray[np.float32], part: str) -> Tensor:
@@ -179,21 +190,55 @@ class FieldDataModule(LightningDataModule):
 
         Without those whose inner part, which the loss looks at, knows nothing.
         """
-        firsts = [_tiles(size, self.patch, self.margin) for size in self.coarse_plane.sizes]
-        mesh = np.meshgrid(np.arange(len(self.training)), *firsts, indexing="ij")
-        rows = np.stack([one.ravel() for one in mesh], axis=1)
-        if any(self.missing()["training"].values()):
-            rows = rows[self._known(firsts).ravel()]
-        count = max(1, round(self.validation * len(rows)))
-        rule = "leave 2 patches or more for training: give smaller ones with data.patch"
-        require(len(rows) - count >= 1, "data", rule, f"{len(rows)} in all")
-        drawn = np.random.default_rng(self.split_seed).permutation(len(rows))
-        return {"train": rows[np.sort(drawn[count:])], "validation": rows[np.sort(drawn[:count])]}
+        fields, columns = self._parts()
+        found = {}
+        for part in ("train", "validation"):
+            rows = self._tiled(fields[part], columns[part])
+            rule = f"hold patches that know something for {part}: give smaller ones with data.patch"
+            require(len(rows) > 0, "data", rule, f"none of {len(self.training)} fields")
+            found[part] = rows
+        return found
 
-    def _known(self, firsts: list[NDArray[np.int64]]) -> NDArray[np.bool_]:
+    def _parts(self) -> tuple[dict[str, NDArray[np.int64]], dict[str, tuple[int, int]]]:
+        """Fields of the training and of the validation part, and their coarse columns from where to where."""
+        everything, wide = np.arange(len(self.training)), self.coarse_plane.sizes[1]
+        entries = int(self._entry.max()) + 1
+        watched = round(self.validation * entries)
+        if self.patch is None:
+            rule = "have 2 entries or more for training and validation, or be cut into patches with data.patch"
+            require(entries >= 2, "data", rule, f"{entries} along {self.split!r}")
+            watched = max(watched, 1)
+        if watched:
+            rule = "leave an entry for training"
+            require(watched < entries, "validation", rule, f"{self.validation} of {entries} along {self.split!r}")
+            first = self._entry < watched
+            self.validated = f"the first {watched} of {entries} entries along {self.split}"
+            return {"train": everything[~first], "validation": everything[first]}, {
+                part: (0, wide) for part in ("train", "validation")
+            }
+        assert self.patch is not None
+        stretch = max(self.patch, round(self.validation * wide))
+        rule = f"be at least {stretch + self.patch} coarse nodes wide, for a patch of training beside the validation"
+        require(wide - stretch >= self.patch, "data", f"{rule}: give a smaller data.patch", wide)
+        self.validated = f"the last {stretch} of {wide} coarse columns"
+        return {part: everything for part in ("train", "validation")}, {
+            "train": (0, wide - stretch),
+            "validation": (wide - stretch, wide),
+        }
+
+    def _tiled(self, fields: NDArray[np.int64], columns: tuple[int, int]) -> NDArray[np.int64]:
+        """Patches that cover some coarse columns of some fields, where their inner parts know something."""
+        firsts = [
+            _tiles(0, self.coarse_plane.sizes[0], self.patch, self.margin),
+            _tiles(*columns, self.patch, self.margin),
+        ]
+        rows = np.stack([one.ravel() for one in np.meshgrid(fields, *firsts, indexing="ij")], axis=1)
+        return rows[self._known(fields, firsts).ravel()] if any(self.missing()["training"].values()) else rows
+
+    def _known(self, fields: NDArray[np.int64], firsts: list[NDArray[np.int64]]) -> NDArray[np.bool_]:
         """Whether the loss finds a known value, ``(fields, first rows, first columns)``."""
         (high, wide), k, edge = self._tile()[1].sizes, self.factor, self.margin * self.factor
-        known = (~self.training.isnan()).any(1)
+        known = (~self.training[fields].isnan()).any(1)
         inner = [
             known[:, a * k + edge : a * k + high - edge, b * k + edge : b * k + wide - edge].flatten(1).any(1)
             for a in firsts[0]
@@ -220,7 +265,9 @@ class FieldDataModule(LightningDataModule):
             edge = self.margin * k
             weights = torch.zeros(high, wide)
             weights[edge : high - edge, edge : wide - edge] = 1.0
-        return FieldBatch(coarse, fine, part.grid(), fine_part.grid(), weights)
+        areas = self.fine_plane.areas().float()
+        areas = torch.stack([areas[a * k : a * k + high] for _, a, _ in rows])[:, None]
+        return FieldBatch(coarse, fine, part.grid(), fine_part.grid(), weights, areas)
 
     def train_dataloader(self) -> DataLoader[FieldBatch]:
         return self._loader("train", self.shuffle_seed)
@@ -273,7 +320,8 @@ class FieldDataModule(LightningDataModule):
         sizes |= {f"{name} patches": len(rows) for name, rows in self.patches.items()}
         planes = {"coarse nodes": self.coarse_plane.sizes, "fine nodes": self.fine_plane.sizes}
         missing = {"missing values": self.missing()}
-        return {name: getattr(self, name) for name in names} | {"sizes": sizes} | planes | missing
+        validated = {"validated on": self.validated}
+        return {name: getattr(self, name) for name in names} | {"sizes": sizes} | validated | planes | missing
 
 
 def _sorted_along(fields: Fields, dim: str) -> Fields:
@@ -284,12 +332,11 @@ def _sorted_along(fields: Fields, dim: str) -> Fields:
     return replace(fields, dataset=fields.dataset.sortby(dim))
 
 
-def _tiles(size: int, patch: int | None, margin: int) -> NDArray[np.int64]:
-    """First nodes of patches that cover an axis with their inner parts; the last one ends where the axis does."""
-    if patch is None or patch >= size:
-        return np.zeros(1, np.int64)
-    firsts = np.arange(0, size - patch, patch - 2 * margin)
-    return np.append(firsts, size - patch)
+def _tiles(start: int, stop: int, patch: int | None, margin: int) -> NDArray[np.int64]:
+    """First nodes of patches whose inner parts cover a stretch of an axis; the last one ends where it does."""
+    if patch is None or patch >= stop - start:
+        return np.array([start])
+    return np.append(np.arange(start, stop - patch, patch - 2 * margin), stop - patch)
 
 
 def _missing(fine: Tensor) -> list[int]:

@@ -26,6 +26,8 @@ _PREPARED_WITH = 64
 class Downscaling(TrainedNetwork):
     """Fine fields from coarse ones: mean square error in units of the interpolation's own error.
 
+    In training every known node counts alike; in the validation those of a grid of latitudes count by their area.
+
     Args:
         network: interpolation and CCNN.
         learning_rate: peak of the schedule.
@@ -85,16 +87,17 @@ class Downscaling(TrainedNetwork):
         return fine
 
     def training_step(self, batch: FieldBatch, batch_idx: int) -> Tensor:
-        loss, weight = self._error(self(batch), batch)
+        loss, weight = self._error(self(batch), batch, batch.weights)
         # The mean over an epoch is one over known nodes, as that of the validation is.
         self.train_error.update(loss.detach().clone(), weight.clone())  # which it may write to
         self.log("train_loss", self.train_error, on_step=False, on_epoch=True, prog_bar=True)
         return loss
 
     def validation_step(self, batch: FieldBatch, batch_idx: int) -> None:
-        self.val_error.update(*self._error(self(batch), batch))
+        weights = batch.weights * batch.areas
+        self.val_error.update(*self._error(self(batch), batch, weights))
         smooth = interpolation(batch.coarse, batch.source, batch.query)
-        self.val_interpolation.update(*self._error(smooth, batch))
+        self.val_interpolation.update(*self._error(smooth, batch, weights))
         self.log("val_loss", self.val_error, on_step=False, on_epoch=True, prog_bar=True)
 
     def on_validation_epoch_end(self) -> None:
@@ -105,13 +108,19 @@ class Downscaling(TrainedNetwork):
         skill = 1 - self.val_error.compute() / missed
         self.log("val_skill", skill, prog_bar=True)
 
-    def _error(self, fine: Tensor, batch: FieldBatch) -> tuple[Tensor, Tensor]:
-        """Mean square over the known nodes, each variable in units of what interpolation misses; their weight."""
+    def _error(self, fine: Tensor, batch: FieldBatch, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean square over the known nodes, each variable in units of what interpolation misses; their weight.
+
+        Args:
+            fine: ``(B, C, rows, columns)``.
+            batch: with what is right.
+            weights: what each node counts, of a shape that broadcasts to that of ``fine``.
+        """
         missing = batch.fine.isnan()
         # Zero before anything is multiplied: nan times a weight of zero is nan, in gradients too.
         errors = (fine - batch.fine).masked_fill(missing, 0.0) / self.network.residual.reshape(1, -1, 1, 1)
-        total = (batch.weights * ~missing).sum()
-        return (errors.square() * batch.weights).sum() / total, total
+        total = (weights * ~missing).sum()
+        return (errors.square() * weights).sum() / total, total
 
     @torch.no_grad()
     def fine_fields(self, coarse: Tensor, source: Any, query: Any) -> Tensor:

@@ -16,6 +16,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from numpy.typing import NDArray
 from rich import box, get_console
 from rich.table import Table
+from torch import Tensor
 
 from ccnn_irregular.pipelines.field import figures
 from ccnn_irregular.pipelines.field.data import FieldBatch, FieldDataModule
@@ -36,17 +37,23 @@ _MAPS = 3  # channels drawn
 class Score:
     """Root mean square errors of one channel over everything asked for in the test.
 
+    Nodes of a grid of latitudes and longitudes count by the area they stand for (the cosine of their latitude), all
+    other places alike: the error of stations and floats is one over observations.
+
     Attributes:
         channel: its name.
         unit: of the errors.
         n: values compared.
         network: error of the network.
         rivals: error of each rival.
-        best_rival: name of the rival of least error in this channel.
+        best_rival: name of the rival of least error in this channel in the validation.
         ratio: the network's error divided by that of ``best_rival``.
+        ratio_in_hindsight: the same by the least error of a rival in the test.
         treated_rivals: errors of the rivals from the observations as the network gets them, their estimates in the
             stations' own reference as its are; empty where there is no such treatment.
-        treated_ratio: the network's error divided by the least of these.
+        treated_ratio: the network's error divided by that of the one of these that is best in the validation.
+        by_nodes: errors of network and rivals with every node counted alike; None where they are counted so above.
+        ratio_by_nodes: the network's divided by that of ``best_rival``.
     """
 
     channel: str
@@ -56,8 +63,21 @@ class Score:
     rivals: dict[str, float]
     best_rival: str
     ratio: float
+    ratio_in_hindsight: float
     treated_rivals: dict[str, float]
     treated_ratio: float | None
+    by_nodes: dict[str, float] | None
+    ratio_by_nodes: float | None
+
+
+@dataclass(frozen=True)
+class _Answers:
+    """Values ``(m, C)`` asked for, the rivals' answers as they are and with the network's treatment, and the rows."""
+
+    rows: Tensor
+    targets: Array
+    rivals: dict[str, Array]
+    treated: dict[str, Array]
 
 
 class FieldCLI(TrainingCLI):
@@ -103,22 +123,19 @@ class FieldCLI(TrainingCLI):
         rival: RivalName = self._get(self.config, "rival")
         batches, as_read = list(datamodule.test_loader()), list(datamodule.test_loader(as_read=True))
         estimates = cast("list[FieldEstimates]", self.trainer.predict(model, dataloaders=datamodule.test_loader()))
-        rows = torch.cat([batch.rows for batch in batches])
-
-        def referred(values: Array) -> Array:
-            return in_own_reference(datamodule.samples, torch.from_numpy(values), rows).numpy()
-
-        network = referred(np.concatenate([one.values for one in estimates]))
-        others = _rival_values(as_read, rival, model)
-        treated: dict[str, Array] = {}
-        if datamodule.samples.reference is not None:
-            treated = {name: referred(values) for name, values in _rival_values(batches, rival, model).items()}
-        targets = np.concatenate([batch.targets.numpy() for batch in batches])
-        scores = _scores(network, others, treated, targets, datamodule)
+        test = _answers(batches, as_read, rival, model, datamodule)
+        watched, watched_as_read = (list(datamodule.validation_loader(as_read=flag)) for flag in (False, True))
+        validation = _answers(watched, watched_as_read, rival, model, datamodule)
+        network = in_own_reference(
+            datamodule.samples, torch.from_numpy(np.concatenate([one.values for one in estimates])), test.rows
+        ).numpy()
+        scores = _scores(network, test, validation, datamodule)
         mean_ratio = float(np.mean([score.ratio for score in scores]))
+        by_nodes = [score.ratio_by_nodes for score in scores if score.ratio_by_nodes is not None]
         report = {
             "scores": scores,
             "mean_ratio": mean_ratio,
+            "mean_ratio_by_nodes": float(np.mean(by_nodes)) if by_nodes else None,
             **self.provenance(ckpt_path),
             "parameters": sum(parameter.numel() for parameter in model.parameters()),
             "data": self.describe(datamodule),
@@ -126,8 +143,9 @@ class FieldCLI(TrainingCLI):
         }
         write_json(folder / "metrics.json", report)
         _write_scores(folder / "metrics.csv", scores)
-        _print_table(scores, mean_ratio, f"{datamodule.dataset}, root mean square errors, {ckpt_path}")
-        plots = figures.save_test_figures(folder, batches, network, datamodule.samples, _MAPS)
+        _print_table(scores, f"{datamodule.dataset}, root mean square errors, {ckpt_path}")
+        drawn = len(datamodule.samples.axes) == 2  # maps have two axes
+        plots = figures.save_test_figures(folder, batches, network, datamodule.samples, _MAPS) if drawn else []
         for path in (folder / "metrics.json", folder / "metrics.csv", *plots):
             get_console().print(str(path), highlight=False, soft_wrap=True)
 
@@ -164,50 +182,118 @@ def _rival_values(batches: list[FieldBatch], rival: RivalName, model: FieldRecon
     return {name: np.concatenate(values) for name, values in parts.items()}
 
 
-def _scores(
-    network: Array, others: dict[str, Array], treated: dict[str, Array], targets: Array, data: FieldDataModule
-) -> list[Score]:
+def _answers(
+    batches: list[FieldBatch],
+    as_read: list[FieldBatch],
+    rival: RivalName,
+    model: FieldReconstruction,
+    data: FieldDataModule,
+) -> _Answers:
+    """What rivals answer to the same queries, from observations as they were read and as the network gets them."""
+    rows = torch.cat([batch.rows for batch in batches])
+    targets = np.concatenate([batch.targets.numpy() for batch in batches])
+    treated: dict[str, Array] = {}
+    if data.samples.reference is not None:
+        for name, values in _rival_values(batches, rival, model).items():
+            treated[name] = in_own_reference(data.samples, torch.from_numpy(values), rows).numpy()
+    return _Answers(rows, targets, _rival_values(as_read, rival, model), treated)
+
+
+def errors_of(values: Array, targets: Array, weights: Array) -> Array:
+    """Root mean squares ``(C,)`` of ``values - targets (m, C)`` over known targets, each weighted by ``weights (m,)``.
+
+    nan in a channel that has no known target.
+    """
+    known = np.isfinite(targets)
+    squares = np.square(np.subtract(values, targets, where=known, out=np.zeros_like(targets)))
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.sqrt((weights[:, None] * squares).sum(0) / (weights[:, None] * known).sum(0)))
+
+
+def _scores(network: Array, test: _Answers, validation: _Answers, data: FieldDataModule) -> list[Score]:
+    fields = data.samples
+    weights, watched = (fields.weights(one.rows).numpy() for one in (test, validation))
+    everywhere = np.ones(len(test.rows))
+
+    def errors(answers: dict[str, Array], of: _Answers, counted: Array) -> dict[str, Array]:
+        return {name: errors_of(values, of.targets, counted) for name, values in answers.items()}
+
+    mine, rivals = errors_of(network, test.targets, weights), errors(test.rivals, test, weights)
+    treated, by_nodes = errors(test.treated, test, weights), errors(test.rivals, test, everywhere)
+    mine_by_nodes = errors_of(network, test.targets, everywhere)
+    chosen = errors(validation.rivals, validation, watched)
+    chosen_treated = errors(validation.treated, validation, watched)
     scores = []
-    for channel, (name, unit) in enumerate(zip(data.samples.channels, data.samples.channel_units, strict=True)):
-        there = np.isfinite(targets[:, channel])
+    for channel, (name, unit) in enumerate(zip(fields.channels, fields.channel_units, strict=True)):
 
-        def error(values: Array, channel: int = channel, there: NDArray[np.bool_] = there) -> float:
-            return float(np.sqrt(np.mean((values[there, channel] - targets[there, channel]) ** 2)))
+        def here(found: dict[str, Array], channel: int = channel) -> dict[str, float]:
+            return {method: float(one[channel]) for method, one in found.items()}
 
-        errors = {rival: error(values) for rival, values in others.items()}
-        best = min(errors, key=errors.__getitem__)
-        mine = error(network)
-        also = {rival: error(values) for rival, values in treated.items()}
-        treated_ratio = mine / min(also.values()) if also else None
-        scores.append(Score(name, unit, int(there.sum()), mine, errors, best, mine / errors[best], also, treated_ratio))
+        def least(found: dict[str, Array], channel: int = channel) -> str:
+            return min(found, key=lambda method: float(found[method][channel]))
+
+        best, own = least(chosen), float(mine[channel])
+        nodes = {"network": float(mine_by_nodes[channel])} | here(by_nodes) if fields.areas is not None else None
+        scores.append(
+            Score(
+                channel=name,
+                unit=unit,
+                n=int(np.isfinite(test.targets[:, channel]).sum()),
+                network=own,
+                rivals=here(rivals),
+                best_rival=best,
+                ratio=own / here(rivals)[best],
+                ratio_in_hindsight=own / min(here(rivals).values()),
+                treated_rivals=here(treated),
+                treated_ratio=own / here(treated)[least(chosen_treated)] if treated else None,
+                by_nodes=nodes,
+                ratio_by_nodes=None if nodes is None else nodes["network"] / nodes[best],
+            )
+        )
     return scores
 
 
 def _write_scores(path: Path, scores: list[Score]) -> None:
-    """``channel,unit,n,method,rmse`` lines."""
+    """``channel,unit,n,method,weighting,rmse`` lines."""
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(["channel", "unit", "n", "method", "rmse"])
+    writer.writerow(["channel", "unit", "n", "method", "weighting", "rmse"])
     for score in scores:
         treated = {f"{rival}, same treatment": value for rival, value in score.treated_rivals.items()}
-        for method, value in {"network": score.network, **score.rivals, **treated}.items():
-            writer.writerow([score.channel, score.unit, score.n, method, f"{value:.6g}"])
+        first = "places" if score.by_nodes is None else "area"
+        counted = {first: {"network": score.network, **score.rivals, **treated}, "nodes": score.by_nodes or {}}
+        for weighting, errors in counted.items():
+            for method, value in errors.items():
+                writer.writerow([score.channel, score.unit, score.n, method, weighting, f"{value:.6g}"])
     write_text(path, table.getvalue())
 
 
-def _print_table(scores: list[Score], mean_ratio: float, title: str) -> None:
+def _print_table(scores: list[Score], title: str) -> None:
+    areas = scores[0].by_nodes is not None
+    columns = {"ratio": [score.ratio for score in scores]}
+    if areas:
+        columns = {"by area": columns["ratio"], "by nodes": [_there(score.ratio_by_nodes) for score in scores]}
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("channel", no_wrap=True)
-    table.add_column("best rival")
-    treated = scores[0].treated_ratio is not None
-    for label in ("n", "rival", "network", "ratio", *(["ratio, same treatment"] if treated else [])):
+    table.add_column("best rival in validation")
+    for label in ("n", "rival", "network", *(f"ratio {label}".removesuffix(" ratio") for label in columns)):
         table.add_column(label, justify="right")
-    for one in scores:
-        last = [f"{one.treated_ratio:.3f}"] if one.treated_ratio is not None else []
+    for number, one in enumerate(scores):
         errors = [f"{value:.4g}" for value in (one.rivals[one.best_rival], one.network)]
-        table.add_row(f"{one.channel} ({one.unit})", one.best_rival, str(one.n), *errors, f"{one.ratio:.3f}", *last)
+        ratios = [f"{column[number]:.3f}" for column in columns.values()]
+        table.add_row(f"{one.channel} ({one.unit})", one.best_rival, str(one.n), *errors, *ratios)
     get_console().print(table)
-    get_console().print(f"mean ratio {mean_ratio:.3f}", highlight=False)
+    if len(scores[0].rivals) > 1:
+        columns["to the rival that is best in the test"] = [score.ratio_in_hindsight for score in scores]
+    if scores[0].treated_ratio is not None:
+        columns["to the rival with the same treatment"] = [_there(score.treated_ratio) for score in scores]
+    for label, column in columns.items():
+        get_console().print(f"mean ratio {label}".removesuffix(" ratio"), f"{np.mean(column):.3f}", highlight=False)
+
+
+def _there(value: float | None) -> float:
+    assert value is not None
+    return value
 
 
 def _write_netcdf(dataset: xr.Dataset, path: Path) -> None:

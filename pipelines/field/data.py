@@ -19,7 +19,7 @@ from ccnn_irregular.adapters.xarray import Reading
 from ccnn_irregular.domains import Points
 from ccnn_irregular.pipelines.batches import EqualBatches, batch_loader, drawn_loader
 from ccnn_irregular.pipelines.draws import Draws
-from ccnn_irregular.pipelines.field.records import BroughtInLine, as_they_are, bring_in_line
+from ccnn_irregular.pipelines.field.records import BroughtInLine, as_they_are, bring_in_line, referred_to
 from ccnn_irregular.pipelines.field.sources import (
     FieldSet,
     FieldSource,
@@ -33,6 +33,7 @@ from ccnn_irregular.pipelines.sample_keys import row_keys, text_keys
 __all__ = ["FieldBatch", "FieldDataModule"]
 
 _TRAIN, _WATCHED, _TEST = 0, 1, 2
+_HALF = 0.5  # of the stations, which are dealt into two groups at least
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class FieldBatch:
         targets: float64 ``(m, C)``, the values there, or nan.
         rows: int64 ``(m,)``, rows of the queries in the set of fields.
         noise: float64 ``(n, C)``, variance of the noise of ``values`` relative to the usual one.
+        weights: float64 ``(m,)``, what each query counts in scores, see ``FieldSet.areas``.
     """
 
     observed: Points
@@ -54,6 +56,7 @@ class FieldBatch:
     targets: Tensor
     rows: Tensor
     noise: Tensor
+    weights: Tensor
 
     def __len__(self) -> int:
         return self.observed.samples
@@ -67,6 +70,7 @@ class FieldBatch:
             self.targets.to(device, non_blocking=non_blocking),
             self.rows.to(device, non_blocking=non_blocking),
             self.noise.to(device, non_blocking=non_blocking),
+            self.weights.to(device, non_blocking=non_blocking),
         )
 
 
@@ -75,6 +79,13 @@ class FieldDataModule(LightningDataModule):
 
     Two ways to test. With ``test_fields`` whole fields are kept: a part of each is shown, the rest is asked for.
     Without, places and units (stations, profiles) of all fields are kept, and asked for from all others.
+
+    With ``records`` the stations of the training part are dealt into round(1 / ``hide_units``) groups, and one group is
+    hidden at a time: from all months, so that what is observed is brought in line without it, as in the test without
+    the stations kept. What is asked for is brought in line with what is observed.
+
+    Differences from a mean (``FieldSet.reference``) are taken from the mean over the training part of each group, or
+    over the part it is in: nothing that is kept for the test tells of training.
 
     Args:
         dataset: "cube" (netCDF or zarr), "ghcnm", "argo" or "simulated".
@@ -90,7 +101,7 @@ class FieldDataModule(LightningDataModule):
         held_units: share of the stations or profiles kept for the test, where no fields are.
         watched: share of the places for validation, out of the others.
         watched_units: share of the stations or profiles for validation.
-        hide: shares of a field's places hidden in training, smallest and largest.
+        hide: shares of a field's places hidden in training, smallest and largest; [0, 0] with ``records``.
         hide_units: share of its stations or profiles hidden in training.
         show: share of the places of a test field that is shown.
         queries: places asked for in a step of training at most, the same number for each field of it.
@@ -140,6 +151,9 @@ class FieldDataModule(LightningDataModule):
         require(bounded, "hide", "be two shares in [0, 1), the smaller one first", list(hide))
         require(hide[1] > 0 or hide_units > 0, "hide", "hide something, or hide_units", list(hide))
         require(0 <= hide_units < 1, "hide_units", "lie in [0, 1)", hide_units)
+        rule = "be [0, 0] with records, from which the rest of a station's record would tell; hide_units hides it whole"
+        require(not records or hide[1] == 0, "hide", rule, list(hide))
+        require(not records or hide_units <= _HALF, "hide_units", "be at most 0.5 with records", hide_units)
         require(0 < show < 1, "show", "lie in (0, 1)", show)
         positive = {"queries": queries, "draws": draws, "batch_size": batch_size, "watched_fields": watched_fields}
         for name, number in positive.items():
@@ -175,11 +189,14 @@ class FieldDataModule(LightningDataModule):
         alone = len(fields.units.unique()) == len(fields.units)
         self._units = self._in_order.argsort() if alone else fields.units
         self.part = self._parts(fields)
-        self._set = fields
-        counts = self._counts((self.part == _TRAIN) & fields.known)
+        self._set = referred_to(fields, self.part)
+        counts = self._counts(self._usable_in_training())
         self.training_fields = torch.nonzero(counts >= 2).flatten()
         rule = "hold a field of at least 2 known places for training, to hide some of"
         require(len(self.training_fields) > 0, "the data", rule, f"at most {int(counts.max())}")
+        if self.records:
+            self._group = self._dealt()
+            self._fields_and_groups = self._pairs()
         self._watched_field = torch.nonzero(self._counts((self.part == _WATCHED) & fields.known) > 0).flatten()
         here = torch.isin(self._watched_field, self.training_fields)
         self._watched_field = self._watched_field[here]
@@ -217,6 +234,25 @@ class FieldDataModule(LightningDataModule):
     @staticmethod
     def _field_of(fields: FieldSet) -> Tensor:
         return torch.repeat_interleave(torch.arange(len(fields)), fields.splits.diff())
+
+    def _dealt(self) -> Tensor:
+        """Group of each place's station, int64 ``(N,)``; -1 for stations without a place for training."""
+        units = self.samples.units
+        used = units[self._usable_in_training()].unique()
+        order = torch.randperm(len(used), generator=torch.Generator().manual_seed(self.seed))
+        group = torch.full((int(units.max()) + 1,), -1)
+        group[used[order]] = torch.arange(len(used)) % round(1 / self.hide_units)
+        return group[units]
+
+    def _pairs(self) -> Tensor:
+        """Fields and the groups that can be hidden in them, where something else is left; int64 ``(P, 2)``."""
+        usable = self._usable_in_training()
+        groups = int(self._group.max()) + 1
+        counts = torch.stack([self._counts(usable & (self._group == group)) for group in range(groups)], 1)
+        pairs = torch.nonzero((counts > 0) & (counts < counts.sum(1, keepdim=True)))
+        rule = "hold stations of two groups in some month, to hide one of (more stations, or a larger hide_units)"
+        require(len(pairs) > 0, "the data", rule, f"{len(self.samples)} months of {groups} groups")
+        return pairs
 
     def _counts(self, chosen: Tensor) -> Tensor:
         """Chosen places of each field, int64 ``(F,)``."""
@@ -270,7 +306,8 @@ class FieldDataModule(LightningDataModule):
     def val_dataloader(self) -> DataLoader[FieldBatch]:
         numbers = self._watched_field.numpy()
         spread = numbers[np.linspace(0, len(numbers) - 1, min(len(numbers), self.watched_fields)).astype(np.int64)]
-        return batch_loader(self._watched, EqualBatches(spread, self.batch_size, None))
+        collate = partial(self._watched, in_line=self._in_training, most=self.queries)
+        return batch_loader(collate, EqualBatches(spread, self.batch_size, None))
 
     def test_loader(self, *, as_read: bool = False) -> DataLoader[FieldBatch]:
         """Fields of the test, everything that is asked for; ``as_read`` leaves observed values as they were read."""
@@ -280,6 +317,12 @@ class FieldDataModule(LightningDataModule):
         numbers = torch.nonzero(asked & shown).flatten().numpy()
         collate = partial(self._tested, in_line=as_they_are(self.samples) if as_read else self._in_test)
         return batch_loader(collate, EqualBatches(numbers, self.batch_size, None))
+
+    def validation_loader(self, *, as_read: bool = False) -> DataLoader[FieldBatch]:
+        """All that is kept for validation, of which ``val_dataloader`` has some fields; ``as_read`` as for the test."""
+        in_line = as_they_are(self.samples) if as_read else self._in_training
+        collate = partial(self._watched, in_line=in_line, most=None)
+        return batch_loader(collate, EqualBatches(self._watched_field.numpy(), self.batch_size, None))
 
     def predict_loader(self) -> DataLoader[FieldBatch]:
         """Every place of the fields (of the test fields, where there are any)."""
@@ -291,18 +334,19 @@ class FieldDataModule(LightningDataModule):
     def _drawn(self, numbers: Tensor, epoch: int) -> FieldBatch:
         """Training fields, a random part of each hidden and asked for, anew in every epoch.
 
-        Some places and units are hidden; one place stays, and one is hidden, at least. What is asked for is brought in
-        line as what is observed is: the deviation of a station from its neighbours is nothing that they could tell.
-
         Args:
             numbers: of the draws of an epoch.
             epoch: from 0 on.
         """
-        draws, usable = Draws(self.seed, epoch, numbers), self._usable_in_training()
-        chosen = np.floor(draws.uniform("field") * len(self.training_fields)).astype(np.int64)
+        draws = Draws(self.seed, epoch, numbers)
+        return self._group_hidden(draws) if self.records else self._some_hidden(draws)
+
+    def _some_hidden(self, draws: Draws) -> FieldBatch:
+        """Hide a share of the training places of a field, and units; at least one place stays and one is hidden."""
+        chosen = self.training_fields[_drawn_rows(draws, "field", len(self.training_fields))]
         least, most = self.hide
         shares = least + (most - least) * draws.uniform("share")
-        found = [rows[usable[rows]] for rows in self._rows(self.training_fields[chosen])]
+        found = self._training_rows(chosen)
         known = [self._units[rows].unique(return_inverse=True) for rows in found]
         keys = _split(draws, "places", [len(rows) for rows in found])
         of_units = _split(draws, "units", [len(units) for units, _ in known])
@@ -313,9 +357,37 @@ class FieldDataModule(LightningDataModule):
             hidden |= (of_unit < self.hide_units)[unit[order]]
             hidden[0], hidden[-1] = True, False
             observed.append(rows[order[~hidden]])
-            asked.append(rows[order[hidden]][: max(1, self.queries // self.batch_size)])
-        in_line = self._in_training
-        return self._batch(observed, asked, in_line, in_line.values)
+            asked.append(rows[order[hidden]][: self._asked_at_most])
+        as_read = [as_they_are(self.samples)] * len(chosen)
+        return self._batch(observed, asked, as_read, [self.samples.values] * len(chosen))
+
+    def _group_hidden(self, draws: Draws) -> FieldBatch:
+        """Hide one group of stations in each field.
+
+        What is asked for is brought in line as what is observed is: the deviation of a station from its neighbours is
+        nothing that they could tell.
+        """
+        chosen = self._fields_and_groups[_drawn_rows(draws, "field and group", len(self._fields_and_groups))]
+        found = self._training_rows(chosen[:, 0])
+        keys = _split(draws, "places", [len(rows) for rows in found])
+        groups = chosen[:, 1].tolist()
+        observed, asked = [], []
+        for rows, key, group in zip(found, keys, groups, strict=True):
+            hidden = self._group[rows] == group
+            observed.append(rows[~hidden])
+            asked.append(rows[hidden][key[hidden].argsort()][: self._asked_at_most])
+        in_line = [self._without_group[group] for group in groups]
+        return self._batch(observed, asked, in_line, [one.values for one in in_line])
+
+    def _training_rows(self, numbers: Tensor) -> list[Tensor]:
+        """Rows of some fields that training may use, those of each in the order of their places."""
+        usable = self._usable_in_training()
+        return [rows[usable[rows]] for rows in self._rows(numbers)]
+
+    @property
+    def _asked_at_most(self) -> int:
+        """Places of one field that a step of training asks for."""
+        return max(1, self.queries // self.batch_size)
 
     def _rows(self, numbers: Tensor) -> list[Tensor]:
         """Rows of some fields, those of each in the order of their places."""
@@ -324,7 +396,7 @@ class FieldDataModule(LightningDataModule):
     def _usable_in_training(self) -> Tensor:
         return (self.part == _TRAIN) & self.samples.known
 
-    def _watched(self, numbers: Tensor) -> FieldBatch:
+    def _watched(self, numbers: Tensor, in_line: BroughtInLine, most: int | None) -> FieldBatch:
         usable = self._usable_in_training()
         if self.test_fields:
             rows = self._rows(numbers)
@@ -332,7 +404,7 @@ class FieldDataModule(LightningDataModule):
             usable = usable.clone()
             usable[torch.cat(rows)] &= torch.cat(keys) < 1 - sum(self.hide) / 2
         watched = (self.part == _WATCHED) & self.samples.known
-        return self._asked(numbers, usable, watched, self._in_training, self.queries)
+        return self._asked(numbers, usable, watched, in_line, most)
 
     def _tested(self, numbers: Tensor, in_line: BroughtInLine) -> FieldBatch:
         shown = self._shown_in_test()
@@ -340,6 +412,13 @@ class FieldDataModule(LightningDataModule):
 
     def _filled(self, numbers: Tensor) -> FieldBatch:
         return self._asked(numbers, self._shown(), torch.ones_like(self.part, dtype=torch.bool), self._in_prediction)
+
+    @cached_property
+    def _without_group(self) -> list[BroughtInLine]:
+        """Training values brought in line without each of the groups, whose own are brought in line with the rest."""
+        usable = self._usable_in_training()
+        hidden = [self._group == group for group in range(int(self._group.max()) + 1)]
+        return [bring_in_line(self.samples, usable & ~one, usable & one) for one in hidden]
 
     @cached_property
     def _in_training(self) -> BroughtInLine:
@@ -381,9 +460,12 @@ class FieldDataModule(LightningDataModule):
         observed = [first + torch.nonzero(shown[first:last]).flatten() for first, last in spans]
         queries = [first + torch.nonzero(asked[first:last]).flatten() for first, last in spans]
         queries = [rows[:: max(1, -(-len(rows) // most))] if most else rows for rows in queries]
-        return self._batch(observed, queries, in_line, self.samples.values)
+        return self._batch(observed, queries, [in_line] * len(spans), [self.samples.values] * len(spans))
 
-    def _batch(self, observed: list[Tensor], asked: list[Tensor], in_line: BroughtInLine, wanted: Tensor) -> FieldBatch:
+    def _batch(
+        self, observed: list[Tensor], asked: list[Tensor], in_line: list[BroughtInLine], wanted: list[Tensor]
+    ) -> FieldBatch:
+        """Rows of each field that are observed and asked for, and where their values are taken from."""
         fields = self.samples
 
         def points(parts: list[Tensor]) -> tuple[Points, Tensor]:
@@ -391,9 +473,12 @@ class FieldDataModule(LightningDataModule):
             rows = torch.cat(parts)
             return Points(fields.coordinates[rows], splits=splits), rows
 
-        source, seen = points(observed)
+        source, _ = points(observed)
         query, rows = points(asked)
-        return FieldBatch(source, in_line.values[seen], query, wanted[rows], rows, in_line.noise[seen])
+        values = torch.cat([one.values[seen] for one, seen in zip(in_line, observed, strict=True)])
+        noise = torch.cat([one.noise[seen] for one, seen in zip(in_line, observed, strict=True)])
+        targets = torch.cat([one[seen] for one, seen in zip(wanted, asked, strict=True)])
+        return FieldBatch(source, values, query, targets, rows, noise, fields.weights(rows))
 
 
 def _in_order(fields: FieldSet) -> Tensor:
@@ -412,3 +497,8 @@ def _in_order(fields: FieldSet) -> Tensor:
 def _split(draws: Draws, purpose: str, counts: Sequence[int]) -> tuple[Tensor, ...]:
     """Uniform numbers for so many rows of each sample."""
     return torch.from_numpy(draws.uniform(purpose, np.array(counts, np.int64))).split(list(counts))
+
+
+def _drawn_rows(draws: Draws, purpose: str, count: int) -> Tensor:
+    """One of so many rows for each sample, int64."""
+    return torch.from_numpy(np.floor(draws.uniform(purpose) * count).astype(np.int64))

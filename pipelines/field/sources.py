@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Literal
 
@@ -20,10 +21,14 @@ from ccnn_irregular.adapters.xarray_frames import cf_roles
 from ccnn_irregular.adapters.xarray_results import fitting_encoding, without_limits
 from ccnn_irregular.datasets import argo, ghcnm
 from ccnn_irregular.datasets._files import existing_folder, missing_file
+from ccnn_irregular.longitudes import one_turn
 
 __all__ = ["FieldSet", "argo_floats", "cube_fields", "simulated_fields", "station_months"]
 
 Array = NDArray[np.float64]
+
+# Share of a step by which nodes may be off a uniform axis: printed decimals are.
+_UNIFORM = 1e-3
 
 
 @dataclass(frozen=True)
@@ -42,8 +47,11 @@ class FieldSet:
         restored: values ``(N, C)`` at all places -> a Dataset with the coordinates and attributes of what was read.
         shape: sizes of a field on a grid of two axes, to be drawn as a map; None = scattered.
         times: float64 ``(F,)``, rising, of the fields in years; None where they have none.
-        reference: int64 ``(N,)``, groups of places in which the known values average to zero, because they are
-            differences from their mean; None where values are absolute.
+        reference: int64 ``(N,)``, groups of places whose values count as differences from a mean of the group, which
+            ``records.referred_to`` takes off; None where values are absolute.
+        mean_over: bool ``(N,)``, the places which that mean is over; None = all that are known.
+        areas: float64 ``(N,)``, what each place counts in scores: nodes of a grid of latitudes and longitudes as the
+            area they stand for, in any unit; None = all places alike.
     """
 
     coordinates: Tensor
@@ -58,6 +66,8 @@ class FieldSet:
     shape: tuple[int, ...] | None = None
     times: Tensor | None = None
     reference: Tensor | None = None
+    mean_over: Tensor | None = None
+    areas: Tensor | None = None
 
     def __post_init__(self) -> None:
         bad = ~torch.isfinite(self.coordinates).all(1)
@@ -76,6 +86,15 @@ class FieldSet:
     def known(self) -> Tensor:
         """Where all channels are known, bool ``(N,)``."""
         return ~self.values.isnan().any(1)
+
+    @property
+    def averaged(self) -> Tensor:
+        """Where the values are known whose mean a group of ``reference`` is referred to, bool ``(N,)``."""
+        return self.known if self.mean_over is None else self.known & self.mean_over
+
+    def weights(self, rows: Tensor) -> Tensor:
+        """What the places ``rows`` count in scores, float64 of their shape."""
+        return torch.ones(len(rows), dtype=torch.float64) if self.areas is None else self.areas[rows]
 
 
 def cube_fields(
@@ -120,6 +139,7 @@ def cube_fields(
     count = dataset.sizes[fields] if fields else 1
     roles = cf_roles(dataset[variables[0]])
     lines = [coordinate_numbers(dataset[axis], roles.get(axis, "other"), "days")[0] for axis in axes]
+    areas = _areas(lines, [roles.get(axis, "other") for axis in axes])
     nodes = np.stack(np.meshgrid(*lines, indexing="ij"), -1).reshape(-1, len(axes))
     levels = [dict(zip(stacked, one, strict=True)) for one in np.ndindex(*(dataset.sizes[dim] for dim in stacked))]
     labels = [" ".join([str(name), *(f"{dataset[d].values[i]}" for d, i in level.items())])
@@ -152,7 +172,33 @@ def cube_fields(
         axes=tuple(axes),
         restored=restored,
         shape=shape if len(shape) == 2 else None,
+        areas=None if areas is None else torch.from_numpy(np.tile(areas, count)),
     )
+
+
+def _areas(lines: Sequence[Array], roles: Sequence[str]) -> Array | None:
+    """What each node of a grid stands for, in any unit; None where it has no latitudes.
+
+    The cosine of the latitude times the spacing of the latitudes and of the longitudes there, so the cosine alone
+    where these are uniform.
+    """
+    if "latitude" not in roles:
+        return None
+    factors = [np.ones(len(line)) for line in lines]
+    for factor, line, role in zip(factors, lines, roles, strict=True):
+        if role == "latitude":
+            factor *= np.cos(np.radians(line)).clip(0) * _spacing(line)
+        elif role == "longitude":
+            factor *= _spacing(one_turn(line).degrees)
+    return np.asarray(reduce(np.multiply.outer, factors).ravel())
+
+
+def _spacing(nodes: Array) -> Array:
+    """Half the distance between the neighbours of each node, in any order, in any unit; repeated nodes share theirs."""
+    distinct, which, copies = np.unique(nodes, return_inverse=True, return_counts=True)
+    gaps = np.diff(distinct)
+    uniform = len(gaps) == 0 or bool(np.ptp(gaps) <= _UNIFORM * gaps.max())
+    return np.asarray(((np.ones(len(distinct)) if uniform else np.gradient(distinct)) / copies)[which])
 
 
 def _days(dates: xr.DataArray) -> Array:
@@ -161,10 +207,11 @@ def _days(dates: xr.DataArray) -> Array:
 
 
 def station_months(root: str | Path, *, element: str = "TAVG", drop_flagged: bool = True, least: int = 10) -> FieldSet:
-    """Monthly anomalies of GHCN-Monthly stations, one field a month: ``latitude``, ``longitude``.
+    """Months of GHCN-Monthly stations, one field each: ``latitude``, ``longitude``.
 
-    Anomalies are those of ``ghcnm.anomalies``: of each station against its own mean of that calendar month, which is
-    the ``reference`` of the set.
+    Values are temperatures; anomalies are differences from each station's own mean of that calendar month, as in
+    ``ghcnm.anomalies``, taken by the ``reference`` of the set once it is known what that mean may be over. A calendar
+    month with less than ``least`` years is not known.
 
     Args:
         root: the ``.dat`` file, its ``.inv`` beside it.
@@ -174,7 +221,8 @@ def station_months(root: str | Path, *, element: str = "TAVG", drop_flagged: boo
     """
     # By name: which stations are kept for the test must not depend on the order of the inventory.
     dataset = ghcnm.load(root, element=element, drop_flagged=drop_flagged).sortby("station")
-    table = ghcnm.anomalies(dataset["temperature"], least)
+    temperature = dataset["temperature"]
+    table = temperature.where(ghcnm.anomalies(temperature, least).notnull())
     known_months = table.notnull().sum("station").values > 0
     table = table.isel(time=known_months)
     stations, months = table.sizes["station"], table.sizes["time"]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
+from torchmetrics import MeanMetric
 
 from ccnn_irregular._checks import require
 from ccnn_irregular.pipelines.field.data import FieldBatch, FieldDataModule
@@ -31,6 +32,8 @@ class FieldEstimates:
 
 class FieldReconstruction(TrainedNetwork):
     """Self-supervised: the mean squared error of hidden values, in units of the error of the first guess.
+
+    In training every value asked for counts alike; in the validation nodes of a grid of latitudes count by their area.
 
     Args:
         network: see ``FieldNetwork``.
@@ -60,6 +63,7 @@ class FieldReconstruction(TrainedNetwork):
             decay_generators=False,
         )
         self.save_plain_hyperparameters(network)
+        self.val_error = MeanMetric()
 
     def require_fits(self, data: FieldDataModule) -> None:
         """Refuse data of other channels or axes."""
@@ -87,19 +91,21 @@ class FieldReconstruction(TrainedNetwork):
         return self.network(batch)
 
     def training_step(self, batch: FieldBatch, batch_idx: int) -> Tensor:
-        loss = self._loss(batch)
+        loss = self._squares(batch).mean().float()
         self.log("train_loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(batch.targets))
         return loss
 
-    def _loss(self, batch: FieldBatch) -> Tensor:
+    def _squares(self, batch: FieldBatch) -> Tensor:
+        """Squared errors at the queries ``(m, C)``, that of the first guess being 1."""
         network = self._fields()
-        error = (self(batch) - network.normalised(batch.targets)) / network.first_error
-        return error.square().mean().float()
+        return ((self(batch) - network.normalised(batch.targets)) / network.first_error).square()
 
     def validation_step(self, batch: FieldBatch, batch_idx: int) -> None:
-        loss = self._loss(batch)
-        shown = {"val_loss": loss, "val_score": -loss}
-        self.log_dict(shown, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(batch.targets))
+        self.val_error.update(self._squares(batch).mean(1), batch.weights)
+        self.log("val_loss", self.val_error, on_step=False, on_epoch=True, prog_bar=True)
+
+    def on_validation_epoch_end(self) -> None:
+        self.log("val_score", -self.val_error.compute(), prog_bar=True)
 
     def predict_step(self, batch: FieldBatch, batch_idx: int) -> FieldEstimates:
         """Estimates in the field's units, on the CPU."""

@@ -142,6 +142,7 @@ class SegmentationCLI(TrainingCLI):
         _write_dice(folder / "dice.csv", found, datamodule.classes)
         plots = _draw(folder, model, datamodule, found, tables)
         _print_table(results, f"{datamodule.root}, {len(found[samplings[0]])} test volumes, {ckpt_path}")
+        get_console().print(f"split by {datamodule.description()['split by']}", highlight=False, soft_wrap=True)
         for path in (folder / "metrics.json", folder / "dice.csv", *plots):
             get_console().print(str(path), highlight=False, soft_wrap=True)
 

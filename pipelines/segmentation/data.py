@@ -20,7 +20,8 @@ from ccnn_irregular.datasets._moments import mean_and_deviation
 from ccnn_irregular.datasets.decathlon import Pair, Volume, find_pairs, read_volume
 from ccnn_irregular.domains import Grid
 from ccnn_irregular.pipelines.batches import EqualBatches, batch_loader
-from ccnn_irregular.pipelines.draws import Draws
+from ccnn_irregular.pipelines.draws import Draws, content_id
+from ccnn_irregular.pipelines.groups import parts_by_group, read_groups
 from ccnn_irregular.pipelines.sample_keys import row_keys
 
 __all__ = [
@@ -220,11 +221,17 @@ def _stretched(grid: Grid, factors: Sequence[float]) -> Grid:
 class VolumeDataModule(LightningDataModule):
     """Volumes with labels, split at random into three parts that depend on ``split_seed`` alone.
 
+    Volumes of one subject are alike: scored on one, a network that was trained on another looks better than it is.
+    Files do not say which volumes these are; where you know it, ``groups`` keeps them in one part. Without, each volume
+    is drawn by itself, and ``ccnn test`` says so.
+
     Args:
         root: folder of the pairs: the Medical Segmentation Decathlon's layout, or the folders images and labels.
         classes: what the labels 0, 1, ... mean, the background first; null = as ``dataset.json`` says.
         validation: share of all volumes that chooses the best epoch.
         test: share of all volumes held out for the test.
+        groups: CSV file with the columns name (of a volume, without suffix) and group (its subject): the volumes of one
+            group are in one part, so that parts may be larger than their shares by a group. null = not known.
         split_seed: seed of the split and of the order of the volumes.
         in_memory: read all volumes once at the start; else each whenever it is needed.
     """
@@ -238,6 +245,7 @@ class VolumeDataModule(LightningDataModule):
         validation: float = 0.08,
         test: float = 0.2,
         split_seed: int = 0,
+        groups: str | None = None,
         in_memory: bool = True,
     ) -> None:
         super().__init__()
@@ -250,10 +258,12 @@ class VolumeDataModule(LightningDataModule):
         self.validation = validation
         self.test = test
         self.split_seed = split_seed
+        self.groups = groups
         self.in_memory = in_memory
         self._pairs: tuple[Pair, ...] = ()
         self._volumes: list[Volume] = []
         self._parts: dict[Part, NDArray[np.int64]] = {}
+        self._groups = 0
 
     def setup(self, stage: str) -> None:
         """Find the pairs, split, and read them.
@@ -273,13 +283,15 @@ class VolumeDataModule(LightningDataModule):
         held, watched = round(self.test * count), round(self.validation * count)
         sizes = {"test": held, "validation": watched, "train": count - held - watched}
         require(min(sizes.values()) >= 1, "validation and test", "leave a volume to each part", sizes)
-        order = np.random.default_rng(self.split_seed).permutation(count)
-        self._parts = {
-            "test": np.sort(order[:held]),
-            "validation": np.sort(order[held : held + watched]),
-            "train": np.sort(order[held + watched :]),
-        }
+        names = [pair.name for pair in task.pairs]
+        groups = names if self.groups is None else read_groups(self.groups, names)
+        tested, watched_ones, rest = parts_by_group(groups, (held, watched), self.split_seed)
+        self._parts = {"test": tested, "validation": watched_ones, "train": rest}
+        rule = "leave volumes to each part (smaller shares, or smaller groups)"
+        sizes = {part: len(numbers) for part, numbers in self._parts.items()}
+        require(min(sizes.values()) >= 1, "groups", rule, f"{len(set(groups))} groups in parts of {sizes}")
         self._pairs = task.pairs
+        self._groups = len(set(groups))
         if self.in_memory:
             self._volumes = [read_volume(pair, len(self.classes)) for pair in self._pairs]
 
@@ -309,10 +321,12 @@ class VolumeDataModule(LightningDataModule):
 
     def description(self) -> dict[str, Any]:
         """What was read and how it was split, for the JSON."""
-        options = ("root", "classes", "validation", "test", "split_seed")
+        options = ("root", "classes", "validation", "test", "split_seed", "groups")
         names = {part: [self._pairs[one].name for one in self.part(part)] for part in ("validation", "test")}
         sizes = {part: len(numbers) for part, numbers in self._parts.items()}
-        return {name: getattr(self, name) for name in options} | {"volumes": sizes, "names": names}
+        split = "volume: which ones are of one subject is not known" if self.groups is None else "group"
+        found = {"volumes": sizes, "names": names, "split by": split, "number of groups": self._groups}
+        return {name: getattr(self, name) for name in options} | found
 
     def train_dataloader(self) -> DataLoader[VolumeBatch]:
         return self.loader("train", shuffle=True)
