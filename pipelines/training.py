@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
+import time
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
-from torch import nn
+from torch import Tensor, nn
 
 from ccnn_irregular._checks import require
 from ccnn_irregular.optimisation import parameter_groups, warmup_cosine
 
-__all__ = ["TrainedNetwork"]
+__all__ = ["TrainedNetwork", "timed"]
 
 
 class TrainedNetwork(LightningModule):
@@ -89,3 +91,17 @@ class TrainedNetwork(LightningModule):
 
         schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, share)
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def timed(network: Callable[[Any], Tensor], batch: Any) -> tuple[Tensor, float]:
+    """The answer of ``network`` to ``batch``, and the seconds it took; on a GPU until all of it is computed."""
+    _wait_for_gpu()
+    started = time.perf_counter()
+    answer = network(batch)
+    _wait_for_gpu()
+    return answer, time.perf_counter() - started
+
+
+def _wait_for_gpu() -> None:
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()

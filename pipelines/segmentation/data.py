@@ -15,16 +15,20 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ccnn_irregular._checks import reject, require
+from ccnn_irregular.datasets._interpolation import NodeMethod
 from ccnn_irregular.datasets._moments import mean_and_deviation
 from ccnn_irregular.datasets.decathlon import Pair, Volume, find_pairs, read_volume
 from ccnn_irregular.domains import Grid
 from ccnn_irregular.pipelines.batches import EqualBatches, batch_loader
+from ccnn_irregular.pipelines.resampling import covering_grid, onto_grid
 
 __all__ = [
     "Intensities",
+    "Part",
     "VolumeAugmentation",
     "VolumeBatch",
     "VolumeDataModule",
+    "resampled_batch",
     "standardised",
     "thinned_grid",
     "thinnings",
@@ -140,6 +144,8 @@ class VolumeAugmentation:
     Attributes:
         thin: probability that every second slice along one random axis is taken away.
         kept_only: want answers at the slices that were kept alone, and not at all of them.
+        resample: bring what stretching and thinning made back to voxels of the size given, values linearly and labels
+            by the nearest voxel: what fixed kernels need in place of coordinates.
         stretch: largest relative change of the voxel size along each axis: the same anatomy, larger or smaller.
         contrast: largest relative change of the contrast.
         brightness: largest shift, standard deviations of the volume.
@@ -149,6 +155,7 @@ class VolumeAugmentation:
 
     thin: float = 0.0
     kept_only: bool = False
+    resample: bool = False
     stretch: float = 0.0
     contrast: float = 0.0
     brightness: float = 0.0
@@ -165,13 +172,13 @@ class VolumeAugmentation:
 
     def __call__(self, batch: VolumeBatch) -> VolumeBatch:
         """Another batch, drawn with torch's global generator."""
-        d = batch.grid.d
+        d, steps = batch.grid.d, batch.grid.steps
         factors = (1 + self.stretch * (2 * torch.rand(d) - 1)).tolist()
         grid, query = (_stretched(one, factors) for one in (batch.grid, batch.query))
         batch = dataclasses.replace(batch, values=self._intensities(batch.values), grid=grid, query=query)
         if float(torch.rand(())) < self.thin:
             batch = self._thinned(batch, axis=int(torch.randint(d, ())), begin=int(torch.randint(2, ())))
-        return batch
+        return resampled_batch(batch, steps) if self.resample else batch
 
     def _thinned(self, batch: VolumeBatch, axis: int, begin: int) -> VolumeBatch:
         """Every second slice along ``axis`` from ``begin`` on, where that leaves more than one."""
@@ -198,6 +205,21 @@ class VolumeAugmentation:
         values = values * scale + shift
         level = self.noise * float(torch.rand(()))
         return values + level * torch.randn_like(values) if level else values
+
+
+def resampled_batch(batch: VolumeBatch, steps: Sequence[float], method: NodeMethod = "linear") -> VolumeBatch:
+    """The volume on voxels of these steps over all places where answers are wanted; labels of the nearest voxel there.
+
+    Axes that have these steps already keep their voxels.
+    """
+    grid = covering_grid(batch.query, steps)
+    values = onto_grid(batch.values, batch.grid, grid, method)
+    labels = batch.labels
+    if labels is not None:
+        for axis, (old, new) in enumerate(zip(batch.query.axes, grid.axes, strict=True)):
+            nearest = ((new.nodes(labels.device) - old.start) / old.step).round().long().clamp(0, old.size - 1)
+            labels = labels.index_select(1 + axis, nearest)
+    return dataclasses.replace(batch, values=values, grid=grid, query=grid, labels=labels)
 
 
 def _stretched(grid: Grid, factors: Sequence[float]) -> Grid:
@@ -289,6 +311,11 @@ class VolumeDataModule(LightningDataModule):
     def part(self, part: Part) -> list[int]:
         """Numbers of the volumes of a part."""
         return [int(one) for one in self._parts[part]]
+
+    def training_steps(self) -> tuple[float, ...]:
+        """Median step of the training volumes along each axis, millimetres."""
+        steps = [self.volume(number).grid.steps for number in self.part("train")]
+        return tuple(float(step) for step in np.median(steps, axis=0))
 
     def description(self) -> dict[str, Any]:
         """What was read and how it was split, for the JSON."""
