@@ -16,6 +16,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+import yaml
 from scipy.ndimage import map_coordinates
 from torchmetrics.functional.classification import multiclass_f1_score
 
@@ -269,6 +270,18 @@ def test_the_baseline_learns_too_and_bad_options_are_named(pairs: Path, capsys: 
         capsys, "fit", *config, *short, "--run_dir", "other", "--model.augmentation.thin", "1",
         "--model.augmentation.resample", "false",
     )  # fmt: skip
+
+
+def test_the_baseline_has_the_same_budget() -> None:
+    found = [yaml.safe_load((cli.CONFIGS / f"segmentation{end}.yaml").read_text()) for end in ("", "_baseline")]
+    networks = [options["model"].pop("network") for options in found]
+    assert found[1]["model"]["augmentation"].pop("resample") is True
+    assert found[1] == found[0]
+    counts = []
+    for kind, options in zip((ContinuousSegmenter, FixedKernelSegmenter), networks, strict=True):
+        network = kind(**options["init_args"])
+        counts.append(sum(parameter.numel() for parameter in network.parameters()))
+    assert counts[1] >= counts[0]
 
 
 # ---------------------------------------------------------------------------------------------------- data and parts
