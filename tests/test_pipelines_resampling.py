@@ -6,6 +6,7 @@ import csv
 import json
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,7 @@ from ccnn_irregular.datasets.samples import (
 from ccnn_irregular.domains import Grid
 from ccnn_irregular.pipelines import cli
 from ccnn_irregular.pipelines.classification.network import FixedKernelClassifier, GridOptions
-from ccnn_irregular.pipelines.classification.training import ClassPredictions
+from ccnn_irregular.pipelines.classification.training import Classification, ClassPredictions
 from ccnn_irregular.pipelines.resampling import covering_grid, onto_grid, sampled_like
 from ccnn_irregular.pipelines.samples_data import SampleBatch, SampleDataModule, Sampling, resample_series
 
@@ -284,7 +285,7 @@ def test_fixed_kernels_answer_at_other_samplings_once_they_are_resampled(
     cli.main(["fit", "--config", "strokes.yaml", *small])
     asked = ["--test.drop", "0.5", "--test.gap", "0.3", "--test.resample", "true"]
     cli.main(["test", "--config", "strokes.yaml", *small, *asked])
-    printed = capsys.readouterr().out
+    printed = capsys.readouterr().out.splitlines()
     found = results("runs/strokes/test")
     plain = ["as trained", "50% dropped", "30% missing in a row"]
     assert [name for name in found if "resampled" not in name] == plain
@@ -295,6 +296,19 @@ def test_fixed_kernels_answer_at_other_samplings_once_they_are_resampled(
     for name in plain[1:]:
         again = found.get(f"{name}, resampled (linear)")
         assert again is None or again["accuracy"] == found[name]["accuracy"]
-    assert "s / 1,000" in printed
+    for one in found.values():
+        assert any(f"{100 * one['accuracy']:.2f}" in line and f"{one['seconds']:.3g}" in line for line in printed)
     with Path("runs/strokes/test/predictions.csv").open() as file:
         assert len(list(csv.DictReader(file))) == found["as trained"]["n"]
+
+    # The method is the one of higher likelihood on the validation part, whatever the test part would say.
+    data = SampleDataModule("simulated_strokes", count=240, validation=0.15, test=0.15, batch_size=64)
+    data.setup("test")
+    model = Classification.load_from_checkpoint("runs/strokes/best.ckpt", map_location="cpu").eval()
+    for sampling in (Sampling(drop=0.5), Sampling(gap=0.3)):
+        losses = {}
+        for method in ("linear", "cubic"):
+            batch = SampleBatch.of(data.sampled_part("validation", replace(sampling, resample=method)))
+            with torch.no_grad():
+                losses[method] = float(torch.nn.functional.cross_entropy(model(batch), batch.labels))
+        assert f"{sampling}, resampled ({min(losses, key=losses.__getitem__)})" in found
