@@ -25,7 +25,8 @@ def node_shares(places: NDArray[np.floating[Any]], count: int, width: float, met
         places: of the new nodes, in old steps from the first old node on.
         count: old nodes.
         width: new step over old step where this is above 1, which smooths before it thins out; else 1.
-        method: "linear", or "cubic": Keys's cubic convolution, the "bicubic" of Pillow and torch.
+        method: "linear", or "cubic": Keys's cubic convolution (a = -0.5), the "bicubic" of Pillow, and of torch with
+            ``antialias=True``.
     """
     places = np.clip(places, -0.5, count - 0.5)
     distance = np.abs(places[:, None] - np.arange(count)) / width

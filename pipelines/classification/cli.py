@@ -227,5 +227,5 @@ def _print_table(results: list[Result], title: str) -> None:
         interval = f"{100 * one.low:.2f} - {100 * one.high:.2f}"
         numbers = (f"{100 * one.accuracy:.2f}", interval, f"{100 * one.difference:+.2f}", f"{one.seconds:.3g}")
         table.add_row(one.sampling, *numbers)
-    table.caption = "difference: points from the first row; seconds: of the network, 1,000 samples"
+    table.caption = "difference: points from the first row; seconds: 1,000 samples"
     get_console().print(table)

@@ -32,6 +32,7 @@ __all__ = ["LabelResult", "SegmentationCLI", "SegmentationPredictOptions", "Segm
 Thinning = tuple[int, ...]
 
 _Z = 1.959964  # of a 95 % interval
+_MEAN = "mean of the labels"
 
 
 @dataclass
@@ -272,7 +273,7 @@ def _draw(
 def _results(tables: dict[SliceSampling, Scores], classes: Sequence[str]) -> list[LabelResult]:
     """Mean scores of each label and of all labels; the first sampling is what the others are compared with."""
     results: list[LabelResult] = []
-    names = [*classes[1:], "mean of the labels"]
+    names = [*classes[1:], _MEAN]
     reference = [_mean(column) for column in _with_mean(next(iter(tables.values())).dice).T]
     for sampling, scores in tables.items():
         columns = zip(_with_mean(scores.dice).T, _with_mean(scores.surface).T, strict=True)
@@ -318,11 +319,11 @@ def _print_table(results: Sequence[LabelResult], title: str) -> None:
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("sampling", min_width=14)
     table.add_column("label", no_wrap=True)
-    for label in ("Dice", "95 % interval", "difference", "surface", "seconds"):
+    for label in ("Dice", "95 % interval", "change", "surface", "seconds"):
         table.add_column(label, justify="right", no_wrap=True)
     for one in results:
         interval = f"{one.low:.3f} - {one.high:.3f}"
         numbers = (f"{one.dice:.3f}", interval, f"{one.difference:+.3f}", f"{one.surface:.3f}", f"{one.seconds:.3g}")
-        table.add_row(one.sampling, one.label, *numbers)
-    table.caption = "surface: mean distance of the surfaces, mm; seconds: of the network, a volume"
+        table.add_row(one.sampling, "mean" if one.label == _MEAN else one.label, *numbers)
+    table.caption = "change: from all slices; surface: mean distance, mm; seconds: a volume"
     get_console().print(table)
