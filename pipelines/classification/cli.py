@@ -97,7 +97,7 @@ def wilson_interval(correct: int, n: int) -> tuple[float, float]:
     share, z2 = correct / n, _Z**2
     centre = (share + z2 / (2 * n)) / (1 + z2 / n)
     half = _Z / (1 + z2 / n) * (share * (1 - share) / n + z2 / (4 * n * n)) ** 0.5
-    return centre - half, centre + half
+    return max(centre - half, 0.0), min(centre + half, 1.0)  # not beyond them by rounding
 
 
 class ClassificationCLI(TrainingCLI):
