@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ccnn_irregular._checks import reject, require, require_splits
 from ccnn_irregular._optional import import_optional
+from ccnn_irregular.datasets._interpolation import node_shares
 from ccnn_irregular.datasets._resampling import extended, low_pass_weights, reach
 from ccnn_irregular.domains import Grid, Points
 from ccnn_irregular.quadrature import trapezoid
@@ -30,6 +31,7 @@ __all__ = [
     "RaggedVolumes",
     "as_sequences",
     "average_cells",
+    "drop_blocks",
     "drop_samples",
     "permutation",
     "permute_sequences",
@@ -331,6 +333,32 @@ def drop_samples(series: RaggedSeries, fraction: float, *, seed: int = 0) -> Rag
     return dataclasses.replace(series, values=series.values[kept], coordinates=series.coordinates[kept], splits=offsets)
 
 
+def drop_blocks(series: RaggedSeries, fraction: float, *, seed: int = 0) -> RaggedSeries:
+    """Each series without ``floor(fraction * length)`` samples in a row, at a random place; its ends stay.
+
+    The place depends on the seed and the position of the series in ``series``: drop first, then split into parts.
+
+    Args:
+        series: the whole data set.
+        fraction: in [0, 1).
+        seed: of the places alone, not negative.
+
+    Raises:
+        ValueError: a fraction outside [0, 1).
+    """
+    require(0 <= fraction < 1, "fraction", "lie in [0, 1)", fraction)
+    splits = series.splits.cpu().numpy()
+    lengths = np.diff(splits)
+    missing = np.minimum(np.floor(fraction * lengths).astype(np.int64), np.maximum(lengths - 2, 0))
+    choices = np.maximum(lengths - 1 - missing, 1).astype(np.uint64)
+    begin = 1 + (_random_keys(len(lengths), seed) % choices).astype(np.int64)
+    rank = np.arange(splits[-1]) - np.repeat(splits[:-1], lengths)
+    begin, end = (np.repeat(bound, lengths) for bound in (begin, begin + missing))
+    kept = torch.from_numpy(np.flatnonzero((rank < begin) | (rank >= end))).to(series.values.device)
+    offsets = torch.from_numpy(np.concatenate([[0], np.cumsum(lengths - missing)])).to(series.splits.device)
+    return dataclasses.replace(series, values=series.values[kept], coordinates=series.coordinates[kept], splits=offsets)
+
+
 # --------------------------------------------------------------------------------------------------------- images
 
 
@@ -421,6 +449,12 @@ def _low_pass(before: int, after: int) -> np.ndarray:
     margin = reach(ratio) + 1
     offsets = np.arange(-margin, before + margin) - centres
     return low_pass_weights(offsets, ratio) @ extended(np.eye(before), margin).T
+
+
+def _linear_shares(before: int, after: int) -> np.ndarray:
+    """Linear interpolation at the new nodes; a triangle as wide as the new cells where these are larger."""
+    places = (np.arange(after) + 0.5) * before / after - 0.5
+    return node_shares(places, before, max(before / after, 1.0), "linear")
 
 
 def _shared_lengths(before: int, after: int) -> np.ndarray:

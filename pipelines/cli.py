@@ -25,6 +25,7 @@ _LISTS = (
     "--test.image_size",
     "--test.volume_size",
     "--test.drop",
+    "--test.gap",
     "--test.thin",
     "--data.variables",
     "--test.points",

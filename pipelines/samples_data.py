@@ -39,6 +39,7 @@ from ccnn_irregular.datasets.samples import (
     RaggedVolumes,
     as_sequences,
     average_cells,
+    drop_blocks,
     drop_samples,
     permute_sequences,
     resize_images,
@@ -47,6 +48,7 @@ from ccnn_irregular.datasets.samples import (
 from ccnn_irregular.domains import Grid, Points
 from ccnn_irregular.pipelines.batches import AlikeBatches, EqualBatches, batch_loader
 from ccnn_irregular.pipelines.equal_samples import split_together
+from ccnn_irregular.pipelines.resampling import Method, sampled_like
 from ccnn_irregular.pipelines.sample_keys import ragged_keys, row_keys
 from ccnn_irregular.quadrature import trapezoid
 
@@ -144,18 +146,28 @@ class Sampling:
         image_size: pixels along y and x over the same extent; filtered, see ``samples.resize_images``.
         volume_size: voxels along each axis over the same extent, means over the old ones.
         drop: share of the samples of each series dropped at random.
+        gap: share of the samples of each series that is missing in a row, at a random place.
+        resample: bring what was sampled otherwise back to the training part's sampling, by this method.
     """
 
     rate: float | None = None
     image_size: tuple[int, ...] | None = None
     volume_size: tuple[int, ...] | None = None
     drop: float = 0.0
+    gap: float = 0.0
+    resample: Method | None = None
+
+    def methods(self) -> tuple[Method, ...]:
+        """What a user would try to bring such samples back to the training part's sampling."""
+        return ("linear", "polyphase") if self.rate is not None else ("linear", "cubic")
 
     def __str__(self) -> str:
         parts = [f"rate {self.rate:g}"] if self.rate is not None else []
         for sizes, cells in ((self.image_size, "pixels"), (self.volume_size, "voxels")):
             parts += [f"{' x '.join(map(str, sizes))} {cells}"] if sizes is not None else []
         parts += [f"{self.drop:.0%} dropped"] if self.drop else []
+        parts += [f"{self.gap:.0%} missing in a row"] if self.gap else []
+        parts += [f"resampled ({self.resample})"] if self.resample else []
         return ", ".join(parts) or "as trained"
 
 
@@ -183,7 +195,7 @@ class SampleDataModule(LightningDataModule):
         validation: share of the training part, or of all samples, that chooses the best epoch.
         test: share of all samples, where the data set has no official test part.
         split_seed: seed of the split and of the order of the batches.
-        drop_seed: seed of the samples that are dropped in tests.
+        drop_seed: seed of the samples that are dropped, and of the gaps, in tests.
         batch_size: samples a step.
         held_speakers: of spoken digits, whose recordings are the test instead of the first five of each speaker and
             digit: no voice of the test is known from training.
@@ -318,18 +330,7 @@ class SampleDataModule(LightningDataModule):
 
     def _prepare(self, samples: Samples, sampling: Sampling) -> Samples:
         """``samples`` as the network is to read them, sampled otherwise if so wanted."""
-        if sampling.rate is not None:
-            samples = resample_series(samples, sampling.rate)
-        if sampling.image_size is not None:
-            gridded = isinstance(samples, GriddedSamples) and samples.grid.d == 2 and self.reading == "as_is"
-            require(gridded, "test.image_size", "be asked for images only", f"{samples!r} read {self.reading}")
-            assert isinstance(samples, GriddedSamples)
-            samples = resize_images(samples, sampling.image_size)
-        if sampling.volume_size is not None:
-            gridded = isinstance(samples, GriddedSamples) and samples.grid.d == 3
-            require(gridded, "test.volume_size", "be asked for volumes only", f"{samples!r}")
-            assert isinstance(samples, GriddedSamples)
-            samples = average_cells(samples, sampling.volume_size)
+        samples = self._resampled(samples, self._otherwise(samples, sampling), sampling)
         if self.dataset == "speech_commands_mfcc":
             assert isinstance(samples, GriddedSamples)
             samples = mfcc(samples)
@@ -343,11 +344,41 @@ class SampleDataModule(LightningDataModule):
             if not isinstance(samples, RaggedSeries):
                 reject("window", "be None where samples lie on grids already", self.window)
             samples = on_one_grid(samples, self.window)
-        if sampling.drop:
-            if not isinstance(samples, RaggedSeries):
-                reject("test.drop", "be asked for series read as points only (data.window null)", f"{samples!r}")
-            samples = drop_samples(samples, sampling.drop, seed=self.drop_seed)
+        return self._resampled(samples, self._dropped(samples, sampling), sampling)
+
+    def _otherwise(self, samples: Samples, sampling: Sampling) -> Samples:
+        """At another rate or on other grids, as files hold them."""
+        if sampling.rate is not None:
+            samples = resample_series(samples, sampling.rate)
+        if sampling.image_size is not None:
+            gridded = isinstance(samples, GriddedSamples) and samples.grid.d == 2 and self.reading == "as_is"
+            require(gridded, "test.image_size", "be asked for images only", f"{samples!r} read {self.reading}")
+            assert isinstance(samples, GriddedSamples)
+            samples = resize_images(samples, sampling.image_size)
+        if sampling.volume_size is not None:
+            gridded = isinstance(samples, GriddedSamples) and samples.grid.d == 3
+            require(gridded, "test.volume_size", "be asked for volumes only", f"{samples!r}")
+            assert isinstance(samples, GriddedSamples)
+            samples = average_cells(samples, sampling.volume_size)
         return samples
+
+    def _dropped(self, samples: Samples, sampling: Sampling) -> Samples:
+        """Without samples that are to be missing."""
+        for option, share, drop in (("drop", sampling.drop, drop_samples), ("gap", sampling.gap, drop_blocks)):
+            if not share:
+                continue
+            if not isinstance(samples, RaggedSeries):
+                rule = "be asked for series read as points only (data.window null)"
+                reject(f"test.{option}", rule, f"{samples!r}")
+            samples = drop(samples, share, seed=self.drop_seed)
+        return samples
+
+    @staticmethod
+    def _resampled(trained: Samples, samples: Samples, sampling: Sampling) -> Samples:
+        """Brought back where ``trained`` has them, if so wanted and they were sampled otherwise."""
+        if sampling.resample is None or samples is trained:
+            return samples
+        return sampled_like(samples, trained, sampling.resample)
 
     @property
     def samples(self) -> Samples:
@@ -379,11 +410,18 @@ class SampleDataModule(LightningDataModule):
 
     def test_part(self, sampling: Sampling) -> Samples:
         """The samples of the test part, sampled as asked."""
+        return self.sampled_part("test", sampling)
+
+    def sampled_part(self, part: Literal["validation", "test"], sampling: Sampling) -> Samples:
+        """The samples of a part that is not trained on, sampled as asked."""
         assert self._parts is not None
         assert self._read is not None
-        source = self._read if self._held is None else self._held
-        # Dropped before the split, as the literature has it: see drop_samples.
-        return self._prepare(source, sampling).subset(self._parts.test)
+        source = self._read if part == "validation" or self._held is None else self._held
+        index = getattr(self._parts, part)
+        if sampling.drop or sampling.gap:
+            # Dropped before the split, as the literature has it: see drop_samples.
+            return self._prepare(source, sampling).subset(index)
+        return self._prepare(source.subset(index), sampling)
 
     def keys(self, part: Literal["train", "validation", "test"]) -> NDArray[np.uint64]:
         """A key of the content of each sample as it was read, ``(B, 1)``; labels are no part of it."""
@@ -448,9 +486,9 @@ class SampleDataModule(LightningDataModule):
         """All of ``samples`` as one batch."""
         return SampleBatch.of(samples, self.cap, ids)
 
-    def test_loader(self, sampling: Sampling) -> DataLoader[SampleBatch]:
-        """The test part, sampled as asked, in batches."""
-        held = self.test_part(sampling)
+    def test_loader(self, sampling: Sampling, part: Literal["validation", "test"] = "test") -> DataLoader[SampleBatch]:
+        """A part that is not trained on, sampled as asked, in batches."""
+        held = self.sampled_part(part, sampling)
         batches = self._batches(held, np.arange(len(held)), None)
         return batch_loader(lambda indices: self.as_batch(held.subset(indices)), batches)
 

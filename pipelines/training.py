@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import time
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,7 +17,7 @@ from ccnn_irregular.optimisation import parameter_groups, warmup_cosine
 from ccnn_irregular.pipelines.draws import Draws
 from ccnn_irregular.pipelines.trained_on import ENTRY, KeyedData, TrainedOn
 
-__all__ = ["TrainedNetwork"]
+__all__ = ["TrainedNetwork", "timed"]
 
 
 class TrainedNetwork(LightningModule):
@@ -143,3 +145,17 @@ class TrainedNetwork(LightningModule):
 
         schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, share)
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def timed(network: Callable[[Any], Tensor], batch: Any) -> tuple[Tensor, float]:
+    """The answer of ``network`` to ``batch``, and the seconds it took; on a GPU until all of it is computed."""
+    _wait_for_gpu()
+    started = time.perf_counter()
+    answer = network(batch)
+    _wait_for_gpu()
+    return answer, time.perf_counter() - started
+
+
+def _wait_for_gpu() -> None:
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()

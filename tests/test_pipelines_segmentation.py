@@ -9,25 +9,30 @@ import math
 import os
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+import yaml
+from scipy.ndimage import map_coordinates
 from torchmetrics.functional.classification import multiclass_f1_score
 
 from ccnn_irregular.adapters.nifti import read_nifti
+from ccnn_irregular.datasets._interpolation import NodeMethod
 from ccnn_irregular.datasets.decathlon import Volume, canonical, read_labels
 from ccnn_irregular.domains import Grid
 from ccnn_irregular.pipelines import cli
 from ccnn_irregular.pipelines.draws import Draws
-from ccnn_irregular.pipelines.segmentation.cli import _results
+from ccnn_irregular.pipelines.segmentation.cli import Scores, SliceSampling, _results
 from ccnn_irregular.pipelines.segmentation.data import (
     Intensities,
     VolumeAugmentation,
     VolumeBatch,
     VolumeDataModule,
+    resampled_batch,
     standardised,
     thinned_grid,
     thinnings,
@@ -35,7 +40,8 @@ from ccnn_irregular.pipelines.segmentation.data import (
 from ccnn_irregular.pipelines.segmentation.figures import typical_cases
 from ccnn_irregular.pipelines.segmentation.files import FileJob, predict_files
 from ccnn_irregular.pipelines.segmentation.network import ContinuousSegmenter, FixedKernelSegmenter
-from ccnn_irregular.pipelines.segmentation.training import Segmentation, dice, soft_dice_loss
+from ccnn_irregular.pipelines.segmentation.surfaces import surface_distance
+from ccnn_irregular.pipelines.segmentation.training import Segmentation, VoxelResampling, dice, soft_dice_loss
 
 nibabel = pytest.importorskip("nibabel")
 
@@ -289,6 +295,12 @@ def test_the_baseline_learns_too_and_bad_options_are_named(pairs: Path, capsys: 
     config = ["--config", "segmentation_baseline", "--data.root", str(pairs), "--data.validation", "0.15", *QUIET]
     short = ["--trainer.max_epochs", "2", f"{NETWORK}.channels", "[4, 8]", "--model.learning_rate", "0.02"]
     cli.main(["fit", *config, *short, "--run_dir", "base"])
+    cli.main(["test", *config, "--run_dir", "base", "--test.thin", "1,1,2", "--test.resample", "true"])
+    results = json.loads(Path("base/test/metrics.json").read_text())["results"]
+    ways = list(dict.fromkeys((one["sampling"], one["resample"] is not None) for one in results))
+    assert [name.partition(", resampled (")[0] for name, _ in ways] == ["all slices", *["1 of 2 along z"] * 2]
+    assert [resampled for _, resampled in ways] == [False, False, True]
+    assert all(one["seconds"] > 0 for one in results)
     with Path("base/history.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert float(rows[-1]["train_loss"]) < float(rows[0]["train_loss"])
@@ -303,8 +315,20 @@ def test_the_baseline_learns_too_and_bad_options_are_named(pairs: Path, capsys: 
     )  # fmt: skip
     assert "query must be the given voxels" in refused(
         capsys, "fit", *config, *short, "--run_dir", "other", "--model.augmentation.thin", "1",
-        "--model.augmentation.kept_only", "false",
+        "--model.augmentation.resample", "false",
     )  # fmt: skip
+
+
+def test_the_baseline_has_the_same_budget() -> None:
+    found = [yaml.safe_load((cli.CONFIGS / f"segmentation{end}.yaml").read_text()) for end in ("", "_baseline")]
+    networks = [options["model"].pop("network") for options in found]
+    assert found[1]["model"]["augmentation"].pop("resample") is True
+    assert found[1] == found[0]
+    counts = []
+    for kind, options in zip((ContinuousSegmenter, FixedKernelSegmenter), networks, strict=True):
+        network = kind(**options["init_args"])
+        counts.append(sum(parameter.numel() for parameter in network.parameters()))
+    assert counts[1] >= counts[0]
 
 
 # ---------------------------------------------------------------------------------------------------- data and parts
@@ -498,6 +522,93 @@ def test_augmentation_for_fixed_kernels_takes_the_labels_of_the_slices_away_too(
         assert [label_of[value] for value in kept.values.flatten().tolist()] == kept.labels.flatten().tolist()
 
 
+@pytest.mark.parametrize("sizes", [(8, 7, 9), (9, 12, 8)])
+def test_augmentation_for_fixed_kernels_resamples_what_it_changed(sizes: tuple[int, ...]) -> None:
+    batch = batch_of(sizes)
+    assert batch.labels is not None
+    torch.manual_seed(0)
+    seen = set()
+    for _ in range(12):
+        thinned = VolumeAugmentation(thin=1.0, resample=True)(batch)
+        assert (thinned.grid, thinned.query) == (batch.grid, batch.grid)
+        assert torch.equal(thinned.labels, batch.labels)  # type: ignore[arg-type]
+        # The slices that were taken away lie on lines between those that stayed.
+        for axis, begin in itertools.product(range(3), range(2)):
+            values = np.moveaxis(batch.values[0, 0].numpy(), axis, -1)
+            places, kept = np.arange(values.shape[-1]), np.arange(values.shape[-1])[begin::2]
+            filled = np.apply_along_axis(
+                lambda line, kept=kept, places=places: np.interp(places, kept, line[kept]), -1, values
+            )
+            if np.allclose(np.moveaxis(filled, -1, axis), thinned.values[0, 0], atol=1e-5):
+                seen.add((axis, begin))
+    assert len(seen) >= 4
+    for _ in range(6):
+        stretched = VolumeAugmentation(stretch=0.3, resample=True)(batch)
+        assert stretched.grid == stretched.query
+        assert stretched.grid.steps == batch.grid.steps
+        assert stretched.labels is not None
+        assert stretched.labels.shape[1:] == stretched.values.shape[2:] == stretched.grid.sizes
+        assert stretched.grid.sizes != batch.grid.sizes
+
+
+def test_resampled_volumes_and_labels_are_those_of_scipy() -> None:
+    batch = batch_of((6, 9, 5))
+    thin = VolumeBatch.of(Volume("one", batch.values[0], batch.grid, batch.labels[0]), (2, 3, 1))  # type: ignore[index]
+    back = resampled_batch(thin, batch.grid.steps)
+    assert back.grid.sizes == (5, 7, 5)
+    nodes = np.meshgrid(*(axis.nodes().numpy() for axis in back.grid.axes), indexing="ij")
+    places = [(one - axis.start) / axis.step for one, axis in zip(nodes, thin.grid.axes, strict=True)]
+    wanted = map_coordinates(thin.values[0, 0].numpy(), places, order=1, mode="nearest")
+    np.testing.assert_allclose(back.values[0, 0], wanted, rtol=1e-5, atol=1e-6)
+    assert back.labels is not None
+    nearest = tuple(np.round(one).astype(int) for one in places)
+    np.testing.assert_array_equal(back.labels[0], thin.labels[0].numpy()[nearest])  # type: ignore[index]
+
+
+@pytest.mark.parametrize("method", ["linear", "cubic"])
+def test_answers_of_a_resampled_volume_come_back_to_its_own_voxels(method: NodeMethod) -> None:
+    """A network that asks each voxel alone: values and answers at voxels that are there before and after."""
+
+    def network(read: VolumeBatch) -> torch.Tensor:
+        assert read.grid.steps == (1.0, 1.0, 1.0)
+        return torch.cat([-read.values, read.values], dim=1)
+
+    whole = batch_of((8, 7, 9))
+    whole = replace(whole, grid=Grid((8, 7, 9), (1.0,) * 3), query=Grid((8, 7, 9), (1.0,) * 3))
+    volume = Volume("one", whole.values[0], whole.grid, whole.labels[0])  # type: ignore[index]
+    for thin in ((1, 1, 2), (3, 1, 1), (1, 4, 1)):
+        batch = VolumeBatch.of(volume, thin)
+        found = VoxelResampling((1.0, 1.0, 1.0), method).probabilities(network, batch)
+        wanted = torch.cat([-batch.values, batch.values], dim=1).softmax(1)
+        torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
+    # Voxels between those of the training: each answer is the mean of its two neighbours.
+    between = replace(whole, grid=Grid((8, 7, 9), (1.0, 1.0, 0.5)), query=Grid((8, 7, 9), (1.0, 1.0, 0.5)))
+    found = VoxelResampling((1.0, 1.0, 1.0), "linear").probabilities(network, between)
+    torch.testing.assert_close(found[..., 1:-1:2], (found[..., :-2:2] + found[..., 2::2]) / 2)
+
+
+def test_surface_distance_of_moved_and_grown_boxes() -> None:
+    labels, moved, grown = (torch.zeros(12, 12, 12, dtype=torch.int64) for _ in range(3))
+    labels[3:8, 3:8, 3:8], moved[3:8, 3:8, 5:10], grown[2:9, 2:9, 2:9] = 1, 1, 1
+    steps = (1.0, 2.0, 0.5)
+    assert surface_distance(labels, labels, 3, steps)[0] == 0
+    assert np.isnan(surface_distance(labels, labels, 3, steps)[1])
+    for found in (moved, grown):
+        places = []
+        for one in (found, labels):
+            # Faces by hand: a voxel with all six neighbours inside is no surface.
+            padded = torch.nn.functional.pad(one, (1,) * 6)
+            inner = torch.stack([padded.roll(shift, axis) for axis in range(3) for shift in (-1, 1)]).all(0)[
+                1:-1, 1:-1, 1:-1
+            ]
+            places.append(torch.nonzero((one == 1) & ~inner) * torch.tensor(steps))
+        apart = torch.cdist(*places)
+        wanted = torch.cat([apart.amin(0), apart.amin(1)]).mean()
+        assert surface_distance(found, labels, 2, steps)[0] == pytest.approx(float(wanted))
+    with pytest.raises(ValueError, match="predicted must have the labels' shape"):
+        surface_distance(labels[:2], labels, 2, steps)
+
+
 def test_augmentation_stretches_coordinates_and_changes_intensities_within_bounds() -> None:
     batch = batch_of()
     plain = VolumeAugmentation()(batch, Draws(0, 0, batch.ids))
@@ -541,12 +652,15 @@ def test_soft_dice_of_certain_answers_is_dice() -> None:
 
 def test_means_of_the_table_leave_out_volumes_without_a_label() -> None:
     full = np.array([[0.8, np.nan], [0.6, 0.4]])
-    results = _results({(1, 1, 1): full, (1, 1, 2): full - 0.1}, ("nothing", "a", "b"))
+    tables = {SliceSampling(): Scores(full, 2 * full, 0.1), SliceSampling((1, 1, 2)): Scores(full - 0.1, full, 0.2)}
+    results = _results(tables, ("nothing", "a", "b"))
     found = {(one.sampling, one.label): one for one in results}
     assert found["all slices", "a"].dice == pytest.approx(0.7)
     assert (found["all slices", "b"].dice, found["all slices", "b"].n) == (pytest.approx(0.4), 1)
     assert found["all slices", "mean of the labels"].dice == pytest.approx((0.8 + 0.5) / 2)
     assert found["1 of 2 along z", "a"].difference == pytest.approx(-0.1)
+    assert (found["1 of 2 along z", "a"].surface, found["1 of 2 along z", "a"].seconds) == (pytest.approx(0.7), 0.2)
+    assert found["all slices", "b"].surface == pytest.approx(0.8)
     assert typical_cases(np.array([0.5, np.nan, 0.9, 0.7])) == {"worst": 0, "median": 3, "best": 2}
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from ccnn_irregular._checks import reject, require
+from ccnn_irregular._checks import reject, require, require_finite
+from ccnn_irregular.datasets._interpolation import between_samples
 from ccnn_irregular.datasets._moments import mean_and_deviation
 from ccnn_irregular.domains import Domain, Grid, Points
 from ccnn_irregular.kernels import Kernel, energy_above
@@ -348,6 +350,8 @@ class FixedKernelClassifier(nn.Module):
         pool: each block but the last is followed by averages over so many samples.
         dropout: in the blocks.
         each: standardise each sample by itself.
+        grid: series read as points are interpolated linearly onto this grid first, zeros beyond their ends; one more
+            channel is 1 where the series is. null = the data lie on a grid.
     """
 
     def __init__(
@@ -363,8 +367,10 @@ class FixedKernelClassifier(nn.Module):
         pool: int = 1,
         dropout: float = 0.0,
         each: bool = False,
+        grid: GridOptions | None = None,
     ) -> None:
         super().__init__()
+        require(grid is None or len(grid.sizes) == axes == 1, "grid", "have one axis, as the network", axes)
         require(axes in (1, 2, 3), "axes", "be 1, 2 or 3", axes)
         for name, size in (("kernel_size", kernel_size), ("stem_kernel_size", stem_kernel_size)):
             require(size % 2 == 1, name, "be odd", size)
@@ -374,6 +380,7 @@ class FixedKernelClassifier(nn.Module):
         self.in_channels = in_channels
         self.classes = classes
         self.axes = axes
+        self.grid = None if grid is None else grid.grid()
         self.standardise = Standardise(in_channels, each)
 
         def layer(channels: int, size: int, stride: int = 1) -> list[nn.Module]:
@@ -384,7 +391,8 @@ class FixedKernelClassifier(nn.Module):
                 nn.GELU(),
             ]
 
-        self.stem = nn.Sequential(*layer(in_channels, stem_kernel_size, stem_stride))
+        read = in_channels + (grid is not None)
+        self.stem = nn.Sequential(*layer(read, stem_kernel_size, stem_stride))
         self.blocks = nn.ModuleList(
             nn.Sequential(
                 *layer(hidden_channels, kernel_size), nn.Dropout(dropout), *layer(hidden_channels, kernel_size)
@@ -402,12 +410,36 @@ class FixedKernelClassifier(nn.Module):
     def forward(self, batch: SampleBatch) -> Tensor:
         """Logits ``(B, classes)``."""
         values = batch.values
-        gridded = isinstance(batch.domain, Grid) and batch.domain.d == self.axes
-        require(gridded, "network", f"read samples on a grid of {self.axes} axes (fixed kernels)", f"{batch.domain!r}")
         require(values.shape[1] == self.in_channels, "in_channels", "be the data's", f"{tuple(values.shape)}")
-        hidden = self.stem(self.standardise(values, batch.domain, batch.sampled))
+        hidden = self.stem(self._on_grid(self.standardise(values, batch.domain, batch.sampled), batch.domain))
         for number, block in enumerate(self.blocks):
             hidden = hidden + block(hidden)
             if number + 1 < len(self.blocks):
                 hidden = self.pool(hidden)
         return self.output(hidden.flatten(2).mean(2))
+
+    def _on_grid(self, values: Tensor, domain: Domain) -> Tensor:
+        """``(B, channels, *sizes)``, as the first convolution reads them."""
+        if self.grid is None:
+            gridded = isinstance(domain, Grid) and domain.d == self.axes
+            require(gridded, "network", f"read samples on a grid of {self.axes} axes (fixed kernels)", f"{domain!r}")
+            return values
+        if not isinstance(domain, Points):
+            reject("grid", "be null for samples on a grid", f"{domain!r}")
+        require_finite("values (to be interpolated)", values)
+        return _filled(values, domain, self.grid)
+
+
+def _filled(values: Tensor, points: Points, grid: Grid) -> Tensor:
+    """Series ``(N, C)`` on ``grid``, ``(B, C + 1, size)``: linear between samples; the last channel is 1 there."""
+    times, splits, series = points.coordinates[:, 0], points.splits, points.samples
+    nodes = grid.nodes(points.device)[:, 0]
+    node_splits = torch.arange(series + 1, device=points.device) * grid.count
+    found = between_samples(values, times, splits, nodes.repeat(series), node_splits).unflatten(0, (series, -1))
+    # One nan after the last series stands for the ends of those without samples.
+    ends = torch.nn.functional.pad(times, (0, 1), value=math.nan)
+    empty = splits.diff() == 0
+    first, last = (ends[place.masked_fill(empty, -1)][:, None] for place in (splits[:-1], splits[1:] - 1))
+    rounding = 1e-6 * grid.steps[0]
+    inside = ((nodes >= first - rounding) & (nodes <= last + rounding))[..., None]
+    return torch.cat([torch.where(inside, found, 0.0), inside.to(found.dtype)], dim=2).transpose(1, 2)

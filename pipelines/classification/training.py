@@ -15,7 +15,7 @@ from ccnn_irregular._checks import reject, require
 from ccnn_irregular.domains import Grid
 from ccnn_irregular.optimisation import norm_penalty
 from ccnn_irregular.pipelines.classification.augmentation import Augmentation
-from ccnn_irregular.pipelines.training import TrainedNetwork
+from ccnn_irregular.pipelines.training import TrainedNetwork, timed
 
 if TYPE_CHECKING:
     from ccnn_irregular.pipelines.samples_data import SampleBatch, SampleDataModule
@@ -33,10 +33,21 @@ class ClassPredictions:
     Attributes:
         probabilities: ``(B, classes)`` float32.
         labels: ``(B,)`` int64.
+        seconds: what the network took, a sample.
     """
 
     probabilities: NDArray[np.float32]
     labels: NDArray[np.int64]
+    seconds: float
+
+    @staticmethod
+    def joined(batches: Sequence[ClassPredictions]) -> ClassPredictions:
+        """All batches as one; seconds: the median batch's, for the first ones also prepare."""
+        return ClassPredictions(
+            np.concatenate([batch.probabilities for batch in batches]),
+            np.concatenate([batch.labels for batch in batches]),
+            float(np.median([batch.seconds for batch in batches])),
+        )
 
     @property
     def predicted(self) -> NDArray[np.int64]:
@@ -45,6 +56,12 @@ class ClassPredictions:
     @property
     def correct(self) -> int:
         return int((self.predicted == self.labels).sum())
+
+    @property
+    def log_likelihood(self) -> float:
+        """Mean logarithm of the probability that the true class was given."""
+        given = np.take_along_axis(self.probabilities, self.labels[:, None], 1)
+        return float(np.log(given.clip(np.finfo(np.float32).tiny)).mean())
 
 
 class Classification(TrainedNetwork):
@@ -169,5 +186,6 @@ class Classification(TrainedNetwork):
 
     def predict_step(self, batch: SampleBatch, batch_idx: int) -> ClassPredictions:
         """Probabilities and labels of the batch, on the CPU."""
-        probabilities = self(batch).float().softmax(1)
-        return ClassPredictions(probabilities.cpu().numpy(), batch.labels.cpu().numpy())
+        logits, seconds = timed(self, batch)
+        probabilities = logits.float().softmax(1)
+        return ClassPredictions(probabilities.cpu().numpy(), batch.labels.cpu().numpy(), seconds / len(batch))

@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
-import numpy as np
 from lightning.pytorch.cli import LightningArgumentParser
 from rich import box, get_console
 from rich.table import Table
@@ -148,10 +147,7 @@ class CloudClassificationCLI(ClassificationCLI):
 
     def _predicted(self, model: CloudClassification, datamodule: ShapeDataModule, way: DrawnClouds) -> ClassPredictions:
         batches = self.trainer.predict(model, dataloaders=datamodule.test_loader(way))
-        parts = cast("list[ClassPredictions]", batches)
-        return ClassPredictions(
-            np.concatenate([part.probabilities for part in parts]), np.concatenate([part.labels for part in parts])
-        )
+        return ClassPredictions.joined(cast("list[ClassPredictions]", batches))
 
 
 def _result(way: DrawnClouds, predictions: ClassPredictions, trained: ClassPredictions) -> CloudResult:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, cast, get_args
 
 import numpy as np
 from lightning.pytorch.cli import LightningArgumentParser
@@ -15,14 +15,15 @@ from numpy.typing import NDArray
 from rich import box, get_console
 from rich.table import Table
 
+from ccnn_irregular.datasets._interpolation import NodeMethod
 from ccnn_irregular.datasets.decathlon import volume_name
 from ccnn_irregular.pipelines.figures import save
 from ccnn_irregular.pipelines.reports import versions, write_json, write_text
 from ccnn_irregular.pipelines.segmentation import figures
-from ccnn_irregular.pipelines.segmentation.data import VolumeBatch, VolumeDataModule, thinnings
+from ccnn_irregular.pipelines.segmentation.data import Part, VolumeBatch, VolumeDataModule, thinnings
 from ccnn_irregular.pipelines.segmentation.files import FileJob, file_jobs, predict_files
 from ccnn_irregular.pipelines.segmentation.network import ContinuousSegmenter
-from ccnn_irregular.pipelines.segmentation.training import Segmentation, SegmentedVolume
+from ccnn_irregular.pipelines.segmentation.training import Segmentation, SegmentedVolume, VoxelResampling
 from ccnn_irregular.pipelines.training_cli import TrainingCLI, load_weights
 from ccnn_irregular.plotting_volumes import plot_kernel_slices
 
@@ -31,6 +32,7 @@ __all__ = ["LabelResult", "SegmentationCLI", "SegmentationPredictOptions", "Segm
 Thinning = tuple[int, ...]
 
 _Z = 1.959964  # of a 95 % interval
+_MEAN = "mean of the labels"
 
 
 @dataclass
@@ -40,9 +42,13 @@ class SegmentationTestOptions:
     Attributes:
         thin: every how many slices along x, y and z one is kept, such as 1,1,2 2,1,1. Labels are those of the slices
             that remain.
+        resample: test each of them once more, with values interpolated to the training volumes' median voxels and
+            probabilities brought back. Of two methods the one counts that has the higher mean Dice on the validation
+            part, thinned alike.
     """
 
     thin: list[int | str] = field(default_factory=list)
+    resample: bool = False
 
 
 @dataclass
@@ -57,28 +63,79 @@ class SegmentationPredictOptions:
 
 
 @dataclass(frozen=True)
+class SliceSampling:
+    """How volumes are sampled, and whether they are brought back to the training's voxels.
+
+    Attributes:
+        thin: every how many slices along x, y and z one is kept.
+        resample: method of interpolation to the training volumes' voxels; None = as they are.
+    """
+
+    thin: Thinning = (1, 1, 1)
+    resample: NodeMethod | None = None
+
+    def __str__(self) -> str:
+        parts = [f"1 of {factor} along {axis}" for axis, factor in zip("xyz", self.thin, strict=True) if factor > 1]
+        parts += [f"resampled ({self.resample})"] if self.resample else []
+        return ", ".join(parts) or "all slices"
+
+    @property
+    def file_name(self) -> str:
+        """For files; empty for all slices as they are."""
+        words = ["thin", *map(str, self.thin)] if max(self.thin) > 1 else []
+        return "-".join(words + ([self.resample] if self.resample else []))
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What the test volumes are given under one sampling.
+
+    Attributes:
+        dice: ``(volumes, labels)``, nan where neither has the label.
+        surface: mean distance of surfaces, millimetres, likewise; nan where one of the two has not the label.
+        seconds: of the network for the median volume, resampling included.
+    """
+
+    dice: NDArray[np.float64]
+    surface: NDArray[np.float64]
+    seconds: float
+
+    @staticmethod
+    def of(volumes: Sequence[SegmentedVolume]) -> Scores:
+        """Of labelled volumes."""
+        dice, surface = ([getattr(volume, name) for volume in volumes] for name in ("dice", "surface"))
+        return Scores(np.stack(dice), np.stack(surface), float(np.median([volume.seconds for volume in volumes])))
+
+
+@dataclass(frozen=True)
 class LabelResult:
     """Dice of a label on the test volumes under one sampling.
 
     Attributes:
         sampling: its name.
         thin: every how many slices along x, y and z one was kept.
+        resample: method by which volumes were brought back to the training's voxels, or None.
         label: what it means.
         dice: mean over the volumes that have the label, or for which it was predicted.
         low: lower end of the 95 % interval of the mean (normal, cut to [0, 1]).
         high: upper end.
         difference: mean minus that on all slices.
         n: volumes.
+        surface: mean distance of the predicted surface and the true one, millimetres, over volumes that have both.
+        seconds: of the network for the median volume, resampling included.
     """
 
     sampling: str
     thin: Thinning
+    resample: NodeMethod | None
     label: str
     dice: float
     low: float
     high: float
     difference: float
     n: int
+    surface: float
+    seconds: float
 
 
 class SegmentationCLI(TrainingCLI):
@@ -120,14 +177,15 @@ class SegmentationCLI(TrainingCLI):
 
     def test(self, model: Segmentation, datamodule: VolumeDataModule, ckpt_path: str, **_: Any) -> None:
         """Dice under every sampling that was asked for: table, JSON, CSV, figures."""
-        samplings = [(1, 1, 1), *thinnings(self._get(self.config_init, "test").thin)]
+        options = SegmentationTestOptions(**vars(self._get(self.config_init, "test")))
+        samplings = [SliceSampling(), *(SliceSampling(thin) for thin in thinnings(options.thin))]
         datamodule.setup("test")
         load_weights(model, ckpt_path)
-        found: dict[Thinning, list[SegmentedVolume]] = {}
-        for thin in samplings:
-            loader = datamodule.loader("test", thin=thin)
-            found[thin] = cast("list[SegmentedVolume]", self.trainer.predict(model, dataloaders=loader))
-        tables = {thin: _table_of(volumes) for thin, volumes in found.items()}
+        if options.resample:
+            better = [self._better_resampled(model, datamodule, sampling) for sampling in samplings[1:]]
+            samplings[1:] = [one for pair in zip(samplings[1:], better, strict=True) for one in pair]
+        found = {sampling: self._volumes(model, datamodule, sampling, "test") for sampling in samplings}
+        tables = {sampling: Scores.of(volumes) for sampling, volumes in found.items()}
         results = _results(tables, datamodule.classes)
         folder = Path(self._get(self.config, "output") or self.run_folder.path / "test")
         report = {
@@ -145,6 +203,26 @@ class SegmentationCLI(TrainingCLI):
         get_console().print(f"split by {datamodule.description()['split by']}", highlight=False, soft_wrap=True)
         for path in (folder / "metrics.json", folder / "dice.csv", *plots):
             get_console().print(str(path), highlight=False, soft_wrap=True)
+
+    def _volumes(
+        self, model: Segmentation, datamodule: VolumeDataModule, sampling: SliceSampling, part: Part
+    ) -> list[SegmentedVolume]:
+        """The labelled volumes of a part."""
+        method = sampling.resample
+        model.resampling = None if method is None else VoxelResampling(datamodule.training_steps(), method)
+        volumes = self.trainer.predict(model, dataloaders=datamodule.loader(part, thin=sampling.thin))
+        model.resampling = None
+        return cast("list[SegmentedVolume]", volumes)
+
+    def _better_resampled(
+        self, model: Segmentation, datamodule: VolumeDataModule, sampling: SliceSampling
+    ) -> SliceSampling:
+        """``sampling``, brought back by the method of higher mean Dice on the validation part."""
+
+        def mean_dice(way: SliceSampling) -> float:
+            return float(np.nanmean(Scores.of(self._volumes(model, datamodule, way, "validation")).dice))
+
+        return max((replace(sampling, resample=method) for method in get_args(NodeMethod)), key=mean_dice)
 
     def predict(self, model: Segmentation, datamodule: VolumeDataModule, ckpt_path: str, **_: Any) -> None:
         """Write label volumes; those that are there already and younger than their image are kept."""
@@ -173,49 +251,51 @@ def _draw(
     folder: Path,
     model: Segmentation,
     data: VolumeDataModule,
-    found: dict[Thinning, list[SegmentedVolume]],
-    tables: dict[Thinning, NDArray[np.float64]],
+    found: dict[SliceSampling, list[SegmentedVolume]],
+    tables: dict[SliceSampling, Scores],
 ) -> list[Path]:
     """The worst, the median and the best volume under the first and the last sampling, all volumes, the kernels."""
     plots: list[Path] = []
-    numbers, thinnings_drawn = data.part("test"), list(found)
-    cases = figures.typical_cases(_row_means(tables[thinnings_drawn[0]]))
-    for thin in dict.fromkeys((thinnings_drawn[0], thinnings_drawn[-1])):
+    numbers, samplings = data.part("test"), list(found)
+    cases = figures.typical_cases(_row_means(tables[samplings[0]].dice))
+    for sampling in dict.fromkeys((samplings[0], samplings[-1])):
         for name, place in cases.items():
-            batch = model.standardised(VolumeBatch.of(data.volume(numbers[place]), thin))
-            stem = folder / "-".join([name, *(["thin", *map(str, thin)] if max(thin) > 1 else [])])
-            plots += figures.case(batch, found[thin][place], data.classes, stem)
-    rows = [(_sampling(thin), table) for thin, table in tables.items()]
+            batch = model.standardised(VolumeBatch.of(data.volume(numbers[place]), sampling.thin))
+            stem = folder / "-".join([name, *filter(None, [sampling.file_name])])
+            plots += figures.case(batch, found[sampling][place], data.classes, stem)
+    rows = [(str(sampling), scores.dice) for sampling, scores in tables.items()]
     plots.append(figures.dice_by_sampling(rows, data.classes, folder / "dice.png"))
     if isinstance(model.network, ContinuousSegmenter):
         plots.append(save(plot_kernel_slices(model.network.kernels()), folder / "kernels.png"))
     return plots
 
 
-def _table_of(volumes: Sequence[SegmentedVolume]) -> NDArray[np.float64]:
-    """Dice of each volume and label."""
-    rows = [volume.dice for volume in volumes]
-    assert all(row is not None for row in rows)
-    return np.stack(cast("list[NDArray[np.float64]]", rows))
-
-
-def _results(tables: dict[Thinning, NDArray[np.float64]], classes: Sequence[str]) -> list[LabelResult]:
-    """Mean Dice of each label and of all labels; the first sampling is what the others are compared with."""
+def _results(tables: dict[SliceSampling, Scores], classes: Sequence[str]) -> list[LabelResult]:
+    """Mean scores of each label and of all labels; the first sampling is what the others are compared with."""
     results: list[LabelResult] = []
-    names = [*classes[1:], "mean of the labels"]
-    # A volume's mean over its labels is a row's own; nan where it has none of them.
-    columns = {thin: np.column_stack([table, _row_means(table)]) for thin, table in tables.items()}
-    first = next(iter(columns.values()))
-    for thin, table in columns.items():
-        for name, values, reference in zip(names, table.T, first.T, strict=True):
+    names = [*classes[1:], _MEAN]
+    reference = [_mean(column) for column in _with_mean(next(iter(tables.values())).dice).T]
+    for sampling, scores in tables.items():
+        columns = zip(_with_mean(scores.dice).T, _with_mean(scores.surface).T, strict=True)
+        for name, against, (values, distances) in zip(names, reference, columns, strict=True):
             there = values[~np.isnan(values)]
-            n, mean = len(there), float(there.mean()) if len(there) else float("nan")
+            n, mean = len(there), _mean(values)
             half = _Z * float(there.std(ddof=1)) / n**0.5 if n > 1 else float("nan")
-            against = reference[~np.isnan(reference)]
-            difference = mean - float(against.mean()) if len(against) else float("nan")
-            low, high = max(mean - half, 0.0), min(mean + half, 1.0)
-            results.append(LabelResult(_sampling(thin), thin, name, mean, low, high, difference, n))
+            sampled = str(sampling), sampling.thin, sampling.resample
+            interval = max(mean - half, 0.0), min(mean + half, 1.0)
+            difference, surface = mean - against, _mean(distances)
+            results.append(LabelResult(*sampled, name, mean, *interval, difference, n, surface, scores.seconds))
     return results
+
+
+def _with_mean(table: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The columns, and each volume's mean over its labels as a further one; nan where it has none of them."""
+    return np.column_stack([table, _row_means(table)])
+
+
+def _mean(values: NDArray[np.float64]) -> float:
+    there = values[~np.isnan(values)]
+    return float(there.mean()) if len(there) else float("nan")
 
 
 def _row_means(table: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -224,30 +304,27 @@ def _row_means(table: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.where(counts > 0, np.where(there, table, 0.0).sum(1) / np.maximum(counts, 1), np.nan)
 
 
-def _sampling(thin: Sequence[int]) -> str:
-    kept = [f"1 of {factor} along {axis}" for axis, factor in zip("xyz", thin, strict=True) if factor > 1]
-    return ", ".join(kept) or "all slices"
-
-
-def _write_dice(path: Path, found: dict[Thinning, list[SegmentedVolume]], classes: Sequence[str]) -> None:
+def _write_dice(path: Path, found: dict[SliceSampling, list[SegmentedVolume]], classes: Sequence[str]) -> None:
     """``sampling,volume,label,...`` lines: Dice of each label in each volume."""
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(["sampling", "volume", *classes[1:]])
-    for thin, volumes in found.items():
+    for sampling, volumes in found.items():
         for volume in volumes:
             assert volume.dice is not None
-            writer.writerow([_sampling(thin), volume.name, *(f"{value:.5f}" for value in volume.dice)])
+            writer.writerow([sampling, volume.name, *(f"{value:.5f}" for value in volume.dice)])
     write_text(path, table.getvalue())
 
 
 def _print_table(results: Sequence[LabelResult], title: str) -> None:
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for label in ("sampling", "label"):
-        table.add_column(label, no_wrap=True)
-    for label in ("Dice", "95 % interval", "difference"):
+    table.add_column("sampling", min_width=14)
+    table.add_column("label", no_wrap=True)
+    for label in ("Dice", "95 % interval", "change", "surface", "seconds"):
         table.add_column(label, justify="right", no_wrap=True)
     for one in results:
         interval = f"{one.low:.3f} - {one.high:.3f}"
-        table.add_row(one.sampling, one.label, f"{one.dice:.3f}", interval, f"{one.difference:+.3f}")
+        numbers = (f"{one.dice:.3f}", interval, f"{one.difference:+.3f}", f"{one.surface:.3f}", f"{one.seconds:.3g}")
+        table.add_row(one.sampling, "mean" if one.label == _MEAN else one.label, *numbers)
+    table.caption = "change: from all slices; surface: mean distance, mm; seconds: a volume"
     get_console().print(table)

@@ -16,19 +16,23 @@ from torch.utils.data import DataLoader
 
 from ccnn_irregular._checks import reject, require
 from ccnn_irregular.datasets._content import content_id
+from ccnn_irregular.datasets._interpolation import NodeMethod
 from ccnn_irregular.datasets._moments import mean_and_deviation
 from ccnn_irregular.datasets.decathlon import Pair, Volume, find_pairs, read_volume
 from ccnn_irregular.domains import Grid
 from ccnn_irregular.pipelines.batches import EqualBatches, batch_loader
-from ccnn_irregular.pipelines.draws import Draws, content_id
+from ccnn_irregular.pipelines.draws import Draws
 from ccnn_irregular.pipelines.groups import parts_by_group, read_groups
+from ccnn_irregular.pipelines.resampling import covering_grid, onto_grid
 from ccnn_irregular.pipelines.sample_keys import row_keys
 
 __all__ = [
     "Intensities",
+    "Part",
     "VolumeAugmentation",
     "VolumeBatch",
     "VolumeDataModule",
+    "resampled_batch",
     "standardised",
     "thinned_grid",
     "thinnings",
@@ -149,6 +153,8 @@ class VolumeAugmentation:
     Attributes:
         thin: probability that every second slice along one random axis is taken away.
         kept_only: want answers at the slices that were kept alone, and not at all of them.
+        resample: bring what stretching and thinning made back to voxels of the size given, values linearly and labels
+            by the nearest voxel: what fixed kernels need in place of coordinates.
         stretch: largest relative change of the voxel size along each axis: the same anatomy, larger or smaller.
         contrast: largest relative change of the contrast.
         brightness: largest shift, standard deviations of the volume.
@@ -158,6 +164,7 @@ class VolumeAugmentation:
 
     thin: float = 0.0
     kept_only: bool = False
+    resample: bool = False
     stretch: float = 0.0
     contrast: float = 0.0
     brightness: float = 0.0
@@ -174,13 +181,14 @@ class VolumeAugmentation:
 
     def __call__(self, batch: VolumeBatch, draws: Draws) -> VolumeBatch:
         """Another batch; ``draws`` are those of its volume."""
-        d = batch.grid.d
+        d, steps = batch.grid.d, batch.grid.steps
         (rng,) = draws.generators("augmentation")
         factors = (1 + self.stretch * rng.uniform(-1, 1, d)).tolist()
         thinned, axis, begin = rng.random() < self.thin, int(rng.integers(d)), int(rng.integers(2))
         grid, query = (_stretched(one, factors) for one in (batch.grid, batch.query))
         batch = dataclasses.replace(batch, values=self._intensities(batch.values, rng), grid=grid, query=query)
-        return self._thinned(batch, axis, begin) if thinned else batch
+        batch = self._thinned(batch, axis, begin) if thinned else batch
+        return resampled_batch(batch, steps) if self.resample else batch
 
     def _thinned(self, batch: VolumeBatch, axis: int, begin: int) -> VolumeBatch:
         """Every second slice along ``axis`` from ``begin`` on, where that leaves more than one."""
@@ -209,6 +217,21 @@ class VolumeAugmentation:
             return values
         noise = torch.from_numpy(rng.standard_normal(values.shape, dtype=np.float32))
         return values + level * noise.to(values)
+
+
+def resampled_batch(batch: VolumeBatch, steps: Sequence[float], method: NodeMethod = "linear") -> VolumeBatch:
+    """The volume on voxels of these steps over all places where answers are wanted; labels of the nearest voxel there.
+
+    Axes that have these steps already keep their voxels.
+    """
+    grid = covering_grid(batch.query, steps)
+    values = onto_grid(batch.values, batch.grid, grid, method)
+    labels = batch.labels
+    if labels is not None:
+        for axis, (old, new) in enumerate(zip(batch.query.axes, grid.axes, strict=True)):
+            nearest = ((new.nodes(labels.device) - old.start) / old.step).round().long().clamp(0, old.size - 1)
+            labels = labels.index_select(1 + axis, nearest)
+    return dataclasses.replace(batch, values=values, grid=grid, query=grid, labels=labels)
 
 
 def _stretched(grid: Grid, factors: Sequence[float]) -> Grid:
@@ -318,6 +341,11 @@ class VolumeDataModule(LightningDataModule):
         """A key of the image of each volume, ``(B, 1)``: whatever its file is called, and however it is oriented."""
         volumes = (self.volume(number) for number in self.part(part))
         return np.array([row_keys(volume.values[None].numpy()) for volume in volumes], np.uint64).reshape(-1, 1)
+
+    def training_steps(self) -> tuple[float, ...]:
+        """Median step of the training volumes along each axis, millimetres."""
+        steps = [self.volume(number).grid.steps for number in self.part("train")]
+        return tuple(float(step) for step in np.median(steps, axis=0))
 
     def description(self) -> dict[str, Any]:
         """What was read and how it was split, for the JSON."""

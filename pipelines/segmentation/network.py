@@ -126,7 +126,8 @@ class FixedKernelSegmenter(nn.Module):
         Raises:
             ValueError: answers wanted elsewhere than at the voxels.
         """
-        require(batch.query == batch.grid, "query", "be the given voxels (fixed kernels answer nowhere else)", "others")
+        rule = "be the given voxels (fixed kernels answer nowhere else; in training see model.augmentation.resample)"
+        require(batch.query == batch.grid, "query", rule, "others")
         levels = [self.stem(batch.values)]
         for down in self.downs:
             levels.append(down(levels[-1]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -15,14 +15,17 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
 from ccnn_irregular._checks import require
+from ccnn_irregular.datasets._interpolation import NodeMethod
 from ccnn_irregular.datasets.decathlon import label_dtype
-from ccnn_irregular.pipelines.segmentation.data import Intensities, VolumeAugmentation, standardised
-from ccnn_irregular.pipelines.training import TrainedNetwork
+from ccnn_irregular.pipelines.resampling import onto_grid
+from ccnn_irregular.pipelines.segmentation.data import Intensities, VolumeAugmentation, resampled_batch, standardised
+from ccnn_irregular.pipelines.segmentation.surfaces import surface_distance
+from ccnn_irregular.pipelines.training import TrainedNetwork, timed
 
 if TYPE_CHECKING:
     from ccnn_irregular.pipelines.segmentation.data import VolumeBatch, VolumeDataModule
 
-__all__ = ["Segmentation", "SegmentedVolume", "dice", "soft_dice_loss"]
+__all__ = ["Segmentation", "SegmentedVolume", "VoxelResampling", "dice", "soft_dice_loss"]
 
 # Volumes that a message names.
 _NAMES = 20
@@ -36,11 +39,33 @@ class SegmentedVolume:
         name: of the file.
         labels: ``(*sizes)``, most probable class of each voxel; see ``label_dtype``.
         dice: ``(classes - 1,)`` float64, nan where neither has the label; None without true labels.
+        surface: mean distance of the surfaces of each label, millimetres, see ``surface_distance``; None likewise.
+        seconds: what the network took, resampling included.
     """
 
     name: str
     labels: Tensor
     dice: NDArray[np.float64] | None
+    surface: NDArray[np.float64] | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class VoxelResampling:
+    """A volume on voxels of other steps before the network reads it, its probabilities back on the voxels given.
+
+    Attributes:
+        steps: along each axis, millimetres.
+        method: for the values; probabilities come back linearly.
+    """
+
+    steps: tuple[float, ...]
+    method: NodeMethod
+
+    def probabilities(self, network: Callable[[VolumeBatch], Tensor], batch: VolumeBatch) -> Tensor:
+        """``(1, classes, *query.sizes)``."""
+        resampled = resampled_batch(dataclasses.replace(batch, labels=None), self.steps, self.method)
+        return onto_grid(network(resampled).softmax(1), resampled.query, batch.query, "linear", smooth=False)
 
 
 def dice(predicted: Tensor, labels: Tensor, classes: int) -> NDArray[np.float64]:
@@ -132,6 +157,7 @@ class Segmentation(TrainedNetwork):
         known = get_args(Intensities)
         require(intensities in known, "intensities", f"be one of {known}", repr(intensities))
         self.intensities: Intensities = intensities
+        self.resampling: VoxelResampling | None = None  # for predictions, where a test asks for it
         self.classes = int(network.classes)  # type: ignore[arg-type]  # an attribute of every such network
         self.val_dice = nn.ModuleList(MeanMetric(nan_strategy="ignore") for _ in range(self.classes - 1))
         self._watched: set[int] = set()
@@ -228,6 +254,14 @@ class Segmentation(TrainedNetwork):
 
     def predict_step(self, batch: VolumeBatch, batch_idx: int) -> SegmentedVolume:
         """Labels of a volume, on the CPU, and how well they fit where that is known."""
-        found = self(self.standardised(batch)).argmax(1)
-        fit = None if batch.labels is None else dice(found, batch.labels, self.classes)
-        return SegmentedVolume(batch.name, found[0].to(label_dtype(self.classes - 1)).cpu(), fit)
+        shares, seconds = timed(self._probabilities, self.standardised(batch))
+        found, labels = shares.argmax(1), batch.labels
+        fit = None if labels is None else dice(found, labels, self.classes)
+        steps = batch.query.steps
+        surface = None if labels is None else surface_distance(found[0], labels[0], self.classes, steps)
+        return SegmentedVolume(batch.name, found[0].to(label_dtype(self.classes - 1)).cpu(), fit, surface, seconds)
+
+    def _probabilities(self, batch: VolumeBatch) -> Tensor:
+        if self.resampling is None:
+            return self(batch).softmax(1)
+        return self.resampling.probabilities(self, batch)
