@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from suites import SUITES, Scale, SuiteName, Task, Timing, tasks
 
-__all__ = ["main", "run_suite"]
+__all__ = ["line", "main", "run_suite"]
 
 Runner = Callable[[dict[str, Any]], list[Row]]
 
@@ -159,7 +159,7 @@ def isolated(threads: int, limit: float) -> Runner:
     return runner
 
 
-def _line(row: Row) -> str:
+def line(row: Row) -> str:
     """A row for the terminal."""
     if row["status"] not in ("ok", "extrapolated"):
         return f"{row['problem']}, {row['method']}: {row['status']}: {row['note']}"
@@ -204,7 +204,7 @@ def main() -> None:
                     progress.update(bar, description=what, completed=len(started))
                     started.add((suite, what))
                 elif not row.get("problem", "").startswith("random case"):
-                    progress.console.print(_line(row), highlight=False, soft_wrap=True)
+                    progress.console.print(line(row), highlight=False, soft_wrap=True)
 
             path = results.files(folder, options.device)[suite]
             try:

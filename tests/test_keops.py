@@ -7,10 +7,11 @@ from collections.abc import Callable
 import pytest
 import torch
 from contract_cases import compare_keops, requires_compiler, run, run_keops, seeded, small_kernel, uniform
+from tested_device import convolve
 from torch import Tensor
 from torch.func import functional_call
 
-from ccnn_irregular import MLP, SIREN, GaussianMask, Kernel, MAGNet, Points, RandomFourier, convolve
+from ccnn_irregular import MLP, SIREN, GaussianMask, Kernel, MAGNet, Points, RandomFourier
 from ccnn_irregular.kernels import Generator, Mask
 from ccnn_irregular.operators import keops
 from ccnn_irregular.testing import assert_all_close, assert_close

@@ -11,9 +11,10 @@ import pytest
 import torch
 from contract_cases import run, seeded, small_kernel, uniform
 from hypothesis import given
+from tested_device import convolve, explain, make_plan
 from torch import Tensor
 
-from ccnn_irregular import SIREN, GaussianMask, Kernel, Points, convolve, explain, make_plan
+from ccnn_irregular import SIREN, GaussianMask, Kernel, Points
 from ccnn_irregular.domains import Domain
 from ccnn_irregular.kernels.masks import Mask
 from ccnn_irregular.operators import neighbours, reference

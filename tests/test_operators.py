@@ -18,21 +18,10 @@ from contract_cases import (
     small_kernel,
     uniform,
 )
+from tested_device import convolve, explain, make_plan
 from torch import Tensor
 
-from ccnn_irregular import (
-    ENGINES,
-    SIREN,
-    ContinuousConv,
-    GaussianMask,
-    Grid,
-    Kernel,
-    Points,
-    Product,
-    convolve,
-    explain,
-    make_plan,
-)
+from ccnn_irregular import ENGINES, SIREN, ContinuousConv, GaussianMask, Grid, Kernel, Points, Product
 from ccnn_irregular.operators import keops, reference
 from ccnn_irregular.operators.engine import Cost
 from ccnn_irregular.testing import assert_all_close, assert_close

@@ -11,9 +11,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tested_device import convolve, explain, make_plan
 from torch import Tensor
 
-from ccnn_irregular import MLP, SIREN, GaussianMask, Grid, Kernel, MAGNet, Points, Product, convolve, explain, make_plan
+from ccnn_irregular import MLP, SIREN, GaussianMask, Grid, Kernel, MAGNet, Points, Product
 from ccnn_irregular.operators import sizes
 from ccnn_irregular.operators.spectral import _Filter, _filter
 from ccnn_irregular.quadrature import trapezoid

@@ -97,7 +97,7 @@ class KeOps(Engine):
         if compiler() is None:
             _warn_no_compiler()
             return Reference().apply(kernel, values, plan)
-        if int(geometry.pairs[-1]) == 0:  # nothing to reduce, and KeOps refuses empty arrays
+        if int(geometry.ends[-1]) == 0:  # nothing to reduce, and KeOps refuses empty arrays
             return Reference().apply(kernel, values, plan)
         weights = geometry.source.weights * kernel.scale
         factor = balance(weights)

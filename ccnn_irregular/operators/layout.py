@@ -71,7 +71,7 @@ def weighted(values: Tensor, weights: Tensor, factor: float = 1.0) -> Tensor:
     weights = (weights if factor == 1 else weights / factor).to(values.dtype)
     weights = weights[:, None, None] if weights.ndim == 1 else weights[:, None, :]
     unread = weights == 0
-    if bool(unread.any()):
+    if values.is_cuda or bool(unread.any()):  # on a GPU to ask takes longer than to do it
         values = torch.where(unread, 0.0, values)
     return values * weights
 
