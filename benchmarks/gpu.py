@@ -112,7 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def passes(device: str, log: Path, jobs: int) -> bool:
     """Whether the tests of all engines pass on the device; the log holds what they print."""
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n", str(jobs)]
+    command = [sys.executable, "-P", "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n", str(jobs)]
     command += [str(_ROOT / "tests" / f"test_{name}.py") for name in TESTS]
     command += ["-k", REHEARSED] if device == "cpu" else []
     environment = os.environ | {"CCNN_TEST_DEVICE": device, "OMP_NUM_THREADS": "1"}
