@@ -253,7 +253,7 @@ def test_a_process_of_its_own_answers_and_is_stopped(tmp_path: Path) -> None:
     assert row["relative_error"] < ROUNDING
     with pytest.raises(RuntimeError, match="KeyError"):
         run.isolated(1, 300.0)({"kind": "time"})
-    with pytest.raises(run._TooSlow, match=r"stopped after 0\.1 s"):
+    with pytest.raises(run.TooSlow, match=r"stopped after 0\.1 s"):
         run.isolated(1, 0.1)(task.job("cpu", None))
 
 
