@@ -712,7 +712,7 @@ def _scale_kernel(kernel: Kernel, gain: float) -> None:
 
 def _white_noise_gain(kernel: Kernel, source: Domain, query: Domain, groups: int) -> float:
     """Mean of sum_n w_n^2 K(q - p_n)^2 over output channels and queries, those whose sample holds any point."""
-    geometry = PairGeometry.build(source, query)
+    geometry = PairGeometry.build(source, query, kernel.extent.device)
     weights = geometry.source.weights * kernel.scale
     # (N, groups or 1, 1, C / groups or 1), beside responses (pairs, groups, D / groups, C / groups).
     columns = weights[:, None] if weights.ndim == 1 else weights.unflatten(1, (groups, -1))[:, :, None]

@@ -90,7 +90,7 @@ class KeOps(Engine):
     def prepare(
         self, kernels: Sequence[Kernel], source: Domain, query: Domain, rtol: float, study: Any = None
     ) -> PairGeometry:
-        return PairGeometry.build(source, query)
+        return PairGeometry.build(source, query, kernels[0].extent.device)
 
     def apply(self, kernel: Kernel, values: Tensor, plan: Plan) -> Tensor:
         geometry: PairGeometry = plan.geometry

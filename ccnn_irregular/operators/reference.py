@@ -62,9 +62,9 @@ class PairGeometry:
     partners: Tensor | None = None
 
     @classmethod
-    def build(cls, source: Domain, query: Domain) -> PairGeometry:
-        """All pairs within samples."""
-        sources, queries = pair_points(source, query)
+    def build(cls, source: Domain, query: Domain, device: torch.device) -> PairGeometry:
+        """All pairs within samples; grids are laid out on ``device``."""
+        sources, queries = pair_points(source, query, device)
         sample = queries.sample_index()
         partners = sources.splits.diff()[sample]
         pairs = torch.cat([partners.new_zeros(1), partners.cumsum(0)])
@@ -127,7 +127,7 @@ class Reference(Engine):
     def prepare(
         self, kernels: Sequence[Kernel], source: Domain, query: Domain, rtol: float, study: Any = None
     ) -> PairGeometry:
-        return PairGeometry.build(source, query)
+        return PairGeometry.build(source, query, kernels[0].extent.device)
 
     def apply(self, kernel: Kernel, values: Tensor, plan: Plan) -> Tensor:
         return sum_over_pairs(kernel, values, plan.source, plan.query, plan.geometry)
