@@ -124,7 +124,8 @@ def test_every_method_is_measured() -> None:
     measured = {
         task.method
         for suite in suites.SUITES
-        for task in suites.tasks(suite, "full")
+        for scale in ("full", "gpu")
+        for task in suites.tasks(suite, scale)
         if isinstance(task, suites.Timing)
     }
     assert measured == set(peers.METHODS)
