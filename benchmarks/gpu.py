@@ -42,12 +42,6 @@ from ccnn_irregular.operators.rates import save_rates
 __all__ = ["main"]
 
 STAGES = ("tests", "rows", "bandwidth", "waits")
-TESTS = (
-    "contract", "devices", "keops", "neighbours", "operators", "precision", "spectral", "spectral_sizes",
-)  # fmt: skip
-# A rehearsal shows that the script runs: one test of a kind is enough.
-REHEARSED = "test_devices and points or adjoint_by_autograd or dtype_and_device"
-SUITES: tuple[SuiteName, ...] = ("points", "compact", "ragged", "grids")
 _ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -60,19 +54,28 @@ class Sizes:
         points: points of the bandwidth's transforms.
         stepped: points, or nodes of a sequence, of a step of training.
         seconds: what the repeats of one time take, three of them at the least.
-        without: methods to leave out of the rows.
+        suites: whose rows are measured.
+        tests: files that are run.
     """
 
     copied: int
     points: int
     stepped: int
     seconds: float
-    without: tuple[str, ...] = ()
+    suites: tuple[SuiteName, ...]
+    tests: tuple[str, ...]
 
 
-REAL = Sizes(1 << 30, 1_000_000, 20_000, 0.2)
-# KeOps would compile for minutes.
-REHEARSAL = Sizes(1 << 20, 300, 60, 0.0, without=("keops",))
+REAL = Sizes(
+    copied=1 << 30,
+    points=1_000_000,
+    stepped=20_000,
+    seconds=0.2,
+    suites=("points", "compact", "ragged", "grids"),
+    tests=("contract", "devices", "keops", "neighbours", "operators", "precision", "spectral", "spectral_sizes"),
+)
+# It shows that the script runs: a few of each kind are enough, and KeOps would compile for minutes.
+REHEARSAL = Sizes(copied=1 << 20, points=300, stepped=60, seconds=0.0, suites=("compact",), tests=("devices",))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -82,6 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES)
     parser.add_argument("--scale", choices=get_args(Scale), help="sizes of the rows; by default gpu, on a CPU tiny")
     parser.add_argument("--seconds", type=float, default=180.0, help="no further row is begun after so many")
+    parser.add_argument("--without", nargs="+", default=(), metavar="METHOD", help="methods to leave out")
     parser.add_argument("--jobs", type=int, default=min(8, results.cores()), help="test processes")
     parser.add_argument("--output", type=Path, default=results.RESULTS, help="folder of the CSV files")
     options = parser.parse_args(arguments)
@@ -94,8 +98,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.output.mkdir(parents=True, exist_ok=True)
     identity = results.machine(device, torch.get_num_threads())
     print(f"{identity['gpu']}, torch {torch.__version__}, {identity['cores']} cores, {identity['cpu']}", flush=True)
-    failed, without = False, sizes.without
-    if not rehearsal and (reason := failure("keops", device)):
+    failed, without = False, (*options.without, *(["keops"] if rehearsal else []))
+    if "keops" not in without and (reason := failure("keops", device)):
         print(f"KeOps is left out: {reason}", flush=True)
         without += ("keops",)
     for stage in options.stages:
@@ -103,7 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"\n== {stage} ==", flush=True)
         if stage == "tests":
             log = options.output / f"tests-{device.replace(':', '')}.txt"
-            failed = not passes(device, log, options.jobs, without)
+            failed = not passes(device, log, sizes.tests, options.jobs, without)
         elif stage == "rows":
             print(*rows(device, scale, sizes, options.output, options.seconds, without), sep="\n")
         elif stage == "bandwidth":
@@ -124,24 +128,11 @@ def failure(method: str, device: str) -> str:
     return "" if row["status"] == "ok" else row["note"]
 
 
-def passes(device: str, log: Path, jobs: int, without: tuple[str, ...]) -> bool:
+def passes(device: str, log: Path, tests: Sequence[str], jobs: int, without: tuple[str, ...]) -> bool:
     """Whether the tests of all engines, but those left out, pass on the device; the log holds what they print."""
-    command = [
-        sys.executable,
-        "-P",
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "-p",
-        "no:benchmark",
-        "-n",
-        str(jobs),
-    ]
-    command += [str(_ROOT / "tests" / f"test_{name}.py") for name in TESTS]
-    chosen = [f"({REHEARSED})"] if device == "cpu" else []
-    command += ["-k", " and ".join([*chosen, *(f"not {name}" for name in without)])] if chosen or without else []
+    command = f"{sys.executable} -P -m pytest -q -n {jobs} -p no:cacheprovider -p no:benchmark".split()
+    command += [str(_ROOT / "tests" / f"test_{name}.py") for name in tests]
+    command += ["-k", " and ".join(f"not {name}" for name in without)] if without else []
     environment = os.environ | {"CCNN_TEST_DEVICE": device, "OMP_NUM_THREADS": "1"}
     with log.open("w", encoding="utf-8") as file:
         code = subprocess.run(command, cwd=_ROOT, env=environment, stdout=file, stderr=file, check=False).returncode
@@ -157,7 +148,7 @@ def rows(
     threads = torch.get_num_threads()
     if device != "cpu":  # so that "auto" decides by this device
         os.environ["CCNN_CACHE"] = str(output / "cache")
-        rates = measure_rates(device)
+        rates = measure_rates(device, lambda steps: [step for step in steps if step.__name__.strip("_") not in without])
         save_rates(rates, torch.device(device).type)
         yield f"rates: {rates}"
     end = time.perf_counter() + seconds
@@ -174,7 +165,7 @@ def rows(
     judges = output / "cache"
     judges.mkdir(exist_ok=True)
     for suite, path in results.files(output, device).items():
-        if suite in SUITES:
+        if suite in sizes.suites:
             run.run_suite(
                 suite,
                 scale,
