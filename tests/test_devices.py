@@ -103,7 +103,7 @@ def test_training_takes_the_same_steps(name: str) -> None:
         module = module.to(device)
         values = values_on(domain, torch.float64).to(device)
         source = domain if isinstance(domain, Grid) or device.type == "cpu" else there(domain)
-        optimiser = torch.optim.AdamW(module.parameters(), 1e-3)
+        optimiser = torch.optim.SGD(module.parameters(), 1e-3)  # Adam would enlarge what is zero up to rounding
         losses[device] = []
         for _ in range(4):
             optimiser.zero_grad()

@@ -191,8 +191,8 @@ def _reduced(problem: PairProblem, values: Tensor) -> Tensor:
         product = given.vecmatmult(kernel_values) if transposed else kernel_values.matvecmult(given)
     if geometry.source.samples > 1:
         product.ranges = _ranges(geometry)
-    # Not in blocks, KeOps' own way to keep digits: with ranges, on CPUs, it adds all up in one block. Nor with the sines
-    # of few digits that it takes on GPUs unless told otherwise.
+    # Not in blocks, KeOps' own way to keep digits: with ranges, on CPUs, it adds all up in one block. Nor with sines of
+    # few digits, which it takes on GPUs unless told otherwise.
     axis = len(lead) + (0 if transposed else 1)
     result = product.sum(axis, dtype_acc="float64", sum_scheme="direct_sum", use_fast_math=False)
     result = result.narrow(-2, 0, count)
