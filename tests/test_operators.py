@@ -125,6 +125,7 @@ def test_blocks_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch, budget
     whole = run(kernel, values, source, query, "reference")
     blocks = len(list(make_plan(kernel, source, query, engine="reference").geometry.blocks()))
     monkeypatch.setattr(reference, "_PAIRS_PER_BLOCK", budget)
+    monkeypatch.setattr(reference, "_TIMES_ON_GPUS", 1)
     finer = len(list(make_plan(kernel, source, query, engine="reference").geometry.blocks()))
     assert blocks == 1 < finer
     assert_all_close(run(kernel, values, source, query, "reference"), whole)

@@ -20,7 +20,7 @@ from ccnn_irregular.domains import Domain
 from ccnn_irregular.kernels import with_tensors
 from ccnn_irregular.operators import Explanation, Plan
 
-__all__ = ["DEVICE", "convolve", "explain", "make_plan", "there"]
+__all__ = ["DEVICE", "convolve", "explain", "kernel_there", "make_plan", "there"]
 
 DEVICE = torch.device(os.environ.get("CCNN_TEST_DEVICE", "cpu"))
 
@@ -38,7 +38,7 @@ def convolve(
         return ccnn_irregular.convolve(kernel, values, source, query, *args, **options)
     plan: Plan | None = options.get("plan")
     source, query = _both(source, query) if plan is None else (plan.source, plan.query)
-    result = ccnn_irregular.convolve(_kernel(kernel), values.to(DEVICE), source, query, *args, **options)
+    result = ccnn_irregular.convolve(kernel_there(kernel), values.to(DEVICE), source, query, *args, **options)
     return result.to(values.device)
 
 
@@ -46,7 +46,7 @@ def make_plan(kernel: Kernel | Sequence[Kernel], source: Domain, query: Domain |
     """``ccnn_irregular.make_plan`` on the tested device."""
     if DEVICE.type == "cpu":
         return ccnn_irregular.make_plan(kernel, source, query, **options)
-    kernels = _kernel(kernel) if isinstance(kernel, Kernel) else [_kernel(one) for one in kernel]
+    kernels = kernel_there(kernel) if isinstance(kernel, Kernel) else [kernel_there(one) for one in kernel]
     return ccnn_irregular.make_plan(kernels, *_both(source, query), **options)
 
 
@@ -54,7 +54,7 @@ def explain(kernel: Kernel, source: Domain, query: Domain | None = None, **optio
     """``ccnn_irregular.explain`` on the tested device."""
     if DEVICE.type == "cpu":
         return ccnn_irregular.explain(kernel, source, query, **options)
-    return ccnn_irregular.explain(_kernel(kernel), *_both(source, query), **options)
+    return ccnn_irregular.explain(kernel_there(kernel), *_both(source, query), **options)
 
 
 def _both(source: Domain, query: Domain | None) -> tuple[Domain, Domain]:
@@ -62,7 +62,9 @@ def _both(source: Domain, query: Domain | None) -> tuple[Domain, Domain]:
     return moved, moved if query is None or query is source else there(query)
 
 
-def _kernel(kernel: Kernel) -> Kernel:
+def kernel_there(kernel: Kernel) -> Kernel:
     """The kernel on the tested device, its parameters made of the given one's."""
+    if DEVICE.type == "cpu":
+        return kernel
     moved = copy.deepcopy(kernel).to(DEVICE)
     return with_tensors(moved, {name: one.to(DEVICE) for name, one in kernel.named_parameters()})
