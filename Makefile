@@ -1,4 +1,4 @@
-# make demo | test | lint | bench | clean. Each works alone on a fresh machine with Python 3.11 or newer and a C++
+# make demo | test | lint | bench | gpu | clean. Each works alone on a fresh machine with Python 3.11 or newer and a C++
 # compiler: the first run makes a virtual environment in .venv and installs the pinned versions into it.
 
 PYTHON ?= python3
@@ -11,18 +11,24 @@ PYTEST_ARGS ?=
 TEST_JOBS ?= 2
 # More arguments for the benchmarks, for instance: make bench BENCH_ARGS="--quick"
 BENCH_ARGS ?=
+# Where make gpu runs: cuda, or cpu for a rehearsal at tiny sizes; and more arguments for it.
+DEVICE ?= cuda
+GPU_ARGS ?=
+# The folder of links that shows the installed layout.
+TREE := build/typecheck
 
 .DEFAULT_GOAL := help
 # Two pip processes must not write to one environment at a time, whatever -j says.
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint bench clean install install-demo typecheck-tree
+.PHONY: help demo test lint bench gpu clean install install-demo typecheck-tree
 
 help:
 	@echo "make demo    install what the demonstration needs, and run it"
 	@echo "make test    install everything, and run the tests"
 	@echo "make lint    ruff (rules and format) and mypy"
 	@echo "make bench   time, memory and error beside other methods, as CSV and figures"
+	@echo "make gpu     on a GPU, in a few minutes: the engines' tests, benchmarks, where the host waits (DEVICE=cpu rehearses)"
 	@echo "make clean   remove .venv, caches and build folders"
 	@echo "PYTHON=...   the interpreter for .venv (default: python3)"
 
@@ -41,6 +47,10 @@ lint: install typecheck-tree
 bench: install
 	$(PIP) install --quiet -c constraints.txt 'finufft==2.5.1' || echo "Warning: finufft could not be installed; its rows will say so" >&2
 	$(BIN)/python benchmarks/run.py $(BENCH_ARGS)
+
+# Packages that $(PYTHON) has are used where they suffice: see benchmarks/gpu.sh.
+gpu:
+	PYTHON="$(PYTHON)" bash benchmarks/gpu.sh --device $(DEVICE) $(GPU_ARGS)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
@@ -69,6 +79,6 @@ $(VENV)/pyvenv.cfg:
 # mypy names a module by its folder, and datasets/ and pipelines/ do not stand where they are installed. A folder of
 # links shows it the installed layout; being made anew each time, it holds new files without another installation.
 typecheck-tree:
-	rm -rf build/typecheck
-	mkdir -p build/typecheck/ccnn_irregular
-	ln -s "$(CURDIR)"/ccnn_irregular/* "$(CURDIR)/datasets" "$(CURDIR)/pipelines" build/typecheck/ccnn_irregular/
+	rm -rf $(TREE)
+	mkdir -p $(TREE)/ccnn_irregular
+	ln -s "$(CURDIR)"/ccnn_irregular/* "$(CURDIR)/datasets" "$(CURDIR)/pipelines" $(TREE)/ccnn_irregular/

@@ -25,7 +25,7 @@ from peers import METHODS
 from problems import Instance, Problem, build
 from torch import Tensor
 
-__all__ = ["judge_of", "main", "measure", "rows_of"]
+__all__ = ["judge_of", "main", "measure", "median", "rows_of"]
 
 Row = dict[str, Any]
 
@@ -35,7 +35,9 @@ _SECONDS = 1.0
 _SHARE_OF_MEMORY = 0.9
 
 
-def measure(problem: Problem, method: str, device: str = "cpu", judges: Path | None = None) -> Row:
+def measure(
+    problem: Problem, method: str, device: str = "cpu", judges: Path | None = None, seconds: float | None = None
+) -> Row:
     """Seconds, memory and error of one method.
 
     Args:
@@ -43,6 +45,7 @@ def measure(problem: Problem, method: str, device: str = "cpu", judges: Path | N
         method: a name in ``METHODS``.
         device: "cpu" or a CUDA device.
         judges: folder that keeps exact results for the next method; None = compute them here.
+        seconds: of repeats of what is timed, three of them at the least; None = one.
 
     Returns:
         The measured fields of a row. ``status`` is "ok", "refused" (the method says that it cannot, ``note`` why) or
@@ -92,13 +95,13 @@ def measure(problem: Problem, method: str, device: str = "cpu", judges: Path | N
         "note": planned.note,
     }
     del result
-    row["forward_s"], row["forward_repeats"] = _median(forward, device)
-    row["forward_backward_s"], row["repeats"] = _median(forward_backward, device)
+    row["forward_s"], row["forward_repeats"] = median(forward, device, seconds)
+    row["forward_backward_s"], row["repeats"] = median(forward_backward, device, seconds)
     row["peak_mib"], row["process_mib"] = memory.peak()
     note = planned.note
     if plan_seconds < _SECONDS:  # the first plan also paid for what is set up once
         del planned
-        plan_seconds, _ = _median(lambda: make(instance), device)
+        plan_seconds, _ = median(lambda: make(instance), device, seconds)
     return row | {"plan_s": plan_seconds, "note": note}
 
 
@@ -120,7 +123,7 @@ def rows_of(job: dict[str, Any]) -> list[Row]:
     """The rows of one job: ``{"kind": "time" | "random" | "refinement", ...}``."""
     if job["kind"] == "time":
         judges = Path(job["judges"]) if job["judges"] else None
-        return [measure(Problem(**job["problem"]), job["method"], job["device"], judges)]
+        return [measure(Problem(**job["problem"]), job["method"], job["device"], judges, job.get("seconds"))]
     if job["kind"] == "random":
         return cases.random_cases(job["first"], job["count"])
     return [row for rule in cases.RULES for row in cases.refinement(rule)]
@@ -131,12 +134,13 @@ def _wait(device: str) -> None:
         torch.cuda.synchronize(device)
 
 
-def _median(call: Callable[[], object], device: str) -> tuple[float, int]:
-    """Median seconds of repeated calls, and how many there were: at least 3, and a second's worth."""
+def median(call: Callable[[], object], device: str, least: float | None = None) -> tuple[float, int]:
+    """Median seconds of repeated calls, and how many there were: at least 3, and so many seconds' worth, or one's."""
+    least = _SECONDS if least is None else least
     call()
     _wait(device)
     seconds: list[float] = []
-    while len(seconds) < _AT_LEAST or sum(seconds) < _SECONDS:
+    while len(seconds) < _AT_LEAST or sum(seconds) < least:
         start = time.perf_counter()
         call()
         _wait(device)

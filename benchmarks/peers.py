@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, ClassVar, final
 
 import numpy as np
@@ -312,23 +313,21 @@ def _message_passing(kernel: Kernel) -> torch.nn.Module:
     return ContinuousKernel()
 
 
-@final
-class NonUniformFFT(Method):
-    """FINUFFT: transform of type 1, multiply, type 2, on the modes that hold the kernel's spectrum up to ``rtol``.
+class _NonUniformFFT(Method):
+    """Transform of type 1, multiply, type 2, on the modes that hold the kernel's spectrum up to ``rtol``.
 
     Two real channels are one complex one: with z = x_1 + i x_2 and Z its transform, those of the parts are
     (Z(m) + conj Z(-m)) / 2 and (Z(m) - conj Z(-m)) / 2i. The number of modes is odd, so that m and -m are both there.
+    The two transforms are each other's adjoints.
     """
 
-    requires = ("finufft",)
+    device: ClassVar[str]
     _FIRST_SAMPLES: ClassVar[dict[int, int]] = {1: 256, 2: 32, 3: 16}
     _MOST_SAMPLES = 1 << 21
 
     def __init__(self, instance: Instance) -> None:
-        import finufft
-
-        if instance.device.type != "cpu":
-            raise ValueError("finufft runs on CPUs")
+        if instance.device.type != self.device:
+            raise ValueError(f"{self.requires[0]} runs on {self.device}")
         self.kernel, points = instance.kernel, instance.points
         dtype = instance.values.dtype
         coordinates = points.coordinates
@@ -340,17 +339,14 @@ class NonUniformFFT(Method):
         self.modes = tuple(2 * end + 1 for end in ends)
         angles = (coordinates - (low + high) / 2) * (2 * math.pi / coordinates.new_tensor(self.box))
         self.pairs = (instance.kernel.out_channels + 1) // 2
+        self.places = [axis.to(dtype).contiguous() for axis in angles.T]
         options = {
             "n_trans": self.pairs,
             "eps": instance.rtol,
             "dtype": "complex64" if dtype == torch.float32 else "complex128",
-            "nthreads": torch.get_num_threads(),
         }
-        self.places = [axis.to(dtype).contiguous().numpy() for axis in angles.T]
-        self.analysis = finufft.Plan(1, self.modes, isign=-1, **options)
-        self.analysis.setpts(*self.places)
-        self.synthesis = finufft.Plan(2, self.modes, isign=1, **options)
-        self.synthesis.setpts(*self.places)
+        self.analysis = self._planned(1, isign=-1, **options)
+        self.synthesis = self._planned(2, isign=1, **options)
         self.weights = points.weights.to(dtype)[:, None]
         self.note = f"{'x'.join(map(str, self.modes))} modes, {self.pairs} complex transforms"
 
@@ -360,13 +356,18 @@ class NonUniformFFT(Method):
         transfer = self._transfer()
         if channels % 2:
             rows, transfer = (torch.cat([one, one[:1]]) for one in (rows, transfer))
-        spectrum = _Transform.apply(torch.complex(rows[0::2].contiguous(), rows[1::2].contiguous()), self.analysis)
+        strengths = torch.complex(rows[0::2].contiguous(), rows[1::2].contiguous())
+        spectrum = _Transform.apply(strengths, self.analysis, self.synthesis)
         dims = tuple(range(1, spectrum.ndim))
         mirrored = spectrum.flip(dims).conj()
         first, second = transfer[0::2], transfer[1::2]
         product = spectrum * (0.5 * (first + second)) + mirrored * (0.5 * (first - second))
-        result = _Transform.apply(product, self.synthesis)
+        result = _Transform.apply(product, self.synthesis, self.analysis)
         return torch.stack([result.real, result.imag], dim=1).flatten(0, 1)[:channels].T
+
+    @abstractmethod
+    def _planned(self, kind: int, **options: Any) -> Callable[[Tensor], Tensor]:
+        """A transform of type 1 or 2 between ``places`` and ``modes``."""
 
     def _bands(self, rtol: float) -> list[float]:
         """Angular frequency per axis beyond which less than ``rtol / 2`` of the L2 norm of the spectrum lies."""
@@ -411,7 +412,7 @@ class NonUniformFFT(Method):
         transform = transform * _centring(0, self.modes[-1], reaches[-1], sizes[-1], samples)
         for axis in range(d - 1):
             lowest = -(self.modes[axis] // 2)
-            kept = torch.arange(lowest, -lowest + 1) % sizes[axis]
+            kept = torch.arange(lowest, -lowest + 1, device=samples.device) % sizes[axis]
             transform = torch.fft.fft(transform, n=sizes[axis], dim=axis + 1).index_select(axis + 1, kept)
             phase = _centring(lowest, self.modes[axis], reaches[axis], sizes[axis], samples)
             transform = transform * phase.reshape(-1, *[1] * (d - 1 - axis))
@@ -422,28 +423,57 @@ class NonUniformFFT(Method):
 
 def _centring(lowest: int, count: int, reach: int, size: int, like: Tensor) -> Tensor:
     """Factors on modes ``lowest .. count // 2`` that move the sample at index ``reach`` to the origin."""
-    modes = torch.arange(lowest, count // 2 + 1, dtype=torch.float64)
+    modes = torch.arange(lowest, count // 2 + 1, dtype=torch.float64, device=like.device)
     angle = (2 * math.pi * reach / size) * modes
     return torch.polar(torch.ones_like(angle), angle).to(like.dtype.to_complex())
 
 
 class _Transform(torch.autograd.Function):
-    """A FINUFFT plan as a linear map; the gradient of a linear map is its adjoint."""
+    """A linear map whose adjoint is given: the gradient of a linear map."""
 
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, plan: Any) -> Tensor:
-        ctx.plan = plan
-        return torch.from_numpy(_executed(plan.execute, rows))
+    def forward(ctx: Any, rows: Tensor, transform: Any, adjoint: Any) -> Tensor:
+        ctx.adjoint = adjoint
+        return transform(rows.resolve_conj().contiguous())
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return torch.from_numpy(_executed(ctx.plan.execute_adjoint, gradient)), None
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        return ctx.adjoint(gradients[0].resolve_conj().contiguous()), None, None
 
 
-def _executed(execute: Any, rows: Tensor) -> np.ndarray[Any, Any]:
-    """FINUFFT takes and returns one transform without its leading axis."""
-    data = rows.resolve_conj().contiguous().numpy()
-    return execute(data[0])[None] if len(data) == 1 else execute(data)
+@final
+class NonUniformFFT(_NonUniformFFT):
+    """FINUFFT, on CPUs."""
+
+    requires = ("finufft",)
+    device = "cpu"
+
+    def _planned(self, kind: int, **options: Any) -> Callable[[Tensor], Tensor]:
+        import finufft
+
+        plan = finufft.Plan(kind, self.modes, nthreads=torch.get_num_threads(), **options)
+        plan.setpts(*(axis.numpy() for axis in self.places))
+
+        def transform(rows: Tensor) -> Tensor:
+            data = rows.numpy()  # one transform is taken and returned without its leading axis
+            return torch.from_numpy(plan.execute(data[0])[None] if len(data) == 1 else plan.execute(data))
+
+        return transform
+
+
+@final
+class CudaNonUniformFFT(_NonUniformFFT):
+    """cuFINUFFT, on NVIDIA's GPUs."""
+
+    requires = ("cufinufft",)
+    device = "cuda"
+
+    def _planned(self, kind: int, **options: Any) -> Callable[[Tensor], Tensor]:
+        import cufinufft
+
+        plan = cufinufft.Plan(kind, self.modes, **options)
+        plan.setpts(*self.places)
+        return plan.execute
 
 
 def _reaches(instance: Instance) -> list[int]:
@@ -484,4 +514,5 @@ METHODS: dict[str, type[Method]] = {
     "direct convolution": DirectConvolution,
     "rfftn-irfftn": BareFFT,
     "finufft": NonUniformFFT,
+    "cufinufft": CudaNonUniformFFT,
 }

@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from suites import SUITES, Scale, SuiteName, Task, Timing, tasks
 
-__all__ = ["main", "run_suite"]
+__all__ = ["TooSlow", "line", "main", "run_suite"]
 
 Runner = Callable[[dict[str, Any]], list[Row]]
 
@@ -37,7 +37,7 @@ _ERROR_LINES = 3
 _KEEP_PAGES = "glibc.malloc.mmap_threshold=33554432:glibc.malloc.trim_threshold=1073741824"
 
 
-class _TooSlow(Exception):
+class TooSlow(Exception):
     """A measurement reached its time limit."""
 
 
@@ -102,7 +102,7 @@ def _rows(task: Task, rows: list[Row], runner: Runner, device: str, judges: Path
         return [_extrapolated(task, rows)]
     try:
         return runner(task.job(device, None if judges is None else str(judges)))
-    except _TooSlow as error:
+    except TooSlow as error:
         return [{"status": "too slow", "note": str(error)}]
     except RuntimeError as error:
         return [{"status": "failed", "note": str(error)}]
@@ -149,7 +149,7 @@ def isolated(threads: int, limit: float) -> Runner:
                 command, env=environment, capture_output=True, text=True, timeout=limit, check=False
             )
         except subprocess.TimeoutExpired:
-            raise _TooSlow(f"stopped after {limit:g} s") from None
+            raise TooSlow(f"stopped after {limit:g} s") from None
         if process.returncode != 0:
             lines = process.stderr.strip().splitlines()[-_ERROR_LINES:]
             raise RuntimeError(" / ".join(lines) or f"ended with {process.returncode}")
@@ -159,7 +159,7 @@ def isolated(threads: int, limit: float) -> Runner:
     return runner
 
 
-def _line(row: Row) -> str:
+def line(row: Row) -> str:
     """A row for the terminal."""
     if row["status"] not in ("ok", "extrapolated"):
         return f"{row['problem']}, {row['method']}: {row['status']}: {row['note']}"
@@ -204,7 +204,7 @@ def main() -> None:
                     progress.update(bar, description=what, completed=len(started))
                     started.add((suite, what))
                 elif not row.get("problem", "").startswith("random case"):
-                    progress.console.print(_line(row), highlight=False, soft_wrap=True)
+                    progress.console.print(line(row), highlight=False, soft_wrap=True)
 
             path = results.files(folder, options.device)[suite]
             try:

@@ -1,4 +1,4 @@
-"""Which problems are measured with which methods, at three scales."""
+"""Which problems are measured with which methods, at four scales."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from problems import Problem, gridded
 __all__ = ["SUITES", "Cases", "Scale", "SuiteName", "Task", "Timing", "tasks"]
 
 SuiteName = Literal["points", "compact", "ragged", "grids", "error"]
-Scale = Literal["full", "quick", "tiny"]
+Scale = Literal["full", "quick", "tiny", "gpu"]
 SUITES: tuple[SuiteName, ...] = ("points", "compact", "ragged", "grids", "error")
 
 _SUPPORT = 0.25
@@ -65,7 +65,10 @@ Task = Timing | Cases
 
 @dataclass(frozen=True)
 class _Sizes:
-    """Sizes at one scale. Pairwise methods are measured at the first sizes and extrapolated to ``points``."""
+    """Sizes at one scale. Pairwise methods are measured at the first sizes and extrapolated to ``points``.
+
+    ``transform`` is the non-uniform FFT that is measured beside the package's own.
+    """
 
     points: tuple[int, ...]
     auto_up_to: int
@@ -82,6 +85,7 @@ class _Sizes:
     cases: int
     channels: int = 16
     series_channels: int = 64
+    transform: str = "finufft"
 
 
 _SIZES: dict[Scale, _Sizes] = {
@@ -132,6 +136,22 @@ _SIZES: dict[Scale, _Sizes] = {
         channels=2,
         series_channels=3,
     ),
+    "gpu": _Sizes(
+        points=(10_000, 100_000, 1_000_000),
+        auto_up_to=100_000,
+        keops=(10_000, 30_000),
+        blocked=(10_000,),
+        graph=(3_000,),
+        reference=100_000,
+        rtols=(1e-2, 1e-4),
+        compact=(10_000, 100_000),
+        series=(64, 256, 1024),
+        series_measured=(64, 256, 1024),
+        grid=(16_384, 192, 48, 20),
+        batch=(4, 4, 4, 1),
+        cases=0,
+        transform="cufinufft",
+    ),
 }
 
 
@@ -145,7 +165,7 @@ def _points(sizes: _Sizes) -> Iterator[Task]:
     for d in (1, 2, 3):
         base = Problem("points", d, sizes.points[0], sizes.channels, _SUPPORT)
         for size in sizes.points:
-            for method in ("spectral", "finufft", *(("auto",) if size <= sizes.auto_up_to else ())):
+            for method in ("spectral", sizes.transform, *(("auto",) if size <= sizes.auto_up_to else ())):
                 yield Timing(base.sized(size), method)
         for method, measured in (
             ("keops", sizes.keops),
@@ -160,7 +180,7 @@ def _points(sizes: _Sizes) -> Iterator[Task]:
     for rtol in sizes.rtols:
         problem = Problem("points", 3, sizes.reference, sizes.channels, _SUPPORT, rtol=rtol)
         yield Timing(problem, "spectral")
-        yield Timing(problem, "finufft")
+        yield Timing(problem, sizes.transform)
 
 
 def _compact(sizes: _Sizes) -> Iterator[Task]:

@@ -97,13 +97,15 @@ class _SumsOfSorted(torch.autograd.Function):
         ctx.save_for_backward(index)
         if not len(rows):
             return rows.new_zeros(count, *rows.shape[1:])
-        lengths = torch.bincount(index, minlength=count)
-        if int(lengths.max()) <= _STRETCH:
+        lengths = torch.searchsorted(index, torch.arange(count + 1, device=index.device)).diff()
+        if not rows.is_cuda and int(lengths.max()) <= _STRETCH:  # a GPU would have to be waited for
             return _consecutive_sums(rows, lengths)
         stretches = (lengths + (_STRETCH - 1)) // _STRETCH
-        short = torch.full((int(stretches.sum()),), _STRETCH, device=rows.device)
-        filled = stretches > 0
-        short[stretches.cumsum(0)[filled] - 1] = (lengths - (stretches - 1) * _STRETCH)[filled]
+        ends = stretches.cumsum(0)
+        # As many as there can be, so that no shape depends on the indices; those that are too many are empty.
+        number = torch.arange(len(rows) // _STRETCH + count, device=rows.device)
+        owner = torch.searchsorted(ends, number, right=True).clamp(max=count - 1)
+        short = (lengths[owner] - (number - (ends - stretches)[owner]) * _STRETCH).clamp(0, _STRETCH)
         return _consecutive_sums(_consecutive_sums(rows, short).double(), stretches).to(rows.dtype)
 
     @staticmethod

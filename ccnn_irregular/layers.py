@@ -712,7 +712,7 @@ def _scale_kernel(kernel: Kernel, gain: float) -> None:
 
 def _white_noise_gain(kernel: Kernel, source: Domain, query: Domain, groups: int) -> float:
     """Mean of sum_n w_n^2 K(q - p_n)^2 over output channels and queries, those whose sample holds any point."""
-    geometry = PairGeometry.build(source, query)
+    geometry = PairGeometry.build(source, query, kernel.extent.device)
     weights = geometry.source.weights * kernel.scale
     # (N, groups or 1, 1, C / groups or 1), beside responses (pairs, groups, D / groups, C / groups).
     columns = weights[:, None] if weights.ndim == 1 else weights.unflatten(1, (groups, -1))[:, :, None]
@@ -735,8 +735,9 @@ def _warn_of_scale(kernel: Kernel, values: Tensor, result: Tensor, source: Domai
     """
     if transforms_active():
         return
-    size = _typical_size(values)
-    if size == 0 or _LEAST_RESPONSE <= _typical_size(result) / size <= _MOST_RESPONSE:
+    # Read together, as a GPU is waited for.
+    size, answer = torch.stack([_typical_size(values), _typical_size(result)]).tolist()
+    if size == 0 or _LEAST_RESPONSE <= answer / size <= _MOST_RESPONSE:
         return
     response = _typical_response(kernel, source)
     if not _LEAST_RESPONSE <= response <= _MOST_RESPONSE:
@@ -747,10 +748,10 @@ def _warn_of_scale(kernel: Kernel, values: Tensor, result: Tensor, source: Domai
         warnings.warn(text, UserWarning, stacklevel=2)
 
 
-def _typical_size(values: Tensor) -> float:
-    """Root mean square of some of the values."""
+def _typical_size(values: Tensor) -> Tensor:
+    """Root mean square of some of the values, float64."""
     rows = torch.linspace(0, values.numel() - 1, min(values.numel(), _LOOKED_AT), device=values.device).long()
-    return float(values.detach().take(rows).to(torch.float64).square().nanmean().nan_to_num().sqrt())
+    return values.detach().take(rows).to(torch.float64).square().nanmean().nan_to_num().sqrt()
 
 
 @torch.no_grad()

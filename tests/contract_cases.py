@@ -10,20 +10,10 @@ from typing import Any, final
 
 import pytest
 import torch
+from tested_device import convolve
 from torch import Tensor, nn
 
-from ccnn_irregular import (
-    MLP,
-    SIREN,
-    GaussianMask,
-    Grid,
-    Kernel,
-    MAGNet,
-    Points,
-    Product,
-    RandomFourier,
-    convolve,
-)
+from ccnn_irregular import MLP, SIREN, GaussianMask, Grid, Kernel, MAGNet, Points, Product, RandomFourier
 from ccnn_irregular.domains import Domain
 from ccnn_irregular.kernels import Generator
 from ccnn_irregular.operators.keops import compiler

@@ -124,7 +124,8 @@ def test_every_method_is_measured() -> None:
     measured = {
         task.method
         for suite in suites.SUITES
-        for task in suites.tasks(suite, "full")
+        for scale in ("full", "gpu")
+        for task in suites.tasks(suite, scale)
         if isinstance(task, suites.Timing)
     }
     assert measured == set(peers.METHODS)
@@ -253,7 +254,7 @@ def test_a_process_of_its_own_answers_and_is_stopped(tmp_path: Path) -> None:
     assert row["relative_error"] < ROUNDING
     with pytest.raises(RuntimeError, match="KeyError"):
         run.isolated(1, 300.0)({"kind": "time"})
-    with pytest.raises(run._TooSlow, match=r"stopped after 0\.1 s"):
+    with pytest.raises(run.TooSlow, match=r"stopped after 0\.1 s"):
         run.isolated(1, 0.1)(task.job("cpu", None))
 
 

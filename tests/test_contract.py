@@ -43,21 +43,10 @@ from contract_cases import (
     white_noise_norm,
 )
 from hypothesis import given
+from tested_device import convolve, explain, make_plan
 from torch import Tensor
 
-from ccnn_irregular import (
-    ENGINES,
-    ContinuousConv,
-    GaussianMask,
-    Grid,
-    Kernel,
-    MAGNet,
-    Points,
-    Product,
-    convolve,
-    explain,
-    make_plan,
-)
+from ccnn_irregular import ENGINES, ContinuousConv, GaussianMask, Grid, Kernel, MAGNet, Points, Product
 from ccnn_irregular.domains import Domain
 from ccnn_irregular.operators import EngineName
 from ccnn_irregular.quadrature import trapezoid

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable
 
 import pytest
 import torch
 from contract_cases import compare_keops, requires_compiler, run, run_keops, seeded, small_kernel, uniform
+from tested_device import convolve
 from torch import Tensor
 from torch.func import functional_call
 
-from ccnn_irregular import MLP, SIREN, GaussianMask, Kernel, MAGNet, Points, RandomFourier, convolve
+from ccnn_irregular import MLP, SIREN, GaussianMask, Kernel, MAGNet, Points, RandomFourier
 from ccnn_irregular.kernels import Generator, Mask
-from ccnn_irregular.operators import keops
+from ccnn_irregular.operators import keops, measure
+from ccnn_irregular.operators.rates import DEFAULT_RATES
 from ccnn_irregular.testing import assert_all_close, assert_close
 
 pytestmark = requires_compiler
@@ -163,3 +166,12 @@ def test_gradients_are_those_of_the_parameters_at_the_time(monkeypatch: pytest.M
         kernel.generator.output.weight.mul_(2.0)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         output.sum().backward()
+
+
+def test_where_keops_fails_its_rates_stay_the_default_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that ends without a word, as where its compiler does not go with the machine's CUDA."""
+    ended = subprocess.CompletedProcess([], -11, "", "")
+    monkeypatch.setattr(measure, "compiler", lambda: "c++")
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: ended)
+    with pytest.warns(UserWarning, match=r"KeOps could not be measured, .* its process ended with -11"):
+        assert measure._keops(torch.device("cpu"), DEFAULT_RATES) == DEFAULT_RATES

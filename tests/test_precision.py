@@ -12,21 +12,10 @@ from contract_cases import requires_compiler, seeded, small_kernel
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import gammainc
+from tested_device import DEVICE, convolve, explain
 from torch import Tensor, nn
 
-from ccnn_irregular import (
-    CCNN,
-    SIREN,
-    ContinuousConv,
-    GaussianMask,
-    Grid,
-    Kernel,
-    Points,
-    Product,
-    batch_statistics,
-    convolve,
-    explain,
-)
+from ccnn_irregular import CCNN, SIREN, ContinuousConv, GaussianMask, Grid, Kernel, Points, Product, batch_statistics
 from ccnn_irregular._sums import gathered, linear, sums_of_sorted
 from ccnn_irregular.domains import Domain
 from ccnn_irregular.layers import BatchNorm, InstanceNorm, PointwiseLinear, mean_over_positions
@@ -343,7 +332,7 @@ def test_convolve_is_the_same_under_autocast(case: str, shape: tuple[int, ...], 
     kernel = small_kernel(source.d, width=[0.3, 0.9][: source.d], shape=shape, dtype=torch.float32)
     values = seeded(*sizes).to(low).float()
     wanted = convolve(kernel, values, source, engine=engine)
-    with torch.autocast("cpu", low):
+    with torch.autocast(DEVICE.type, low):
         for given_values in (values, values.to(low)):
             found = convolve(kernel, given_values, source, engine=engine)
             assert found.dtype == torch.float32
@@ -360,7 +349,7 @@ def test_gradients_taken_under_autocast_are_those_outside(monkeypatch: pytest.Mo
     gradients = []
     for enabled in (False, True):
         values = seeded(9, 2, dtype=torch.float32, requires_grad=True)
-        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+        with torch.autocast(DEVICE.type, torch.bfloat16, enabled=enabled):
             result = convolve(kernel, values, points, engine="reference")
             gradients.append(torch.autograd.grad(result.sum(), [values, *kernel.parameters()]))
     for one, other in zip(*gradients, strict=True):

@@ -6,9 +6,10 @@ import math
 
 import pytest
 import torch
+from tested_device import convolve, explain, make_plan
 from torch import Tensor
 
-from ccnn_irregular import SIREN, GaussianMask, Grid, Kernel, Points, Product, convolve, explain, make_plan
+from ccnn_irregular import SIREN, GaussianMask, Grid, Kernel, Points, Product
 
 HOURS = 48.0
 

@@ -99,7 +99,7 @@ def worst_error(result: Tensor, exact: Tensor, source: Domain, query: Domain) ->
         inf where the result is not finite.
     """
     found, right = (to_rows(one.detach().to(torch.float64), query, source) for one in (result, exact))
-    _, queries = pair_points(source, query)
+    _, queries = pair_points(source, query, result.device)
     size = _largest(right, queries.sample_index(), queries.samples)
     return float(_relative(found - right, size[queries.sample_index()]).max()) if found.numel() else 0.0
 
@@ -118,7 +118,7 @@ def measure_error(
     generator: torch.Generator | None,
 ) -> CheckReport:
     """The error of ``result`` at ``n`` random queries, spread evenly over the samples; see ``Plan.check``."""
-    sources, queries = pair_points(source, query)
+    sources, queries = pair_points(source, query, values.device)
     found = to_rows(result.detach(), query, source)
     chosen = _draw(queries, n, generator)
     if not len(chosen) or not found.numel():

@@ -90,14 +90,14 @@ class KeOps(Engine):
     def prepare(
         self, kernels: Sequence[Kernel], source: Domain, query: Domain, rtol: float, study: Any = None
     ) -> PairGeometry:
-        return PairGeometry.build(source, query)
+        return PairGeometry.build(source, query, kernels[0].extent.device)
 
     def apply(self, kernel: Kernel, values: Tensor, plan: Plan) -> Tensor:
         geometry: PairGeometry = plan.geometry
         if compiler() is None:
             _warn_no_compiler()
             return Reference().apply(kernel, values, plan)
-        if int(geometry.pairs[-1]) == 0:  # nothing to reduce, and KeOps refuses empty arrays
+        if int(geometry.ends[-1]) == 0:  # nothing to reduce, and KeOps refuses empty arrays
             return Reference().apply(kernel, values, plan)
         weights = geometry.source.weights * kernel.scale
         factor = balance(weights)
@@ -191,8 +191,10 @@ def _reduced(problem: PairProblem, values: Tensor) -> Tensor:
         product = given.vecmatmult(kernel_values) if transposed else kernel_values.matvecmult(given)
     if geometry.source.samples > 1:
         product.ranges = _ranges(geometry)
-    # Not in blocks, KeOps' own way to keep digits: with ranges, on CPUs, it adds all up in one block.
-    result = product.sum(len(lead) + (0 if transposed else 1), dtype_acc="float64", sum_scheme="direct_sum")
+    # Not in blocks, KeOps' own way to keep digits: with ranges, on CPUs, it adds all up in one block. Nor with sines of
+    # few digits, which it takes on GPUs unless told otherwise.
+    axis = len(lead) + (0 if transposed else 1)
+    result = product.sum(axis, dtype_acc="float64", sum_scheme="direct_sum", use_fast_math=False)
     result = result.narrow(-2, 0, count)
     if geometry.source.samples > 1:
         # Rows of a sample without partners belong to no range: KeOps leaves them unset.

@@ -39,10 +39,14 @@ def check_pair(source: Domain, query: Domain) -> None:
             reject("query", f"have the source's period {own} on axis {axis}", other)
 
 
-def pair_points(source: Domain, query: Domain) -> tuple[Points, Points]:
-    """Both domains as ``Points`` with the same samples; a grid is repeated for each sample of the other."""
+def pair_points(source: Domain, query: Domain, device: torch.device | None = None) -> tuple[Points, Points]:
+    """Both domains as ``Points`` with the same samples; a grid is repeated for each sample of the other.
+
+    Grids have no device of their own: they are laid out on that of the other domain, two of them on ``device``.
+    """
     samples = _samples(source) or _samples(query) or 1
-    device = next((side.device for side in (source, query) if not isinstance(side, Grid)), torch.device("cpu"))
+    device = next((side.device for side in (source, query) if not isinstance(side, Grid)), device)
+    assert device is not None
     return _as_points(source, samples, device), _as_points(query, samples, device)
 
 
@@ -71,7 +75,7 @@ def weighted(values: Tensor, weights: Tensor, factor: float = 1.0) -> Tensor:
     weights = (weights if factor == 1 else weights / factor).to(values.dtype)
     weights = weights[:, None, None] if weights.ndim == 1 else weights[:, None, :]
     unread = weights == 0
-    if bool(unread.any()):
+    if values.is_cuda or bool(unread.any()):  # on a GPU to ask takes longer than to do it
         values = torch.where(unread, 0.0, values)
     return values * weights
 

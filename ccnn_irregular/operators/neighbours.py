@@ -122,7 +122,7 @@ class Neighbours(Engine):
     def prepare(
         self, kernels: Sequence[Kernel], source: Domain, query: Domain, rtol: float, study: float | None = None
     ) -> _Geometry:
-        every, reach = PairGeometry.build(source, query), _Reach.of(kernels)
+        every, reach = PairGeometry.build(source, query, kernels[0].extent.device), _Reach.of(kernels)
         sources, queries = every.source, every.query
         found = _predicted_pairs(reach, sources, queries) if study is None else study
         counts, partners = _search(reach, sources, queries, found / max(queries.count, 1))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, ClassVar, final
 
 import torch
@@ -22,8 +23,8 @@ from ccnn_irregular.operators.work import PairWork, evaluation_work, pair_work
 
 __all__ = ["PairGeometry", "PairProblem", "Reference", "pair_cost", "pair_gradients", "sum_over_pairs"]
 
-# Larger blocks fall out of the cache: in them the backward pass takes twice as long.
-_PAIRS_PER_BLOCK = 1 << 16
+# Larger blocks fall out of a CPU's cache: in them the backward pass takes twice as long. A GPU is idle in small ones.
+_PAIRS_PER_BLOCK, _TIMES_ON_GPUS = 1 << 16, 16
 # Every block adds to the gradient of all source rows, so a block may not be much smaller than their number.
 _SOURCE_ROWS_PER_PAIR = 4
 # Calls of array operations: to enumerate the pairs once, and for each block of them.
@@ -34,9 +35,10 @@ _BYTES_PER_ROW = 64
 _BYTES_PER_PAIR = 192
 
 
-def pairs_per_block(source_rows: int) -> int:
+def pairs_per_block(source_rows: int, device: torch.device) -> int:
     """Pairs that are evaluated at once."""
-    return max(_PAIRS_PER_BLOCK, source_rows // _SOURCE_ROWS_PER_PAIR)
+    pairs = _PAIRS_PER_BLOCK if device.type == "cpu" else _PAIRS_PER_BLOCK * _TIMES_ON_GPUS
+    return max(pairs, source_rows // _SOURCE_ROWS_PER_PAIR)
 
 
 @dataclass(frozen=True)
@@ -60,9 +62,9 @@ class PairGeometry:
     partners: Tensor | None = None
 
     @classmethod
-    def build(cls, source: Domain, query: Domain) -> PairGeometry:
-        """All pairs within samples."""
-        sources, queries = pair_points(source, query)
+    def build(cls, source: Domain, query: Domain, device: torch.device) -> PairGeometry:
+        """All pairs within samples; grids are laid out on ``device``."""
+        sources, queries = pair_points(source, query, device)
         sample = queries.sample_index()
         partners = sources.splits.diff()[sample]
         pairs = torch.cat([partners.new_zeros(1), partners.cumsum(0)])
@@ -78,12 +80,17 @@ class PairGeometry:
             torch.tensor(inverse, **options),  # type: ignore[arg-type]
         )
 
+    @cached_property
+    def ends(self) -> Tensor:
+        """``pairs`` on the CPU, where Python reads them in every block without waiting for a GPU."""
+        return self.pairs.cpu()
+
     def blocks(self) -> Iterator[tuple[int, int]]:
         """Ranges of query rows with about ``pairs_per_block`` pairs each (one row at the least)."""
-        rows, start, budget = len(self.first), 0, pairs_per_block(self.source.count)
+        rows, start, budget = len(self.first), 0, pairs_per_block(self.source.count, self.first.device)
         while start < rows:
-            limit = self.pairs[start] + budget
-            stop = max(start + 1, int(torch.searchsorted(self.pairs, limit, right=True)) - 1)
+            limit = self.ends[start] + budget
+            stop = max(start + 1, int(torch.searchsorted(self.ends, limit, right=True)) - 1)
             yield start, min(stop, rows)
             start = min(stop, rows)
 
@@ -91,13 +98,13 @@ class PairGeometry:
         """Query row, source row and wrapped offset (float64) of every pair of query rows [start, stop)."""
         rows = torch.arange(start, stop, device=self.first.device)
         count = self.pairs[start + 1 : stop + 1] - self.pairs[start:stop]
-        total = int(self.pairs[stop] - self.pairs[start])
-        query = torch.repeat_interleave(rows, count, output_size=total)
+        begin, end = int(self.ends[start]), int(self.ends[stop])
+        query = torch.repeat_interleave(rows, count, output_size=end - begin)
         if self.partners is None:
-            position = torch.arange(total, device=rows.device) + self.pairs[start]
+            position = torch.arange(begin, end, device=rows.device)
             source = self.first[query] + position - self.pairs[query]
         else:
-            source = self.partners[self.pairs[start] : self.pairs[stop]].to(torch.int64)
+            source = self.partners[begin:end].to(torch.int64)
         offset = self.query.coordinates.index_select(0, query) - self.source.coordinates.index_select(0, source)
         return query, source, offset - self.period * torch.round(offset * self.inverse_period)
 
@@ -120,7 +127,7 @@ class Reference(Engine):
     def prepare(
         self, kernels: Sequence[Kernel], source: Domain, query: Domain, rtol: float, study: Any = None
     ) -> PairGeometry:
-        return PairGeometry.build(source, query)
+        return PairGeometry.build(source, query, kernels[0].extent.device)
 
     def apply(self, kernel: Kernel, values: Tensor, plan: Plan) -> Tensor:
         return sum_over_pairs(kernel, values, plan.source, plan.query, plan.geometry)
@@ -131,7 +138,7 @@ def pair_cost(kernel: Kernel, work: PairWork, pairs: float, batch: int) -> Cost:
     rates, item = current_rates(kernel.extent.device), kernel.extent.element_size()
     evaluated, evaluated_backward = rates.kernel_seconds(kernel, pairs)
     values = scale(kernel) * pairs * batch * kernel.generator.out_channels
-    block = min(pairs, max(pairs_per_block(int(work.sources)), work.widest))
+    block = min(pairs, max(pairs_per_block(int(work.sources), kernel.extent.device), work.widest))
     blocks = math.ceil(pairs / max(block, 1.0))
     forward = _BLOCK_CALLS * blocks * rates.call + rates.pair * pairs + evaluated + rates.pair_value * values
     backward = 2 * _BLOCK_CALLS * blocks * rates.call + evaluated_backward + rates.pair_value_backward * values
@@ -157,7 +164,7 @@ def sum_over_pairs(kernel: Kernel, values: Tensor, source: Domain, query: Domain
     rows = weighted(to_rows(values, source, query), weights, factor)
     problem = PairProblem.build(kernel, geometry)
     # Function transforms take tensor operations alone: no blocks that are computed anew in the backward pass.
-    if transforms_active() or int(geometry.pairs[-1]) <= pairs_per_block(geometry.source.count):
+    if transforms_active() or int(geometry.ends[-1]) <= pairs_per_block(geometry.source.count, rows.device):
         result = _block_sum(problem, rows, 0, len(geometry.first))
     else:
         result = _BlockedSum.apply(problem, rows, *problem.tensors())
