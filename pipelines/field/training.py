@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,7 +64,7 @@ class FieldReconstruction(TrainedNetwork):
             decay_generators=False,
         )
         self.save_plain_hyperparameters(network)
-        self.val_error = MeanMetric()
+        self.val_error = MeanMetric(nan_strategy=math.inf)
 
     def require_fits(self, data: FieldDataModule) -> None:
         """Refuse data of other channels or axes."""
