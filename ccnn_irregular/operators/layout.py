@@ -7,6 +7,7 @@ Inside, values are (N, B, C): B entries sharing one geometry, 1 unless both doma
 from __future__ import annotations
 
 import math
+import warnings
 
 import torch
 from torch import Tensor
@@ -66,8 +67,21 @@ def balance(weights: Tensor | float) -> float:
 
 
 def restored(result: Tensor, factor: float) -> Tensor:
-    """The sum over weights that were divided by ``factor``, multiplied by it."""
-    return result if factor == 1 else result * factor
+    """The sum over weights that were divided by ``factor``, multiplied by it.
+
+    Warns where that leaves the range in which the dtype keeps its digits.
+    """
+    if factor == 1:
+        return result
+    largest = float(result.detach().abs().max()) * factor if result.numel() else 0.0
+    kept = torch.finfo(result.dtype)
+    if 0 < largest < kept.tiny or kept.max < largest < math.inf:
+        warnings.warn(
+            f"the result must lie between {kept.tiny:.1e} and {kept.max:.1e} to be held in {result.dtype}, got "
+            f"{largest:.1e}: use float64, or positions in another unit",
+            stacklevel=2,
+        )
+    return result * factor
 
 
 def weighted(values: Tensor, weights: Tensor, factor: float = 1.0) -> Tensor:
