@@ -158,6 +158,8 @@ def _as_points(case: Case, found: Tensor) -> tuple[Tensor, Points, Points, Tenso
     if isinstance(case.source, Grid):
         nodes = case.source.points(1, torch.device("cpu"))
         chosen = torch.randperm(nodes.count, generator=torch.Generator().manual_seed(0))[:_QUERIES]
+        # What the promise is relative to is largest at the outliers.
+        chosen = torch.cat([chosen, case.loud.any(1).nonzero()[:, 0]]).unique()
         return found[0].flatten(1).T[chosen].double(), nodes, nodes, chosen
     assert isinstance(case.query, Points)
     return found.double(), case.source, case.query, torch.arange(case.query.count)  # type: ignore[return-value]
