@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 import results
 import torch
-from measure import _median, _Memory
+from measure import _Memory, median
 from scipy.spatial import cKDTree
 from torch import Tensor, nn
 
@@ -284,8 +284,8 @@ def cost(job: Row) -> Row:
     def forward_backward() -> None:
         layer(x, clouds).square().sum().backward()
 
-    forward_seconds, _ = _median(forward, "cpu")
-    both, repeats = _median(forward_backward, "cpu")
+    forward_seconds, _ = median(forward, "cpu")
+    both, repeats = median(forward_backward, "cpu")
     return {
         "radius": reach.radius,
         "parameters": sum(one.numel() for one in layer.parameters()),

@@ -25,7 +25,7 @@ from ccnn_irregular.kernels import Kernel
 from ccnn_irregular.kernels.generators import OutputRows
 from ccnn_irregular.operators import EngineName, Plan, convolve, make_plan
 from ccnn_irregular.operators.lattice import Lattice, at_queries, no_common_lattice, on_lattice, tap_offsets, tap_spans
-from ccnn_irregular.operators.layout import balance, restored, weighted
+from ccnn_irregular.operators.layout import balance, out_of_range_unannounced, restored, weighted
 from ccnn_irregular.operators.reference import PairGeometry
 
 __all__ = [
@@ -255,7 +255,9 @@ class SeparableContinuousConv(nn.Module):
         _scale_kernel(self.kernel, gain)
 
     def _power_of_result(self, values: Tensor, source: Domain, query: Domain | None, plan: Plan | None) -> float:
-        result = self.pointwise.mixed(self.depthwise._convolved(values, source, query, plan), None)
+        with out_of_range_unannounced():
+            convolved = self.depthwise._convolved(values, source, query, plan)
+        result = self.pointwise.mixed(convolved, None)
         return mean_square(result, source if query is None else query)
 
 

@@ -808,7 +808,10 @@ def test_every_engine_gives_one_answer_planned_anew_or_not(case: Case) -> None:
         plan = make_plan(case.kernel, case.source, case.query, engine=engine, rtol=case.rtol)
         for _ in range(2):
             again = convolve(case.kernel, case.values, case.source, case.query, plan=plan)
-            assert float((again.detach() - found).norm()) <= repeated, engine
+            if engine == "auto":  # one use and many may suit different engines
+                assert float((again.detach() - expected).norm()) <= allowed
+            else:
+                assert float((again.detach() - found).norm()) <= repeated, engine
 
 
 @given(case=RANDOM_POINTS | RANDOM_PAIRS, rtol=st.floats(1e-300, 1, exclude_max=True), batch=st.integers(1, 10**9))

@@ -11,7 +11,7 @@ from scipy import stats
 from ccnn_irregular.pipelines.classification.cli import wilson_interval
 from ccnn_irregular.pipelines.icu.evaluation import METRICS, evaluate
 from ccnn_irregular.pipelines.icu.figures import _wilson
-from ccnn_irregular.pipelines.segmentation.cli import _results
+from ccnn_irregular.pipelines.segmentation.cli import Scores, SliceSampling, _results
 
 
 @given(n=st.integers(1, 10**6), share=st.floats(0, 1))
@@ -29,7 +29,7 @@ def test_intervals_of_shares_are_wilsons(n: int, share: float) -> None:
 @pytest.mark.parametrize("values", [[0.99, 1.0, 0.8], [0.0, 0.01, 0.0], [1.0, 1.0], [0.0, 1.0]])
 def test_intervals_of_mean_dice_lie_in_the_range_of_dice(values: list[float]) -> None:
     table = np.array(values)[:, None]
-    for result in _results({(1, 1, 1): table}, ["background", "organ"]):
+    for result in _results({SliceSampling(): Scores(table, table, 0.0)}, ["background", "organ"]):
         half = 1.959964 * np.std(values, ddof=1) / np.sqrt(len(values))
         assert result.low == pytest.approx(max(np.mean(values) - half, 0))
         assert result.high == pytest.approx(min(np.mean(values) + half, 1))

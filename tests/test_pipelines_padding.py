@@ -21,6 +21,7 @@ from ccnn_irregular.pipelines.classification.network import (
     Standardise,
 )
 from ccnn_irregular.pipelines.clouds.networks import CloudClassifier
+from ccnn_irregular.pipelines.draws import Draws
 from ccnn_irregular.pipelines.samples_data import (
     SampleBatch,
     SampleDataModule,
@@ -139,8 +140,7 @@ def test_normalisation_is_not_learned_from_what_pads() -> None:
 def test_augmentation_moves_what_pads_with_the_values() -> None:
     batch = SampleBatch.of(on_one_grid(recordings([20, 35, 7]), 0.5))
     marked = SampleBatch(batch.sampled.expand(-1, 2, -1).float(), batch.domain, batch.labels, sampled=batch.sampled)  # type: ignore[union-attr]
-    torch.manual_seed(0)
-    moved = Augmentation(shift=(0.2,), flip=True)(marked)
+    moved = Augmentation(shift=(0.2,), flip=True)(marked, Draws(0, 0, torch.arange(3)))
     assert moved.sampled is not None
     assert not torch.equal(moved.sampled, batch.sampled)  # type: ignore[arg-type]
     assert torch.equal(moved.sampled.expand(-1, 2, -1).float(), moved.values)

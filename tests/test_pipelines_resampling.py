@@ -148,9 +148,10 @@ def test_recordings_come_back_at_their_rate() -> None:
         times, places = low.coordinates[old, 0], whole.coordinates[new, 0]  # type: ignore[union-attr]
         wanted = np.interp(places, times, low.values[old, 0])
         np.testing.assert_allclose(linear.values[new, 0], wanted, rtol=1e-5, atol=1e-5)
-        inner = slice(200, -200)  # SciPy takes zeros beyond the ends
+        # SciPy takes zeros beyond the ends, and its own filter lets other amounts of the highest frequencies through.
+        inner = slice(200, -200)
         wanted = resample_poly(low.values[old, 0].numpy(), 2, 1)[: new.stop - new.start]
-        np.testing.assert_allclose(polyphase.values[new, 0][inner], wanted[inner], rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(polyphase.values[new, 0][inner], wanted[inner], rtol=0, atol=5e-3)
     assert torch.equal(polyphase.labels, whole.labels)
 
 

@@ -180,7 +180,8 @@ def test_stretching_leaves_the_start_where_it_is() -> None:
     later = dataclasses.replace(
         strokes, coordinates=strokes.coordinates + starts.repeat_interleave(strokes.splits.diff())[:, None]
     )
-    changed = Augmentation(stretch=0.2)(SampleBatch.of(later))
+    batch = SampleBatch.of(later)
+    changed = Augmentation(stretch=0.2)(batch, draws_of(batch))
     assert isinstance(changed.domain, Points)
     assert changed.domain.coordinates[strokes.splits[:-1], 0].tolist() == starts.tolist()
 
@@ -195,9 +196,10 @@ def test_low_pass_keeps_constants_and_has_no_jump_between_the_ends(periodic: boo
     slow = torch.cos(2 * math.pi * 2 * y / 200) if periodic else y / 200
     scene = (3 + slow[:, None] + x / 200).float()
     batch = SampleBatch(scene.repeat(20, 1, 1, 1), grid, torch.zeros(20, dtype=torch.int64))
-    changed = Augmentation(low_pass=0.05)(batch).values
+    changed = Augmentation(low_pass=0.05)(batch, draws_of(batch)).values
     torch.testing.assert_close(changed, batch.values, rtol=0, atol=0.05)
-    constant = Augmentation(low_pass=0.05)(SampleBatch(torch.full((20, 1, 200, 100), 37.0), grid, batch.labels))
+    even = SampleBatch(torch.full((20, 1, 200, 100), 37.0), grid, batch.labels)
+    constant = Augmentation(low_pass=0.05)(even, draws_of(even))
     torch.testing.assert_close(constant.values, torch.full((20, 1, 200, 100), 37.0))
 
 

@@ -238,6 +238,20 @@ def test_results_do_not_leave_the_range_of_numbers_on_their_way(engine: str, wei
         assert error(one.double() * 1e20, wanted * 1e20) < 1e-4
 
 
+@pytest.mark.parametrize("engine", ["reference", "fft"])
+@pytest.mark.parametrize("step", [1e-13, 1e13])
+def test_results_that_single_precision_does_not_hold_are_announced(step: float, engine: str) -> None:
+    torch.manual_seed(0)
+    grid = Grid([5, 5, 5], [step] * 3)
+    kernel = Kernel(SIREN(3, 1, 8), GaussianMask([2 * step] * 3), extent=[5 * step] * 3)
+    values = torch.randn(1, 1, 5, 5, 5)
+    with pytest.warns(
+        UserWarning, match=r"the result must lie between 1.2e-38 and 3.4e\+38 to be held in torch.float32"
+    ):
+        convolve(kernel, values, grid, engine=engine)  # type: ignore[arg-type]
+    convolve(kernel.double(), values.double(), grid, engine=engine)  # type: ignore[arg-type]
+
+
 @pytest.mark.filterwarnings("ignore:the kernel makes values about:UserWarning")
 def test_means_and_layers_in_units_that_single_precision_does_not_hold() -> None:
     values, points, usual = seeded(9, 4, dtype=torch.float32), scattered(1e-50), scattered(1.0)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ccnn_irregular._sums import linear
+from ccnn_irregular._transforms import transforms_active
 
 __all__ = ["TENSORS", "LazyOperations", "Operations", "TensorOperations"]
 
@@ -84,7 +85,9 @@ class TensorOperations(Operations):
         return torch.nn.functional.silu(x)
 
     def exponential_tail(self, x: Tensor) -> Tensor:
-        return _ExponentialTail.apply(x)
+        if torch.is_grad_enabled() or transforms_active():
+            return _ExponentialTail.apply(x)
+        return _ExponentialTail.forward(x)  # torch inspects a function's signature in every call
 
 
 class _ExponentialTail(torch.autograd.Function):

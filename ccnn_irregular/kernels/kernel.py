@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, Self, final
@@ -144,8 +145,8 @@ class Kernel(ExactBuffers):
 
     def without_scale(self) -> Kernel:
         """The same kernel of scale 1, sharing all other tensors: for values that were multiplied by the scale."""
-        other = self.alike()
-        other.scale = torch.ones_like(self.scale)
+        other = copy.copy(self)  # of the module alone: a pass has no time to build one
+        other._buffers = {**self._buffers, "scale": torch.ones_like(self.scale)}
         return other
 
     def formula(self, offsets: Any, operations: Operations) -> Any:

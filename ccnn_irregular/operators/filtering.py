@@ -67,9 +67,10 @@ class _Filtered(torch.autograd.Function):
         scales: Tensor | None,
     ) -> Tensor:
         spread = _to_modes(rows, source, _inverse(scales))
-        modes = _product(spread, transfer, source)
+        kept = spread.contiguous() if ctx.needs_input_grad[1] else None
+        modes = _product(spread, transfer, source, in_place=kept is None)
         # What the slopes need is transformed again; moving points are rare.
-        ctx.save_for_backward(rows, transfer, spread if ctx.needs_input_grad[1] else None)
+        ctx.save_for_backward(rows, transfer, kept)
         ctx.source, ctx.query, ctx.volumes, ctx.scales = source, query, volumes, scales
         return _at_points(modes, query, scales, like=rows)
 
@@ -114,10 +115,10 @@ def _at_points(modes: Tensor, side: Side, scales: Tensor | None, *, like: Tensor
     return rows if scales is None else rows * _of_rows(scales, side.points, rows)
 
 
-def _product(modes: Tensor, transfer: Tensor, side: Side) -> Tensor:
-    """Modes of the result, ``(D, F, layers, *modes)``."""
+def _product(modes: Tensor, transfer: Tensor, side: Side, *, in_place: bool = False) -> Tensor:
+    """Modes of the result, ``(D, F, layers, *modes)``; ``in_place``: those of the rows may be overwritten."""
     if _is_depthwise(transfer, side):
-        return modes * transfer
+        return modes.mul_(transfer) if in_place else modes * transfer
     return torch.einsum("cf...,dcf...->df...", modes, transfer)
 
 

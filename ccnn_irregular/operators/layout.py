@@ -7,6 +7,10 @@ Inside, values are (N, B, C): B entries sharing one geometry, 1 unless both doma
 from __future__ import annotations
 
 import math
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 from torch import Tensor
@@ -14,12 +18,22 @@ from torch import Tensor
 from ccnn_irregular._checks import reject, require
 from ccnn_irregular.domains import Domain, Grid, Points, Product
 
-__all__ = ["balance", "check_pair", "from_rows", "pair_points", "restored", "to_rows", "weighted"]
+__all__ = [
+    "balance",
+    "check_pair",
+    "from_rows",
+    "out_of_range_unannounced",
+    "pair_points",
+    "restored",
+    "to_rows",
+    "weighted",
+]
 
 # Weights between 2^-32 and 2^32 are multiplied by as they are.
 _USUAL_EXPONENT = 32
 # Half an exponent of a weight, which float32 holds.
 _LARGEST_EXPONENT = 120
+_ANNOUNCED = ContextVar("announced", default=True)
 
 
 def check_pair(source: Domain, query: Domain) -> None:
@@ -66,8 +80,31 @@ def balance(weights: Tensor | float) -> float:
 
 
 def restored(result: Tensor, factor: float) -> Tensor:
-    """The sum over weights that were divided by ``factor``, multiplied by it."""
-    return result if factor == 1 else result * factor
+    """The sum over weights that were divided by ``factor``, multiplied by it.
+
+    Warns where that leaves the range in which the dtype keeps its digits.
+    """
+    if factor == 1:
+        return result
+    largest = float(result.detach().abs().max()) * factor if result.numel() else 0.0
+    kept = torch.finfo(result.dtype)
+    if _ANNOUNCED.get() and (0 < largest < kept.tiny or kept.max < largest < math.inf):
+        warnings.warn(
+            f"the result must lie between {kept.tiny:.1e} and {kept.max:.1e} to be held in {result.dtype}, got "
+            f"{largest:.1e}: use float64, or positions in another unit",
+            stacklevel=2,
+        )
+    return result * factor
+
+
+@contextmanager
+def out_of_range_unannounced() -> Iterator[None]:
+    """For results that are looked at to bring them into range."""
+    token = _ANNOUNCED.set(False)
+    try:
+        yield
+    finally:
+        _ANNOUNCED.reset(token)
 
 
 def weighted(values: Tensor, weights: Tensor, factor: float = 1.0) -> Tensor:

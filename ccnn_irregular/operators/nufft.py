@@ -271,7 +271,8 @@ def _on_axis(vector: Tensor, axis: int, d: int) -> Tensor:
 def _kept_transform(cells: Tensor, box: Box) -> Tensor:
     """Cells ``(layers * cells, K)`` to their kept modes ``(K, layers, *kept modes)``."""
     parts = cells.split(columns_at_once(*cells.shape), 1)
-    return torch.cat([_kept_modes(part.T.reshape(-1, box.layers, *box.sizes), box) for part in parts])
+    modes = [_kept_modes(part.T.reshape(-1, box.layers, *box.sizes), box) for part in parts]
+    return modes[0] if len(modes) == 1 else torch.cat(modes)
 
 
 def _inverse_transform(modes: Tensor, box: Box, real: bool) -> Tensor:
@@ -372,15 +373,14 @@ def _aliased(modes: Tensor, box: Box, real: bool, strides: Sequence[int], dtype:
     """Energy of the kept modes times twice the windows' squared alias there, summed over the last axes."""
     some = [slice(None, None, step) for step in strides]
     every: tuple[Any, ...] = (..., *some)
-    energy = torch.view_as_real(modes[every]).to(dtype or modes.real.dtype).square().sum(-1)
-    total = energy.new_zeros(())
-    if real:
-        energy[..., 1:] *= 2  # each stands for the negative frequency too
+    numbers = torch.view_as_real(modes[every]).flatten(-box.d - 1)
+    share = modes.real.new_zeros((), dtype=torch.float64)
     for axis in range(box.d):
-        marginal = energy.sum([other - box.d for other in range(box.d) if other != axis]) if box.d > 1 else energy
         alias = box.squared_alias(axis, half=real and axis == box.d - 1)[some[axis]]
-        total = total + 2 * marginal @ alias.to(energy)
-    return total * math.prod(strides)
+        share = share + 2 * math.prod(strides) * _on_axis(alias, axis, box.d)
+    if real:
+        share[..., 1:] *= 2  # each stands for the negative frequency too
+    return numbers.to(dtype or numbers.dtype).square() @ share.flatten().repeat_interleave(2).to(dtype or numbers.dtype)
 
 
 def _wrapped(taps: Tensor, dim: int, size: int) -> Tensor:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -24,6 +24,8 @@ from ccnn_irregular.domains import Points
 
 __all__ = ["Pasts", "Stretches", "energy_and_peaks", "outliers", "sample_energy", "sample_scales"]
 
+# Numbers that are squared and added up while a cache holds them.
+_NUMBERS_AT_ONCE = 1 << 18
 # Sums of squares below this may have lost terms to underflow of float32.
 _UNDERFLOWN = 1e-30
 # Outliers are looked for where the kurtosis exceeds this (Gaussian noise has 3), or this share of the most it can be.
@@ -55,22 +57,31 @@ def energy_and_peaks(rows: Tensor, points: Points) -> tuple[Tensor, bool]:
 
 
 def _sums_of_powers(rows: Tensor, points: Points, count: int) -> list[Tensor]:
-    """Sums of squares, of fourth powers, and so on, float64 ``(B, C)``."""
-    return _powers_added(rows, count, lambda power: _by_sample(power, points))
-
-
-def _powers_added(rows: Tensor, count: int, add: Callable[[Tensor], Tensor]) -> list[Tensor]:
-    """What ``add`` makes of the squares of ``(N, C, F)`` rows, of their fourth powers, and so on."""
-    rows = rows.detach()
-    rows = torch.view_as_real(rows).flatten(2) if rows.is_complex() else rows
-    for dtype in dict.fromkeys((rows.dtype, torch.float64)):
-        power, sums = rows.to(dtype).square(), []
-        for _ in range(count):
-            sums.append(add(power))
-            power = power.square_() if len(sums) < count else power
+    """Sums of squares, of fourth powers, and so on in each sample and channel, float64 ``(B, C)``."""
+    for dtype in dict.fromkeys((rows.real.dtype, torch.float64)):
+        sums = _powers_added(rows, dtype, points.sample_index(), points.samples, count)
         if bool(((sums[-1] > _UNDERFLOWN) & (sums[-1] < math.inf)).all()):
             break
     return sums
+
+
+def _powers_added(rows: Tensor, dtype: torch.dtype, group: Tensor, groups: int, count: int) -> list[Tensor]:
+    """The squares of ``(N, C, F)`` rows, their fourth powers, and so on, taken in ``dtype`` and added up by group.
+
+    In blocks that a cache holds: what is written once is cheaper made twice.
+    """
+    rows = rows.detach()
+    rows = torch.view_as_real(rows).flatten(2) if rows.is_complex() else rows
+    sums = [rows.new_zeros(groups, rows.shape[1], dtype=torch.float64 if groups == 1 else dtype) for _ in range(count)]
+    at_once = len(rows) if rows.is_cuda else _NUMBERS_AT_ONCE // math.prod(rows.shape[1:])
+    for block, own in zip(rows.split(max(1, at_once)), group.split(max(1, at_once)), strict=True):
+        power = block.to(dtype).square()
+        for number, total in enumerate(sums):
+            if number:
+                power.square_()
+            flat = power[:, :, 0] if power.shape[2] == 1 else power.sum(2)
+            _ = total.add_(flat.sum(0)) if groups == 1 else total.index_add_(0, own, flat)
+    return [total.to(torch.float64) for total in sums]
 
 
 def sample_scales(energy: Tensor, volumes: Tensor, *, joint: bool, alike: float = 2.0) -> Tensor | None:
@@ -175,7 +186,10 @@ class Pasts:
 
     def sums_of_powers(self, rows: Tensor) -> list[Tensor]:
         """Sums of the rows' squares and of their fourth powers, as ``added`` gives them."""
-        return _powers_added(rows, 2, self.added)
+        if self.first is None:
+            return [total[:, None] for total in _sums_of_powers(rows, self.queries, 2)]
+        totals = _powers_added(rows, torch.float64, self.first, self.queries.samples * _PASTS, 2)
+        return [total.unflatten(0, (-1, _PASTS)).cumsum(1) for total in totals]
 
     def counts(self) -> Tensor:
         """Number of queries of each past, float64 ``(B, pasts, 1)``."""

@@ -106,7 +106,8 @@ def wilson_interval(correct: int, n: int) -> tuple[float, float]:
     share, z2 = correct / n, _Z**2
     centre = (share + z2 / (2 * n)) / (1 + z2 / n)
     half = _Z / (1 + z2 / n) * (share * (1 - share) / n + z2 / (4 * n * n)) ** 0.5
-    return max(centre - half, 0.0), min(centre + half, 1.0)  # rounding
+    # The share itself, and 0 and 1, are not left out by rounding.
+    return max(min(centre - half, share), 0.0), min(max(centre + half, share), 1.0)
 
 
 def without_equal(name: str, predictions: ClassPredictions, equal: EqualSamples) -> dict[str, Any]:

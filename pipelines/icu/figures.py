@@ -142,7 +142,8 @@ def _wilson(share: NDArray[np.float64], count: NDArray[np.int64]) -> tuple[NDArr
     z = 1.96
     centre = (share + z**2 / (2 * count)) / (1 + z**2 / count)
     half = z / (1 + z**2 / count) * np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
-    return (centre - half).clip(0, 1), (centre + half).clip(0, 1)
+    # The share itself, and 0 and 1, are not left out by rounding.
+    return np.minimum(centre - half, share).clip(0, 1), np.maximum(centre + half, share).clip(0, 1)
 
 
 def receptive_fields(kernels: Mapping[str, Kernel]) -> Figure:
