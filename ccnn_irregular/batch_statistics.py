@@ -104,6 +104,7 @@ def _gradients(
     slope, constant = -scale * inverse * along / count, -scale * total / count
     found = (one.to(values.dtype) for one in (slope, constant, scale, along, total, mean))
     slope, constant, scale, along, total, mean = found
-    # slope (x - mean) + constant, in one pass.
-    result = torch.nn.functional.batch_norm(values, mean, torch.ones_like(mean), slope, constant, eps=0.0)
+    # slope (x - mean) + constant, in one pass. Some versions of PyTorch refuse eps = 0; this one is lost beside 1.
+    nothing = torch.finfo(values.dtype).tiny
+    result = torch.nn.functional.batch_norm(values, mean, torch.ones_like(mean), slope, constant, eps=nothing)
     return result.addcmul_(gradient, scale[:, None]), along, total

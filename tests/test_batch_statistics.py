@@ -52,6 +52,27 @@ def test_a_gradient_that_is_a_part_of_a_larger_array() -> None:
     torch.testing.assert_close(found, torch.autograd.grad(torchs(*inputs), inputs, wide))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_gradients_need_no_eps_of_zero(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> None:
+    """PyTorch 2.11 refuses it; what is asked for instead changes no bit."""
+    plain, asked = nn.functional.batch_norm, []
+
+    def recorded(*args: Tensor, eps: float, **options: bool) -> Tensor:
+        asked.append(eps)
+        return plain(*args, eps=eps, **options)
+
+    def gradients() -> tuple[Tensor, ...]:
+        inputs = [one.detach().to(dtype).requires_grad_() for one in drawn((2, 3, 5), weighted=True)]
+        return torch.autograd.grad(normalised(*inputs, EPS)[0], inputs, torch.ones(2, 3, 5, dtype=dtype).cumsum(2))
+
+    monkeypatch.setattr(nn.functional, "batch_norm", recorded)
+    found = gradients()
+    assert len(asked) == 2
+    assert min(asked) > 0
+    monkeypatch.setattr(nn.functional, "batch_norm", lambda *args, eps: plain(*args, eps=eps if eps == EPS else 0.0))
+    assert all(torch.equal(one, other) for one, other in zip(found, gradients(), strict=True))
+
+
 def test_second_derivatives() -> None:
     values, weight, bias = drawn((2, 3, 4), weighted=True)
     inputs = (values, weight, bias)

@@ -43,7 +43,7 @@ from contract_cases import (
     white_noise_norm,
 )
 from hypothesis import given
-from tested_device import convolve, explain, make_plan
+from tested_device import DEVICE, convolve, explain, make_plan
 from torch import Tensor
 
 from ccnn_irregular import ENGINES, ContinuousConv, GaussianMask, Grid, Kernel, MAGNet, Points, Product
@@ -798,6 +798,7 @@ def test_every_engine_gives_one_answer_planned_anew_or_not(case: Case) -> None:
     scale = white_noise_norm(case.kernel, case.values, case.source, case.query)
     # Rounding is relative to the terms of a sum, an approximation's error to what they give on average.
     rounding = 30 * TOLERANCES[expected.dtype] * scale
+    repeated = 0.0 if DEVICE.type == "cpu" else rounding  # a GPU adds in any order
     for engine in ("neighbours", "spectral", "auto"):
         if engine != "auto" and is_out(engine, case):
             continue
@@ -810,7 +811,7 @@ def test_every_engine_gives_one_answer_planned_anew_or_not(case: Case) -> None:
             if engine == "auto":  # one use and many may suit different engines
                 assert float((again.detach() - expected).norm()) <= allowed
             else:
-                assert torch.equal(again.detach(), found)
+                assert float((again.detach() - found).norm()) <= repeated, engine
 
 
 @given(case=RANDOM_POINTS | RANDOM_PAIRS, rtol=st.floats(1e-300, 1, exclude_max=True), batch=st.integers(1, 10**9))

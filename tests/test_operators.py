@@ -18,7 +18,7 @@ from contract_cases import (
     small_kernel,
     uniform,
 )
-from tested_device import convolve, explain, make_plan
+from tested_device import DEVICE, convolve, explain, make_plan
 from torch import Tensor
 
 from ccnn_irregular import ENGINES, SIREN, ContinuousConv, GaussianMask, Grid, Kernel, Points, Product
@@ -149,9 +149,10 @@ def test_unobserved_nan_never_leaks() -> None:
         assert not result["gradient of values"][~observed].any()
         assert bool((result["gradient of values"][observed] != 0).all())
         results.append(result)
+    same = torch.equal if DEVICE.type == "cpu" else torch.allclose  # a GPU adds up gradients in any order
     for other in results[1:]:
         for key, one in results[0].items():
-            assert torch.equal(other[key], one), key
+            assert same(other[key], one), key
 
 
 def test_channels_equal_their_own_points() -> None:
