@@ -14,6 +14,12 @@ from ccnn_irregular.pipelines.run_folder import RunFolder
 __all__ = ["run"]
 
 CONFIGURATION = "simulated_icu"
+_OWN_STAYS = """
+For stays of your own, in PhysioNet 2012's layout (FOLDER/set-a/RECORD.txt and FOLDER/Outcomes-a.txt), type
+  ccnn fit      --config physionet2012 --data.root FOLDER     # train; --data.held_out 0.15 is kept for the test
+  ccnn test     --config physionet2012 --data.root FOLDER     # scores with intervals, and figures
+  ccnn baseline physionet2012 --data.root FOLDER              # boosted trees beside it
+  ccnn predict  --config physionet2012 --data.root FOLDER     # a risk for every stay, as CSV"""
 
 
 def run(arguments: list[str]) -> None:
@@ -34,3 +40,4 @@ def run(arguments: list[str]) -> None:
     config = ["--config", config_path(CONFIGURATION), "--data.root", str(cohort), "--run_dir", str(folder / "run")]
     training_cli.run(["fit", *config, "--seed_everything", str(options.seed)])
     training_cli.run(["test", *config])
+    print(_OWN_STAYS)

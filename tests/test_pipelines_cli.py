@@ -17,7 +17,7 @@ import yaml
 from pipelines_stand_in import StandIn
 
 from ccnn_irregular.datasets import simulated_icu
-from ccnn_irregular.pipelines import cli
+from ccnn_irregular.pipelines import cli, demo, training_cli
 from ccnn_irregular.pipelines.icu.training import BinaryRisk
 
 # Lightning calls jsonargparse by names that its version 5 will no longer have.
@@ -315,3 +315,19 @@ def test_every_command_explains_its_options(command: str, capsys: pytest.Capture
     wanted = {"simulate": ["--stays"], "demo": ["--folder"], "baseline": ["--data.root", "--trees.seeds"]}
     for option in wanted.get(command, ["--data.root", "--model.learning_rate", "--trainer.max_epochs", "--run_dir"]):
         assert option in printed
+
+
+def test_the_demonstration_ends_with_what_to_type_for_ones_own_stays(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ran: list[list[str]] = []
+    monkeypatch.setattr(training_cli, "run", ran.append)
+    demo.run(["--folder", str(tmp_path / "demo"), "--stays", "3"])
+    assert [arguments[0] for arguments in ran] == ["fit", "test"]
+    printed = capsys.readouterr().out
+    assert max(map(len, printed.splitlines())) <= 120
+    for line in printed.splitlines()[-4:]:
+        words = line.split("#")[0].split()
+        assert words[0] == "ccnn"
+        assert "physionet2012" in words
+        assert words[1] in cli.COMMANDS
