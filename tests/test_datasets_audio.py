@@ -18,7 +18,7 @@ from ccnn_irregular import Grid
 from ccnn_irregular.datasets import _archive, speech_commands, spoken_digits
 from ccnn_irregular.datasets.audio import mfcc, read_wave, resample
 from ccnn_irregular.datasets.samples import GriddedSamples
-from ccnn_irregular.pipelines.samples_data import SampleDataModule
+from ccnn_irregular.pipelines.tasks.classification.data import SampleDataModule
 
 
 def wav(samples: np.ndarray, rate: int = 8000) -> bytes:
