@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from rich import box, get_console
 from rich.table import Table
 
-from ccnn_irregular.datasets._interpolation import NodeMethod
 from ccnn_irregular.datasets.decathlon import volume_name
+from ccnn_irregular.datasets.processing.interpolation import NodeMethod
 from ccnn_irregular.pipelines.figures import save
 from ccnn_irregular.pipelines.reports import versions, write_json, write_text
 from ccnn_irregular.pipelines.segmentation import figures
