@@ -13,8 +13,8 @@ from hypothesis.extra.numpy import arrays
 
 from ccnn_irregular import Grid
 from ccnn_irregular.datasets import volume_folder
-from ccnn_irregular.datasets._moments import mean_and_deviation
 from ccnn_irregular.datasets.physionet2012 import STATICS
+from ccnn_irregular.datasets.processing.moments import mean_and_deviation
 from ccnn_irregular.pipelines.tasks.classification.network import Standardise
 from ccnn_irregular.pipelines.tasks.risk.network import StandardScore
 

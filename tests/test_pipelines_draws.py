@@ -14,7 +14,7 @@ from scipy import stats
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from ccnn_irregular.datasets._content import content_id
+from ccnn_irregular.datasets.reading.content import content_id
 from ccnn_irregular.pipelines.train.batches import AlikeBatches, EqualBatches, drawn_loader
 from ccnn_irregular.pipelines.train.draws import Draws, hashed
 from ccnn_irregular.pipelines.train.run_folder import EpochSeed

@@ -21,8 +21,8 @@ from scipy.ndimage import map_coordinates
 from torchmetrics.functional.classification import multiclass_f1_score
 
 from ccnn_irregular.adapters.nifti import read_nifti
-from ccnn_irregular.datasets._interpolation import NodeMethod
 from ccnn_irregular.datasets.decathlon import Volume, canonical, read_labels
+from ccnn_irregular.datasets.processing.interpolation import NodeMethod
 from ccnn_irregular.domains import Grid
 from ccnn_irregular.pipelines import cli
 from ccnn_irregular.pipelines.tasks.segmentation.data import (

@@ -18,8 +18,8 @@ from scipy.interpolate import PchipInterpolator
 from torch import Tensor
 
 from ccnn_irregular._checks import reject
-from ccnn_irregular.datasets._interpolation import NodeMethod, between_samples, node_shares
-from ccnn_irregular.datasets.audio import resample
+from ccnn_irregular.datasets.processing.audio import resample
+from ccnn_irregular.datasets.processing.interpolation import NodeMethod, between_samples, node_shares
 from ccnn_irregular.datasets.samples import GriddedSamples, RaggedSeries, RaggedVolumes
 from ccnn_irregular.domains import Axis, Grid
 

@@ -30,8 +30,8 @@ from ccnn_irregular.datasets import (
     stl10,
     ts_files,
 )
-from ccnn_irregular.datasets._content import content_id
-from ccnn_irregular.datasets.audio import mfcc, resample
+from ccnn_irregular.datasets.processing.audio import mfcc, resample
+from ccnn_irregular.datasets.reading.content import content_id
 from ccnn_irregular.datasets.samples import (
     GriddedSamples,
     Parts,

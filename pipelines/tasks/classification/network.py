@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from ccnn_irregular._checks import reject, require, require_finite
-from ccnn_irregular.datasets._interpolation import between_samples
-from ccnn_irregular.datasets._moments import mean_and_deviation
+from ccnn_irregular.datasets.processing.interpolation import between_samples
+from ccnn_irregular.datasets.processing.moments import mean_and_deviation
 from ccnn_irregular.domains import Domain, Grid, Points
 from ccnn_irregular.kernels import Kernel, energy_above
 from ccnn_irregular.layers import BatchNorm, DropoutUnit, SeparableContinuousConv, mean_over_positions

@@ -18,7 +18,7 @@ from rich.table import Table
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_jaccard_index
 
-from ccnn_irregular.datasets.terrain import height_above_lowest
+from ccnn_irregular.datasets.processing.terrain import height_above_lowest
 from ccnn_irregular.pipelines.tasks.cloud_classification import figures
 from ccnn_irregular.pipelines.tasks.cloud_segmentation.data import LabelDataModule, Part
 from ccnn_irregular.pipelines.tasks.cloud_segmentation.module import CloudSegmentation, PointPredictions

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ccnn_irregular._checks import require
-from ccnn_irregular.datasets._moments import mean_and_deviation
+from ccnn_irregular.datasets.processing.moments import mean_and_deviation
 from ccnn_irregular.domains import Axis, Grid
 from ccnn_irregular.layers import ContinuousConv
 from ccnn_irregular.networks import CCNN, GeneratorName

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ccnn_irregular._checks import require
-from ccnn_irregular.datasets._moments import mean_and_deviation
+from ccnn_irregular.datasets.processing.moments import mean_and_deviation
 from ccnn_irregular.domains import Grid, Points
 from ccnn_irregular.networks import CCNN, GeneratorName
 from ccnn_irregular.pipelines.tasks.field.data import FieldBatch

@@ -20,7 +20,7 @@ from ccnn_irregular.adapters.xarray_files import Reading
 from ccnn_irregular.adapters.xarray_frames import cf_roles
 from ccnn_irregular.adapters.xarray_results import fitting_encoding, without_limits
 from ccnn_irregular.datasets import argo, ghcnm
-from ccnn_irregular.datasets._files import existing_folder, missing_file
+from ccnn_irregular.datasets.reading.files import existing_folder, missing_file
 from ccnn_irregular.longitudes import one_turn
 
 __all__ = ["FieldSet", "argo_floats", "cube_fields", "simulated_fields", "station_months"]

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ccnn_irregular._checks import reject, require
-from ccnn_irregular.datasets._moments import mean_and_deviation
 from ccnn_irregular.datasets.physionet2012 import SERIES, STATICS
+from ccnn_irregular.datasets.processing.moments import mean_and_deviation
 from ccnn_irregular.domains import Grid, Points
 from ccnn_irregular.kernels import Kernel
 from ccnn_irregular.networks import CCNN, ResidualBlock

@@ -15,10 +15,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ccnn_irregular._checks import reject, require
-from ccnn_irregular.datasets._content import content_id
-from ccnn_irregular.datasets._interpolation import NodeMethod
-from ccnn_irregular.datasets._moments import mean_and_deviation
 from ccnn_irregular.datasets.decathlon import Pair, Volume, find_pairs, read_volume
+from ccnn_irregular.datasets.processing.interpolation import NodeMethod
+from ccnn_irregular.datasets.processing.moments import mean_and_deviation
+from ccnn_irregular.datasets.reading.content import content_id
 from ccnn_irregular.domains import Grid
 from ccnn_irregular.pipelines.train.batches import EqualBatches, batch_loader
 from ccnn_irregular.pipelines.train.draws import Draws

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
 from ccnn_irregular._checks import require
-from ccnn_irregular.datasets._interpolation import NodeMethod
 from ccnn_irregular.datasets.decathlon import label_dtype
+from ccnn_irregular.datasets.processing.interpolation import NodeMethod
 from ccnn_irregular.pipelines.tasks.segmentation.data import (
     Intensities,
     VolumeAugmentation,

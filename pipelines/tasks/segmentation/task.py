@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from rich import box, get_console
 from rich.table import Table
 
-from ccnn_irregular.datasets._interpolation import NodeMethod
 from ccnn_irregular.datasets.decathlon import volume_name
+from ccnn_irregular.datasets.processing.interpolation import NodeMethod
 from ccnn_irregular.pipelines.tasks.segmentation import figures
 from ccnn_irregular.pipelines.tasks.segmentation.data import Part, VolumeBatch, VolumeDataModule, thinnings
 from ccnn_irregular.pipelines.tasks.segmentation.files import FileJob, file_jobs, predict_files

@@ -18,7 +18,7 @@ from scipy.fft import dct
 from scipy.signal import resample_poly
 
 from ccnn_irregular._checks import require
-from ccnn_irregular.datasets._resampling import extended, low_pass_weights, reach
+from ccnn_irregular.datasets.processing.low_pass import extended, low_pass_weights, reach
 from ccnn_irregular.datasets.samples import GriddedSamples
 from ccnn_irregular.domains import Grid
 

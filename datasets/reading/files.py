@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ccnn_irregular._checks import reject, require
-from ccnn_irregular.datasets._archive import read_members
+from ccnn_irregular.datasets.reading.archive import read_members
 
 __all__ = [
     "existing_folder",
