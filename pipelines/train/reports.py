@@ -1,17 +1,19 @@
-"""What commands write beside figures: text and JSON, whole or not at all, and the versions a result depends on."""
+"""What commands write beside figures: text, CSV and JSON, whole or not at all, and the versions a result depends on."""
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-__all__ = ["versions", "write_json", "write_text"]
+__all__ = ["versions", "write_csv", "write_json", "write_text"]
 
 _VERSIONED = ("ccnn-irregular", "torch", "lightning", "torchmetrics", "scikit-learn", "numpy")
 
@@ -32,3 +34,12 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write ``content`` (dataclasses allowed) as readable JSON."""
     write_text(path, json.dumps(content, indent=2, default=asdict) + "\n")
+
+
+def write_csv(path: Path, head: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write lines of a table under the names of its columns."""
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(head)
+    writer.writerows(rows)
+    write_text(path, table.getvalue())

@@ -24,7 +24,6 @@ from ccnn_irregular.pipelines.train.reach import sampling_of, warn_of_reach
 from ccnn_irregular.quadrature import trapezoid
 
 if TYPE_CHECKING:
-    from ccnn_irregular.datasets.physionet2012 import Cohort
     from ccnn_irregular.pipelines.tasks.risk.data import StayBatch
 
 __all__ = ["HatBasis", "ICURiskNetwork", "StandardScore"]
@@ -117,13 +116,11 @@ class ICURiskNetwork(nn.Module):
         )
 
     @torch.no_grad()
-    def fit_normalisation(self, cohort: Cohort) -> None:
+    def prepare(self, batch: StayBatch, values: None = None) -> None:
         """Take knots and scales from the training stays, and scale the kernels for their sampling."""
-        from ccnn_irregular.pipelines.tasks.risk.data import StayBatch
-
-        self.basis.fit(cohort.values)
-        self.statics.fit(cohort.statics)
-        first = StayBatch.from_cohort(cohort.select(np.arange(min(len(cohort), _CALIBRATION_STAYS))))
+        self.basis.fit(batch.values.numpy())
+        self.statics.fit(batch.statics.numpy())
+        first = batch.take(torch.arange(min(len(batch), _CALIBRATION_STAYS)))
         if len(first.times):
             sampling = self.sampling(first.times, first.splits, ~torch.isnan(first.values))
             self._warn(sampling)
