@@ -137,6 +137,11 @@ class Task(LightningCLI):
         """Write the predictions of a model that has its weights to ``path``; what was written, for the reader."""
         raise NotImplementedError
 
+    @property
+    def checkpoint(self) -> str:
+        """Path of the checkpoint that is tested or predicts."""
+        return str(self._get(self.config, "ckpt_path"))
+
     def output(self, datamodule: Any, name: str) -> Path:
         """Where results go: as asked, else under a name in the run folder."""
         return Path(self._get(self.config, "output") or self.run_folder.path / name)
