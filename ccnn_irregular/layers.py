@@ -24,9 +24,16 @@ from ccnn_irregular.domains import Domain, Grid, Points, Product
 from ccnn_irregular.kernels import Kernel
 from ccnn_irregular.kernels.generators import OutputRows
 from ccnn_irregular.operators import EngineName, Plan, convolve, make_plan
-from ccnn_irregular.operators.lattice import Lattice, at_queries, no_common_lattice, on_lattice, tap_offsets, tap_spans
+from ccnn_irregular.operators.engines.reference import PairGeometry
 from ccnn_irregular.operators.layout import balance, out_of_range_unannounced, restored, weighted
-from ccnn_irregular.operators.reference import PairGeometry
+from ccnn_irregular.operators.numerics.lattice import (
+    Lattice,
+    at_queries,
+    no_common_lattice,
+    on_lattice,
+    tap_offsets,
+    tap_spans,
+)
 
 __all__ = [
     "BatchNorm",
