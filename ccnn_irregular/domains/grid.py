@@ -141,8 +141,55 @@ class Grid:
         mesh = torch.meshgrid(*(axis.nodes(device) for axis in self.axes), indexing="ij")
         return torch.stack([coordinate.reshape(-1) for coordinate in mesh], dim=1)
 
-    def points(self, samples: int = 1, device: torch.device | str = "cpu") -> Points:
-        """The nodes as ``Points`` weighing their cell volume, repeated for each of ``samples`` samples."""
+    @property
+    def samples(self) -> None:
+        """Number of samples in a ragged batch: None, a grid serves any number."""
+        return None
+
+    @property
+    def device(self) -> None:
+        """Device of the coordinates: None, a grid holds no tensors."""
+        return None
+
+    @property
+    def irregular(self) -> None:
+        """The irregular factor: a grid has none."""
+        return None
+
+    @property
+    def uniform(self) -> Grid:
+        """The uniform factor: this grid."""
+        return self
+
+    @property
+    def weighs_channels(self) -> bool:
+        """Whether every channel has weights of its own: never, each node weighs its cell volume."""
+        return False
+
+    def values_shape(self, channels: int, batch: int = 1) -> tuple[int, ...]:
+        """Shape of values: ``(batch, channels, *sizes)``."""
+        return batch, channels, *self.sizes
+
+    def batch_size(self, values: Tensor) -> int:
+        """Number of samples that ``values`` hold: entries of their first axis."""
+        return len(values)
+
+    def require_current(self) -> None:
+        """Nothing to refuse: a grid cannot change. See ``Points.require_current``."""
+
+    def as_points(self, samples: int | None = None, device: torch.device | str | None = None) -> Points:
+        """The nodes as ``Points`` that weigh their cell volume.
+
+        Args:
+            samples: number of samples, each with all nodes; None = 1.
+            device: of the points; None = the CPU.
+        """
+        samples = 1 if samples is None else samples
+        device = "cpu" if device is None else device
         volumes = cell_volumes(self.sizes, self.steps).reshape(-1).to(device)
         splits = torch.arange(samples + 1, dtype=torch.int64, device=device) * self.count
         return Points(self.nodes(device).repeat(samples, 1), volumes.repeat(samples), splits, periods=self.periods)
+
+    def to(self, device: torch.device | str) -> Grid:
+        """The grid itself: it serves every device."""
+        return self

@@ -97,6 +97,29 @@ class Points:
         """Device of the coordinates."""
         return self.coordinates.device
 
+    @property
+    def irregular(self) -> Points:
+        """The irregular factor: these points."""
+        return self
+
+    @property
+    def uniform(self) -> None:
+        """The uniform factor: points have none."""
+        return None
+
+    @property
+    def weighs_channels(self) -> bool:
+        """Whether every channel has weights of its own, ``(N, C)``."""
+        return self.weights.ndim == 2
+
+    def values_shape(self, channels: int, batch: int = 1) -> tuple[int, ...]:
+        """Shape of values: ``(N, channels)``, whatever ``batch``."""
+        return self.count, channels
+
+    def batch_size(self, values: Tensor) -> int:
+        """Number of samples that ``values`` hold: those of the points."""
+        return self.samples
+
     def require_current(self) -> None:
         """Refuse points made of learned coordinates or weights, in another dtype than float64, that have moved since.
 
@@ -117,6 +140,15 @@ class Points:
         return torch.repeat_interleave(
             torch.arange(self.samples, device=self.device), self.splits.diff(), output_size=self.count
         )
+
+    def as_points(self, samples: int | None = None, device: torch.device | str | None = None) -> Points:
+        """The points themselves, on their own device; see ``Grid.as_points``.
+
+        Raises:
+            ValueError: another number of samples.
+        """
+        require(samples in (None, self.samples), "samples", f"be None or the {self.samples} there are", samples)
+        return self
 
     def to(self, device: torch.device | str) -> Points:
         """The same points on another device."""

@@ -52,20 +52,53 @@ class Product:
         """Device of the coordinates."""
         return self.points.device
 
+    @property
+    def periods(self) -> tuple[float | None, ...]:
+        """Per axis the length after which it repeats, or None."""
+        return *self.points.periods, *self.grid.periods
+
+    @property
+    def irregular(self) -> Points:
+        """The irregular factor."""
+        return self.points
+
+    @property
+    def uniform(self) -> Grid:
+        """The uniform factor."""
+        return self.grid
+
+    @property
+    def weighs_channels(self) -> bool:
+        """Whether every channel has weights of its own, ``(N, C)``."""
+        return self.points.weighs_channels
+
+    def values_shape(self, channels: int, batch: int = 1) -> tuple[int, ...]:
+        """Shape of values: ``(N, channels, *grid.sizes)``, whatever ``batch``."""
+        return self.points.count, channels, *self.grid.sizes
+
+    def batch_size(self, values: Tensor) -> int:
+        """Number of samples that ``values`` hold: those of the points."""
+        return self.samples
+
     def require_current(self) -> None:
         """See ``Points.require_current``."""
         self.points.require_current()
 
-    def expanded(self) -> Points:
-        """All combinations as ``Points``, the grid's nodes running fastest."""
+    def as_points(self, samples: int | None = None, device: torch.device | str | None = None) -> Points:
+        """All combinations as ``Points``, the grid's nodes running fastest; see ``Grid.as_points``.
+
+        Raises:
+            ValueError: another number of samples.
+        """
+        points = self.points.as_points(samples)
         nodes = self.grid.nodes(self.device)
         # Not weights * volume: a product keeps its factors for one backward pass, and a plan's points serve many.
-        weights = torch.add(torch.zeros_like(self.points.weights), self.points.weights, alpha=self.grid.cell_volume)
+        weights = torch.add(torch.zeros_like(points.weights), points.weights, alpha=self.grid.cell_volume)
         return Points(
-            torch.cat([_repeated(self.points.coordinates, len(nodes)), nodes.repeat(self.points.count, 1)], dim=1),
+            torch.cat([_repeated(points.coordinates, len(nodes)), nodes.repeat(points.count, 1)], dim=1),
             _repeated(weights, len(nodes)),
-            self.points.splits * len(nodes),
-            periods=(*self.points.periods, *self.grid.periods),
+            points.splits * len(nodes),
+            periods=self.periods,
         )
 
     def to(self, device: torch.device | str) -> Product:
