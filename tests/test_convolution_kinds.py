@@ -53,9 +53,9 @@ from ccnn_irregular import (
     make_plan,
 )
 from ccnn_irregular.domains import Domain
+from ccnn_irregular.kernels.box_masks import BoxMask
 from ccnn_irregular.kernels.generators import OutputRows
 from ccnn_irregular.kernels.taps import (
-    BoxMask,
     Taps,
     conv_kernel,
     conv_query,
