@@ -13,17 +13,18 @@ import itertools
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-import xarray as xr
 from torch import Tensor
 
 from ccnn_irregular._checks import require
-from ccnn_irregular.adapters.nifti import affine_of, read_nifti
 from ccnn_irregular.datasets.reading.files import existing_folder, missing_file
 from ccnn_irregular.domains import Grid
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 __all__ = ["Pair", "Task", "Volume", "canonical", "find_pairs", "label_dtype", "like_file", "nifti_files",
            "read_labels", "read_volume", "volume_name"]  # fmt: skip
@@ -149,6 +150,8 @@ def read_volume(pair: Pair, classes: int) -> Volume:
     Raises:
         ValueError: see ``read_nifti`` and ``read_labels``; values that are not finite.
     """
+    from ccnn_irregular.adapters.nifti import read_nifti
+
     image = read_nifti(pair.image)
     values, grid = canonical(image)
     labels = read_labels(pair.labels, image, classes)
@@ -165,6 +168,8 @@ def canonical(image: xr.DataArray) -> tuple[Tensor, Grid]:
     Raises:
         ValueError: values that are not finite.
     """
+    from ccnn_irregular.adapters.nifti import affine_of
+
     array = _reordered(image)
     values = torch.from_numpy(np.ascontiguousarray(array.to_numpy(), np.float32))
     values = values if values.ndim == 4 else values[None]
@@ -185,6 +190,8 @@ def read_labels(path: Path, image: xr.DataArray, classes: int) -> Tensor:
     Raises:
         ValueError: another shape or space than the image's, or values other than 0 ... ``classes`` - 1.
     """
+    from ccnn_irregular.adapters.nifti import read_nifti
+
     array = read_nifti(path, like=image)
     require(array.ndim == 3, f"labels {path}", "be a 3-D volume", f"{array.ndim}-D data")
     found = np.unique(array.to_numpy())
@@ -226,6 +233,8 @@ def like_file(labels: Tensor, image: xr.DataArray) -> xr.DataArray:
 
 def _reordered(array: xr.DataArray) -> xr.DataArray:
     """The array with its axes, channels first, in canonical order and direction."""
+    from ccnn_irregular.adapters.nifti import affine_of
+
     affine: Any = affine_of(array)
     names = str(array.attrs["voxel_axes"]).split()[:3]
     by_world = {array[dim].attrs["axis"]: (dim, column) for column, dim in enumerate(names)}

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
-import xarray as xr
 from numpy.typing import NDArray
 
 from ccnn_irregular._checks import require
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 __all__ = ["fronts"]
 
@@ -43,6 +46,8 @@ def fronts(
     Raises:
         ValueError: a number that is not positive.
     """
+    import xarray as xr
+
     for name, given in (("count", count), ("size", size), ("step", step), ("length", length), ("width", width)):
         require(given > 0, name, "be positive", given)
     rng = np.random.default_rng(seed)

@@ -15,7 +15,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ccnn_irregular.datasets.labelled_clouds import LabelledClouds
+from ccnn_irregular.datasets.samples import LabelledClouds
 from ccnn_irregular.pipelines import cli
 from ccnn_irregular.pipelines.classification.cli import wilson_interval
 from ccnn_irregular.pipelines.clouds.labels_data import LabelDataModule
