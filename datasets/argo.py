@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from ccnn_irregular._checks import require
 from ccnn_irregular.datasets.reading.files import existing_folder, missing_file
+from ccnn_irregular.datasets.registry import DataSet, register
 from ccnn_irregular.datasets.samples import FieldSet
 from ccnn_irregular.datasets.samples.fields import Array
 
@@ -146,6 +147,7 @@ def load_fields(root: str | Path, variables: Sequence[str] = ()) -> FieldSet:
         channels=(parameter,),
         channel_units=(str(floats[0][parameter].attrs.get("units", "1")),),
         axes=("time", "pressure"),
+        axis_units=("days", "decibar"),
         restored=restored,
     )
 
@@ -190,3 +192,18 @@ def _repeated(pressure: NDArray[np.float64]) -> NDArray[np.bool_]:
         repeated[row] = True
         repeated[row, firsts] = False
     return repeated
+
+
+register(
+    DataSet(
+        name="argo",
+        about="profiles of ocean floats at irregular dates and depths, one field a float",
+        load=load_fields,
+        samples=FieldSet,
+        shape="good values at days and pressures in decibar",
+        files="core files <float>_prof.nc",
+        size="1 MB a float",
+        licence="CC BY 4.0",
+        source="https://doi.org/10.13155/29825",
+    )
+)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from ccnn_irregular._checks import require
+from ccnn_irregular.datasets.registry import DataSet, register
 from ccnn_irregular.datasets.samples import FieldSet
 from ccnn_irregular.datasets.samples.fields import Array
 from ccnn_irregular.longitudes import one_turn
@@ -94,7 +95,8 @@ def fields_of(
     shape = tuple(dataset.sizes[axis] for axis in axes)
     count = dataset.sizes[fields] if fields else 1
     roles = cf_roles(dataset[variables[0]])
-    lines = [coordinate_numbers(dataset[axis], roles.get(axis, "other"), "days")[0] for axis in axes]
+    read = [coordinate_numbers(dataset[axis], roles.get(axis, "other"), "days") for axis in axes]
+    lines = [numbers for numbers, _, _ in read]
     areas = _areas(lines, [roles.get(axis, "other") for axis in axes])
     nodes = np.stack(np.meshgrid(*lines, indexing="ij"), -1).reshape(-1, len(axes))
     levels = [dict(zip(stacked, one, strict=True)) for one in np.ndindex(*(dataset.sizes[dim] for dim in stacked))]
@@ -115,6 +117,7 @@ def fields_of(
         axes=tuple(axes),
         restored=_way_back(dataset, variables, order, (count, len(nodes), len(variables), len(levels))),
         shape=shape if len(shape) == 2 else None,
+        axis_units=tuple(unit for _, unit, _ in read),
         areas=None if areas is None else torch.from_numpy(np.tile(areas, count)),
     )
 
@@ -174,3 +177,18 @@ def _spacing(nodes: Array) -> Array:
     gaps = np.diff(distinct)
     uniform = len(gaps) == 0 or bool(np.ptp(gaps) <= _UNIFORM * gaps.max())
     return np.asarray(((np.ones(len(distinct)) if uniform else np.gradient(distinct)) / copies)[which])
+
+
+register(
+    DataSet(
+        name="cube",
+        about="variables of a netCDF file or zarr store, one field for each node of a dimension",
+        load=load,
+        samples=FieldSet,
+        shape="as in the file",
+        files="path of the file or store",
+        size="of the file",
+        licence="yours",
+        source="your file",
+    )
+)

@@ -21,12 +21,14 @@ from torch import Tensor
 
 from ccnn_irregular._checks import require
 from ccnn_irregular.datasets.reading.files import existing_folder, missing_file
+from ccnn_irregular.datasets.registry import DataSet, register
+from ccnn_irregular.datasets.samples.protocol import summary
 from ccnn_irregular.domains import Grid
 
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["Pair", "Task", "Volume", "canonical", "find_pairs", "label_dtype", "like_file", "nifti_files",
+__all__ = ["Pair", "Volume", "VolumePairs", "canonical", "find_pairs", "label_dtype", "like_file", "nifti_files",
            "read_labels", "read_volume", "volume_name"]  # fmt: skip
 
 _SUFFIXES = (".nii.gz", ".nii")
@@ -51,16 +53,32 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Task:
-    """What a folder holds.
+class VolumePairs:
+    """What a folder holds; ``read_volume`` reads a pair.
 
     Attributes:
         pairs: by name.
-        classes: what the labels 0, 1, ... mean; None where no ``dataset.json`` says it.
+        classes: what the labels 0, 1, ... mean; () where no ``dataset.json`` says it.
     """
 
     pairs: tuple[Pair, ...]
-    classes: tuple[str, ...] | None
+    classes: tuple[str, ...] = ()
+
+    @property
+    def labels(self) -> None:
+        """One for each voxel, which ``read_volume`` reads."""
+
+    @property
+    def unit(self) -> str:
+        """Of the grids' coordinates."""
+        return "mm"
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def describe(self) -> dict[str, Any]:
+        """What was found, as plain values."""
+        return summary(self)
 
 
 @dataclass(frozen=True)
@@ -86,7 +104,7 @@ def volume_name(path: Path) -> str:
     return path.name.removesuffix(suffix)
 
 
-def find_pairs(root: str | Path) -> Task:
+def find_pairs(root: str | Path) -> VolumePairs:
     """The labelled pairs in a folder of either layout; no volume is read.
 
     Args:
@@ -110,7 +128,7 @@ def find_pairs(root: str | Path) -> Task:
         require(not lacking, str(folder), "hold a file for each one beside it", f"none for {shown}")
     require(bool(image_files), str(images), "hold NIfTI files", "none")
     pairs = tuple(Pair(name, image_files[name], label_files[name]) for name in sorted(image_files))
-    return Task(pairs, None)
+    return VolumePairs(pairs)
 
 
 def nifti_files(folder: Path) -> list[Path]:
@@ -118,7 +136,7 @@ def nifti_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.name.endswith(_SUFFIXES) and not path.name.startswith("."))
 
 
-def _listed(root: Path) -> Task:
+def _listed(root: Path) -> VolumePairs:
     """Pairs and labels as ``dataset.json`` lists them."""
     file = root / "dataset.json"
     try:
@@ -137,7 +155,7 @@ def _listed(root: Path) -> Task:
     pairs = sorted((Pair(volume_name(image), image, labels) for image, labels in entries), key=lambda pair: pair.name)
     twice = [b.name for a, b in itertools.pairwise(pairs) if a.name == b.name]
     require(not twice, str(file), "list each image once", twice[:_NAMES_SHOWN])
-    return Task(tuple(pairs), tuple(names[value] for value in range(len(names))))
+    return VolumePairs(tuple(pairs), tuple(names[value] for value in range(len(names))))
 
 
 def read_volume(pair: Pair, classes: int) -> Volume:
@@ -247,3 +265,18 @@ def _reordered(array: xr.DataArray) -> xr.DataArray:
             turned[dim] = slice(None, None, -1)
     rest = [dim for dim in array.dims if dim not in order]
     return array.transpose(*rest, *order).isel(turned)
+
+
+register(
+    DataSet(
+        name="decathlon",
+        about="medical volumes with a label for each voxel, each on a grid of its own",
+        load=find_pairs,
+        samples=VolumePairs,
+        shape="1 channel, or one a modality, on a grid in mm",
+        files="a task of the Medical Segmentation Decathlon, or folders images and labels of .nii.gz",
+        size="of the files",
+        licence="CC BY-SA 4.0",
+        source="http://medicaldecathlon.com",
+    )
+)

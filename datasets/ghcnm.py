@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from ccnn_irregular._checks import reject, require
+from ccnn_irregular.datasets.registry import DataSet, register
 from ccnn_irregular.datasets.samples import FieldSet
 from ccnn_irregular.datasets.samples.fields import Array
 
@@ -139,6 +140,7 @@ def load_fields(root: str | Path, *, element: str = "TAVG", drop_flagged: bool =
         channels=("temperature anomaly",),
         channel_units=("K",),
         axes=("latitude", "longitude"),
+        axis_units=("degrees_north", "degrees_east"),
         restored=restored,
         times=torch.from_numpy(coordinate_numbers(table["time"], "time", "days")[0]) / 365.2425,
         reference=(torch.from_numpy(table["time"].dt.month.values)[:, None] + 12 * torch.arange(stations)).flatten(),
@@ -221,3 +223,18 @@ def _text(path: Path) -> str:
         return path.read_text(encoding="ascii")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} must be plain text, got {error}") from error
+
+
+register(
+    DataSet(
+        name="ghcnm",
+        about="monthly temperatures of stations, one field a month",
+        load=load_fields,
+        samples=FieldSet,
+        shape="anomalies in K at latitudes and longitudes",
+        files="path of a .dat file of GHCN-Monthly v3, with the .inv file beside it",
+        size="0.8 MB for 100 stations",
+        licence="public domain",
+        source="https://www.ncei.noaa.gov/products/land-based-station/global-historical-climatology-network-monthly",
+    )
+)

@@ -17,6 +17,7 @@ from torch import Tensor
 from ccnn_irregular._checks import reject, require
 from ccnn_irregular.datasets.processing.terrain import ground_features
 from ccnn_irregular.datasets.reading.files import read_npz
+from ccnn_irregular.datasets.registry import DataSet, register
 from ccnn_irregular.datasets.samples import LabelledClouds
 from ccnn_irregular.quadrature import covered_volume
 
@@ -103,3 +104,18 @@ def _read_isprs(path: Path) -> tuple[np.ndarray, np.ndarray]:
     unknown = codes[(codes != 0) & (codes != 1)]
     require(not len(unknown), path.name, "hold the codes 0 (ground) and 1 (object)", unknown[:1])
     return table[:, :3], codes == 0
+
+
+register(
+    DataSet(
+        name="lidar_ground",
+        about="airborne laser points, ground or object: a tile of the ISPRS filter test",
+        load=load,
+        samples=LabelledClouds,
+        shape="9 features of the terrain at points in m",
+        files="path of a tile: .txt, or .npz of xyz and is_ground",
+        size="1 MB a tile",
+        licence="of the ISPRS",
+        source="https://doi.org/10.1016/j.isprsjprs.2004.05.004",
+    )
+)

@@ -7,6 +7,7 @@ from front to back.
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -18,6 +19,7 @@ from ccnn_irregular._checks import require
 from ccnn_irregular.datasets.processing.meshes import read_off, voxelise
 from ccnn_irregular.datasets.reading.content import content_id
 from ccnn_irregular.datasets.reading.files import existing_folder, labels_in_range, missing_file, one_of, read_npz
+from ccnn_irregular.datasets.registry import DataSet, register
 from ccnn_irregular.datasets.samples import GriddedSamples, ShapePool
 from ccnn_irregular.domains import Grid
 
@@ -267,3 +269,44 @@ def _drawn(shapes: ModelNet) -> list[Data]:
             torch.manual_seed(ids[number])
             clouds.append(shapes[number])
     return clouds
+
+
+register(
+    DataSet(
+        name="modelnet10_voxels",
+        about="CAD models of 10 kinds as volumes: 3,991 to train on, 908 to test on",
+        load=load_voxels,
+        samples=GriddedSamples,
+        shape="0 and 1 on 30 x 30 x 30 voxels",
+        parts=get_args(Part),
+        files="modelnet10_voxels.npz",
+        size="2 MB",
+        source="https://modelnet.cs.princeton.edu",
+    )
+)
+register(
+    DataSet(
+        name="modelnet10",
+        about="CAD models of 10 kinds as pools of points: 3,991 to train on, 908 to test on",
+        load=partial(load_pool, name="10"),
+        samples=ShapePool,
+        shape="places in [-1, 1]^3",
+        parts=get_args(Part),
+        files="modelnet10_voxels.npz, or meshes raw/<class>/<part>/*.off, fetched unchecked by download=True",
+        size="450 MB",
+        source="https://modelnet.cs.princeton.edu",
+    )
+)
+register(
+    DataSet(
+        name="modelnet40",
+        about="CAD models of 40 kinds as pools of points: 9,843 to train on, 2,468 to test on",
+        load=partial(load_pool, name="40"),
+        samples=ShapePool,
+        shape="places in [-1, 1]^3",
+        parts=get_args(Part),
+        files="meshes raw/<class>/<part>/*.off, fetched unchecked by download=True",
+        size="2 GB",
+        source="https://modelnet.cs.princeton.edu",
+    )
+)

@@ -8,6 +8,7 @@ from typing import Literal, get_args
 import torch
 
 from ccnn_irregular.datasets.reading.files import one_of
+from ccnn_irregular.datasets.registry import DataSet, register
 from ccnn_irregular.datasets.samples import LabelledClouds
 
 __all__ = ["load"]
@@ -55,3 +56,19 @@ def load(root: str | Path, part: Part = "train", *, download: bool = False) -> L
         kinds,
         shapes.y_mask,
     )
+
+
+register(
+    DataSet(
+        name="shapenet_part",
+        about="shapes of 16 kinds with a label for the part each point belongs to",
+        load=load,
+        samples=LabelledClouds,
+        shape="normal and kind, 19 channels, at points of about unit size",
+        parts=get_args(Part),
+        files="raw or processed of ShapeNet's parts, fetched unchecked by download=True",
+        size="0.7 GB",
+        licence="ShapeNet's terms of use",
+        source="https://shapenet.org",
+    )
+)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from ccnn_irregular.datasets.registry import DataSet, register
 from ccnn_irregular.datasets.samples import FieldSet
 from ccnn_irregular.datasets.samples.fields import Array
 
@@ -53,5 +54,17 @@ def smooth_fields(count: int = 12, points: int = 400, *, waves: int = 24, seed: 
         channels=("value",),
         channel_units=("1",),
         axes=("y", "x"),
+        axis_units=("sides", "sides"),
         restored=restored,
     )
+
+
+register(
+    DataSet(
+        name="simulated_fields",
+        about="simulated smooth fields at random places of the unit square",
+        load=smooth_fields,
+        samples=FieldSet,
+        shape="1 channel at 400 places",
+    )
+)

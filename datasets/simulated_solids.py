@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from ccnn_irregular._checks import require
+from ccnn_irregular.datasets.registry import DataSet, register
 from ccnn_irregular.datasets.samples import ShapePool
 
 __all__ = ["SOLIDS", "solids"]
@@ -51,3 +52,14 @@ def _solid(name: str, count: int, rng: np.random.Generator) -> NDArray[np.float6
     if name == "ring":
         return circle * 0.8 + 0.2 * directions
     return 0.5 * directions + np.where(height > 0, 0.5, -0.5)[:, None] * up
+
+
+register(
+    DataSet(
+        name="simulated_solids",
+        about="simulated balls, boxes, cylinders and rings in the form of ModelNet",
+        load=solids,
+        samples=ShapePool,
+        shape="places in [-1, 1]^3",
+    )
+)

@@ -7,6 +7,7 @@ import torch
 
 from ccnn_irregular._checks import require
 from ccnn_irregular.datasets.lidar_ground import as_tile
+from ccnn_irregular.datasets.registry import DataSet, register
 from ccnn_irregular.datasets.samples import LabelledClouds
 
 __all__ = ["terrain"]
@@ -40,3 +41,14 @@ def terrain(count: int = 6000, *, seed: int = 0, side: float = 120.0) -> Labelle
     height += 0.05 * rng.standard_normal(count)
     positions = np.column_stack([place, height])
     return as_tile(positions - positions.mean(0), torch.from_numpy(ground.astype(np.int64)))
+
+
+register(
+    DataSet(
+        name="simulated_terrain",
+        about="a simulated hillside with houses and trees in the form of a LiDAR tile",
+        load=terrain,
+        samples=LabelledClouds,
+        shape="9 features of the terrain at points in m",
+    )
+)

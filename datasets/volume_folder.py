@@ -19,6 +19,7 @@ from torch import Tensor
 from ccnn_irregular._checks import reject, require
 from ccnn_irregular.datasets.processing.moments import mean_and_deviation
 from ccnn_irregular.datasets.reading.files import existing_folder, missing_file
+from ccnn_irregular.datasets.registry import DataSet, register
 from ccnn_irregular.datasets.samples import RaggedVolumes
 from ccnn_irregular.domains import Grid
 
@@ -149,3 +150,19 @@ def _step(array: xr.DataArray, dim: str) -> float:
         reject(str(array.encoding["source"]), "have at least two voxels along each axis", array.shape)
     column = str(array.attrs["voxel_axes"]).split().index(dim)
     return round(float(np.linalg.norm(affine_of(array)[:3, column])), _DIGITS)
+
+
+register(
+    DataSet(
+        name="volume_folder",
+        about="your volumes of any sizes and voxels, with a table of labels",
+        load=load,
+        samples=RaggedVolumes,
+        shape="1 channel on a grid of its own in mm",
+        ordered=False,
+        files=".nii, .nii.gz, .h5 or .hdf5 volumes, and labels.csv with the columns file and label",
+        size="of the files",
+        licence="yours",
+        source="your files",
+    )
+)

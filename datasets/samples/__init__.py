@@ -8,12 +8,16 @@
 ``ShapePool``          labelled shapes that clouds of any number of points are drawn from
 ``FieldSet``           fields as places with values, and the way back to coordinates and units
 =====================  =============================================================================
+
+All of them, ``physionet2012.Cohort`` and ``decathlon.VolumePairs`` follow one protocol, ``Samples``: ``labels``,
+``classes``, ``unit``, ``len(samples)`` and ``samples.describe()``.
 """
 
 from ccnn_irregular.datasets.samples.clouds import LabelledClouds
 from ccnn_irregular.datasets.samples.fields import FieldSet
 from ccnn_irregular.datasets.samples.gridded import GriddedSamples
 from ccnn_irregular.datasets.samples.parts import Parts, split_stratified
+from ccnn_irregular.datasets.samples.protocol import Samples
 from ccnn_irregular.datasets.samples.sampling import (
     as_sequences,
     average_cells,
@@ -34,6 +38,7 @@ __all__ = [
     "Parts",
     "RaggedSeries",
     "RaggedVolumes",
+    "Samples",
     "ShapePool",
     "as_sequences",
     "average_cells",

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ccnn_irregular._checks import require, require_finite, require_splits
+from ccnn_irregular.datasets.samples.protocol import summary
 
 __all__ = ["LabelledClouds"]
 
@@ -56,6 +58,10 @@ class LabelledClouds:
 
     def __len__(self) -> int:
         return len(self.splits) - 1
+
+    def describe(self) -> dict[str, Any]:
+        """What they are, as plain values; classes are counted by points."""
+        return summary(self, points=len(self.values), channels=self.values.shape[1])
 
     def __repr__(self) -> str:
         size = f"clouds={len(self)}, points={len(self.values)}, channels={self.values.shape[1]}"

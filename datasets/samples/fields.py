@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ccnn_irregular._checks import require
+from ccnn_irregular.datasets.samples.protocol import summary
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -42,6 +43,7 @@ class FieldSet:
         mean_over: bool ``(N,)``, the places which that mean is over; None = all that are known.
         areas: float64 ``(N,)``, what each place counts in scores: nodes of a grid of latitudes and longitudes as the
             area they stand for, in any unit; None = all places alike.
+        axis_units: of the coordinates; () = not stated.
     """
 
     coordinates: Tensor
@@ -58,6 +60,7 @@ class FieldSet:
     reference: Tensor | None = None
     mean_over: Tensor | None = None
     areas: Tensor | None = None
+    axis_units: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         bad = ~torch.isfinite(self.coordinates).all(1)
@@ -71,6 +74,25 @@ class FieldSet:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    @property
+    def labels(self) -> None:
+        """Fields have none."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Fields have none."""
+        return ()
+
+    @property
+    def unit(self) -> str:
+        """Of the coordinates, axis by axis."""
+        return ", ".join(self.axis_units)
+
+    def describe(self) -> dict[str, Any]:
+        """What they are, as plain values."""
+        known = int(self.known.sum())
+        return summary(self, places=len(self.values), known=known, axes=list(self.axes), channels=list(self.channels))
 
     @property
     def known(self) -> Tensor:

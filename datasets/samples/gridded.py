@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ccnn_irregular._checks import require
 from ccnn_irregular.datasets.samples.common import as_positions, require_labels
+from ccnn_irregular.datasets.samples.protocol import summary
 from ccnn_irregular.domains import Grid
 
 __all__ = ["GriddedSamples"]
@@ -56,6 +58,10 @@ class GriddedSamples:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def describe(self) -> dict[str, Any]:
+        """What they are, as plain values."""
+        return summary(self, channels=self.values.shape[1], sizes=list(self.grid.sizes), steps=list(self.grid.steps))
 
     def subset(self, index: Tensor) -> GriddedSamples:
         """The samples ``index`` (int64, any order, repeats allowed; or bool ``(B,)``), in that order."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ccnn_irregular._checks import require, require_splits
 from ccnn_irregular.datasets.samples.common import as_positions, require_labels
+from ccnn_irregular.datasets.samples.protocol import summary
 from ccnn_irregular.domains import Points
 from ccnn_irregular.quadrature import trapezoid
 
@@ -73,6 +75,12 @@ class RaggedSeries:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def describe(self) -> dict[str, Any]:
+        """What they are, as plain values; ``lengths`` are those of the shortest and of the longest series."""
+        lengths = self.splits.diff().tolist()
+        ends = [min(lengths, default=0), max(lengths, default=0)]
+        return summary(self, rows=len(self.values), channels=self.values.shape[1], lengths=ends)
 
     def subset(self, index: Tensor) -> RaggedSeries:
         """The series ``index`` (int64, any order, repeats allowed; or bool ``(B,)``), in that order: one gather."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ccnn_irregular._checks import require, require_finite, require_splits
+from ccnn_irregular.datasets.samples.protocol import summary
 
 __all__ = ["ShapePool"]
 
@@ -77,8 +79,17 @@ class ShapePool:
             torch.from_numpy((half_edge * scale).astype(np.float32)),
         )
 
+    @property
+    def unit(self) -> str:
+        """Of the places: the box around each shape reaches from -1 to 1."""
+        return "half of the longest side"
+
     def __len__(self) -> int:
         return len(self.labels)
+
+    def describe(self) -> dict[str, Any]:
+        """What they are, as plain values."""
+        return summary(self, places=len(self.places), empty=int((self.splits.diff() == 0).sum()))
 
     def __repr__(self) -> str:
         empty = int((self.splits.diff() == 0).sum())

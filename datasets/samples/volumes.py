@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from torch import Tensor
 from ccnn_irregular._checks import require
 from ccnn_irregular.datasets.samples.common import as_positions, require_labels
 from ccnn_irregular.datasets.samples.gridded import GriddedSamples
+from ccnn_irregular.datasets.samples.protocol import summary
 from ccnn_irregular.domains import Grid
 
 __all__ = ["RaggedVolumes"]
@@ -59,6 +61,10 @@ class RaggedVolumes:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def describe(self) -> dict[str, Any]:
+        """What they are, as plain values."""
+        return summary(self, rows=len(self.values), channels=self.values.shape[1], grids=len(set(self.grids)))
 
     def volume(self, index: int) -> Tensor:
         """Values ``(C, *sizes)`` of one sample, a view."""
