@@ -19,7 +19,7 @@ from ccnn_irregular.datasets import speech_commands, spoken_digits
 from ccnn_irregular.datasets.processing.audio import mfcc, read_wave, resample
 from ccnn_irregular.datasets.reading.archive import read_archive
 from ccnn_irregular.datasets.samples import GriddedSamples
-from ccnn_irregular.pipelines.samples_data import SampleDataModule
+from ccnn_irregular.pipelines.tasks.classification.data import SampleDataModule
 
 
 def wav(samples: np.ndarray, rate: int = 8000) -> bytes:
