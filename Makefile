@@ -59,7 +59,8 @@ style:
 
 # Without a network: no fonts, and nothing else, is fetched.
 docs: install
-	$(BIN)/mkdocs build --strict
+	$(BIN)/python tools/docs_tree.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # Each script installs what it looks at into a temporary folder. See findings/README.md.
 findings:
