@@ -39,6 +39,10 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("operators.measure",),
     ("operators",),
     ("batch_statistics",),
+    ("layers.positions", "layers.dropout", "layers.strides"),
+    ("layers.pointwise", "layers.norms", "layers.scale"),
+    ("layers.convolutions",),
+    ("layers.sampled",),
     ("layers",),
     ("networks", "convolution_blocks"),
     ("networks_unet",),
@@ -57,7 +61,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
 # Lines whose files form one unit: inside it they may import one another.
 FOLDERS = ("quadrature", "integral", "shiftwise", "adapters", "datasets", "pipelines")
 # In these folders the order of the files matters, so each file needs a line.
-ORDERED_FOLDERS = ("kernels", "operators")
+ORDERED_FOLDERS = ("kernels", "operators", "layers")
 HEAVY = ("pykeops", "torch_geometric", "xarray", "h5py", "lightning", "pytorch_lightning", "matplotlib", "sklearn")
 
 

@@ -1,0 +1,226 @@
+"""Continuous convolutions as ``nn.Module``s."""
+
+from __future__ import annotations
+
+from typing import final
+
+import torch
+from torch import Tensor, nn
+from torch._compile import _disable_dynamo
+
+from ccnn_irregular._autocast import outside_autocast
+from ccnn_irregular._checks import require
+from ccnn_irregular.domains import Domain, Grid
+from ccnn_irregular.kernels import Kernel
+from ccnn_irregular.kernels.generators import OutputRows
+from ccnn_irregular.layers.pointwise import PointwiseLinear, require_groups, shuffle_channels
+from ccnn_irregular.layers.positions import mean_square, per_channel, point_weights, with_weights_in_values
+from ccnn_irregular.layers.scale import scale_kernel, warn_of_scale, white_noise_gain
+from ccnn_irregular.operators import EngineName, Plan, convolve, make_plan
+from ccnn_irregular.operators.layout import out_of_range_unannounced
+
+__all__ = ["ContinuousConv", "SeparableContinuousConv"]
+
+# Beyond these gains float32 may have lost digits of a result.
+_LEAST_GAIN, _MOST_GAIN = 2.0**-40, 2.0**40
+
+
+@final
+class ContinuousConv(nn.Module):
+    """y(q) = bias + sum_n w_n K(q - p_n) x_n.
+
+    Which kind of convolution it is, strided, transposed, dilated, causal, periodic or any other, is decided by the
+    kernel, the domains and ``groups``, on grids, points and products alike (docs/convolutions.md).
+
+    Under autocast the convolution itself stays in the kernel's dtype: no FFT exists in bfloat16, and positions do
+    not survive eight bits.
+
+    Args:
+        kernel: depthwise (C,) or full (D, C), in coordinate units; of shape (D, C / groups) where it is grouped.
+        bias: add a learned constant per output channel.
+        groups: number of groups of consecutive channels that are convolved with one another only, as in
+            ``torch.nn.Conv1d``. As many groups as channels make a depthwise convolution with D / C results each.
+        shuffle: interleave the groups of the result, see ``shuffle_channels``.
+        engine: a name in ``ENGINES`` or "auto".
+        rtol: relative error the "spectral" engine may make; all others are exact.
+
+    Raises:
+        ValueError: groups that do not divide the kernel's output channels, or a depthwise kernel cut into groups.
+    """
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        *,
+        bias: bool = True,
+        groups: int = 1,
+        shuffle: bool = False,
+        engine: EngineName = "auto",
+        rtol: float = 1e-3,
+    ) -> None:
+        super().__init__()
+        require_groups(groups, kernel.out_channels, shuffle)
+        require(groups == 1 or not kernel.depthwise, "kernel", "have shape (D, C / groups) for groups", kernel.shape)
+        self.kernel = kernel
+        self.groups = groups
+        self.shuffle = shuffle
+        self.engine: EngineName = engine
+        self.rtol = rtol
+        self.bias = nn.Parameter(torch.zeros(kernel.out_channels)) if bias else None
+
+    @property
+    def in_channels(self) -> int:
+        """Number of channels the layer reads."""
+        return self.groups * self.kernel.in_channels
+
+    def forward(self, values: Tensor, source: Domain, query: Domain | None = None, plan: Plan | None = None) -> Tensor:
+        """Convolve ``values`` on ``source`` and evaluate at ``query``; see ``ccnn_irregular.convolve``."""
+        result = self.integral(values, source, query, plan)
+        result = result if self.bias is None else result + per_channel(self.bias, result)
+        return shuffle_channels(result, self.groups) if self.shuffle else result
+
+    # The choice of engine and the extent of a kernel depend on values: torch.compile leaves them as they are. This
+    # form of torch.compiler.disable does not import the compiler, a second's work, with the package.
+    @_disable_dynamo
+    @outside_autocast
+    def integral(self, values: Tensor, source: Domain, query: Domain | None = None, plan: Plan | None = None) -> Tensor:
+        """The convolution without the bias, not shuffled."""
+        result = self._convolved(values, source, query, plan)
+        warn_of_scale(self.kernel, values, result, source)
+        return result
+
+    def _convolved(self, values: Tensor, source: Domain, query: Domain | None, plan: Plan | None) -> Tensor:
+        if self.groups == 1:
+            return convolve(self.kernel, values, source, query, engine=self.engine, rtol=self.rtol, plan=plan)
+        fits = values.ndim >= 2 and values.shape[1] == self.in_channels
+        require(fits, "values", f"have {self.in_channels} channels on axis 1", tuple(values.shape))
+        kernels = self._group_kernels()
+        if not isinstance(source, Grid) and point_weights(source).ndim == 2:
+            require(plan is None, "plan", "be None for a grouped kernel where weights differ between channels", plan)
+            query = source if query is None else query
+            values, source = with_weights_in_values(values, source)
+        if plan is None:
+            batch = len(values) if isinstance(source, Grid) else 1
+            plan = make_plan(kernels, source, query, engine=self.engine, rtol=self.rtol, batch=batch)
+        # One channel a group: each is read by D / C depthwise kernels. Else one full kernel for each group.
+        multiplier = self.kernel.out_channels // self.groups
+        single = len(kernels) == 1
+        blocks = (values.repeat_interleave(multiplier, 1),) if single else values.split(self.kernel.in_channels, 1)
+        results = [
+            convolve(kernel, block, source, query, engine=self.engine, rtol=self.rtol, plan=plan)
+            for kernel, block in zip(kernels, blocks, strict=True)
+        ]
+        return torch.cat(results, 1)
+
+    def _group_kernels(self) -> list[Kernel]:
+        """Kernels that share this one's tensors: one full kernel a group, or a depthwise one for groups of one."""
+        kernel, (rows, columns) = self.kernel, (self.kernel.out_channels // self.groups, self.kernel.in_channels)
+        if columns == 1:
+            return [kernel.alike(shape=(kernel.out_channels,))]
+        count = rows * columns
+        generators = [OutputRows(kernel.generator, group * count, count) for group in range(self.groups)]
+        return [kernel.alike(generator=generator, shape=(rows, columns)) for generator in generators]
+
+    @_disable_dynamo
+    def plan(self, source: Domain, query: Domain | None = None, *, batch: int = 1) -> Plan:
+        """Geometry for several calls between the same domains; see ``ccnn_irregular.make_plan``."""
+        kernel = self.kernel if self.groups == 1 else self._group_kernels()
+        return make_plan(kernel, source, query, engine=self.engine, rtol=self.rtol, batch=batch)
+
+    @torch.no_grad()
+    @outside_autocast
+    def calibrate(self, source: Domain, query: Domain | None = None) -> None:
+        """Scale the kernel so that white noise sampled on ``source`` keeps its variance.
+
+        The output variance for white noise of variance 1 is sum_n w_n^2 K(q - p_n)^2, here averaged
+        over up to 64 queries and the output channels: it depends on the kernel's L2 mass and on the
+        density of the sampling, which only the caller knows. Queries of samples without any point are left out. Any
+        unit will do: where the factor is beyond what parameters should be, or the output layer's weight is computed
+        (by a weight norm, say), it goes to ``kernel.scale``.
+
+        Raises:
+            ValueError: no pair of source and query lies within the kernel's support.
+        """
+        query = source if query is None else query
+        scale_kernel(self.kernel, white_noise_gain(self.kernel, source, query, self.groups))
+
+
+@final
+class SeparableContinuousConv(nn.Module):
+    """Depthwise continuous convolution followed by a linear mix of the channels.
+
+    Args:
+        kernel: depthwise kernel of the input's channels.
+        out_channels: number of channels after the mix.
+        bias: learned constants after both steps.
+        groups: number of groups of channels that are mixed with one another only.
+        shuffle: interleave the groups of the result, see ``shuffle_channels``.
+        engine: a name in ``ENGINES`` or "auto".
+        rtol: relative error the "spectral" engine may make; all others are exact.
+
+    Raises:
+        ValueError: the kernel is not depthwise, or groups that do not divide both numbers of channels.
+    """
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        out_channels: int,
+        *,
+        bias: bool = True,
+        groups: int = 1,
+        shuffle: bool = False,
+        engine: EngineName = "auto",
+        rtol: float = 1e-3,
+    ) -> None:
+        super().__init__()
+        require(kernel.depthwise, "kernel", "be depthwise, of shape (C,)", kernel.shape)
+        self.depthwise = ContinuousConv(kernel, bias=bias, engine=engine, rtol=rtol)
+        self.pointwise = PointwiseLinear(kernel.out_channels, out_channels, bias=bias, groups=groups, shuffle=shuffle)
+
+    @property
+    def kernel(self) -> Kernel:
+        """The depthwise kernel."""
+        return self.depthwise.kernel
+
+    def forward(self, values: Tensor, source: Domain, query: Domain | None = None, plan: Plan | None = None) -> Tensor:
+        """Convolve ``values`` on ``source``, evaluate at ``query``, mix the channels."""
+        # The mix adds the depthwise bias: one pass over the values less.
+        return self.pointwise(self.depthwise.integral(values, source, query, plan), self.depthwise.bias)
+
+    @torch.no_grad()
+    @outside_autocast
+    def calibrate(
+        self, source: Domain, query: Domain | None = None, values: Tensor | None = None, plan: Plan | None = None
+    ) -> None:
+        """Scale the kernel so that the layer keeps the mean square of its input.
+
+        Args:
+            source: sampling of the input.
+            query: where the layer is evaluated; None = at the source.
+            values: input to keep the mean square of, over all channels and positions, the latter by their quadrature
+                weights. Behind other layers neighbouring values resemble each other, which a smooth kernel
+                amplifies: layers in a row are calibrated first to last, each on what the ones before it send
+                (Mishkin & Matas 2016, arXiv 1511.06422). None = white noise, see ``ContinuousConv.calibrate``;
+                the mix keeps its variance by its initialisation.
+            plan: from ``self.depthwise.plan``, if at hand.
+
+        Raises:
+            ValueError: the kernel's support holds no pair of source and query, or nothing but zeros arrives.
+        """
+        if values is None:
+            self.depthwise.calibrate(source, query)
+            return
+        power = mean_square(values, source)
+        require(power > 0, "values", "not be zero everywhere", power)
+        gain = self._power_of_result(values, source, query, plan) / power
+        if not _LEAST_GAIN < gain < _MOST_GAIN:
+            self.depthwise.calibrate(source, query)
+            gain = self._power_of_result(values, source, query, plan) / power
+        scale_kernel(self.kernel, gain)
+
+    def _power_of_result(self, values: Tensor, source: Domain, query: Domain | None, plan: Plan | None) -> float:
+        with out_of_range_unannounced():
+            convolved = self.depthwise._convolved(values, source, query, plan)
+        result = self.pointwise.mixed(convolved, None)
+        return mean_square(result, source if query is None else query)
