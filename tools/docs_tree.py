@@ -1,8 +1,8 @@
 """The folder that the documentation site is built from, build/docs: ``make docs``.
 
-It is laid out as the repository is, so that links between files hold on the site and in the repository: README.md is the
-first page, docs/ and the other documents keep their paths. Reference pages are made here, one for each public module,
-with a list of them; a new module needs no line anywhere.
+It is laid out as the repository is, so that links between files hold in both: README.md is the first page, docs/ and
+the other documents keep their paths. Reference pages are made here, one for each public module, with a list of them; a
+new module needs no line anywhere.
 """
 
 from __future__ import annotations
@@ -58,19 +58,14 @@ def public_modules() -> Iterator[Module]:
 
 def overview(modules: list[Module]) -> str:
     """The page that lists the modules, a table for each folder."""
-    lines = ["# Reference", "", "What stands in the docstrings: shapes, units, dtypes, errors."]
-    heading = None
+    folders = {name.rpartition(".")[0] for name, _ in modules}
+    groups: dict[str, list[str]] = {}
     for name, summary in modules:
-        parts = name.split(".")
-        group = (
-            ".".join(parts[:2])
-            if len(parts) > 2 or name in (f"{PACKAGE}.datasets", f"{PACKAGE}.pipelines")
-            else PACKAGE
-        )
-        if group != heading:
-            heading = group
-            lines += ["", f"## {group}", "", "| module | holds |", "|---|---|"]
-        lines.append(f"| [`{name}`]({name}.md) | {summary.replace('|', '&#124;')} |")
+        row = f"| [`{name}`]({name}.md) | {summary.replace('|', '&#124;')} |"
+        groups.setdefault(name if name in folders else name.rpartition(".")[0], []).append(row)
+    lines = ["# Reference", "", "What stands in the docstrings: shapes, units, dtypes, errors."]
+    for folder, rows in groups.items():
+        lines += ["", f"## {folder}", "", "| module | holds |", "|---|---|", *rows]
     return "\n".join(lines) + "\n"
 
 
