@@ -17,8 +17,8 @@ from torch import Tensor
 from ccnn_irregular._checks import require
 from ccnn_irregular.adapters.xarray_axes import coordinate_numbers
 from ccnn_irregular.adapters.xarray_files import Reading
-from ccnn_irregular.adapters.xarray_frames import cf_roles
 from ccnn_irregular.adapters.xarray_results import fitting_encoding, without_limits
+from ccnn_irregular.adapters.xarray_roles import cf_roles
 from ccnn_irregular.datasets import argo, ghcnm
 from ccnn_irregular.datasets.reading.files import existing_folder, missing_file
 from ccnn_irregular.longitudes import one_turn
