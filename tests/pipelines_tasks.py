@@ -25,7 +25,7 @@ from ccnn_irregular.pipelines.tasks.cloud_classification.module import CloudClas
 from ccnn_irregular.pipelines.tasks.cloud_classification.network import CloudClassifier, CloudSegmenter
 from ccnn_irregular.pipelines.tasks.cloud_segmentation.data import Discs, LabelDataModule
 from ccnn_irregular.pipelines.tasks.cloud_segmentation.module import CloudSegmentation
-from ccnn_irregular.pipelines.tasks.downscale.data import FieldDataModule as GriddedDataModule
+from ccnn_irregular.pipelines.tasks.downscale.data import DownscalingDataModule
 from ccnn_irregular.pipelines.tasks.downscale.module import Downscaling
 from ccnn_irregular.pipelines.tasks.downscale.network import DownscalingNetwork
 from ccnn_irregular.pipelines.tasks.field.data import FieldDataModule
@@ -38,7 +38,8 @@ from ccnn_irregular.pipelines.tasks.risk.network import ICURiskNetwork
 from ccnn_irregular.pipelines.tasks.segmentation.data import VolumeAugmentation, VolumeDataModule
 from ccnn_irregular.pipelines.tasks.segmentation.module import Segmentation
 from ccnn_irregular.pipelines.tasks.segmentation.network import ContinuousSegmenter
-from ccnn_irregular.pipelines.train.module import TrainedNetwork
+from ccnn_irregular.pipelines.train.module import TaskModule
+from ccnn_irregular.pipelines.train.schedule import Schedule
 
 __all__ = ["TASKS", "Task", "answers", "fitted", "new_model", "read", "trainer", "write_volumes"]
 
@@ -56,7 +57,7 @@ class Task:
     """
 
     data: Callable[[Path, int], Any]
-    model: Callable[[], TrainedNetwork]
+    model: Callable[[], TaskModule]
     tested: Callable[[Any], DataLoader[Any]]
     spoil: Callable[[Any, float], None]
     draws: bool = True
@@ -83,13 +84,13 @@ def read(task: Task, folder: Path, batch_size: int) -> Any:
     return data
 
 
-def new_model(task: Task) -> TrainedNetwork:
+def new_model(task: Task) -> TaskModule:
     """Always with the same weights."""
     torch.manual_seed(0)
     return task.model()
 
 
-def fitted(task: Task, data: Any, folder: Path, *, epochs: int = 1, seed: int = 0) -> TrainedNetwork:
+def fitted(task: Task, data: Any, folder: Path, *, epochs: int = 1, seed: int = 0) -> TaskModule:
     """A model trained for some epochs; ``seed`` is that of the training and of what the data module draws."""
     model = new_model(task)
     if hasattr(data, "seed"):
@@ -104,7 +105,7 @@ def fitted(task: Task, data: Any, folder: Path, *, epochs: int = 1, seed: int = 
     return model.eval()
 
 
-def awake(model: TrainedNetwork) -> TrainedNetwork:
+def awake(model: TaskModule) -> TaskModule:
     """Weights that are zero before training are no longer: some networks begin with their first guess."""
     generator = torch.Generator().manual_seed(1)
     for parameter in model.parameters():
@@ -113,7 +114,7 @@ def awake(model: TrainedNetwork) -> TrainedNetwork:
     return model
 
 
-def answers(model: TrainedNetwork, loader: DataLoader[Any]) -> Tensor:
+def answers(model: TaskModule, loader: DataLoader[Any]) -> Tensor:
     """Of all samples, one after the other, in one column or more."""
     awake(model).eval()
     found = []
@@ -255,27 +256,23 @@ def field() -> FieldReconstruction:
         latent=Grid([11, 11], [1.0, 1.0]), hidden_channels=4, blocks=1, extent=[4.0, 4.0], width=[1.5, 1.5],
         generator_hidden=4,
     )  # fmt: skip
-    return FieldReconstruction(network, warmup_epochs=0)
+    return FieldReconstruction(network, Schedule(final_share=0.02, warmup_epochs=0))
 
 
 def spoil_fields(data: FieldDataModule, value: float) -> None:
-    data.samples.values[data.part == 2] = value
+    data.samples.values[data.parts.part == 2] = value
 
 
-def fronts(folder: Path, batch_size: int) -> GriddedDataModule:
-    return GriddedDataModule(count=12, batch_size=batch_size)
+def fronts(folder: Path, batch_size: int) -> DownscalingDataModule:
+    return DownscalingDataModule(count=12, batch_size=batch_size)
 
 
 def downscaling() -> Downscaling:
     network = DownscalingNetwork(1, 4, 1, extent=[8.0, 8.0], width=[3.0, 3.0], generator_hidden=4)
-    return Downscaling(network, warmup_epochs=0)
+    return Downscaling(network, Schedule(1e-2, 1e-4, warmup_epochs=0, final_share=0.01))
 
 
-def tested_fronts(data: GriddedDataModule) -> DataLoader[Any]:
-    return data._loader("validation", None)
-
-
-def spoil_fronts(data: GriddedDataModule, value: float) -> None:
+def spoil_fronts(data: DownscalingDataModule, value: float) -> None:
     data.testing.fill_(value)
 
 
@@ -326,8 +323,8 @@ TASKS: dict[str, Task] = {
     "images": Task(samples("simulated_shapes", 30), images, tested_samples, spoil_samples),
     "scans": Task(samples("simulated_volumes", 30), scans, tested_samples, spoil_samples),
     "segmentation": Task(volumes, segmentation, lambda data: data.loader("test"), spoil_volumes),
-    "field": Task(fields, field, lambda data: data.test_loader(), spoil_fields),
-    "downscale": Task(fronts, downscaling, tested_fronts, spoil_fronts, draws=False),
+    "field": Task(fields, field, lambda data: data.loader("test"), spoil_fields),
+    "downscale": Task(fronts, downscaling, lambda data: data.loader("test"), spoil_fronts, draws=False),
     "shapes": Task(shapes, cloud_classes, lambda data: data.test_loader(data.as_trained), spoil_shapes),
     "tile": Task(tile, cloud_labels, lambda data: data.part_loader("test"), spoil_tile),
 }

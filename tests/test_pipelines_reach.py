@@ -21,6 +21,7 @@ from ccnn_irregular.pipelines.tasks.classification.data import SampleBatch
 from ccnn_irregular.pipelines.tasks.classification.network import ContinuousClassifier, FilterBank, GridOptions
 from ccnn_irregular.pipelines.tasks.cloud_classification.network import CloudClassifier, CloudSegmenter
 from ccnn_irregular.pipelines.tasks.cloud_segmentation.data import LabelBatch
+from ccnn_irregular.pipelines.tasks.downscale.data import DownscalingBatch
 from ccnn_irregular.pipelines.tasks.downscale.network import DownscalingNetwork
 from ccnn_irregular.pipelines.tasks.field.data import FieldBatch
 from ccnn_irregular.pipelines.tasks.field.kriging import FieldAxis
@@ -218,7 +219,7 @@ def test_fields() -> None:
         batch = FieldBatch(
             Points(places[seen]), values[seen], Points(places[asked]), values[asked], rows, noise, noise[:, 0]
         )
-        return told(lambda: network.prepare(values, batch))
+        return told(lambda: network.prepare(batch, (values, None)))
 
     nodes = Grid((11, 11), (1.0, 1.0))
     sound = {"extent": [4.0, 4.0], "width": [1.0, 1.0]}
@@ -239,7 +240,8 @@ def test_fields_to_be_made_finer() -> None:
 
     def prepared(**options: Any) -> list[str]:
         network = DownscalingNetwork(1, 2, 1, generator_hidden=4, **options)
-        return told(lambda: network.prepare(None, fine[:, :, ::2, ::2], fine, source, query))  # type: ignore[arg-type]
+        batch = DownscalingBatch(fine[:, :, ::2, ::2], fine, source, query, torch.ones(16, 16), torch.ones(2, 1, 16, 1))
+        return told(lambda: network.prepare(batch))
 
     assert prepared(extent=[8.0, 8.0], width=[3.0, 3.0]) == []
     assert prepared(extent=[8.0, 8.0], width=[3.0, 0.5])[0].startswith("width [3, 0.5] makes kernels reach 1.517 along")
