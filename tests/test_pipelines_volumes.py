@@ -79,10 +79,10 @@ def test_scans_come_in_batches_of_one_grid_and_are_tested_in_order() -> None:
     assert {batch.domain for batch in batches} == set(data.samples.grids)
     assert all(batch.values.shape[2:] == batch.domain.sizes for batch in batches)  # type: ignore[union-attr]
     held = data.test_part(Sampling())
-    tested = list(data.test_loader(Sampling()))
+    tested = list(data.loader("test"))
     assert torch.equal(torch.cat([batch.labels for batch in tested]), held.labels)
     assert torch.equal(tested[0].values[0], held.volume(0))  # type: ignore[union-attr]
-    typical = data.typical_batch(64)
+    typical = data.typical_batch()
     assert 1 <= len(typical) <= 8
     with pytest.raises(ValueError, match=r"test\.volume_size must be asked for volumes only"):
         data.test_part(Sampling(volume_size=(4, 4, 4)))
@@ -103,8 +103,8 @@ def test_official_validation_parts_are_used_as_such(tmp_path: Path) -> None:
         values = data.part(part).values  # type: ignore[arg-type]
         np.testing.assert_array_equal(values[:, 0].numpy(), arrays[f"{prefix}_images"] / np.float32(255))
     assert len(data.test_part(Sampling(volume_size=(14, 28, 28)))) == 4
-    assert data.description()["samples"] == {"train": 5, "validation": 3, "test": 4}
-    assert data.description()["medmnist3d"] == "nodule"
+    assert data.describe()["samples"] == {"train": 5, "validation": 3, "test": 4}
+    assert data.describe()["medmnist3d"] == "nodule"
 
 
 # -------------------------------------------------------------------------------------------------------- networks
@@ -145,7 +145,7 @@ def classifier() -> ContinuousClassifier:
 def test_answers_hardly_depend_on_the_voxels() -> None:
     scans = simulated_volumes.textured_shapes(12, seed=1, voxels=[(1.0, 1.0, 1.0)], noise=0.0).stacked()
     network = classifier()
-    network.prepare(scans.values, SampleBatch.of(scans))
+    network.prepare(SampleBatch.of(scans), (scans.values, None))
     # Kernels below what voxels of 2 mm carry, as alias_penalty makes them.
     network.eval()
     with torch.no_grad():
@@ -164,7 +164,7 @@ def test_empty_volumes_train_and_are_answered() -> None:
     grid = Grid((10, 10, 10), (2.4,) * 3, (-10.8,) * 3)
     batch = SampleBatch(values, grid, torch.arange(8) % 6)
     for network in (classifier(), FixedKernelClassifier(1, 6, 3, 4, 1)):
-        network.prepare(values, batch)
+        network.prepare(batch, (values, None))
         logits = network(batch)
         torch.nn.functional.cross_entropy(logits, batch.labels).backward()
         slopes = [one.grad for one in network.parameters() if one.grad is not None]
