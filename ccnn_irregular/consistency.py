@@ -30,6 +30,7 @@ from ccnn_irregular.kernels import Kernel
 from ccnn_irregular.layers import ContinuousConv, SeparableContinuousConv
 from ccnn_irregular.networks import CCNN
 from ccnn_irregular.operators import ENGINES, EngineName
+from ccnn_irregular.operators.planning.rates import current_rates
 from ccnn_irregular.quadrature import density_compensation, plain_mean, trapezoid, voronoi
 
 __all__ = ["ConsistencyReport", "Field", "Interpolation", "Row", "Rule", "Sampling", "check_consistency"]
@@ -517,7 +518,7 @@ class _Check:
                 # A layer that cannot be asked at queries has no other judge than the first engine.
                 judge = answer if judge is None and not self.takes_query else judge
         # An exact engine shows what the weights do, and nothing else.
-        ran.sort(key=lambda row: (row.engine == "spectral", row.seconds))
+        ran.sort(key=lambda row: (ENGINES[row.engine].error(self.rtol), row.seconds))
         for rule in others if ran else ():
             say(rule)
             yield self._row(sampling, rule, ran[0].engine, self._points(sampling, rule), None)[0]
@@ -643,7 +644,7 @@ class _Check:
             cost = ENGINES[one.engine].assess(one.kernel, source, source if query is None else query, 1, one.rtol)
             if isinstance(cost, str):
                 return cost
-            seconds += cost.plan_seconds + cost.forward_seconds
+            seconds += current_rates(one.kernel.extent.device).seconds(cost.plan + cost.forward)
         return seconds
 
 

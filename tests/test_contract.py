@@ -59,7 +59,7 @@ EAGER = ("reference", "fft")
 ON_POINTS = ("reference", "neighbours", "spectral")
 # Where an engine is out, and the reason it has to give; the first row that fits counts. All else it serves.
 OUT: tuple[tuple[str, Callable[[Case], bool], str], ...] = (
-    ("fft", lambda case: case.kind != "grid to grid", "source and query must both be grids"),
+    ("fft", lambda case: case.kind != "grid to grid", "both domains must be grids"),
     ("neighbours", lambda case: case.kind == "grid to grid", "both domains are grids"),
     ("spectral", lambda case: case.kind == "grid to grid", "both domains are grids"),
     ("spectral", lambda case: case.irregular > 3, "more than 3 irregular axes"),
@@ -78,7 +78,7 @@ def is_out(engine: str, case: Case) -> bool:
     """Whether ``OUT`` says so; then the engine must refuse with the reason that stands there."""
     reason = next((reason for one, rule, reason in OUT if one == engine and rule(case)), None)
     if reason is not None:
-        with pytest.raises(ValueError, match=rf"engine must suit source and query \('{engine}': .*{reason}"):
+        with pytest.raises(ValueError, match=rf"engine '{engine}' cannot be used: .*{reason}"):
             convolve(case.kernel, case.values, case.source, case.query, engine=engine, rtol=case.rtol)
         assert reason in str(explain(case.kernel, case.source, case.query, rtol=case.rtol).costs[engine])
     return reason is not None

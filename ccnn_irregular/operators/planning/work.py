@@ -14,8 +14,9 @@ from torch.overrides import TorchFunctionMode
 
 from ccnn_irregular.domains import Domain, Grid, Points
 from ccnn_irregular.kernels import Kernel
+from ccnn_irregular.operators.planning.rates import Work
 
-__all__ = ["KernelWork", "PairWork", "drawn", "evaluation_work", "pair_work"]
+__all__ = ["KernelWork", "PairWork", "drawn", "evaluation_work", "kernel_work", "pair_work", "scale"]
 
 _OFFSETS = 64
 
@@ -85,6 +86,19 @@ def _counted(kernel: Kernel) -> KernelWork:
     del result
     per_offset = 1 / _OFFSETS
     return KernelWork(count.multiply_adds * per_offset, count.elements * per_offset, sum(kept.values()) * per_offset)
+
+
+def kernel_work(kernel: Kernel, offsets: float) -> tuple[Work, Work]:
+    """Work of evaluating the kernel at so many offsets on tensors, and what the backward pass adds."""
+    work, times = evaluation_work(kernel), scale(kernel) * offsets
+    products, others = times * work.multiply_adds, times * work.elements
+    backward = Work(multiply_add_backward=products, element_backward=others)
+    return Work(multiply_add=products, element=others), backward
+
+
+def scale(kernel: Kernel) -> float:
+    """What the kernel's dtype costs relative to float32, for which the rates hold."""
+    return kernel.extent.element_size() / 4
 
 
 @dataclass(frozen=True)
