@@ -23,7 +23,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("domains",),
     ("kernels.formula", "kernels.buffers", "kernels.substitution"),
     ("kernels.generators", "kernels.masks"),
-    ("kernels.isotropic",),
+    ("kernels.isotropic", "kernels.box_masks"),
     ("kernels.kernel",),
     ("kernels.spectrum", "kernels.taps"),
     ("kernels",),
@@ -73,7 +73,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("pipelines",),
 )
 # Lines whose files form one unit: inside it they may import one another.
-FOLDERS = ("quadrature", "integral", "shiftwise", "adapters", "datasets", "pipelines")
+FOLDERS = ("quadrature", "domains", "integral", "shiftwise", "adapters", "consistency", "datasets", "pipelines")
 # In these folders the order of the files matters, so each file needs a line.
 ORDERED_FOLDERS = ("kernels", "operators", "layers")
 HEAVY = ("pykeops", "torch_geometric", "xarray", "h5py", "lightning", "pytorch_lightning", "matplotlib", "sklearn")

@@ -76,8 +76,8 @@ def test_drawn_points_are_the_domains(count: int) -> None:
     grid = Grid((5, 2), (0.5, 2.0), (1.0, 0.0))
     for domain, every in (
         (ragged, ragged),
-        (grid, grid.points(3)),
-        (Product(ragged, grid), Product(ragged, grid).expanded()),
+        (grid, grid.as_points(3)),
+        (Product(ragged, grid), Product(ragged, grid).as_points()),
     ):
         few = drawn(domain, 3, count)
         assert few.count == min(count, every.count)
