@@ -15,10 +15,10 @@ Part = TypeVar("Part")
 def add(parts: dict[str, Part], kind: str, name: object, part: Part, reserved: Container[str] = ()) -> Part:
     """Add a part under its name, and return it.
 
-    A class that is defined again, as when a notebook's cell runs twice, replaces the one of before.
+    What is defined again, as when a notebook's cell runs twice, replaces the one of before.
 
     Raises:
-        ValueError: a name that is no word in small letters, that is reserved, or that another class has.
+        ValueError: a name that is no word in small letters, that is reserved, or that another part has.
     """
     valid = isinstance(name, str) and name.isidentifier() and name == name.lower() and name not in reserved
     require(valid, "name", f"be a word in small letters to name {kind}, such as 'dense_sum'", repr(name))
@@ -41,7 +41,7 @@ def require_known(parts: dict[str, Part], argument: str, name: object, besides: 
     require(known, argument, f"be {extra}one of {sorted(parts)}", repr(name))
 
 
-def _definition(part: object) -> tuple[str, str]:
-    """Module and name of a part's class, or of the part where it is a class itself."""
-    cls = part if isinstance(part, type) else type(part)
-    return cls.__module__, cls.__qualname__
+def _definition(part: object) -> object:
+    """Where a part comes from: module and name of a class or function, or else of its class."""
+    made = part if hasattr(part, "__qualname__") else type(part)
+    return made.__module__, made.__qualname__

@@ -7,7 +7,7 @@ from torch import Tensor
 from ccnn_irregular._autocast import outside_autocast
 from ccnn_irregular._checks import require
 from ccnn_irregular._transforms import transforms_active
-from ccnn_irregular.domains import Domain, Grid
+from ccnn_irregular.domains import Domain
 from ccnn_irregular.kernels import Kernel
 from ccnn_irregular.operators.check import require_count
 from ccnn_irregular.operators.engines import Plan
@@ -69,7 +69,7 @@ def convolve(
         at = source if query is None else query
         require_transformable(kernel, engine if plan is None else plan.engine, source, at)
     if plan is None:
-        batch = len(values) if isinstance(source, Grid) and values.ndim else 1
+        batch = len(values) if source.samples is None and values.ndim else 1
         plan = make_plan(kernel, source, query, engine=engine, rtol=1e-3 if rtol is None else rtol, batch=batch)
     else:
         _check_plan(plan, source, query, engine, rtol)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ccnn_irregular._checks import reject, require
-from ccnn_irregular.domains import Domain, Grid, Points, shares_memory
+from ccnn_irregular.domains import Domain, Points, shares_memory
 from ccnn_irregular.kernels import Kernel
 from ccnn_irregular.operators.arguments import CHARACTER, check_periods, check_result, check_values
 from ccnn_irregular.operators.check import CheckReport, ToleranceError, measure_error, require_count
@@ -112,8 +112,7 @@ class Plan:
         """Refuse arguments that do not fit the plan, and domains that are not what it was made for."""
         require(self.source.d == kernel.d, "plan", f"have the kernel's {kernel.d} axes", self.source.d)
         for domain in (self.source, self.query):
-            if not isinstance(domain, Grid):
-                domain.require_current()
+            domain.require_current()
         for one in self._planned:
             one.require_unchanged()
         check_values(kernel, values, self.source, self.query)
@@ -170,11 +169,11 @@ class Plan:
 
 def _tensors(domain: Domain) -> list[tuple[Points, str]]:
     """The tensors that a geometry may have been computed from. Weights of points are read anew in every call."""
-    if isinstance(domain, Grid):
+    points = domain.irregular
+    if points is None:
         return []
-    if isinstance(domain, Points):
-        return [(domain, "coordinates"), (domain, "splits")]
-    return [(domain.points, name) for name in ("coordinates", "splits", "weights")]
+    names = ("coordinates", "splits") if domain.uniform is None else ("coordinates", "splits", "weights")
+    return [(points, name) for name in names]
 
 
 @dataclass(frozen=True)

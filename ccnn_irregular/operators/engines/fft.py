@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from ccnn_irregular._transforms import transforms_active
-from ccnn_irregular.domains import Domain, Grid
+from ccnn_irregular.domains import Domain
 from ccnn_irregular.kernels import Kernel
 from ccnn_irregular.operators.engines.engine import Cost, Engine, Plan
-from ccnn_irregular.operators.layout import balance, restored
+from ccnn_irregular.operators.layout import balance, both_grids, restored
 from ccnn_irregular.operators.numerics.lattice import (
     Lattice,
     at_queries,
@@ -51,9 +51,8 @@ class FFT(Engine):
     transformable: ClassVar[bool] = True
 
     def refuses(self, kernel: Kernel, source: Domain, query: Domain) -> str | None:
-        if not (isinstance(source, Grid) and isinstance(query, Grid)):
-            return "both domains must be grids"
-        return no_common_lattice(source, query)
+        grids = both_grids(source, query)
+        return "both domains must be grids" if grids is None else no_common_lattice(*grids)
 
     def cost(self, kernel: Kernel, source: Domain, query: Domain, batch: int, rtol: float) -> Cost:
         lattices = self.prepare([kernel], source, query, rtol)
@@ -76,9 +75,9 @@ class FFT(Engine):
     def prepare(
         self, kernels: Sequence[Kernel], source: Domain, query: Domain, rtol: float, study: Any = None
     ) -> tuple[Lattice, ...]:
-        assert isinstance(source, Grid)
-        assert isinstance(query, Grid)
-        return tuple(Lattice.build(a, b) for a, b in zip(source.axes, query.axes, strict=True))
+        grids = both_grids(source, query)
+        assert grids is not None
+        return tuple(Lattice.build(a, b) for a, b in zip(*(grid.axes for grid in grids), strict=True))
 
     def apply(self, kernel: Kernel, values: Tensor, plan: Plan) -> Tensor:
         lattices: tuple[Lattice, ...] = plan.geometry

@@ -20,10 +20,11 @@ from torch import Tensor
 
 from ccnn_irregular._checks import require
 from ccnn_irregular._transforms import as_numpy
-from ccnn_irregular.domains import Domain, Grid, Points
+from ccnn_irregular.domains import Domain, Points
 from ccnn_irregular.kernels import Kernel
 from ccnn_irregular.operators.engines.engine import Cost, Engine, Plan
 from ccnn_irregular.operators.engines.reference import PairGeometry, pair_cost, sum_over_pairs
+from ccnn_irregular.operators.layout import both_grids
 from ccnn_irregular.operators.planning.rates import Work
 from ccnn_irregular.operators.planning.work import drawn, pair_work
 
@@ -103,7 +104,7 @@ class Neighbours(Engine):
     transformable: ClassVar[bool] = True
 
     def refuses(self, kernel: Kernel, source: Domain, query: Domain) -> str | None:
-        if isinstance(source, Grid) and isinstance(query, Grid):
+        if both_grids(source, query):
             return "both domains are grids: 'fft' is exact there"
         if kernel.mask is None:
             return "the kernel has no mask, so every point is a neighbour of every other: take 'reference'"
@@ -209,7 +210,7 @@ def _predicted_pairs(reach: _Reach, source: Domain, query: Domain) -> float:
     work = pair_work(source, query)
     if not work.sources or not work.queries:
         return 0.0
-    samples = next((side.samples for side in (source, query) if not isinstance(side, Grid)), 1)
+    samples = next((side.samples for side in (source, query) if side.samples is not None), 1)
     few_sources, few_queries = drawn(source, samples, _DRAWN_SOURCES), drawn(query, samples, _DRAWN_QUERIES)
     # The source's periods hold for both: queries need not say that an axis repeats.
     boxsize = _scaled_periods(reach, few_sources.periods)

@@ -11,7 +11,7 @@ import torch
 
 from ccnn_irregular._checks import reject, require
 from ccnn_irregular._transforms import is_batched, transforms_active
-from ccnn_irregular.domains import Domain, Grid
+from ccnn_irregular.domains import Domain
 from ccnn_irregular.kernels import Kernel
 from ccnn_irregular.operators.arguments import CHARACTER, check_alike
 from ccnn_irregular.operators.engines import ENGINES, Cost, Plan, require_engine
@@ -225,6 +225,5 @@ def _check_case(kernel: Kernel, source: Domain, query: Domain, rtol: float) -> N
     check_pair(source, query)
     device = kernel.extent.device
     for name, domain in (("source", source), ("query", query)):
-        if not isinstance(domain, Grid):
-            domain.require_current()
-            require(domain.device == device, name, f"be on the kernel's device {device}", domain.device)
+        domain.require_current()
+        require(domain.device in (None, device), name, f"be on the kernel's device {device}", domain.device)

@@ -22,7 +22,7 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor
 
-from ccnn_irregular.domains import Domain, Grid, Product
+from ccnn_irregular.domains import Domain
 from ccnn_irregular.kernels import Kernel
 from ccnn_irregular.operators.engines.engine import Cost, Engine, Plan
 from ccnn_irregular.operators.engines.spectral.accuracy import accurate
@@ -30,7 +30,7 @@ from ccnn_irregular.operators.engines.spectral.boxes import least_work, transfor
 from ccnn_irregular.operators.engines.spectral.factors import Factors, irregular_axes
 from ccnn_irregular.operators.engines.spectral.geometry import Geometry
 from ccnn_irregular.operators.engines.spectral.pairs import pair_by_pair
-from ccnn_irregular.operators.layout import balance, from_rows, restored, to_rows, weighted
+from ccnn_irregular.operators.layout import balance, both_grids, from_rows, restored, to_rows, weighted
 from ccnn_irregular.operators.numerics.nufft import Box
 from ccnn_irregular.operators.numerics.sizes import energy_and_peaks, outliers, sample_energy
 from ccnn_irregular.operators.planning.rates import Work
@@ -48,7 +48,7 @@ class Spectral(Engine):
     plan_follows_kernel: ClassVar[bool] = True
 
     def refuses(self, kernel: Kernel, source: Domain, query: Domain) -> str | None:
-        if isinstance(source, Grid) and isinstance(query, Grid):
+        if both_grids(source, query):
             return "both domains are grids: 'fft' is exact there"
         if kernel.mask is None:
             return "the kernel has no mask, so no support that could separate the samples"
@@ -63,7 +63,7 @@ class Spectral(Engine):
         return rtol
 
     def least_work(self, kernel: Kernel, source: Domain) -> Work:
-        axes = source.points.d if isinstance(source, Product) else source.d
+        axes = source.d if source.irregular is None else source.irregular.d
         return least_work(kernel, axes) if axes <= _MOST_AXES else Work(call=math.inf)
 
     def cost(self, kernel: Kernel, source: Domain, query: Domain, batch: int, rtol: float) -> Cost | str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ccnn_irregular.domains import Domain, Grid, Points, Product
+from ccnn_irregular.domains import Domain, Points, Product
 from ccnn_irregular.kernels import Kernel
 from ccnn_irregular.operators.layout import pair_points
 from ccnn_irregular.operators.numerics.lattice import Lattice, no_common_lattice
@@ -42,10 +42,11 @@ class Factors:
 
     @classmethod
     def build(cls, source: Domain, query: Domain) -> Factors:
-        if isinstance(source, Product) and isinstance(query, Product) and _share_lattice(source.grid, query.grid):
-            lattices = tuple(Lattice.build(a, b) for a, b in zip(source.grid.axes, query.grid.axes, strict=True))
-            same = source.points is query.points
-            return cls(source.points, query.points, lattices, source.grid.cell_volume, same)
+        products = _on_one_lattice(source, query)
+        if products is not None:
+            first, second = products
+            lattices = tuple(Lattice.build(a, b) for a, b in zip(first.grid.axes, second.grid.axes, strict=True))
+            return cls(first.points, second.points, lattices, first.grid.cell_volume, first.points is second.points)
         sources, queries = pair_points(source, query)
         return cls(sources, sources if source is query else queries, (), 1.0, source is query)
 
@@ -57,13 +58,15 @@ class Factors:
 
 def irregular_axes(source: Domain, query: Domain) -> tuple[int, bool]:
     """Number of axes that go through a box of cells, and whether there are uniform axes besides."""
-    if isinstance(source, Product) and isinstance(query, Product) and _share_lattice(source.grid, query.grid):
-        return source.points.d, True
-    return source.d, False
+    products = _on_one_lattice(source, query)
+    return (source.d, False) if products is None else (products[0].points.d, True)
 
 
-def _share_lattice(source: Grid, query: Grid) -> bool:
-    return source.d == query.d and no_common_lattice(source, query) is None
+def _on_one_lattice(source: Domain, query: Domain) -> tuple[Product, Product] | None:
+    """The two domains where they are products whose uniform axes lie on a common lattice; else None."""
+    if not (isinstance(source, Product) and isinstance(query, Product)) or source.grid.d != query.grid.d:
+        return None
+    return (source, query) if no_common_lattice(source.grid, query.grid) is None else None
 
 
 @dataclass(frozen=True)
