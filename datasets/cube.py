@@ -87,7 +87,7 @@ def fields_of(
     import xarray as xr
 
     from ccnn_irregular.adapters.xarray_axes import coordinate_numbers
-    from ccnn_irregular.adapters.xarray_frames import cf_roles
+    from ccnn_irregular.adapters.xarray_roles import cf_roles
 
     order = [*([fields] if fields else []), *stacked, *axes]
     cube = xr.concat([dataset[one].transpose(*order).astype("float64") for one in variables], "_variable")

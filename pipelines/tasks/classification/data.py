@@ -91,10 +91,9 @@ class SampleBatch:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> SampleBatch:
         """The same batch on ``device``; a grid has none."""
-        domain = self.domain if isinstance(self.domain, Grid) else self.domain.to(device)
         values, labels = (one.to(device, non_blocking=non_blocking) for one in (self.values, self.labels))
         sampled = None if self.sampled is None else self.sampled.to(device, non_blocking=non_blocking)
-        return dataclasses.replace(self, values=values, domain=domain, labels=labels, sampled=sampled)
+        return dataclasses.replace(self, values=values, domain=self.domain.to(device), labels=labels, sampled=sampled)
 
 
 @dataclasses.dataclass(frozen=True)
