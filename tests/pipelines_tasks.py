@@ -245,8 +245,8 @@ def spoil_volumes(data: VolumeDataModule, value: float) -> None:
 
 def fields(folder: Path, batch_size: int) -> FieldDataModule:
     return FieldDataModule(
-        "simulated", held=0.3, watched=0.1, hide=[0.1, 0.5], hide_units=0.1, queries=10**6, draws=5, watched_fields=5,
-        batch_size=batch_size,
+        "simulated_fields", held=0.3, watched=0.1, hide=[0.1, 0.5], hide_units=0.1, queries=10**6, draws=5,
+        watched_fields=5, batch_size=batch_size,
     )  # fmt: skip
 
 
@@ -288,7 +288,7 @@ CHANGES = CloudChanges(
 
 
 def shapes(folder: Path, batch_size: int) -> ShapeDataModule:
-    return ShapeDataModule("solids", count=30, points=60, places=100, changes=CHANGES, batch_size=batch_size,
+    return ShapeDataModule("simulated_solids", count=30, points=60, places=100, changes=CHANGES, batch_size=batch_size,
                            validation=0.3)  # fmt: skip
 
 
@@ -305,7 +305,7 @@ def spoil_shapes(data: ShapeDataModule, value: float) -> None:
 
 
 def tile(folder: Path, batch_size: int) -> LabelDataModule:
-    return LabelDataModule("terrain", count=700, discs=Discs(18.0, 7), changes=CHANGES, batch_size=batch_size)
+    return LabelDataModule("simulated_terrain", count=700, discs=Discs(18.0, 7), changes=CHANGES, batch_size=batch_size)
 
 
 def cloud_labels() -> CloudSegmentation:

@@ -97,14 +97,14 @@ def test_official_validation_parts_are_used_as_such(tmp_path: Path) -> None:
         arrays[f"{part}_images"] = rng.integers(0, 256, (count, 28, 28, 28), np.uint8)
         arrays[f"{part}_labels"] = (np.arange(count) % 2)[:, None]
     np.savez(tmp_path / "nodulemnist3d.npz", **arrays)
-    data = SampleDataModule("medmnist3d", str(tmp_path), medmnist3d="nodule", validation=0.5)
+    data = SampleDataModule("medmnist3d", str(tmp_path), options={"name": "nodule"}, validation=0.5)
     data.setup("fit")
     for part, prefix in (("train", "train"), ("validation", "val")):
         values = data.part(part).values  # type: ignore[arg-type]
         np.testing.assert_array_equal(values[:, 0].numpy(), arrays[f"{prefix}_images"] / np.float32(255))
-    assert len(data.test_part(Sampling(volume_size=(14, 28, 28)))) == 4
+    assert len(data.sampled_part("test", Sampling(volume_size=(14, 28, 28)))) == 4
     assert data.describe()["samples"] == {"train": 5, "validation": 3, "test": 4}
-    assert data.describe()["medmnist3d"] == "nodule"
+    assert data.describe()["options"] == {"name": "nodule"}
 
 
 # -------------------------------------------------------------------------------------------------------- networks
@@ -238,7 +238,16 @@ def test_a_folder_of_scans_of_several_voxels_is_learned(tmp_path: Path) -> None:
     network = "--model.network.init_args"
     options = [
         *("--config", "simulated_volumes", *QUIET, "--data.dataset", "volume_folder", "--data.root", str(tmp_path)),
-        *("--data.standardise", "true", "--data.test", "0.25", "--data.batch_size", "8", f"{network}.classes", "2"),
+        *(
+            "--data.options.standardise",
+            "true",
+            "--data.test",
+            "0.25",
+            "--data.batch_size",
+            "8",
+            f"{network}.classes",
+            "2",
+        ),
         *(f"{network}.hidden_channels", "8", f"{network}.blocks", "1", f"{network}.generator_hidden", "8"),
         *(f"{network}.latent", "{sizes: [6, 6, 6], steps: [2.0, 2.0, 2.0], starts: [-5.0, -5.0, -5.0]}"),
         *("--trainer.max_epochs", "8"),
