@@ -144,10 +144,7 @@ class FieldDataModule(TaskData[FieldBatch, FieldVariant]):
     """
 
     rows_are = "places"
-    described = (
-        *("dataset", "root", "test_fields", "hide", "hide_units", "show", "seed"),
-        *_SHARES,
-    )
+    described = ("dataset", "root", "test_fields", "hide", "hide_units", "show", "seed", *_SHARES)
 
     def __init__(
         self,

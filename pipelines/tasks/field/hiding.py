@@ -16,7 +16,6 @@ from ccnn_irregular.pipelines.train.draws import Draws
 
 __all__ = ["GroupHiding", "PlaceHiding", "uniform_rows"]
 
-
 # Rows of a field that stay, rows that are hidden and asked for, and what the values of both are taken from.
 Hidden = tuple[Tensor, Tensor, BroughtInLine]
 
