@@ -3,6 +3,7 @@
 from ccnn_irregular.kernels.generators import MLP, SIREN, Generator, MAGNet, RandomFourier
 from ccnn_irregular.kernels.kernel import Kernel
 from ccnn_irregular.kernels.masks import GaussianMask, Mask
+from ccnn_irregular.kernels.spec import KernelSpec
 from ccnn_irregular.kernels.spectrum import energy_above
 from ccnn_irregular.kernels.substitution import with_tensors
 
@@ -12,6 +13,7 @@ __all__ = [
     "GaussianMask",
     "Generator",
     "Kernel",
+    "KernelSpec",
     "MAGNet",
     "Mask",
     "RandomFourier",
