@@ -38,8 +38,8 @@ from ccnn_irregular.adapters.geometric import CCNNConv
 from ccnn_irregular.domains import Points
 from ccnn_irregular.layers import BatchNorm, mean_over_positions
 from ccnn_irregular.optimisation import parameter_groups
-from ccnn_irregular.pipelines.clouds.shapes_data import CloudChanges, DrawnClouds, ShapeDataModule
-from ccnn_irregular.pipelines.samples_data import SampleBatch
+from ccnn_irregular.pipelines.tasks.classification.data import SampleBatch
+from ccnn_irregular.pipelines.tasks.cloud_classification.data import CloudChanges, DrawnClouds, ShapeDataModule
 from ccnn_irregular.plotting import COLOURS, new_figure
 
 Row = dict[str, Any]

@@ -31,10 +31,10 @@ import yaml
 import zarr
 from numpy.typing import NDArray
 
-from ccnn_irregular.pipelines.downscale.fields import Fields, coarsened_values
-from ccnn_irregular.pipelines.downscale.training import Downscaling
-from ccnn_irregular.pipelines.predict_files import as_bytes
-from ccnn_irregular.pipelines.training_cli import load_weights
+from ccnn_irregular.pipelines.tasks.downscale.fields import Fields, coarsened_values
+from ccnn_irregular.pipelines.tasks.downscale.files import as_bytes
+from ccnn_irregular.pipelines.tasks.downscale.module import Downscaling
+from ccnn_irregular.pipelines.train.command_line import load_weights
 
 LEVELS, ROWS, COLUMNS = 13, 720, 1440
 FACTOR = 2
@@ -113,7 +113,7 @@ def train(folder: Path) -> None:
     part["t"].attrs["units"] = "K"
     part.to_zarr(folder / "training.zarr", consolidated=False)
     network = {
-        "class_path": "ccnn_irregular.pipelines.downscale.network.DownscalingNetwork",
+        "class_path": "ccnn_irregular.pipelines.tasks.downscale.network.DownscalingNetwork",
         "init_args": {
             "in_channels": 1,
             "hidden_channels": 2,

@@ -23,7 +23,7 @@ import torch
 
 from ccnn_irregular._checks import require
 from ccnn_irregular.datasets import ts_files
-from ccnn_irregular.datasets._files import existing_folder, labels_in_range, missing_file, read_npz
+from ccnn_irregular.datasets.reading.files import existing_folder, labels_in_range, missing_file, read_npz
 from ccnn_irregular.datasets.samples import RaggedSeries
 
 __all__ = ["LETTERS", "STEP_SECONDS", "load"]

@@ -19,8 +19,8 @@ import numpy as np
 import torch
 
 from ccnn_irregular._checks import require
-from ccnn_irregular.datasets._download import download_missing
-from ccnn_irregular.datasets._files import existing_folder, labels_in_range, one_of, read_packed_or_unpacked
+from ccnn_irregular.datasets.reading.download import download_missing
+from ccnn_irregular.datasets.reading.files import existing_folder, labels_in_range, one_of, read_packed_or_unpacked
 from ccnn_irregular.datasets.samples import GriddedSamples
 from ccnn_irregular.domains import Grid
 

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ccnn_irregular._checks import require
 from ccnn_irregular.adapters.nifti import affine_of, read_nifti
-from ccnn_irregular.datasets._files import existing_folder, missing_file
+from ccnn_irregular.datasets.reading.files import existing_folder, missing_file
 from ccnn_irregular.domains import Grid
 
 __all__ = ["Pair", "Task", "Volume", "canonical", "find_pairs", "label_dtype", "like_file", "nifti_files",

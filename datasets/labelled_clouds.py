@@ -15,7 +15,7 @@ from torch_geometric.datasets import ShapeNet
 
 from ccnn_irregular._checks import require, require_finite, require_splits
 from ccnn_irregular.datasets.point_clouds import lidar_tile
-from ccnn_irregular.datasets.terrain import ground_features
+from ccnn_irregular.datasets.processing.terrain import ground_features
 
 __all__ = ["GROUND", "LabelledClouds", "lidar_ground", "shapenet_parts", "simulated_terrain"]
 

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from ccnn_irregular._checks import require
-from ccnn_irregular.datasets._files import existing_folder, labels_in_range, missing_file, one_of, read_npz
+from ccnn_irregular.datasets.reading.files import existing_folder, labels_in_range, missing_file, one_of, read_npz
 from ccnn_irregular.datasets.samples import GriddedSamples
 from ccnn_irregular.domains import Grid
 

@@ -25,10 +25,10 @@ import numpy.typing as npt
 from ccnn_irregular._cache_folder import cache_folder
 from ccnn_irregular._checks import reject, require
 from ccnn_irregular._optional import import_optional
-from ccnn_irregular.datasets import _cache
-from ccnn_irregular.datasets._archive import read_archive
-from ccnn_irregular.datasets._download import download_file
 from ccnn_irregular.datasets._physionet2012_record import SERIES, STATICS, Record, RecordFault, parse_record
+from ccnn_irregular.datasets.reading import cache as stored
+from ccnn_irregular.datasets.reading.archive import read_archive
+from ccnn_irregular.datasets.reading.download import download_file
 
 __all__ = ["OUTCOMES", "SERIES", "SHA256", "STATICS", "URL", "Cohort", "LoadReport", "fetch", "load"]
 
@@ -203,11 +203,11 @@ def load(
     options = f"physionet2012 version {_PARSER_VERSION}, {on_bad_record}, {repeats}, outcomes {outcomes}"
     fingerprint = _fingerprint(sources, options)
     cache_file = _cache_file(cache_folder() if cache is None else Path(cache), sources, options)
-    arrays = _cache.read(cache_file, fingerprint)
+    arrays = stored.read(cache_file, fingerprint)
     if arrays is not None:
         return _from_arrays(arrays)
     cohort = _parse(sources, on_bad_record, repeats, progress)
-    _cache.write(cache_file, fingerprint, _to_arrays(cohort))
+    stored.write(cache_file, fingerprint, _to_arrays(cohort))
     return cohort
 
 

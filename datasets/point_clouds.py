@@ -22,7 +22,7 @@ from torch_geometric.transforms import BaseTransform, Compose, NormalizeScale, S
 from ccnn_irregular._checks import reject, require
 from ccnn_irregular.adapters.geometric_weights import CloudSampling, QuadratureWeights
 from ccnn_irregular.datasets import modelnet_voxels
-from ccnn_irregular.datasets._files import one_of, read_npz
+from ccnn_irregular.datasets.reading.files import one_of, read_npz
 from ccnn_irregular.quadrature import covered_volume
 
 __all__ = ["MODELNET10_CLASSES", "lidar_tile", "modelnet", "modelnet10_voxels"]

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from ccnn_irregular._checks import reject, require, require_splits
 from ccnn_irregular._optional import import_optional
-from ccnn_irregular.datasets._interpolation import node_shares
-from ccnn_irregular.datasets._resampling import extended, low_pass_weights, reach
+from ccnn_irregular.datasets.processing.interpolation import node_shares
+from ccnn_irregular.datasets.processing.low_pass import extended, low_pass_weights, reach
 from ccnn_irregular.domains import Grid, Points
 from ccnn_irregular.quadrature import trapezoid
 

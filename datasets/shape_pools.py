@@ -15,8 +15,8 @@ from torch_geometric.data import Data
 from torch_geometric.datasets import ModelNet
 
 from ccnn_irregular._checks import require, require_finite, require_splits
-from ccnn_irregular.datasets._content import content_id
 from ccnn_irregular.datasets.point_clouds import MODELNET10_CLASSES, Part, modelnet, modelnet10_voxels
+from ccnn_irregular.datasets.reading.content import content_id
 
 __all__ = ["MODELNET40_CLASSES", "SOLIDS", "ShapePool", "modelnet_pool", "solids"]
 

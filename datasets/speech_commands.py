@@ -3,7 +3,7 @@
 Read from the official archive or the folder it unpacks to. The ten words of the NCDE, CKConv, S4 and CCNN papers are
 the default. Those papers keep the utterances of exactly 16,000 samples (34,975 of them) and split them at random, 70,
 15 and 15 per cent (``load(part="all")``, then ``split_stratified`` of :mod:`ccnn_irregular.datasets.samples`), instead
-of following the official lists. Coefficients: :func:`ccnn_irregular.datasets.audio.mfcc`.
+of following the official lists. Coefficients: :func:`ccnn_irregular.datasets.processing.audio.mfcc`.
 
     Warden P. Speech Commands: A Dataset for Limited-Vocabulary Speech Recognition. 2018. arXiv:1804.03209 (CC BY 4.0)
 """
@@ -21,11 +21,11 @@ import torch
 
 from ccnn_irregular._cache_folder import cache_folder
 from ccnn_irregular._checks import require
-from ccnn_irregular.datasets import _cache
-from ccnn_irregular.datasets._archive import read_members
-from ccnn_irregular.datasets._download import download_missing
-from ccnn_irregular.datasets._files import existing_folder, missing_file, one_of
-from ccnn_irregular.datasets.audio import read_wave, resample
+from ccnn_irregular.datasets.processing.audio import read_wave, resample
+from ccnn_irregular.datasets.reading import cache as stored
+from ccnn_irregular.datasets.reading.archive import read_members
+from ccnn_irregular.datasets.reading.download import download_missing
+from ccnn_irregular.datasets.reading.files import existing_folder, missing_file, one_of
 from ccnn_irregular.datasets.samples import GriddedSamples, RaggedSeries
 from ccnn_irregular.domains import Grid
 
@@ -79,7 +79,7 @@ def load(
         words: which of the 35 words.
         short: what becomes of utterances of less than a second: "drop" leaves them out, as the papers above do; "pad"
             adds silence at the end.
-        rate: samples per second of the result, see :func:`~ccnn_irregular.datasets.audio.resample`.
+        rate: samples per second of the result, see :func:`~ccnn_irregular.datasets.processing.audio.resample`.
         smooth: filter out what a lower rate cannot hold. The published results at a lower rate do not.
         cache: folder for what was read from the archive (HDF5, 1.2 GB for ten words); None for ``$CCNN_CACHE`` or the
             user's cache folder; False for none. Not used where the unpacked folder is there.
@@ -208,10 +208,10 @@ def _from_archive(path: Path, words: Sequence[str], cache: Path | Literal[False]
     digest.update(f"\0version {_PARSER_VERSION}, {','.join(words)}".encode())
     place = hashlib.sha256(f"{path.resolve()}\0{','.join(words)}".encode()).hexdigest()[:16]
     cache_file = (cache_folder() if cache is None else Path(cache)) / f"speech_commands-{place}.h5"
-    arrays = _cache.read(cache_file, digest.hexdigest())
+    arrays = stored.read(cache_file, digest.hexdigest())
     if arrays is None:
         found = _parse(read_members(path, wanted), path.name, words)
-        _cache.write(cache_file, digest.hexdigest(), vars(found))
+        stored.write(cache_file, digest.hexdigest(), vars(found))
         return found
     return _Utterances(**arrays)
 

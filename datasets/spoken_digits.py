@@ -21,9 +21,9 @@ import numpy as np
 import torch
 
 from ccnn_irregular._checks import require
-from ccnn_irregular.datasets._archive import read_archive
-from ccnn_irregular.datasets._files import missing_file, one_of
-from ccnn_irregular.datasets.audio import read_wave, resample
+from ccnn_irregular.datasets.processing.audio import read_wave, resample
+from ccnn_irregular.datasets.reading.archive import read_archive
+from ccnn_irregular.datasets.reading.files import missing_file, one_of
 from ccnn_irregular.datasets.samples import RaggedSeries
 
 __all__ = ["CLASSES", "RATE", "load"]
@@ -54,7 +54,7 @@ def load(
             recordings themselves (also as the folder ``recordings`` in it).
         part: "train", "test" (index 0 to 4, so that all speakers are in both) or "all".
         held_speakers: where given, "test" is all recordings of these speakers, and "train" all of the others.
-        rate: samples per second of the result, see :func:`~ccnn_irregular.datasets.audio.resample`.
+        rate: samples per second of the result, see :func:`~ccnn_irregular.datasets.processing.audio.resample`.
         smooth: filter out what a lower rate cannot hold.
 
     Warns:

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from ccnn_irregular._checks import reject, require
 from ccnn_irregular.adapters.nifti import affine_of, read_hdf5, read_nifti
-from ccnn_irregular.datasets._files import existing_folder, missing_file
-from ccnn_irregular.datasets._moments import mean_and_deviation
+from ccnn_irregular.datasets.processing.moments import mean_and_deviation
+from ccnn_irregular.datasets.reading.files import existing_folder, missing_file
 from ccnn_irregular.datasets.samples import RaggedVolumes
 from ccnn_irregular.domains import Grid
 

@@ -140,13 +140,13 @@ def _number_or_word(word: str) -> float | int | str:
 
 
 def _train(arguments: list[str]) -> None:
-    from ccnn_irregular.pipelines import training_cli
+    from ccnn_irregular.pipelines.train import command_line as training_cli
 
     training_cli.run(arguments)
 
 
 def _baseline(arguments: list[str]) -> None:
-    from ccnn_irregular.pipelines.icu import baselines
+    from ccnn_irregular.pipelines.tasks.risk import baselines
 
     baselines.run(arguments[1:])
 

@@ -27,7 +27,7 @@ from ccnn_irregular.domains import Axis, Grid, Points
 from ccnn_irregular.kernels import SIREN, GaussianMask, Kernel
 from ccnn_irregular.layers import ContinuousConv
 from ccnn_irregular.operators import ENGINES
-from ccnn_irregular.pipelines.reports import write_text
+from ccnn_irregular.pipelines.train.reports import write_text
 
 __all__ = ["GriddedVariable", "checkpoint_layer", "read_netcdf", "read_npz", "run", "smooth_layer"]
 
@@ -344,7 +344,7 @@ def checkpoint_layer(path: Path, name: str) -> ContinuousConv:
     Raises:
         ValueError: a file that is no such checkpoint, or a name that is not there.
     """
-    from ccnn_irregular.pipelines.icu.network import ICURiskNetwork
+    from ccnn_irregular.pipelines.tasks.risk.network import ICURiskNetwork
 
     require(path.is_file(), "checkpoint", "be a file", path)
     try:
@@ -542,7 +542,7 @@ def _pictures(
     folder: Path, variable: GriddedVariable, layer: ContinuousConv, report: ConsistencyReport, options: Any
 ) -> list[Path]:
     """The plots, written."""
-    from ccnn_irregular.pipelines.figures import save
+    from ccnn_irregular.pipelines.train.figures import save
     from ccnn_irregular.plotting import plot_consistency
     from ccnn_irregular.plotting_maps import plot_answer_maps
 

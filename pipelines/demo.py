@@ -7,9 +7,9 @@ from pathlib import Path
 from jsonargparse import ArgumentParser
 
 from ccnn_irregular.datasets import simulated_icu
-from ccnn_irregular.pipelines import training_cli
 from ccnn_irregular.pipelines.cli import config_path
-from ccnn_irregular.pipelines.run_folder import RunFolder
+from ccnn_irregular.pipelines.train import command_line as training_cli
+from ccnn_irregular.pipelines.train.run_folder import RunFolder
 
 __all__ = ["run"]
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ccnn_irregular.datasets.physionet2012 import Cohort
 from ccnn_irregular.kernels import SIREN, GaussianMask, Kernel
-from ccnn_irregular.pipelines.icu.data import StayBatch
+from ccnn_irregular.pipelines.tasks.risk.data import StayBatch
 
 
 class StandIn(nn.Module):

@@ -17,28 +17,28 @@ from torch.utils.data import DataLoader
 
 from ccnn_irregular.datasets import simulated_icu
 from ccnn_irregular.domains import Grid
-from ccnn_irregular.pipelines.classification.network import ContinuousClassifier, GridOptions
-from ccnn_irregular.pipelines.classification.training import Classification
-from ccnn_irregular.pipelines.clouds.classification import CloudClassification
-from ccnn_irregular.pipelines.clouds.labels_data import Discs, LabelDataModule
-from ccnn_irregular.pipelines.clouds.networks import CloudClassifier, CloudSegmenter
-from ccnn_irregular.pipelines.clouds.segmentation import CloudSegmentation
-from ccnn_irregular.pipelines.clouds.shapes_data import CloudChanges, ShapeDataModule
-from ccnn_irregular.pipelines.downscale.data import FieldDataModule as GriddedDataModule
-from ccnn_irregular.pipelines.downscale.network import DownscalingNetwork
-from ccnn_irregular.pipelines.downscale.training import Downscaling
-from ccnn_irregular.pipelines.field.data import FieldDataModule
-from ccnn_irregular.pipelines.field.kriging import FieldAxis
-from ccnn_irregular.pipelines.field.network import FieldNetwork
-from ccnn_irregular.pipelines.field.training import FieldReconstruction
-from ccnn_irregular.pipelines.icu.data import ICUDataModule
-from ccnn_irregular.pipelines.icu.network import ICURiskNetwork
-from ccnn_irregular.pipelines.icu.training import BinaryRisk
-from ccnn_irregular.pipelines.samples_data import SampleDataModule, Sampling
-from ccnn_irregular.pipelines.segmentation.data import VolumeAugmentation, VolumeDataModule
-from ccnn_irregular.pipelines.segmentation.network import ContinuousSegmenter
-from ccnn_irregular.pipelines.segmentation.training import Segmentation
-from ccnn_irregular.pipelines.training import TrainedNetwork
+from ccnn_irregular.pipelines.tasks.classification.data import SampleDataModule, Sampling
+from ccnn_irregular.pipelines.tasks.classification.module import Classification
+from ccnn_irregular.pipelines.tasks.classification.network import ContinuousClassifier, GridOptions
+from ccnn_irregular.pipelines.tasks.cloud_classification.data import CloudChanges, ShapeDataModule
+from ccnn_irregular.pipelines.tasks.cloud_classification.module import CloudClassification
+from ccnn_irregular.pipelines.tasks.cloud_classification.network import CloudClassifier, CloudSegmenter
+from ccnn_irregular.pipelines.tasks.cloud_segmentation.data import Discs, LabelDataModule
+from ccnn_irregular.pipelines.tasks.cloud_segmentation.module import CloudSegmentation
+from ccnn_irregular.pipelines.tasks.downscale.data import FieldDataModule as GriddedDataModule
+from ccnn_irregular.pipelines.tasks.downscale.module import Downscaling
+from ccnn_irregular.pipelines.tasks.downscale.network import DownscalingNetwork
+from ccnn_irregular.pipelines.tasks.field.data import FieldDataModule
+from ccnn_irregular.pipelines.tasks.field.kriging import FieldAxis
+from ccnn_irregular.pipelines.tasks.field.module import FieldReconstruction
+from ccnn_irregular.pipelines.tasks.field.network import FieldNetwork
+from ccnn_irregular.pipelines.tasks.risk.data import ICUDataModule
+from ccnn_irregular.pipelines.tasks.risk.module import BinaryRisk
+from ccnn_irregular.pipelines.tasks.risk.network import ICURiskNetwork
+from ccnn_irregular.pipelines.tasks.segmentation.data import VolumeAugmentation, VolumeDataModule
+from ccnn_irregular.pipelines.tasks.segmentation.module import Segmentation
+from ccnn_irregular.pipelines.tasks.segmentation.network import ContinuousSegmenter
+from ccnn_irregular.pipelines.train.module import TrainedNetwork
 
 __all__ = ["TASKS", "Task", "answers", "fitted", "new_model", "read", "trainer", "write_volumes"]
 

@@ -19,7 +19,7 @@ from ccnn_irregular.consistency import ConsistencyReport, Field
 from ccnn_irregular.networks import ResidualBlock, masked_kernel
 from ccnn_irregular.pipelines import cli
 from ccnn_irregular.pipelines.consistency import checkpoint_layer, read_netcdf, read_npz, smooth_layer
-from ccnn_irregular.pipelines.icu.network import ICURiskNetwork
+from ccnn_irregular.pipelines.tasks.risk.network import ICURiskNetwork
 from ccnn_irregular.plotting import plot_consistency
 from ccnn_irregular.plotting_maps import plot_answer_maps
 from ccnn_irregular.testing import check_consistency
@@ -644,7 +644,7 @@ def test_a_kernel_of_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     torch.manual_seed(3)
     network = ICURiskNetwork(**arguments)
     wanted = network.kernels()["stem"]
-    name = "ccnn_irregular.pipelines.icu.network.ICURiskNetwork"
+    name = "ccnn_irregular.pipelines.tasks.risk.network.ICURiskNetwork"
     path = checkpoint(tmp_path / "best.ckpt", network, arguments, name)
     layer = checkpoint_layer(path, "stem")
     offsets = torch.linspace(-5, 5, 11)[:, None]

@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from scipy.io import wavfile
 
 from ccnn_irregular import Grid
-from ccnn_irregular.datasets import _archive, speech_commands, spoken_digits
-from ccnn_irregular.datasets.audio import mfcc, read_wave, resample
+from ccnn_irregular.datasets import speech_commands, spoken_digits
+from ccnn_irregular.datasets.processing.audio import mfcc, read_wave, resample
+from ccnn_irregular.datasets.reading.archive import read_archive
 from ccnn_irregular.datasets.samples import GriddedSamples
-from ccnn_irregular.pipelines.samples_data import SampleDataModule
+from ccnn_irregular.pipelines.tasks.classification.data import SampleDataModule
 
 
 def wav(samples: np.ndarray, rate: int = 8000) -> bytes:
@@ -339,7 +340,7 @@ def test_the_real_spoken_digits(shared_data: Path) -> None:
     assert (int(lengths.min()), int(lengths.max())) == (1148, 18262)
     assert torch.bincount(test.labels).tolist() == [30] * 10
     # One recording against another reader of wave files.
-    content = _archive.read_archive(path)["recordings/0_george_0.wav"]
+    content = read_archive(path)["recordings/0_george_0.wav"]
     rate, samples = wavfile.read(io.BytesIO(content))
     assert rate == spoken_digits.RATE
     np.testing.assert_array_equal(test.values[: len(samples), 0].numpy(), samples / np.float32(2**15))

@@ -13,10 +13,10 @@ from hypothesis.extra.numpy import arrays
 
 from ccnn_irregular import Grid
 from ccnn_irregular.datasets import volume_folder
-from ccnn_irregular.datasets._moments import mean_and_deviation
 from ccnn_irregular.datasets.physionet2012 import STATICS
-from ccnn_irregular.pipelines.classification.network import Standardise
-from ccnn_irregular.pipelines.icu.network import StandardScore
+from ccnn_irregular.datasets.processing.moments import mean_and_deviation
+from ccnn_irregular.pipelines.tasks.classification.network import Standardise
+from ccnn_irregular.pipelines.tasks.risk.network import StandardScore
 
 # What float32 holds: none of these is a sum of few powers of two, so that means of them are rounded.
 CONSTANTS = [0.1, -37.3, 1e-30, 3e22, 1e38]

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ccnn_irregular import Grid
-from ccnn_irregular.datasets.audio import resample
+from ccnn_irregular.datasets.processing.audio import resample
 from ccnn_irregular.datasets.samples import GriddedSamples, RaggedSeries, average_cells, resize_images
-from ccnn_irregular.pipelines.samples_data import on_one_grid, resample_series
+from ccnn_irregular.pipelines.tasks.classification.data import on_one_grid, resample_series
 
 RATES = [(44100, 16000), (8000, 6400), (8000, 4000), (8000, 11025), (1, 3), (10, 1), (16000, 44100)]
 STOP = 10 ** (-75 / 20)  # what is left of a tone in the stop band
@@ -105,7 +105,7 @@ def test_the_first_sample_stays_and_resampling_is_linear(count: int, rates: tupl
 def test_rows_are_filtered_apart_however_many_fit_into_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     values = np.random.default_rng(0).standard_normal((5, 2, 40)).astype(np.float32)
     together = resample(values, 8, 5)
-    monkeypatch.setattr("ccnn_irregular.datasets.audio._VALUES_AT_ONCE", 100)
+    monkeypatch.setattr("ccnn_irregular.datasets.processing.audio._VALUES_AT_ONCE", 100)
     assert together.shape == (5, 2, 25)
     np.testing.assert_array_equal(resample(values, 8, 5), together)
     np.testing.assert_array_equal(resample(values[3, 1], 8, 5), together[3, 1])

@@ -17,7 +17,7 @@ from ccnn_irregular.datasets.labelled_clouds import (
     shapenet_parts,
     simulated_terrain,
 )
-from ccnn_irregular.datasets.terrain import ground_features, height_above_lowest, lowest_in_cells
+from ccnn_irregular.datasets.processing.terrain import ground_features, height_above_lowest, lowest_in_cells
 
 
 def hillside(count: int, seed: int = 0) -> np.ndarray:

@@ -15,9 +15,9 @@ import ccnn_irregular.adapters.xarray  # noqa: F401
 from ccnn_irregular import SIREN, ContinuousConv, GaussianMask, Kernel
 from ccnn_irregular.longitudes import longitude_line, on_circle, one_turn
 from ccnn_irregular.pipelines.consistency import read_netcdf
-from ccnn_irregular.pipelines.downscale.fields import Fields
-from ccnn_irregular.pipelines.field.kriging import FieldAxis
-from ccnn_irregular.pipelines.field.rivals import linear
+from ccnn_irregular.pipelines.tasks.downscale.fields import Fields
+from ccnn_irregular.pipelines.tasks.field.baselines import linear
+from ccnn_irregular.pipelines.tasks.field.kriging import FieldAxis
 
 STEP = 5.0
 NORTH = {"units": "degrees_north"}

@@ -10,7 +10,7 @@ import pytest
 
 from ccnn_irregular.datasets import physionet2012, simulated_icu
 from ccnn_irregular.pipelines import cli
-from ccnn_irregular.pipelines.icu import baselines
+from ccnn_irregular.pipelines.tasks.risk import baselines
 
 QUICK = ["--trees.seeds", "2", "--trees.iterations", "5", "--data.progress", "false", "--data.cache", "false"]
 

@@ -18,11 +18,11 @@ from scipy.stats import binomtest
 from ccnn_irregular.datasets.samples import GriddedSamples, RaggedSeries
 from ccnn_irregular.domains import Grid
 from ccnn_irregular.pipelines import cli
-from ccnn_irregular.pipelines.classification.cli import wilson_interval
-from ccnn_irregular.pipelines.classification.training import Classification
-from ccnn_irregular.pipelines.draws import Draws
-from ccnn_irregular.pipelines.samples_data import SampleBatch, SampleDataModule, Samples
-from ccnn_irregular.pipelines.training_cli import TASKS
+from ccnn_irregular.pipelines.tasks.classification.data import SampleBatch, SampleDataModule, Samples
+from ccnn_irregular.pipelines.tasks.classification.module import Classification
+from ccnn_irregular.pipelines.tasks.classification.task import wilson_interval
+from ccnn_irregular.pipelines.train.command_line import TASKS
+from ccnn_irregular.pipelines.train.draws import Draws
 
 # Lightning calls jsonargparse by names that its version 5 will no longer have.
 pytestmark = [

@@ -17,8 +17,9 @@ import yaml
 from pipelines_stand_in import StandIn
 
 from ccnn_irregular.datasets import simulated_icu
-from ccnn_irregular.pipelines import cli, demo, training_cli
-from ccnn_irregular.pipelines.icu.training import BinaryRisk
+from ccnn_irregular.pipelines import cli, demo
+from ccnn_irregular.pipelines.tasks.risk.module import BinaryRisk
+from ccnn_irregular.pipelines.train import command_line as training_cli
 
 # Lightning calls jsonargparse by names that its version 5 will no longer have.
 pytestmark = [

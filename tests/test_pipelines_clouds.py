@@ -18,15 +18,15 @@ from ccnn_irregular.adapters.geometric_weights import cloud_weights
 from ccnn_irregular.datasets.labelled_clouds import simulated_terrain
 from ccnn_irregular.domains import Points
 from ccnn_irregular.pipelines import cli
-from ccnn_irregular.pipelines.classification.network import Standardise
-from ccnn_irregular.pipelines.clouds.classification import CloudClassification
-from ccnn_irregular.pipelines.clouds.labels_data import Discs, LabelDataModule, halves
-from ccnn_irregular.pipelines.clouds.networks import CloudClassifier, CloudSegmenter
-from ccnn_irregular.pipelines.clouds.segmentation import PointPredictions
-from ccnn_irregular.pipelines.clouds.segmentation_cli import class_iou, height_filter, mean_over_shapes
-from ccnn_irregular.pipelines.clouds.shapes_data import CloudChanges, DrawnClouds, ShapeDataModule
-from ccnn_irregular.pipelines.draws import Draws
-from ccnn_irregular.pipelines.samples_data import SampleBatch
+from ccnn_irregular.pipelines.tasks.classification.data import SampleBatch
+from ccnn_irregular.pipelines.tasks.classification.network import Standardise
+from ccnn_irregular.pipelines.tasks.cloud_classification.data import CloudChanges, DrawnClouds, ShapeDataModule
+from ccnn_irregular.pipelines.tasks.cloud_classification.module import CloudClassification
+from ccnn_irregular.pipelines.tasks.cloud_classification.network import CloudClassifier, CloudSegmenter
+from ccnn_irregular.pipelines.tasks.cloud_segmentation.data import Discs, LabelDataModule, halves
+from ccnn_irregular.pipelines.tasks.cloud_segmentation.module import PointPredictions
+from ccnn_irregular.pipelines.tasks.cloud_segmentation.task import class_iou, height_filter, mean_over_shapes
+from ccnn_irregular.pipelines.train.draws import Draws
 from ccnn_irregular.quadrature import covered_volume
 
 # Lightning calls jsonargparse by names that its version 5 will no longer have.

@@ -9,10 +9,10 @@ from jsonargparse import ArgumentParser
 
 from ccnn_irregular.domains import Points
 from ccnn_irregular.pipelines import cli
-from ccnn_irregular.pipelines.clouds.classification import CloudClassification
-from ccnn_irregular.pipelines.clouds.rivals import PointNetClassifier, nearest_edges
-from ccnn_irregular.pipelines.clouds.shapes_data import ShapeDataModule
-from ccnn_irregular.pipelines.samples_data import SampleBatch
+from ccnn_irregular.pipelines.tasks.classification.data import SampleBatch
+from ccnn_irregular.pipelines.tasks.cloud_classification.baselines import PointNetClassifier, nearest_edges
+from ccnn_irregular.pipelines.tasks.cloud_classification.data import ShapeDataModule
+from ccnn_irregular.pipelines.tasks.cloud_classification.module import CloudClassification
 
 
 def clouds(*sizes: int) -> Points:

@@ -15,11 +15,11 @@ from scipy.interpolate import RectBivariateSpline
 from ccnn_irregular import Grid
 from ccnn_irregular.datasets.simulated_fronts import fronts
 from ccnn_irregular.pipelines import cli
-from ccnn_irregular.pipelines.downscale.cli import _errors
-from ccnn_irregular.pipelines.downscale.data import FieldDataModule
-from ccnn_irregular.pipelines.downscale.fields import Fields, coarsened_values
-from ccnn_irregular.pipelines.downscale.network import DownscalingNetwork, cubic
-from ccnn_irregular.pipelines.downscale.rivals import spline
+from ccnn_irregular.pipelines.tasks.downscale.baselines import spline
+from ccnn_irregular.pipelines.tasks.downscale.data import FieldDataModule
+from ccnn_irregular.pipelines.tasks.downscale.fields import Fields, coarsened_values
+from ccnn_irregular.pipelines.tasks.downscale.network import DownscalingNetwork, cubic
+from ccnn_irregular.pipelines.tasks.downscale.task import _errors
 
 # Lightning's own use of jsonargparse.
 pytestmark = [

@@ -16,11 +16,11 @@ from scipy.interpolate import make_interp_spline
 from ccnn_irregular import Grid
 from ccnn_irregular.datasets.simulated_fronts import fronts
 from ccnn_irregular.pipelines import cli
-from ccnn_irregular.pipelines.downscale.data import FieldDataModule
-from ccnn_irregular.pipelines.downscale.fields import Coarse, Fields, coarsened_values
-from ccnn_irregular.pipelines.downscale.gaps import answerable, filled
-from ccnn_irregular.pipelines.downscale.network import DownscalingNetwork, cubic, interpolation
-from ccnn_irregular.pipelines.downscale.training import Downscaling
+from ccnn_irregular.pipelines.tasks.downscale.data import FieldDataModule
+from ccnn_irregular.pipelines.tasks.downscale.fields import Coarse, Fields, coarsened_values
+from ccnn_irregular.pipelines.tasks.downscale.gaps import answerable, filled
+from ccnn_irregular.pipelines.tasks.downscale.module import Downscaling
+from ccnn_irregular.pipelines.tasks.downscale.network import DownscalingNetwork, cubic, interpolation
 
 # Lightning's own use of jsonargparse.
 pytestmark = [

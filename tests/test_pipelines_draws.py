@@ -14,10 +14,10 @@ from scipy import stats
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from ccnn_irregular.datasets._content import content_id
-from ccnn_irregular.pipelines.batches import AlikeBatches, EqualBatches, drawn_loader
-from ccnn_irregular.pipelines.draws import Draws, hashed
-from ccnn_irregular.pipelines.run_folder import EpochSeed
+from ccnn_irregular.datasets.reading.content import content_id
+from ccnn_irregular.pipelines.train.batches import AlikeBatches, EqualBatches, drawn_loader
+from ccnn_irregular.pipelines.train.draws import Draws, hashed
+from ccnn_irregular.pipelines.train.run_folder import EpochSeed
 
 IDS = st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=6, unique=True)
 

@@ -17,13 +17,13 @@ from hypothesis import strategies as st
 
 from ccnn_irregular.datasets.labelled_clouds import LabelledClouds
 from ccnn_irregular.pipelines import cli
-from ccnn_irregular.pipelines.classification.cli import wilson_interval
-from ccnn_irregular.pipelines.clouds.labels_data import LabelDataModule
-from ccnn_irregular.pipelines.clouds.segmentation import PointPredictions
-from ccnn_irregular.pipelines.clouds.segmentation_cli import iou_without
-from ccnn_irregular.pipelines.clouds.shapes_data import ShapeDataModule
-from ccnn_irregular.pipelines.equal_samples import EqualSamples, split_together
-from ccnn_irregular.pipelines.samples_data import SampleDataModule, carved
+from ccnn_irregular.pipelines.tasks.classification.data import SampleDataModule, carved
+from ccnn_irregular.pipelines.tasks.classification.task import wilson_interval
+from ccnn_irregular.pipelines.tasks.cloud_classification.data import ShapeDataModule
+from ccnn_irregular.pipelines.tasks.cloud_segmentation.data import LabelDataModule
+from ccnn_irregular.pipelines.tasks.cloud_segmentation.module import PointPredictions
+from ccnn_irregular.pipelines.tasks.cloud_segmentation.task import iou_without
+from ccnn_irregular.pipelines.train.equal_samples import EqualSamples, split_together
 
 pytestmark = [
     pytest.mark.filterwarnings(r"ignore:\s*By default only one Jsonargparse:DeprecationWarning"),

@@ -10,9 +10,9 @@ import torch
 from sklearn import metrics
 from torchmetrics.functional.classification import binary_calibration_error
 
-from ccnn_irregular.pipelines.icu import evaluation
-from ccnn_irregular.pipelines.icu.evaluation import METRICS, Predictions, evaluate
-from ccnn_irregular.pipelines.reports import write_json
+from ccnn_irregular.pipelines.tasks.risk import evaluation
+from ccnn_irregular.pipelines.tasks.risk.evaluation import METRICS, Predictions, evaluate
+from ccnn_irregular.pipelines.train.reports import write_json
 
 
 def drawn(seed: int, stays: int = 300, decimals: int = 2) -> tuple[np.ndarray, np.ndarray]:

@@ -16,13 +16,13 @@ from ccnn_irregular.adapters.xarray import Reading
 from ccnn_irregular.datasets import ghcnm
 from ccnn_irregular.domains import Grid, Points
 from ccnn_irregular.pipelines import cli
-from ccnn_irregular.pipelines.field.cli import _Answers, _scores, _write_netcdf, errors_of
-from ccnn_irregular.pipelines.field.data import FieldDataModule
-from ccnn_irregular.pipelines.field.kriging import FieldAxis, LocalKriging, Metric
-from ccnn_irregular.pipelines.field.network import FieldNetwork
-from ccnn_irregular.pipelines.field.records import referred_to
-from ccnn_irregular.pipelines.field.rivals import about_the_origin, inverse_distance, linear
-from ccnn_irregular.pipelines.field.sources import argo_floats, cube_fields, simulated_fields, station_months
+from ccnn_irregular.pipelines.tasks.field.baselines import about_the_origin, inverse_distance, linear
+from ccnn_irregular.pipelines.tasks.field.data import FieldDataModule
+from ccnn_irregular.pipelines.tasks.field.kriging import FieldAxis, LocalKriging, Metric
+from ccnn_irregular.pipelines.tasks.field.network import FieldNetwork
+from ccnn_irregular.pipelines.tasks.field.records import referred_to
+from ccnn_irregular.pipelines.tasks.field.sources import argo_floats, cube_fields, simulated_fields, station_months
+from ccnn_irregular.pipelines.tasks.field.task import _Answers, _scores, _write_netcdf, errors_of
 
 # Lightning calls jsonargparse by names that its version 5 will no longer have.
 pytestmark = [

@@ -11,11 +11,11 @@ import torch
 import xarray as xr
 
 from ccnn_irregular.domains import Points
-from ccnn_irregular.pipelines.field.data import FieldBatch, FieldDataModule
-from ccnn_irregular.pipelines.field.kriging import FieldAxis, LocalKriging, Metric
-from ccnn_irregular.pipelines.field.network import FieldNetwork
-from ccnn_irregular.pipelines.field.records import _unexplained, bring_in_line, in_own_reference, referred_to
-from ccnn_irregular.pipelines.field.sources import FieldSet, simulated_fields
+from ccnn_irregular.pipelines.tasks.field.data import FieldBatch, FieldDataModule
+from ccnn_irregular.pipelines.tasks.field.kriging import FieldAxis, LocalKriging, Metric
+from ccnn_irregular.pipelines.tasks.field.network import FieldNetwork
+from ccnn_irregular.pipelines.tasks.field.records import _unexplained, bring_in_line, in_own_reference, referred_to
+from ccnn_irregular.pipelines.tasks.field.sources import FieldSet, simulated_fields
 
 GLOBE = (FieldAxis("latitude", "latitude"), FieldAxis("longitude", "longitude"))
 STATIONS, MONTHS = 25, 240

@@ -11,10 +11,10 @@ from pipelines_stand_in import StandIn
 
 from ccnn_irregular.datasets import physionet2012, simulated_icu
 from ccnn_irregular.datasets.physionet2012 import SERIES
-from ccnn_irregular.pipelines.figures import save
-from ccnn_irregular.pipelines.icu import figures
-from ccnn_irregular.pipelines.icu.data import StayBatch
-from ccnn_irregular.pipelines.icu.training import BinaryRisk
+from ccnn_irregular.pipelines.tasks.risk import figures
+from ccnn_irregular.pipelines.tasks.risk.data import StayBatch
+from ccnn_irregular.pipelines.tasks.risk.module import BinaryRisk
+from ccnn_irregular.pipelines.train.figures import save
 
 
 @pytest.fixture(scope="module")

@@ -18,11 +18,11 @@ from sklearn.linear_model import LogisticRegression
 
 from ccnn_irregular.datasets import simulated_icu
 from ccnn_irregular.pipelines import cli
-from ccnn_irregular.pipelines.icu import figures
-from ccnn_irregular.pipelines.icu.calibration import CALIBRATION_HOURS, HourlyCalibration, fit_level_and_slope
-from ccnn_irregular.pipelines.icu.data import ICUDataModule, StayBatch
-from ccnn_irregular.pipelines.icu.network import ICURiskNetwork
-from ccnn_irregular.pipelines.icu.training import BinaryRisk
+from ccnn_irregular.pipelines.tasks.risk import figures
+from ccnn_irregular.pipelines.tasks.risk.calibration import CALIBRATION_HOURS, HourlyCalibration, fit_level_and_slope
+from ccnn_irregular.pipelines.tasks.risk.data import ICUDataModule, StayBatch
+from ccnn_irregular.pipelines.tasks.risk.module import BinaryRisk
+from ccnn_irregular.pipelines.tasks.risk.network import ICURiskNetwork
 
 
 def drawn(seed: int, stays: int = 400, spread: float = 2.0) -> tuple[np.ndarray, np.ndarray]:

@@ -10,7 +10,7 @@ import torch
 
 from ccnn_irregular.datasets import physionet2012, simulated_icu
 from ccnn_irregular.datasets.physionet2012 import Cohort
-from ccnn_irregular.pipelines.icu.data import OUTCOME, ICUDataModule, StayBatch, split_stays
+from ccnn_irregular.pipelines.tasks.risk.data import OUTCOME, ICUDataModule, StayBatch, split_stays
 
 
 @pytest.fixture(scope="module")

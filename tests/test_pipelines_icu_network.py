@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from ccnn_irregular.datasets.physionet2012 import SERIES, STATICS
-from ccnn_irregular.pipelines.draws import Draws
-from ccnn_irregular.pipelines.icu.data import StayBatch
-from ccnn_irregular.pipelines.icu.network import HatBasis, ICURiskNetwork, StandardScore
+from ccnn_irregular.pipelines.tasks.risk.data import StayBatch
+from ccnn_irregular.pipelines.tasks.risk.network import HatBasis, ICURiskNetwork, StandardScore
+from ccnn_irregular.pipelines.train.draws import Draws
 
 CHANNELS = len(SERIES)
 

@@ -17,22 +17,22 @@ from torch.utils.data import DataLoader
 
 from ccnn_irregular.datasets.decathlon import Volume
 from ccnn_irregular.domains import Grid, Points
-from ccnn_irregular.pipelines.classification.training import Classification
-from ccnn_irregular.pipelines.clouds.labels_data import LabelBatch
-from ccnn_irregular.pipelines.clouds.segmentation import CloudSegmentation
-from ccnn_irregular.pipelines.clouds.segmentation_cli import class_iou
-from ccnn_irregular.pipelines.downscale.data import FieldBatch as GriddedBatch
-from ccnn_irregular.pipelines.downscale.network import DownscalingNetwork
-from ccnn_irregular.pipelines.downscale.training import Downscaling
-from ccnn_irregular.pipelines.field.data import FieldBatch
-from ccnn_irregular.pipelines.field.kriging import FieldAxis
-from ccnn_irregular.pipelines.field.network import FieldNetwork
-from ccnn_irregular.pipelines.field.training import FieldReconstruction
-from ccnn_irregular.pipelines.icu.data import OUTCOME, StayBatch
-from ccnn_irregular.pipelines.icu.training import BinaryRisk
-from ccnn_irregular.pipelines.samples_data import SampleBatch
-from ccnn_irregular.pipelines.segmentation.data import VolumeBatch
-from ccnn_irregular.pipelines.segmentation.training import Segmentation
+from ccnn_irregular.pipelines.tasks.classification.data import SampleBatch
+from ccnn_irregular.pipelines.tasks.classification.module import Classification
+from ccnn_irregular.pipelines.tasks.cloud_segmentation.data import LabelBatch
+from ccnn_irregular.pipelines.tasks.cloud_segmentation.module import CloudSegmentation
+from ccnn_irregular.pipelines.tasks.cloud_segmentation.task import class_iou
+from ccnn_irregular.pipelines.tasks.downscale.data import FieldBatch as GriddedBatch
+from ccnn_irregular.pipelines.tasks.downscale.module import Downscaling
+from ccnn_irregular.pipelines.tasks.downscale.network import DownscalingNetwork
+from ccnn_irregular.pipelines.tasks.field.data import FieldBatch
+from ccnn_irregular.pipelines.tasks.field.kriging import FieldAxis
+from ccnn_irregular.pipelines.tasks.field.module import FieldReconstruction
+from ccnn_irregular.pipelines.tasks.field.network import FieldNetwork
+from ccnn_irregular.pipelines.tasks.risk.data import OUTCOME, StayBatch
+from ccnn_irregular.pipelines.tasks.risk.module import BinaryRisk
+from ccnn_irregular.pipelines.tasks.segmentation.data import VolumeBatch
+from ccnn_irregular.pipelines.tasks.segmentation.module import Segmentation
 
 SIZES = [1, 2, 7, 100]
 

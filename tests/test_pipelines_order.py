@@ -18,11 +18,11 @@ from torch import Tensor
 from ccnn_irregular.datasets.samples import drop_samples
 from ccnn_irregular.datasets.simulated_fronts import fronts
 from ccnn_irregular.datasets.simulated_samples import pen_strokes
-from ccnn_irregular.pipelines.clouds.labels_data import Discs, LabelDataModule
-from ccnn_irregular.pipelines.downscale.data import FieldDataModule as GriddedDataModule
-from ccnn_irregular.pipelines.field.data import FieldDataModule
-from ccnn_irregular.pipelines.samples_data import SampleDataModule, Sampling
-from ccnn_irregular.pipelines.segmentation.data import VolumeDataModule
+from ccnn_irregular.pipelines.tasks.classification.data import SampleDataModule, Sampling
+from ccnn_irregular.pipelines.tasks.cloud_segmentation.data import Discs, LabelDataModule
+from ccnn_irregular.pipelines.tasks.downscale.data import FieldDataModule as GriddedDataModule
+from ccnn_irregular.pipelines.tasks.field.data import FieldDataModule
+from ccnn_irregular.pipelines.tasks.segmentation.data import VolumeDataModule
 
 nibabel = pytest.importorskip("nibabel")
 

@@ -13,22 +13,22 @@ from hypothesis import strategies as st
 from ccnn_irregular.adapters.geometric_weights import cloud_weights
 from ccnn_irregular.datasets.samples import GriddedSamples, RaggedSeries
 from ccnn_irregular.domains import Points
-from ccnn_irregular.pipelines.classification.augmentation import Augmentation
-from ccnn_irregular.pipelines.classification.network import (
-    ContinuousClassifier,
-    FixedKernelClassifier,
-    GridOptions,
-    Standardise,
-)
-from ccnn_irregular.pipelines.clouds.networks import CloudClassifier
-from ccnn_irregular.pipelines.draws import Draws
-from ccnn_irregular.pipelines.samples_data import (
+from ccnn_irregular.pipelines.tasks.classification.augmentation import Augmentation
+from ccnn_irregular.pipelines.tasks.classification.data import (
     SampleBatch,
     SampleDataModule,
     on_one_grid,
     resample_series,
     sampled_points,
 )
+from ccnn_irregular.pipelines.tasks.classification.network import (
+    ContinuousClassifier,
+    FixedKernelClassifier,
+    GridOptions,
+    Standardise,
+)
+from ccnn_irregular.pipelines.tasks.cloud_classification.network import CloudClassifier
+from ccnn_irregular.pipelines.train.draws import Draws
 
 STEP = 0.01
 

@@ -18,10 +18,10 @@ from sklearn import metrics
 from torch import Tensor
 
 from ccnn_irregular.domains import Grid, Points
-from ccnn_irregular.pipelines.clouds.segmentation_cli import height_filter
-from ccnn_irregular.pipelines.icu.network import ICURiskNetwork
-from ccnn_irregular.pipelines.training import TrainedNetwork
-from ccnn_irregular.pipelines.training_cli import TASKS as COMMANDS
+from ccnn_irregular.pipelines.tasks.cloud_segmentation.task import height_filter
+from ccnn_irregular.pipelines.tasks.risk.network import ICURiskNetwork
+from ccnn_irregular.pipelines.train.command_line import TASKS as COMMANDS
+from ccnn_irregular.pipelines.train.module import TrainedNetwork
 
 EVERY = pytest.mark.parametrize("name", TASKS)
 DRAWN = pytest.mark.parametrize("name", [name for name, task in TASKS.items() if task.draws])
@@ -30,7 +30,7 @@ DRAWN = pytest.mark.parametrize("name", [name for name, task in TASKS.items() if
 def test_every_task_of_the_command_line_is_here() -> None:
     """By its module."""
     commands = (
-        getattr(import_module(f"ccnn_irregular.pipelines.{module}"), name) for module, name in COMMANDS.values()
+        getattr(import_module(f"ccnn_irregular.pipelines.tasks.{module}"), name) for module, name in COMMANDS.values()
     )
     assert {command.module for command in commands} == {type(new_model(task)) for task in TASKS.values()}
 

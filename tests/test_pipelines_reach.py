@@ -17,18 +17,18 @@ from hypothesis import strategies as st
 from ccnn_irregular.datasets.decathlon import Volume
 from ccnn_irregular.datasets.physionet2012 import SERIES, STATICS
 from ccnn_irregular.domains import Grid, Points
-from ccnn_irregular.pipelines.classification.network import ContinuousClassifier, FilterBank, GridOptions
-from ccnn_irregular.pipelines.clouds.labels_data import LabelBatch
-from ccnn_irregular.pipelines.clouds.networks import CloudClassifier, CloudSegmenter
-from ccnn_irregular.pipelines.downscale.network import DownscalingNetwork
-from ccnn_irregular.pipelines.field.data import FieldBatch
-from ccnn_irregular.pipelines.field.kriging import FieldAxis
-from ccnn_irregular.pipelines.field.network import FieldNetwork
-from ccnn_irregular.pipelines.icu.network import ICURiskNetwork
-from ccnn_irregular.pipelines.reach import Sampling, sampling_of, warn_of_latent, warn_of_reach
-from ccnn_irregular.pipelines.samples_data import SampleBatch
-from ccnn_irregular.pipelines.segmentation.data import VolumeBatch
-from ccnn_irregular.pipelines.segmentation.network import ContinuousSegmenter
+from ccnn_irregular.pipelines.tasks.classification.data import SampleBatch
+from ccnn_irregular.pipelines.tasks.classification.network import ContinuousClassifier, FilterBank, GridOptions
+from ccnn_irregular.pipelines.tasks.cloud_classification.network import CloudClassifier, CloudSegmenter
+from ccnn_irregular.pipelines.tasks.cloud_segmentation.data import LabelBatch
+from ccnn_irregular.pipelines.tasks.downscale.network import DownscalingNetwork
+from ccnn_irregular.pipelines.tasks.field.data import FieldBatch
+from ccnn_irregular.pipelines.tasks.field.kriging import FieldAxis
+from ccnn_irregular.pipelines.tasks.field.network import FieldNetwork
+from ccnn_irregular.pipelines.tasks.risk.network import ICURiskNetwork
+from ccnn_irregular.pipelines.tasks.segmentation.data import VolumeBatch
+from ccnn_irregular.pipelines.tasks.segmentation.network import ContinuousSegmenter
+from ccnn_irregular.pipelines.train.reach import Sampling, sampling_of, warn_of_latent, warn_of_reach
 
 
 def told(action: Callable[[], Any]) -> list[str]:

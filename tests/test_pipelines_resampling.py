@@ -29,10 +29,10 @@ from ccnn_irregular.datasets.samples import (
 )
 from ccnn_irregular.domains import Grid
 from ccnn_irregular.pipelines import cli
-from ccnn_irregular.pipelines.classification.network import FixedKernelClassifier, GridOptions
-from ccnn_irregular.pipelines.classification.training import Classification, ClassPredictions
-from ccnn_irregular.pipelines.resampling import covering_grid, onto_grid, sampled_like
-from ccnn_irregular.pipelines.samples_data import SampleBatch, SampleDataModule, Sampling, resample_series
+from ccnn_irregular.pipelines.tasks.classification.data import SampleBatch, SampleDataModule, Sampling, resample_series
+from ccnn_irregular.pipelines.tasks.classification.module import Classification, ClassPredictions
+from ccnn_irregular.pipelines.tasks.classification.network import FixedKernelClassifier, GridOptions
+from ccnn_irregular.pipelines.train.resampling import covering_grid, onto_grid, sampled_like
 
 # Lightning calls jsonargparse by names that its version 5 will no longer have.
 pytestmark = [

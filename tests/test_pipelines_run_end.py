@@ -17,7 +17,7 @@ from pipelines_stand_in import StandIn
 
 from ccnn_irregular.datasets import simulated_icu
 from ccnn_irregular.pipelines import cli
-from ccnn_irregular.pipelines.run_end import TimeLimit
+from ccnn_irregular.pipelines.train.run_end import TimeLimit
 
 # Lightning calls jsonargparse by names that its version 5 will no longer have.
 pytestmark = [

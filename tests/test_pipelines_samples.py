@@ -13,16 +13,8 @@ import torch
 from ccnn_irregular.datasets import simulated_samples
 from ccnn_irregular.datasets.samples import GriddedSamples, RaggedSeries, split_stratified
 from ccnn_irregular.domains import Grid, Points
-from ccnn_irregular.pipelines.classification.augmentation import Augmentation
-from ccnn_irregular.pipelines.classification.network import (
-    ContinuousClassifier,
-    FilterBank,
-    FixedKernelClassifier,
-    GridOptions,
-    Standardise,
-)
-from ccnn_irregular.pipelines.draws import Draws
-from ccnn_irregular.pipelines.samples_data import (
+from ccnn_irregular.pipelines.tasks.classification.augmentation import Augmentation
+from ccnn_irregular.pipelines.tasks.classification.data import (
     SampleBatch,
     SampleDataModule,
     Sampling,
@@ -30,6 +22,14 @@ from ccnn_irregular.pipelines.samples_data import (
     on_one_grid,
     resample_series,
 )
+from ccnn_irregular.pipelines.tasks.classification.network import (
+    ContinuousClassifier,
+    FilterBank,
+    FixedKernelClassifier,
+    GridOptions,
+    Standardise,
+)
+from ccnn_irregular.pipelines.train.draws import Draws
 from ccnn_irregular.quadrature import trapezoid
 
 

@@ -21,13 +21,11 @@ from scipy.ndimage import map_coordinates
 from torchmetrics.functional.classification import multiclass_f1_score
 
 from ccnn_irregular.adapters.nifti import read_nifti
-from ccnn_irregular.datasets._interpolation import NodeMethod
 from ccnn_irregular.datasets.decathlon import Volume, canonical, read_labels
+from ccnn_irregular.datasets.processing.interpolation import NodeMethod
 from ccnn_irregular.domains import Grid
 from ccnn_irregular.pipelines import cli
-from ccnn_irregular.pipelines.draws import Draws
-from ccnn_irregular.pipelines.segmentation.cli import Scores, SliceSampling, _results
-from ccnn_irregular.pipelines.segmentation.data import (
+from ccnn_irregular.pipelines.tasks.segmentation.data import (
     Intensities,
     VolumeAugmentation,
     VolumeBatch,
@@ -37,11 +35,13 @@ from ccnn_irregular.pipelines.segmentation.data import (
     thinned_grid,
     thinnings,
 )
-from ccnn_irregular.pipelines.segmentation.figures import typical_cases
-from ccnn_irregular.pipelines.segmentation.files import FileJob, predict_files
-from ccnn_irregular.pipelines.segmentation.network import ContinuousSegmenter, FixedKernelSegmenter
-from ccnn_irregular.pipelines.segmentation.surfaces import surface_distance
-from ccnn_irregular.pipelines.segmentation.training import Segmentation, VoxelResampling, dice, soft_dice_loss
+from ccnn_irregular.pipelines.tasks.segmentation.figures import typical_cases
+from ccnn_irregular.pipelines.tasks.segmentation.files import FileJob, predict_files
+from ccnn_irregular.pipelines.tasks.segmentation.module import Segmentation, VoxelResampling, dice, soft_dice_loss
+from ccnn_irregular.pipelines.tasks.segmentation.network import ContinuousSegmenter, FixedKernelSegmenter
+from ccnn_irregular.pipelines.tasks.segmentation.surfaces import surface_distance
+from ccnn_irregular.pipelines.tasks.segmentation.task import Scores, SliceSampling, _results
+from ccnn_irregular.pipelines.train.draws import Draws
 
 nibabel = pytest.importorskip("nibabel")
 

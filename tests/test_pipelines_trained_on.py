@@ -19,16 +19,17 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from ccnn_irregular.datasets import simulated_icu
-from ccnn_irregular.pipelines import cli, trained_on
-from ccnn_irregular.pipelines.clouds.labels_data import Discs, LabelDataModule
-from ccnn_irregular.pipelines.clouds.shapes_data import ShapeDataModule
-from ccnn_irregular.pipelines.downscale.data import FieldDataModule as DownscaleDataModule
-from ccnn_irregular.pipelines.field.data import FieldDataModule
-from ccnn_irregular.pipelines.icu.data import ICUDataModule
-from ccnn_irregular.pipelines.sample_keys import ragged_keys, row_keys, text_keys
-from ccnn_irregular.pipelines.samples_data import SampleDataModule
-from ccnn_irregular.pipelines.segmentation.data import VolumeDataModule
-from ccnn_irregular.pipelines.trained_on import ENTRY, TrainedOn
+from ccnn_irregular.pipelines import cli
+from ccnn_irregular.pipelines.tasks.classification.data import SampleDataModule
+from ccnn_irregular.pipelines.tasks.cloud_classification.data import ShapeDataModule
+from ccnn_irregular.pipelines.tasks.cloud_segmentation.data import Discs, LabelDataModule
+from ccnn_irregular.pipelines.tasks.downscale.data import FieldDataModule as DownscaleDataModule
+from ccnn_irregular.pipelines.tasks.field.data import FieldDataModule
+from ccnn_irregular.pipelines.tasks.risk.data import ICUDataModule
+from ccnn_irregular.pipelines.tasks.segmentation.data import VolumeDataModule
+from ccnn_irregular.pipelines.train import trained_on
+from ccnn_irregular.pipelines.train.sample_keys import ragged_keys, row_keys, text_keys
+from ccnn_irregular.pipelines.train.trained_on import ENTRY, TrainedOn
 
 # Lightning calls jsonargparse by names that its version 5 will no longer have.
 pytestmark = [
@@ -73,7 +74,7 @@ def test_round_numbers_do_not_share_keys_and_blocks_change_nothing(monkeypatch: 
         whole = row_keys(rows)
         assert len(np.unique(whole)) == len(np.unique(rows, axis=0))
         with monkeypatch.context() as patch:
-            patch.setattr("ccnn_irregular.pipelines.sample_keys._WORDS_AT_ONCE", 1000)
+            patch.setattr("ccnn_irregular.pipelines.train.sample_keys._WORDS_AT_ONCE", 1000)
             np.testing.assert_array_equal(row_keys(rows), whole)
 
 

@@ -11,8 +11,8 @@ from lightning.pytorch.callbacks import EMAWeightAveraging
 from pipelines_stand_in import StandIn
 
 from ccnn_irregular.datasets import simulated_icu
-from ccnn_irregular.pipelines.icu.data import ICUDataModule
-from ccnn_irregular.pipelines.icu.training import BinaryRisk
+from ccnn_irregular.pipelines.tasks.risk.data import ICUDataModule
+from ccnn_irregular.pipelines.tasks.risk.module import BinaryRisk
 
 
 @pytest.fixture(scope="module")

@@ -19,11 +19,15 @@ from ccnn_irregular.datasets.samples import GriddedSamples, RaggedVolumes, avera
 from ccnn_irregular.domains import Grid
 from ccnn_irregular.networks import masked_kernel
 from ccnn_irregular.pipelines import cli
-from ccnn_irregular.pipelines.batches import AlikeBatches
-from ccnn_irregular.pipelines.classification.augmentation import Augmentation
-from ccnn_irregular.pipelines.classification.network import ContinuousClassifier, FixedKernelClassifier, GridOptions
-from ccnn_irregular.pipelines.draws import Draws
-from ccnn_irregular.pipelines.samples_data import SampleBatch, SampleDataModule, Sampling
+from ccnn_irregular.pipelines.tasks.classification.augmentation import Augmentation
+from ccnn_irregular.pipelines.tasks.classification.data import SampleBatch, SampleDataModule, Sampling
+from ccnn_irregular.pipelines.tasks.classification.network import (
+    ContinuousClassifier,
+    FixedKernelClassifier,
+    GridOptions,
+)
+from ccnn_irregular.pipelines.train.batches import AlikeBatches
+from ccnn_irregular.pipelines.train.draws import Draws
 
 # Lightning calls jsonargparse by names that its version 5 will no longer have.
 pytestmark = [

@@ -14,10 +14,10 @@ import torch
 import xarray as xr
 
 from ccnn_irregular.adapters.xarray import Reading, open_cube
-from ccnn_irregular.pipelines import predict_files
-from ccnn_irregular.pipelines.downscale.fields import Fields, Plane, coarsened_values
-from ccnn_irregular.pipelines.downscale.network import DownscalingNetwork, FieldFormat
-from ccnn_irregular.pipelines.predict_files import Blocks, Budget, as_bytes, plan_blocks, predict_file
+from ccnn_irregular.pipelines.tasks.downscale import files as predict_files
+from ccnn_irregular.pipelines.tasks.downscale.fields import Fields, Plane, coarsened_values
+from ccnn_irregular.pipelines.tasks.downscale.files import Blocks, Budget, as_bytes, plan_blocks, predict_file
+from ccnn_irregular.pipelines.tasks.downscale.network import DownscalingNetwork, FieldFormat
 
 pytest.importorskip("dask")
 pytest.importorskip("zarr")
@@ -237,8 +237,8 @@ def planned(budget: Budget, counts: Any, *_: Any) -> Blocks:
 KILLED = """
 import time, torch
 from pathlib import Path
-from ccnn_irregular.pipelines import predict_files
-from ccnn_irregular.pipelines.predict_files import Blocks
+from ccnn_irregular.pipelines.tasks.downscale import files as predict_files
+from ccnn_irregular.pipelines.tasks.downscale.files import Blocks
 
 predict_files.plan_blocks = lambda budget, counts, *_: Blocks(tuple(counts), (2, 1), budget.sizes[0], 32, 1, 1)
 answer = predict_files._Task.answer

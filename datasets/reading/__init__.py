@@ -1,0 +1,1 @@
+"""What readers of files share: finding and unpacking them, downloads with checksums, a cache of what was read."""

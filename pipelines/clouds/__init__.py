@@ -1,1 +1,0 @@
-"""Point clouds: classes of shapes, classes of points."""

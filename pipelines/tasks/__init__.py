@@ -1,0 +1,1 @@
+"""One folder a task: its data, its network, and the task itself."""

@@ -1,0 +1,656 @@
+"""Labelled series and images for training: one data module for all data sets, and other samplings of the test part."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar, Literal, TypeVar, get_args
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningDataModule
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from ccnn_irregular._checks import reject, require
+from ccnn_irregular.datasets import (
+    character_trajectories,
+    cifar,
+    medmnist3d,
+    mnist,
+    modelnet_voxels,
+    simulated_samples,
+    simulated_volumes,
+    speech_commands,
+    spoken_digits,
+    stl10,
+    ts_files,
+)
+from ccnn_irregular.datasets.processing.audio import mfcc, resample
+from ccnn_irregular.datasets.reading.content import content_id
+from ccnn_irregular.datasets.samples import (
+    GriddedSamples,
+    Parts,
+    RaggedSeries,
+    RaggedVolumes,
+    as_sequences,
+    average_cells,
+    drop_blocks,
+    drop_samples,
+    permute_sequences,
+    resize_images,
+    split_stratified,
+)
+from ccnn_irregular.domains import Grid, Points
+from ccnn_irregular.pipelines.train.batches import AlikeBatches, EqualBatches, batch_loader
+from ccnn_irregular.pipelines.train.equal_samples import split_together
+from ccnn_irregular.pipelines.train.resampling import Method, sampled_like
+from ccnn_irregular.pipelines.train.sample_keys import ragged_keys, row_keys
+from ccnn_irregular.quadrature import trapezoid
+
+__all__ = [
+    "DataSet",
+    "SampleBatch",
+    "SampleDataModule",
+    "Samples",
+    "Sampling",
+    "grid_sizes",
+    "in_order_of_content",
+    "on_one_grid",
+    "resample_series",
+    "sampled_points",
+]
+
+Samples = RaggedSeries | GriddedSamples | RaggedVolumes
+DataSet = Literal[
+    "character_trajectories",
+    "spoken_digits",
+    "mnist",
+    "cifar10",
+    "cifar100",
+    "stl10",
+    "speech_commands",
+    "speech_commands_mfcc",
+    "ts_files",
+    "modelnet10_voxels",
+    "medmnist3d",
+    "volume_folder",
+    "simulated_strokes",
+    "simulated_digits",
+    "simulated_shapes",
+    "simulated_volumes",
+]
+MedName = medmnist3d.Name
+_OFF_GRID = 1e-3  # steps by which a series may begin off the others' nodes
+Reading = Literal["as_is", "sequence", "permuted"]
+
+_SIMULATED: dict[str, Callable[..., Samples]] = {
+    "simulated_strokes": simulated_samples.pen_strokes,
+    "simulated_digits": simulated_samples.spoken_digits,
+    "simulated_shapes": simulated_samples.shapes,
+    "simulated_volumes": simulated_volumes.textured_shapes,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class SampleBatch:
+    """B labelled samples and where they were taken.
+
+    Attributes:
+        values: float32, ``(N, C)`` on Points, ``(B, C, *sizes)`` on a grid; nan where missing, on Points only.
+        domain: the points of all samples laid end to end, or the grid they share. Points have a weight per channel
+            where values are missing.
+        labels: ``(B,)`` int64.
+        ids: ``(B,)`` int64, what each sample is known by in all batches, or None where nothing is drawn for it.
+        sampled: bool ``(B, 1, *sizes)``, where the values of samples on a grid were sampled and do not pad; None =
+            everywhere.
+    """
+
+    values: Tensor
+    domain: Points | Grid
+    labels: Tensor
+    ids: Tensor | None = None
+    sampled: Tensor | None = None
+
+    @staticmethod
+    def of(samples: Samples, cap: float | None = None, ids: Tensor | None = None) -> SampleBatch:
+        """All of ``samples``; ``cap`` as of ``RaggedSeries.points``."""
+        if isinstance(samples, RaggedVolumes):
+            samples = samples.stacked()
+        if isinstance(samples, GriddedSamples):
+            return SampleBatch(samples.values, samples.grid, samples.labels, ids, samples.sampled())
+        domain = sampled_points(samples.coordinates, samples.values, samples.splits, cap)
+        return SampleBatch(samples.values, domain, samples.labels, ids)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> SampleBatch:
+        """The same batch on ``device``; a grid has none."""
+        domain = self.domain if isinstance(self.domain, Grid) else self.domain.to(device)
+        values, labels = (one.to(device, non_blocking=non_blocking) for one in (self.values, self.labels))
+        sampled = None if self.sampled is None else self.sampled.to(device, non_blocking=non_blocking)
+        return dataclasses.replace(self, values=values, domain=domain, labels=labels, sampled=sampled)
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+    """How the test part is sampled, where it differs from the training part.
+
+    Attributes:
+        rate: samples per coordinate unit (per second for recordings); filtered, see ``audio.resample``.
+        image_size: pixels along y and x over the same extent; filtered, see ``samples.resize_images``.
+        volume_size: voxels along each axis over the same extent, means over the old ones.
+        drop: share of the samples of each series dropped at random.
+        gap: share of the samples of each series that is missing in a row, at a random place.
+        resample: bring what was sampled otherwise back to the training part's sampling, by this method.
+    """
+
+    rate: float | None = None
+    image_size: tuple[int, ...] | None = None
+    volume_size: tuple[int, ...] | None = None
+    drop: float = 0.0
+    gap: float = 0.0
+    resample: Method | None = None
+
+    def methods(self) -> tuple[Method, ...]:
+        """What a user would try to bring such samples back to the training part's sampling."""
+        return ("linear", "polyphase") if self.rate is not None else ("linear", "cubic")
+
+    def __str__(self) -> str:
+        parts = [f"rate {self.rate:g}"] if self.rate is not None else []
+        for sizes, cells in ((self.image_size, "pixels"), (self.volume_size, "voxels")):
+            parts += [f"{' x '.join(map(str, sizes))} {cells}"] if sizes is not None else []
+        parts += [f"{self.drop:.0%} dropped"] if self.drop else []
+        parts += [f"{self.gap:.0%} missing in a row"] if self.gap else []
+        parts += [f"resampled ({self.resample})"] if self.resample else []
+        return ", ".join(parts) or "as trained"
+
+
+class SampleDataModule(LightningDataModule):
+    """Samples of one of the data sets, in parts for training, validation and test.
+
+    Official parts are used as such. Where a data set has an official test part alone, the validation part is carved out
+    of the rest; where it has none, the samples are split at random into three. Both splits are stratified, keep equal
+    samples in one part (see ``equal_samples``), and depend on ``split_seed`` and the samples alone: ``ts_files`` and
+    ``volume_folder`` are sorted by what they hold first, so that the order of files and rows does not matter. Volumes
+    that lie on grids of their own come in batches of equal grids.
+
+    Args:
+        dataset: which data set; ``simulated_...`` are made on the spot and need no root.
+        root: folder of the official files; for ``ts_files`` the files, separated by commas (all of them are split).
+        count: samples of a simulated data set.
+        medmnist3d: which of the six sets of MedMNIST's volumes.
+        volume_table: CSV file of a volume folder, see ``datasets.volume_folder``.
+        hdf5_dataset: see there.
+        standardise: see there.
+        reading: images as they are, as sequences of pixels in reading order, or in a permuted order.
+        window: put series that are uniformly sampled on one grid of this length (coordinate units) each: what is
+            longer is cut, what is shorter is followed by zeros. None keeps series of unequal length as points.
+        cap: coordinate units one point may stand for at most.
+        validation: share of the training part, or of all samples, that chooses the best epoch.
+        test: share of all samples, where the data set has no official test part.
+        split_seed: seed of the split and of the order of the batches.
+        drop_seed: seed of the samples that are dropped, and of the gaps, in tests.
+        batch_size: samples a step.
+        held_speakers: of spoken digits, whose recordings are the test instead of the first five of each speaker and
+            digit: no voice of the test is known from training.
+        download: fetch official files with published checksums where they are missing.
+    """
+
+    rows_are: ClassVar[str] = "samples"
+
+    def __init__(
+        self,
+        dataset: DataSet,
+        root: str | None = None,
+        count: int = 300,
+        medmnist3d: MedName = "organ",
+        volume_table: str = "labels.csv",
+        hdf5_dataset: str = "volume",
+        standardise: bool = False,
+        reading: Reading = "as_is",
+        window: float | None = None,
+        cap: float | None = None,
+        validation: float = 0.1,
+        test: float = 0.15,
+        split_seed: int = 0,
+        drop_seed: int = 0,
+        batch_size: int = 64,
+        held_speakers: Sequence[str] = (),
+        download: bool = False,
+    ) -> None:
+        super().__init__()
+        require(dataset in get_args(DataSet), "dataset", f"be one of {get_args(DataSet)}", repr(dataset))
+        require(root is not None or dataset in _SIMULATED, "root", "be given (--data.root FOLDER)", root)
+        require(batch_size >= 1, "batch_size", "be at least 1", batch_size)
+        spoken = dataset == "spoken_digits" or not held_speakers
+        require(spoken, "held_speakers", "be left out where the data set is not spoken_digits", list(held_speakers))
+        require(0 < validation < 1, "validation", "lie in (0, 1)", validation)
+        require(window is None or window > 0, "window", "be positive", window)
+        self.dataset: DataSet = dataset
+        self.root = root
+        self.count = count
+        self.medmnist3d: MedName = medmnist3d
+        self.volume_table = volume_table
+        self.hdf5_dataset = hdf5_dataset
+        self.standardise = standardise
+        self.reading: Reading = reading
+        self.window = window
+        self.cap = cap
+        self.validation = validation
+        self.test = test
+        self.split_seed = split_seed
+        self.drop_seed = drop_seed
+        self.batch_size = batch_size
+        self.held_speakers = tuple(held_speakers)
+        self.download = download
+        self._read: Samples | None = None
+        self._held: Samples | None = None
+        self._parts: Parts | None = None
+        self._prepared: Samples | None = None
+        self._read_keys: NDArray[np.uint64] | None = None
+        self._held_keys: NDArray[np.uint64] | None = None
+
+    def setup(self, stage: str) -> None:
+        """Read the files once and split.
+
+        Raises:
+            ValueError, FileNotFoundError: from the reader, with the file at fault.
+        """
+        if self._read is not None:
+            return
+        samples, watched, held = self._load()
+        keys = _sample_keys(samples)
+        if watched is not None:
+            assert held is not None
+            counts = (len(samples), len(watched))
+            samples = _joined(samples, watched)
+            self._parts = Parts(torch.arange(counts[0]), torch.arange(counts[0], sum(counts)), torch.arange(len(held)))
+        elif held is None:
+            self._parts = Parts(*split_together(keys, samples.labels, self._in_three))
+        else:
+            train, aside = split_together(keys, samples.labels, self._in_two)
+            self._parts = Parts(train, aside, torch.arange(len(held)))
+        self._held = held
+        self._read_keys = keys if watched is None else np.concatenate([keys, _sample_keys(watched)])
+        self._held_keys = self._read_keys if held is None else _sample_keys(held)
+        self._read = samples
+        self._prepared = self._prepare(samples, Sampling())
+
+    def _in_three(self, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        parts = split_stratified(labels, validation=self.validation, test=self.test, seed=self.split_seed)
+        return parts.train, parts.validation, parts.test
+
+    def _in_two(self, labels: Tensor) -> tuple[Tensor, Tensor]:
+        return carved(labels, self.validation, self.split_seed)
+
+    def _load(self) -> tuple[Samples, GriddedSamples | None, Samples | None]:
+        """Samples to train on, and the official parts for validation and test where there are such.
+
+        Where files and rows may stand in any order they are put in one that does not depend on it: it decides which
+        samples are in which part, and what is drawn for each.
+        """
+        if self.dataset in _SIMULATED:
+            return _SIMULATED[self.dataset](self.count, seed=self.split_seed), None, None
+        assert self.root is not None
+        root, download = Path(self.root), self.download
+        if self.dataset == "character_trajectories":
+            return character_trajectories.load(root, trim=True), None, None
+        if self.dataset == "ts_files":
+            return in_order_of_content(ts_files.load(*self.root.split(","))), None, None
+        if self.dataset in ("speech_commands", "speech_commands_mfcc"):
+            return speech_commands.load(root, "all", download=download), None, None
+        if self.dataset == "spoken_digits":
+            digits = partial(spoken_digits.load, root, held_speakers=self.held_speakers)
+            return digits("train"), None, digits("test")
+        if self.dataset == "volume_folder":
+            from ccnn_irregular.datasets import volume_folder  # xarray, which no other data set needs
+
+            table, dataset = self.volume_table, self.hdf5_dataset
+            volumes = volume_folder.load(root, table, hdf5_dataset=dataset, standardise=self.standardise)
+            return in_order_of_content(volumes), None, None
+        if self.dataset == "medmnist3d":
+            load = partial(medmnist3d.load, root, self.medmnist3d, download=download)
+            return load(part="train"), load(part="validation"), load(part="test")
+        if self.dataset == "modelnet10_voxels":
+            return modelnet_voxels.load(root, "train"), None, modelnet_voxels.load(root, "test")
+        loaders: dict[str, Callable[..., Samples]] = {
+            "mnist": mnist.load,
+            "cifar10": partial(cifar.load, name="cifar10"),
+            "cifar100": partial(cifar.load, name="cifar100"),
+            "stl10": stl10.load,
+        }
+        read = loaders[self.dataset]
+        return read(root, part="train", download=download), None, read(root, part="test", download=download)
+
+    def _prepare(self, samples: Samples, sampling: Sampling) -> Samples:
+        """``samples`` as the network is to read them, sampled otherwise if so wanted."""
+        samples = self._resampled(samples, self._otherwise(samples, sampling), sampling)
+        if self.dataset == "speech_commands_mfcc":
+            assert isinstance(samples, GriddedSamples)
+            samples = mfcc(samples)
+        if self.reading != "as_is":
+            if not isinstance(samples, GriddedSamples) or samples.grid.d != 2:
+                reject("reading", "be 'as_is' where the samples are no images", repr(self.reading))
+            samples = as_sequences(samples)
+            if self.reading == "permuted":
+                samples = permute_sequences(samples)
+        if self.window is not None:
+            if not isinstance(samples, RaggedSeries):
+                reject("window", "be None where samples lie on grids already", self.window)
+            samples = on_one_grid(samples, self.window)
+        return self._resampled(samples, self._dropped(samples, sampling), sampling)
+
+    def _otherwise(self, samples: Samples, sampling: Sampling) -> Samples:
+        """At another rate or on other grids, as files hold them."""
+        if sampling.rate is not None:
+            samples = resample_series(samples, sampling.rate)
+        if sampling.image_size is not None:
+            gridded = isinstance(samples, GriddedSamples) and samples.grid.d == 2 and self.reading == "as_is"
+            require(gridded, "test.image_size", "be asked for images only", f"{samples!r} read {self.reading}")
+            assert isinstance(samples, GriddedSamples)
+            samples = resize_images(samples, sampling.image_size)
+        if sampling.volume_size is not None:
+            gridded = isinstance(samples, GriddedSamples) and samples.grid.d == 3
+            require(gridded, "test.volume_size", "be asked for volumes only", f"{samples!r}")
+            assert isinstance(samples, GriddedSamples)
+            samples = average_cells(samples, sampling.volume_size)
+        return samples
+
+    def _dropped(self, samples: Samples, sampling: Sampling) -> Samples:
+        """Without samples that are to be missing."""
+        for option, share, drop in (("drop", sampling.drop, drop_samples), ("gap", sampling.gap, drop_blocks)):
+            if not share:
+                continue
+            if not isinstance(samples, RaggedSeries):
+                rule = "be asked for series read as points only (data.window null)"
+                reject(f"test.{option}", rule, f"{samples!r}")
+            samples = drop(samples, share, seed=self.drop_seed)
+        return samples
+
+    @staticmethod
+    def _resampled(trained: Samples, samples: Samples, sampling: Sampling) -> Samples:
+        """Brought back where ``trained`` has them, if so wanted and they were sampled otherwise."""
+        if sampling.resample is None or samples is trained:
+            return samples
+        return sampled_like(samples, trained, sampling.resample)
+
+    @property
+    def samples(self) -> Samples:
+        """What is trained on and validated with; ``setup`` comes first."""
+        if self._prepared is None:
+            reject("the data module", "be set up (setup('fit')) before its samples are asked for", "no samples yet")
+        return self._prepared
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """What the labels mean."""
+        return self.samples.classes
+
+    @property
+    def channels(self) -> int:
+        """Channels of the values."""
+        return int(self.samples.values.shape[1])
+
+    def part(self, part: Literal["train", "validation"]) -> Samples:
+        """The samples of a part, as they were taken."""
+        assert self._parts is not None
+        return self.samples.subset(getattr(self._parts, part))
+
+    def training_values(self) -> Tensor:
+        """Values of the training part, ``(N, C, ...)``, nan where they only pad a sample."""
+        part = self.part("train")
+        sampled = part.sampled() if isinstance(part, GriddedSamples) else None
+        return part.values if sampled is None else torch.where(sampled, part.values, torch.nan)
+
+    def test_part(self, sampling: Sampling) -> Samples:
+        """The samples of the test part, sampled as asked."""
+        return self.sampled_part("test", sampling)
+
+    def sampled_part(self, part: Literal["validation", "test"], sampling: Sampling) -> Samples:
+        """The samples of a part that is not trained on, sampled as asked."""
+        assert self._parts is not None
+        assert self._read is not None
+        source = self._read if part == "validation" or self._held is None else self._held
+        index = getattr(self._parts, part)
+        if sampling.drop or sampling.gap:
+            # Dropped before the split, as the literature has it: see drop_samples.
+            return self._prepare(source, sampling).subset(index)
+        return self._prepare(source.subset(index), sampling)
+
+    def keys(self, part: Literal["train", "validation", "test"]) -> NDArray[np.uint64]:
+        """A key of the content of each sample as it was read, ``(B, 1)``; labels are no part of it."""
+        keys = self._held_keys if part == "test" else self._read_keys
+        assert keys is not None
+        assert self._parts is not None
+        return keys[getattr(self._parts, part).numpy()][:, None]
+
+    def labels(self, part: Literal["train", "validation", "test"]) -> Tensor:
+        """Labels of a part, ``(B,)``."""
+        assert self._parts is not None
+        assert self._read is not None
+        source = self._held if part == "test" and self._held is not None else self._read
+        return source.labels[getattr(self._parts, part)]
+
+    def description(self) -> dict[str, Any]:
+        """What was read and how it was split, for the JSON."""
+        assert self._parts is not None
+        options = ["dataset", "root", "reading", "window", "cap", "validation", "test", "split_seed", "drop_seed"]
+        options += {
+            "medmnist3d": ["medmnist3d"],
+            "volume_folder": ["volume_table", "standardise"],
+            "spoken_digits": ["held_speakers"],
+        }.get(self.dataset, [])
+        sizes = {field.name: len(getattr(self._parts, field.name)) for field in dataclasses.fields(Parts)}
+        return {name: getattr(self, name) for name in options} | {"samples": sizes}
+
+    def train_dataloader(self) -> DataLoader[SampleBatch]:
+        return self._loader("train", shuffle=True)
+
+    def val_dataloader(self) -> DataLoader[SampleBatch]:
+        return self._loader("validation")
+
+    def _loader(self, part: Literal["train", "validation"], shuffle: bool = False) -> DataLoader[SampleBatch]:
+        assert self._parts is not None
+        indices: NDArray[np.int64] = getattr(self._parts, part).numpy()
+        return batch_loader(self.batch, self._batches(self.samples, indices, self.split_seed if shuffle else None))
+
+    def _batches(
+        self, samples: Samples, indices: NDArray[np.int64], shuffle_seed: int | None
+    ) -> AlikeBatches | EqualBatches:
+        """``indices`` into ``samples`` in batches."""
+        if isinstance(samples, RaggedVolumes):
+            return AlikeBatches(indices, _kinds(samples)[indices], self.batch_size, shuffle_seed)
+        return EqualBatches(indices, self.batch_size, shuffle_seed)
+
+    def typical_batch(self, count: int) -> SampleBatch:
+        """At most ``count`` training samples, evenly spread over the part; of volumes those of the commonest grid."""
+        part = self.part("train")
+        if isinstance(part, RaggedVolumes):
+            kinds = _kinds(part)
+            part = part.subset(torch.from_numpy(kinds == np.bincount(kinds).argmax()))
+            count = min(count, self.batch_size)
+        spread = torch.linspace(0, len(part) - 1, min(len(part), count)).round().long()
+        return self.as_batch(part.subset(spread))
+
+    def batch(self, indices: Tensor) -> SampleBatch:
+        """The samples ``indices`` of ``samples``, which are their ids."""
+        return self.as_batch(self.samples.subset(indices), indices)
+
+    def as_batch(self, samples: Samples, ids: Tensor | None = None) -> SampleBatch:
+        """All of ``samples`` as one batch."""
+        return SampleBatch.of(samples, self.cap, ids)
+
+    def test_loader(self, sampling: Sampling, part: Literal["validation", "test"] = "test") -> DataLoader[SampleBatch]:
+        """A part that is not trained on, sampled as asked, in batches."""
+        held = self.sampled_part(part, sampling)
+        batches = self._batches(held, np.arange(len(held)), None)
+        return batch_loader(lambda indices: self.as_batch(held.subset(indices)), batches)
+
+
+AnySamples = TypeVar("AnySamples", RaggedSeries, RaggedVolumes)
+
+
+def in_order_of_content(samples: AnySamples) -> AnySamples:
+    """The same samples in an order that follows from what they hold; volumes on equal grids stand side by side."""
+    if isinstance(samples, RaggedSeries):
+        counts = samples.splits.diff().tolist()
+        kinds = [""] * len(samples)
+        places = [rows.numpy().tobytes() for rows in samples.coordinates.split(counts)]
+    else:
+        counts = [grid.count for grid in samples.grids]
+        kinds = [repr(grid) for grid in samples.grids]
+        places = [b""] * len(samples)
+    held = zip(samples.labels.tolist(), places, samples.values.split(counts), strict=True)
+    ids = [content_id(samples.classes[label], place, rows.numpy().tobytes()) for label, place, rows in held]
+    order = sorted(range(len(samples)), key=lambda one: (kinds[one], ids[one]))
+    return samples.subset(torch.tensor(order))
+
+
+def sampled_points(coordinates: Tensor, values: Tensor, splits: Tensor, cap: float | None) -> Points:
+    """Series as points weighted by the trapezoid rule, per channel where values are missing (nan)."""
+    missing = values.isnan()
+    observed = ~missing if bool(missing.any()) else None
+    return Points(coordinates, trapezoid(coordinates[:, 0], observed=observed, splits=splits, cap=cap), splits)
+
+
+def _kinds(volumes: RaggedVolumes) -> NDArray[np.int64]:
+    """Equal numbers for equal grids."""
+    numbers = {grid: number for number, grid in enumerate(dict.fromkeys(volumes.grids))}
+    return np.array([numbers[grid] for grid in volumes.grids], dtype=np.int64)
+
+
+def _sample_keys(samples: Samples) -> NDArray[np.uint64]:
+    if isinstance(samples, GriddedSamples):
+        return row_keys(samples.values.numpy())
+    if isinstance(samples, RaggedSeries):
+        return ragged_keys(samples.splits.numpy(), samples.coordinates.numpy(), samples.values.numpy())
+    sizes = np.array([grid.count for grid in samples.grids], dtype=np.int64)
+    splits = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
+    nodes = np.arange(splits[-1]) - np.repeat(splits[:-1], sizes)
+    return ragged_keys(splits, nodes, samples.values.numpy())
+
+
+def _joined(first: Samples, second: GriddedSamples) -> GriddedSamples:
+    """Samples on one grid, one after the other."""
+    assert isinstance(first, GriddedSamples)
+    assert first.grid == second.grid
+    values, labels = torch.cat([first.values, second.values]), torch.cat([first.labels, second.labels])
+    return dataclasses.replace(first, values=values, labels=labels)
+
+
+def carved(labels: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Indices of the training part and of a stratified ``share`` set aside."""
+    from sklearn.model_selection import train_test_split
+
+    everything, classes = np.arange(len(labels)), labels.numpy()
+    try:
+        kept, aside = train_test_split(everything, test_size=share, stratify=classes, random_state=seed)
+    except ValueError as error:
+        reject("validation", "leave samples of every class in both parts", f"{share} of {len(labels)} ({error})")
+    return torch.from_numpy(np.sort(kept)), torch.from_numpy(np.sort(aside))
+
+
+def resample_series(samples: Samples, rate: float) -> Samples:
+    """Series at another rate (samples per coordinate unit), see ``audio.resample``; each keeps its start.
+
+    Raises:
+        ValueError: images, series that repeat or are not uniformly sampled, or too odd a ratio of rates.
+    """
+    require(rate > 0, "test.rate", "be positive", rate)
+    require(not isinstance(samples, RaggedVolumes), "test.rate", "be asked for series only", f"{samples!r}")
+    assert not isinstance(samples, RaggedVolumes)
+    if isinstance(samples, GriddedSamples):
+        require(samples.grid.d == 1, "test.rate", "be asked for series only", f"{samples!r}")
+        require(not samples.grid.periodic[0], "test.rate", "be asked for series that do not repeat", f"{samples!r}")
+        values = resample(samples.values.numpy(), 1 / samples.grid.steps[0], rate)
+        grid = Grid((values.shape[-1],), (1 / rate,), samples.grid.starts)
+        lengths = samples.lengths
+        if lengths is not None:
+            lengths = (lengths * samples.grid.steps[0] * rate).ceil().long().clamp(max=grid.count)
+        moved = torch.from_numpy(np.ascontiguousarray(values))
+        return dataclasses.replace(samples, values=moved, grid=grid, lengths=lengths)
+    starts = _starts(samples)
+    step = _uniform_step(samples)
+    bounds = samples.splits.tolist()
+    pieces = [
+        resample(samples.values[first:last].numpy().T, 1 / step, rate).T for first, last in itertools.pairwise(bounds)
+    ]
+    splits = torch.tensor([0, *(len(piece) for piece in pieces)]).cumsum(0)
+    joined = torch.from_numpy(np.concatenate(pieces))
+    return RaggedSeries.uniform(joined, 1 / rate, splits, samples.labels, samples.classes, samples.unit, starts)
+
+
+def on_one_grid(series: RaggedSeries, window: float) -> GriddedSamples:
+    """Uniformly sampled series on one grid of ``window`` coordinate units that begins with the first of them.
+
+    What lies beyond the window is cut off; before and behind a series stand zeros.
+
+    Raises:
+        ValueError: series that are not uniformly sampled, that begin at a fraction of a step from one another or behind
+            the window, or a window of less than two samples.
+    """
+    starts = _starts(series)
+    step = _uniform_step(series)
+    size = round(window / step)
+    require(size >= 2, "window", f"hold at least two samples {step:g} apart", window)
+    start = float(starts.min())
+    ahead = (starts - start) / step
+    uneven = (ahead - ahead.round()).abs()
+    require(float(uneven.max()) < _OFF_GRID, "series", f"begin whole steps of {step:g} apart", f"starts {starts[:5]}")
+    late = int((ahead.round() >= size).sum())
+    require(late == 0, "window", "hold a sample of each series", f"{window} with {late} that begin later")
+    index = torch.arange(len(series.values)) - torch.repeat_interleave(series.splits[:-1], series.splits.diff())
+    sample = torch.repeat_interleave(torch.arange(len(series)), series.splits.diff())
+    position = index + ahead.round().long()[sample]
+    kept = position < size
+    values = torch.zeros(len(series), size, series.values.shape[1])
+    values[sample[kept], position[kept]] = series.values[kept]
+    values = values.transpose(1, 2).contiguous()
+    # A late start is silence of its own; what comes after the end is none.
+    lengths = (ahead.round().long() + series.splits.diff()).clamp(max=size)
+    grid = Grid((size,), (step,), (start,))
+    return GriddedSamples(values, grid, series.labels, series.classes, series.unit, lengths)
+
+
+def _uniform_step(series: RaggedSeries) -> float:
+    """Distance of neighbouring samples where it is the same everywhere: the mean over the longest series."""
+    inside = torch.ones(len(series.values), dtype=torch.bool)
+    inside[series.splits[:-1]] = False
+    steps = series.coordinates[:, 0].diff()[inside[1:]]
+    even = len(steps) > 0 and bool((steps - steps[0]).abs().max() < 1e-6 * steps[0])
+    require(even, "series", "be sampled uniformly to be resampled or put on a grid", f"{series!r}")
+    lengths = series.splits.diff()
+    longest = int(lengths.argmax())
+    first, last = int(series.splits[longest]), int(series.splits[longest + 1]) - 1
+    return float(series.coordinates[last, 0] - series.coordinates[first, 0]) / (last - first)
+
+
+def _starts(series: RaggedSeries) -> Tensor:
+    """Coordinate of the first sample of each series, ``(B,)`` float64."""
+    empty = int((series.splits.diff() == 0).sum())
+    require(empty == 0, "series", "hold at least one sample each to be resampled or put on a grid", f"{empty} empty")
+    return series.coordinates[series.splits[:-1], 0]
+
+
+def grid_sizes(words: Sequence[int | str], option: str, example: str) -> list[tuple[int, ...]]:
+    """``["14x14", "28x56"]`` or ``[14, 14, 28, 56]`` as sizes along the axes of a grid.
+
+    Args:
+        words: sizes of one or more grids.
+        option: its name, for the error.
+        example: two grids, for the error; as many axes as it has are expected.
+
+    Raises:
+        ValueError: words that are no such sizes.
+    """
+    axes = len(example.split()[0].split("x"))
+    numbers = [part for word in words for part in str(word).lower().split("x")]
+    sound = len(numbers) % axes == 0 and all(number.isdecimal() and int(number) > 0 for number in numbers)
+    require(sound, option, f"be sizes along {axes} axes such as {example}", " ".join(map(str, words)))
+    return [tuple(map(int, numbers[first : first + axes])) for first in range(0, len(numbers), axes)]

@@ -1,0 +1,1 @@
+"""Classes of shapes given as point clouds."""

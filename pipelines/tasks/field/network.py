@@ -1,0 +1,227 @@
+"""The network of the field task: kriging with a learned covariance, corrected by a CCNN on a latent grid."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ccnn_irregular._checks import reject, require
+from ccnn_irregular.datasets.processing.moments import mean_and_deviation
+from ccnn_irregular.domains import Grid, Points
+from ccnn_irregular.kernels import KernelSpec
+from ccnn_irregular.networks import CCNN
+from ccnn_irregular.pipelines.tasks.field.data import FieldBatch
+from ccnn_irregular.pipelines.tasks.field.kriging import FieldAxis, LocalKriging, Metric
+from ccnn_irregular.pipelines.train.reach import Sampling, sampling_of, warn_of_kernel, warn_of_latent, warn_of_reach
+
+__all__ = ["Analysis", "FieldNetwork"]
+
+# Points the readout answers at once when no gradient is wanted.
+_AT_ONCE = 20_000
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What a network knows about some fields once it has seen their observations.
+
+    Attributes:
+        observed: places of the observations.
+        vectors: the same, one array per group of the metric.
+        values: normalised values there ``(n, C)``, float64.
+        residuals: what the correction leaves unexplained of them ``(n, C)``.
+        noise: variance of their noise ``(n, C)``, in units of the nugget.
+        features: last hidden layer on the latent grid ``(B, H, *sizes)``; None without a correction.
+    """
+
+    observed: Points
+    vectors: list[Tensor]
+    values: Tensor
+    residuals: Tensor
+    noise: Tensor
+    features: Tensor | None
+
+
+class FieldNetwork(nn.Module):
+    """Values of a field anywhere from observations of it.
+
+    f(q) = c(q) + sum_n a_n(q) (y_n - c(p_n))
+
+    The weights ``a`` are those of kriging under a covariance that is learned (``LocalKriging``): a normalised
+    convolution whose kernel takes account of where the observations lie to one another. ``c`` is a CCNN. It reads the
+    kriged fields at the nodes of a latent grid, all channels together, beside the standard deviation that is left
+    there, which tells where observations are dense; its blocks are FFT convolutions on the grid; and its last
+    convolution is evaluated at the queries and at the observations. What it says at the observations is taken back by
+    the same weights, so the sum passes through them as closely as the nugget lets it, whatever the network says.
+    The correction starts at zero: training begins with kriging.
+
+    Args:
+        channels: of the field.
+        axes: how each coordinate enters, see ``FieldAxis``.
+        neighbours: observations an estimate is made of.
+        correlation: widths of the covariance at first, units of the network (degrees on the sphere).
+        nugget: see ``LocalKriging``.
+        latent: grid of the correction, in units of the network; None = kriging alone.
+        hidden_channels: of the correction, as all below.
+        blocks: number of residual blocks.
+        kernel: see ``CCNN``; lengths in units of the network. To be given with a latent grid.
+        dropout: see there.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        axes: Sequence[FieldAxis],
+        neighbours: int = 24,
+        correlation: Sequence[float] = (4.0, 16.0, 64.0),
+        nugget: float = 1e-3,
+        latent: Grid | None = None,
+        hidden_channels: int = 24,
+        blocks: int = 2,
+        kernel: KernelSpec | None = None,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.channels = channels
+        self.metric = Metric(axes)
+        self.kriging = LocalKriging(
+            channels, len(self.metric.groups), width=correlation, nugget=nugget, neighbours=neighbours
+        )
+        self.correlation = tuple(correlation)
+        self.kernel = kernel
+        self.latent = latent
+        self.correction: CCNN | None = None
+        if latent is not None:
+            require(latent.d == len(axes), "latent", f"have the field's {len(axes)} axes", latent.d)
+            if kernel is None:
+                reject("kernel", "be given where latent is", kernel)
+            self.correction = CCNN(
+                2 * channels + 2 * self.metric.spherical,
+                hidden_channels,
+                channels,
+                kernel=kernel,
+                blocks=blocks,
+                dropout=dropout,
+                head="anywhere",
+            )
+        self.register_buffer("mean", torch.zeros(channels, dtype=torch.float64))
+        self.register_buffer("deviation", torch.ones(channels, dtype=torch.float64))
+        self.register_buffer("first_error", torch.ones(channels, dtype=torch.float64))
+
+    @torch.no_grad()
+    def prepare(self, values: Tensor, batch: FieldBatch) -> None:
+        """Take the normalisation from ``values`` ``(n, C)``, and the error of the first guess from a batch."""
+        self.mean, self.deviation = mean_and_deviation(values)
+        constant = torch.nonzero(~(self.deviation > 0)).flatten().tolist()
+        require(not constant, "values", "vary in every channel", f"constant channels {constant}")
+        self._warn(batch.observed)
+        if self.correction is not None:
+            assert self.latent is not None
+            self.correction.calibrate(self.latent)
+            nn.init.zeros_(self.correction.output.weight)
+        error = (self(batch) - self.normalised(batch.targets)).square().mean(0).sqrt()
+        self.first_error = error.clamp_min(1e-6)
+
+    def _warn(self, observed: Points) -> None:
+        """Say so where covariance or kernels do not suit the observations or the latent grid."""
+        places = self.metric.embedded(observed.coordinates)
+        if self.metric.spherical:
+            places = [places[0], *places[3:]]
+        read = sampling_of(Points(torch.cat(places, 1), splits=observed.splits), "the observations, in network units")
+        # One of the widths has to suit.
+        nearest = min(max(read.gaps[0], min(self.correlation)), max(self.correlation))
+        warn_of_reach("correlation", self.correlation, nearest, Sampling(read.gaps[:1], (max(read.spans),), read.name))
+        if self.correction is None:
+            return
+        assert self.latent is not None
+        assert self.kernel is not None
+        latent = sampling_of(self.latent, "the latent grid")
+        support = next(iter(self.correction.kernels().values())).support
+        warn_of_kernel(self.kernel, support, latent)
+        warn_of_latent(self.latent, self.metric.scaled(observed.coordinates), support)
+
+    def normalised(self, values: Tensor) -> Tensor:
+        """Values in standard deviations from the mean."""
+        return (values - self.mean) / self.deviation
+
+    def forward(self, batch: FieldBatch) -> Tensor:
+        """Normalised values at the queries ``(m, C)``, float64."""
+        return self.at(self.analyse(batch.observed, batch.values, batch.noise), batch.query)
+
+    def predict(self, batch: FieldBatch) -> Tensor:
+        """Values at the queries ``(m, C)``, float64."""
+        with torch.no_grad():
+            return self(batch) * self.deviation + self.mean
+
+    def analyse(self, observed: Points, values: Tensor, noise: Tensor | None = None) -> Analysis:
+        """What the observations ``(n, C)`` say about the fields; ``noise`` as in ``FieldBatch``, None = 1."""
+        require(values.shape[1] == self.channels, "channels", f"be the data's {values.shape[1]}", self.channels)
+        values = self.normalised(values)
+        vectors = self.metric.embedded(observed.coordinates)
+        noise = torch.ones_like(values) if noise is None else noise
+        plain = Analysis(observed, vectors, values, values, noise, None)
+        if self.correction is None:
+            return plain
+        features = self._features(plain)
+        residuals = values - self._correct(features, observed)
+        return Analysis(observed, vectors, values, residuals, noise, features)
+
+    def at(self, analysis: Analysis, query: Points) -> Tensor:
+        """Normalised values at any places ``(m, C)``, float64."""
+        estimate, _ = self._kriged(analysis, analysis.residuals, query.coordinates, query)
+        if analysis.features is None:
+            return estimate
+        return estimate + self._correct(analysis.features, query)
+
+    def _kriged(self, analysis: Analysis, values: Tensor, coordinates: Tensor, query: Points) -> tuple[Tensor, Tensor]:
+        rows, present = self.metric.nearest(analysis.observed, query, self.kriging.neighbours)
+        weights, left = self.kriging(analysis.vectors, self.metric.embedded(coordinates), rows, present, analysis.noise)
+        return (weights * values[rows]).sum(1), left
+
+    def _features(self, analysis: Analysis) -> Tensor:
+        """Last hidden layer of the correction on the latent grid ``(B, H, *sizes)``."""
+        assert self.correction is not None
+        assert self.latent is not None
+        nodes = self._latent_nodes(analysis.observed.samples)
+        with torch.no_grad():
+            kriged, left = self._kriged(analysis, analysis.values, nodes.coordinates, nodes)
+            inputs = [kriged, left]
+            if self.metric.spherical:
+                place = [axis.kind for axis in self.metric.axes].index("latitude")
+                angle = torch.deg2rad(nodes.coordinates[:, place : place + 1])
+                inputs += [angle.sin(), angle.cos()]
+            table = torch.cat(inputs, 1).float()
+        shape = (analysis.observed.samples, *self.latent.sizes, -1)
+        features, _ = self.correction.features(table.reshape(shape).movedim(-1, 1).contiguous(), self.latent)
+        return features
+
+    def _latent_nodes(self, samples: int) -> Points:
+        """The latent grid in the field's own coordinates, once for each sample."""
+        assert self.latent is not None
+        nodes = self.latent.nodes()
+        columns = [axis.unscaled(column) for axis, column in zip(self.metric.axes, nodes.T, strict=True)]
+        splits = torch.arange(samples + 1) * len(nodes)
+        return Points(torch.stack(columns, 1).repeat(samples, 1), splits=splits)
+
+    def _correct(self, features: Tensor, places: Points) -> Tensor:
+        """The correction at some places ``(m, C)``, float64, normalised."""
+        if torch.is_grad_enabled() or places.count <= _AT_ONCE:
+            return self._readout(features, places)
+        index = places.sample_index()
+        parts = []
+        for first in range(0, places.count, _AT_ONCE):
+            rows = slice(first, first + _AT_ONCE)
+            counts = torch.bincount(index[rows], minlength=places.samples)
+            splits = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+            parts.append(self._readout(features, Points(places.coordinates[rows], splits=splits)))
+        return torch.cat(parts)
+
+    def _readout(self, features: Tensor, places: Points) -> Tensor:
+        assert self.correction is not None
+        assert self.latent is not None
+        scaled = Points(self.metric.scaled(places.coordinates), splits=places.splits, periods=self.latent.periods)
+        assert self.correction.readout is not None
+        hidden = nn.functional.gelu(self.correction.readout(features, self.latent, scaled))
+        return self.correction.output(hidden).double() * self.first_error

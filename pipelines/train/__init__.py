@@ -1,0 +1,1 @@
+"""What all tasks share: command line, run folder, modules, data, evaluation, figures."""
