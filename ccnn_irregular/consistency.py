@@ -15,7 +15,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import astuple, dataclass, fields, replace
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -29,8 +29,9 @@ from ccnn_irregular.domains import Domain, Grid, Points
 from ccnn_irregular.kernels import Kernel
 from ccnn_irregular.layers import ContinuousConv, SeparableContinuousConv
 from ccnn_irregular.networks import CCNN
-from ccnn_irregular.operators import ENGINES, EngineName
+from ccnn_irregular.operators import ENGINES
 from ccnn_irregular.quadrature import density_compensation, plain_mean, trapezoid, voronoi
+from ccnn_irregular.solver import Solver
 
 __all__ = ["ConsistencyReport", "Field", "Interpolation", "Row", "Rule", "Sampling", "check_consistency"]
 
@@ -631,8 +632,7 @@ class _Check:
         """The layer in evaluation mode, all convolutions that see the sampling by ``engine``."""
         layer = copy.deepcopy(self.layer).eval().requires_grad_(False).to(dtype)
         for convolution in _sampled_convolutions(layer):
-            convolution.engine = cast("EngineName", engine)
-            convolution.rtol = self.rtol
+            convolution.solver = Solver(engine, self.rtol)
         return layer
 
     def _predicted(self, layer: nn.Module, source: Domain, query: Domain | None) -> float | str:
@@ -640,7 +640,8 @@ class _Check:
         query = layer.latent if isinstance(layer, CCNN) and layer.latent is not None else query
         seconds = 0.0
         for one in _sampled_convolutions(layer):
-            cost = ENGINES[one.engine].assess(one.kernel, source, source if query is None else query, 1, one.rtol)
+            engine, rtol = ENGINES[one.solver.engine], one.solver.rtol
+            cost = engine.assess(one.kernel, source, source if query is None else query, 1, rtol)
             if isinstance(cost, str):
                 return cost
             seconds += cost.plan_seconds + cost.forward_seconds

@@ -16,6 +16,7 @@ from jsonargparse import ArgumentParser
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ccnn_irregular import KernelSpec, Solver
 from ccnn_irregular._checks import reject, require
 from ccnn_irregular._optional import import_optional
 from ccnn_irregular.adapters.xarray_axes import line
@@ -355,7 +356,7 @@ def checkpoint_layer(path: Path, name: str) -> ContinuousConv:
         raise ValueError(f"checkpoint must be one that 'ccnn fit' wrote, got {path}: {error!r}") from error
     wanted = f"{ICURiskNetwork.__module__}.{ICURiskNetwork.__qualname__}"
     require(class_path == wanted, "checkpoint", f"hold a {wanted}", class_path)
-    network = ICURiskNetwork(**arguments)
+    network = ICURiskNetwork(**arguments | {"kernel": KernelSpec(**arguments["kernel"])})
     network.load_state_dict({key.removeprefix("network."): one for key, one in state.items() if key[:8] == "network."})
     kernels = {place: one.kernel for place, one in network.named_modules() if isinstance(one, ContinuousConv)}
     kernels |= {place: one for place, one in network.kernels().items()}
@@ -391,7 +392,7 @@ def answer_maps(
         if min(seconds) <= limit_seconds or max(sizes) <= _COARSEST_MAP:
             break
         stride *= 2
-    layer = ContinuousConv(kernel, bias=False, rtol=rtol)
+    layer = ContinuousConv(kernel, bias=False, solver=Solver(rtol=rtol))
     every = (slice(None, None, stride),) * grid.d
     full = layer(torch.nan_to_num(field.values)[None].to(kernel.dtype), grid, places)[0, 0]
     sampled = layer(sampling.values.to(kernel.dtype), source, places)[0, 0]

@@ -46,7 +46,7 @@ from hypothesis import given
 from tested_device import DEVICE, convolve, explain, make_plan
 from torch import Tensor
 
-from ccnn_irregular import ENGINES, ContinuousConv, GaussianMask, Grid, Kernel, MAGNet, Points, Product
+from ccnn_irregular import ENGINES, ContinuousConv, GaussianMask, Grid, Kernel, MAGNet, Points, Product, Solver
 from ccnn_irregular.domains import Domain
 from ccnn_irregular.operators import EngineName
 from ccnn_irregular.quadrature import trapezoid
@@ -285,7 +285,7 @@ def test_weights_per_channel(dtype: torch.dtype, product: bool) -> None:
 @pytest.mark.parametrize("engine", EAGER)
 def test_gradients_equal_finite_differences(engine: str, mode: str) -> None:
     kernel, grid, query = grid_case((3, 4), mode, torch.float64)
-    layer = ContinuousConv(kernel, bias=False, engine=engine)
+    layer = ContinuousConv(kernel, bias=False, solver=Solver(engine))
     names = list(dict(layer.named_parameters()))
 
     def function(values: Tensor, *parameters: Tensor) -> Tensor:
@@ -855,7 +855,7 @@ def test_laws_of_the_sum(case: Case, engine: str, seed: int, scale: float) -> No
 
 @pytest.mark.parametrize("engine", EAGER)
 def test_lengths_in_any_order_answer_as_a_fresh_layer(engine: str) -> None:
-    layer = ContinuousConv(small_kernel(1), engine=engine).to(torch.float64)
+    layer = ContinuousConv(small_kernel(1), solver=Solver(engine)).to(torch.float64)
     untouched = copy.deepcopy(layer)
     for length in (5, 97, 2, 30, 1, 5, 96):
         grid, values = Grid((length,), (0.5,)), seeded(2, 2, length, seed=length)
@@ -871,7 +871,7 @@ def test_series_of_any_length_in_any_order_answer_as_a_fresh_layer(engine: str) 
 
 
 def answers_as_a_fresh_layer(engine: str) -> None:
-    layer = ContinuousConv(small_kernel(1, causal_axes=(0,)), engine=engine).to(torch.float64)
+    layer = ContinuousConv(small_kernel(1, causal_axes=(0,)), solver=Solver(engine)).to(torch.float64)
     untouched = copy.deepcopy(layer)
     for length in (5, 97, 2, 30, 1, 5, 96):
         source, values = Points(uniform(length, 1, high=0.1 * length, seed=length)), seeded(length, 2, seed=length)

@@ -22,10 +22,13 @@ from ccnn_irregular.layers import ContinuousConv, SeparableContinuousConv
 from ccnn_irregular.quadrature import plain_mean
 from ccnn_irregular.solver import Solver
 
-__all__ = ["CCNNConv", "EdgeFree", "cloud_points", "from_points", "to_points"]
+__all__ = ["CLOUD_KERNEL", "CCNNConv", "EdgeFree", "cloud_points", "from_points", "to_points"]
 
 Positions = Tensor | tuple[Tensor, Tensor]
 Clouds = Tensor | tuple[Tensor | None, Tensor | None] | None
+
+CLOUD_KERNEL = KernelSpec(width=1.0, omega_0=6.0, generator="siren")
+"""Recipe for clouds, in units of the width: ``dataclasses.replace(CLOUD_KERNEL, width=0.1)`` ends at 0.3."""
 
 # Attributes of a batch that a cloud brings along.
 _FILLED = ("pos", "weight", "batch", "ptr")

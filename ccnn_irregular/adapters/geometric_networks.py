@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ccnn_irregular._autocast import outside_autocast
 from ccnn_irregular._checks import require
-from ccnn_irregular.adapters.geometric import cloud_points, require_resolution
+from ccnn_irregular.adapters.geometric import CLOUD_KERNEL, cloud_points, require_resolution
 from ccnn_irregular.adapters.geometric_sampling import coarsen_farthest, coarsen_voxels, places
 from ccnn_irregular.domains import Points
 from ccnn_irregular.kernels import Kernel, KernelSpec
@@ -31,9 +31,6 @@ from ccnn_irregular.solver import Solver
 __all__ = ["CloudCCNN", "CloudNetwork", "CloudUNet", "Coarsening"]
 
 Coarsening = Literal["voxels", "farthest"]
-
-
-_KERNEL = KernelSpec(width=1.0, omega_0=6.0, generator="siren")
 
 
 @final
@@ -211,7 +208,7 @@ class CloudNetwork(nn.Module, ABC):
         dim: int = 3,
         channels: Sequence[int] = (32, 64, 128),
         spacing: float,
-        kernel: KernelSpec = _KERNEL,
+        kernel: KernelSpec = CLOUD_KERNEL,
         coarsening: Coarsening = "voxels",
         ratio: float = 0.25,
         blocks: int = 1,

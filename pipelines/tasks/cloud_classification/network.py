@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ccnn_irregular._checks import reject, require
-from ccnn_irregular.adapters.geometric import require_resolution
+from ccnn_irregular.adapters.geometric import CLOUD_KERNEL, require_resolution
 from ccnn_irregular.adapters.geometric_networks import CloudCCNN, CloudUNet
 from ccnn_irregular.adapters.geometric_sampling import coarsen_voxels
 from ccnn_irregular.domains import Points
@@ -21,7 +21,7 @@ from ccnn_irregular.pipelines.train.reach import sampling_of, warn_of_reach
 
 __all__ = ["CloudClassifier", "CloudSegmenter"]
 
-_CLASSIFIER_KERNEL = KernelSpec(width=1.0, omega_0=6.0, generator="siren", hidden=16)
+_CLASSIFIER_KERNEL = replace(CLOUD_KERNEL, hidden=16)
 _SEGMENTER_KERNEL = replace(_CLASSIFIER_KERNEL, width=0.7)
 
 
