@@ -38,7 +38,7 @@ def exact(cube: xr.DataArray, conv: ContinuousConv, nodes: torch.Tensor) -> tupl
     """The sum over all pairs at the nodes, and the numbers of the nodes in the samples' own order."""
     samples = cube.ccnn(axes=AXES, order=ORDER).to_samples()
     assert isinstance(samples.domain, Product)
-    everything = samples.domain.expanded()
+    everything = samples.domain.as_points()
     query = Points(everything.coordinates[nodes], periods=everything.periods)
     values = samples.values.movedim(1, -1).reshape(-1, 1)
     with torch.no_grad():

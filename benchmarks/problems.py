@@ -93,7 +93,7 @@ class Instance:
     @cached_property
     def points(self) -> Points:
         """The domain as points, nodes in row-major order."""
-        return self.domain.points(1, self.device) if isinstance(self.domain, Grid) else self.domain  # type: ignore[return-value]
+        return self.domain.as_points(device=self.device)
 
     def rows(self, values: Tensor) -> Tensor:
         """Values in the domain's convention as ``(N, B, C)``."""

@@ -157,7 +157,7 @@ def errors(case: Case, engine: str) -> Iterator[float]:
 def _as_points(case: Case, found: Tensor) -> tuple[Tensor, Points, Points, Tensor]:
     """The result at some queries as float64 rows, and the domains as points."""
     if isinstance(case.source, Grid):
-        nodes = case.source.points(1, torch.device("cpu"))
+        nodes = case.source.as_points(1, torch.device("cpu"))
         chosen = torch.randperm(nodes.count, generator=torch.Generator().manual_seed(0))[:_QUERIES]
         # What the promise is relative to is largest about the outliers.
         for loud in case.loud.any(1).nonzero()[:, 0]:

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from ccnn_irregular import MLP, SIREN, GaussianMask, Grid, Kernel, MAGNet, Points, Product, RandomFourier
 from ccnn_irregular.domains import Domain
 from ccnn_irregular.kernels import Generator
-from ccnn_irregular.operators.keops import compiler
-from ccnn_irregular.operators.reference import Reference
+from ccnn_irregular.operators.engines.keops import compiler
+from ccnn_irregular.operators.engines.reference import Reference
 from ccnn_irregular.testing import assert_all_close
 
 requires_compiler = pytest.mark.skipif(
@@ -398,15 +398,9 @@ def equation(kernel: Kernel, values: Tensor, source: Domain, query: Domain) -> T
 
 def flattened(source: Domain, query: Domain) -> tuple[Points, Points]:
     """Both domains as points, a grid once for each sample of the other."""
-    samples = next((side.samples for side in (source, query) if not isinstance(side, Grid)), 1)
-
-    def points(domain: Domain) -> Points:
-        if isinstance(domain, Grid):
-            return domain.points(samples)
-        return domain.expanded() if isinstance(domain, Product) else domain
-
-    sources = points(source)
-    return sources, sources if query is source else points(query)
+    samples = next((side.samples for side in (source, query) if side.samples is not None), 1)
+    sources = source.as_points(samples)
+    return sources, sources if query is source else query.as_points(samples)
 
 
 def as_rows(values: Tensor) -> Tensor:

@@ -205,7 +205,7 @@ def test_a_4d_convolution_on_the_real_cube(shared_data: Path) -> None:
     # The reference: latitudes by area, longitudes around the globe, nodes and weights from the samples' domain.
     samples = accessor.to_samples()
     assert isinstance(samples.domain, Product)
-    everything = samples.domain.expanded()
+    everything = samples.domain.as_points()
     values = samples.values.movedim(1, -1).reshape(-1, 1)
     nodes = torch.randint(0, everything.count, (12,), generator=torch.Generator().manual_seed(0))
     query = Points(everything.coordinates[nodes], periods=everything.periods)

@@ -113,7 +113,7 @@ def test_all_engines_multiply_by_the_scale(steps: list[float]) -> None:
 
     for engine in ("fft", "reference"):
         close(convolve(layer.kernel, values, grid, engine=engine).flatten(2).movedim(1, 2))
-    points = grid.points(2)
+    points = grid.as_points(2)
     flat = values.flatten(2).movedim(1, 2).flatten(0, 1)
     engines = ["reference", "neighbours", *(["spectral"] if len(steps) <= 3 else [])]
     for engine in engines:
@@ -354,7 +354,7 @@ def test_a_layer_that_was_not_calibrated_says_so(form: str, unit: float) -> None
     steps = [unit, unit]
     grid = grid_in(steps)
     product = Product(Points(grid.axes[0].nodes()[:, None], torch.full((7,), unit)), Grid([6], [unit]))
-    domain: Domain = {"grid": grid, "points": grid.points(), "product": product}[form]  # type: ignore[assignment]
+    domain: Domain = {"grid": grid, "points": grid.as_points(), "product": product}[form]  # type: ignore[assignment]
     values = {"grid": seeded(2, 3, 7, 6), "points": seeded(42, 3), "product": seeded(7, 3, 6)}[form].float()
     layer = SeparableContinuousConv(kernel_in(steps), 2)
     with pytest.warns(UserWarning, match=r"about \de[+-]\d\d times as large .* call the network's"):

@@ -257,7 +257,7 @@ def test_weights_fill_the_grid(grid: Grid) -> None:
 
 def test_weights_know_no_seam() -> None:
     """On axes that repeat, samples that are moved round keep their weights."""
-    from ccnn_irregular.consistency import _recommended
+    from ccnn_irregular.consistency.field import _recommended
 
     for grid in (Grid([300], [1.0], periodic=True), Grid([20, 24], [1.0, 1.0], periodic=True)):
         rng = torch.Generator().manual_seed(0)

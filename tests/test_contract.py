@@ -244,7 +244,7 @@ def test_grid_nodes_as_points_equal_the_fft(
     values = seeded(2, 3, *sizes, dtype=dtype, requires_grad=True)
     on_grid = run(kernel, values, source, query, "fft")
     rows = values.detach().flatten(2).movedim(1, 2).flatten(0, 1).requires_grad_()
-    nodes, wanted = source.points(samples=2), query.points(samples=2)
+    nodes, wanted = source.as_points(samples=2), query.as_points(samples=2)
     output = convolve(kernel, rows, nodes, wanted, engine="reference")
     as_grid = output.unflatten(0, (2, -1)).movedim(1, 2).unflatten(2, query.sizes)
     cotangent = seeded(*as_grid.shape, dtype=dtype, seed=99)

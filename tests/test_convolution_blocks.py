@@ -78,8 +78,8 @@ def test_equals_the_published_unit_with_its_gradients(stride: int) -> None:
     on_points = copy.deepcopy(ours)
     assert_all_close(gradients(ours, ours(values, GRID, query), values), expected, factor=10)
     # The nodes as points: weights are equal, so the norms' statistics are the pixels'.
-    query_points = query.points(2)
-    source = query_points if stride == 1 else GRID.points(2)
+    query_points = query.as_points(2)
+    source = query_points if stride == 1 else GRID.as_points(2)
     rows = on_points(as_rows(values), source, query_points)
     assert_all_close(gradients(on_points, as_values(rows, query), values), expected, factor=10)
 

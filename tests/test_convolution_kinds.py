@@ -54,9 +54,9 @@ from ccnn_irregular import (
     make_plan,
 )
 from ccnn_irregular.domains import Domain
+from ccnn_irregular.kernels.box_masks import BoxMask
 from ccnn_irregular.kernels.generators import OutputRows
 from ccnn_irregular.kernels.taps import (
-    BoxMask,
     Taps,
     conv_kernel,
     conv_query,
@@ -201,9 +201,9 @@ def test_equals_torch_on_points_and_products(d: int, engine: EngineName) -> None
     layer = ContinuousConv(conv_kernel(weight, grid.steps, dilation=rates), groups=2, bias=False, solver=Solver(engine))
     order = torch.randperm(grid.count, generator=torch.Generator().manual_seed(0))
     order = torch.cat([order, order + grid.count])
-    whole = grid.points(2)
+    whole = grid.as_points(2)
     source = Points(whole.coordinates[order], whole.weights[order], whole.splits)
-    found = layer(as_rows(values)[order], source, query.points(2))
+    found = layer(as_rows(values)[order], source, query.as_points(2))
     assert_close(as_values(found, query), expected)
     if engine == "neighbours":
         assert_close(layer(as_rows(values), whole, query), expected)
@@ -213,9 +213,9 @@ def test_equals_torch_on_points_and_products(d: int, engine: EngineName) -> None
     first, rest = (Grid(nodes[:1], grid.steps[:1], grid.starts[:1]), Grid(nodes[1:], grid.steps[1:], grid.starts[1:]))
     first_query = Grid(query.sizes[:1], query.steps[:1], query.starts[:1])
     rest_query = Grid(query.sizes[1:], query.steps[1:], query.starts[1:])
-    source_product = Product(first.points(2), rest)
+    source_product = Product(first.as_points(2), rest)
     rows = values.movedim(1, 2).flatten(0, 1)
-    found = layer(rows, source_product, Product(first_query.points(2), rest_query))
+    found = layer(rows, source_product, Product(first_query.as_points(2), rest_query))
     assert_close(found.unflatten(0, (2, -1)).movedim(2, 1), expected)
 
 
@@ -227,7 +227,7 @@ def test_equals_torch_by_keops() -> None:
     query = conv_query(grid, (3,), stride=2, padding=2, dilation=2)
     layer = ContinuousConv(conv_kernel(weight, (0.1,), dilation=2), groups=2, bias=False, solver=Solver("keops"))
     with torch.no_grad():
-        assert_close(as_values(layer(as_rows(values), grid.points(), query.points()), query), expected)
+        assert_close(as_values(layer(as_rows(values), grid.as_points(), query.as_points()), query), expected)
 
 
 @pytest.mark.parametrize("stride", [1, 2])
@@ -246,7 +246,7 @@ def test_periodic_is_circular_padding(d: int, causal: bool, stride: int) -> None
     kernel = conv_kernel(weight, grid.steps, causal_axes=causal_axes)
     for engine in ("reference", "fft"):
         assert_close(convolve(kernel, values, grid, query, engine=engine), expected)
-    on_points = convolve(kernel, as_rows(values), grid.points(2), query.points(2), engine="neighbours")
+    on_points = convolve(kernel, as_rows(values), grid.as_points(2), query.as_points(2), engine="neighbours")
     assert_close(as_values(on_points, query), expected)
 
 
@@ -360,7 +360,7 @@ def test_depthwise_with_a_multiplier_equals_torch(d: int, multiplier: int) -> No
     query = conv_query(grid, (3,) * d, padding=1)
     assert_close(ContinuousConv(kernel, groups=4, bias=False, solver=Solver("fft"))(values, grid, query), expected)
     layer = ContinuousConv(kernel, groups=4, bias=False, solver=Solver("neighbours"))
-    assert_close(as_values(layer(as_rows(values), grid.points(2), query.points(2)), query), expected)
+    assert_close(as_values(layer(as_rows(values), grid.as_points(2), query.as_points(2)), query), expected)
     if multiplier == 1:
         plain = conv_kernel(weight[:, 0], grid.steps)
         assert plain.depthwise
@@ -383,7 +383,7 @@ def test_depthwise_separable_equals_torch(groups: int) -> None:
     mixed = functional.conv2d(inner, layer.pointwise.weight[:, :, None, None], layer.pointwise.bias, groups=groups)
     expected = nn.ChannelShuffle(groups)(mixed) if groups > 1 else mixed
     assert_close(layer(values, grid, query), expected)
-    on_points = layer(as_rows(values), grid.points(2), query.points(2))
+    on_points = layer(as_rows(values), grid.as_points(2), query.as_points(2))
     assert_close(as_values(on_points, query), expected)
 
 
@@ -587,8 +587,8 @@ def test_groups_with_weights_per_channel(columns: int, product: bool) -> None:
     read[::2, 0] = 0
     kernel = small_kernel(source.d, shape=(4, columns))
     flat = as_rows(read * weights.reshape(9, channels, *(1,) * product)) * (0.5 if product else 1)
-    even = source.expanded() if product else source  # type: ignore[union-attr]
-    even = Points(even.coordinates, splits=even.splits)  # type: ignore[union-attr]
+    flattened = source.as_points()
+    even = Points(flattened.coordinates, splits=flattened.splits)
     expected = as_values(equation(_Stand(kernel, 2), flat, even, even), source)  # type: ignore[arg-type]
     layer = ContinuousConv(kernel, groups=2, bias=False, solver=Solver("reference"))
     result = layer(values, source)
@@ -742,7 +742,7 @@ def test_strided_layers_on_points_follow_the_integral() -> None:
     grid = Grid((400,), (0.01,))
     signal = torch.sin(3 * grid.nodes()) + 1
     jitter = grid.nodes() + 0.004 * (uniform(400, 1, seed=4) - 0.5)
-    on_points: Domain = Points(jitter, grid.points().weights)
+    on_points: Domain = Points(jitter, grid.as_points().weights)
     rows, domain, on_grid = torch.sin(3 * jitter) + 1, on_points, grid
     values, rows = signal.reshape(1, 1, 400).repeat(1, 2, 1), rows.repeat(1, 2)
     with torch.no_grad():

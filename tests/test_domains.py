@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ccnn_irregular import Axis, Grid, Points, Product
+from ccnn_irregular.domains import Domain
 from ccnn_irregular.testing import assert_close
 
 
@@ -55,7 +56,7 @@ def test_grids_are_equal_by_value() -> None:
 
 def test_grid_points_are_one_copy_of_the_nodes_per_sample() -> None:
     grid = Grid((2, 3), (0.5, 10.0), (1.0, -10.0), periodic=(False, True))
-    points = grid.points(samples=3)
+    points = grid.as_points(samples=3)
     assert points.splits.tolist() == [0, 6, 12, 18]
     assert points.periods == (None, 30.0)
     assert torch.equal(points.coordinates[6:12], grid.nodes())
@@ -111,19 +112,61 @@ def test_product_expands_with_the_grid_running_fastest() -> None:
     )
     product = Product(points, Grid((2,), (10.0,), periodic=True))
     assert (product.d, product.count, product.samples, product.device) == (2, 6, 2, torch.device("cpu"))
-    expanded = product.expanded()
+    expanded = product.as_points()
     assert expanded.coordinates.tolist() == [[1, 0], [1, 10], [2, 0], [2, 10], [5, 0], [5, 10]]
     assert expanded.weights.tolist() == [5, 5, 15, 15, 10, 10]
     assert expanded.splits.tolist() == [0, 4, 6]
     assert expanded.periods == (24.0, 20.0)
     assert repr(product).startswith("Product(Points(n=3, d=1, samples=2), Grid(")
-    assert torch.equal(product.to("cpu").expanded().coordinates, expanded.coordinates)
+    assert torch.equal(product.to("cpu").as_points().coordinates, expanded.coordinates)
 
 
 def test_product_keeps_weights_per_channel() -> None:
     weights = torch.tensor([[0.0, 1.0], [2.0, 0.0]])
-    expanded = Product(Points(torch.zeros(2, 1), weights), Grid((2,), (0.5,))).expanded()
+    expanded = Product(Points(torch.zeros(2, 1), weights), Grid((2,), (0.5,))).as_points()
     assert expanded.weights.tolist() == [[0, 0.5], [0, 0.5], [1, 0], [1, 0]]
+
+
+POINTS = Points(torch.tensor([[0.0], [1.0], [3.0]]), splits=torch.tensor([0, 2, 3]), periods=(24.0,))
+GRID = Grid((4, 2), (0.5, 10.0), periodic=(False, True))
+
+
+@pytest.mark.parametrize(
+    ("domain", "irregular", "uniform"),
+    [(POINTS, POINTS, None), (GRID, None, GRID), (Product(POINTS, GRID), POINTS, GRID)],
+    ids=["points", "grid", "product"],
+)
+def test_every_domain_answers_the_same_questions(
+    domain: Domain, irregular: Points | None, uniform: Grid | None
+) -> None:
+    assert domain.irregular is irregular
+    assert domain.uniform is uniform
+    ragged = irregular is not None
+    assert domain.samples == (2 if ragged else None)
+    assert domain.device == (torch.device("cpu") if ragged else None)
+    assert domain.periods == ((24.0,) if ragged else ()) + ((None, 20.0) if uniform else ())
+    assert len(domain.periods) == domain.d
+    sizes = (4, 2) if uniform else ()
+    assert domain.values_shape(7, batch=5) == (3 if ragged else 5, 7, *sizes)
+    assert domain.batch_size(torch.zeros(domain.values_shape(7, batch=5))) == (2 if ragged else 5)
+    assert not domain.weighs_channels
+    domain.require_current()
+    assert domain.to("cpu").values_shape(7) == domain.values_shape(7)
+
+
+def test_weights_per_channel_are_known_of_points_and_products() -> None:
+    points = Points(torch.zeros(2, 1), torch.ones(2, 3))
+    assert points.weighs_channels
+    assert Product(points, GRID).weighs_channels
+
+
+def test_only_a_grid_is_repeated_as_points() -> None:
+    product = Product(POINTS, GRID)
+    assert POINTS.as_points() is POINTS.as_points(2) is POINTS
+    assert [domain.as_points(2).samples for domain in (POINTS, GRID, product)] == [2, 2, 2]
+    for domain in (POINTS, product):
+        with pytest.raises(ValueError, match="samples must be None or the 2 there are, got 3"):
+            domain.as_points(3)
 
 
 def test_splits_survive_counts_float32_cannot_hold() -> None:

@@ -81,7 +81,7 @@ def test_separable_layer_mixes_after_the_convolution() -> None:
     mixed = torch.einsum("dc,bcxy->bdxy", layer.pointwise.weight, inner) + torch.arange(5.0)[:, None, None]
     assert_close(layer(values, grid), mixed)
     rows = values.flatten(2).movedim(1, 2).flatten(0, 1)
-    on_points = layer(rows, grid.points(2))
+    on_points = layer(rows, grid.as_points(2))
     assert_close(on_points.unflatten(0, (2, 12)).movedim(1, 2).unflatten(2, (4, 3)), mixed)
     bare = SeparableContinuousConv(small_kernel(2), 5, bias=False)
     assert bare.depthwise.bias is None
@@ -282,7 +282,7 @@ def test_mean_on_products() -> None:
     values = seeded(9, 3, 4, 2)
     rows = values.flatten(2).movedim(1, 2).flatten(0, 1)
     means = mean_over_positions(values, product)
-    assert_close(means, mean_over_positions(rows, product.expanded()))
+    assert_close(means, mean_over_positions(rows, product.as_points()))
     assert not means[1].any()
 
 
@@ -453,7 +453,7 @@ def test_instance_norm_on_a_product_counts_points_by_their_weights_and_nodes_ali
     points = Points(torch.arange(4.0)[:, None], torch.tensor([1.0, 2.0, 0.5, 1.0]), torch.tensor([0, 3, 4]))
     grid = Grid((3,), (1.0,))
     norm = instance_norm()
-    flat = Product(points, grid).expanded()
+    flat = Product(points, grid).as_points()
     assert_close(
         norm(values, Product(points, grid)),
         norm(values.transpose(1, 2).reshape(12, 2), flat).reshape(4, 3, 2).transpose(1, 2),

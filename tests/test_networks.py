@@ -163,7 +163,7 @@ def test_grids_of_any_dimension(sizes: tuple[int, ...]) -> None:
     assert_close(network(values[1:], grid), output[1:], factor=10)
     # The grid's nodes as points: another engine, the same network.
     rows = values.flatten(2).movedim(1, 2).flatten(0, 1)
-    assert_close(small(d=d, engine="reference")(rows, grid.points(2)), output, factor=1e3)
+    assert_close(small(d=d, engine="reference")(rows, grid.as_points(2)), output, factor=1e3)
 
 
 def test_product_domain() -> None:
@@ -173,7 +173,7 @@ def test_product_domain() -> None:
     output = network(values, product)
     assert output.shape == (3, 3)
     rows = values.flatten(2).movedim(1, 2).flatten(0, 1)
-    assert_close(network(rows, product.expanded()), output, factor=1e3)
+    assert_close(network(rows, product.as_points()), output, factor=1e3)
 
 
 def test_latent_grid() -> None:

@@ -15,8 +15,8 @@ from tested_device import convolve, explain, kernel_there, make_plan
 from torch import Tensor
 
 from ccnn_irregular import MLP, SIREN, GaussianMask, Grid, Kernel, MAGNet, Points, Product
-from ccnn_irregular.operators import sizes
-from ccnn_irregular.operators.spectral import _Filter, _filter
+from ccnn_irregular.operators.engines.spectral import _Filter, _filter
+from ccnn_irregular.operators.numerics import sizes
 from ccnn_irregular.quadrature import trapezoid
 
 RTOL = 1e-3
@@ -185,7 +185,7 @@ def test_stations_are_blind_to_each_other_in_a_product() -> None:
     values = noise(places.count, 2, 12)
     values[:60] *= 1e6
     result = convolve(kernel, values, Product(places, hours), engine="spectral", rtol=RTOL).detach()
-    flat = Product(places, hours).expanded()
+    flat = Product(places, hours).as_points()
     expected = numpy_sum(kernel, values.movedim(1, 2).flatten(0, 1), flat, flat)
     assert errors(result.movedim(1, 2).flatten(0, 1), expected, flat).max() < RTOL
 

@@ -17,7 +17,7 @@ from contract_cases import requires_compiler, seeded, uniform
 from torch import Tensor, nn
 
 import ccnn_irregular.adapters.xarray  # noqa: F401  # registers the accessor
-import ccnn_irregular.operators.keops as keops
+import ccnn_irregular.operators.engines.keops as keops
 from ccnn_irregular import (
     CCNN,
     SIREN,
@@ -34,7 +34,7 @@ from ccnn_irregular import (
 )
 from ccnn_irregular.domains import Domain
 from ccnn_irregular.kernels import with_tensors
-from ccnn_irregular.operators import reference
+from ccnn_irregular.operators.engines import reference
 from ccnn_irregular.testing import assert_close
 
 THREADS, CALLS = 4, 6

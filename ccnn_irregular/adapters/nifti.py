@@ -28,31 +28,28 @@ from numpy.typing import NDArray
 from ccnn_irregular._checks import reject, require
 from ccnn_irregular._optional import import_optional
 from ccnn_irregular.adapters.hdf5_sources import require_sources
+from ccnn_irregular.adapters.nifti_space import (
+    VOXEL,
+    WORLD,
+    affine_of,
+    file_affine,
+    file_indices,
+    require_affine,
+    space_axes,
+    space_of,
+)
+from ccnn_irregular.adapters.nifti_times import SCAN_FIELDS, TIMES, header_times, scan_fields, slice_fields, time_fields
 
 __all__ = ["affine_of", "read_hdf5", "read_nifti", "write_nifti"]
 
 Floats = NDArray[np.float64]
 
-_WORLD = ("x", "y", "z")
-_VOXEL = ("i", "j", "k")
-_CF_AXES = ("X", "Y", "Z")
 _MILLIMETRES = {"mm": 1.0, "unknown": 1.0, "meter": 1e3, "micron": 1e-3}
-_TIMES = {"sec": "seconds", "msec": "milliseconds", "usec": "microseconds"}
-_SECONDS = {"seconds": 1.0, "s": 1.0, "milliseconds": 1e-3, "ms": 1e-3, "microseconds": 1e-6, "us": 1e-6}
-# Sine of the angle from which a voxel axis counts as oblique, and two of them as not perpendicular.
-_ALIGNED, _PERPENDICULAR = 1e-4, 1e-3
-# Largest departure of a node from its place on a uniform axis, in steps.
-_UNEVEN = 1e-3
 _SUFFIXES = (".nii", ".nii.gz")
 _NIFTI2_HEADER = 540  # bytes
 _MOST_NODES = 2**15 - 1  # sizes are int16 in NIfTI-1
-# Order of the slices in time (slice_code) after their axis is turned around.
-_TURNED = {0: 0, 1: 2, 2: 1, 3: 4, 4: 3, 5: 6, 6: 5}
-_SLICE_FIELDS = ("slice_code", "slice_start", "slice_end", "slice_duration")
-# Header fields kept as attributes where they differ from those of a new file.
-_SCAN_FIELDS = {"dim_info": 0, "toffset": 0.0, **dict.fromkeys(_SLICE_FIELDS, 0)}
 _SCAN = ("affine", "qform", "qform_code", "sform_code", "voxel_axes", "space_units", "time_units", "pixdim4",
-         "volumes", *_SCAN_FIELDS)  # fmt: skip
+         "volumes", *SCAN_FIELDS)  # fmt: skip
 _VALUE_FIELDS = ("intent_code", "intent_p1", "intent_p2", "intent_p3", "intent_name", "cal_max", "cal_min", "descrip",
                  "aux_file")  # fmt: skip
 _HDF5_SPACINGS = {"element_size_mm": 1.0, "element_size_um": 1e-3}
@@ -91,20 +88,20 @@ def read_nifti(path: str | Path, *, like: xr.DataArray | None = None) -> xr.Data
     header = image.header
     scale = np.diag([*([_MILLIMETRES[header.get_xyzt_units()[0]]] * 3), 1.0])
     affine = np.asarray(image.affine, np.float64)
-    _require_affine(str(path), affine)
-    dims, coordinates = _space(scale @ affine, image.shape[:3])
+    require_affine(str(path), affine)
+    dims, coordinates = space_of(scale @ affine, image.shape[:3])
     attributes = {
         "affine": (scale @ affine).reshape(-1).tolist(),
         "qform_code": int(header["qform_code"]),
         "sform_code": int(header["sform_code"]),
-        **_scan_fields(header),
+        **scan_fields(header),
     }
     if attributes["qform_code"]:
         _add_qform(path, attributes, header, scale)
-    times = _times(header)
+    times = header_times(header)
     if times is not None:
         dims = (*dims, "t")
-        about = {"axis": "T", "standard_name": "time", "units": _TIMES[attributes["time_units"]]}
+        about = {"axis": "T", "standard_name": "time", "units": TIMES[attributes["time_units"]]}
         coordinates["t"] = ("t", times, about)
         attributes.pop("toffset", None)  # the first time says it
     elif image.ndim == 4:
@@ -117,18 +114,6 @@ def read_nifti(path: str | Path, *, like: xr.DataArray | None = None) -> xr.Data
     if like is not None:
         _require_same_space(path, array, like)
     return array
-
-
-def affine_of(array: xr.DataArray) -> Floats:
-    """The affine from voxel indices to millimetres that fits the array's coordinates, ``(4, 4)``.
-
-    That of the file it was read from, moved and stretched where the array was cut or thinned since; axes in the order
-    of the attribute ``voxel_axes``.
-
-    Raises:
-        ValueError: attributes or coordinates are missing, or the coordinates are not uniform.
-    """
-    return _file_affine(array) @ _file_indices(array)
 
 
 def write_nifti(array: xr.DataArray, path: str | Path, *, like: xr.DataArray | None = None) -> None:
@@ -158,8 +143,8 @@ def write_nifti(array: xr.DataArray, path: str | Path, *, like: xr.DataArray | N
     require(suffix is not None, "path", f"end in one of {_SUFFIXES}", path.name)
     if like is not None:
         array = _with_scan_of(like, array)
-    affine, indices = _file_affine(array), _file_indices(array)
-    axes = _space_axes(array)
+    affine, indices = file_affine(array), file_indices(array)
+    axes = space_axes(array)
     rest = [str(dim) for dim in array.dims if dim not in axes]
     lacking = [dim for dim in axes if dim not in array.dims]
     require(not lacking and len(rest) <= 1, "dimensions", f"be {axes} and one more at most", list(array.dims))
@@ -167,7 +152,7 @@ def write_nifti(array: xr.DataArray, path: str | Path, *, like: xr.DataArray | N
     values = values.astype(np.uint8) if values.dtype.kind == "b" else values
     kept = values.dtype.kind in "iuf" and values.dtype.str[1:] not in ("f2", "i8", "u8")
     require(kept, "array", "be of a dtype that NIfTI viewers read: floats, or integers of up to 32 bits", values.dtype)
-    fields = _time_fields(array, rest) | _slice_fields(array, axes, indices)
+    fields = time_fields(array, rest) | slice_fields(array, axes, indices)
     image = _image(values, affine @ indices, int(array.encoding.get("nifti_version", 1)))
     _set_affines(image, array.attrs, affine, indices)
     _set_fields(image.header, array.attrs, fields, rest)
@@ -231,7 +216,7 @@ def read_hdf5(
     steps = _spacing(path, attributes, spacing)
     coordinates = {}
     for name, size, step in zip(names, values.shape, steps, strict=False):
-        axis = name.upper() if name in _WORLD else None
+        axis = name.upper() if name in WORLD else None
         about = {"units": "mm", "long_name": "from the first voxel", **({"axis": axis} if axis else {})}
         coordinates[name] = (name, step * np.arange(size), about)
     array = xr.DataArray(values, coordinates, names, dataset.rpartition("/")[2], attributes)
@@ -291,22 +276,11 @@ def _voxels(path: Path, image: Any) -> tuple[NDArray[Any], dict[str, Any]]:
     return values, encoding
 
 
-def _scan_fields(header: Any) -> dict[str, Any]:
-    """Fields of the header that describe the scan and that coordinates do not say."""
-    space, time = header.get_xyzt_units()
-    fields: dict[str, Any] = {"space_units": space} if space == "unknown" else {}
-    fields |= {"time_units": time} if time != "unknown" else {}
-    step = float(header["pixdim"][4])
-    fields |= {"pixdim4": step} if np.isfinite(step) and step != 1 else {}
-    found = {name: header[name].item() for name in _SCAN_FIELDS}
-    return fields | {name: value for name, value in found.items() if np.isfinite(value) and value != _SCAN_FIELDS[name]}
-
-
 def _add_qform(path: Path, attributes: dict[str, Any], header: Any, scale: Floats) -> None:
     """The second affine of a file; where it makes no sense, the sform stands alone and says so."""
     try:
         qform = scale @ np.asarray(header.get_qform(), np.float64)
-        _require_affine(f"the qform of {path}", qform)
+        require_affine(f"the qform of {path}", qform)
     except ValueError as error:
         text = f"the qform of {path} is left out, its sform places the voxels: {error}"
         warnings.warn(text, UserWarning, stacklevel=3)
@@ -315,107 +289,12 @@ def _add_qform(path: Path, attributes: dict[str, Any], header: Any, scale: Float
         attributes["qform"] = qform.reshape(-1).tolist()
 
 
-def _times(header: Any) -> Floats | None:
-    """Times of the volumes in the header's unit; None where it does not say that the fourth axis is time."""
-    step, first = float(header["pixdim"][4]), float(header["toffset"])
-    shape = header.get_data_shape()
-    if len(shape) < 4 or header.get_xyzt_units()[1] not in _TIMES or not (np.isfinite(step) and step > 0):
-        return None
-    return (first if np.isfinite(first) else 0.0) + step * np.arange(shape[3])
-
-
-def _require_affine(what: str, affine: Floats) -> None:
-    require(bool(np.isfinite(affine).all()), f"affine of {what}", "be finite", affine.tolist())
-    directions = affine[:3, :3]
-    sizes = np.linalg.norm(directions, axis=0)
-    volume = abs(float(np.linalg.det(directions)))
-    singular = bool((sizes == 0).any()) or volume <= 1e-6 * float(sizes.prod())
-    require(not singular, f"affine of {what}", "not be singular", directions.tolist())
-
-
-def _space(affine: Floats, shape: Sequence[int]) -> tuple[tuple[str, ...], dict[str, Any]]:
-    """Names of the voxel axes and their coordinates in millimetres."""
-    directions = affine[:3, :3]
-    sizes = np.linalg.norm(directions, axis=0)
-    cosines = directions / sizes
-    angles = np.abs(cosines.T @ cosines - np.eye(3)).max()
-    if angles > _PERPENDICULAR:
-        off = float(np.degrees(np.arcsin(min(1.0, angles))))
-        text = f"voxel axes are up to {off:.2g} degrees from perpendicular: distances across them are not Euclidean"
-        warnings.warn(text, UserWarning, stacklevel=3)
-    worlds = _nearest_axes(cosines)
-    along = np.abs(cosines[worlds, range(3)])
-    aligned = bool((np.sqrt((1 - along**2).clip(0)) <= _ALIGNED).all())
-    names = tuple(_WORLD[world] for world in worlds) if aligned else _VOXEL
-    coordinates: dict[str, Any] = {}
-    for axis, (name, world) in enumerate(zip(names, worlds, strict=True)):
-        index = np.arange(shape[axis])
-        if aligned:
-            nodes, about = affine[world, 3] + affine[world, axis] * index, "scanner coordinate, RAS+"
-        else:
-            nodes, about = sizes[axis] * index, "along the voxel axis, from the first voxel"
-        coordinates[name] = (name, nodes, {"axis": _CF_AXES[world], "units": "mm", "long_name": about})
-    return names, coordinates
-
-
-def _nearest_axes(cosines: Floats) -> list[int]:
-    """The world axis nearest to each voxel axis, each taken once."""
-    linear_sum_assignment = import_optional("scipy.optimize", "orientations").linear_sum_assignment
-    return [int(one) for one in linear_sum_assignment(-np.abs(cosines.T))[1]]
-
-
-def _space_axes(array: xr.DataArray) -> list[str]:
-    return str(array.attrs["voxel_axes"]).split()[:3]
-
-
-def _file_affine(array: xr.DataArray) -> Floats:
-    """The affine of the file an array was read from."""
-    for name in ("affine", "voxel_axes"):
-        require(name in array.attrs, "attributes", f"hold {name!r}, as after read_nifti", sorted(map(str, array.attrs)))
-    affine = np.array(array.attrs["affine"], np.float64).reshape(4, 4)
-    _require_affine("affine", affine)
-    return affine
-
-
-def _file_indices(array: xr.DataArray) -> Floats:
-    """The map ``(4, 4)`` from the array's voxel indices to those of the file it was read from: a step and a start."""
-    affine, axes = _file_affine(array), _space_axes(array)
-    result, sizes = np.eye(4), np.linalg.norm(affine[:3, :3], axis=0)
-    for axis, dim in enumerate(axes):
-        require(dim in array.coords, "coordinates", f"hold the voxel axes {axes}", sorted(map(str, array.coords)))
-        nodes = np.atleast_1d(array[dim].to_numpy().astype(np.float64))
-        if dim in _VOXEL:
-            places = nodes / sizes[axis]
-        else:
-            row = _WORLD.index(dim)
-            places = (nodes - affine[row, 3]) / affine[row, axis]
-        first, step = _uniform(dim, places)
-        result[axis, 3] = _snapped(first)
-        result[axis, axis] = 1.0 if step is None else _snapped(step)
-    return result
-
-
-def _uniform(dim: str, nodes: Floats) -> tuple[float, float | None]:
-    """First node and step of a uniform axis; None for the step of a single node."""
-    if len(nodes) == 1:
-        return float(nodes[0]), None
-    step = float(nodes[-1] - nodes[0]) / (len(nodes) - 1)
-    off = np.abs(nodes - (nodes[0] + step * np.arange(len(nodes)))).max()
-    require(step != 0 and bool(off <= _UNEVEN * abs(step)), f"coordinate {dim!r}", "be uniform", "gaps that differ")
-    return float(nodes[0]), step
-
-
-def _snapped(number: float) -> float:
-    """Whole where rounding alone keeps it from it, so that what was not cut keeps its affines to the last digit."""
-    return float(round(number)) if abs(number - round(number)) <= 1e-6 else number
-
-
 def _with_scan_of(like: xr.DataArray, array: xr.DataArray) -> xr.DataArray:
     """The array with the attributes of an image that say where and when its voxels were taken."""
     taken = {name: like.attrs[name] for name in _SCAN if name in like.attrs}
-    if "affine" in array.attrs and str(taken.get("voxel_axes", "")).startswith(" ".join(_VOXEL)):
+    if "affine" in array.attrs and str(taken.get("voxel_axes", "")).startswith(" ".join(VOXEL)):
         # Along oblique axes millimetres count from the first voxel of the file, so they hold in its space alone.
-        far = float(np.abs(_file_affine(array) - _file_affine(like)).max())
+        far = float(np.abs(file_affine(array) - file_affine(like)).max())
         require(far <= 1e-2, "like", "lie in the array's space", f"affines {far:.3g} mm apart")
     kept = {name: value for name, value in array.attrs.items() if name not in _SCAN}
     result = array.copy(deep=False)
@@ -456,69 +335,6 @@ def _set_fields(header: Any, attributes: dict[Any, Any], fields: dict[str, Any],
         header[name] = value
 
 
-def _time_fields(array: xr.DataArray, rest: list[str]) -> dict[str, Any]:
-    """Unit, step and first of the times, in the unit of the file where the array came from one."""
-    attributes = array.attrs
-    fields = {name: attributes[name] for name in ("time_units", "pixdim4", "toffset") if name in attributes}
-    if rest not in ([], ["t"], ["volume"]):
-        return {}
-    if "t" in array.coords:
-        times, unit = _times_of(array["t"], fields.get("time_units"))
-        first, step = _uniform("t", times)
-        if step is not None:
-            require(step > 0, "coordinate 't'", "rise", f"{times[0]:g} before {times[1]:g}")
-            fields["pixdim4"] = step
-        return fields | {"toffset": first} | ({"time_units": unit} if unit is not None else {})
-    require(rest != ["t"], "coordinates", "hold 't', or the dimension be named 'volume'", list(array.coords))
-    volumes = attributes.get("volumes")
-    if array.sizes.get("volume") != volumes:
-        # Nobody knows which are left: the first need not be among them, nor the step between them be the file's.
-        fields.pop("toffset", None)
-        if rest and fields.pop("pixdim4", 0) and volumes is not None:
-            text = "pixdim[4] is left out: without a unit of time nobody knows which of the volumes are left"
-            warnings.warn(text, UserWarning, stacklevel=3)
-    return fields
-
-
-def _times_of(coordinate: xr.DataArray, wanted: str | None) -> tuple[Floats, str | None]:
-    """Times in the unit that is wanted, a key of ``_TIMES``, or in their own; None where they have none."""
-    rule = f"be numbers with the attribute units, one of {tuple(_SECONDS)}, or timedelta64"
-    require(coordinate.dtype.kind in "iufm", "coordinate 't'", rule, coordinate.dtype)
-    times, given = np.atleast_1d(coordinate.to_numpy()), coordinate.attrs.get("units")
-    if coordinate.dtype.kind == "m":
-        times, given = times / np.timedelta64(1, "s"), "seconds"
-    times = times.astype(np.float64)
-    if given is None:
-        return times, None
-    require(given in _SECONDS, "coordinate 't'", rule, repr(given))
-    own = next(name for name, unit in _TIMES.items() if _SECONDS[unit] == _SECONDS[given])
-    unit = wanted if wanted in _TIMES else own
-    return times if unit == own else times * (_SECONDS[given] / _SECONDS[_TIMES[unit]]), unit
-
-
-def _slice_fields(array: xr.DataArray, axes: list[str], indices: Floats) -> dict[str, Any]:
-    """When the slices were taken, where what was cut out leaves something to say."""
-    fields = {name: array.attrs[name] for name in _SLICE_FIELDS if name in array.attrs}
-    moved = [axis for axis in range(3) if indices[axis, 3] != 0 or indices[axis, axis] != 1]
-    axis = (int(array.attrs.get("dim_info", 0)) >> 4 & 3) - 1  # -1: not said
-    start, end = int(fields.get("slice_start", 0)), int(fields.get("slice_end", 0))
-    if axis >= 0:
-        first, step = indices[axis, 3], indices[axis, axis]
-        ends = sorted(((start - first) / step, (end - first) / step))
-        inside = abs(step) == 1 and first == round(first) and ends[0] >= 0 and ends[1] < array.sizes[axes[axis]]
-        if inside and axis in moved:
-            code = int(fields.get("slice_code", 0))
-            fields |= {"slice_start": int(ends[0]), "slice_end": int(ends[1])}
-            fields |= {"slice_code": _TURNED[code] if step < 0 else code} if code in _TURNED else {}
-    else:
-        inside = not moved
-    if fields and not inside:
-        text = "slice_code and the slices' times are left out: they cannot describe the slices that are left"
-        warnings.warn(text, UserWarning, stacklevel=3)
-        return {}
-    return fields
-
-
 def _set_about_values(header: Any, encoding: dict[Any, Any], unchanged: bool) -> None:
     """What a file says of its values, for an array that holds them as they were read.
 
@@ -532,7 +348,7 @@ def _set_about_values(header: Any, encoding: dict[Any, Any], unchanged: bool) ->
 
 
 def _require_same_space(path: Path, array: xr.DataArray, like: xr.DataArray) -> None:
-    axes = _space_axes(array)
+    axes = space_axes(array)
     theirs = str(like.attrs.get("voxel_axes", "")).split()[:3]
     shape, wanted = [array.sizes[dim] for dim in axes], [like.sizes.get(dim) for dim in theirs]
     require(shape == wanted, str(path), f"have the shape of the image, {wanted}", shape)

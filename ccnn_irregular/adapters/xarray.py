@@ -23,12 +23,14 @@ from torch import nn
 from ccnn_irregular._checks import require
 from ccnn_irregular._optional import import_optional
 from ccnn_irregular.adapters.xarray_apply import convolved, predicted
-from ccnn_irregular.adapters.xarray_axes import Cloud, Line, Role, TimeUnit
+from ccnn_irregular.adapters.xarray_axes import Line, Role, TimeUnit
+from ccnn_irregular.adapters.xarray_clouds import Cloud
+from ccnn_irregular.adapters.xarray_decoding import decode_times
 from ccnn_irregular.adapters.xarray_files import Reading, open_cube
-from ccnn_irregular.adapters.xarray_frames import Frame, Options, Samples, frame_of, samples_of
+from ccnn_irregular.adapters.xarray_frames import Frame, Samples, samples_of
 from ccnn_irregular.adapters.xarray_meshes import about_places
 from ccnn_irregular.adapters.xarray_results import derived_attributes, fitting_encoding, smooths
-from ccnn_irregular.adapters.xarray_times import decode_times
+from ccnn_irregular.adapters.xarray_roles import Options, frame_of
 from ccnn_irregular.layers import ContinuousConv, SeparableContinuousConv
 
 __all__ = [

@@ -12,7 +12,8 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from ccnn_irregular._checks import reject, require
-from ccnn_irregular.adapters.xarray_axes import Cloud, Line, Role, TimeUnit
+from ccnn_irregular.adapters.xarray_axes import Line, Role, TimeUnit
+from ccnn_irregular.adapters.xarray_clouds import Cloud
 from ccnn_irregular.adapters.xarray_frames import Frame
 from ccnn_irregular.adapters.xarray_times import epoch_shift, kind_of_times
 from ccnn_irregular.adapters.xarray_units import compass, measure, same_unit

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import re
-import warnings
-from collections.abc import Mapping, Sequence
 from fractions import Fraction
-from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast, get_args
 
 import numpy as np
@@ -18,16 +15,21 @@ from ccnn_irregular._optional import import_optional
 from ccnn_irregular.adapters.xarray_units import measure
 
 __all__ = [
+    "MISSING",
     "REAL_CALENDARS",
+    "SINCE",
     "Kind",
     "Months",
     "TimeUnit",
+    "calendar_of",
     "days_since_first",
-    "decode_times",
+    "elapsed",
     "epoch_shift",
     "kind_of_times",
-    "same_resolution",
+    "parsed_unit",
+    "rescaled",
     "time_numbers",
+    "with_zone",
 ]
 
 TimeUnit = Literal["seconds", "minutes", "hours", "days"]
@@ -41,12 +43,10 @@ _TICKS: dict[str, Fraction] = {
     **{"W": Fraction(604_800), "D": Fraction(86400), "h": Fraction(3600), "m": Fraction(60), "s": Fraction(1)},
     **{name: Fraction(1, 1000**place) for place, name in enumerate(("ms", "us", "ns", "ps", "fs", "as"), 1)},
 }
-_MISSING = np.iinfo(np.int64).min
-# Days from 1970 that datetime64[ns] holds, less a few.
-_NANOSECOND_DAYS = 106_700
+MISSING = np.iinfo(np.int64).min
 
 # CF allows "since" only; UDUNITS reads the others too, which in other units may stand before anything but a date.
-_SINCE = re.compile(r"^\s*(\S+)\s+(?:since|(?:after|from|ref|@)(?=\s+[-+]?\d+-\d))\s+(\S.*?)\s*$", re.IGNORECASE)
+SINCE = re.compile(r"^\s*(\S+)\s+(?:since|(?:after|from|ref|@)(?=\s+[-+]?\d+-\d))\s+(\S.*?)\s*$", re.IGNORECASE)
 # The reference: a date, a clock, and a time zone, which CF gives as H, HH, HMM, HHMM, H:MM or HH:MM.
 _REFERENCE = re.compile(r"([+-]?\d+-\d+-\d+)(?:(?:T|\s+)(?:(\d[\d:.]*)\s*)?(\S.*)?)?", re.IGNORECASE)
 _ZONE = re.compile(r"([+-]?)(\d{1,2})(?::?(\d\d))?")
@@ -60,19 +60,6 @@ _ALIASES = {"gregorian": "standard", "365_day": "noleap", "366_day": "all_leap"}
 REAL_CALENDARS = ("standard", "proleptic_gregorian", "julian")
 _CALENDARS = (*REAL_CALENDARS, "gregorian", "noleap", "365_day", "360_day", "all_leap", "366_day")
 _YEAR_DAYS = {"noleap": 365, "all_leap": 366, "360_day": 360}
-# What xarray and cftime read before "since"; "us", "weeks" and others that UDUNITS knows they do not.
-_DECODED = re.compile(
-    r"(nanosecond|microsecond|microsec|millisecond|millisec|msec|second|sec|minute|min|hour|hr|day)s?|s|h|d",
-    re.IGNORECASE,
-)
-# What xarray calls other units that have these lengths in seconds.
-_DECODED_NAMES = {
-    Fraction(86400): "days",
-    Fraction(3600): "hours",
-    Fraction(60): "minutes",
-    **{Fraction(1, 1000**place): f"{prefix}seconds" for place, prefix in enumerate(("", "milli", "micro", "nano"))},
-}
-_PACKING = ("dtype", "_FillValue", "missing_value", "scale_factor", "add_offset")
 
 
 class Kind(NamedTuple):
@@ -95,8 +82,8 @@ def kind_of_times(coordinate: xr.DataArray) -> Kind:
         dates = [date for date in coordinate.to_numpy().reshape(-1) if not _missing(date)]
         return Kind("dates", _ALIASES.get(dates[0].calendar, dates[0].calendar) if dates else "standard")
     unit = str(coordinate.attrs.get("units", ""))
-    if _SINCE.match(unit):
-        return Kind("dates", _calendar(coordinate))
+    if SINCE.match(unit):
+        return Kind("dates", calendar_of(coordinate))
     known = measure(unit)
     return Kind("spans" if known is not None and known[0] == "time" else "numbers")
 
@@ -116,20 +103,20 @@ def time_numbers(coordinate: xr.DataArray, time_unit: TimeUnit) -> tuple[Floats,
     second = Fraction(1, _SECONDS[time_unit])
     if values.dtype.kind in "mM":
         ticks, length = _ticks(values, name)
-        return _scaled(ticks, length * second), length * second
+        return rescaled(ticks, length * second), length * second
     if values.dtype.kind == "O":
         return _calendar_numbers(values, name, time_unit), Fraction(0)
     unit = str(coordinate.attrs.get("units", ""))
     rule = "be '<unit> since <date>'; turn dates written as numbers into datetime64 first"
     require(" as %" not in unit, f"unit of {name!r}", rule, repr(unit))
-    if not _SINCE.match(unit):
+    if not SINCE.match(unit):
         known = measure(unit)
         if known is None or known[0] != "time":
             return None
-        return _scaled(values, known[1] * second), known[1] * second
-    found, length = _elapsed(coordinate, None)
+        return rescaled(values, known[1] * second), known[1] * second
+    found, length = elapsed(coordinate, None)
     reference = float(_since_epoch(coordinate) * second)
-    return _scaled(found, length * second) + reference, length * second
+    return rescaled(found, length * second) + reference, length * second
 
 
 def days_since_first(coordinate: xr.DataArray) -> Floats:
@@ -139,8 +126,8 @@ def days_since_first(coordinate: xr.DataArray) -> Floats:
     """
     if coordinate.dtype.kind in "mM":
         ticks, length = _ticks(coordinate.to_numpy(), str(coordinate.name))
-        if int(ticks.max()) - int(ticks.min()) < -_MISSING:
-            return _scaled(ticks - ticks[0], length / 86400)
+        if int(ticks.max()) - int(ticks.min()) < -MISSING:
+            return rescaled(ticks - ticks[0], length / 86400)
     found = time_numbers(coordinate, "days")
     assert found is not None
     return found[0] - found[0][0]
@@ -157,117 +144,6 @@ def epoch_shift(kind: Kind, other: Kind) -> int | None:
     return int(cftime.date2num(epoch, f"days since {_EPOCH}", calendar=other.calendar))
 
 
-def decode_times(dataset: xr.Dataset, months: Months | None = None) -> xr.Dataset:
-    """Dates of a Dataset opened with ``decode_times=False``, as xarray decodes them, and those it cannot decode.
-
-    Dates are datetime64 in nanoseconds, or in microseconds where one is beyond 2262 or before 1678; dates of model
-    calendars, and of the standard one before 1582, are objects of cftime.
-
-    CF allows "months since" and "years since", and UDUNITS means 1/12 and 1 of 365.242198781 days by them, while most
-    who write them mean the calendar's. Where that is exact they are read so: whole numbers, the reference date's day
-    and time in each month reached. In calendars whose months (360_day) or years (noleap, all_leap) are all of one
-    length, fractions are exact too.
-
-    Args:
-        dataset: with times as numbers.
-        months: what else fractions of months and years are: "calendar" = shares of the month or year they fall in,
-            "mean" = UDUNITS' mean months and years, whole numbers too. None = refused.
-
-    Raises:
-        ValueError: fractions without ``months``, a day that a month does not have, a reference date or calendar that
-            is none.
-    """
-    require(months is None or months in get_args(Months), "months", f"be one of {get_args(Months)}", repr(months))
-    times = _decodable_times(dataset, months)
-    changed = {name: one.variable for name, one in times.items() if one.attrs != dataset.variables[name].attrs}
-    beyond = any(_beyond_nanoseconds(one) for one in times.values())
-    decoded = _decoded(dataset.assign(changed), list(times), "us" if beyond else "ns")
-    for name, one in times.items():
-        known = _known(one).variable
-        if one.chunks is not None or not bool(known.all()):
-            # xarray makes the reference date of what is missing wherever cftime decodes it.
-            found = decoded.variables[name]
-            kept = found.where(known)
-            kept.attrs, kept.encoding = found.attrs, found.encoding
-            decoded = decoded.assign({name: kept})
-    return decoded
-
-
-def same_resolution(parts: Mapping[Path, xr.Dataset]) -> dict[Path, xr.Dataset]:
-    """Parts of one cube with dates of one resolution: of some that reach beyond 2262 and others that do not.
-
-    Nanoseconds for all, which joining them would take, cannot hold the later ones.
-    """
-    dates = {
-        path: [name for name, one in part.variables.items() if one.dtype.kind == "M"] for path, part in parts.items()
-    }
-    resolutions = {part[name].dtype for path, part in parts.items() for name in dates[path]}
-    if len(resolutions) <= 1:
-        return dict(parts)
-    return {
-        path: part.assign({name: part.variables[name].astype("datetime64[us]") for name in dates[path]})
-        for path, part in parts.items()
-    }
-
-
-def _decodable_times(dataset: xr.Dataset, months: Months | None) -> dict[Any, xr.DataArray]:
-    """Numbers since dates, and their bounds, in units that xarray decodes."""
-    found: dict[Any, xr.DataArray] = {}
-    for name, one in dataset.variables.items():
-        if one.dtype.kind not in "iuf" or not _SINCE.match(str(one.attrs.get("units", ""))):
-            continue
-        found[name] = _decodable(xr.DataArray(one, name=name), months)
-        # Bounds are in the unit of what they bound, without saying so.
-        bounds = one.attrs.get("bounds")
-        if bounds in dataset.variables and "units" not in dataset.variables[bounds].attrs:
-            named = xr.DataArray(dataset.variables[bounds], name=bounds)
-            units = {key: one.attrs[key] for key in ("units", "calendar") if key in one.attrs}
-            found[bounds] = _decodable(named.assign_attrs(units), months)
-    return found
-
-
-def _beyond_nanoseconds(coordinate: xr.DataArray) -> bool:
-    """Whether a date of a real calendar is, or may be, none that datetime64[ns] holds.
-
-    xarray decides it by the first and the last number, and makes NaT of such dates where another one is missing.
-    """
-    if _calendar(coordinate) not in REAL_CALENDARS or coordinate.size == 0:
-        return False
-    known = coordinate.where(_known(coordinate)).astype(np.float64)
-    ends = xr.DataArray([float(known.min()), float(known.max())], dims="end", attrs=coordinate.attrs)
-    try:
-        found = time_numbers(ends, "days")
-    except ValueError:
-        return False  # a reference that cftime does not read; xarray may
-    assert found is not None
-    return bool(np.nanmax(np.abs(found[0]), initial=0.0) > _NANOSECOND_DAYS)
-
-
-def _known(numbers: xr.DataArray) -> xr.DataArray:
-    """Where a number is there; xarray reads fill values of integer times as the least integer."""
-    return numbers != _MISSING if numbers.dtype.kind == "i" else numbers.notnull()
-
-
-def _decoded(dataset: xr.Dataset, times: Sequence[Any], resolution: Literal["ns", "us"]) -> xr.Dataset:
-    """What xarray makes of numbers; of dates that stay objects nothing needs to be said, they are exact too.
-
-    Times that are no dask arrays are read: what xarray leaves for later it would also warn of later.
-    """
-    coder = xr.coders.CFDatetimeCoder(time_unit=resolution)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Unable to decode time axis", xr.SerializationWarning)
-        try:
-            found = xr.decode_cf(
-                dataset, mask_and_scale=False, concat_characters=False, decode_coords=False, decode_times=coder
-            )
-            for name in times:
-                if found.variables[name].chunks is None:
-                    found.variables[name].load()
-            return found
-        except (ValueError, OverflowError) as error:
-            raise ValueError(f"times must be '<unit> since <date>' of a calendar that has the date: {error}") from error
-
-
 def _missing(date: Any) -> bool:
     return date is None or (isinstance(date, (float, np.floating)) and bool(np.isnan(date)))
 
@@ -282,7 +158,7 @@ def _ticks(values: NDArray[Any], name: str) -> tuple[NDArray[np.int64], Fraction
     return values.view(np.int64), count * _TICKS[unit]
 
 
-def _scaled(numbers: NDArray[Any], factor: Fraction) -> Floats:
+def rescaled(numbers: NDArray[Any], factor: Fraction) -> Floats:
     """``numbers * factor``; of integers the whole part is taken off first, so that no digit is lost."""
     if numbers.dtype.kind != "i" or factor.denominator > np.iinfo(np.int64).max:
         return np.asarray(numbers.astype(np.float64) * factor.numerator / factor.denominator)
@@ -290,7 +166,7 @@ def _scaled(numbers: NDArray[Any], factor: Fraction) -> Floats:
     rest = np.fmod(numbers.astype(np.int64), factor.denominator)
     whole = (numbers - rest) // factor.denominator
     scaled = whole * float(factor.numerator) + rest * float(factor.numerator) / factor.denominator
-    return cast("Floats", np.where(numbers == _MISSING, np.nan, scaled))
+    return cast("Floats", np.where(numbers == MISSING, np.nan, scaled))
 
 
 def _calendar_numbers(values: NDArray[Any], name: str, time_unit: TimeUnit) -> Floats:
@@ -310,21 +186,21 @@ def _calendar_numbers(values: NDArray[Any], name: str, time_unit: TimeUnit) -> F
     return numbers.reshape(values.shape)
 
 
-def _calendar(coordinate: xr.DataArray) -> str:
+def calendar_of(coordinate: xr.DataArray) -> str:
     given = str(coordinate.attrs.get("calendar", "standard")).strip()
     rule = f"be one of {_CALENDARS}; with decode_times=False set its attribute to the one meant, then decode_times"
     require(given.lower() in _CALENDARS, f"calendar of {str(coordinate.name)!r}", rule, repr(given))
     return _ALIASES.get(given.lower(), given.lower())
 
 
-def _parsed(coordinate: xr.DataArray) -> tuple[str, str, Any]:
+def parsed_unit(coordinate: xr.DataArray) -> tuple[str, str, Any]:
     """The unit, the reference as text that cftime reads, and as a date."""
     cftime = import_optional("cftime", f"the dates of {str(coordinate.name)!r}", "files")
     text = str(coordinate.attrs["units"])
-    found = _SINCE.match(text)
+    found = SINCE.match(text)
     assert found is not None
-    calendar = _calendar(coordinate)
-    reference = _with_zone(coordinate, found[2])
+    calendar = calendar_of(coordinate)
+    reference = with_zone(coordinate, found[2])
     try:
         date = cftime.num2date(0, f"seconds since {reference}", calendar=calendar)
     except ValueError as error:
@@ -333,7 +209,7 @@ def _parsed(coordinate: xr.DataArray) -> tuple[str, str, Any]:
     return found[1], reference, date
 
 
-def _with_zone(coordinate: xr.DataArray, reference: str) -> str:
+def with_zone(coordinate: xr.DataArray, reference: str) -> str:
     """The reference with its time zone as "-06:00": cftime takes "-6:00" and "EST" for UTC, and "+530" for 53 hours."""
     parts = _REFERENCE.fullmatch(reference)
     if parts is None or (parts[3] or "").lower() in _UTC:
@@ -348,33 +224,14 @@ def _with_zone(coordinate: xr.DataArray, reference: str) -> str:
 def _since_epoch(coordinate: xr.DataArray) -> Fraction:
     """Seconds from 1970 to the reference date, in its calendar."""
     cftime = import_optional("cftime", f"the dates of {str(coordinate.name)!r}", "files")
-    date = _parsed(coordinate)[2]
+    date = parsed_unit(coordinate)[2]
     unit = f"microseconds since {_EPOCH}"
     return Fraction(int(cftime.date2num(date, unit, calendar=date.calendar, has_year_zero=date.has_year_zero)), 10**6)
 
 
-def _decodable(coordinate: xr.DataArray, months: Months | None) -> xr.DataArray:
-    """Numbers since a date in a unit that xarray decodes; as they are where they are so already."""
-    text = str(coordinate.attrs["units"])
-    split = _SINCE.match(text)
-    assert split is not None
-    _calendar(coordinate)
-    reference = _with_zone(coordinate, split[2])
-    if _DECODED.fullmatch(split[1]) and " since " in text.lower() and reference == split[2]:
-        return coordinate
-    unit = _parsed(coordinate)[0]
-    known = measure(unit)
-    if known is not None and known[1] in _DECODED_NAMES:
-        return coordinate.assign_attrs(units=f"{_DECODED_NAMES[known[1]]} since {reference}")
-    numbers, length = _elapsed(coordinate, months)
-    found = coordinate.copy(data=_scaled(numbers, length / 86400)).assign_attrs(units=f"days since {reference}")
-    found.encoding = {key: value for key, value in coordinate.encoding.items() if key not in _PACKING}
-    return found
-
-
-def _elapsed(coordinate: xr.DataArray, months: Months | None) -> tuple[NDArray[Any], Fraction]:
+def elapsed(coordinate: xr.DataArray, months: Months | None) -> tuple[NDArray[Any], Fraction]:
     """Numbers since the reference date, and the length of their unit in seconds."""
-    unit, _, _ = _parsed(coordinate)
+    unit, _, _ = parsed_unit(coordinate)
     known = measure(unit)
     if known is not None and known[0] == "time":
         return coordinate.to_numpy(), known[1]
@@ -385,9 +242,9 @@ def _elapsed(coordinate: xr.DataArray, months: Months | None) -> tuple[NDArray[A
 
 def _days_of_months(coordinate: xr.DataArray, length: int, months: Months | None) -> Floats:
     """Days since the reference date of numbers of ``length`` months."""
-    _, text, reference = _parsed(coordinate)
-    numbers = _scaled(coordinate.to_numpy(), Fraction(1))
-    calendar = _calendar(coordinate)
+    _, text, reference = parsed_unit(coordinate)
+    numbers = rescaled(coordinate.to_numpy(), Fraction(1))
+    calendar = calendar_of(coordinate)
     if calendar == "360_day" or (calendar in _YEAR_DAYS and length == 12):
         return numbers * _YEAR_DAYS[calendar] * length / 12
     if months == "mean":

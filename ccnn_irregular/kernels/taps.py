@@ -17,14 +17,12 @@ from torch import Tensor, nn
 
 from ccnn_irregular._checks import require
 from ccnn_irregular.domains import Grid
+from ccnn_irregular.kernels.box_masks import ON_TAP, BoxMask, DilatedMask
 from ccnn_irregular.kernels.formula import Operations
 from ccnn_irregular.kernels.generators import Generator
 from ccnn_irregular.kernels.kernel import Kernel
-from ccnn_irregular.kernels.masks import Mask
 
 __all__ = [
-    "BoxMask",
-    "DilatedMask",
     "Taps",
     "conv_kernel",
     "conv_query",
@@ -33,10 +31,6 @@ __all__ = [
     "dilated",
     "unread_lags",
 ]
-
-# Offsets this close to a tap, in its widths, are on it: rounding of coordinates and of float32 offsets must not blur a
-# table.
-_ON_TAP = 1e-3
 
 Ints = int | Sequence[int]
 
@@ -69,7 +63,7 @@ class Taps(Generator):
         for axis, along in enumerate(positions):
             require(len(along) >= 1, "positions", f"name at least one tap on axis {axis}", tuple(along))
             gaps = [b - a for a, b in itertools.pairwise(sorted(along))]
-            apart = all(gap >= 1 - _ON_TAP for gap in gaps)
+            apart = all(gap >= 1 - ON_TAP for gap in gaps)
             require(apart, "positions", f"be at least one unit apart on axis {axis}", tuple(along))
         require(math.isfinite(volume) and volume > 0, "volume", "be positive and finite", volume)
         self.volume = volume
@@ -102,85 +96,9 @@ class Taps(Generator):
     def _hat(self, axis: int, offsets: Any, operations: Operations) -> Any:
         """1 on the taps' coordinate on this axis, 0 one unit off; one component per tap."""
         distance = (operations.component(offsets, axis) - operations.vector(self.places[:, axis])).abs()
-        slope = 1 / (1 - 2 * _ON_TAP)
-        height = (distance * -slope + (1 - _ON_TAP) * slope).relu()
+        slope = 1 / (1 - 2 * ON_TAP)
+        height = (distance * -slope + (1 - ON_TAP) * slope).relu()
         return (height * -1.0 + 1.0).relu() * -1.0 + 1.0
-
-
-@final
-class BoxMask(Mask):
-    """1 inside a box, 0 outside: for generators that end by themselves, as ``Taps`` does.
-
-    Any other kernel jumps on its faces, which widens its spectrum without bound: see ``GaussianMask``.
-
-    Args:
-        half_width: half width of the box per axis, coordinate units.
-        centre: its middle per axis, coordinate units; None = zero.
-    """
-
-    _half_width: Tensor
-    _centre: Tensor
-
-    def __init__(self, half_width: Sequence[float], centre: Sequence[float] | None = None) -> None:
-        super().__init__()
-        positive = all(math.isfinite(one) and one > 0 for one in half_width)
-        require(len(half_width) >= 1 and positive, "half_width", "be positive and finite", tuple(half_width))
-        centre = (0.0,) * len(half_width) if centre is None else centre
-        require(len(centre) == len(half_width), "centre", f"have {len(half_width)} entries", tuple(centre))
-        require(all(map(math.isfinite, centre)), "centre", "be finite", tuple(centre))
-        self.register_exact_buffer("_half_width", half_width)
-        self.register_exact_buffer("_centre", centre)
-
-    @property
-    def centre(self) -> Tensor:
-        return self._centre
-
-    @property
-    def half_width(self) -> Tensor:
-        return self._half_width
-
-    @property
-    def support(self) -> Tensor:
-        return self._centre.abs() + self._half_width
-
-    def formula(self, offsets: Any, operations: Operations) -> Any:
-        distance = (offsets - operations.vector(self._centre)).abs()
-        inside = operations.vector(self._half_width) - distance
-        value = operations.step(operations.component(inside, 0))
-        for axis in range(1, len(self._half_width)):
-            value = value * operations.step(operations.component(inside, axis))
-        return value
-
-
-@final
-class DilatedMask(Mask):
-    """Another mask, stretched: m(x / rate). See ``dilated``."""
-
-    rates: Tensor
-
-    def __init__(self, inner: Mask, rates: Sequence[float]) -> None:
-        super().__init__()
-        self.inner = inner
-        self.register_exact_buffer("rates", rates)
-
-    @property
-    def centre(self) -> Tensor:
-        return self.inner.centre * self.rates
-
-    @property
-    def half_width(self) -> Tensor:
-        return self.inner.half_width * self.rates
-
-    @property
-    def support(self) -> Tensor:
-        return self.inner.support * self.rates
-
-    @property
-    def ellipsoidal(self) -> bool:
-        return self.inner.ellipsoidal
-
-    def formula(self, offsets: Any, operations: Operations) -> Any:
-        return self.inner.formula(offsets * operations.vector(1 / self.rates), operations)
 
 
 def dilated(kernel: Kernel, rates: float | Sequence[float]) -> Kernel:
@@ -250,7 +168,8 @@ def conv_query(
         stride: source steps per step of the result.
         padding: zeros before and after each axis: one number, one per axis, or pairs (before, after) per axis. Left of
             an axis (K - 1) dilation zeros and right of it none make a causal convolution of the axis' own length.
-        dilation, causal_axes: as for ``conv_kernel``.
+        dilation: as for ``conv_kernel``.
+        causal_axes: as for ``conv_kernel``.
 
     Raises:
         ValueError: numbers below their least value, or a kernel larger than the padded grid.
@@ -324,7 +243,9 @@ def conv_transpose_query(
     Args:
         source: where values are given; an axis that repeats is refined as a whole, ``stride`` nodes for each.
         sizes: taps per axis.
-        stride, dilation, causal_axes: as for ``conv_transpose_kernel``.
+        stride: as for ``conv_transpose_kernel``.
+        dilation: as for ``conv_transpose_kernel``.
+        causal_axes: as for ``conv_transpose_kernel``.
         padding: nodes left out at either end of the result.
         output_padding: nodes added at the far end.
 
@@ -359,7 +280,7 @@ def _table(
     shape = tuple(weight.shape[: weight.ndim - len(positions)])
     generator = Taps(positions, math.prod(shape), volume)
     middle = [(min(along) + max(along)) / 2 * one for along, one in zip(positions, extent, strict=True)]
-    reach = [((max(along) - min(along)) / 2 + 1 - _ON_TAP) * one for along, one in zip(positions, extent, strict=True)]
+    reach = [((max(along) - min(along)) / 2 + 1 - ON_TAP) * one for along, one in zip(positions, extent, strict=True)]
     mask = BoxMask(reach, middle)
     kernel = Kernel(generator, mask, extent=extent, shape=shape, causal_axes=causal_axes).to(weight)  # type: ignore[arg-type]
     with torch.no_grad():

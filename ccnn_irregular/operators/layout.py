@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ccnn_irregular._checks import reject, require
-from ccnn_irregular.domains import Domain, Grid, Points, Product
+from ccnn_irregular.domains import Domain, Grid, Points
 
 __all__ = [
     "balance",
@@ -43,12 +43,12 @@ def check_pair(source: Domain, query: Domain) -> None:
         ValueError: different numbers of axes, samples, periods or different devices.
     """
     require(query.d == source.d, "query", f"have the source's {source.d} axes", query.d)
-    wanted, given = _samples(source), _samples(query)
+    wanted, given = source.samples, query.samples
     if wanted is not None and given is not None:
         require(given == wanted, "query", f"have one sample per sample of the source, {wanted}", given)
-    if not isinstance(source, Grid) and not isinstance(query, Grid):
+    if None not in (source.device, query.device):
         require(query.device == source.device, "query", f"be on the source's device {source.device}", query.device)
-    for axis, (own, other) in enumerate(zip(_periods(source), _periods(query), strict=True)):
+    for axis, (own, other) in enumerate(zip(source.periods, query.periods, strict=True)):
         if other is not None and (own is None or abs(own - other) > 1e-9 * own):
             reject("query", f"have the source's period {own} on axis {axis}", other)
 
@@ -58,10 +58,10 @@ def pair_points(source: Domain, query: Domain, device: torch.device | None = Non
 
     Grids have no device of their own: they are laid out on that of the other domain, two of them on ``device``.
     """
-    samples = _samples(source) or _samples(query) or 1
-    device = next((side.device for side in (source, query) if not isinstance(side, Grid)), device)
+    samples = next((side.samples for side in (source, query) if side.samples is not None), 1)
+    device = source.device or query.device or device
     assert device is not None
-    return _as_points(source, samples, device), _as_points(query, samples, device)
+    return source.as_points(samples, device), query.as_points(samples, device)
 
 
 def balance(weights: Tensor | float) -> float:
@@ -135,20 +135,3 @@ def from_rows(rows: Tensor, source: Domain, query: Domain) -> Tensor:
         return rows.permute(1, 2, 0).reshape(rows.shape[1], rows.shape[2], *query.sizes)
     grid = query if isinstance(query, Grid) else query.grid
     return rows[:, 0, :].reshape(-1, grid.count, rows.shape[2]).movedim(1, 2).unflatten(2, grid.sizes)
-
-
-def _samples(domain: Domain) -> int | None:
-    """Number of samples; None for a grid, which serves any number."""
-    return None if isinstance(domain, Grid) else domain.samples
-
-
-def _periods(domain: Domain) -> tuple[float | None, ...]:
-    if isinstance(domain, Product):
-        return (*domain.points.periods, *domain.grid.periods)
-    return domain.periods
-
-
-def _as_points(domain: Domain, samples: int, device: torch.device) -> Points:
-    if isinstance(domain, Grid):
-        return domain.points(samples, device)
-    return domain.expanded() if isinstance(domain, Product) else domain

@@ -22,7 +22,7 @@ from ccnn_irregular.datasets import (
     cifar,
     medmnist3d,
     mnist,
-    modelnet_voxels,
+    modelnet,
     simulated_samples,
     simulated_volumes,
     speech_commands,
@@ -131,10 +131,9 @@ class SampleBatch:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> SampleBatch:
         """The same batch on ``device``; a grid has none."""
-        domain = self.domain if isinstance(self.domain, Grid) else self.domain.to(device)
         values, labels = (one.to(device, non_blocking=non_blocking) for one in (self.values, self.labels))
         sampled = None if self.sampled is None else self.sampled.to(device, non_blocking=non_blocking)
-        return dataclasses.replace(self, values=values, domain=domain, labels=labels, sampled=sampled)
+        return dataclasses.replace(self, values=values, domain=self.domain.to(device), labels=labels, sampled=sampled)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -318,7 +317,7 @@ class SampleDataModule(LightningDataModule):
             load = partial(medmnist3d.load, root, self.medmnist3d, download=download)
             return load(part="train"), load(part="validation"), load(part="test")
         if self.dataset == "modelnet10_voxels":
-            return modelnet_voxels.load(root, "train"), None, modelnet_voxels.load(root, "test")
+            return modelnet.load_voxels(root, "train"), None, modelnet.load_voxels(root, "test")
         loaders: dict[str, Callable[..., Samples]] = {
             "mnist": mnist.load,
             "cifar10": partial(cifar.load, name="cifar10"),

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
 
 from ccnn_irregular._checks import reject, require
-from ccnn_irregular.domains import Grid
 from ccnn_irregular.optimisation import norm_penalty
 from ccnn_irregular.pipelines.tasks.classification.augmentation import Augmentation
 from ccnn_irregular.pipelines.train.module import TrainedNetwork, timed
@@ -170,8 +169,8 @@ class Classification(TrainedNetwork):
             penalty = penalty + self.alias_penalty * energy
         if self.norm_penalty:
             latent = getattr(getattr(self.network, "cnn", None), "latent", None)
-            grid = batch.domain if latent is None else latent
-            if not isinstance(grid, Grid):
+            grid = (batch.domain if latent is None else latent).uniform
+            if grid is None:
                 reject("norm_penalty", "be 0 without a grid to sample the kernels on", self.norm_penalty)
             penalty = penalty + self.norm_penalty * norm_penalty(self.network, grid)
         return penalty

@@ -108,10 +108,8 @@ class Standardise(nn.Module):
 
 def _own_deviation(values: Tensor, domain: Domain, sampled: Tensor | None) -> Tensor:
     """Standard deviation of the sample that each value belongs to; broadcasts with the values."""
-    if isinstance(domain, Grid):
-        return _deviation_on_grid(values, sampled)
-    assert isinstance(domain, Points)
-    return _deviation_of_points(values, domain)
+    points = domain.irregular
+    return _deviation_on_grid(values, sampled) if points is None else _deviation_of_points(values, points)
 
 
 def _deviation_on_grid(values: Tensor, sampled: Tensor | None) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ccnn_irregular._checks import require
 from ccnn_irregular.adapters.xarray import Line
-from ccnn_irregular.adapters.xarray_frames import Options, cf_roles, frame_of
+from ccnn_irregular.adapters.xarray_roles import Options, cf_roles, frame_of
 from ccnn_irregular.domains import Grid
 
 __all__ = ["Coarse", "Fields", "Plane", "coarsened_values"]

@@ -1,0 +1,170 @@
+"""The exact FFT convolution between uniform grids.
+
+On a common lattice of step h the convolution is a discrete one with taps K((o + k) h): the kernel is
+sampled where grid and support allow a non-zero value, never elsewhere.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from typing import Any, ClassVar, final
+
+import torch
+from torch import Tensor
+
+from ccnn_irregular._transforms import transforms_active
+from ccnn_irregular.domains import Domain, Grid
+from ccnn_irregular.kernels import Kernel
+from ccnn_irregular.operators.engines.engine import Cost, Engine, Plan
+from ccnn_irregular.operators.layout import balance, restored
+from ccnn_irregular.operators.numerics.lattice import (
+    Lattice,
+    at_queries,
+    no_common_lattice,
+    on_lattice,
+    query_windows,
+    source_cells,
+    tap_offsets,
+    tap_spans,
+)
+from ccnn_irregular.operators.numerics.transforms import depthwise_convolution, real_spectrum, real_window
+from ccnn_irregular.operators.planning.rates import current_rates, scale
+from ccnn_irregular.operators.planning.work import evaluation_work
+
+__all__ = ["FFT"]
+
+# Calls of array operations in a forward pass.
+_CALLS = 60
+# Blocks per axis in which sizes are compared, and how much larger one may be before float32 would spoil the others.
+_BLOCKS, _MOST_UNLIKE, _MOST_UNLIKE_IN_FLOAT64, _FEW = 8, 1e3, 1e12, 0.05
+# No fill value in use is smaller.
+_LEAST_FILL = 1e15
+
+
+@final
+class FFT(Engine):
+    """FFT convolution from grid to grid, exact up to rounding."""
+
+    name: ClassVar[str] = "fft"
+
+    def assess(self, kernel: Kernel, source: Domain, query: Domain, batch: int, rtol: float) -> Cost | str:
+        if not (isinstance(source, Grid) and isinstance(query, Grid)):
+            return "source and query must both be grids"
+        reason = no_common_lattice(source, query)
+        if reason is not None:
+            return reason
+        lattices = self.prepare([kernel], source, query, rtol)
+        spans = tap_spans(kernel, lattices)
+        taps = math.prod(last - first + 1 for first, last in spans)
+        points = math.prod(a.length(*span) for a, span in zip(lattices, spans, strict=True))
+        rates, item = current_rates(kernel.extent.device), kernel.extent.element_size()
+        evaluated, evaluated_backward = rates.kernel_seconds(kernel, taps)
+        read, written = batch * kernel.in_channels, batch * kernel.out_channels
+        transforms = read + written + kernel.generator.out_channels
+        # Spectra are multiplied, padded arrays written; full kernels sum over the channels in every mode.
+        written_again = scale(kernel) * float(points) * max(transforms, batch * kernel.generator.out_channels)
+        moved = scale(kernel) * transforms * points * math.log2(points + 1) * rates.fft
+        forward = evaluated + moved + written_again * rates.element
+        backward = evaluated_backward + moved + written_again * rates.element_backward
+        overhead = _CALLS * rates.call
+        # Spectra and the kernel's activations are kept; forward and backward, both work on copies beside them.
+        numbers = float(points) * (2 * read + 3 * written + 3 * kernel.generator.out_channels)
+        numbers += taps * (evaluation_work(kernel).saved + 3 * kernel.generator.out_channels)
+        return Cost(0.0, overhead + forward, 2 * overhead + backward, item * numbers)
+
+    def prepare(
+        self, kernels: Sequence[Kernel], source: Domain, query: Domain, rtol: float, study: Any = None
+    ) -> tuple[Lattice, ...]:
+        assert isinstance(source, Grid)
+        assert isinstance(query, Grid)
+        return tuple(Lattice.build(a, b) for a, b in zip(source.axes, query.axes, strict=True))
+
+    def apply(self, kernel: Kernel, values: Tensor, plan: Plan) -> Tensor:
+        lattices: tuple[Lattice, ...] = plan.geometry
+        spans = tap_spans(kernel, lattices)
+        lengths = [a.length(*span) for a, span in zip(lattices, spans, strict=True)]
+        if kernel.depthwise and values.stride(1) == 0:
+            values = values[:, :1]  # one channel, expanded: several kernels read it, and its transform serves them all
+        weight: float = plan.source.cell_volume * float(kernel.scale)  # type: ignore[union-attr]
+        factor = balance(weight)
+        taps = _sampled(kernel, lattices, spans) * (weight / factor)
+        if transforms_active():
+            result = _circular(on_lattice(values, lattices), taps, lengths, kernel.depthwise)
+            return restored(at_queries(result, lattices, spans), factor)
+        cells, windows = source_cells(lattices), query_windows(lattices, spans)
+        # Rounding is a share of the largest value wherever it lies, beyond the kernel's reach and in the future too.
+        unlike = _unlike(values)
+        wide = torch.float64 if values.dtype == torch.float32 and unlike > _MOST_UNLIKE else values.dtype
+        if unlike > _MOST_UNLIKE_IN_FLOAT64 and _few_are_large(values):
+            warnings.warn(
+                f"values {unlike:.0e} times as large as others of their entry: rounding of the transform reaches all "
+                "places, beyond the kernel's reach too; are they fill values? engine='reference' keeps places apart",
+                stacklevel=2,
+            )
+        result = _convolved(values.to(wide), taps.to(wide), lengths, cells, windows, kernel.depthwise)
+        return restored(at_queries(result, lattices, spans, windows).to(values.dtype), factor)
+
+
+@torch.no_grad()
+def _few_are_large(values: Tensor) -> bool:
+    """Whether, in an entry and channel, all but a few values are lost beside the largest; fields that fade away are not
+    meant."""
+    size = values.abs().flatten(2)
+    if not size.numel() or float(size.amax()) < _LEAST_FILL:  # else zeros that are zero up to rounding would be meant
+        return False
+    large = size * _MOST_UNLIKE_IN_FLOAT64 > size.amax(2, keepdim=True)
+    return bool((large.sum(2) <= max(1.0, _FEW * size.shape[2])).any())
+
+
+@torch.no_grad()
+def _unlike(values: Tensor) -> float:
+    """How much larger the largest value of an entry and channel is than that of its quietest block; 1 if it is zero."""
+    peaks = values.abs()
+    for dim in range(peaks.ndim - 1, 1, -1):
+        size = peaks.shape[dim]
+        length = -(-size // _BLOCKS)
+        whole = size // length * length
+        blocks = peaks.narrow(dim, 0, whole).unflatten(dim, (-1, length)).amax(dim + 1)
+        if whole < size:
+            blocks = torch.cat([blocks, peaks.narrow(dim, whole, size - whole).amax(dim, keepdim=True)], dim)
+        peaks = blocks
+    peaks = peaks.flatten(2)
+    largest = peaks.amax(2, keepdim=True)
+    ratio = torch.where(peaks > 0, largest / peaks, 1.0)
+    return float(ratio.amax()) if ratio.numel() else 1.0
+
+
+def _convolved(
+    values: Tensor, taps: Tensor, lengths: list[int], cells: list[range], windows: list[range], depthwise: bool
+) -> Tensor:
+    """Circular convolution of the values in ``cells``, read in ``windows``; full kernels sum over the channels in."""
+    if depthwise and torch.is_grad_enabled():
+        return depthwise_convolution(values, taps, lengths, cells, windows)
+    spectrum, transfer = real_spectrum(values, lengths, cells), real_spectrum(taps, lengths)
+    if not depthwise:
+        product = torch.einsum("bc...,dc...->bd...", spectrum, transfer)
+    elif spectrum.shape[1] == len(transfer):
+        product = spectrum.mul_(transfer)  # nobody else reads the spectrum: one large array less
+    else:
+        product = spectrum * transfer
+    return real_window(product, lengths, windows)
+
+
+def _circular(values: Tensor, taps: Tensor, lengths: list[int], depthwise: bool) -> Tensor:
+    """The same from cells 0 on, read everywhere, in tensor operations that ``torch.func`` takes."""
+    dims = tuple(range(-len(lengths), 0))
+    spectrum, transfer = torch.fft.rfftn(values, s=lengths, dim=dims), torch.fft.rfftn(taps, s=lengths, dim=dims)
+    product = spectrum * transfer if depthwise else torch.einsum("bc...,dc...->bd...", spectrum, transfer)
+    return torch.fft.irfftn(product, s=lengths, dim=dims)
+
+
+def _sampled(kernel: Kernel, lattices: tuple[Lattice, ...], spans: list[tuple[int, int]]) -> Tensor:
+    """Kernel values without the scale on the lattice inside the support, ``(*kernel.shape, *taps)``."""
+    device = kernel.extent.device
+    offsets = [tap_offsets(lattice, span, device) for lattice, span in zip(lattices, spans, strict=True)]
+    mesh = torch.stack(torch.meshgrid(*offsets, indexing="ij"), dim=-1)
+    values = kernel.unscaled(mesh.to(kernel.dtype))
+    d = len(lattices)
+    return values.permute(*range(d, values.ndim), *range(d))

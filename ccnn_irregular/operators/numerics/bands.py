@@ -1,0 +1,150 @@
+"""How fine a grid a kernel needs: the cell and the window, from the kernel's own spectrum.
+
+For white noise the relative error of spread, FFT convolution and interpolation is, squared and
+summed over the axes,
+
+    sum over kept modes of E alias^2, twice    +    sum of E beyond the kept modes, and folded back
+
+with E the share of the kernel's energy in a mode. Modes at the end of the band, where the window is
+at its worst, hold little of it, so a narrower window or a coarser cell does than the worst case asks
+for. For each width of the window the coarsest cell that keeps the budget is found.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ccnn_irregular.kernels import Kernel
+from ccnn_irregular.kernels.spectrum import marginal_energy
+from ccnn_irregular.operators.numerics.windows import ALIAS_BINS, Window, squared_alias
+
+__all__ = ["Band", "bands_by_width", "least_samples"]
+
+_WIDTHS = tuple(range(2, 15))
+_KEPT = (0.2, 0.25, 0.3, 0.35, 0.4, 0.45)
+# The band may have to be cut later than where its tail alone fills the budget, to leave some for the window.
+_STRETCHES = (1.0, 1.08, 1.2, 1.35, 1.6, 2.0)
+_SHARE_OF_TAIL = 0.9
+# The error stays below rtol for values that are not white noise too, within reason.
+_SAFETY = 0.5
+# Kernel samples along an axis to look for the end of its spectrum, doubled up to the most; in all, with the other axes.
+_FIRST_SAMPLES, _MOST_SAMPLES, _MOST_IN_ALL = 64, 1 << 15, 1 << 21
+# Samples along each other irregular axis, where the energy is only summed up.
+_OTHER_SAMPLES = 16
+# Nodes of a uniform axis at which the kernel is looked at, of those within its support.
+_LATTICE_SAMPLES = 16
+
+
+@dataclass(frozen=True)
+class Band:
+    """Cell and window of one axis.
+
+    Attributes:
+        step: length of a cell, coordinate units.
+        window: the window across it.
+    """
+
+    step: float
+    window: Window
+
+
+def bands_by_width(
+    kernels: Sequence[Kernel], axes: int, lattice: Sequence[Tensor], rtol: float
+) -> dict[int, tuple[Band, ...]]:
+    """Per width of the window, cell and window of each of the first ``axes`` axes; empty if a kernel is too sharp.
+
+    Args:
+        kernels: their first ``axes`` axes are irregular, at most 3 of them, the others uniform.
+        axes: number of irregular axes.
+        lattice: offsets at which the kernels are used on each uniform axis, float64, coordinate units.
+        rtol: relative error that may be made.
+    """
+    budget = (_SAFETY * rtol) ** 2 / axes
+    reaches = torch.stack([kernel.support[:axes] for kernel in kernels]).amax(0).tolist()
+    thinned = [_thinned(offsets) for offsets in lattice]
+    per_axis: list[dict[int, Band]] = []
+    for axis, reach in enumerate(reaches):
+        energy = _resolved_energy(kernels, axis, reaches, thinned, budget)
+        if energy is None:
+            return {}
+        per_axis.append(_axis_bands(energy, reach, budget))
+    return {width: tuple(axis[width] for axis in per_axis) for width in _WIDTHS if all(width in a for a in per_axis)}
+
+
+def least_samples(axes: int) -> int:
+    """Kernel values that ``bands_by_width`` looks at, or more, on ``axes`` irregular axes."""
+    return axes * _FIRST_SAMPLES * _OTHER_SAMPLES ** (axes - 1)
+
+
+def _thinned(offsets: Tensor) -> Tensor:
+    if len(offsets) <= _LATTICE_SAMPLES:
+        return offsets
+    return offsets[torch.linspace(0, len(offsets) - 1, _LATTICE_SAMPLES).round().long()]
+
+
+def _resolved_energy(
+    kernels: Sequence[Kernel], axis: int, reaches: Sequence[float], lattice: Sequence[Tensor], budget: float
+) -> Tensor | None:
+    """Marginal energy along ``axis``, sampled so finely that the upper half is negligible; None if too many."""
+    count = _FIRST_SAMPLES
+    others = math.prod(len(offsets) for offsets in lattice) * _OTHER_SAMPLES ** (len(reaches) - 1)
+    while count <= _MOST_SAMPLES and (count == _FIRST_SAMPLES or count * others <= _MOST_IN_ALL):
+        with torch.no_grad():
+            boxes = [_sampled_box(kernel, axis, count, reaches, lattice) for kernel in kernels]
+            energy = torch.cat(
+                [marginal_energy(kernel, axis, box) for kernel, box in zip(kernels, boxes, strict=True)], 1
+            )
+        if _end(_tails(energy), budget) <= count // 2:
+            return energy
+        count *= 2
+    return None
+
+
+def _sampled_box(
+    kernel: Kernel, axis: int, count: int, reaches: Sequence[float], lattice: Sequence[Tensor]
+) -> list[Tensor]:
+    """Offsets that cover the support: ``count`` of them along ``axis``, a few along the others."""
+    device = kernel.extent.device
+    counts = [count if other == axis else _OTHER_SAMPLES for other in range(len(reaches))]
+    offsets = [
+        (torch.arange(n, dtype=torch.float64, device=device) - n // 2) * (2 * reach / n)
+        for n, reach in zip(counts, reaches, strict=True)
+    ]
+    return [*offsets, *(one.to(device) for one in lattice)]
+
+
+def _tails(energy: Tensor) -> Tensor:
+    """Share of each channel's energy in modes >= j, ``(modes + 1, channels)``; 0 for a channel that is zero."""
+    tail = torch.cat([energy.flip(0).cumsum(0).flip(0), torch.zeros_like(energy[:1])])
+    return tail / torch.where(tail[:1] > 0, tail[:1], 1.0)
+
+
+def _end(tails: Tensor, share: float) -> int:
+    """First mode from which on no channel has more than ``share`` of its energy left."""
+    return int((tails <= share).all(1).to(torch.int64).argmax())
+
+
+def _axis_bands(energy: Tensor, reach: float, budget: float) -> dict[int, Band]:
+    """The coarsest cell for each width of the window that keeps the budget."""
+    tails = _tails(energy)
+    last = len(tails) - 1
+    first_cut = max(1, _end(tails, _SHARE_OF_TAIL * budget))
+    best: dict[int, Band] = {}
+    for stretch in _STRETCHES:
+        cut = min(last, math.ceil(first_cut * stretch))
+        edges = (torch.arange(ALIAS_BINS + 1) * cut) // ALIAS_BINS
+        binned = tails[edges[:-1]] - tails[edges[1:]]  # (bins, channels)
+        for kept in _KEPT:
+            folded = tails[min(last, math.floor(cut * (1 - kept) / kept))]
+            aliased = torch.stack([squared_alias(width, kept) for width in _WIDTHS]) @ binned
+            errors = (2 * aliased + tails[cut] + folded).amax(1).tolist()
+            step = 4 * reach * kept / cut
+            for width, error in zip(_WIDTHS, errors, strict=True):
+                if error <= budget and (width not in best or step > best[width].step):
+                    best[width] = Band(step, Window(width, kept))
+    return best
