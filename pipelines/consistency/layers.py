@@ -61,11 +61,12 @@ def checkpoint_layer(path: Path, name: str) -> ContinuousConv:
         ValueError: a file that is no such checkpoint, or a name that is not there.
     """
     from ccnn_irregular.pipelines.tasks.risk.network import ICURiskNetwork
+    from ccnn_irregular.pipelines.train.earlier import migrated
 
     require(path.is_file(), "checkpoint", "be a file", path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-        options, state = content["hyper_parameters"]["network"], content["state_dict"]
+        options, state = migrated(content["hyper_parameters"]["network"]), content["state_dict"]
         class_path, arguments = options["class_path"], options["init_args"]
     except Exception as error:  # a file of any kind may come here
         raise ValueError(f"checkpoint must be one that 'ccnn fit' wrote, got {path}: {error!r}") from error

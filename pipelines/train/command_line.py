@@ -23,6 +23,7 @@ from rich import get_console
 
 from ccnn_irregular._checks import reject, require
 from ccnn_irregular.pipelines.train import figures
+from ccnn_irregular.pipelines.train.earlier import config_argument, migrated_config
 from ccnn_irregular.pipelines.train.module import TrainedNetwork
 from ccnn_irregular.pipelines.train.reports import versions, write_json
 from ccnn_irregular.pipelines.train.run_end import (
@@ -214,11 +215,17 @@ class TrainingCLI(LightningCLI):
 
     def _parse_ckpt_path(self) -> None:
         """Take the options of the model from the checkpoint, which the configuration may no longer match."""
-        path = self.config[self.config.subcommand].ckpt_path
+        subcommand = self.config.subcommand
+        path = self.config[subcommand].ckpt_path
+        if path is None or not Path(path).is_file():
+            return
         try:
-            super()._parse_ckpt_path()
+            content = torch.load(path, map_location="cpu", weights_only=True)
         except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
             raise ValueError(f"ckpt_path must be a checkpoint written by ccnn fit, got {path}: {error}") from error
+        options = migrated_config(content.get("hyper_parameters", {}))
+        options.pop("_instantiator", None)
+        self.config = self.parser.parse_object({subcommand: {"model": options}}, self.config)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The trainer with the callbacks of the run; those of the configuration are for training only."""
@@ -401,9 +408,10 @@ def with_options_of_run(args: list[str]) -> list[str]:
     saved = tested.saved_config()
     if args[0] == "fit" or saved is None or not {"data", "seed_everything"} <= saved.keys():
         return args
+    known.run_dir = known.run_dir or str(_default_run_dir(known.config or [tested.config]))
     names = ("task", "run_dir", "ckpt_path")
     typed += [f"--{name}={getattr(known, name)}" for name in names if getattr(known, name) is not None]
-    files = [f"--config={path}" for path in known.config or [tested.config]]
+    files = [config_argument(path) for path in known.config or [tested.config]]
     data = {name: value for name, value in saved["data"].items() if not is_free(f"data.{name}")}
     as_run = [f"--data={json.dumps(data, default=str)}", f"--seed_everything={json.dumps(saved['seed_everything'])}"]
     for path in known.config:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
-__all__ = ["migrated"]
+import yaml
+
+__all__ = ["config_argument", "migrated", "migrated_config"]
 
 _TASKS = "ccnn_irregular.pipelines.tasks"
 # Each network that earlier versions trained -> the module that holds it now.
@@ -55,6 +59,23 @@ def migrated(network: dict[str, Any]) -> dict[str, Any]:
     if recipe and arguments.get("filter_bank"):
         arguments["filter_bank"] = _filter_bank(arguments["filter_bank"], recipe)
     return {**network, "class_path": f"{_MODULES[name]}.{name}", "init_args": arguments}
+
+
+def migrated_config(config: Any) -> Any:
+    """A configuration, or what a checkpoint keeps under ``model``, with its network's options ``migrated``."""
+    if not isinstance(config, dict):
+        return config
+    changed = {"model": migrated_config(config["model"])} if "model" in config else {}
+    if isinstance(config.get("network"), dict):
+        changed["network"] = migrated(config["network"])
+    return {**config, **changed}
+
+
+def config_argument(path: str | os.PathLike[str]) -> str:
+    """``--config`` for a file, by its content where an earlier version wrote it."""
+    content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    now = migrated_config(content)
+    return f"--config={path if now == content else yaml.safe_dump(now, sort_keys=False)}"
 
 
 def _filter_bank(options: dict[str, Any], recipe: dict[str, Any]) -> dict[str, Any]:
