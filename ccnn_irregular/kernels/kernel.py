@@ -196,6 +196,14 @@ class Kernel(ExactBuffers):
         )
         return self.formula(offsets, TENSORS).reshape(*offsets.shape[:-1], *self.shape)
 
+    def sampled(self, offsets: Sequence[Tensor]) -> Tensor:
+        """Kernel values without the scale at every combination of some offsets, ``(*lengths, *shape)``.
+
+        Args:
+            offsets: ``(n,)`` per axis, float64, coordinate units.
+        """
+        return self.unscaled(torch.stack(torch.meshgrid(*offsets, indexing="ij"), dim=-1).to(self.dtype))
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         before = self.scale
         super()._apply(fn, recurse)

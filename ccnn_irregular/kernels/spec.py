@@ -85,6 +85,8 @@ class KernelSpec:
         require(given, "kernel.extent", "be given, or kernel.width of a kernel with a mask", self.extent)
         require(self.omega_0 > 0, "kernel.omega_0", "be positive", self.omega_0)
         require(self.hidden >= 1, "kernel.hidden", "be at least 1", self.hidden)
+        threshold = self.threshold is None or 0 < self.threshold < 1
+        require(threshold, "kernel.threshold", "lie between 0 and 1", self.threshold)
         unmasked = self.mask == "none"
         require(not (self.learned_mean and unmasked), "kernel.learned_mean", "be False without a mask", True)
         if self.isotropic:

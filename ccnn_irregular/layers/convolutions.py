@@ -10,11 +10,11 @@ from torch._compile import _disable_dynamo
 
 from ccnn_irregular._autocast import outside_autocast
 from ccnn_irregular._checks import require
-from ccnn_irregular.domains import Domain, Grid
+from ccnn_irregular.domains import Domain
 from ccnn_irregular.kernels import Kernel
 from ccnn_irregular.kernels.generators import OutputRows
 from ccnn_irregular.layers.pointwise import PointwiseLinear, require_groups, shuffle_channels
-from ccnn_irregular.layers.positions import mean_square, per_channel, point_weights, with_weights_in_values
+from ccnn_irregular.layers.positions import mean_square, per_channel, with_weights_in_values
 from ccnn_irregular.layers.scale import scale_kernel, warn_of_scale, white_noise_gain
 from ccnn_irregular.operators import Plan
 from ccnn_irregular.operators.layout import out_of_range_unannounced
@@ -93,12 +93,12 @@ class ContinuousConv(nn.Module):
         fits = values.ndim >= 2 and values.shape[1] == self.in_channels
         require(fits, "values", f"have {self.in_channels} channels on axis 1", tuple(values.shape))
         kernels = self._group_kernels()
-        if not isinstance(source, Grid) and point_weights(source).ndim == 2:
+        if source.weighs_channels:
             require(plan is None, "plan", "be None for a grouped kernel where weights differ between channels", plan)
             query = source if query is None else query
             values, source = with_weights_in_values(values, source)
         if plan is None:
-            batch = len(values) if isinstance(source, Grid) else 1
+            batch = len(values) if source.samples is None else 1
             plan = self.solver.plan(kernels, source, query, batch=batch)
         # One channel a group: each is read by D / C depthwise kernels. Else one full kernel for each group.
         multiplier = self.kernel.out_channels // self.groups

@@ -14,7 +14,7 @@ from torch._compile import _disable_dynamo
 
 from ccnn_irregular._autocast import outside_autocast
 from ccnn_irregular._checks import reject, require
-from ccnn_irregular.domains import Domain, Grid, Points
+from ccnn_irregular.domains import Domain, Grid
 from ccnn_irregular.kernels import Kernel, KernelSpec, energy_above
 from ccnn_irregular.layers import (
     BatchNorm,
@@ -130,7 +130,7 @@ class CCNN(nn.Module):
     def features(self, values: Tensor, source: Domain) -> tuple[Tensor, Domain]:
         """Values of the last hidden layer and the domain they live on."""
         domain = self._hidden_domain(values, source)
-        plan = self._plan(domain, len(values) if isinstance(source, Grid) else source.samples)
+        plan = self._plan(domain, source.batch_size(values))
         values = self.input_dropout(values, source)
         hidden = nn.functional.gelu(self.stem_norm(self.stem(values, source, domain, self._stem_plan(plan)), domain))
         for block in self.blocks:
@@ -145,9 +145,9 @@ class CCNN(nn.Module):
             f"have {self.in_channels} channels on axis 1",
             tuple(values.shape),
         )
-        if self.latent is None and isinstance(source, Points) and source.weights.ndim == 2:
+        if self.latent is None and source.weighs_channels:
             rule = "have one weight per point, (N,), unless a latent grid follows the first layer"
-            reject("source.weights", rule, tuple(source.weights.shape))
+            reject("source.weights", rule, "one per point and channel, (N, C)")
         return source if self.latent is None else self.latent
 
     @_disable_dynamo
@@ -209,7 +209,7 @@ class CCNN(nn.Module):
         """
         values = self._noise(source) if values is None else values
         domain = self._hidden_domain(values, source)
-        plan = self._plan(domain, len(values) if isinstance(source, Grid) else source.samples)
+        plan = self._plan(domain, source.batch_size(values))
         stem_plan = self._stem_plan(plan)
         self.stem.calibrate(source, domain, values, stem_plan)
         hidden = self.stem_norm.by_these(self.stem(values, source, domain, stem_plan), domain)
@@ -226,12 +226,8 @@ class CCNN(nn.Module):
         """White noise on ``source``; on a grid in as many entries as make it typical."""
         dtype, device = self.output.weight.dtype, self.output.weight.device
         generator = torch.Generator().manual_seed(0)
-        if isinstance(source, Grid):
-            shape = [max(2, math.ceil(_CALIBRATION_VALUES / source.count)), self.in_channels, *source.sizes]
-        elif isinstance(source, Points):
-            shape = [source.count, self.in_channels]
-        else:
-            shape = [source.points.count, self.in_channels, *source.grid.sizes]
+        entries = max(2, math.ceil(_CALIBRATION_VALUES / max(1, source.count)))
+        shape = source.values_shape(self.in_channels, entries)
         return torch.randn(shape, generator=generator, dtype=dtype).to(device)
 
 
