@@ -118,9 +118,7 @@ def train(folder: Path) -> None:
             "in_channels": 1,
             "hidden_channels": 2,
             "blocks": 1,
-            "extent": [2.0, 2.0],
-            "width": [0.6, 0.6],
-            "generator_hidden": 8,
+            "kernel": {"extent": [2.0, 2.0], "width": [0.6, 0.6], "omega_0": 2.0, "hidden": 8},
         },
     }
     data = {"path": "training.zarr", "variables": ["t"], "factor": FACTOR, "patch": 48, "test": 0.3}

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from ccnn_irregular._checks import reject, require
-from ccnn_irregular.adapters.geometric import CloudGeneratorName, require_resolution
+from ccnn_irregular.adapters.geometric import CLOUD_KERNEL, require_resolution
 from ccnn_irregular.adapters.geometric_networks import CloudCCNN, CloudUNet
 from ccnn_irregular.adapters.geometric_sampling import coarsen_voxels
 from ccnn_irregular.domains import Points
+from ccnn_irregular.kernels import KernelSpec
 from ccnn_irregular.pipelines.tasks.classification.data import SampleBatch
 from ccnn_irregular.pipelines.tasks.classification.network import Standardise
 from ccnn_irregular.pipelines.tasks.cloud_segmentation.data import LabelBatch
 from ccnn_irregular.pipelines.train.reach import sampling_of, warn_of_reach
 
 __all__ = ["CloudClassifier", "CloudSegmenter"]
+
+_CLASSIFIER_KERNEL = replace(CLOUD_KERNEL, hidden=16)
+_SEGMENTER_KERNEL = replace(_CLASSIFIER_KERNEL, width=0.7)
 
 
 class CloudClassifier(nn.Module):
@@ -33,12 +38,9 @@ class CloudClassifier(nn.Module):
         positions: axes whose coordinate is a further channel: where on the shape.
         channels: see ``CloudCCNN``, as all below.
         spacing: see there.
-        width: see there.
+        kernel: see there.
         blocks: see there.
         dropout: see there.
-        generator: see there.
-        generator_hidden: see there.
-        omega_0: see there.
     """
 
     def __init__(
@@ -49,12 +51,9 @@ class CloudClassifier(nn.Module):
         spacing: float,
         positions: Sequence[int] = (0, 1, 2),
         channels: Sequence[int] = (32, 64, 128),
-        width: float = 1.0,
+        kernel: KernelSpec = _CLASSIFIER_KERNEL,
         blocks: int = 1,
         dropout: float = 0.0,
-        generator: CloudGeneratorName = "siren",
-        generator_hidden: int = 16,
-        omega_0: float = 6.0,
     ) -> None:
         super().__init__()
         require(in_channels == 1, "in_channels", "be 1, the constant on the cloud", in_channels)
@@ -71,12 +70,9 @@ class CloudClassifier(nn.Module):
             classes,
             channels=channels,
             spacing=spacing,
-            width=width,
+            kernel=kernel,
             blocks=blocks,
             dropout=dropout,
-            generator=generator,
-            generator_hidden=generator_hidden,
-            omega_0=omega_0,
         )
 
     @torch.no_grad()
@@ -115,12 +111,9 @@ class CloudSegmenter(nn.Module):
         classes: number of classes.
         spacing: see ``CloudUNet``, as all below.
         channels: see there.
-        width: see there.
+        kernel: see there.
         blocks: see there.
         dropout: see there.
-        generator: see there.
-        generator_hidden: see there.
-        omega_0: see there.
     """
 
     def __init__(
@@ -129,12 +122,9 @@ class CloudSegmenter(nn.Module):
         classes: int,
         spacing: float,
         channels: Sequence[int] = (16, 32, 64),
-        width: float = 0.7,
+        kernel: KernelSpec = _SEGMENTER_KERNEL,
         blocks: int = 1,
         dropout: float = 0.0,
-        generator: CloudGeneratorName = "siren",
-        generator_hidden: int = 16,
-        omega_0: float = 6.0,
     ) -> None:
         super().__init__()
         require(in_channels >= 1, "in_channels", "be at least 1", in_channels)
@@ -148,12 +138,9 @@ class CloudSegmenter(nn.Module):
             classes,
             channels=channels,
             spacing=spacing,
-            width=width,
+            kernel=kernel,
             blocks=blocks,
             dropout=dropout,
-            generator=generator,
-            generator_hidden=generator_hidden,
-            omega_0=omega_0,
         )
 
     @torch.no_grad()
