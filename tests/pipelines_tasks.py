@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,10 @@ from ccnn_irregular.pipelines.tasks.classification.module import Classification
 from ccnn_irregular.pipelines.tasks.classification.network import ContinuousClassifier, GridOptions
 from ccnn_irregular.pipelines.tasks.cloud_classification.data import CloudChanges, ShapeDataModule
 from ccnn_irregular.pipelines.tasks.cloud_classification.module import CloudClassification
-from ccnn_irregular.pipelines.tasks.cloud_classification.network import CloudClassifier, CloudSegmenter
+from ccnn_irregular.pipelines.tasks.cloud_classification.network import CloudClassifier
 from ccnn_irregular.pipelines.tasks.cloud_segmentation.data import Discs, LabelDataModule
 from ccnn_irregular.pipelines.tasks.cloud_segmentation.module import CloudSegmentation
+from ccnn_irregular.pipelines.tasks.cloud_segmentation.network import CloudSegmenter
 from ccnn_irregular.pipelines.tasks.downscale.data import FieldDataModule as GriddedDataModule
 from ccnn_irregular.pipelines.tasks.downscale.module import Downscaling
 from ccnn_irregular.pipelines.tasks.downscale.network import DownscalingNetwork
@@ -36,9 +37,11 @@ from ccnn_irregular.pipelines.tasks.risk.data import ICUDataModule
 from ccnn_irregular.pipelines.tasks.risk.module import BinaryRisk
 from ccnn_irregular.pipelines.tasks.risk.network import ICURiskNetwork
 from ccnn_irregular.pipelines.tasks.segmentation.data import VolumeAugmentation, VolumeDataModule
+from ccnn_irregular.pipelines.tasks.segmentation.module import SCHEDULE as SEGMENTATION
 from ccnn_irregular.pipelines.tasks.segmentation.module import Segmentation
 from ccnn_irregular.pipelines.tasks.segmentation.network import ContinuousSegmenter
 from ccnn_irregular.pipelines.train.module import TrainedNetwork
+from ccnn_irregular.pipelines.train.schedule import Schedule
 
 __all__ = ["TASKS", "Task", "answers", "fitted", "new_model", "read", "trainer", "write_volumes"]
 
@@ -231,7 +234,7 @@ def volumes(folder: Path, batch_size: int) -> VolumeDataModule:
 def segmentation() -> Segmentation:
     network = ContinuousSegmenter(1, 2, channels=(4,), blocks=(0,), generator_hidden=4)
     changes = VolumeAugmentation(0.5, stretch=0.1, contrast=0.2, brightness=0.3, gamma=1.5, noise=0.2)
-    return Segmentation(network, augmentation=changes, warmup_epochs=0)
+    return Segmentation(network, replace(SEGMENTATION, warmup_epochs=0), augmentation=changes)
 
 
 def spoil_volumes(data: VolumeDataModule, value: float) -> None:
@@ -293,7 +296,7 @@ def shapes(folder: Path, batch_size: int) -> ShapeDataModule:
 
 def cloud_classes() -> CloudClassification:
     network = CloudClassifier(1, 5, reading=0.4, spacing=0.8, channels=(4,), generator_hidden=4)
-    return CloudClassification(network, warmup_epochs=0)
+    return CloudClassification(network, Schedule(warmup_epochs=0))
 
 
 def spoil_shapes(data: ShapeDataModule, value: float) -> None:
@@ -309,7 +312,7 @@ def tile(folder: Path, batch_size: int) -> LabelDataModule:
 
 def cloud_labels() -> CloudSegmentation:
     network = CloudSegmenter(9, 2, spacing=6.0, channels=(4,), generator_hidden=4)
-    return CloudSegmentation(network, value_noise=0.1, warmup_epochs=0)
+    return CloudSegmentation(network, Schedule(warmup_epochs=0), value_noise=0.1)
 
 
 def spoil_tile(data: LabelDataModule, value: float) -> None:
@@ -328,6 +331,6 @@ TASKS: dict[str, Task] = {
     "segmentation": Task(volumes, segmentation, lambda data: data.loader("test"), spoil_volumes),
     "field": Task(fields, field, lambda data: data.test_loader(), spoil_fields),
     "downscale": Task(fronts, downscaling, tested_fronts, spoil_fronts, draws=False),
-    "shapes": Task(shapes, cloud_classes, lambda data: data.test_loader(data.as_trained), spoil_shapes),
-    "tile": Task(tile, cloud_labels, lambda data: data.part_loader("test"), spoil_tile),
+    "shapes": Task(shapes, cloud_classes, lambda data: data.loader("test"), spoil_shapes),
+    "tile": Task(tile, cloud_labels, lambda data: data.loader("test"), spoil_tile),
 }
