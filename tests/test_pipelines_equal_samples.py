@@ -103,7 +103,7 @@ def test_equal_shapes_stay_together_and_those_of_the_test_are_counted(tmp_path: 
 
 
 def test_own_test_parts_share_no_sample_with_training() -> None:
-    shapes = ShapeDataModule("solids", count=100, points=20, places=50)
+    shapes = ShapeDataModule("simulated_solids", count=100, points=20, places=50)
     samples = SampleDataModule("simulated_strokes", count=60)
     for data in (shapes, samples):
         data.setup("test")

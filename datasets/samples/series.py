@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ccnn_irregular._checks import require, require_splits
-from ccnn_irregular.datasets.samples.common import as_positions, require_labels
+from ccnn_irregular.datasets.samples.common import as_positions, require_alike, require_labels
 from ccnn_irregular.datasets.samples.protocol import summary
 from ccnn_irregular.domains import Points
 from ccnn_irregular.quadrature import trapezoid
@@ -96,6 +96,17 @@ class RaggedSeries:
             coordinates=self.coordinates[rows],
             splits=splits,
             labels=self.labels[index],
+        )
+
+    def joined(self, other: RaggedSeries) -> RaggedSeries:
+        """These series, and behind them the ``other`` ones of the same classes and unit."""
+        require_alike(self, other)
+        return dataclasses.replace(
+            self,
+            values=torch.cat([self.values, other.values]),
+            coordinates=torch.cat([self.coordinates, other.coordinates]),
+            splits=torch.cat([self.splits, self.splits[-1] + other.splits[1:]]),
+            labels=torch.cat([self.labels, other.labels]),
         )
 
     def points(self, *, cap: float | None = None) -> Points:
