@@ -25,9 +25,10 @@ from ccnn_irregular.pipelines.tasks.classification.module import Classification
 from ccnn_irregular.pipelines.tasks.classification.network import ContinuousClassifier, GridOptions
 from ccnn_irregular.pipelines.tasks.cloud_classification.data import CloudChanges, ShapeDataModule
 from ccnn_irregular.pipelines.tasks.cloud_classification.module import CloudClassification
-from ccnn_irregular.pipelines.tasks.cloud_classification.network import CloudClassifier, CloudSegmenter
+from ccnn_irregular.pipelines.tasks.cloud_classification.network import CloudClassifier
 from ccnn_irregular.pipelines.tasks.cloud_segmentation.data import Discs, LabelDataModule
 from ccnn_irregular.pipelines.tasks.cloud_segmentation.module import CloudSegmentation
+from ccnn_irregular.pipelines.tasks.cloud_segmentation.network import CloudSegmenter
 from ccnn_irregular.pipelines.tasks.downscale.data import FieldDataModule as GriddedDataModule
 from ccnn_irregular.pipelines.tasks.downscale.module import Downscaling
 from ccnn_irregular.pipelines.tasks.downscale.network import DownscalingNetwork
@@ -383,6 +384,6 @@ TASKS: dict[str, Task] = {
     "segmentation": Task(volumes, segmentation, lambda data: data.loader("test"), spoil_volumes),
     "field": Task(fields, field, lambda data: data.test_loader(), spoil_fields),
     "downscale": Task(fronts, downscaling, tested_fronts, spoil_fronts, draws=False),
-    "shapes": Task(shapes, cloud_classes, lambda data: data.test_loader(data.as_trained), spoil_shapes),
-    "tile": Task(tile, cloud_labels, lambda data: data.part_loader("test"), spoil_tile),
+    "shapes": Task(shapes, cloud_classes, lambda data: data.loader("test"), spoil_shapes),
+    "tile": Task(tile, cloud_labels, lambda data: data.loader("test"), spoil_tile),
 }

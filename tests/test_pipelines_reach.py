@@ -23,8 +23,9 @@ from ccnn_irregular.domains import Grid, Points
 from ccnn_irregular.networks_unet import UNET_KERNEL
 from ccnn_irregular.pipelines.tasks.classification.data import SampleBatch
 from ccnn_irregular.pipelines.tasks.classification.network import ContinuousClassifier, FilterBank, GridOptions
-from ccnn_irregular.pipelines.tasks.cloud_classification.network import CloudClassifier, CloudSegmenter
+from ccnn_irregular.pipelines.tasks.cloud_classification.network import CloudClassifier
 from ccnn_irregular.pipelines.tasks.cloud_segmentation.data import LabelBatch
+from ccnn_irregular.pipelines.tasks.cloud_segmentation.network import CloudSegmenter
 from ccnn_irregular.pipelines.tasks.downscale.network import DownscalingNetwork
 from ccnn_irregular.pipelines.tasks.field.data import FieldBatch
 from ccnn_irregular.pipelines.tasks.field.kriging import FieldAxis
@@ -187,7 +188,7 @@ def test_clouds() -> None:
     def segmented(spacing: float) -> list[str]:
         network = CloudSegmenter(1, 2, spacing, kernel=replace(CLOUD_KERNEL, width=0.7, hidden=4), channels=[4, 4])
         batch = LabelBatch(torch.randn(300, 1), points, torch.zeros(300, dtype=torch.int64))
-        return told(lambda: network.prepare(batch.values, points.weights, batch))
+        return told(lambda: network.prepare(batch, (batch.values, points.weights)))
 
     for prepared in (classified, segmented):
         assert prepared(0.2) == []
