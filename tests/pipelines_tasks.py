@@ -29,7 +29,6 @@ from ccnn_irregular.pipelines.tasks.cloud_classification.network import CloudCla
 from ccnn_irregular.pipelines.tasks.cloud_segmentation.data import Discs, LabelDataModule
 from ccnn_irregular.pipelines.tasks.cloud_segmentation.module import CloudSegmentation
 from ccnn_irregular.pipelines.tasks.cloud_segmentation.network import CloudSegmenter
-from ccnn_irregular.pipelines.tasks.downscale.data import FieldDataModule as GriddedDataModule
 from ccnn_irregular.pipelines.tasks.downscale.module import Downscaling
 from ccnn_irregular.pipelines.tasks.downscale.network import DownscalingNetwork
 from ccnn_irregular.pipelines.tasks.field.data import FieldDataModule
@@ -307,11 +306,11 @@ def field() -> FieldReconstruction:
 
 
 def spoil_fields(data: FieldDataModule, value: float) -> None:
-    data.samples.values[data.part == 2] = value
+    data.samples.values[data.parts.part == 2] = value
 
 
-def fronts(folder: Path, batch_size: int) -> GriddedDataModule:
-    return GriddedDataModule(count=12, batch_size=batch_size)
+def fronts(folder: Path, batch_size: int) -> DownscalingDataModule:
+    return DownscalingDataModule(count=12, batch_size=batch_size)
 
 
 def downscaling() -> Downscaling:
@@ -319,11 +318,7 @@ def downscaling() -> Downscaling:
     return Downscaling(network, schedule=Schedule(warmup_epochs=0))
 
 
-def tested_fronts(data: GriddedDataModule) -> DataLoader[Any]:
-    return data._loader("validation", None)
-
-
-def spoil_fronts(data: GriddedDataModule, value: float) -> None:
+def spoil_fronts(data: DownscalingDataModule, value: float) -> None:
     data.testing.fill_(value)
 
 
@@ -382,8 +377,8 @@ TASKS: dict[str, Task] = {
     "images": Task(samples("simulated_shapes", 30), images, tested_samples, spoil_samples),
     "scans": Task(samples("simulated_volumes", 30), scans, tested_samples, spoil_samples),
     "segmentation": Task(volumes, segmentation, lambda data: data.loader("test"), spoil_volumes),
-    "field": Task(fields, field, lambda data: data.test_loader(), spoil_fields),
-    "downscale": Task(fronts, downscaling, tested_fronts, spoil_fronts, draws=False),
+    "field": Task(fields, field, lambda data: data.loader("test"), spoil_fields),
+    "downscale": Task(fronts, downscaling, lambda data: data.loader("test"), spoil_fronts, draws=False),
     "shapes": Task(shapes, cloud_classes, lambda data: data.loader("test"), spoil_shapes),
     "tile": Task(tile, cloud_labels, lambda data: data.loader("test"), spoil_tile),
 }

@@ -242,7 +242,7 @@ def test_fields() -> None:
         batch = FieldBatch(
             Points(places[seen]), values[seen], Points(places[asked]), values[asked], rows, noise, noise[:, 0]
         )
-        return told(lambda: network.prepare(values, batch))
+        return told(lambda: network.prepare(batch, (values, None)))
 
     nodes = Grid((11, 11), (1.0, 1.0))
     sound = {"extent": [4.0, 4.0], "width": [1.0, 1.0]}
@@ -267,7 +267,8 @@ def test_fields_to_be_made_finer() -> None:
 
     def prepared(extent: list[float], width: list[float]) -> list[str]:
         network = DownscalingNetwork(1, 2, 1, kernel=KernelSpec(extent, width, omega_0=2.0, hidden=4))
-        return told(lambda: network.prepare(None, fine[:, :, ::2, ::2], fine, source, query))  # type: ignore[arg-type]
+        batch = DownscalingBatch(fine[:, :, ::2, ::2], fine, source, query, torch.ones(16, 16), torch.ones(2, 1, 16, 1))
+        return told(lambda: network.prepare(batch))
 
     assert prepared(extent=[8.0, 8.0], width=[3.0, 3.0]) == []
     assert prepared(extent=[8.0, 8.0], width=[3.0, 0.5])[0].startswith(
