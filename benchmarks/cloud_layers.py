@@ -252,7 +252,7 @@ class Network(nn.Module):
 
 def data_of(job: Row) -> ShapeDataModule:
     """ModelNet10 or solids. All layers get the same weights of the points: for their norms and the mean at the end."""
-    name = "solids" if job["data"] is None else "modelnet10"
+    name = "simulated_solids" if job["data"] is None else "modelnet10"
     changes = CloudChanges(fewest=job["fewest"])
     data = ShapeDataModule(
         name, job["data"], count=job["shapes"], points=job["points"], batch_size=job["clouds"], changes=changes

@@ -122,6 +122,12 @@ def _simulate(arguments: list[str]) -> None:
     print(f"simulated stays: {options.root}")
 
 
+def _datasets(arguments: list[str]) -> None:
+    from ccnn_irregular.pipelines import list_datasets
+
+    list_datasets.run(arguments[1:])
+
+
 def _demo(arguments: list[str]) -> None:
     from ccnn_irregular.pipelines import demo
 
@@ -148,6 +154,7 @@ COMMANDS: dict[str, tuple[Command, str]] = {
     "test": (_train, "metrics with intervals as a table and JSON, and plots, on held-out stays or another folder"),
     "predict": (_train, "predictions as CSV, or fine fields from file to file; needs no outcomes"),
     "baseline": (_baseline, "gradient-boosted trees on hand-made statistics, same split and metrics"),
+    "datasets": (_datasets, "list the data sets, or tell what one of them is and where its files come from"),
     "simulate": (_simulate, "write a simulated cohort in the file format of the challenge"),
     "machine": (_machine, "measure this machine for the cost model that chooses the engines"),
     "demo": (_demo, "simulate, train, test and plot in about two minutes"),

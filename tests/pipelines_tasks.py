@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from ccnn_irregular.datasets import simulated_icu
 from ccnn_irregular.domains import Grid
-from ccnn_irregular.pipelines.tasks.classification.data import SampleDataModule, Sampling
+from ccnn_irregular.pipelines.tasks.classification.data import SampleDataModule
 from ccnn_irregular.pipelines.tasks.classification.module import Classification
 from ccnn_irregular.pipelines.tasks.classification.network import ContinuousClassifier, GridOptions
 from ccnn_irregular.pipelines.tasks.cloud_classification.data import CloudChanges, ShapeDataModule
@@ -38,7 +38,8 @@ from ccnn_irregular.pipelines.tasks.risk.network import ICURiskNetwork
 from ccnn_irregular.pipelines.tasks.segmentation.data import VolumeAugmentation, VolumeDataModule
 from ccnn_irregular.pipelines.tasks.segmentation.module import Segmentation
 from ccnn_irregular.pipelines.tasks.segmentation.network import ContinuousSegmenter
-from ccnn_irregular.pipelines.train.module import TrainedNetwork
+from ccnn_irregular.pipelines.train.module import TaskModule
+from ccnn_irregular.pipelines.train.schedule import Schedule
 
 __all__ = ["TASKS", "Task", "answers", "fitted", "new_model", "read", "trainer", "write_volumes"]
 
@@ -56,7 +57,7 @@ class Task:
     """
 
     data: Callable[[Path, int], Any]
-    model: Callable[[], TrainedNetwork]
+    model: Callable[[], TaskModule]
     tested: Callable[[Any], DataLoader[Any]]
     spoil: Callable[[Any, float], None]
     draws: bool = True
@@ -83,13 +84,13 @@ def read(task: Task, folder: Path, batch_size: int) -> Any:
     return data
 
 
-def new_model(task: Task) -> TrainedNetwork:
+def new_model(task: Task) -> TaskModule:
     """Always with the same weights."""
     torch.manual_seed(0)
     return task.model()
 
 
-def fitted(task: Task, data: Any, folder: Path, *, epochs: int = 1, seed: int = 0) -> TrainedNetwork:
+def fitted(task: Task, data: Any, folder: Path, *, epochs: int = 1, seed: int = 0) -> TaskModule:
     """A model trained for some epochs; ``seed`` is that of the training and of what the data module draws."""
     model = new_model(task)
     if hasattr(data, "seed"):
@@ -104,7 +105,7 @@ def fitted(task: Task, data: Any, folder: Path, *, epochs: int = 1, seed: int = 
     return model.eval()
 
 
-def awake(model: TrainedNetwork) -> TrainedNetwork:
+def awake(model: TaskModule) -> TaskModule:
     """Weights that are zero before training are no longer: some networks begin with their first guess."""
     generator = torch.Generator().manual_seed(1)
     for parameter in model.parameters():
@@ -113,7 +114,7 @@ def awake(model: TrainedNetwork) -> TrainedNetwork:
     return model
 
 
-def answers(model: TrainedNetwork, loader: DataLoader[Any]) -> Tensor:
+def answers(model: TaskModule, loader: DataLoader[Any]) -> Tensor:
     """Of all samples, one after the other, in one column or more."""
     awake(model).eval()
     found = []
@@ -141,7 +142,7 @@ def risk() -> BinaryRisk:
     network = ICURiskNetwork(
         members=2, hidden_channels=4, blocks=1, generator_hidden=4, step=4.0, knots=2, thinning=0.8, series_dropout=0.3
     )
-    return BinaryRisk(network, warmup_epochs=0)
+    return BinaryRisk(network, schedule=Schedule(warmup_epochs=0))
 
 
 def spoil_stays(data: ICUDataModule, value: float) -> None:
@@ -166,12 +167,12 @@ def strokes() -> Classification:
         3, 6, 4, 1, extent=[0.2], width=[0.05], omega_0=0.5, generator_hidden=4, copies=2, presence=True,
         latent=GridOptions([50], [0.02]), rtol=1e-5,
     )  # fmt: skip
-    return Classification(network, drop=0.5, stretch=0.1, warmup_epochs=0)
+    return Classification(network, drop=0.5, stretch=0.1, schedule=Schedule(warmup_epochs=0))
 
 
 def images() -> Classification:
     network = ContinuousClassifier(1, 5, 4, 1, extent=[13.5, 13.5], width=[2.5, 2.5], omega_0=0.3, generator_hidden=4)
-    return Classification(network, low_pass=0.05, shift=[3.0, 2.0], flip=[0, 1], warmup_epochs=0)
+    return Classification(network, low_pass=0.05, shift=[3.0, 2.0], flip=[0, 1], schedule=Schedule(warmup_epochs=0))
 
 
 def scans() -> Classification:
@@ -179,11 +180,11 @@ def scans() -> Classification:
         1, 6, 4, 1, extent=[10.0] * 3, width=[2.5] * 3, omega_0=0.3, generator_hidden=4,
         latent=GridOptions([8] * 3, [4.0] * 3, [-14.0] * 3),
     )  # fmt: skip
-    return Classification(network, flip=[0, 1, 2], warmup_epochs=0)
+    return Classification(network, flip=[0, 1, 2], schedule=Schedule(warmup_epochs=0))
 
 
 def tested_samples(data: SampleDataModule) -> DataLoader[Any]:
-    return data.test_loader(Sampling())
+    return data.loader("test")
 
 
 def spoil_samples(data: SampleDataModule, value: float) -> None:
@@ -231,7 +232,7 @@ def volumes(folder: Path, batch_size: int) -> VolumeDataModule:
 def segmentation() -> Segmentation:
     network = ContinuousSegmenter(1, 2, channels=(4,), blocks=(0,), generator_hidden=4)
     changes = VolumeAugmentation(0.5, stretch=0.1, contrast=0.2, brightness=0.3, gamma=1.5, noise=0.2)
-    return Segmentation(network, augmentation=changes, warmup_epochs=0)
+    return Segmentation(network, augmentation=changes, schedule=Schedule(warmup_epochs=0))
 
 
 def spoil_volumes(data: VolumeDataModule, value: float) -> None:
@@ -244,8 +245,8 @@ def spoil_volumes(data: VolumeDataModule, value: float) -> None:
 
 def fields(folder: Path, batch_size: int) -> FieldDataModule:
     return FieldDataModule(
-        "simulated", held=0.3, watched=0.1, hide=[0.1, 0.5], hide_units=0.1, queries=10**6, draws=5, watched_fields=5,
-        batch_size=batch_size,
+        "simulated_fields", held=0.3, watched=0.1, hide=[0.1, 0.5], hide_units=0.1, queries=10**6, draws=5,
+        watched_fields=5, batch_size=batch_size,
     )  # fmt: skip
 
 
@@ -255,7 +256,7 @@ def field() -> FieldReconstruction:
         latent=Grid([11, 11], [1.0, 1.0]), hidden_channels=4, blocks=1, extent=[4.0, 4.0], width=[1.5, 1.5],
         generator_hidden=4,
     )  # fmt: skip
-    return FieldReconstruction(network, warmup_epochs=0)
+    return FieldReconstruction(network, schedule=Schedule(warmup_epochs=0))
 
 
 def spoil_fields(data: FieldDataModule, value: float) -> None:
@@ -268,7 +269,7 @@ def fronts(folder: Path, batch_size: int) -> GriddedDataModule:
 
 def downscaling() -> Downscaling:
     network = DownscalingNetwork(1, 4, 1, extent=[8.0, 8.0], width=[3.0, 3.0], generator_hidden=4)
-    return Downscaling(network, warmup_epochs=0)
+    return Downscaling(network, schedule=Schedule(warmup_epochs=0))
 
 
 def tested_fronts(data: GriddedDataModule) -> DataLoader[Any]:
@@ -287,13 +288,13 @@ CHANGES = CloudChanges(
 
 
 def shapes(folder: Path, batch_size: int) -> ShapeDataModule:
-    return ShapeDataModule("solids", count=30, points=60, places=100, changes=CHANGES, batch_size=batch_size,
+    return ShapeDataModule("simulated_solids", count=30, points=60, places=100, changes=CHANGES, batch_size=batch_size,
                            validation=0.3)  # fmt: skip
 
 
 def cloud_classes() -> CloudClassification:
     network = CloudClassifier(1, 5, reading=0.4, spacing=0.8, channels=(4,), generator_hidden=4)
-    return CloudClassification(network, warmup_epochs=0)
+    return CloudClassification(network, schedule=Schedule(warmup_epochs=0))
 
 
 def spoil_shapes(data: ShapeDataModule, value: float) -> None:
@@ -304,12 +305,12 @@ def spoil_shapes(data: ShapeDataModule, value: float) -> None:
 
 
 def tile(folder: Path, batch_size: int) -> LabelDataModule:
-    return LabelDataModule("terrain", count=700, discs=Discs(18.0, 7), changes=CHANGES, batch_size=batch_size)
+    return LabelDataModule("simulated_terrain", count=700, discs=Discs(18.0, 7), changes=CHANGES, batch_size=batch_size)
 
 
 def cloud_labels() -> CloudSegmentation:
     network = CloudSegmenter(9, 2, spacing=6.0, channels=(4,), generator_hidden=4)
-    return CloudSegmentation(network, value_noise=0.1, warmup_epochs=0)
+    return CloudSegmentation(network, value_noise=0.1, schedule=Schedule(warmup_epochs=0))
 
 
 def spoil_tile(data: LabelDataModule, value: float) -> None:
@@ -321,7 +322,7 @@ def spoil_tile(data: LabelDataModule, value: float) -> None:
 
 
 TASKS: dict[str, Task] = {
-    "risk": Task(stays, risk, lambda data: data.test_dataloader(), spoil_stays),
+    "risk": Task(stays, risk, lambda data: data.loader("test"), spoil_stays),
     "series": Task(samples("simulated_strokes", 30), strokes, tested_samples, spoil_samples),
     "images": Task(samples("simulated_shapes", 30), images, tested_samples, spoil_samples),
     "scans": Task(samples("simulated_volumes", 30), scans, tested_samples, spoil_samples),

@@ -152,7 +152,7 @@ def test_an_interrupted_run_resumes_to_the_same_result(
 
 
 def shapes(**options: Any) -> ShapeDataModule:
-    data = ShapeDataModule("solids", count=100, **{"points": 200, "places": 500} | options)
+    data = ShapeDataModule("simulated_solids", count=100, **{"points": 200, "places": 500} | options)
     data.setup("fit")
     return data
 
@@ -263,7 +263,7 @@ def test_halves_do_not_overlap_and_validation_is_far_from_the_test() -> None:
 
 
 def terrain(**options: Any) -> LabelDataModule:
-    data = LabelDataModule("terrain", count=2000, discs=Discs(15.0, 8), batch_size=4, **options)
+    data = LabelDataModule("simulated_terrain", count=2000, discs=Discs(15.0, 8), batch_size=4, **options)
     data.setup("fit")
     return data
 

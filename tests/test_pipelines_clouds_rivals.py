@@ -50,7 +50,7 @@ def test_clouds_do_not_see_each_other_or_the_order_of_their_points() -> None:
 
 
 def test_solids_are_learned() -> None:
-    data = ShapeDataModule("solids", count=60, points=64, places=256, batch_size=60)
+    data = ShapeDataModule("simulated_solids", count=60, points=64, places=256, batch_size=60)
     data.setup("fit")
     batch = data.typical(60)
     torch.manual_seed(0)

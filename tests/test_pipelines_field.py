@@ -117,7 +117,7 @@ def test_axes_scale_and_refuse() -> None:
 
 
 def test_the_network_begins_with_kriging_and_returns_to_the_observations() -> None:
-    data = FieldDataModule("simulated", held=0.3, watched=0.1)
+    data = FieldDataModule("simulated_fields", held=0.3, watched=0.1)
     data.setup("fit")
     batch = next(iter(data.val_dataloader()))
     axes = (FieldAxis("y", scale=0.1), FieldAxis("x", scale=0.1))
@@ -143,7 +143,7 @@ def test_the_network_begins_with_kriging_and_returns_to_the_observations() -> No
 
 @pytest.mark.parametrize("options", [{"held": 0.3, "watched": 0.1}, {"test_fields": [3], "watched": 0.2, "show": 0.25}])
 def test_what_is_kept_is_never_seen_in_training(options: dict[str, object]) -> None:
-    data = FieldDataModule("simulated", draws=12, batch_size=1, **options)  # type: ignore[arg-type]
+    data = FieldDataModule("simulated_fields", draws=12, batch_size=1, **options)  # type: ignore[arg-type]
     data.setup("fit")
 
     def places(batches: object, which: str) -> set[tuple[float, ...]]:
@@ -363,7 +363,7 @@ def test_time_of_a_model_may_be_an_axis_of_three(tmp_path: Path) -> None:
 
 
 def test_the_rival_is_the_one_that_is_best_in_the_validation() -> None:
-    data = FieldDataModule("simulated", held=0.3, watched=0.1)
+    data = FieldDataModule("simulated_fields", held=0.3, watched=0.1)
     data.setup("test")
     rows, zeros = torch.arange(4), np.zeros((4, 1))
 
@@ -396,7 +396,7 @@ def test_too_few_observations_are_refused(tmp_path: Path) -> None:
 )
 def test_options_are_checked(options: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        FieldDataModule(**{"dataset": "simulated", "watched": 0.1} | options)  # type: ignore[arg-type]
+        FieldDataModule(**{"dataset": "simulated_fields", "watched": 0.1} | options)  # type: ignore[arg-type]
 
 
 def test_rivals_are_what_they_are_called() -> None:

@@ -114,7 +114,7 @@ def test_sets_of_stays_may_stand_in_any_order(tmp_path: Path) -> None:
         model = fitted(task, data, tmp_path)
         states.append({key: one for key, one in model.state_dict().items() if isinstance(one, Tensor)})
         logits = answers(model, data.test_dataloader()).tolist()
-        found.append(dict(zip(data.stays("held_out").record_ids.tolist(), logits, strict=True)))
+        found.append(dict(zip(data.stays("test").record_ids.tolist(), logits, strict=True)))
     same(*states)
     assert found[0] == found[1]
 

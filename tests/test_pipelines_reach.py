@@ -25,6 +25,7 @@ from ccnn_irregular.pipelines.tasks.downscale.network import DownscalingNetwork
 from ccnn_irregular.pipelines.tasks.field.data import FieldBatch
 from ccnn_irregular.pipelines.tasks.field.kriging import FieldAxis
 from ccnn_irregular.pipelines.tasks.field.network import FieldNetwork
+from ccnn_irregular.pipelines.tasks.risk.data import StayBatch
 from ccnn_irregular.pipelines.tasks.risk.network import ICURiskNetwork
 from ccnn_irregular.pipelines.tasks.segmentation.data import VolumeBatch
 from ccnn_irregular.pipelines.tasks.segmentation.network import ContinuousSegmenter
@@ -105,7 +106,7 @@ def hourly(**options: Any) -> list[str]:
     points = Points(times, splits=torch.tensor([0, 49, 98]))
     batch = SampleBatch(torch.randn(98, 1), points, torch.tensor([0, 1]))
     network = ContinuousClassifier(1, 2, 4, 1, omega_0=1.0, generator="siren", generator_hidden=4, **options)
-    return told(lambda: network.prepare(batch.values, batch))
+    return told(lambda: network.prepare(batch, (batch.values, None)))
 
 
 @pytest.mark.parametrize(
@@ -149,11 +150,10 @@ def test_stays() -> None:
         record_ids=np.arange(2),
         outcomes=None,
     )
-    cohort.select = lambda _: cohort
 
     def prepared(**options: Any) -> list[str]:
         network = ICURiskNetwork(hidden_channels=4, blocks=1, generator_hidden=4, **options)
-        return told(lambda: network.fit_normalisation(cohort))  # type: ignore[arg-type]
+        return told(lambda: network.prepare(StayBatch.from_cohort(cohort)))  # type: ignore[arg-type]
 
     assert prepared() == []
     assert prepared(width=0.1)[0].startswith("width 0.1 makes kernels reach 0.3035 along axis 0, less than the typical")

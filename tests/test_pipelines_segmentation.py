@@ -52,6 +52,7 @@ pytestmark = [
 ]
 
 NETWORK = "--model.network.init_args"
+RATE = ["--model.schedule.learning_rate", "0.02"]
 QUIET = ["--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"]
 TINY = [f"{NETWORK}.channels", "[4, 8]", f"{NETWORK}.blocks", "[0, 1]", f"{NETWORK}.generator_hidden", "8"]
 
@@ -104,7 +105,9 @@ def trained(pairs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("run") / "simulated"
     handler = signal.getsignal(signal.SIGINT)
     config = ["--config", "segmentation", *TINY, "--data.root", str(pairs), "--data.validation", "0.15", *QUIET]
-    cli.main(["fit", *config, "--run_dir", str(run), "--trainer.max_epochs", "6", "--model.learning_rate", "0.02"])
+    cli.main(
+        ["fit", *config, "--run_dir", str(run), "--trainer.max_epochs", "6", "--model.schedule.learning_rate", "0.02"]
+    )
     signal.signal(signal.SIGINT, handler)
     return run
 
@@ -293,7 +296,7 @@ def test_what_predict_refuses(trained: Path, pairs: Path, capsys: pytest.Capture
 
 def test_the_baseline_learns_too_and_bad_options_are_named(pairs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = ["--config", "segmentation_baseline", "--data.root", str(pairs), "--data.validation", "0.15", *QUIET]
-    short = ["--trainer.max_epochs", "2", f"{NETWORK}.channels", "[4, 8]", "--model.learning_rate", "0.02"]
+    short = ["--trainer.max_epochs", "2", f"{NETWORK}.channels", "[4, 8]", "--model.schedule.learning_rate", "0.02"]
     cli.main(["fit", *config, *short, "--run_dir", "base"])
     cli.main(["test", *config, "--run_dir", "base", "--test.thin", "1,1,2", "--test.resample", "true"])
     results = json.loads(Path("base/test/metrics.json").read_text())["results"]

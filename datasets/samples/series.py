@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ccnn_irregular._checks import require, require_splits
-from ccnn_irregular.datasets.samples.common import as_positions, require_labels
+from ccnn_irregular.datasets.samples.common import as_positions, require_alike, require_labels
 from ccnn_irregular.datasets.samples.protocol import summary
 from ccnn_irregular.domains import Points
 from ccnn_irregular.quadrature import trapezoid
@@ -157,6 +157,18 @@ class RaggedSeries:
     def sample_index(self) -> Tensor:
         """Series each row belongs to, int64 ``(N,)``."""
         return sample_of_row(self.splits, len(self.values))
+
+    def joined(self, other: RaggedSeries) -> RaggedSeries:
+        """These series, and behind them the ``other`` ones of the same classes and unit."""
+        require_alike(self, other)
+        return dataclasses.replace(
+            self,
+            values=torch.cat([self.values, other.values]),
+            coordinates=torch.cat([self.coordinates, other.coordinates]),
+            splits=torch.cat([self.splits, self.splits[-1] + other.splits[1:]]),
+            labels=torch.cat([self.labels, other.labels]),
+            ids=None if self.ids is None or other.ids is None else torch.cat([self.ids, other.ids]),
+        )
 
     def points(self, *, cap: float | None = None) -> Points:
         """The coordinates as a domain weighted by the trapezoid rule, see :func:`~ccnn_irregular.quadrature.trapezoid`.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, get_args
 
 import numpy as np
 import torch
@@ -12,11 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from ccnn_irregular import datasets
 from ccnn_irregular._checks import require
 from ccnn_irregular.adapters.geometric_weights import CloudSampling, cloud_weights
-from ccnn_irregular.datasets import modelnet
 from ccnn_irregular.datasets.samples import ShapePool
-from ccnn_irregular.datasets.simulated_solids import solids
 from ccnn_irregular.domains import Points
 from ccnn_irregular.pipelines.tasks.classification.data import SampleBatch, carved
 from ccnn_irregular.pipelines.train.batches import EqualBatches, batch_loader, drawn_loader
@@ -25,8 +24,6 @@ from ccnn_irregular.pipelines.train.equal_samples import split_together
 from ccnn_irregular.pipelines.train.sample_keys import ragged_keys
 
 __all__ = ["CloudChanges", "DrawnClouds", "ShapeDataModule"]
-
-ShapeSet = Literal["modelnet10", "modelnet40", "solids"]
 
 
 @dataclass(frozen=True)
@@ -104,9 +101,11 @@ class ShapeDataModule(LightningDataModule):
     part, on the shape and, in training, on the epoch alone: not on the batch it is in.
 
     Args:
-        dataset: "modelnet10", "modelnet40" (see ``modelnet.load_pool``), or "solids": simulated, needs no root.
+        dataset: name of a registered data set of shapes: "modelnet10", "modelnet40" (see ``modelnet.load_pool``), or
+            "simulated_solids", which needs no root.
         root: folder of the official files.
-        count: shapes of "solids".
+        count: shapes of a simulated data set.
+        options: of the data set's loader, see ``ccnn datasets NAME``.
         points: of each shape in validation and tests, and most in training.
         weights: quadrature weights of the points drawn: "surface", "volume" or "even", see ``cloud_weights``.
         places: points drawn of each mesh, from which all others are drawn.
@@ -123,9 +122,10 @@ class ShapeDataModule(LightningDataModule):
 
     def __init__(
         self,
-        dataset: ShapeSet,
+        dataset: str,
         root: str | None = None,
         count: int = 300,
+        options: dict[str, Any] | None = None,
         points: int = 1024,
         weights: CloudSampling = "surface",
         places: int = 4096,
@@ -137,8 +137,9 @@ class ShapeDataModule(LightningDataModule):
         download: bool = False,
     ) -> None:
         super().__init__()
-        require(dataset in get_args(ShapeSet), "dataset", f"be one of {get_args(ShapeSet)}", repr(dataset))
-        require(root is not None or dataset == "solids", "root", "be given (--data.root FOLDER)", root)
+        self._known = datasets.get(dataset, ShapePool)
+        self._known.require_root(root)
+        self._known.require_options(options or {})
         require(points >= 1, "points", "be at least 1", points)
         require(weights in get_args(CloudSampling), "weights", f"be one of {get_args(CloudSampling)}", repr(weights))
         require(batch_size >= 1, "batch_size", "be at least 1", batch_size)
@@ -147,7 +148,8 @@ class ShapeDataModule(LightningDataModule):
         self.changes = CloudChanges() if changes is None else changes
         fewest = self.changes.fewest
         require(fewest is None or fewest <= points, "changes.fewest", f"be at most points, {points}", fewest)
-        self.dataset: ShapeSet = dataset
+        self.dataset = dataset
+        self.options = dict(options or {})
         self.root = root
         self.count = count
         self.points = points
@@ -169,17 +171,15 @@ class ShapeDataModule(LightningDataModule):
         """
         if self._pools:
             return
-        if self.dataset == "solids":
-            train = held = solids(self.count, places=self.places, seed=self.seed)
-            rest, aside = self._carved(train, torch.arange(len(train)), self.test)
-        else:
-            assert self.root is not None
-            name: Literal["10", "40"] = "10" if self.dataset == "modelnet10" else "40"
-            train, held = (
-                modelnet.load_pool(self.root, name, part, places=self.places, download=self.download)
-                for part in ("train", "test")
-            )
+        known = self._known
+        own = {"count": self.count, "places": self.places, "seed": self.seed}
+        options = known.in_training(self.options, download=self.download, **own)
+        if known.split:
+            train, held = (known.read(self.root, part, **options) for part in ("train", "test"))
             rest, aside = torch.arange(len(train)), torch.arange(len(held))
+        else:
+            train = held = known.read(self.root, **options)
+            rest, aside = self._carved(train, torch.arange(len(train)), self.test)
         learned, watched = self._carved(train, rest, self.validation)
         self._pools = {"train": train, "validation": train, "test": held}
         parts = {"train": learned, "validation": watched, "test": aside}
@@ -215,7 +215,7 @@ class ShapeDataModule(LightningDataModule):
 
     def description(self) -> dict[str, Any]:
         """What was read and how it was split, for the JSON."""
-        options = ("dataset", "root", "points", "weights", "validation", "seed")
+        options = ["dataset", "root", "points", "weights", "validation", "seed", *(["options"] if self.options else [])]
         empty = {part: int((pool.splits.diff() == 0)[self._parts[part]].sum()) for part, pool in self._pools.items()}
         return {name: getattr(self, name) for name in options} | {
             "changes": asdict(self.changes),

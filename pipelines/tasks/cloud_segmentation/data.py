@@ -13,11 +13,10 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from ccnn_irregular import datasets
 from ccnn_irregular._checks import reject, require
 from ccnn_irregular.adapters.geometric_weights import CloudSampling, cloud_weights
-from ccnn_irregular.datasets import lidar_ground, shapenet_parts
 from ccnn_irregular.datasets.samples import LabelledClouds
-from ccnn_irregular.datasets.simulated_terrain import terrain
 from ccnn_irregular.domains import Points
 from ccnn_irregular.pipelines.tasks.cloud_classification.data import CloudChanges
 from ccnn_irregular.pipelines.train.batches import EqualBatches, batch_loader, drawn_loader
@@ -27,7 +26,6 @@ from ccnn_irregular.quadrature import covered_volume
 
 __all__ = ["Discs", "LabelBatch", "LabelDataModule", "halves"]
 
-LabelledSet = Literal["lidar_ground", "shapenet_part", "terrain"]
 Part = Literal["train", "validation", "test"]
 
 
@@ -103,10 +101,11 @@ class LabelDataModule(LightningDataModule):
     alone: not on the batch it is in, or on the order of a tile's points in its file.
 
     Args:
-        dataset: "lidar_ground": one tile, half of which is for the test (see ``halves``); "shapenet_part": official
-            parts; "terrain": a simulated tile, split as the other one.
+        dataset: name of a registered data set of labelled clouds. "lidar_ground" is one tile, half of which is for the
+            test (see ``halves``), as is "simulated_terrain"; "shapenet_part" has official parts.
         root: file of the tile, or folder of the shapes.
-        count: points of "terrain".
+        count: points of a simulated tile.
+        options: of the data set's loader, see ``ccnn datasets NAME``.
         axis: along which a tile is halved.
         reverse: train on the upper half and test on the lower one.
         discs: how a tile is read in training.
@@ -123,9 +122,10 @@ class LabelDataModule(LightningDataModule):
 
     def __init__(
         self,
-        dataset: LabelledSet,
+        dataset: str,
         root: str | None = None,
         count: int = 6000,
+        options: dict[str, Any] | None = None,
         axis: int = 1,
         reverse: bool = False,
         discs: Discs | None = None,
@@ -138,17 +138,17 @@ class LabelDataModule(LightningDataModule):
         download: bool = False,
     ) -> None:
         super().__init__()
-        require(dataset in get_args(LabelledSet), "dataset", f"be one of {get_args(LabelledSet)}", repr(dataset))
-        require(root is not None or dataset == "terrain", "root", "be given (--data.root)", root)
-        require(
-            (discs is None) == (dataset == "shapenet_part"), "discs", "be given for a tile, and for no other", discs
-        )
+        self._known = datasets.get(dataset, LabelledClouds)
+        self._known.require_root(root)
+        self._known.require_options(options or {})
+        require((discs is None) == bool(self._known.split), "discs", "be given for a tile, and for no other", discs)
         require(axis in (0, 1), "axis", "be 0 or 1", axis)
         require(weights in get_args(CloudSampling), "weights", f"be one of {get_args(CloudSampling)}", repr(weights))
         require(0 < validation < 1, "validation", "lie in (0, 1)", validation)
         require(batch_size >= 1, "batch_size", "be at least 1", batch_size)
         require(points is None or points >= 1, "points", "be at least 1", points)
-        self.dataset: LabelledSet = dataset
+        self.dataset = dataset
+        self.options = dict(options or {})
         self.root = root
         self.count = count
         self.axis = axis
@@ -175,13 +175,15 @@ class LabelDataModule(LightningDataModule):
         """
         if self.parts:
             return
-        if self.dataset == "shapenet_part":
-            assert self.root is not None
+        known = self._known
+        options = known.in_training(self.options, download=self.download, count=self.count, seed=self.seed)
+        if known.split:
             for part in get_args(Part):
-                self.parts[part] = shapenet_parts.load(self.root, part, download=self.download)
+                self.parts[part] = known.read(self.root, part, **options)
                 self._weights[part] = self._weighed(self.parts[part], 1.0)
             return
-        self.tile = terrain(self.count, seed=self.seed) if self.root is None else lidar_ground.load(self.root)
+        self.tile = known.read(self.root, **options)
+        require(len(self.tile) == 1, f"the data set {self.dataset}", "hold one cloud, or published parts", self.tile)
         positions = -self.tile.coordinates if self.reverse else self.tile.coordinates
         self.rows = halves(positions, self.axis, self.validation)
         for part, rows in self.rows.items():
@@ -242,7 +244,8 @@ class LabelDataModule(LightningDataModule):
 
     def description(self) -> dict[str, Any]:
         """What was read and how it was split, for the JSON."""
-        options = ("dataset", "root", "axis", "reverse", "weights", "validation", "seed")
+        options = ["dataset", "root", "axis", "reverse", "weights", "validation", "seed"]
+        options += ["options"] if self.options else []
         return {name: getattr(self, name) for name in options} | {
             "discs": None if self.discs is None else asdict(self.discs),
             "changes": asdict(self.changes),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -14,11 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from ccnn_irregular import datasets
 from ccnn_irregular._checks import reject, require
 from ccnn_irregular.adapters.xarray import Reading
-from ccnn_irregular.datasets import argo, cube, ghcnm
 from ccnn_irregular.datasets.samples import FieldSet
-from ccnn_irregular.datasets.simulated_fields import smooth_fields
 from ccnn_irregular.domains import Points
 from ccnn_irregular.pipelines.tasks.field.records import BroughtInLine, as_they_are, bring_in_line, referred_to
 from ccnn_irregular.pipelines.train.batches import EqualBatches, batch_loader, drawn_loader
@@ -26,8 +25,6 @@ from ccnn_irregular.pipelines.train.draws import Draws
 from ccnn_irregular.pipelines.train.sample_keys import row_keys, text_keys
 
 __all__ = ["FieldBatch", "FieldDataModule"]
-
-FieldSource = Literal["cube", "ghcnm", "argo", "simulated"]
 
 _TRAIN, _WATCHED, _TEST = 0, 1, 2
 _HALF = 0.5  # of the stations, which are dealt into two groups at least
@@ -85,13 +82,13 @@ class FieldDataModule(LightningDataModule):
     over the part it is in: nothing that is kept for the test tells of training.
 
     Args:
-        dataset: "cube" (netCDF or zarr), "ghcnm", "argo" or "simulated".
+        dataset: name of a registered data set of fields: "cube" (netCDF or zarr), "ghcnm", "argo", "simulated_fields".
         root: the file (cube; ghcnm: the ``.dat`` file) or the folder (argo).
+        options: of the data set's loader, such as ``drop_flagged`` of "ghcnm": see ``ccnn datasets NAME``.
         variables: of a cube, or the one parameter of the floats.
         axes: dimensions of a cube that are coordinates of a field.
         fields: dimension of a cube along which its fields follow one another.
         stacked: dimensions of a cube that become channels.
-        drop_flagged: leave out station values that failed a quality check.
         records: bring the values of stations in line by what their records tell, see ``bring_in_line``.
         test_fields: numbers of the fields kept for the test.
         held: share of the places kept for the test, where no fields are.
@@ -114,13 +111,13 @@ class FieldDataModule(LightningDataModule):
 
     def __init__(
         self,
-        dataset: FieldSource,
+        dataset: str,
         root: str | None = None,
+        options: dict[str, Any] | None = None,
         variables: Sequence[str] = (),
         axes: Sequence[str] = (),
         fields: str | None = None,
         stacked: Sequence[str] = (),
-        drop_flagged: bool = True,
         records: bool = False,
         test_fields: Sequence[int] = (),
         held: float = 0.0,
@@ -139,8 +136,11 @@ class FieldDataModule(LightningDataModule):
         reading: Reading | None = None,
     ) -> None:
         super().__init__()
-        require(dataset in get_args(FieldSource), "dataset", f"be one of {get_args(FieldSource)}", repr(dataset))
-        require(root is not None or dataset == "simulated", "root", "be given (--data.root PATH)", root)
+        self._known = datasets.get(dataset, FieldSet)
+        self._known.require_root(root)
+        named = {"variables": tuple(variables), "axes": tuple(axes), "fields": fields, "stacked": tuple(stacked)}
+        self._cut: dict[str, Any] = {**named, "reading": reading}
+        self._known.require_options({**{name: value for name, value in self._cut.items() if value}, **(options or {})})
         shares = {"held": held, "held_units": held_units, "watched": watched, "watched_units": watched_units}
         for name, share in shares.items():
             require(0 <= share < 1, name, "lie in [0, 1)", share)
@@ -158,16 +158,14 @@ class FieldDataModule(LightningDataModule):
         tested = bool(test_fields) != (held > 0 or held_units > 0)
         require(tested, "test_fields", "be given, or held or held_units, but not both", (list(test_fields), held))
         require(watched > 0 or watched_units > 0, "watched", "be positive, or watched_units", watched)
-        self.dataset, self.root = dataset, root
-        self.variables, self.axes, self.fields, self.stacked = tuple(variables), tuple(axes), fields, tuple(stacked)
-        self.drop_flagged, self.records = drop_flagged, records
+        self.dataset, self.root, self.options = dataset, root, dict(options or {})
+        self.records = records
         self.test_fields = tuple(test_fields)
         self.shares = shares
         self.hide, self.hide_units, self.show = tuple(hide), hide_units, show
         self.queries, self.draws, self.batch_size, self.seed = queries, draws, batch_size, seed
         self.watched_fields = watched_fields
         self.predict_from = predict_from
-        self.reading = reading or Reading()
         self._set: FieldSet | None = None
 
     def setup(self, stage: str) -> None:
@@ -200,15 +198,9 @@ class FieldDataModule(LightningDataModule):
         require(len(self._watched_field) > 0, "watched", "leave a place for validation in some field", self.shares)
 
     def _read(self) -> FieldSet:
-        if self.dataset == "simulated":
-            return smooth_fields(seed=self.seed)
-        assert self.root is not None
-        if self.dataset == "cube":
-            named = self.variables, self.axes
-            return cube.load(self.root, *named, fields=self.fields, stacked=self.stacked, reading=self.reading)
-        if self.dataset == "ghcnm":
-            return ghcnm.load_fields(self.root, drop_flagged=self.drop_flagged)
-        return argo.load_fields(self.root, self.variables)
+        options = self._known.in_training(self.options, seed=self.seed, **self._cut)
+        fields: FieldSet = self._known.read(self.root, **options)
+        return fields
 
     def _parts(self, fields: FieldSet) -> Tensor:
         """Part of each place: training, validation or test, int64 ``(N,)``."""

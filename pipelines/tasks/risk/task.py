@@ -103,7 +103,7 @@ class RiskTask(Task):
 
     def _predictions(self, model: BinaryRisk, datamodule: ICUDataModule) -> Predictions:
         if not bool(model.calibration.fitted):
-            say("the risks of this checkpoint are not calibrated")
+            say(f"the risks of {self.checkpoint} are not calibrated")
         say(datamodule.summary())
         return joined(self.predictions(model, datamodule.loader("test")))
 
