@@ -29,6 +29,7 @@ from ccnn_irregular.pipelines.tasks.cloud_classification.network import CloudCla
 from ccnn_irregular.pipelines.tasks.cloud_segmentation.data import Discs, LabelDataModule
 from ccnn_irregular.pipelines.tasks.cloud_segmentation.module import CloudSegmentation
 from ccnn_irregular.pipelines.tasks.cloud_segmentation.network import CloudSegmenter
+from ccnn_irregular.pipelines.tasks.downscale.data import DownscalingDataModule
 from ccnn_irregular.pipelines.tasks.downscale.module import Downscaling
 from ccnn_irregular.pipelines.tasks.downscale.network import DownscalingNetwork
 from ccnn_irregular.pipelines.tasks.field.data import FieldDataModule
