@@ -1,4 +1,4 @@
-# make demo | test | lint | bench | gpu | clean. Each works alone on a fresh machine with Python 3.11 or newer and a C++
+# make demo | test | lint | style | docs | bench | findings | gpu | clean. Each works alone on a fresh machine with Python 3.11 or newer and a C++
 # compiler: the first run makes a virtual environment in .venv and installs the pinned versions into it.
 
 PYTHON ?= python3
@@ -11,6 +11,10 @@ PYTEST_ARGS ?=
 TEST_JOBS ?= 2
 # More arguments for the benchmarks, for instance: make bench BENCH_ARGS="--quick"
 BENCH_ARGS ?=
+# A commit, branch or tag to compare with: make style BASE=v0.1.0
+BASE ?=
+# More arguments for it, for instance: make style STYLE_ARGS="--list --depth 2"
+STYLE_ARGS ?=
 # Where make gpu runs: cuda, or cpu for a rehearsal at tiny sizes; and more arguments for it.
 DEVICE ?= cuda
 GPU_ARGS ?=
@@ -21,16 +25,19 @@ TREE := build/typecheck
 # Two pip processes must not write to one environment at a time, whatever -j says.
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint bench gpu clean install install-demo typecheck-tree
+.PHONY: help demo test lint typecheck style findings docs bench gpu clean install install-demo typecheck-tree
 
 help:
-	@echo "make demo    install what the demonstration needs, and run it"
-	@echo "make test    install everything, and run the tests"
-	@echo "make lint    ruff (rules and format) and mypy"
-	@echo "make bench   time, memory and error beside other methods, as CSV and figures"
-	@echo "make gpu     on a GPU, in a few minutes: the engines' tests, benchmarks, where the host waits (DEVICE=cpu rehearses)"
-	@echo "make clean   remove .venv, caches and build folders"
-	@echo "PYTHON=...   the interpreter for .venv (default: python3)"
+	@echo "make demo      install what the demonstration needs, and run it"
+	@echo "make test      install everything, and run the tests"
+	@echo "make lint      ruff (rules and format) and mypy"
+	@echo "make style     lines, duplicates, long functions and files, docstrings (BASE=revision: before and after)"
+	@echo "make docs       the documentation as a site in build/site, warnings as errors"
+	@echo "make bench     time, memory and error beside other methods, as CSV and figures"
+	@echo "make findings  surprises of other packages, each in an environment of its own: which still hold"
+	@echo "make gpu       on a GPU, in a few minutes: the engines' tests, benchmarks, where the host waits (DEVICE=cpu rehearses)"
+	@echo "make clean     remove .venv, caches and build folders"
+	@echo "PYTHON=...     the interpreter for .venv (default: python3)"
 
 demo: install-demo
 	$(BIN)/ccnn demo
@@ -38,10 +45,28 @@ demo: install-demo
 test: install
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n $(TEST_JOBS) $(PYTEST_ARGS)
 
-lint: install typecheck-tree
+lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(MAKE) --no-print-directory typecheck
+
+typecheck: install typecheck-tree
 	MYPYPATH=build/typecheck $(BIN)/mypy -p ccnn_irregular
+
+# The script needs nothing but Python: no installation.
+style:
+	$(PYTHON) tools/style.py $(if $(BASE),--base $(BASE)) $(STYLE_ARGS)
+
+# Without a network: no fonts, and nothing else, is fetched.
+docs: install
+	$(BIN)/python tools/docs_tree.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+# Each script installs what it looks at into a temporary folder. See findings/README.md.
+findings:
+	@failed=0; for script in findings/*.sh; do \
+		echo "== $$script"; bash "$$script" || { failed=1; echo "changed, or could not run: $$script" >&2; }; \
+	done; exit $$failed
 
 # FINUFFT is measured beside the engines and used by none of them.
 bench: install

@@ -8,7 +8,7 @@ This package's layer has a radius instead of a graph: the one within which as ma
 ``accuracy`` rows train the same network around each layer (three layers of 32 channels, norms, mean, linear) for the
 same time, graphs included, on 64 to 256 points a shape, with three learning rates of AdamW, of which the validation
 part picks one (``chosen``). It is tested with 256 points, with 64, and with a density that falls by e^2 across each
-shape. FOLDER holds ModelNet10, see ``ccnn_irregular.datasets.shape_pools``; without it the shapes are simulated solids.
+shape. FOLDER holds ModelNet10, see ``ccnn_irregular.datasets.modelnet``; without it the shapes are simulated solids.
 Wants an otherwise idle machine.
 """
 

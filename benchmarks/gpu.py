@@ -36,8 +36,8 @@ from waits import Waits, device_waits
 from ccnn_irregular import Kernel, convolve, make_plan
 from ccnn_irregular.networks import ccnn_4_140, unit_grid
 from ccnn_irregular.operators import EngineName
-from ccnn_irregular.operators.measure import measure_rates
-from ccnn_irregular.operators.rates import save_rates
+from ccnn_irregular.operators.planning.measure import measure_rates
+from ccnn_irregular.operators.planning.rates import save_rates
 
 __all__ = ["main"]
 

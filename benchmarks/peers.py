@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ccnn_irregular import GaussianMask, Grid, Kernel, Points, convolve, make_plan
 from ccnn_irregular.kernels import Generator
-from ccnn_irregular.operators.transforms import fast_length
+from ccnn_irregular.operators.numerics.transforms import fast_length
 
 __all__ = ["METHODS", "Method"]
 

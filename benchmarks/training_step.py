@@ -24,7 +24,7 @@ from torch.profiler import ProfilerActivity, profile
 from ccnn_irregular.domains import Grid
 from ccnn_irregular.layers import SeparableContinuousConv, sampled_kernel
 from ccnn_irregular.networks import CCNN, ccnn_4_140, unit_grid
-from ccnn_irregular.operators.lattice import Lattice
+from ccnn_irregular.operators.numerics.lattice import Lattice
 
 _TUNABLES = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=1073741824:glibc.malloc.trim_threshold=17179869184"
 

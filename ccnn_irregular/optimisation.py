@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ccnn_irregular._checks import require
 from ccnn_irregular.domains import Grid
 from ccnn_irregular.layers import ContinuousConv, sampled_kernel
-from ccnn_irregular.operators.lattice import Lattice
+from ccnn_irregular.operators.numerics.lattice import Lattice
 
 __all__ = ["norm_penalty", "parameter_groups", "warmup_cosine"]
 

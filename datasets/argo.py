@@ -9,16 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import xarray as xr
+import torch
 from numpy.typing import NDArray
 
 from ccnn_irregular._checks import require
-from ccnn_irregular.adapters.xarray_files import open_cube
+from ccnn_irregular.datasets.reading.files import existing_folder, missing_file
+from ccnn_irregular.datasets.registry import DataSet, register
+from ccnn_irregular.datasets.samples import FieldSet
+from ccnn_irregular.datasets.samples.fields import Array
 
-__all__ = ["GOOD", "load"]
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = ["GOOD", "load", "load_fields"]
 
 GOOD = ("1", "2")  # good and probably good, reference table 2 of the manual
 
@@ -45,6 +51,10 @@ def load(path: str | Path, parameter: str = "TEMP", good: Sequence[str] = GOOD) 
         FileNotFoundError: no such file.
         ValueError: no netCDF file, a truncated one, or one without the parameter (with those that there are).
     """
+    import xarray as xr
+
+    from ccnn_irregular.adapters.xarray_files import open_cube
+
     with open_cube(path) as dataset:
         parameters = sorted(name.removesuffix("_QC") for name in map(str, dataset.variables) if name.endswith("_QC"))
         lacking = [name for name in (*_NEEDED, parameter, f"{parameter}_QC") if name not in dataset.variables]
@@ -76,6 +86,69 @@ def load(path: str | Path, parameter: str = "TEMP", good: Sequence[str] = GOOD) 
             "pressure": (("profile", "level"), pressure, {"units": "decibar", "positive": "down"}),
         },
         {"float": Path(path).name.split("_")[0]},
+    )
+
+
+def load_fields(root: str | Path, variables: Sequence[str] = ()) -> FieldSet:
+    """Profiles of Argo floats, one field a float: ``time`` in days since its first profile, ``pressure`` in decibar.
+
+    Args:
+        root: folder of ``*_prof.nc`` files.
+        variables: one parameter, see :func:`load`; () = TEMP.
+
+    Raises:
+        FileNotFoundError: no such folder or files.
+        ValueError: several parameters; see :func:`load`.
+    """
+    import xarray as xr
+
+    from ccnn_irregular.adapters.xarray_axes import coordinate_numbers
+
+    require(len(variables) <= 1, "variables", "name one parameter of the floats", variables)
+    (parameter,) = variables or ("TEMP",)
+    folder = existing_folder(root)
+    paths = sorted(folder.glob("*_prof.nc"))
+    if not paths:
+        raise missing_file(folder, "*_prof.nc files")
+    # By time: which profiles are kept for the test must not depend on their order in the files.
+    floats = [load(path, parameter).sortby("time") for path in paths]
+    places, values, units, kept = [], [], [], []
+    before = 0
+    for one in floats:
+        days = coordinate_numbers(one["time"], "time", "days")[0]
+        days = np.broadcast_to((days - np.nanmin(days))[:, None], one[parameter].shape)
+        there = np.isfinite(one["pressure"].values) & np.isfinite(days)
+        profile = np.broadcast_to(np.arange(one.sizes["profile"])[:, None], there.shape)
+        places.append(np.stack([days[there], one["pressure"].values[there]], 1))
+        values.append(one[parameter].values[there])
+        units.append(before + profile[there])
+        kept.append(there)
+        before += one.sizes["profile"]
+
+    def restored(filled: Array) -> xr.Dataset:
+        ends = np.cumsum([int(there.sum()) for there in kept])[:-1]
+        filled_floats = []
+        most = max(one.sizes["level"] for one in floats)
+        for one, there, part in zip(floats, kept, np.split(filled[:, 0], ends), strict=True):
+            whole = np.full(there.shape, np.nan)
+            whole[there] = part
+            named = one[[parameter]].copy()
+            named[parameter] = one[parameter].copy(data=whole)
+            named = named.pad(level=(0, most - one.sizes["level"]))
+            filled_floats.append(named.assign_coords(float=("profile", [one.attrs["float"]] * one.sizes["profile"])))
+        return xr.concat(filled_floats, "profile", combine_attrs="drop_conflicts")
+
+    return FieldSet(
+        coordinates=torch.from_numpy(np.concatenate(places)),
+        values=torch.from_numpy(np.concatenate(values)[:, None]),
+        splits=torch.tensor([0, *(len(one) for one in values)]).cumsum(0),
+        units=torch.from_numpy(np.concatenate(units)),
+        names=tuple(f"float {one.attrs['float']}" for one in floats),
+        channels=(parameter,),
+        channel_units=(str(floats[0][parameter].attrs.get("units", "1")),),
+        axes=("time", "pressure"),
+        axis_units=("days", "decibar"),
+        restored=restored,
     )
 
 
@@ -119,3 +192,18 @@ def _repeated(pressure: NDArray[np.float64]) -> NDArray[np.bool_]:
         repeated[row] = True
         repeated[row, firsts] = False
     return repeated
+
+
+register(
+    DataSet(
+        name="argo",
+        about="profiles of ocean floats at irregular dates and depths, one field a float",
+        load=load_fields,
+        samples=FieldSet,
+        shape="good values at days and pressures in decibar",
+        files="core files <float>_prof.nc",
+        size="1 MB a float",
+        licence="CC BY 4.0",
+        source="https://doi.org/10.13155/29825",
+    )
+)

@@ -24,6 +24,7 @@ import torch
 from ccnn_irregular._checks import require
 from ccnn_irregular.datasets import ts_files
 from ccnn_irregular.datasets.reading.files import existing_folder, labels_in_range, missing_file, read_npz
+from ccnn_irregular.datasets.registry import DataSet, register
 from ccnn_irregular.datasets.samples import RaggedSeries
 
 __all__ = ["LETTERS", "STEP_SECONDS", "load"]
@@ -142,3 +143,19 @@ def _without_rest(series: RaggedSeries) -> RaggedSeries:
     empty = torch.nonzero(splits.diff() == 0).flatten()
     require(len(empty) == 0, "series", "move at least once to be trimmed", f"rest throughout in {empty[:5].tolist()}")
     return trimmed
+
+
+register(
+    DataSet(
+        name="character_trajectories",
+        about="2,858 pen strokes of 20 letters by one person, of unequal length",
+        load=load,
+        samples=RaggedSeries,
+        shape="3 channels at 200 Hz",
+        training={"trim": True},
+        files="mixoutALL_shifted.mat, both .ts files, or character_trajectories.npz",
+        size="7.5 MB",
+        licence="CC BY 4.0",
+        source="https://doi.org/10.24432/C58G7V",
+    )
+)

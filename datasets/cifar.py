@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -21,6 +22,7 @@ import torch
 from ccnn_irregular._checks import require
 from ccnn_irregular.datasets.reading.download import download_missing
 from ccnn_irregular.datasets.reading.files import existing_folder, labels_in_range, one_of, read_packed_or_unpacked
+from ccnn_irregular.datasets.registry import DataSet, register
 from ccnn_irregular.datasets.samples import GriddedSamples
 from ccnn_irregular.domains import Grid
 
@@ -152,3 +154,35 @@ def _class_names(file: str, content: bytes, count: int) -> tuple[str, ...]:
     names = tuple(content.decode("utf-8", "replace").split())
     require(len(names) == count, file, f"name {count} classes", len(names))
     return names
+
+
+register(
+    DataSet(
+        name="cifar10",
+        about="colour images of 10 classes: 50,000 to train on, 10,000 to test on",
+        load=partial(load, name="cifar10"),
+        samples=GriddedSamples,
+        shape="3 channels in [0, 1] on 32 x 32 pixels",
+        parts=get_args(Part),
+        files="cifar-10-binary.tar.gz, or the folder cifar-10-batches-bin in it",
+        size="170 MB",
+        source="https://www.cs.toronto.edu/~kriz/cifar.html",
+        fetch=partial(fetch, name="cifar10"),
+        checksum="SHA256 listed by TensorFlow Datasets",
+    )
+)
+register(
+    DataSet(
+        name="cifar100",
+        about="colour images of 100 classes in 20 superclasses: 50,000 to train on, 10,000 to test on",
+        load=partial(load, name="cifar100"),
+        samples=GriddedSamples,
+        shape="3 channels in [0, 1] on 32 x 32 pixels",
+        parts=get_args(Part),
+        files="cifar-100-binary.tar.gz, or the folder cifar-100-binary in it",
+        size="170 MB",
+        source="https://www.cs.toronto.edu/~kriz/cifar.html",
+        fetch=partial(fetch, name="cifar100"),
+        checksum="SHA256 listed by TensorFlow Datasets",
+    )
+)

@@ -13,19 +13,22 @@ import itertools
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-import xarray as xr
 from torch import Tensor
 
 from ccnn_irregular._checks import require
-from ccnn_irregular.adapters.nifti import affine_of, read_nifti
 from ccnn_irregular.datasets.reading.files import existing_folder, missing_file
+from ccnn_irregular.datasets.registry import DataSet, register
+from ccnn_irregular.datasets.samples.protocol import summary
 from ccnn_irregular.domains import Grid
 
-__all__ = ["Pair", "Task", "Volume", "canonical", "find_pairs", "label_dtype", "like_file", "nifti_files",
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = ["Pair", "Volume", "VolumePairs", "canonical", "find_pairs", "label_dtype", "like_file", "nifti_files",
            "read_labels", "read_volume", "volume_name"]  # fmt: skip
 
 _SUFFIXES = (".nii.gz", ".nii")
@@ -50,16 +53,32 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Task:
-    """What a folder holds.
+class VolumePairs:
+    """What a folder holds; ``read_volume`` reads a pair.
 
     Attributes:
         pairs: by name.
-        classes: what the labels 0, 1, ... mean; None where no ``dataset.json`` says it.
+        classes: what the labels 0, 1, ... mean; () where no ``dataset.json`` says it.
     """
 
     pairs: tuple[Pair, ...]
-    classes: tuple[str, ...] | None
+    classes: tuple[str, ...] = ()
+
+    @property
+    def labels(self) -> None:
+        """One for each voxel, which ``read_volume`` reads."""
+
+    @property
+    def unit(self) -> str:
+        """Of the grids' coordinates."""
+        return "mm"
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def describe(self) -> dict[str, Any]:
+        """What was found, as plain values."""
+        return summary(self)
 
 
 @dataclass(frozen=True)
@@ -85,7 +104,7 @@ def volume_name(path: Path) -> str:
     return path.name.removesuffix(suffix)
 
 
-def find_pairs(root: str | Path) -> Task:
+def find_pairs(root: str | Path) -> VolumePairs:
     """The labelled pairs in a folder of either layout; no volume is read.
 
     Args:
@@ -109,7 +128,7 @@ def find_pairs(root: str | Path) -> Task:
         require(not lacking, str(folder), "hold a file for each one beside it", f"none for {shown}")
     require(bool(image_files), str(images), "hold NIfTI files", "none")
     pairs = tuple(Pair(name, image_files[name], label_files[name]) for name in sorted(image_files))
-    return Task(pairs, None)
+    return VolumePairs(pairs)
 
 
 def nifti_files(folder: Path) -> list[Path]:
@@ -117,7 +136,7 @@ def nifti_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.name.endswith(_SUFFIXES) and not path.name.startswith("."))
 
 
-def _listed(root: Path) -> Task:
+def _listed(root: Path) -> VolumePairs:
     """Pairs and labels as ``dataset.json`` lists them."""
     file = root / "dataset.json"
     try:
@@ -136,7 +155,7 @@ def _listed(root: Path) -> Task:
     pairs = sorted((Pair(volume_name(image), image, labels) for image, labels in entries), key=lambda pair: pair.name)
     twice = [b.name for a, b in itertools.pairwise(pairs) if a.name == b.name]
     require(not twice, str(file), "list each image once", twice[:_NAMES_SHOWN])
-    return Task(tuple(pairs), tuple(names[value] for value in range(len(names))))
+    return VolumePairs(tuple(pairs), tuple(names[value] for value in range(len(names))))
 
 
 def read_volume(pair: Pair, classes: int) -> Volume:
@@ -149,6 +168,8 @@ def read_volume(pair: Pair, classes: int) -> Volume:
     Raises:
         ValueError: see ``read_nifti`` and ``read_labels``; values that are not finite.
     """
+    from ccnn_irregular.adapters.nifti import read_nifti
+
     image = read_nifti(pair.image)
     values, grid = canonical(image)
     labels = read_labels(pair.labels, image, classes)
@@ -165,6 +186,8 @@ def canonical(image: xr.DataArray) -> tuple[Tensor, Grid]:
     Raises:
         ValueError: values that are not finite.
     """
+    from ccnn_irregular.adapters.nifti import affine_of
+
     array = _reordered(image)
     values = torch.from_numpy(np.ascontiguousarray(array.to_numpy(), np.float32))
     values = values if values.ndim == 4 else values[None]
@@ -185,6 +208,8 @@ def read_labels(path: Path, image: xr.DataArray, classes: int) -> Tensor:
     Raises:
         ValueError: another shape or space than the image's, or values other than 0 ... ``classes`` - 1.
     """
+    from ccnn_irregular.adapters.nifti import read_nifti
+
     array = read_nifti(path, like=image)
     require(array.ndim == 3, f"labels {path}", "be a 3-D volume", f"{array.ndim}-D data")
     found = np.unique(array.to_numpy())
@@ -226,6 +251,8 @@ def like_file(labels: Tensor, image: xr.DataArray) -> xr.DataArray:
 
 def _reordered(array: xr.DataArray) -> xr.DataArray:
     """The array with its axes, channels first, in canonical order and direction."""
+    from ccnn_irregular.adapters.nifti import affine_of
+
     affine: Any = affine_of(array)
     names = str(array.attrs["voxel_axes"]).split()[:3]
     by_world = {array[dim].attrs["axis"]: (dim, column) for column, dim in enumerate(names)}
@@ -238,3 +265,18 @@ def _reordered(array: xr.DataArray) -> xr.DataArray:
             turned[dim] = slice(None, None, -1)
     rest = [dim for dim in array.dims if dim not in order]
     return array.transpose(*rest, *order).isel(turned)
+
+
+register(
+    DataSet(
+        name="decathlon",
+        about="medical volumes with a label for each voxel, each on a grid of its own",
+        load=find_pairs,
+        samples=VolumePairs,
+        shape="1 channel, or one a modality, on a grid in mm",
+        files="a task of the Medical Segmentation Decathlon, or folders images and labels of .nii.gz",
+        size="of the files",
+        licence="CC BY-SA 4.0",
+        source="http://medicaldecathlon.com",
+    )
+)

@@ -8,15 +8,21 @@ a degree Celsius, and an ``.inv`` file with one line a station.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import xarray as xr
+import torch
 from numpy.typing import NDArray
 
 from ccnn_irregular._checks import reject, require
+from ccnn_irregular.datasets.registry import DataSet, register
+from ccnn_irregular.datasets.samples import FieldSet
+from ccnn_irregular.datasets.samples.fields import Array
 
-__all__ = ["ELEMENTS", "anomalies", "load", "read_inventory"]
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = ["ELEMENTS", "anomalies", "load", "load_fields", "read_inventory"]
 
 ELEMENTS = ("TAVG", "TMAX", "TMIN")
 
@@ -52,6 +58,8 @@ def load(
         ValueError: a line of another width or with what is no number (with its number), a station and year given
             twice, a station that the inventory lacks, or no line of this element.
     """
+    import xarray as xr
+
     require(element in ELEMENTS, "element", f"be one of {ELEMENTS}", repr(element))
     path = Path(data)
     stations = read_inventory(Path(inventory) if inventory is not None else path.with_suffix(".inv"))
@@ -91,6 +99,51 @@ def load(
             "elevation": ("station", about["elevation"], {"units": "m", "standard_name": "height_above_geoid"}),
             "name": ("station", about["name"]),
         },
+    )
+
+
+def load_fields(root: str | Path, *, element: str = "TAVG", drop_flagged: bool = True, least: int = 10) -> FieldSet:
+    """Months of GHCN-Monthly stations, one field each: ``latitude``, ``longitude``.
+
+    Values are temperatures; anomalies are differences from each station's own mean of that calendar month, as in
+    :func:`anomalies`, taken by the ``reference`` of the set once it is known what that mean may be over. A calendar
+    month with less than ``least`` years is not known.
+
+    Args:
+        root: the ``.dat`` file, its ``.inv`` beside it.
+        element: see :func:`load`, as ``drop_flagged``.
+        drop_flagged: see there.
+        least: see :func:`anomalies`.
+    """
+    from ccnn_irregular.adapters.xarray_axes import coordinate_numbers
+
+    # By name: which stations are kept for the test must not depend on the order of the inventory.
+    dataset = load(root, element=element, drop_flagged=drop_flagged).sortby("station")
+    temperature = dataset["temperature"]
+    table = temperature.where(anomalies(temperature, least).notnull())
+    known_months = table.notnull().sum("station").values > 0
+    table = table.isel(time=known_months)
+    stations, months = table.sizes["station"], table.sizes["time"]
+    places = np.stack([dataset["latitude"].values, dataset["longitude"].values], 1)
+
+    def restored(filled: Array) -> xr.Dataset:
+        array = table.copy(data=filled.reshape(months, stations).T)
+        array.attrs |= {"long_name": f"anomaly of monthly {element}", "standard_name": "air_temperature_anomaly"}
+        return array.to_dataset(name="temperature_anomaly")
+
+    return FieldSet(
+        coordinates=torch.from_numpy(np.tile(places, (months, 1))),
+        values=torch.from_numpy(np.ascontiguousarray(table.values.T).reshape(-1, 1)),
+        splits=torch.arange(months + 1) * stations,
+        units=torch.arange(stations).repeat(months),
+        names=tuple(str(month)[:7] for month in table["time"].values),
+        channels=("temperature anomaly",),
+        channel_units=("K",),
+        axes=("latitude", "longitude"),
+        axis_units=("degrees_north", "degrees_east"),
+        restored=restored,
+        times=torch.from_numpy(coordinate_numbers(table["time"], "time", "days")[0]) / 365.2425,
+        reference=(torch.from_numpy(table["time"].dt.month.values)[:, None] + 12 * torch.arange(stations)).flatten(),
     )
 
 
@@ -170,3 +223,18 @@ def _text(path: Path) -> str:
         return path.read_text(encoding="ascii")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} must be plain text, got {error}") from error
+
+
+register(
+    DataSet(
+        name="ghcnm",
+        about="monthly temperatures of stations, one field a month",
+        load=load_fields,
+        samples=FieldSet,
+        shape="anomalies in K at latitudes and longitudes",
+        files="path of a .dat file of GHCN-Monthly v3, with the .inv file beside it",
+        size="0.8 MB for 100 stations",
+        licence="public domain",
+        source="https://www.ncei.noaa.gov/products/land-based-station/global-historical-climatology-network-monthly",
+    )
+)

@@ -19,6 +19,7 @@ import torch
 from ccnn_irregular._checks import require
 from ccnn_irregular.datasets.reading.download import download_missing
 from ccnn_irregular.datasets.reading.files import existing_folder, labels_in_range, missing_file, one_of, read_npz
+from ccnn_irregular.datasets.registry import DataSet, register
 from ccnn_irregular.datasets.samples import GriddedSamples
 from ccnn_irregular.domains import Grid
 
@@ -140,3 +141,21 @@ def _file(name: str, size: int) -> str:
     one_of("name", name, get_args(Name))
     require(size in get_args(Size), "size", "be 28 or 64", size)
     return f"{name}mnist3d.npz" if size == 28 else f"{name}mnist3d_{size}.npz"
+
+
+register(
+    DataSet(
+        name="medmnist3d",
+        about="six sets of small volumes: organs, nodules, adrenal glands, fractures, vessels, synapses",
+        load=load,
+        samples=GriddedSamples,
+        shape="1 channel in [0, 1] on 28^3 or 64^3 voxels",
+        parts=get_args(Part),
+        files="organmnist3d.npz, or the file of another set or size",
+        size="not stated",
+        licence="CC BY 4.0",
+        source="https://doi.org/10.5281/zenodo.10519652",
+        fetch=fetch,
+        checksum="MD5 listed by the medmnist package",
+    )
+)

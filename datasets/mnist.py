@@ -28,6 +28,7 @@ from ccnn_irregular.datasets.reading.files import (
     read_gzip,
     read_npz,
 )
+from ccnn_irregular.datasets.registry import DataSet, register
 from ccnn_irregular.datasets.samples import GriddedSamples
 from ccnn_irregular.domains import Grid
 
@@ -132,3 +133,20 @@ def _read_npz(path: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
     whole = labels.dtype.kind in "iu" and labels.ndim == 1
     require(whole, f"{path.name}, y_{part}", "be integers of one axis", f"{labels.dtype} {labels.shape}")
     return images, labels
+
+
+register(
+    DataSet(
+        name="mnist",
+        about="handwritten digits: 60,000 images to train on, 10,000 to test on",
+        load=load,
+        samples=GriddedSamples,
+        shape="1 channel in [0, 1] on 28 x 28 pixels",
+        parts=get_args(Part),
+        files="the four IDX files (.gz or unpacked), or mnist.npz",
+        size="11 MB",
+        source="http://yann.lecun.com/exdb/mnist",
+        fetch=fetch,
+        checksum="SHA256 listed by TensorFlow Datasets",
+    )
+)

@@ -29,6 +29,8 @@ from ccnn_irregular.datasets._physionet2012_record import SERIES, STATICS, Recor
 from ccnn_irregular.datasets.reading import cache as stored
 from ccnn_irregular.datasets.reading.archive import read_archive
 from ccnn_irregular.datasets.reading.download import download_file
+from ccnn_irregular.datasets.registry import DataSet, register
+from ccnn_irregular.datasets.samples.protocol import summary
 
 __all__ = ["OUTCOMES", "SERIES", "SHA256", "STATICS", "URL", "Cohort", "LoadReport", "fetch", "load"]
 
@@ -124,6 +126,25 @@ class Cohort:
 
     def __len__(self) -> int:
         return len(self.record_ids)
+
+    @property
+    def labels(self) -> np.ndarray | None:
+        """Whether the patient died in hospital, (B,) int64 index into ``classes``; None without outcomes."""
+        return None if self.outcomes is None else self.outcomes[_DEATH].astype(np.int64)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """What the labels mean."""
+        return ("survived", "died")
+
+    @property
+    def unit(self) -> str:
+        """Of the times."""
+        return "h"
+
+    def describe(self) -> dict[str, Any]:
+        """What they are, as plain values."""
+        return summary(self, rows=len(self.times), measurements=int(np.count_nonzero(~np.isnan(self.values))))
 
     def select(self, indices: npt.ArrayLike) -> Cohort:
         """The stays at ``indices``, in that order.
@@ -568,3 +589,20 @@ def _with_progress(texts: list[_RecordText], label: str, progress: bool) -> Iter
         return texts
     bar: Iterator[_RecordText] = import_optional("tqdm", "a progress bar").tqdm(texts, desc=label, unit="stay")
     return bar
+
+
+register(
+    DataSet(
+        name="physionet2012",
+        about="intensive-care stays: vital signs and laboratory values at irregular times, and who died",
+        load=load,
+        samples=Cohort,
+        shape="37 series, 5 descriptors, 48 hours",
+        files="set-a.tar.gz (or the folder set-a) and Outcomes-a.txt, likewise for b and c",
+        size="20 MB",
+        licence="ODC-By 1.0",
+        source="https://physionet.org/content/challenge-2012/1.0.0",
+        fetch=fetch,
+        checksum="SHA256 in the module",
+    )
+)

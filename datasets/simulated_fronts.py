@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
-import xarray as xr
 from numpy.typing import NDArray
 
 from ccnn_irregular._checks import require
+from ccnn_irregular.datasets.cube import fields_of
+from ccnn_irregular.datasets.registry import DataSet, register
+from ccnn_irregular.datasets.samples import FieldSet
 
-__all__ = ["fronts"]
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = ["fronts", "load_fields"]
 
 _WAVES = 48
 
@@ -43,6 +49,8 @@ def fronts(
     Raises:
         ValueError: a number that is not positive.
     """
+    import xarray as xr
+
     for name, given in (("count", count), ("size", size), ("step", step), ("length", length), ("width", width)):
         require(given > 0, name, "be positive", given)
     rng = np.random.default_rng(seed)
@@ -57,6 +65,11 @@ def fronts(
     return xr.Dataset({"front": variable}, coordinates, {"title": "simulated, measured nowhere"})
 
 
+def load_fields(count: int = 80, *, seed: int = 0) -> FieldSet:
+    """The same as fields on the plane, ``count`` of them, see :func:`fronts`."""
+    return fields_of(fronts(count, seed=seed), ["front"], ["y", "x"], fields="time")
+
+
 def _field(rng: np.random.Generator, nodes: NDArray[np.float64], length: float, width: float) -> NDArray[np.float64]:
     separating, varying = (_waves(rng, nodes, length) for _ in range(2))
     return np.tanh(separating / width) + varying / 4
@@ -69,3 +82,14 @@ def _waves(rng: np.random.Generator, nodes: NDArray[np.float64], length: float) 
     along_y = np.exp(1j * (nodes[:, None] * numbers[0] + phases))
     along_x = np.exp(1j * nodes[:, None] * numbers[1])
     return math.sqrt(2 / _WAVES) * (along_y @ along_x.T).real
+
+
+register(
+    DataSet(
+        name="simulated_fronts",
+        about="simulated gridded fields with fronts narrower than a coarse grid",
+        load=load_fields,
+        samples=FieldSet,
+        shape="1 channel on 64 x 64 nodes in km",
+    )
+)

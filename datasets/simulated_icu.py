@@ -36,6 +36,7 @@ from __future__ import annotations
 import gzip
 import io
 import tarfile
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,10 +45,12 @@ from typing import NamedTuple
 import numpy as np
 
 from ccnn_irregular._checks import require
+from ccnn_irregular.datasets import physionet2012
 from ccnn_irregular.datasets._physionet2012_record import HEADER
-from ccnn_irregular.datasets.physionet2012 import OUTCOMES, SERIES
+from ccnn_irregular.datasets.physionet2012 import OUTCOMES, SERIES, Cohort
+from ccnn_irregular.datasets.registry import DataSet, register
 
-__all__ = ["FIRST_RECORD_ID", "write"]
+__all__ = ["FIRST_RECORD_ID", "load", "write"]
 
 FIRST_RECORD_ID = 900001
 _IDS_PER_SET = 100_000
@@ -195,6 +198,13 @@ def write(
         (_write_archive if archive else _write_folder)(root, f"set-{letter}", files)
         outcomes = _outcome_file(record_ids, _draw_outcomes(patients, severity, rng))
         (root / f"Outcomes-{letter}.txt").write_text(outcomes, encoding="ascii", newline="\n")
+
+
+def load(count: int = 200, *, seed: int = 0, sets: Sequence[str] = ("a",)) -> Cohort:
+    """Simulated stays as ``physionet2012.load`` reads them: ``count`` a set, see :func:`write`."""
+    with tempfile.TemporaryDirectory() as folder:
+        write(folder, stays=count, seed=seed, sets=sets)
+        return physionet2012.load(folder, sets, cache=False, progress=False)
 
 
 # ------------------------------------------------------------------------------------------------------- the model
@@ -380,3 +390,14 @@ def _write_archive(root: Path, name: str, files: dict[str, str]) -> None:
             entry = tarfile.TarInfo(f"{name}/{file_name}")
             entry.size = len(content)
             archive.addfile(entry, io.BytesIO(content))
+
+
+register(
+    DataSet(
+        name="simulated_icu",
+        about="simulated intensive-care stays in the form of physionet2012",
+        load=load,
+        samples=Cohort,
+        shape="37 series, 5 descriptors, 48 hours",
+    )
+)

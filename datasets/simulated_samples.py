@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from ccnn_irregular._checks import require
+from ccnn_irregular.datasets.registry import DataSet, register
 from ccnn_irregular.datasets.samples import GriddedSamples, RaggedSeries
 from ccnn_irregular.domains import Grid
 
@@ -195,3 +196,32 @@ def _series(
         classes=classes,
         unit="s",
     )
+
+
+register(
+    DataSet(
+        name="simulated_strokes",
+        about="simulated pen strokes in the form of the Character Trajectories",
+        load=pen_strokes,
+        samples=RaggedSeries,
+        shape="3 channels at 200 Hz",
+    )
+)
+register(
+    DataSet(
+        name="simulated_digits",
+        about="simulated recordings, two chirps each, in the form of the Free Spoken Digits",
+        load=spoken_digits,
+        samples=RaggedSeries,
+        shape="1 channel at 8 kHz",
+    )
+)
+register(
+    DataSet(
+        name="simulated_shapes",
+        about="simulated images of shapes in the form of MNIST",
+        load=shapes,
+        samples=GriddedSamples,
+        shape="1 channel in [0, 1] on 28 x 28 pixels",
+    )
+)

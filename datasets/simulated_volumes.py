@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from ccnn_irregular._checks import require
+from ccnn_irregular.datasets.registry import DataSet, register
 from ccnn_irregular.datasets.samples import RaggedVolumes
 from ccnn_irregular.domains import Grid
 
@@ -87,3 +88,14 @@ def _scan(label: int, drawn: np.ndarray, grid: Grid) -> np.ndarray:
         phase = np.tensordot(direction, across, 1) / (7 + 2 * drawn[9]) + drawn[10]
         brightness = brightness * (1 + 0.7 * np.sin(2 * math.pi * phase))
     return brightness * np.clip(0.5 - outside / max(grid.steps), 0, 1)
+
+
+register(
+    DataSet(
+        name="simulated_volumes",
+        about="simulated scans of plain and striped objects in the form of a volume folder",
+        load=textured_shapes,
+        samples=RaggedVolumes,
+        shape="1 channel on a grid of its own in mm",
+    )
+)

@@ -21,11 +21,12 @@ import torch
 
 from ccnn_irregular._cache_folder import cache_folder
 from ccnn_irregular._checks import require
-from ccnn_irregular.datasets.processing.audio import read_wave, resample
+from ccnn_irregular.datasets.processing.audio import mfcc, read_wave, resample
 from ccnn_irregular.datasets.reading import cache as stored
 from ccnn_irregular.datasets.reading.archive import read_members
 from ccnn_irregular.datasets.reading.download import download_missing
 from ccnn_irregular.datasets.reading.files import existing_folder, missing_file, one_of
+from ccnn_irregular.datasets.registry import DataSet, register
 from ccnn_irregular.datasets.samples import GriddedSamples, RaggedSeries
 from ccnn_irregular.domains import Grid
 
@@ -248,3 +249,40 @@ def _selected(found: _Utterances, chosen: np.ndarray, part: str) -> _Utterances:
         labels=found.labels[chosen],
         parts=found.parts[chosen],
     )
+
+
+register(
+    DataSet(
+        name="speech_commands",
+        about="utterances of ten words of 35, one second each, raw",
+        load=load,
+        samples=GriddedSamples,
+        shape="1 channel in [-1, 1) at 16 kHz",
+        parts=get_args(Part),
+        random_split=True,
+        files="speech_commands_v0.02.tar.gz, or the folder speech_commands_v0.02 in it",
+        size="2.4 GB",
+        licence="CC BY 4.0",
+        source="https://arxiv.org/abs/1804.03209",
+        fetch=fetch,
+        checksum="SHA256 listed by torchaudio and TensorFlow Datasets",
+    )
+)
+register(
+    DataSet(
+        name="speech_commands_mfcc",
+        about="the same utterances as cepstral coefficients",
+        load=load,
+        samples=GriddedSamples,
+        shape="20 coefficients at 161 times",
+        parts=get_args(Part),
+        random_split=True,
+        features=mfcc,
+        files="speech_commands_v0.02.tar.gz, or the folder speech_commands_v0.02 in it",
+        size="2.4 GB",
+        licence="CC BY 4.0",
+        source="https://arxiv.org/abs/1804.03209",
+        fetch=fetch,
+        checksum="SHA256 listed by torchaudio and TensorFlow Datasets",
+    )
+)

@@ -24,6 +24,7 @@ from ccnn_irregular._checks import require
 from ccnn_irregular.datasets.processing.audio import read_wave, resample
 from ccnn_irregular.datasets.reading.archive import read_archive
 from ccnn_irregular.datasets.reading.files import missing_file, one_of
+from ccnn_irregular.datasets.registry import DataSet, register
 from ccnn_irregular.datasets.samples import RaggedSeries
 
 __all__ = ["CLASSES", "RATE", "load"]
@@ -123,3 +124,19 @@ def _recordings(root: Path) -> dict[tuple[int, str, int], tuple[str, bytes]]:
         left = f"{len(others)} of {len(others) + len(found)} wave files of {root} are left out by their names: {shown}"
         warnings.warn(f"{left}; {rule}", UserWarning, stacklevel=3)
     return found
+
+
+register(
+    DataSet(
+        name="spoken_digits",
+        about="3,000 recordings of the digits 0 to 9 by 6 speakers, of unequal length",
+        load=load,
+        samples=RaggedSeries,
+        shape="1 channel in [-1, 1) at 8 kHz",
+        parts=get_args(Part),
+        files="<digit>_<speaker>_<index>.wav of any speakers, in a folder or a .tar.gz",
+        size="16 MB",
+        licence="CC BY-SA 4.0",
+        source="https://github.com/Jakobovski/free-spoken-digit-dataset",
+    )
+)

@@ -18,6 +18,7 @@ import torch
 from ccnn_irregular._checks import require
 from ccnn_irregular.datasets.reading.download import download_missing
 from ccnn_irregular.datasets.reading.files import existing_folder, labels_in_range, one_of, read_packed_or_unpacked
+from ccnn_irregular.datasets.registry import DataSet, register
 from ccnn_irregular.datasets.samples import GriddedSamples
 from ccnn_irregular.domains import Grid
 
@@ -89,3 +90,20 @@ def fetch(root: str | Path, *, url: str = URL, sha256: Mapping[str, str] = SHA25
         OSError: the server cannot be reached or refuses.
     """
     download_missing(root, url, sha256, progress=progress)
+
+
+register(
+    DataSet(
+        name="stl10",
+        about="colour images of 10 classes: 5,000 to train on, 8,000 to test on",
+        load=load,
+        samples=GriddedSamples,
+        shape="3 channels in [0, 1] on 96 x 96 pixels",
+        parts=get_args(Part),
+        files="stl10_binary.tar.gz, or the folder stl10_binary in it",
+        size="2.6 GB",
+        source="https://cs.stanford.edu/~acoates/stl10",
+        fetch=fetch,
+        checksum="SHA256 listed by TensorFlow Datasets",
+    )
+)

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from ccnn_irregular._checks import reject, require
 from ccnn_irregular._optional import import_optional
+from ccnn_irregular.datasets.registry import DataSet, register
 from ccnn_irregular.datasets.samples import RaggedSeries
 
 __all__ = ["load"]
@@ -250,3 +251,24 @@ def _offset(zone: str | None) -> int:
     digits = zone[1:].replace(":", "").ljust(4, "0")
     seconds = 3600 * int(digits[:2]) + 60 * int(digits[2:])
     return -seconds if zone[0] == "-" else seconds
+
+
+def _load_listed(root: str | Path, *, step: float = 1.0, unit: str = "sample") -> RaggedSeries:
+    """:func:`load` of the files whose paths stand in ``root``, separated by commas."""
+    return load(*str(root).split(","), step=step, unit=unit)
+
+
+register(
+    DataSet(
+        name="ts_files",
+        about="series of any .ts file with class labels, with or without time stamps",
+        load=_load_listed,
+        samples=RaggedSeries,
+        shape="as in the files",
+        ordered=False,
+        files="the .ts files, whose paths are separated by commas",
+        size="of the files",
+        licence="as stated in the file",
+        source="https://www.timeseriesclassification.com",
+    )
+)

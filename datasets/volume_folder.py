@@ -10,18 +10,21 @@ from __future__ import annotations
 import csv
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-import xarray as xr
 from torch import Tensor
 
 from ccnn_irregular._checks import reject, require
-from ccnn_irregular.adapters.nifti import affine_of, read_hdf5, read_nifti
 from ccnn_irregular.datasets.processing.moments import mean_and_deviation
 from ccnn_irregular.datasets.reading.files import existing_folder, missing_file
+from ccnn_irregular.datasets.registry import DataSet, register
 from ccnn_irregular.datasets.samples import RaggedVolumes
 from ccnn_irregular.domains import Grid
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 __all__ = ["load"]
 
@@ -109,6 +112,8 @@ def _read_table(root: Path, table: str) -> tuple[list[str], list[str]]:
 
 def _read_volume(path: Path, hdf5_dataset: str) -> tuple[Tensor, Grid]:
     """Values ``(D, H, W)`` float32 and their grid."""
+    from ccnn_irregular.adapters.nifti import read_hdf5, read_nifti
+
     nifti = path.name.endswith(_NIFTI)
     array = _upright(read_nifti(path), path) if nifti else read_hdf5(path, hdf5_dataset)
     require(array.ndim == 3, str(path), "be a 3-D volume", f"{array.ndim}-D data {array.shape}")
@@ -122,6 +127,8 @@ def _read_volume(path: Path, hdf5_dataset: str) -> tuple[Tensor, Grid]:
 
 def _upright(array: xr.DataArray, path: Path) -> xr.DataArray:
     """Axes in the order of the world's z, y, x, each rising along it: right, anterior, superior."""
+    from ccnn_irregular.adapters.nifti import affine_of
+
     if array.ndim != 3:
         reject(str(path), "be a 3-D volume", f"{array.ndim}-D data {array.shape}")
     affine = affine_of(array)
@@ -134,6 +141,8 @@ def _upright(array: xr.DataArray, path: Path) -> xr.DataArray:
 
 def _step(array: xr.DataArray, dim: str) -> float:
     """Size of a voxel in mm; of an axis of one node the affine's, which its coordinates do not tell."""
+    from ccnn_irregular.adapters.nifti import affine_of
+
     nodes = array[dim].to_numpy().astype(np.float64)
     if len(nodes) > 1:
         return round(float(abs(nodes[-1] - nodes[0])) / (len(nodes) - 1), _DIGITS)
@@ -141,3 +150,19 @@ def _step(array: xr.DataArray, dim: str) -> float:
         reject(str(array.encoding["source"]), "have at least two voxels along each axis", array.shape)
     column = str(array.attrs["voxel_axes"]).split().index(dim)
     return round(float(np.linalg.norm(affine_of(array)[:3, column])), _DIGITS)
+
+
+register(
+    DataSet(
+        name="volume_folder",
+        about="your volumes of any sizes and voxels, with a table of labels",
+        load=load,
+        samples=RaggedVolumes,
+        shape="1 channel on a grid of its own in mm",
+        ordered=False,
+        files=".nii, .nii.gz, .h5 or .hdf5 volumes, and labels.csv with the columns file and label",
+        size="of the files",
+        licence="yours",
+        source="your files",
+    )
+)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# cftime 1.6.6.1 (and xarray 2026.9.0, which decodes by it): time zones of reference dates that CF allows are left out.
+# cftime 1.6.6.1 and xarray 2026.9.0, which decodes by it: time zones of reference dates that CF allows are left out.
 #
 # Section 4.4 of the CF conventions gives "seconds since 1992-10-8 15:15:42.5 -6:00" as its example and allows offsets
 # H, HH, HMM, HHMM, H:MM and HH:MM. Without an error or a warning:
@@ -11,19 +11,19 @@
 #
 # Seen: 1992-10-08 15:15:42.500000 for "-6:00", where 21:15:42.5 UTC is meant.
 #
-# Exits 0 if this is as stated, 1 if it changed.
+# Exits 0 if that is so, 1 if it has changed.
 set -euo pipefail
-
-folder="$(mktemp -d)"
+folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"
-"$folder/venv/bin/pip" install --quiet "xarray==2026.9.0" "cftime==1.6.6.1" "pandas==3.0.6" "numpy==2.4.6"
-
+"$folder/venv/bin/pip" install --quiet --disable-pip-version-check xarray==2026.9.0 cftime==1.6.6.1 pandas==3.0.6 numpy==2.4.6
 "$folder/venv/bin/python" - <<'PYTHON'
 import sys
 
 import cftime
 import xarray as xr
+
+print("cftime", cftime.__version__, "xarray", xr.__version__)
 
 
 def clock(zone):
@@ -50,5 +50,6 @@ as_stated = (
     and standard.startswith("1992-10-08T21:15:42.5")
     and model == local
 )
+print("as stated" if as_stated else "changed")
 sys.exit(0 if as_stated else 1)
 PYTHON

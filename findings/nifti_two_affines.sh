@@ -1,18 +1,20 @@
 #!/usr/bin/env bash
-# One NIfTI file, two places: nibabel reads the sform, ITK the qform.
+# nibabel 5.4.2 and SimpleITK 2.5.7: one NIfTI file, two places, for nibabel reads the sform and ITK the qform.
 #
-# nibabel 5.4.2 and SimpleITK 2.5.7 (ITK's NIfTI reader). A NIfTI-1 file may place its voxels by an affine (sform) and by
+# A NIfTI-1 file may place its voxels by an affine (sform) and by
 # a rotation (qform). Where both are set to unlike places with the codes qform 1 (scanner) and sform 4 (MNI template), as
 # registration programs leave them, nibabel's affine is the sform and SimpleITK's origin is the qform's: the first voxel
 # lies 50 mm apart. With sform code 1 both take the sform. A program that reads with one package, computes, and writes
 # one affine for both, hands on labels that lie elsewhere for the other's users.
+#
+# Seen: codes (1, 4): 50 mm apart; codes (1, 1): 0 mm apart.
 #
 # Exits 0 if that is so, 1 if it has changed.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"
-"$folder/venv/bin/pip" install --quiet --disable-pip-version-check nibabel==5.4.2 SimpleITK==2.5.7 numpy
+"$folder/venv/bin/pip" install --quiet --disable-pip-version-check nibabel==5.4.2 SimpleITK==2.5.7 numpy==2.4.6
 "$folder/venv/bin/python" - "$folder" <<'PYTHON'
 import sys
 from pathlib import Path

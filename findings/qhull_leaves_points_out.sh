@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Triangulations in projected coordinates leave points out without a word, so interpolants miss their own data.
+# SciPy 1.17.1, by its Qhull: triangulations in projected coordinates leave points out, and interpolants their own data.
 #
-# SciPy 1.17.1 (its Qhull), NumPy 2.4.6. Points about 1 m apart at UTM coordinates (500,000 m east, 5,400,000 m north)
+# Points about 1 m apart at UTM coordinates (500,000 m east, 5,400,000 m north)
 # are well told apart by float64, whose steps there are 1e-9 m. Qhull, though, measures rounding by the largest
 # coordinate and takes points for coplanar that are not: scipy.spatial.Delaunay puts 15 % of them in two dimensions and
 # 56 % in three (with 100 m of height) into its attribute "coplanar", that is, into no triangle; Voronoi merges their
@@ -9,6 +9,8 @@
 # were given to them, answer with something else. No error, no warning, no nan. Of one reading a minute at Unix seconds
 # 55 % are left out. The same points minus their mean: none. LinearNDInterpolator(rescale=True) subtracts the mean
 # itself; the default does not.
+#
+# Seen: 15 %, 56 % and 55 % of the points in no simplex; minus their mean 0 %. No warning.
 #
 # Exits 0 if that is so, 1 if it has changed.
 set -euo pipefail
@@ -34,7 +36,7 @@ holds = True
 def checked(name, points, expected):
     """Share of the points that are in no simplex, as they are and minus their mean."""
     global holds
-    left_out, centred = (len(Delaunay(one).coplanar) / len(points) for one in (points, points - points.mean(0)))
+    left_out, centred = (len(Delaunay(places).coplanar) / len(points) for places in (points, points - points.mean(0)))
     print(f"{name}: {left_out:.1%} of {len(points)} points in no simplex; minus their mean: {centred:.1%}")
     holds &= abs(left_out - expected) < 0.05 and centred == 0
 

@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
-# Time stamps 2001.5 and 2003.25 of a .ts file are read as days of May 2001 and January 2003.
+# sktime 1.2.0 with pandas 3.0.6: time stamps 2001.5 and 2003.25 of a .ts file are read as days of 2001 and 2003.
 #
-# sktime 1.2.0 with pandas 3.0.6. A .ts file of the UEA & UCR archive may give each value a time stamp, a number or a date.
+# A .ts file of the UEA & UCR archive may give each value a time stamp, a number or a date.
 # sktime keeps stamps that int() takes and hands all others to pandas.DatetimeIndex as text. Decimal years become
 # dates: 2001.5 is 2001-05-01 and 2003.25 is 2003-01-01, so series a year and three quarters long in their own unit
 # seem to last 610 days, and other decimals (0.5) end in an error. Nothing is said.
+#
+# Seen: ['2001-05-01 00:00:00', '2003-01-01 00:00:00']
 #
 # Exits 0 if that is so, 1 if it has changed.
 set -euo pipefail

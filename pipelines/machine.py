@@ -13,8 +13,8 @@ from rich.progress import track
 from rich.table import Table
 
 from ccnn_irregular._checks import require
-from ccnn_irregular.operators.measure import measure_rates
-from ccnn_irregular.operators.rates import current_rates, save_rates
+from ccnn_irregular.operators.planning.measure import measure_rates
+from ccnn_irregular.operators.planning.rates import current_rates, save_rates
 
 __all__ = ["run"]
 

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from ccnn_irregular import MLP, SIREN, GaussianMask, Grid, Kernel, MAGNet, Points, Product, RandomFourier
 from ccnn_irregular.domains import Domain
 from ccnn_irregular.kernels import Generator
-from ccnn_irregular.operators.keops import compiler
-from ccnn_irregular.operators.reference import Reference
+from ccnn_irregular.operators.engines.keops import compiler
+from ccnn_irregular.operators.engines.reference import Reference
 from ccnn_irregular.testing import assert_all_close
 
 requires_compiler = pytest.mark.skipif(

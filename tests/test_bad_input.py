@@ -24,7 +24,7 @@ from torch import Tensor
 from ccnn_irregular import ENGINES, GaussianMask, Grid, Kernel, Points, Product, convolve, explain, make_plan
 from ccnn_irregular.domains import Domain
 from ccnn_irregular.operators import EngineName
-from ccnn_irregular.operators.engine import Cost
+from ccnn_irregular.operators.engines.engine import Cost
 from ccnn_irregular.testing import assert_all_close, assert_close
 
 ON_POINTS: tuple[EngineName, ...] = ("reference", "neighbours", "spectral")

@@ -123,7 +123,7 @@ def test_both_layouts(tmp_path: Path) -> None:
     (tmp_path / "plain" / "images" / "._one.nii.gz").write_bytes(b"left by macOS")
     task = find_pairs(tmp_path / "plain")
     assert [pair.name for pair in task.pairs] == ["one", "two"]
-    assert task.classes is None
+    assert task.classes == ()
     assert [path.name for path in nifti_files(tmp_path / "plain" / "images")] == ["one.nii.gz", "two.nii.gz"]
 
     save_decathlon(tmp_path / "Task04")

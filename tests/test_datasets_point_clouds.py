@@ -15,7 +15,8 @@ from torch_geometric.transforms import RandomRotate
 
 from ccnn_irregular.adapters.geometric import to_points
 from ccnn_irregular.adapters.geometric_networks import CloudCCNN
-from ccnn_irregular.datasets.point_clouds import MODELNET10_CLASSES, lidar_tile, modelnet, modelnet10_voxels
+from ccnn_irregular.datasets.lidar_ground import load_tile
+from ccnn_irregular.datasets.modelnet import CLASSES10, load_clouds, load_voxel_centres
 from ccnn_irregular.testing import assert_close
 
 # A box of 2 x 1 x 1; each of its two ends is a tenth of its surface.
@@ -46,7 +47,7 @@ BOX = """OFF
 
 @pytest.fixture
 def meshes(tmp_path: Path) -> Path:
-    for name in MODELNET10_CLASSES:
+    for name in CLASSES10:
         for part, count in (("train", 2), ("test", 1)):
             folder = tmp_path / "raw" / name / part
             folder.mkdir(parents=True)
@@ -57,7 +58,7 @@ def meshes(tmp_path: Path) -> Path:
 
 def test_meshes_become_points_on_their_surfaces(meshes: Path) -> None:
     torch.manual_seed(0)
-    train, test = modelnet(meshes, points=2000), modelnet(meshes, part="test", points=50)
+    train, test = load_clouds(meshes, points=2000), load_clouds(meshes, part="test", points=50)
     assert (len(train), len(test)) == (20, 10)
     cloud = train[0]
     assert (cloud.pos.shape, cloud.pos.dtype, int(train[19].y)) == ((2000, 3), torch.float32, 9)
@@ -67,7 +68,7 @@ def test_meshes_become_points_on_their_surfaces(meshes: Path) -> None:
     ends = (cloud.pos[:, 0].abs() > 0.93).double().mean()
     assert 0.18 < float(ends) < 0.28  # and up to 0.07 of the four long sides
     assert_close(cloud.weight, torch.full((2000,), 1 / 2000, dtype=torch.float64))
-    turned = modelnet(meshes, points=50, sampling="surface", augmentation=RandomRotate((90, 90), axis=2))[0]
+    turned = load_clouds(meshes, points=50, sampling="surface", augmentation=RandomRotate((90, 90), axis=2))[0]
     assert float(turned.pos[:, 1].abs().max()) > 0.9
     assert float(turned.pos[:, 0].abs().max()) < 0.7
     assert float(turned.weight.sum()) == pytest.approx(1)
@@ -82,7 +83,7 @@ def test_voxels_become_their_centres(tmp_path: Path) -> None:
     grids[2] = 1
     labels = np.array([4, 0, 9])
     np.savez(tmp_path / "modelnet10_voxels.npz", X_train=grids, y_train=labels, X_test=grids[:1], y_test=labels[:1])
-    clouds = modelnet10_voxels(tmp_path)
+    clouds = load_voxel_centres(tmp_path)
     assert [cloud.num_nodes for cloud in clouds] == [2, 0, 27000]
     assert [int(cloud.y) for cloud in clouds] == labels.tolist()
     expected = torch.tensor([[-29.0, 29.0, 1.0], [-23.0, -23.0, -23.0]]) / 30
@@ -90,7 +91,7 @@ def test_voxels_become_their_centres(tmp_path: Path) -> None:
     assert float(clouds[2].weight.sum()) == pytest.approx(8.0)
     points = to_points(Batch.from_data_list(clouds))
     assert points.splits.diff().tolist() == [2, 0, 27000]
-    assert len(modelnet10_voxels(tmp_path, "test")) == 1
+    assert len(load_voxel_centres(tmp_path, "test")) == 1
 
 
 def test_broken_voxels_are_refused(tmp_path: Path) -> None:
@@ -103,21 +104,21 @@ def test_broken_voxels_are_refused(tmp_path: Path) -> None:
         r"must lie in 0..9, got 10 for sample 1": good | {"y_train": np.array([0, 10])},
     }
     with pytest.raises(FileNotFoundError, match=r"must hold modelnet10_voxels\.npz"):
-        modelnet10_voxels(tmp_path)
+        load_voxel_centres(tmp_path)
     with pytest.raises(FileNotFoundError, match="root must be an existing folder"):
-        modelnet10_voxels(tmp_path / "absent")
+        load_voxel_centres(tmp_path / "absent")
     for message, content in cases.items():
         np.savez(tmp_path / "modelnet10_voxels.npz", **content)  # type: ignore[arg-type]
         with pytest.raises(ValueError, match=message):
-            modelnet10_voxels(tmp_path)
+            load_voxel_centres(tmp_path)
     with pytest.raises(ValueError, match="part must be one of"):
-        modelnet10_voxels(tmp_path, "valid")  # type: ignore[arg-type]
+        load_voxel_centres(tmp_path, "valid")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="name must be one of"):
-        modelnet(tmp_path, "20")  # type: ignore[arg-type]
+        load_clouds(tmp_path, "20")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="part must be one of"):
-        modelnet(tmp_path, part="valid")  # type: ignore[arg-type]
+        load_clouds(tmp_path, part="valid")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="points must be at least 1, got 0"):
-        modelnet(tmp_path, points=0)
+        load_clouds(tmp_path, points=0)
 
 
 @pytest.mark.parametrize("form", ["txt", "npz"])
@@ -131,12 +132,12 @@ def test_lidar_tiles_of_both_forms(tmp_path: Path, form: str) -> None:
         np.savez(path, xyz=places, is_ground=ground)
     else:
         np.savetxt(path, np.column_stack([places, ~ground]), fmt=["%.2f", "%.2f", "%.2f", "%d"])
-    tile = lidar_tile(path)
+    tile = load_tile(path)
     assert_close(tile.pos + tile.origin, torch.from_numpy(places))
     assert float(tile.pos.abs().max()) < 4
     assert tile.y.tolist() == ground.astype(int).tolist()
     assert float(tile.weight.sum()) == pytest.approx(7 * 5)
-    assert float(lidar_tile(path, area=48.0, sampling="even").weight.max()) == pytest.approx(1.0)
+    assert float(load_tile(path, area=48.0, sampling="even").weight.max()) == pytest.approx(1.0)
 
 
 def test_a_turned_tile_has_the_same_weights(tmp_path: Path) -> None:
@@ -148,7 +149,7 @@ def test_a_turned_tile_has_the_same_weights(tmp_path: Path) -> None:
     weights = []
     for number, one in enumerate((places, (places @ turn.T + [512_700.25, 5_403_547.5, 0])[::-1])):
         np.savez(tmp_path / f"{number}.npz", xyz=one, is_ground=np.ones(900, bool))
-        weights.append(lidar_tile(tmp_path / f"{number}.npz").weight)
+        weights.append(load_tile(tmp_path / f"{number}.npz").weight)
     torch.testing.assert_close(weights[1].flip(0), weights[0], rtol=1e-6, atol=0)
     assert float(weights[0].sum()) == pytest.approx(2400, rel=0.06)
 
@@ -170,9 +171,9 @@ def test_broken_lidar_tiles_are_refused(tmp_path: Path) -> None:
     for write, path, message in cases:
         write()
         with pytest.raises(ValueError, match=message):
-            lidar_tile(path)
+            load_tile(path)
     with pytest.raises(FileNotFoundError, match="path must be an existing file"):
-        lidar_tile(tmp_path / "absent.txt")
+        load_tile(tmp_path / "absent.txt")
 
 
 # ---- the real files ----
@@ -187,7 +188,7 @@ def official(shared_data: Path) -> Path:
 
 
 def test_the_voxels_of_modelnet10(official: Path) -> None:
-    clouds = modelnet10_voxels(official, "test")
+    clouds = load_voxel_centres(official, "test")
     assert len(clouds) == 908
     sizes = torch.tensor([cloud.num_nodes for cloud in clouds])
     assert int((sizes == 0).sum()) == 1
@@ -204,7 +205,7 @@ def test_the_voxels_of_modelnet10(official: Path) -> None:
 
 
 def test_the_lidar_tile(official: Path) -> None:
-    tile = lidar_tile(official / "samp11_points_ground.npz")
+    tile = load_tile(official / "samp11_points_ground.npz")
     assert tile.pos.shape == (38010, 3)
     assert float(tile.y.double().mean()) == pytest.approx(0.5733, abs=1e-4)
     assert float(tile.origin[0, 1]) == pytest.approx(5_403_700, abs=200)
@@ -220,7 +221,7 @@ def test_an_official_mesh(official: Path, tmp_path: Path, meshes: Path) -> None:
         path.unlink()
     for path in sources:
         (meshes / "raw" / "bathtub" / "train" / path.name).write_bytes(path.read_bytes())
-    clouds = modelnet(meshes, points=128, sampling="surface")
+    clouds = load_clouds(meshes, points=128, sampling="surface")
     assert len(clouds) == len(sources) + 18
     extents = clouds[0].pos.amax(0) - clouds[0].pos.amin(0)
     assert 1 < float(extents.max()) <= 2

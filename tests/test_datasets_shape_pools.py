@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from ccnn_irregular.datasets.point_clouds import MODELNET10_CLASSES
-from ccnn_irregular.datasets.shape_pools import MODELNET40_CLASSES, SOLIDS, ShapePool, modelnet_pool, solids
+from ccnn_irregular.datasets.modelnet import CLASSES10, CLASSES40, load_pool
+from ccnn_irregular.datasets.samples import ShapePool
+from ccnn_irregular.datasets.simulated_solids import SOLIDS, solids
 
 
 def write_voxels(folder: Path) -> None:
@@ -28,7 +29,7 @@ def write_voxels(folder: Path) -> None:
 
 def test_voxels_fill_the_box_and_points_fill_the_voxels(tmp_path: Path) -> None:
     write_voxels(tmp_path)
-    pool = modelnet_pool(tmp_path)
+    pool = load_pool(tmp_path)
     assert pool.splits.tolist() == [0, 240, 240]
     assert pool.labels.tolist() == [8, 3]
     index = np.array([1, 0, 0])
@@ -69,19 +70,19 @@ def test_solids_are_what_their_class_says() -> None:
 def test_meshes_come_before_voxels(tmp_path: Path) -> None:
     write_voxels(tmp_path)
     triangle = "OFF\n3 1 0\n0 0 0\n4 0 0\n0 2 0\n3 0 1 2\n"
-    for name in MODELNET10_CLASSES:
+    for name in CLASSES10:
         for part in ("train", "test"):
             folder = tmp_path / "raw" / name / part
             folder.mkdir(parents=True)
             (folder / f"{name}_0001.off").write_text(triangle)
     state = torch.random.get_rng_state()
-    pool, again = modelnet_pool(tmp_path, places=300), modelnet_pool(tmp_path, places=300)
+    pool, again = load_pool(tmp_path, places=300), load_pool(tmp_path, places=300)
     assert torch.equal(state, torch.random.get_rng_state())
     assert torch.equal(pool.places, again.places)
     # Equal meshes have equal places, in every part.
-    assert torch.equal(pool.places, modelnet_pool(tmp_path, part="test", places=300).places)
+    assert torch.equal(pool.places, load_pool(tmp_path, part="test", places=300).places)
     assert len(pool) == 10
-    assert pool.classes == MODELNET10_CLASSES
+    assert pool.classes == CLASSES10
     assert pool.reach.tolist() == [0.0] * 10
     shape = pool.places[:300]
     assert float(shape[:, 2].abs().max()) < 1e-6
@@ -96,14 +97,14 @@ def test_meshes_and_their_points_do_not_depend_on_how_the_folder_is_listed(
     found = []
     for name, turn in (("forwards", 1), ("backwards", -1)):
         for part in ("train", "test"):
-            for kind in MODELNET10_CLASSES:
+            for kind in CLASSES10:
                 folder = tmp_path / name / "raw" / kind / part
                 folder.mkdir(parents=True)
                 for number in range(3):
                     corners = f"0 0 0\n{number + 1} 0 0\n0 2 0\n0 0 1\n"
                     (folder / f"{kind}_000{number}.off").write_text(f"OFF\n4 2 0\n{corners}3 0 1 2\n3 0 1 3\n")
         monkeypatch.setattr(glob, "glob", lambda pattern, turn=turn: sorted(listed(pattern))[::turn])
-        found.append(modelnet_pool(tmp_path / name, places=20))
+        found.append(load_pool(tmp_path / name, places=20))
     assert torch.equal(found[0].places, found[1].places)
     assert found[0].labels.tolist() == found[1].labels.tolist() == sorted(list(range(10)) * 3)
 
@@ -112,11 +113,11 @@ def test_neither_meshes_nor_voxels(tmp_path: Path) -> None:
     with pytest.raises(
         FileNotFoundError, match=r"root must hold the meshes of ModelNet10 .* or modelnet10_voxels\.npz"
     ):
-        modelnet_pool(tmp_path)
+        load_pool(tmp_path)
     write_voxels(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"root must hold the meshes of ModelNet40"):
-        modelnet_pool(tmp_path, "40")
-    assert len(set(MODELNET40_CLASSES)) == 40
+        load_pool(tmp_path, "40")
+    assert len(set(CLASSES40)) == 40
 
 
 def test_places_that_are_not_finite() -> None:
@@ -130,7 +131,7 @@ def test_official_voxels(shared_data: Path) -> None:
     folder = shared_data / "point_clouds"
     if not (folder / "modelnet10_voxels.npz").is_file():
         pytest.skip(f"no modelnet10_voxels.npz in {folder}")
-    test = modelnet_pool(folder, part="test")
+    test = load_pool(folder, part="test")
     assert len(test) == 908
     assert int((test.splits.diff() == 0).sum()) == 1
     assert float(test.places.abs().max()) < 1

@@ -10,14 +10,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ccnn_irregular.datasets.labelled_clouds import (
-    GROUND,
-    LabelledClouds,
-    lidar_ground,
-    shapenet_parts,
-    simulated_terrain,
-)
+from ccnn_irregular.datasets import lidar_ground, shapenet_parts, simulated_terrain
 from ccnn_irregular.datasets.processing.terrain import ground_features, height_above_lowest, lowest_in_cells
+from ccnn_irregular.datasets.samples import LabelledClouds
 
 
 def hillside(count: int, seed: int = 0) -> np.ndarray:
@@ -98,7 +93,7 @@ def test_positions_that_are_at_fault() -> None:
 
 
 def test_labelled_clouds_refuse_what_disagrees() -> None:
-    good = simulated_terrain(50)
+    good = simulated_terrain.terrain(50)
     assert good.values.shape == (50, 9)
     parts = {name: getattr(good, name) for name in ("coordinates", "values", "labels", "splits", "classes", "unit")}
     for name, wrong, message in (
@@ -114,18 +109,18 @@ def test_labelled_clouds_refuse_what_disagrees() -> None:
 
 def test_a_tile_of_large_coordinates_keeps_its_shape(tmp_path: Path) -> None:
     """UTM coordinates: the mean is subtracted in float64 before anything else is done."""
-    terrain = simulated_terrain(300, seed=1)
+    terrain = simulated_terrain.terrain(300, seed=1)
     moved = terrain.coordinates.numpy() + np.array([512_700.25, 5_403_600.5, 300.0])
     np.savez(tmp_path / "tile.npz", xyz=moved, is_ground=terrain.labels.numpy() == 1)
-    tile = lidar_ground(tmp_path / "tile.npz")
-    assert tile.classes == GROUND
+    tile = lidar_ground.load(tmp_path / "tile.npz")
+    assert tile.classes == lidar_ground.CLASSES
     np.testing.assert_allclose(tile.coordinates.numpy(), terrain.coordinates.numpy(), atol=1e-6)
     np.testing.assert_allclose(tile.values.numpy(), terrain.values.numpy(), atol=1e-2)
 
 
 def test_shapenet_is_not_fetched_unasked(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="root must hold ShapeNet's parts"):
-        shapenet_parts(tmp_path, "train")
+        shapenet_parts.load(tmp_path, "train")
 
 
 def test_official_tile(shared_data: Path) -> None:

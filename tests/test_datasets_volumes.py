@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from ccnn_irregular.datasets import medmnist3d, modelnet_voxels, simulated_volumes, volume_folder
+from ccnn_irregular.datasets import medmnist3d, modelnet, simulated_volumes, volume_folder
+from ccnn_irregular.datasets.processing.meshes import voxelise
 from ccnn_irregular.datasets.samples import GriddedSamples, RaggedVolumes, average_cells
 from ccnn_irregular.domains import Grid
 
@@ -89,14 +90,14 @@ def test_modelnet_volumes_and_their_empty_grids(tmp_path: Path) -> None:
     grids[0, 0, 29, 15] = grids[2] = 1
     labels = np.array([4, 0, 9])
     np.savez(tmp_path / "modelnet10_voxels.npz", X_train=grids, y_train=labels, X_test=grids[:1], y_test=labels[:1])
-    volumes = modelnet_voxels.load(tmp_path)
+    volumes = modelnet.load_voxels(tmp_path)
     assert volumes.values.dtype == torch.float32
     np.testing.assert_array_equal(volumes.values[:, 0].numpy(), grids)
     assert (volumes.labels.tolist(), volumes.unit) == ([4, 0, 9], "voxel")
     assert volumes.grid == Grid((30, 30, 30), (1.0, 1.0, 1.0))
-    assert len(modelnet_voxels.load(tmp_path, "test")) == 1
+    assert len(modelnet.load_voxels(tmp_path, "test")) == 1
     with pytest.raises(ValueError, match="part must be one of"):
-        modelnet_voxels.load(tmp_path, "validation")  # type: ignore[arg-type]
+        modelnet.load_voxels(tmp_path, "validation")  # type: ignore[arg-type]
 
 
 def octahedron() -> tuple[np.ndarray, np.ndarray]:
@@ -108,7 +109,7 @@ def octahedron() -> tuple[np.ndarray, np.ndarray]:
 def test_voxels_of_a_mesh_are_those_its_surface_cuts() -> None:
     """An octahedron |x| + |y| + |z| = 1: a cell is cut where its nearest corner is inside and its farthest outside."""
     size, margin = 22, 1
-    grid = modelnet_voxels.voxelise(*octahedron(), size, margin=margin)
+    grid = voxelise(*octahedron(), size, margin=margin)
     edges = np.abs(np.arange(size + 1) - size / 2) / (size / 2 - margin)
     near, far = np.minimum(edges[1:], edges[:-1]), np.maximum(edges[1:], edges[:-1])
 
@@ -122,7 +123,7 @@ def test_voxels_of_a_mesh_are_those_its_surface_cuts() -> None:
     assert cut.sum() > 500
     assert bool(grid[well_cut].all())
     assert not bool(grid[~touched].any())
-    filled = modelnet_voxels.voxelise(*octahedron(), size, margin=margin, fill=True)
+    filled = voxelise(*octahedron(), size, margin=margin, fill=True)
     assert bool(filled[summed(far) < 1].all())
     assert not bool(filled[summed(near) > 1 + 1e-9].any())
 
@@ -151,12 +152,12 @@ def test_meshes_in_official_folders_become_volumes(tmp_path: Path, text: str) ->
     for name, part in (("sofa", "train"), ("bed", "train"), ("bed", "test")):
         (tmp_path / name / part).mkdir(parents=True)
         (tmp_path / name / part / f"{name}_0001.off").write_text(text)
-    volumes = modelnet_voxels.load_meshes(tmp_path, size=10, margin=1, fill=True)
+    volumes = modelnet.load_meshes(tmp_path, size=10, margin=1, fill=True)
     assert (volumes.classes, volumes.labels.tolist()) == (("bed", "sofa"), [0, 1])
     expected = torch.zeros(10, 10, 10)
     expected[1:9, 3:7, 3:7] = 1
     assert torch.equal(volumes.values[0, 0], expected)
-    hollow = modelnet_voxels.load_meshes(tmp_path, "test", size=10, margin=1).values[0, 0]
+    hollow = modelnet.load_meshes(tmp_path, "test", size=10, margin=1).values[0, 0]
     expected[2:8, 4:6, 4:6] = 0
     assert torch.equal(hollow, expected)
 
@@ -176,25 +177,25 @@ def test_broken_meshes_are_named(tmp_path: Path, text: str, message: str) -> Non
     (tmp_path / "bed" / "train").mkdir(parents=True)
     (tmp_path / "bed" / "train" / "bed_0001.off").write_text(text)
     with pytest.raises(ValueError, match=message) as error:
-        modelnet_voxels.load_meshes(tmp_path)
+        modelnet.load_meshes(tmp_path)
     assert "bed_0001.off" in str(error.value)
     with pytest.raises(FileNotFoundError, match=r"must hold meshes <class>/test/\*\.off"):
-        modelnet_voxels.load_meshes(tmp_path, "test")
+        modelnet.load_meshes(tmp_path, "test")
 
 
 def test_meshes_without_extent_or_room_are_refused() -> None:
     vertices, faces = octahedron()
     with pytest.raises(ValueError, match="vertices must have an extent"):
-        modelnet_voxels.voxelise(vertices * 0, faces)
+        voxelise(vertices * 0, faces)
     with pytest.raises(ValueError, match="margin must leave room in 6 voxels, got 3"):
-        modelnet_voxels.voxelise(vertices, faces, 6)
+        voxelise(vertices, faces, 6)
 
 
 def test_official_meshes_give_the_official_voxels(shared_data: Path) -> None:
     """Their order in the .npz is that of the files; the makers filled shapes in part."""
     root = shared_data / "point_clouds"
-    volumes = modelnet_voxels.load_meshes(root / "modelnet10_meshes" / "ModelNet10", fill=True).values[:, 0] > 0
-    official, labels = modelnet_voxels.read_voxels(root)
+    volumes = modelnet.load_meshes(root / "modelnet10_meshes" / "ModelNet10", fill=True).values[:, 0] > 0
+    official, labels = modelnet.read_voxels(root)
     assert (official.shape, np.bincount(labels).tolist()[:2]) == ((3991, 30, 30, 30), [106, 515])
     assert int((official.reshape(3991, -1).max(1) == 0).sum()) == 7
     for index, least in ((1, 0.85), (3, 0.95), (4, 0.9)):

@@ -14,8 +14,9 @@ from torch.func import functional_call
 
 from ccnn_irregular import MLP, SIREN, GaussianMask, Kernel, MAGNet, Points, RandomFourier
 from ccnn_irregular.kernels import Generator, Mask
-from ccnn_irregular.operators import keops, measure
-from ccnn_irregular.operators.rates import DEFAULT_RATES
+from ccnn_irregular.operators.engines import keops
+from ccnn_irregular.operators.planning import measure
+from ccnn_irregular.operators.planning.rates import DEFAULT_RATES
 from ccnn_irregular.testing import assert_all_close, assert_close
 
 pytestmark = requires_compiler

@@ -26,17 +26,22 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("kernels.kernel",),
     ("kernels.spectrum", "kernels.taps"),
     ("kernels",),
-    ("operators.arguments", "operators.layout", "operators.memory", "operators.transforms", "operators.work"),
+    ("operators.arguments", "operators.layout"),
     ("operators.check",),
-    ("operators.engine",),
-    ("operators.rates",),
-    ("operators.lattice", "operators.windows", "operators.splitting"),
-    ("operators.bands", "operators.nufft", "operators.sizes"),
-    ("operators.filtering",),
-    ("operators.reference",),
-    ("operators.keops", "operators.fft", "operators.neighbours"),
-    ("operators.spectral",),
-    ("operators.measure",),
+    ("operators.numerics.transforms", "operators.numerics.windows"),
+    ("operators.numerics.lattice", "operators.numerics.splitting"),
+    ("operators.numerics.bands", "operators.numerics.nufft", "operators.numerics.sizes"),
+    ("operators.numerics.filtering",),
+    ("operators.numerics",),
+    ("operators.planning.memory", "operators.planning.work"),
+    ("operators.planning.rates",),
+    ("operators.engines.engine",),
+    ("operators.engines.reference",),
+    ("operators.engines.keops", "operators.engines.fft", "operators.engines.neighbours"),
+    ("operators.engines.spectral",),
+    ("operators.engines",),
+    ("operators.planning.measure",),
+    ("operators.planning",),
     ("operators",),
     ("batch_statistics",),
     ("layers.positions", "layers.dropout", "layers.strides"),
@@ -161,18 +166,18 @@ def test_the_package_has_files() -> None:
         ("quadrature", False, "def f():\n    import ccnn_irregular.layers"),
         ("quadrature", False, "if TYPE_CHECKING:\n    from ccnn_irregular import domains"),
         ("kernels.masks", False, "from .kernel import Kernel"),
-        ("kernels.masks", False, "from ..operators.engine import Plan"),
+        ("kernels.masks", False, "from ..operators.engines.engine import Plan"),
         ("kernels.masks", False, "from .generators import Siren"),
         ("kernels.masks", False, "from . import Kernel"),
         ("kernels", True, "from ..operators import engine"),
-        ("operators.engine", False, "from ccnn_irregular import Grid"),
+        ("operators.engines.engine", False, "from ccnn_irregular import Grid"),
         ("layers", False, "import ccnn_irregular.datasets.physionet2012"),
         ("", True, "from ccnn_irregular.pipelines import cli"),
         ("datasets.physionet2012", False, "from ccnn_irregular.pipelines import cli"),
     ],
 )
 def test_a_wrong_import_is_found(module: str, is_package: bool, source: str) -> None:
-    known = ("domains", "layers", "operators.engine", "pipelines.cli", "datasets.physionet2012")
+    known = ("domains", "layers", "operators.engines.engine", "pipelines.cli", "datasets.physionet2012")
     assert len(violations(source, module, is_package, known)) == 1
 
 
@@ -182,7 +187,7 @@ def test_a_wrong_import_is_found(module: str, is_package: bool, source: str) -> 
         ("domains", False, "import math\nimport numpy as np\nfrom .quadrature import trapezoid"),
         ("kernels", True, "from .kernel import Kernel\nfrom .masks import Gaussian"),
         ("kernels.kernel", False, "from . import masks"),
-        ("layers", False, "from .operators import Plan, engine, convolve"),
+        ("layers", False, "from .operators import Plan, engines, convolve"),
         ("", True, "from .domains import Grid\nfrom . import operators"),
         ("datasets.physionet2012", False, "from ccnn_irregular import Points\nfrom ._files import download"),
         ("pipelines.cli", False, "from ccnn_irregular.datasets import physionet2012"),
@@ -190,7 +195,7 @@ def test_a_wrong_import_is_found(module: str, is_package: bool, source: str) -> 
     ],
 )
 def test_a_right_import_is_accepted(module: str, is_package: bool, source: str) -> None:
-    known = ("domains", "operators", "operators.engine", "kernels.masks", "datasets", "datasets.physionet2012")
+    known = ("domains", "operators", "operators.engines", "kernels.masks", "datasets", "datasets.physionet2012")
     assert violations(source, module, is_package, known) == []
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from ccnn_irregular import SIREN, GaussianMask, Kernel, Points
 from ccnn_irregular.domains import Domain
 from ccnn_irregular.kernels.masks import Mask
-from ccnn_irregular.operators import neighbours, reference
+from ccnn_irregular.operators.engines import neighbours, reference
 from ccnn_irregular.testing import assert_all_close, assert_close
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ccnn_irregular import Grid
 from ccnn_irregular.networks_unet import ContinuousUNet, level_grids
-from ccnn_irregular.operators.lattice import no_common_lattice
+from ccnn_irregular.operators.numerics.lattice import no_common_lattice
 
 
 def network(d: int = 3, **options: object) -> ContinuousUNet:

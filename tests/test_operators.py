@@ -22,8 +22,8 @@ from tested_device import DEVICE, convolve, explain, make_plan
 from torch import Tensor
 
 from ccnn_irregular import ENGINES, SIREN, ContinuousConv, GaussianMask, Grid, Kernel, Points, Product
-from ccnn_irregular.operators import keops, reference
-from ccnn_irregular.operators.engine import Cost
+from ccnn_irregular.operators.engines import keops, reference
+from ccnn_irregular.operators.engines.engine import Cost
 from ccnn_irregular.testing import assert_all_close, assert_close
 
 

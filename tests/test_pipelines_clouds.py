@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from ccnn_irregular.adapters.geometric_weights import cloud_weights
-from ccnn_irregular.datasets.labelled_clouds import simulated_terrain
+from ccnn_irregular.datasets.simulated_terrain import terrain as simulated_terrain
 from ccnn_irregular.domains import Points
 from ccnn_irregular.pipelines import cli
 from ccnn_irregular.pipelines.tasks.classification.data import SampleBatch

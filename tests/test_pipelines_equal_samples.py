@@ -15,7 +15,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ccnn_irregular.datasets.labelled_clouds import LabelledClouds
+from ccnn_irregular.datasets.samples import LabelledClouds
 from ccnn_irregular.pipelines import cli
 from ccnn_irregular.pipelines.tasks.classification.data import SampleDataModule, carved
 from ccnn_irregular.pipelines.tasks.classification.task import wilson_interval

@@ -13,7 +13,9 @@ import xarray as xr
 from scipy.interpolate import griddata
 
 from ccnn_irregular.adapters.xarray import Reading
-from ccnn_irregular.datasets import ghcnm
+from ccnn_irregular.datasets import argo, ghcnm
+from ccnn_irregular.datasets.cube import load as load_cube
+from ccnn_irregular.datasets.simulated_fields import smooth_fields
 from ccnn_irregular.domains import Grid, Points
 from ccnn_irregular.pipelines import cli
 from ccnn_irregular.pipelines.tasks.field.baselines import about_the_origin, inverse_distance, linear
@@ -21,7 +23,6 @@ from ccnn_irregular.pipelines.tasks.field.data import FieldDataModule
 from ccnn_irregular.pipelines.tasks.field.kriging import FieldAxis, LocalKriging, Metric
 from ccnn_irregular.pipelines.tasks.field.network import FieldNetwork
 from ccnn_irregular.pipelines.tasks.field.records import referred_to
-from ccnn_irregular.pipelines.tasks.field.sources import argo_floats, cube_fields, simulated_fields, station_months
 from ccnn_irregular.pipelines.tasks.field.task import _Answers, _scores, _write_netcdf, errors_of
 
 # Lightning calls jsonargparse by names that its version 5 will no longer have.
@@ -171,7 +172,7 @@ def test_cubes_go_in_and_out_with_coordinates_and_units(tmp_path: Path) -> None:
     )  # fmt: skip
     cube["u"][0, 1, 2, 3] = np.nan
     cube.to_netcdf(tmp_path / "cube.nc", engine="h5netcdf")
-    fields = cube_fields(tmp_path / "cube.nc", ["z", "u"], ["y", "x"], fields="month", stacked=["level"])
+    fields = load_cube(tmp_path / "cube.nc", ["z", "u"], ["y", "x"], fields="month", stacked=["level"])
     assert fields.channels == ("z 200", "z 500", "z 850", "u 200", "u 500", "u 850")
     assert (len(fields), fields.channel_units[3], fields.names[1]) == (2, "m/s", "month 7")
     row = 20 + 1 * 5 + 2  # month 7, y 1, x 4
@@ -180,12 +181,12 @@ def test_cubes_go_in_and_out_with_coordinates_and_units(tmp_path: Path) -> None:
     assert int((~fields.known).sum()) == 1
     xr.testing.assert_identical(fields.restored(fields.values.numpy()), cube[["z", "u"]])
     with pytest.raises(ValueError, match=r"variables must be among those of .*: u, z, got \['t'\]"):
-        cube_fields(tmp_path / "cube.nc", ["t"], ["y", "x"], fields="month", stacked=["level"])
+        load_cube(tmp_path / "cube.nc", ["t"], ["y", "x"], fields="month", stacked=["level"])
     with pytest.raises(ValueError, match="dimensions of z"):
-        cube_fields(tmp_path / "cube.nc", ["z"], ["y", "x"], fields="month")
+        load_cube(tmp_path / "cube.nc", ["z"], ["y", "x"], fields="month")
     (tmp_path / "cut.nc").write_bytes((tmp_path / "cube.nc").read_bytes()[:3000])
     with pytest.raises(ValueError, match=r"cut\.nc"):
-        cube_fields(tmp_path / "cut.nc", ["z"], ["y", "x"], fields="month", stacked=["level"])
+        load_cube(tmp_path / "cut.nc", ["z"], ["y", "x"], fields="month", stacked=["level"])
 
 
 @pytest.mark.parametrize(
@@ -198,7 +199,7 @@ def test_times_of_a_cube_are_days_since_1970_of_their_calendar(calendar: str, tm
             {"t": (("time", "x"), np.zeros((3, 2)))}, {"time": ("time", [0, 6, 48], time), "x": [1.0, 2.0]}
         )
         cube.to_netcdf(tmp_path / f"{year}.nc", engine="h5netcdf")
-        fields = cube_fields(tmp_path / f"{year}.nc", ["t"], ["time", "x"], fields=None)
+        fields = load_cube(tmp_path / f"{year}.nc", ["t"], ["time", "x"], fields=None)
         first = cftime.date2num(cftime.datetime(year, 3, 1, calendar=calendar), "days since 1970-01-01")
         np.testing.assert_array_equal(fields.coordinates[::2, 0], first + np.array([0, 0.25, 2]))
 
@@ -206,7 +207,7 @@ def test_times_of_a_cube_are_days_since_1970_of_their_calendar(calendar: str, tm
 def test_degrees_west_of_a_cube_are_negative(tmp_path: Path) -> None:
     cube = xr.Dataset({"t": ("lon", np.arange(3.0))}, {"lon": ("lon", [10.0, 20, 40], {"units": "degrees_west"})})
     cube.to_netcdf(tmp_path / "line.nc", engine="h5netcdf")
-    fields = cube_fields(tmp_path / "line.nc", ["t"], ["lon"], fields=None)
+    fields = load_cube(tmp_path / "line.nc", ["t"], ["lon"], fields=None)
     np.testing.assert_array_equal(fields.coordinates[:, 0], [-10, -20, -40])
     np.testing.assert_array_equal(fields.values[:, 0], [0, 1, 2])
 
@@ -224,13 +225,13 @@ def test_estimates_are_written_as_they_are(packing: dict[str, object], tmp_path:
     cube["time"].encoding = {"units": "hours since 1990-01-01", "dtype": "int32"}
     cube.to_netcdf(tmp_path / "cube.nc", engine="h5netcdf", encoding={"t": packing})
     estimates = np.linspace(0.1, 0.9, 10)[:, None]
-    filled = cube_fields(tmp_path / "cube.nc", ["t"], ["x"], fields="time").restored(estimates)
+    filled = load_cube(tmp_path / "cube.nc", ["t"], ["x"], fields="time").restored(estimates)
     _write_netcdf(filled, tmp_path / "filled.nc")
     with xr.open_dataset(tmp_path / "filled.nc", engine="h5netcdf") as back:
         np.testing.assert_allclose(back["t"].values.ravel(), estimates[:, 0], rtol=1e-6)
         assert back["t"].attrs == {"units": "m"}
         assert back["time"].encoding["units"] == "hours since 1990-01-01"
-    every = cube_fields(tmp_path / "cube.nc", ["t"], ["x"], fields="time", reading=Reading(valid_range=False))
+    every = load_cube(tmp_path / "cube.nc", ["t"], ["x"], fields="time", reading=Reading(valid_range=False))
     assert every.known.all()
 
 
@@ -239,7 +240,7 @@ def test_coordinates_that_are_no_places_are_refused(tmp_path: Path, value: float
     cube = xr.Dataset({"t": ("x", np.arange(3.0))}, {"x": [1.0, value, 2.0]})
     cube.to_netcdf(tmp_path / "line.nc", engine="h5netcdf")
     with pytest.raises(ValueError, match=f"coordinates must {rule}"):
-        cube_fields(tmp_path / "line.nc", ["t"], ["x"], fields=None)
+        load_cube(tmp_path / "line.nc", ["t"], ["x"], fields=None)
 
 
 def on_sphere(latitude: np.ndarray, longitude: np.ndarray, times: int = 3, calendar: str = "noleap") -> xr.Dataset:
@@ -269,7 +270,7 @@ def test_nodes_of_a_regular_grid_count_by_the_cosine_of_their_latitude(
     latitude: np.ndarray, longitude: np.ndarray, tmp_path: Path
 ) -> None:
     on_sphere(latitude, longitude).to_netcdf(tmp_path / "globe.nc", engine="h5netcdf")
-    fields = cube_fields(tmp_path / "globe.nc", ["t"], ["lat", "lon"], fields="time")
+    fields = load_cube(tmp_path / "globe.nc", ["t"], ["lat", "lon"], fields="time")
     expected = np.broadcast_to(np.cos(np.radians(latitude))[:, None], (3, len(latitude), len(longitude))).copy()
     if longitude[-1] == 360:  # the meridian that is there twice counts once
         expected[:, :, [0, -1]] /= 2
@@ -281,13 +282,13 @@ def test_nodes_of_unequal_spacing_count_by_their_cells(tmp_path: Path) -> None:
     edges = np.array([-90, -60, -50, -20, 20, 50, 60, 90.0])
     latitude, longitude = (edges[1:] + edges[:-1]) / 2, np.array([0.0, 10, 30])
     on_sphere(latitude, longitude).to_netcdf(tmp_path / "cells.nc", engine="h5netcdf")
-    fields = cube_fields(tmp_path / "cells.nc", ["t"], ["lat", "lon"], fields="time")
+    fields = load_cube(tmp_path / "cells.nc", ["t"], ["lat", "lon"], fields="time")
     assert latitude.tolist() == [-75, -55, -35, 0, 35, 55, 75]
     widths = np.cos(np.radians(latitude)) * np.array([20, 20, 27.5, 35, 27.5, 20, 20])
     expected = np.outer(widths, [10, 15, 20])
     found = fields.weights(torch.arange(21)).numpy().reshape(7, 3)
     np.testing.assert_allclose(found / found[0, 0], expected / expected[0, 0], rtol=1e-12)
-    plane = simulated_fields(2, 10)
+    plane = smooth_fields(2, 10)
     assert plane.areas is None
     assert plane.weights(torch.arange(5)).tolist() == [1] * 5
 
@@ -469,14 +470,14 @@ def test_real_stations_and_floats_become_fields(shared_data: Path) -> None:
     climate = shared_data / "climate"
     if not climate.is_dir():
         pytest.skip(f"no folder {climate}")
-    stations = station_months(climate / "ghcnm_texas.dat")
+    stations = ghcnm.load_fields(climate / "ghcnm_texas.dat")
     assert stations.axes == ("latitude", "longitude")
     assert int(stations.units.max()) == 99
     referred = referred_to(stations, torch.zeros(len(stations.units), dtype=torch.int64))
     series = ghcnm.anomalies(ghcnm.load(climate / "ghcnm_texas.dat")["temperature"])
     series = series.isel(time=series.notnull().any("station").values)
     np.testing.assert_allclose(referred.values.reshape(-1, 100), series.values.T, atol=1e-12)
-    floats = argo_floats(climate / "argo")
+    floats = argo.load_fields(climate / "argo")
     assert floats.names == ("float 1900857", "float 2901746", "float 5900865")
     back = floats.restored(floats.values.numpy())
     assert int(back["TEMP"].notnull().sum()) == int(floats.known.sum())
@@ -484,9 +485,9 @@ def test_real_stations_and_floats_become_fields(shared_data: Path) -> None:
 
 
 def test_simulated_fields_repeat_with_their_seed() -> None:
-    first, second = simulated_fields(2, 10, seed=3), simulated_fields(2, 10, seed=3)
+    first, second = smooth_fields(2, 10, seed=3), smooth_fields(2, 10, seed=3)
     torch.testing.assert_close(first.values, second.values)
-    assert not torch.equal(first.values, simulated_fields(2, 10, seed=4).values)
+    assert not torch.equal(first.values, smooth_fields(2, 10, seed=4).values)
 
 
 def test_fit_test_and_predict(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -503,7 +504,7 @@ def test_fit_test_and_predict(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "mean ratio" in capsys.readouterr().out
     cli.main(["predict", *run, "--trainer.enable_progress_bar", "false", "--output", str(tmp_path / "out.nc")])
     with xr.open_dataset(tmp_path / "out.nc") as written:
-        expected = simulated_fields().values[:, 0].numpy()
+        expected = smooth_fields().values[:, 0].numpy()
         error = written["value"].values - expected
     assert np.sqrt(np.mean(error**2)) < 0.1 * expected.std()
     assert not list(tmp_path.glob(".out*"))

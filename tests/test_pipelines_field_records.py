@@ -10,12 +10,13 @@ import pytest
 import torch
 import xarray as xr
 
+from ccnn_irregular.datasets.samples import FieldSet
+from ccnn_irregular.datasets.simulated_fields import smooth_fields
 from ccnn_irregular.domains import Points
 from ccnn_irregular.pipelines.tasks.field.data import FieldBatch, FieldDataModule
 from ccnn_irregular.pipelines.tasks.field.kriging import FieldAxis, LocalKriging, Metric
 from ccnn_irregular.pipelines.tasks.field.network import FieldNetwork
 from ccnn_irregular.pipelines.tasks.field.records import _unexplained, bring_in_line, in_own_reference, referred_to
-from ccnn_irregular.pipelines.tasks.field.sources import FieldSet, simulated_fields
 
 GLOBE = (FieldAxis("latitude", "latitude"), FieldAxis("longitude", "longitude"))
 STATIONS, MONTHS = 25, 240
@@ -263,7 +264,7 @@ def test_much_noise_is_as_good_as_no_observation() -> None:
 
 
 def test_fields_without_times_or_places_on_the_globe_are_refused() -> None:
-    plane = simulated_fields(3, 20)
+    plane = smooth_fields(3, 20)
     with pytest.raises(ValueError, match="records must be left out where fields have no times, got fields of value"):
         bring_in_line(plane, plane.known)
     with pytest.raises(ValueError, match="records must be left out where axes are not latitude, longitude"):

@@ -18,9 +18,9 @@ import torch
 import ccnn_irregular.operators as operators
 from ccnn_irregular import ENGINES, SIREN, GaussianMask, Grid, Kernel, Points, Product, convolve, explain, make_plan
 from ccnn_irregular.kernels import MAGNet
-from ccnn_irregular.operators import measure, memory, rates
-from ccnn_irregular.operators.engine import Cost, Engine
-from ccnn_irregular.operators.work import drawn, evaluation_work, pair_work
+from ccnn_irregular.operators.engines.engine import Cost, Engine
+from ccnn_irregular.operators.planning import measure, memory, rates
+from ccnn_irregular.operators.planning.work import drawn, evaluation_work, pair_work
 from ccnn_irregular.pipelines import cli
 
 

@@ -20,7 +20,7 @@ from ccnn_irregular._sums import gathered, linear, sums_of_sorted
 from ccnn_irregular.domains import Domain
 from ccnn_irregular.layers import BatchNorm, InstanceNorm, PointwiseLinear, mean_over_positions
 from ccnn_irregular.networks_unet import ContinuousUNet
-from ccnn_irregular.operators.keops import _parts
+from ccnn_irregular.operators.engines.keops import _parts
 
 FLOAT32 = 1e-6
 MANY = 300_000
@@ -358,7 +358,7 @@ def test_convolve_is_the_same_under_autocast(case: str, shape: tuple[int, ...], 
 
 
 def test_gradients_taken_under_autocast_are_those_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ccnn_irregular.operators.reference._PAIRS_PER_BLOCK", 16)
+    monkeypatch.setattr("ccnn_irregular.operators.engines.reference._PAIRS_PER_BLOCK", 16)
     kernel, points = small_kernel(1, width=[0.3], shape=(3, 2), dtype=torch.float32), scattered(1.0)
     gradients = []
     for enabled in (False, True):

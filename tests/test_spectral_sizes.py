@@ -15,8 +15,8 @@ from tested_device import convolve, explain, kernel_there, make_plan
 from torch import Tensor
 
 from ccnn_irregular import MLP, SIREN, GaussianMask, Grid, Kernel, MAGNet, Points, Product
-from ccnn_irregular.operators import sizes
-from ccnn_irregular.operators.spectral import _Filter, _filter
+from ccnn_irregular.operators.engines.spectral import _Filter, _filter
+from ccnn_irregular.operators.numerics import sizes
 from ccnn_irregular.quadrature import trapezoid
 
 RTOL = 1e-3

@@ -17,11 +17,11 @@ from contract_cases import requires_compiler, seeded, uniform
 from torch import Tensor, nn
 
 import ccnn_irregular.adapters.xarray  # noqa: F401  # registers the accessor
-import ccnn_irregular.operators.keops as keops
+import ccnn_irregular.operators.engines.keops as keops
 from ccnn_irregular import CCNN, SIREN, ContinuousConv, GaussianMask, Grid, Kernel, MAGNet, Points, Product, convolve
 from ccnn_irregular.domains import Domain
 from ccnn_irregular.kernels import with_tensors
-from ccnn_irregular.operators import reference
+from ccnn_irregular.operators.engines import reference
 from ccnn_irregular.testing import assert_close
 
 THREADS, CALLS = 4, 6

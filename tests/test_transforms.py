@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ccnn_irregular.operators.transforms import depthwise_convolution, fast_length, real_spectrum, real_window
+from ccnn_irregular.operators.numerics.transforms import depthwise_convolution, fast_length, real_spectrum, real_window
 
 # Shape of the values, lengths of the transform, window that is read.
 CASES = (

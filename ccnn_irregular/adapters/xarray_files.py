@@ -88,7 +88,11 @@ def open_cube(
         variables: those that are kept; None = all.
         chunks: sizes of the blocks of lazy arrays per dimension, {} = those of the file, "auto" = dask's choice;
             None = read when first used, in a folder {}.
-        group, missing_chunks, valid_range, zero_fill_missing, months: see ``Reading``.
+        group: see ``Reading``.
+        missing_chunks: see ``Reading``.
+        valid_range: see ``Reading``.
+        zero_fill_missing: see ``Reading``.
+        months: see ``Reading``.
 
     Raises:
         FileNotFoundError: nothing is there.

@@ -171,7 +171,8 @@ def conv_query(
         stride: source steps per step of the result.
         padding: zeros before and after each axis: one number, one per axis, or pairs (before, after) per axis. Left of
             an axis (K - 1) dilation zeros and right of it none make a causal convolution of the axis' own length.
-        dilation, causal_axes: as for ``conv_kernel``.
+        dilation: as for ``conv_kernel``.
+        causal_axes: as for ``conv_kernel``.
 
     Raises:
         ValueError: numbers below their least value, or a kernel larger than the padded grid.
@@ -245,7 +246,9 @@ def conv_transpose_query(
     Args:
         source: where values are given; an axis that repeats is refined as a whole, ``stride`` nodes for each.
         sizes: taps per axis.
-        stride, dilation, causal_axes: as for ``conv_transpose_kernel``.
+        stride: as for ``conv_transpose_kernel``.
+        dilation: as for ``conv_transpose_kernel``.
+        causal_axes: as for ``conv_transpose_kernel``.
         padding: nodes left out at either end of the result.
         output_padding: nodes added at the far end.
 

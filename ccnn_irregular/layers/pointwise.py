@@ -19,7 +19,8 @@ class PointwiseLinear(nn.Linear):
     """Linear map of the channels at every position, the 1x1 convolution; starts out keeping the variance.
 
     Args:
-        in_features, out_features: numbers of channels.
+        in_features: number of channels of the values.
+        out_features: number of channels of the result.
         bias: add a learned constant per output channel.
         groups: number of groups of consecutive channels that are mixed with one another only; the weight has shape
             ``(out_features, in_features / groups)``.
@@ -98,5 +99,10 @@ def shuffle_channels(values: Tensor, groups: int) -> Tensor:
 
 
 def require_groups(groups: int, out_channels: int, shuffle: bool) -> None:
+    """Check that ``groups`` divides the output channels, and that there is something to shuffle.
+
+    Raises:
+        ValueError: another number of groups, or ``shuffle`` with a single one.
+    """
     require(groups >= 1 and out_channels % groups == 0, "groups", f"divide the {out_channels} output channels", groups)
     require(groups > 1 or not shuffle, "shuffle", "be False without groups", shuffle)

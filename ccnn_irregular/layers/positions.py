@@ -96,6 +96,7 @@ def without_unread(values: Tensor, domain: Points | Product) -> Tensor:
 
 
 def per_channel(parameter: Tensor, values: Tensor) -> Tensor:
+    """A parameter ``(C,)`` that broadcasts against values ``(N, C, ...)``."""
     return parameter.reshape(1, -1, *(1,) * (values.ndim - 2))
 
 

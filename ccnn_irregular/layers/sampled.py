@@ -12,8 +12,15 @@ from ccnn_irregular._checks import require
 from ccnn_irregular.domains import Grid
 from ccnn_irregular.kernels import Kernel
 from ccnn_irregular.layers.convolutions import SeparableContinuousConv
-from ccnn_irregular.operators.lattice import Lattice, at_queries, no_common_lattice, on_lattice, tap_offsets, tap_spans
 from ccnn_irregular.operators.layout import balance, restored
+from ccnn_irregular.operators.numerics.lattice import (
+    Lattice,
+    at_queries,
+    no_common_lattice,
+    on_lattice,
+    tap_offsets,
+    tap_spans,
+)
 
 __all__ = ["SampledConv", "sampled_kernel"]
 

@@ -13,7 +13,7 @@ from ccnn_irregular._transforms import transforms_active
 from ccnn_irregular.domains import Domain, Grid, Points, Product
 from ccnn_irregular.kernels import Kernel
 from ccnn_irregular.layers.positions import point_weights
-from ccnn_irregular.operators.reference import PairGeometry
+from ccnn_irregular.operators.engines.reference import PairGeometry
 
 __all__ = ["scale_kernel", "warn_of_scale", "white_noise_gain"]
 

@@ -20,16 +20,16 @@ from ccnn_irregular.domains import Domain, Grid
 from ccnn_irregular.kernels import Kernel
 from ccnn_irregular.operators.arguments import CHARACTER, check_alike
 from ccnn_irregular.operators.check import CheckReport, ToleranceError, require_count
-from ccnn_irregular.operators.engine import Cost, Engine, Plan
-from ccnn_irregular.operators.fft import FFT
-from ccnn_irregular.operators.keops import KeOps
-from ccnn_irregular.operators.lattice import no_common_lattice
+from ccnn_irregular.operators.engines.engine import Cost, Engine, Plan
+from ccnn_irregular.operators.engines.fft import FFT
+from ccnn_irregular.operators.engines.keops import KeOps
+from ccnn_irregular.operators.engines.neighbours import Neighbours
+from ccnn_irregular.operators.engines.reference import Reference
+from ccnn_irregular.operators.engines.spectral import Spectral
 from ccnn_irregular.operators.layout import check_pair
-from ccnn_irregular.operators.memory import as_size, available_memory
-from ccnn_irregular.operators.neighbours import Neighbours
-from ccnn_irregular.operators.rates import DEFAULT_MACHINE, measured
-from ccnn_irregular.operators.reference import Reference
-from ccnn_irregular.operators.spectral import Spectral
+from ccnn_irregular.operators.numerics.lattice import no_common_lattice
+from ccnn_irregular.operators.planning.memory import as_size, available_memory
+from ccnn_irregular.operators.planning.rates import DEFAULT_MACHINE, measured
 
 __all__ = [
     "ENGINES",

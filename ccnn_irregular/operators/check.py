@@ -92,7 +92,8 @@ def worst_error(result: Tensor, exact: Tensor, source: Domain, query: Domain) ->
     Args:
         result: in the query's convention, see ``convolve``.
         exact: of the same shape, float64 if it is to judge float64.
-        source, query: the domains of the convolution; they decide which values belong to one sample.
+        source: the domain of the values; with ``query`` it decides which results belong to one sample.
+        query: the domain of the results.
 
     Returns:
         The largest |result - exact| over the largest ``exact`` in the same sample and channel; 0 where both are zero,

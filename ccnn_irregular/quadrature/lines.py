@@ -131,11 +131,17 @@ def gauss_legendre(count: int, start: float = -1.0, stop: float = 1.0) -> tuple[
 
 
 def sample_of_row(splits: Tensor, count: int) -> Tensor:
+    """Number of the sample that each of ``count`` rows belongs to, int64 ``(count,)``."""
     samples = torch.arange(len(splits) - 1, device=splits.device)
     return torch.repeat_interleave(samples, splits.diff(), output_size=count)
 
 
 def require_observed(observed: Tensor, count: int) -> None:
+    """Check that ``observed`` is bool ``(count, C)``.
+
+    Raises:
+        ValueError: another dtype or shape.
+    """
     require(observed.dtype == torch.bool, "observed", "be bool", observed.dtype)
     shape = tuple(observed.shape)
     require(len(shape) == 2 and shape[0] == count, "observed", f"have shape (N, C) with N = {count}", shape)

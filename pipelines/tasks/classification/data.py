@@ -22,7 +22,7 @@ from ccnn_irregular.datasets import (
     cifar,
     medmnist3d,
     mnist,
-    modelnet_voxels,
+    modelnet,
     simulated_samples,
     simulated_volumes,
     speech_commands,
@@ -317,7 +317,7 @@ class SampleDataModule(LightningDataModule):
             load = partial(medmnist3d.load, root, self.medmnist3d, download=download)
             return load(part="train"), load(part="validation"), load(part="test")
         if self.dataset == "modelnet10_voxels":
-            return modelnet_voxels.load(root, "train"), None, modelnet_voxels.load(root, "test")
+            return modelnet.load_voxels(root, "train"), None, modelnet.load_voxels(root, "test")
         loaders: dict[str, Callable[..., Samples]] = {
             "mnist": mnist.load,
             "cifar10": partial(cifar.load, name="cifar10"),

@@ -14,7 +14,9 @@ from torch.utils.data import DataLoader
 
 from ccnn_irregular._checks import require
 from ccnn_irregular.adapters.geometric_weights import CloudSampling, cloud_weights
-from ccnn_irregular.datasets.shape_pools import ShapePool, modelnet_pool, solids
+from ccnn_irregular.datasets import modelnet
+from ccnn_irregular.datasets.samples import ShapePool
+from ccnn_irregular.datasets.simulated_solids import solids
 from ccnn_irregular.domains import Points
 from ccnn_irregular.pipelines.tasks.classification.data import SampleBatch, carved
 from ccnn_irregular.pipelines.train.batches import EqualBatches, batch_loader, drawn_loader
@@ -102,7 +104,7 @@ class ShapeDataModule(LightningDataModule):
     part, on the shape and, in training, on the epoch alone: not on the batch it is in.
 
     Args:
-        dataset: "modelnet10", "modelnet40" (see ``modelnet_pool``), or "solids": simulated, needs no root.
+        dataset: "modelnet10", "modelnet40" (see ``modelnet.load_pool``), or "solids": simulated, needs no root.
         root: folder of the official files.
         count: shapes of "solids".
         points: of each shape in validation and tests, and most in training.
@@ -174,7 +176,7 @@ class ShapeDataModule(LightningDataModule):
             assert self.root is not None
             name: Literal["10", "40"] = "10" if self.dataset == "modelnet10" else "40"
             train, held = (
-                modelnet_pool(self.root, name, part, places=self.places, download=self.download)
+                modelnet.load_pool(self.root, name, part, places=self.places, download=self.download)
                 for part in ("train", "test")
             )
             rest, aside = torch.arange(len(train)), torch.arange(len(held))

@@ -14,7 +14,7 @@ from ccnn_irregular.plotting import COLOURS, new_figure
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ccnn_irregular.datasets.labelled_clouds import LabelledClouds
+    from ccnn_irregular.datasets.samples import LabelledClouds
     from ccnn_irregular.pipelines.tasks.cloud_classification.task import CloudResult
 
 __all__ = ["drawn", "tile"]

@@ -15,7 +15,9 @@ from torch.utils.data import DataLoader
 
 from ccnn_irregular._checks import reject, require
 from ccnn_irregular.adapters.geometric_weights import CloudSampling, cloud_weights
-from ccnn_irregular.datasets.labelled_clouds import LabelledClouds, lidar_ground, shapenet_parts, simulated_terrain
+from ccnn_irregular.datasets import lidar_ground, shapenet_parts
+from ccnn_irregular.datasets.samples import LabelledClouds
+from ccnn_irregular.datasets.simulated_terrain import terrain
 from ccnn_irregular.domains import Points
 from ccnn_irregular.pipelines.tasks.cloud_classification.data import CloudChanges
 from ccnn_irregular.pipelines.train.batches import EqualBatches, batch_loader, drawn_loader
@@ -175,11 +177,11 @@ class LabelDataModule(LightningDataModule):
             return
         if self.dataset == "shapenet_part":
             assert self.root is not None
-            for part, name in (("train", "train"), ("validation", "val"), ("test", "test")):
-                self.parts[part] = shapenet_parts(self.root, name, download=self.download)  # type: ignore[arg-type]
+            for part in get_args(Part):
+                self.parts[part] = shapenet_parts.load(self.root, part, download=self.download)
                 self._weights[part] = self._weighed(self.parts[part], 1.0)
             return
-        self.tile = simulated_terrain(self.count, seed=self.seed) if self.root is None else lidar_ground(self.root)
+        self.tile = terrain(self.count, seed=self.seed) if self.root is None else lidar_ground.load(self.root)
         positions = -self.tile.coordinates if self.reverse else self.tile.coordinates
         self.rows = halves(positions, self.axis, self.validation)
         for part, rows in self.rows.items():

@@ -17,7 +17,7 @@ from ccnn_irregular._checks import reject, require
 from ccnn_irregular.adapters.xarray import Reading
 from ccnn_irregular.datasets import simulated_fronts
 from ccnn_irregular.domains import Grid
-from ccnn_irregular.operators.memory import as_size, available_memory
+from ccnn_irregular.operators.planning.memory import as_size, available_memory
 from ccnn_irregular.pipelines.tasks.downscale.fields import Coarse, Fields, Plane, coarsened_values
 from ccnn_irregular.pipelines.tasks.downscale.gaps import answerable
 from ccnn_irregular.pipelines.tasks.downscale.network import FieldFormat

@@ -42,7 +42,7 @@ from ccnn_irregular._optional import import_optional
 from ccnn_irregular.adapters.xarray import Reading
 from ccnn_irregular.adapters.xarray_results import without_limits
 from ccnn_irregular.adapters.xarray_units import compass
-from ccnn_irregular.operators.memory import as_size
+from ccnn_irregular.operators.planning.memory import as_size
 from ccnn_irregular.pipelines.tasks.downscale.fields import Fields, Plane, coarsened_values
 from ccnn_irregular.pipelines.tasks.downscale.network import DownscalingNetwork, FieldFormat
 from ccnn_irregular.pipelines.train.reports import write_text

@@ -16,21 +16,18 @@ from torch.utils.data import DataLoader
 
 from ccnn_irregular._checks import reject, require
 from ccnn_irregular.adapters.xarray import Reading
+from ccnn_irregular.datasets import argo, cube, ghcnm
+from ccnn_irregular.datasets.samples import FieldSet
+from ccnn_irregular.datasets.simulated_fields import smooth_fields
 from ccnn_irregular.domains import Points
 from ccnn_irregular.pipelines.tasks.field.records import BroughtInLine, as_they_are, bring_in_line, referred_to
-from ccnn_irregular.pipelines.tasks.field.sources import (
-    FieldSet,
-    FieldSource,
-    argo_floats,
-    cube_fields,
-    simulated_fields,
-    station_months,
-)
 from ccnn_irregular.pipelines.train.batches import EqualBatches, batch_loader, drawn_loader
 from ccnn_irregular.pipelines.train.draws import Draws
 from ccnn_irregular.pipelines.train.sample_keys import row_keys, text_keys
 
 __all__ = ["FieldBatch", "FieldDataModule"]
+
+FieldSource = Literal["cube", "ghcnm", "argo", "simulated"]
 
 _TRAIN, _WATCHED, _TEST = 0, 1, 2
 _HALF = 0.5  # of the stations, which are dealt into two groups at least
@@ -204,15 +201,14 @@ class FieldDataModule(LightningDataModule):
 
     def _read(self) -> FieldSet:
         if self.dataset == "simulated":
-            return simulated_fields(seed=self.seed)
+            return smooth_fields(seed=self.seed)
         assert self.root is not None
         if self.dataset == "cube":
             named = self.variables, self.axes
-            return cube_fields(self.root, *named, fields=self.fields, stacked=self.stacked, reading=self.reading)
+            return cube.load(self.root, *named, fields=self.fields, stacked=self.stacked, reading=self.reading)
         if self.dataset == "ghcnm":
-            return station_months(self.root, drop_flagged=self.drop_flagged)
-        require(len(self.variables) <= 1, "variables", "name one parameter of the floats", self.variables)
-        return argo_floats(self.root, *self.variables)
+            return ghcnm.load_fields(self.root, drop_flagged=self.drop_flagged)
+        return argo.load_fields(self.root, self.variables)
 
     def _parts(self, fields: FieldSet) -> Tensor:
         """Part of each place: training, validation or test, int64 ``(N,)``."""

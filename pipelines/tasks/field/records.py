@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from ccnn_irregular._checks import reject, require
+from ccnn_irregular.datasets.samples import FieldSet
 from ccnn_irregular.domains import Points
 from ccnn_irregular.pipelines.tasks.field.kriging import FieldAxis, LocalKriging, Metric
-from ccnn_irregular.pipelines.tasks.field.sources import FieldSet
 
 __all__ = ["BroughtInLine", "as_they_are", "bring_in_line", "in_own_reference", "referred_to"]
 

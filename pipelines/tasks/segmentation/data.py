@@ -297,11 +297,11 @@ class VolumeDataModule(LightningDataModule):
         if self._pairs:
             return
         task = find_pairs(self.root)
-        if not self.classes and task.classes is None:
+        if not self.classes and not task.classes:
             reject("classes", f"be given where {self.root} has no dataset.json", "null")
-        stated = task.classes is None or len(self.classes) in (0, len(task.classes))
+        stated = not task.classes or len(self.classes) in (0, len(task.classes))
         require(stated, "classes", f"be as many as dataset.json has: {task.classes}", self.classes)
-        self.classes = self.classes or task.classes or ()
+        self.classes = self.classes or task.classes
         count = len(task.pairs)
         held, watched = round(self.test * count), round(self.validation * count)
         sizes = {"test": held, "validation": watched, "train": count - held - watched}

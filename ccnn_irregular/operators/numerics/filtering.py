@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from ccnn_irregular.domains import Points
-from ccnn_irregular.operators.nufft import Spreading, adjoint_factor, along_axes, at_points, to_modes
-from ccnn_irregular.operators.sizes import sample_energy, sample_scales
+from ccnn_irregular.operators.numerics.nufft import Spreading, adjoint_factor, along_axes, at_points, to_modes
+from ccnn_irregular.operators.numerics.sizes import sample_energy, sample_scales
 
 __all__ = ["Side", "filtered"]
 

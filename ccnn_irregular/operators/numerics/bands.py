@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ccnn_irregular.kernels import Kernel
 from ccnn_irregular.kernels.spectrum import marginal_energy
-from ccnn_irregular.operators.windows import ALIAS_BINS, Window, squared_alias
+from ccnn_irregular.operators.numerics.windows import ALIAS_BINS, Window, squared_alias
 
 __all__ = ["Band", "bands_by_width", "least_samples"]
 

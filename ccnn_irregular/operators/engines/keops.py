@@ -19,11 +19,11 @@ from ccnn_irregular._optional import import_optional
 from ccnn_irregular.domains import Domain
 from ccnn_irregular.kernels import Kernel, with_tensors
 from ccnn_irregular.kernels.formula import LazyOperations
-from ccnn_irregular.operators.engine import Cost, Engine, Plan
+from ccnn_irregular.operators.engines.engine import Cost, Engine, Plan
+from ccnn_irregular.operators.engines.reference import PairGeometry, PairProblem, Reference, pair_cost, pair_gradients
 from ccnn_irregular.operators.layout import balance, from_rows, restored, to_rows, weighted
-from ccnn_irregular.operators.rates import current_rates, scale
-from ccnn_irregular.operators.reference import PairGeometry, PairProblem, Reference, pair_cost, pair_gradients
-from ccnn_irregular.operators.work import evaluation_work, pair_work
+from ccnn_irregular.operators.planning.rates import current_rates, scale
+from ccnn_irregular.operators.planning.work import evaluation_work, pair_work
 
 __all__ = ["KeOps", "compiler"]
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ccnn_irregular.domains import Axis, Grid
 from ccnn_irregular.kernels import Kernel
-from ccnn_irregular.operators.transforms import fast_length
+from ccnn_irregular.operators.numerics.transforms import fast_length
 
 __all__ = [
     "LARGEST_DENOMINATOR",

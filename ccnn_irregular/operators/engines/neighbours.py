@@ -22,10 +22,10 @@ from ccnn_irregular._checks import require
 from ccnn_irregular._transforms import as_numpy
 from ccnn_irregular.domains import Domain, Grid, Points
 from ccnn_irregular.kernels import Kernel
-from ccnn_irregular.operators.engine import Cost, Engine, Plan
-from ccnn_irregular.operators.rates import current_rates
-from ccnn_irregular.operators.reference import PairGeometry, pair_cost, sum_over_pairs
-from ccnn_irregular.operators.work import drawn, pair_work
+from ccnn_irregular.operators.engines.engine import Cost, Engine, Plan
+from ccnn_irregular.operators.engines.reference import PairGeometry, pair_cost, sum_over_pairs
+from ccnn_irregular.operators.planning.rates import current_rates
+from ccnn_irregular.operators.planning.work import drawn, pair_work
 
 __all__ = ["Neighbours"]
 

@@ -1,133 +1,21 @@
-"""ModelNet10 as volumes: 4,899 CAD models of ten kinds of objects on 30 x 30 x 30 voxels.
-
-The models are published as meshes (Wu et al. 2015, arXiv 1406.5670) and often passed on as an ``.npz`` of voxels, of
-which 8 grids are empty. Axis 2 is vertical; axis 0 runs along the width, axis 1 from front to back. Meshes, those of
-ModelNet40 too, are made into voxels here.
-"""
+"""Meshes: triangles of OFF files, and the voxels that a surface passes through."""
 
 from __future__ import annotations
 
 import itertools
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from ccnn_irregular._checks import require
-from ccnn_irregular.datasets.reading.files import existing_folder, labels_in_range, missing_file, one_of, read_npz
-from ccnn_irregular.datasets.samples import GriddedSamples
-from ccnn_irregular.domains import Grid
 
-__all__ = ["CLASSES", "load", "load_meshes", "read_voxels", "voxelise"]
-
-Part = Literal["train", "test"]
-
-CLASSES = (
-    "bathtub",
-    "bed",
-    "chair",
-    "desk",
-    "dresser",
-    "monitor",
-    "night_stand",
-    "sofa",
-    "table",
-    "toilet",
-)
-_VOXELS = "modelnet10_voxels.npz"
+__all__ = ["read_off", "voxelise"]
 
 # Points on a triangle are at most this far apart along its edges, in voxels.
 _SPACING = 1 / 3
 _POINTS_AT_ONCE = 1_000_000
-
-
-def load(root: str | Path, part: Part = "train") -> GriddedSamples:
-    """Volumes ``(B, 1, 30, 30, 30)`` of 0 and 1, on a grid in voxels.
-
-    Args:
-        root: folder with ``modelnet10_voxels.npz``, see :func:`read_voxels`.
-        part: "train" or "test", as published.
-
-    Raises:
-        FileNotFoundError, ValueError: as :func:`read_voxels`.
-    """
-    grids, labels = read_voxels(root, part)
-    sizes = grids.shape[1:]
-    return GriddedSamples(
-        values=torch.from_numpy(grids.astype(np.float32))[:, None],
-        grid=Grid(sizes, (1.0,) * len(sizes)),
-        labels=torch.from_numpy(labels),
-        classes=CLASSES,
-        unit="voxel",
-    )
-
-
-def read_voxels(root: str | Path, part: Part = "train") -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Occupancy ``(B, n, n, n)`` of 0 and 1, and labels ``(B,)``, in the order of the file; empty grids stay.
-
-    Args:
-        root: folder with ``modelnet10_voxels.npz``: ``X_train``, ``X_test`` of 0 and 1, ``(B, 30, 30, 30)``, and the
-            classes ``y_train``, ``y_test``, 0 to 9 in alphabetical order.
-        part: "train" or "test", as published.
-
-    Raises:
-        FileNotFoundError: no such folder or file.
-        ValueError: the file breaks the format; the message names it.
-    """
-    one_of("part", part, get_args(Part))
-    root = existing_folder(root)
-    if not (root / _VOXELS).is_file():
-        raise missing_file(root, _VOXELS)
-    names = (f"X_{part}", f"y_{part}")
-    grids, labels = read_npz(root / _VOXELS, names).values()
-    shape = grids.shape
-    cubic = grids.ndim == 4 and len(set(shape[1:])) == 1
-    require(cubic, f"{_VOXELS}, {names[0]}", "have shape (B, n, n, n)", shape)
-    whole = labels.dtype.kind in "iu" and labels.shape == shape[:1]
-    require(whole, f"{_VOXELS}, {names[1]}", f"hold one integer for each of {shape[0]} grids", labels.shape)
-    filled = bool(((grids == 0) | (grids == 1)).all())
-    require(filled, f"{_VOXELS}, {names[0]}", "hold 0 and 1", f"{grids.min()} to {grids.max()}")
-    return grids.astype(np.uint8), labels_in_range(f"{_VOXELS}, {names[1]}", labels, 0, len(CLASSES) - 1)
-
-
-def load_meshes(
-    root: str | Path, part: Part = "train", *, size: int = 30, margin: int = 3, fill: bool = False
-) -> GriddedSamples:
-    """The official OFF meshes as volumes, in the form of :func:`load`.
-
-    Args:
-        root: folder of ``<class>/<part>/*.off``, as ModelNet10 and ModelNet40 unpack to.
-        part: "train" or "test", as published.
-        size: voxels along each axis.
-        margin: see :func:`voxelise`.
-        fill: see there.
-
-    Raises:
-        FileNotFoundError: no such folder, or no mesh in it.
-        ValueError: a file that is no mesh; the message names it.
-    """
-    one_of("part", part, get_args(Part))
-    root = existing_folder(root)
-    files = sorted(root.glob(f"*/{part}/*.off"))
-    if not files:
-        raise missing_file(root, f"meshes <class>/{part}/*.off")
-    classes = tuple(sorted({file.parent.parent.name for file in files}))
-    values = np.empty((len(files), 1, size, size, size), np.float32)
-    for place, file in enumerate(files):
-        vertices, faces = _read_off(file)
-        try:
-            values[place, 0] = voxelise(vertices, faces, size, margin=margin, fill=fill)
-        except ValueError as error:
-            raise ValueError(f"{file}: {error}") from error
-    return GriddedSamples(
-        values=torch.from_numpy(values),
-        grid=Grid((size,) * 3, (1.0,) * 3),
-        labels=torch.tensor([classes.index(file.parent.parent.name) for file in files], dtype=torch.int64),
-        classes=classes,
-        unit="voxel",
-    )
 
 
 def voxelise(
@@ -193,7 +81,7 @@ def _barycentric(count: int) -> NDArray[np.float64]:
     return np.stack([a, b, count - a - b], axis=1) / count
 
 
-def _read_off(path: Path) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+def read_off(path: Path) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Vertices and triangles of an OFF file; polygons are cut into fans. Some headers run into the counts, OFF490."""
     words = path.read_text(encoding="ascii", errors="replace").removeprefix("\ufeff").split()
     try:

@@ -17,8 +17,9 @@ from torch import Tensor
 from ccnn_irregular._transforms import transforms_active
 from ccnn_irregular.domains import Domain, Grid
 from ccnn_irregular.kernels import Kernel
-from ccnn_irregular.operators.engine import Cost, Engine, Plan
-from ccnn_irregular.operators.lattice import (
+from ccnn_irregular.operators.engines.engine import Cost, Engine, Plan
+from ccnn_irregular.operators.layout import balance, restored
+from ccnn_irregular.operators.numerics.lattice import (
     Lattice,
     at_queries,
     no_common_lattice,
@@ -28,10 +29,9 @@ from ccnn_irregular.operators.lattice import (
     tap_offsets,
     tap_spans,
 )
-from ccnn_irregular.operators.layout import balance, restored
-from ccnn_irregular.operators.rates import current_rates, scale
-from ccnn_irregular.operators.transforms import depthwise_convolution, real_spectrum, real_window
-from ccnn_irregular.operators.work import evaluation_work
+from ccnn_irregular.operators.numerics.transforms import depthwise_convolution, real_spectrum, real_window
+from ccnn_irregular.operators.planning.rates import current_rates, scale
+from ccnn_irregular.operators.planning.work import evaluation_work
 
 __all__ = ["FFT"]
 

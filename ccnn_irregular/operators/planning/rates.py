@@ -21,7 +21,7 @@ import torch
 
 from ccnn_irregular._cache_folder import cache_folder
 from ccnn_irregular.kernels import Kernel
-from ccnn_irregular.operators.work import evaluation_work
+from ccnn_irregular.operators.planning.work import evaluation_work
 
 __all__ = [
     "DEFAULT_MACHINE",

@@ -26,10 +26,12 @@ from torch import Tensor
 from ccnn_irregular._checks import reject
 from ccnn_irregular.domains import Domain, Grid, Points, Product
 from ccnn_irregular.kernels import Kernel
-from ccnn_irregular.operators.bands import Band, bands_by_width, least_samples
-from ccnn_irregular.operators.engine import Cost, Engine, Plan
-from ccnn_irregular.operators.filtering import Side, filtered
-from ccnn_irregular.operators.lattice import (
+from ccnn_irregular.operators.engines.engine import Cost, Engine, Plan
+from ccnn_irregular.operators.engines.neighbours import Neighbours
+from ccnn_irregular.operators.layout import balance, from_rows, pair_points, restored, to_rows, weighted
+from ccnn_irregular.operators.numerics.bands import Band, bands_by_width, least_samples
+from ccnn_irregular.operators.numerics.filtering import Side, filtered
+from ccnn_irregular.operators.numerics.lattice import (
     Lattice,
     at_queries,
     no_common_lattice,
@@ -38,12 +40,8 @@ from ccnn_irregular.operators.lattice import (
     tap_offsets,
     tap_spans,
 )
-from ccnn_irregular.operators.layout import balance, from_rows, pair_points, restored, to_rows, weighted
-from ccnn_irregular.operators.memory import as_size, available_memory
-from ccnn_irregular.operators.neighbours import Neighbours
-from ccnn_irregular.operators.nufft import Box, Spreading, columns_at_once, transform_taps
-from ccnn_irregular.operators.rates import current_rates, scale
-from ccnn_irregular.operators.sizes import (
+from ccnn_irregular.operators.numerics.nufft import Box, Spreading, columns_at_once, transform_taps
+from ccnn_irregular.operators.numerics.sizes import (
     Pasts,
     Stretches,
     energy_and_peaks,
@@ -51,9 +49,11 @@ from ccnn_irregular.operators.sizes import (
     sample_energy,
     sample_scales,
 )
-from ccnn_irregular.operators.splitting import shorten, split
-from ccnn_irregular.operators.transforms import fast_length, real_spectrum, real_window
-from ccnn_irregular.operators.work import evaluation_work
+from ccnn_irregular.operators.numerics.splitting import shorten, split
+from ccnn_irregular.operators.numerics.transforms import fast_length, real_spectrum, real_window
+from ccnn_irregular.operators.planning.memory import as_size, available_memory
+from ccnn_irregular.operators.planning.rates import current_rates, scale
+from ccnn_irregular.operators.planning.work import evaluation_work
 
 __all__ = ["Spectral"]
 

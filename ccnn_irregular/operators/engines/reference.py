@@ -16,10 +16,10 @@ from ccnn_irregular._sums import gathered, sums_of_sorted
 from ccnn_irregular._transforms import transforms_active
 from ccnn_irregular.domains import Domain, Points
 from ccnn_irregular.kernels import Kernel, with_tensors
-from ccnn_irregular.operators.engine import Cost, Engine, Plan
+from ccnn_irregular.operators.engines.engine import Cost, Engine, Plan
 from ccnn_irregular.operators.layout import balance, from_rows, pair_points, restored, to_rows, weighted
-from ccnn_irregular.operators.rates import current_rates, scale
-from ccnn_irregular.operators.work import PairWork, evaluation_work, pair_work
+from ccnn_irregular.operators.planning.rates import current_rates, scale
+from ccnn_irregular.operators.planning.work import PairWork, evaluation_work, pair_work
 
 __all__ = ["PairGeometry", "PairProblem", "Reference", "pair_cost", "pair_gradients", "sum_over_pairs"]
 

@@ -19,12 +19,12 @@ from torch.utils.benchmark import Timer
 
 from ccnn_irregular.domains import Points
 from ccnn_irregular.kernels import SIREN, GaussianMask, Kernel
-from ccnn_irregular.operators.engine import Plan
-from ccnn_irregular.operators.keops import KeOps, compiler
-from ccnn_irregular.operators.neighbours import Neighbours
-from ccnn_irregular.operators.rates import DEFAULT_RATES, Rates
-from ccnn_irregular.operators.reference import Reference
-from ccnn_irregular.operators.work import evaluation_work
+from ccnn_irregular.operators.engines.engine import Plan
+from ccnn_irregular.operators.engines.keops import KeOps, compiler
+from ccnn_irregular.operators.engines.neighbours import Neighbours
+from ccnn_irregular.operators.engines.reference import Reference
+from ccnn_irregular.operators.planning.rates import DEFAULT_RATES, Rates
+from ccnn_irregular.operators.planning.work import evaluation_work
 
 __all__ = ["measure_rates"]
 

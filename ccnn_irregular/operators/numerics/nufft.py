@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from ccnn_irregular.domains import Points
-from ccnn_irregular.operators.windows import ALIAS_BINS, Window, squared_alias
+from ccnn_irregular.operators.numerics.windows import ALIAS_BINS, Window, squared_alias
 
 __all__ = [
     "Box",

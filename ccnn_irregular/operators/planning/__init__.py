@@ -1,0 +1,1 @@
+"""What a convolution costs: work, the machine's rates, and memory."""
