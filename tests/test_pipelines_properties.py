@@ -20,7 +20,8 @@ from torch import Tensor
 from ccnn_irregular.domains import Grid, Points
 from ccnn_irregular.pipelines.tasks.cloud_segmentation.task import height_filter
 from ccnn_irregular.pipelines.tasks.risk.network import ICURiskNetwork
-from ccnn_irregular.pipelines.train.command_line import TASKS as COMMANDS
+from ccnn_irregular.pipelines.train.registry import TASKS as COMMANDS
+from ccnn_irregular.pipelines.train.registry import task_class
 from ccnn_irregular.pipelines.train.module import TaskModule
 
 EVERY = pytest.mark.parametrize("name", TASKS)
