@@ -359,6 +359,14 @@ def test_volumes_are_the_same_from_memory_and_from_the_files(pairs: Path) -> Non
     assert batches[0].values.shape[3] == math.ceil(data.volume(data.part("test")[0]).grid.sizes[1] / 2)
 
 
+def test_all_volumes_come_by_name_whatever_part_they_are_in(pairs: Path) -> None:
+    data = VolumeDataModule(str(pairs), ["a", "b", "c"], validation=0.15, in_memory=False)
+    data.setup("fit")
+    found = list(data.loader("all", (1, 1, 2)))
+    assert [batch.name for batch in found] == [pair.name for pair in data.pairs]
+    assert found[3].grid.sizes[2] == math.ceil(data.volume(3).grid.sizes[2] / 2)
+
+
 def test_too_few_volumes_and_missing_names_are_refused(pairs: Path, tmp_path: Path) -> None:
     few = VolumeDataModule(str(simulated_pairs(tmp_path / "few", 2)), ["a", "b", "c"])
     with pytest.raises(ValueError, match="validation and test must leave a volume to each part"):
