@@ -22,7 +22,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ from measure import _Memory, median
 from scipy.spatial import cKDTree
 from torch import Tensor, nn
 
-from ccnn_irregular.adapters.geometric import CCNNConv
+from ccnn_irregular.adapters.geometric import CLOUD_KERNEL, CCNNConv
 from ccnn_irregular.domains import Points
 from ccnn_irregular.layers import BatchNorm, mean_over_positions
 from ccnn_irregular.optimisation import parameter_groups
@@ -111,7 +111,9 @@ class Continuous(nn.Module):
 
     def __init__(self, channels: int, width: int, reach: Reach) -> None:
         super().__init__()
-        self.conv = CCNNConv(channels, width, width=reach.radius / 3.03, generator_hidden=16)  # ends there
+        self.conv = CCNNConv(
+            channels, width, kernel=replace(CLOUD_KERNEL, width=reach.radius / 3.03, hidden=16)
+        )  # ends there
 
     def calibrate(self, clouds: Clouds) -> None:
         points = clouds.points

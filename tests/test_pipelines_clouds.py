@@ -7,6 +7,7 @@ import json
 import math
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ccnn_irregular.adapters.geometric import CLOUD_KERNEL
 from ccnn_irregular.adapters.geometric_weights import cloud_weights
 from ccnn_irregular.datasets.simulated_terrain import terrain as simulated_terrain
 from ccnn_irregular.domains import Points
@@ -121,7 +123,7 @@ def whole_tile_iou(checkpoint: str, angle: float) -> Any:
     np.savez("turned.npz", xyz=(tile.coordinates @ turn).numpy(), is_ground=tile.labels.numpy() == 1)
     data = LabelDataModule("lidar_ground", "turned.npz", discs=Discs(20.0, 32))
     data.setup("test")
-    network = CloudSegmenter(9, 2, 4.0, channels=[8, 16], generator_hidden=8).eval()
+    network = CloudSegmenter(9, 2, 4.0, kernel=replace(CLOUD_KERNEL, width=0.7, hidden=8), channels=[8, 16]).eval()
     weights = torch.load(checkpoint, weights_only=True)["state_dict"]
     network.load_state_dict(
         {name.removeprefix("network."): one for name, one in weights.items() if name.startswith("network.")}
@@ -246,7 +248,14 @@ def test_changes_of_position() -> None:
 def test_clouds_of_any_size_have_an_answer(reading: float | None) -> None:
     """Empty ones, one point, points that are all the same, and repeated points among others."""
     torch.manual_seed(0)
-    network = CloudClassifier(1, 5, reading=reading, spacing=0.4, channels=(8, 8), generator_hidden=4)
+    network = CloudClassifier(
+        1,
+        5,
+        kernel=replace(CLOUD_KERNEL, hidden=4),
+        reading=reading,
+        spacing=0.4,
+        channels=(8, 8),
+    )
     network.prepare(shapes().typical_batch(4))
     sizes = torch.tensor([0, 1, 20, 30, 0])
     coordinates = torch.cat([torch.randn(1, 3), torch.ones(20, 3), torch.randn(15, 3).repeat(2, 1)]).double()
@@ -268,7 +277,14 @@ def test_clouds_of_any_size_have_an_answer(reading: float | None) -> None:
 
 
 def test_positions_that_are_not_finite_are_refused() -> None:
-    network = CloudClassifier(1, 5, reading=None, spacing=0.4, channels=(8,), generator_hidden=4)
+    network = CloudClassifier(
+        1,
+        5,
+        kernel=replace(CLOUD_KERNEL, hidden=4),
+        reading=None,
+        spacing=0.4,
+        channels=(8,),
+    )
     coordinates = torch.zeros(4, 3, dtype=torch.float64)
     points = Points(coordinates, torch.ones(4, dtype=torch.float64))
     coordinates[2] = torch.nan
@@ -389,7 +405,7 @@ def test_mean_over_shapes_by_hand() -> None:
 def test_a_point_of_a_tile_has_the_same_answer_in_float64_metres_far_away() -> None:
     torch.manual_seed(0)
     data = terrain()
-    network = CloudSegmenter(9, 2, spacing=4.0, channels=(8, 8), generator_hidden=4)
+    network = CloudSegmenter(9, 2, kernel=replace(CLOUD_KERNEL, width=0.7, hidden=4), spacing=4.0, channels=(8, 8))
     batch = data.training_batch(torch.arange(2), 0)
     network.prepare(batch, data.training_values())
     network.eval()

@@ -54,7 +54,7 @@ pytestmark = [
 NETWORK = "--model.network.init_args"
 RATE = ["--model.schedule.learning_rate", "0.02"]
 QUIET = ["--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"]
-TINY = [f"{NETWORK}.channels", "[4, 8]", f"{NETWORK}.blocks", "[0, 1]", f"{NETWORK}.generator_hidden", "8"]
+TINY = [f"{NETWORK}.channels", "[4, 8]", f"{NETWORK}.blocks", "[0, 1]", f"{NETWORK}.kernel.hidden", "8"]
 
 
 @pytest.fixture(autouse=True)

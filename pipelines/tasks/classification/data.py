@@ -344,7 +344,7 @@ class SampleDataModule(TaskData[SampleBatch, Sampling]):
         """All samples in the order of the files, the official test part last."""
         assert self._read is not None
         read = self._prepare(self._read, sampling)
-        return read if self._held is None else _joined(read, self._prepare(self._held, sampling))
+        return read if self._held is None else read.joined(self._prepare(self._held, sampling))
 
     def keys(self, part: Literal["train", "validation", "test"]) -> NDArray[np.uint64]:
         """A key of the content of each sample as it was read, ``(B, 1)``; labels are no part of it."""

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from ccnn_irregular._checks import reject, require
-from ccnn_irregular.adapters.geometric import CloudGeneratorName, require_resolution
+from ccnn_irregular.adapters.geometric import CLOUD_KERNEL, require_resolution
 from ccnn_irregular.adapters.geometric_networks import CloudCCNN
 from ccnn_irregular.adapters.geometric_sampling import coarsen_voxels
 from ccnn_irregular.domains import Points
+from ccnn_irregular.kernels import KernelSpec
 from ccnn_irregular.pipelines.tasks.classification.data import SampleBatch
 from ccnn_irregular.pipelines.train.reach import sampling_of, warn_of_reach
 
 __all__ = ["CloudClassifier", "CloudNetwork"]
+
+_CLASSIFIER_KERNEL = replace(CLOUD_KERNEL, hidden=16)
 
 
 class CloudNetwork(nn.Module):
@@ -66,12 +70,9 @@ class CloudClassifier(CloudNetwork):
         positions: axes whose coordinate is a further channel: where on the shape.
         channels: see ``CloudCCNN``, as all below.
         spacing: see there.
-        width: see there.
+        kernel: see there.
         blocks: see there.
         dropout: see there.
-        generator: see there.
-        generator_hidden: see there.
-        omega_0: see there.
     """
 
     def __init__(
@@ -82,12 +83,9 @@ class CloudClassifier(CloudNetwork):
         spacing: float,
         positions: Sequence[int] = (0, 1, 2),
         channels: Sequence[int] = (32, 64, 128),
-        width: float = 1.0,
+        kernel: KernelSpec = _CLASSIFIER_KERNEL,
         blocks: int = 1,
         dropout: float = 0.0,
-        generator: CloudGeneratorName = "siren",
-        generator_hidden: int = 16,
-        omega_0: float = 6.0,
     ) -> None:
         super().__init__(in_channels, classes, reading)
         require(set(positions) <= {0, 1, 2}, "positions", "name axes 0 to 2", tuple(positions))
@@ -98,12 +96,9 @@ class CloudClassifier(CloudNetwork):
             classes,
             channels=channels,
             spacing=spacing,
-            width=width,
+            kernel=kernel,
             blocks=blocks,
             dropout=dropout,
-            generator=generator,
-            generator_hidden=generator_hidden,
-            omega_0=omega_0,
         )
 
     @torch.no_grad()

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from ccnn_irregular._checks import require
-from ccnn_irregular.adapters.geometric import CloudGeneratorName
+from ccnn_irregular.adapters.geometric import CLOUD_KERNEL
 from ccnn_irregular.adapters.geometric_networks import CloudUNet
+from ccnn_irregular.kernels import KernelSpec
 from ccnn_irregular.pipelines.tasks.classification.network import Standardise
 from ccnn_irregular.pipelines.tasks.cloud_segmentation.data import LabelBatch
 from ccnn_irregular.pipelines.train.reach import sampling_of, warn_of_reach
 
 __all__ = ["CloudSegmenter"]
+
+_KERNEL = replace(CLOUD_KERNEL, width=0.7, hidden=16)
 
 
 class CloudSegmenter(nn.Module):
@@ -25,12 +29,9 @@ class CloudSegmenter(nn.Module):
         classes: number of classes.
         spacing: see ``CloudUNet``, as all below.
         channels: see there.
-        width: see there.
+        kernel: see there.
         blocks: see there.
         dropout: see there.
-        generator: see there.
-        generator_hidden: see there.
-        omega_0: see there.
     """
 
     def __init__(
@@ -39,12 +40,9 @@ class CloudSegmenter(nn.Module):
         classes: int,
         spacing: float,
         channels: Sequence[int] = (16, 32, 64),
-        width: float = 0.7,
+        kernel: KernelSpec = _KERNEL,
         blocks: int = 1,
         dropout: float = 0.0,
-        generator: CloudGeneratorName = "siren",
-        generator_hidden: int = 16,
-        omega_0: float = 6.0,
     ) -> None:
         super().__init__()
         require(in_channels >= 1, "in_channels", "be at least 1", in_channels)
@@ -58,12 +56,9 @@ class CloudSegmenter(nn.Module):
             classes,
             channels=channels,
             spacing=spacing,
-            width=width,
+            kernel=kernel,
             blocks=blocks,
             dropout=dropout,
-            generator=generator,
-            generator_hidden=generator_hidden,
-            omega_0=omega_0,
         )
 
     @torch.no_grad()
