@@ -91,14 +91,9 @@ class CloudClassifier(CloudNetwork):
         require(set(positions) <= {0, 1, 2}, "positions", "name axes 0 to 2", tuple(positions))
         self.positions = tuple(positions)
         self.spacing = spacing
+        read = in_channels + len(self.positions)
         self.cnn = CloudCCNN(
-            in_channels + len(self.positions),
-            classes,
-            channels=channels,
-            spacing=spacing,
-            kernel=kernel,
-            blocks=blocks,
-            dropout=dropout,
+            read, classes, channels=channels, spacing=spacing, kernel=kernel, blocks=blocks, dropout=dropout
         )
 
     @torch.no_grad()
