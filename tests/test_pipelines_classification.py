@@ -20,9 +20,9 @@ from ccnn_irregular.domains import Grid
 from ccnn_irregular.pipelines import cli
 from ccnn_irregular.pipelines.tasks.classification.data import SampleBatch, SampleDataModule, Samples
 from ccnn_irregular.pipelines.tasks.classification.module import Classification
-from ccnn_irregular.pipelines.train.command_line import TASKS
 from ccnn_irregular.pipelines.train.draws import Draws
 from ccnn_irregular.pipelines.train.evaluation import wilson_interval
+from ccnn_irregular.pipelines.train.registry import TASKS
 
 # Lightning calls jsonargparse by names that its version 5 will no longer have.
 pytestmark = [
