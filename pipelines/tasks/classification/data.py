@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
-from functools import partial
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar, cast
 
 import numpy as np
 import torch
@@ -215,7 +214,7 @@ class SampleDataModule(LightningDataModule):
         if watched is not None:
             assert held is not None
             counts = (len(samples), len(watched))
-            samples = samples.joined(watched)
+            samples = cast("Any", samples).joined(watched)  # of one class, as both are of one data set
             self._parts = Parts(torch.arange(counts[0]), torch.arange(counts[0], sum(counts)), torch.arange(len(held)))
         elif held is None:
             self._parts = Parts(*split_together(keys, samples.labels, self._in_three))
@@ -243,7 +242,11 @@ class SampleDataModule(LightningDataModule):
         """
         known = self._known
         options = known.in_training(self.options, download=self.download, count=self.count, seed=self.split_seed)
-        read = partial(known.read, self.root, **options)
+
+        def read(part: str | None) -> Samples:
+            samples: Samples = known.read(self.root, part, **options)
+            return samples
+
         if known.split:
             return read("train"), read("validation") if "validation" in known.split else None, read("test")
         samples = read("all" if known.parts else None)
