@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal, TypeVar, cast
+from typing import Any, ClassVar, Literal, cast
 
 import numpy as np
 import torch
@@ -412,20 +412,19 @@ class SampleDataModule(LightningDataModule):
         return batch_loader(lambda indices: self.as_batch(held.subset(indices)), batches)
 
 
-AnySamples = TypeVar("AnySamples", RaggedSeries, RaggedVolumes)
-
-
-def in_order_of_content(samples: AnySamples) -> AnySamples:
+def in_order_of_content(samples: Samples) -> Samples:
     """The same samples in an order that follows from what they hold; volumes on equal grids stand side by side."""
+    kinds, places = [""] * len(samples), [b""] * len(samples)
     if isinstance(samples, RaggedSeries):
         counts = samples.splits.diff().tolist()
-        kinds = [""] * len(samples)
         places = [rows.numpy().tobytes() for rows in samples.coordinates.split(counts)]
+        values = samples.values.split(counts)
+    elif isinstance(samples, GriddedSamples):
+        values = samples.values.unbind()
     else:
-        counts = [grid.count for grid in samples.grids]
         kinds = [repr(grid) for grid in samples.grids]
-        places = [b""] * len(samples)
-    held = zip(samples.labels.tolist(), places, samples.values.split(counts), strict=True)
+        values = samples.values.split([grid.count for grid in samples.grids])
+    held = zip(samples.labels.tolist(), places, values, strict=True)
     ids = [content_id(samples.classes[label], place, rows.numpy().tobytes()) for label, place, rows in held]
     order = sorted(range(len(samples)), key=lambda one: (kinds[one], ids[one]))
     return samples.subset(torch.tensor(order))
