@@ -7,11 +7,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from ccnn_irregular._checks import require
 from ccnn_irregular.datasets.physionet2012.outcomes import DEATH
+from ccnn_irregular.datasets.physionet2012.record import SERIES, STATICS
 from ccnn_irregular.datasets.physionet2012.wording import listed
 from ccnn_irregular.datasets.samples.protocol import summary
+from ccnn_irregular.datasets.samples.series import RaggedSeries
 
 __all__ = ["Cohort", "LoadReport", "offsets"]
 
@@ -102,6 +105,29 @@ class Cohort:
     def unit(self) -> str:
         """Of the times."""
         return "h"
+
+    def as_series(self) -> RaggedSeries:
+        """The stays as series of 41 variables: SERIES, then age, gender, height and unit.
+
+        Descriptors are variables too, observed once, a minute before admission; the admission weight is a value of the
+        series "Weight". Labels are in-hospital deaths, or 0 for all where no outcomes were read.
+        """
+        first, others = self.splits[:-1], [name for name in STATICS if name not in SERIES]
+        described = np.full((len(self), len(SERIES) + len(others)), np.nan, np.float32)
+        channels = (*SERIES, *others)
+        described[:, [channels.index(name) for name in STATICS]] = self.statics
+        values = np.pad(self.values, ((0, 0), (0, len(others))), constant_values=np.nan)
+        series = RaggedSeries(
+            values=torch.from_numpy(np.insert(values, first, described, axis=0)),
+            coordinates=torch.from_numpy(np.insert(self.times, first, -1 / 60)[:, None]),
+            splits=torch.from_numpy(self.splits + np.arange(len(self) + 1)),
+            labels=torch.from_numpy(np.zeros(len(self), np.int64) if self.labels is None else self.labels),
+            classes=self.classes,
+            unit=self.unit,
+            channels=channels,
+            ids=torch.from_numpy(self.record_ids),
+        )
+        return series.keep(~series.values.isnan().all(1))
 
     def describe(self) -> dict[str, Any]:
         """What they are, as plain values."""

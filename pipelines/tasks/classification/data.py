@@ -5,11 +5,10 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningDataModule
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -33,6 +32,7 @@ from ccnn_irregular.datasets.samples import (
 )
 from ccnn_irregular.domains import Grid, Points
 from ccnn_irregular.pipelines.train.batches import AlikeBatches, EqualBatches, batch_loader
+from ccnn_irregular.pipelines.train.data import Part, TaskData
 from ccnn_irregular.pipelines.train.equal_samples import split_together
 from ccnn_irregular.pipelines.train.resampling import Method, sampled_like
 from ccnn_irregular.pipelines.train.sample_keys import ragged_keys, row_keys
@@ -51,6 +51,7 @@ __all__ = [
 ]
 
 Samples = RaggedSeries | GriddedSamples | RaggedVolumes
+_CALIBRATION_SAMPLES = 64  # that a network is calibrated on, at most
 _OFF_GRID = 1e-3  # steps by which a series may begin off the others' nodes
 Reading = Literal["as_is", "sequence", "permuted"]
 
@@ -129,7 +130,7 @@ class Sampling:
         return ", ".join(parts) or "as trained"
 
 
-class SampleDataModule(LightningDataModule):
+class SampleDataModule(TaskData[SampleBatch, Sampling]):
     """Samples of one of the data sets, in parts for training, validation and test.
 
     Official parts are used as such. Where a data set has an official test part alone, the validation part is carved out
@@ -156,7 +157,7 @@ class SampleDataModule(LightningDataModule):
         download: fetch official files with published checksums where they are missing.
     """
 
-    rows_are: ClassVar[str] = "samples"
+    described = ("dataset", "root", "reading", "window", "cap", "validation", "test", "split_seed", "drop_seed")
 
     def __init__(
         self,
@@ -315,36 +316,38 @@ class SampleDataModule(LightningDataModule):
         """What the labels mean."""
         return self.samples.classes
 
-    @property
-    def channels(self) -> int:
-        """Channels of the values."""
-        return int(self.samples.values.shape[1])
+    def sizes(self) -> dict[str, int]:
+        return {"classes": len(self.classes), "in_channels": int(self.samples.values.shape[1])}
 
     def part(self, part: Literal["train", "validation"]) -> Samples:
         """The samples of a part, as they were taken."""
         assert self._parts is not None
         return self.samples.subset(getattr(self._parts, part))
 
-    def training_values(self) -> Tensor:
+    def training_values(self) -> tuple[Tensor, None]:
         """Values of the training part, ``(N, C, ...)``, nan where they only pad a sample."""
         part = self.part("train")
         sampled = part.sampled() if isinstance(part, GriddedSamples) else None
-        return part.values if sampled is None else torch.where(sampled, part.values, torch.nan)
+        return part.values if sampled is None else torch.where(sampled, part.values, torch.nan), None
 
-    def test_part(self, sampling: Sampling) -> Samples:
-        """The samples of the test part, sampled as asked."""
-        return self.sampled_part("test", sampling)
-
-    def sampled_part(self, part: Literal["validation", "test"], sampling: Sampling) -> Samples:
-        """The samples of a part that is not trained on, sampled as asked."""
+    def sampled_part(self, part: Part, sampling: Sampling) -> Samples:
+        """The samples of a part that is not trained on, or of all parts one after the other, sampled as asked."""
         assert self._parts is not None
         assert self._read is not None
+        if part == "all":
+            return self._everything(sampling)
         source = self._read if part == "validation" or self._held is None else self._held
         index = getattr(self._parts, part)
         if sampling.drop or sampling.gap:
             # Dropped before the split, as the literature has it: see drop_samples.
             return self._prepare(source, sampling).subset(index)
         return self._prepare(source.subset(index), sampling)
+
+    def _everything(self, sampling: Sampling) -> Samples:
+        """All samples in the order of the files, the official test part last."""
+        assert self._read is not None
+        read = self._prepare(self._read, sampling)
+        return read if self._held is None else read.joined(self._prepare(self._held, sampling))
 
     def keys(self, part: Literal["train", "validation", "test"]) -> NDArray[np.uint64]:
         """A key of the content of each sample as it was read, ``(B, 1)``; labels are no part of it."""
@@ -360,24 +363,36 @@ class SampleDataModule(LightningDataModule):
         source = self._held if part == "test" and self._held is not None else self._read
         return source.labels[getattr(self._parts, part)]
 
-    def description(self) -> dict[str, Any]:
-        """What was read and how it was split, for the JSON."""
+    def part_sizes(self) -> dict[str, int]:
         assert self._parts is not None
-        options = ["dataset", "root", "reading", "window", "cap", "validation", "test", "split_seed", "drop_seed"]
-        options += ["options"] if self.options else []
-        sizes = {field.name: len(getattr(self._parts, field.name)) for field in dataclasses.fields(Parts)}
-        return {name: getattr(self, name) for name in options} | {"samples": sizes}
+        return {field.name: len(getattr(self._parts, field.name)) for field in dataclasses.fields(Parts)}
 
-    def train_dataloader(self) -> DataLoader[SampleBatch]:
-        return self._loader("train", shuffle=True)
+    def describe(self) -> dict[str, Any]:
+        """With the options of the data set, where some are given."""
+        return super().describe() | ({"options": self.options} if self.options else {})
 
-    def val_dataloader(self) -> DataLoader[SampleBatch]:
-        return self._loader("validation")
+    def summary(self) -> str:
+        return f"{self.samples!r}: {', '.join(f'{size} {name}' for name, size in self.part_sizes().items())}"
 
-    def _loader(self, part: Literal["train", "validation"], shuffle: bool = False) -> DataLoader[SampleBatch]:
+    def loader(self, part: Part, variant: Sampling | None = None) -> DataLoader[SampleBatch]:
+        """A part in batches; one that is not trained on can be sampled otherwise.
+
+        Raises:
+            ValueError: samples of the training part are asked for otherwise.
+        """
         assert self._parts is not None
-        indices: NDArray[np.int64] = getattr(self._parts, part).numpy()
-        return batch_loader(self.batch, self._batches(self.samples, indices, self.split_seed if shuffle else None))
+        if part == "train":
+            require(variant is None, "variant", "be left out for the training part", variant)
+            return self._in_batches(self.samples, self._parts.train, self.split_seed)
+        if part == "validation" and variant is None:
+            return self._in_batches(self.samples, self._parts.validation, None)
+        held = self.sampled_part(part, variant or Sampling())
+        return self._in_batches(held, torch.arange(len(held)), None)
+
+    def _in_batches(self, samples: Samples, rows: Tensor, shuffle_seed: int | None) -> DataLoader[SampleBatch]:
+        """``rows`` of ``samples``, which are their ids."""
+        batches = self._batches(samples, rows.numpy(), shuffle_seed)
+        return batch_loader(lambda chosen: self.as_batch(samples.subset(chosen), chosen), batches)
 
     def _batches(
         self, samples: Samples, indices: NDArray[np.int64], shuffle_seed: int | None
@@ -387,9 +402,9 @@ class SampleDataModule(LightningDataModule):
             return AlikeBatches(indices, _kinds(samples)[indices], self.batch_size, shuffle_seed)
         return EqualBatches(indices, self.batch_size, shuffle_seed)
 
-    def typical_batch(self, count: int) -> SampleBatch:
-        """At most ``count`` training samples, evenly spread over the part; of volumes those of the commonest grid."""
-        part = self.part("train")
+    def typical_batch(self) -> SampleBatch:
+        """Training samples spread evenly over the part, at most 64; of volumes those of the commonest grid."""
+        part, count = self.part("train"), _CALIBRATION_SAMPLES
         if isinstance(part, RaggedVolumes):
             kinds = _kinds(part)
             part = part.subset(torch.from_numpy(kinds == np.bincount(kinds).argmax()))
@@ -397,19 +412,9 @@ class SampleDataModule(LightningDataModule):
         spread = torch.linspace(0, len(part) - 1, min(len(part), count)).round().long()
         return self.as_batch(part.subset(spread))
 
-    def batch(self, indices: Tensor) -> SampleBatch:
-        """The samples ``indices`` of ``samples``, which are their ids."""
-        return self.as_batch(self.samples.subset(indices), indices)
-
     def as_batch(self, samples: Samples, ids: Tensor | None = None) -> SampleBatch:
         """All of ``samples`` as one batch."""
         return SampleBatch.of(samples, self.cap, ids)
-
-    def test_loader(self, sampling: Sampling, part: Literal["validation", "test"] = "test") -> DataLoader[SampleBatch]:
-        """A part that is not trained on, sampled as asked, in batches."""
-        held = self.sampled_part(part, sampling)
-        batches = self._batches(held, np.arange(len(held)), None)
-        return batch_loader(lambda indices: self.as_batch(held.subset(indices)), batches)
 
 
 def in_order_of_content(samples: Samples) -> Samples:
