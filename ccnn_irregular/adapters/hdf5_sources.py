@@ -94,7 +94,7 @@ def _datasets(path: Path, group: Any) -> Iterator[tuple[str, Any]]:
         except (KeyError, OSError):
             link = group.get(name, getlink=True)
             target = f"{link.path} of {link.filename}" if isinstance(link, h5py.ExternalLink) else link.path
-            reject(f"link {name!r} in {path}", "lead to what is there", target)
+            reject(f"link {name!r} in {path}", "lead to an object that exists", target)
         if isinstance(item, h5py.Dataset):
             yield name, item
 

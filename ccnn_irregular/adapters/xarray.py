@@ -263,7 +263,7 @@ class DatasetAccessor:
         names = self._fields(dataset) if self._variables is None else self._variables
         present = sorted(map(str, dataset.data_vars))
         for name in names:
-            require(name in dataset.data_vars, "variables", f"be of {present}", repr(name))
+            require(name in dataset.data_vars, "variables", f"be among {present}", repr(name))
         shapes = {name: tuple(map(str, dataset[name].dims)) for name in names}
         require(len(set(shapes.values())) == 1, "variables", "have the same dimensions; name some of them", shapes)
         if len(names) == 1:

@@ -119,7 +119,7 @@ def open_cube(
 def _chosen(path: Path, dataset: xr.Dataset, variables: Sequence[str]) -> xr.Dataset:
     present = sorted(map(str, dataset.data_vars))
     for name in variables:
-        require(name in present, "variables", f"be of those in {path}, {present}", repr(name))
+        require(name in present, "variables", f"be among those of {path}, {present}", repr(name))
     return dataset[list(variables)]
 
 

@@ -30,7 +30,7 @@ def joined(folder: Path, parts: Mapping[Path, xr.Dataset], variables: Sequence[s
         parts = {path: part for path, part in parts.items() if part.data_vars}
         present = sorted({str(name) for part in parts.values() for name in part.data_vars})
         lacking = [name for name in variables if name not in present]
-        require(not lacking, "variables", f"be of those in {folder}, {everything}", lacking)
+        require(not lacking, "variables", f"be among those of {folder}, {everything}", lacking)
     _require_same_units(folder, parts)
     try:
         whole = xr.combine_by_coords(

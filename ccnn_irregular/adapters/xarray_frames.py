@@ -195,7 +195,7 @@ class Frame:
         return replace(self, factors=tuple(factors))
 
     def observed_part(self, packed: NDArray[Any]) -> tuple[int, NDArray[np.bool_] | None]:
-        """Count the leading factors that must be points for missing values to weigh nothing; return what is observed."""
+        """Count leading factors that must be points for missing values to weigh nothing; return what is observed."""
         scattered = self.scattered(weighted=False)
         missing = np.isnan(packed) if packed.dtype.kind == "f" else np.zeros((1,) * packed.ndim, dtype=bool)
         if not missing.any():

@@ -118,7 +118,7 @@ class CellsOf:
         return None
 
     def square_degrees(self, areas: xr.DataArray) -> xr.DataArray:
-        """Convert areas to square degrees; those in square metres are taken on a sphere as large as the file's earth."""
+        """Convert areas to square degrees; those in square metres lie on a sphere as large as the file's earth."""
         radius = _earth_radius(self._about, self._mapping())
         return _square_degrees(areas, radius)
 
@@ -300,7 +300,7 @@ class CellsOf:
 
 
 def _square_degrees(areas: xr.DataArray, radius: float) -> xr.DataArray:
-    """Convert areas to square degrees by their unit; areas in metres lie on a sphere of ``radius`` metres.
+    """Convert areas to square degrees by unit; those in metres lie on a sphere of ``radius`` metres.
 
     Raises:
         ValueError: a unit that is none of an area, negative or infinite areas.

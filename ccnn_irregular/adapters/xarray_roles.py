@@ -98,7 +98,7 @@ def frame_of(array: xr.DataArray, options: Options, *, weighted: bool = True) ->
     dims = [str(dim) for dim in array.dims]
     for what, names in (("samples", samples), ("channels", (options.channels,) if options.channels else ())):
         for name in names:
-            require(name in dims, what, f"be of the dimensions {dims}", repr(name))
+            require(name in dims, what, f"be one of the dimensions {dims}", repr(name))
     free = [dim for dim in dims if dim not in (*samples, options.channels)]
     known = cf_roles(array)
     groups = _named_groups(array, options.axes, known, free)
@@ -141,8 +141,8 @@ def _named_groups(
     groups: list[dict[str, Role]] = []
     for name, role in named.items():
         present = sorted(str(coordinate) for coordinate in array.coords)
-        require(name in array.coords, "axes", f"be of the coordinates {present}", repr(name))
-        require(role in get_args(Role), "axes", f"have roles of {get_args(Role)}", repr(role))
+        require(name in array.coords, "axes", f"be among the coordinates {present}", repr(name))
+        require(role in get_args(Role), "axes", f"have roles among {get_args(Role)}", repr(role))
         dims = set(array[name].dims)
         outside = sorted(map(str, dims - set(free)))
         require(bool(dims), "axes", "run along a dimension", f"the scalar {name!r}")
