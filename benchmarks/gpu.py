@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -34,8 +34,7 @@ from torch import Tensor, nn
 from waits import Waits, device_waits
 
 from ccnn_irregular import Kernel, convolve, make_plan
-from ccnn_irregular.networks import ccnn_4_140, unit_grid
-from ccnn_irregular.operators import EngineName
+from ccnn_irregular.networks import PUBLISHED_KERNEL, ccnn_4_140, unit_grid
 from ccnn_irregular.operators.planning.measure import measure_rates
 from ccnn_irregular.operators.planning.rates import save_rates
 
@@ -259,14 +258,14 @@ def steps(device: str, sizes: Sizes) -> Iterator[tuple[str, Step]]:
     yield "reference, points", _planned(cloud.sized(sizes.stepped // 10), "reference", device)
     yield "fft, grid", _planned(Problem("grid", 2, 64, 16, 0.25, 4), "fft", device)
     grid = unit_grid([min(784, sizes.stepped)])
-    network = ccnn_4_140(causal=True).train().to(device)
+    network = ccnn_4_140(kernel=replace(PUBLISHED_KERNEL, causal=True)).train().to(device)
     values, labels = torch.randn(32, 1, *grid.sizes, device=device), torch.arange(32, device=device) % 10
     network.calibrate(grid)
     loss = nn.functional.cross_entropy
     yield "CCNN, sequences", Step(list(network.parameters()), lambda: loss(network(values, grid), labels))
 
 
-def _planned(problem: Problem, engine: EngineName, device: str, *, causal: bool = False) -> Step:
+def _planned(problem: Problem, engine: str, device: str, *, causal: bool = False) -> Step:
     instance = problems.build(problem, device)
     kernel, domain, values = instance.kernel, instance.domain, instance.values
     if causal:

@@ -15,7 +15,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from ccnn_irregular.domains import Grid
 from ccnn_irregular.layers import SeparableContinuousConv, sampled_kernel
-from ccnn_irregular.networks import CCNN, ccnn_4_140, unit_grid
+from ccnn_irregular.networks import CCNN, PUBLISHED_KERNEL, ccnn_4_140, unit_grid
 from ccnn_irregular.operators.numerics.lattice import Lattice
 
 _TUNABLES = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=1073741824:glibc.malloc.trim_threshold=17179869184"
@@ -91,8 +91,8 @@ def main() -> None:
 def print_case(name: str, case: Case, repeats: int, *, autocast: bool = False) -> None:
     """Time one case and print where the time goes."""
     torch.manual_seed(0)
-    options = {"causal": case.causal, "width": case.width, "mask": case.mask}
-    network = ccnn_4_140(case.grid.d, case.in_channels, 10, **options).train()
+    kernel = replace(PUBLISHED_KERNEL, causal=case.causal, width=case.width, mask=case.mask)
+    network = ccnn_4_140(case.grid.d, case.in_channels, 10, kernel).train()
     network.calibrate(case.grid)
     values = torch.randn(case.batch, case.in_channels, *case.grid.sizes)
     labels = torch.arange(case.batch) % 10

@@ -19,6 +19,7 @@ from ccnn_irregular import (
     GaussianMask,
     Grid,
     Kernel,
+    KernelSpec,
     MAGNet,
     Points,
     Product,
@@ -159,11 +160,11 @@ KERNELS: dict[str, tuple[Callable[[], object], str]] = {
         "source must reach the queries within the kernel's support",
     ),
     "latent grid of another d": (
-        lambda: CCNN(1, 4, 1, extent=[1.0], width=[1.0], latent=Grid((4, 4), (1.0, 1.0))),
+        lambda: CCNN(1, 4, 1, kernel=KernelSpec(extent=[1.0], width=[1.0]), latent=Grid((4, 4), (1.0, 1.0))),
         "latent must have the kernels' 1 axes, got 2",
     ),
     "widths of another d": (
-        lambda: CCNN(1, 4, 1, extent=[1.0, 1.0], width=[1.0]),
+        lambda: CCNN(1, 4, 1, kernel=KernelSpec(extent=[1.0, 1.0], width=[1.0])),
         "width must have one entry per axis, 2, got (1.0,)",
     ),
 }
@@ -262,15 +263,15 @@ CONVOLUTIONS: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "fft on points": (
         lambda: convolve(KERNEL, seeded(6, 2), points(), engine="fft"),
-        "('fft': source and query must both be grids), got Points(n=6, d=1, samples=1)",
+        "engine 'fft' cannot be used: both domains must be grids (from Points(n=6, d=1, samples=1) to Points(",
     ),
     "fft to points": (
         lambda: convolve(KERNEL, seeded(1, 2, 8), GRID, points(), engine="fft"),
-        "engine must suit source and query ('fft': source and query must both be grids)",
+        "engine 'fft' cannot be used: both domains must be grids",
     ),
     "fft between unrelated steps": (
         lambda: convolve(KERNEL, seeded(1, 2, 8), GRID, Grid((8,), (0.5 * math.pi,)), engine="fft"),
-        "('fft': step ratio 3.14159 on axis 0 is no fraction up to 1/64)",
+        "engine 'fft' cannot be used: step ratio 3.14159 on axis 0 is no fraction up to 1/64",
     ),
     "plan of another source": (
         lambda: convolve(KERNEL, seeded(1, 2, 8), GRID, plan=make_plan(KERNEL, RING)),
@@ -300,7 +301,7 @@ CONVOLUTIONS: dict[str, tuple[Callable[[], object], str]] = {
 
 
 def network(channels: int, dtype: torch.dtype = torch.float32) -> CCNN:
-    return CCNN(channels, 4, 1, blocks=1, extent=[1.0], width=[0.5], generator_hidden=4).to(dtype)
+    return CCNN(channels, 4, 1, kernel=KernelSpec(extent=[1.0], width=[0.5], hidden=4), blocks=1).to(dtype)
 
 
 NETWORKS: dict[str, tuple[Callable[[], object], str]] = {

@@ -6,8 +6,8 @@ A cloud batch is ``pos`` of all clouds end to end with the vector ``batch`` (or 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from typing import Any, Literal, final
+from collections.abc import Collection
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
@@ -17,24 +17,19 @@ from ccnn_irregular._autocast import outside_autocast
 from ccnn_irregular._checks import reject, require, require_finite
 from ccnn_irregular.adapters.geometric_sampling import places
 from ccnn_irregular.domains import Points
-from ccnn_irregular.kernels import MLP, SIREN, GaussianMask, Generator, Kernel, MAGNet, RandomFourier
-from ccnn_irregular.kernels.isotropic import Isotropic, RadialMask
+from ccnn_irregular.kernels import Kernel, KernelSpec
 from ccnn_irregular.layers import ContinuousConv, SeparableContinuousConv
-from ccnn_irregular.operators import EngineName
 from ccnn_irregular.quadrature import plain_mean
+from ccnn_irregular.solver import Solver
 
-__all__ = ["CCNNConv", "EdgeFree", "cloud_kernel", "cloud_points", "from_points", "to_points"]
+__all__ = ["CLOUD_KERNEL", "CCNNConv", "EdgeFree", "cloud_points", "from_points", "to_points"]
 
 Positions = Tensor | tuple[Tensor, Tensor]
 Clouds = Tensor | tuple[Tensor | None, Tensor | None] | None
-CloudGeneratorName = Literal["siren", "magnet", "random_fourier", "mlp"]
 
-_GENERATORS: dict[str, Callable[[int, int, int, float], Generator]] = {
-    "siren": lambda d, channels, hidden, omega_0: SIREN(d, channels, hidden, omega_0=omega_0),
-    "magnet": lambda d, channels, hidden, omega_0: MAGNet(d, channels, hidden, omega_0=omega_0),
-    "random_fourier": lambda d, channels, hidden, omega_0: RandomFourier(d, channels, hidden, omega_0=omega_0),
-    "mlp": lambda d, channels, hidden, omega_0: MLP(d, channels, hidden, omega_0=omega_0),
-}
+CLOUD_KERNEL = KernelSpec(width=1.0, omega_0=6.0, generator="siren")
+"""Recipe for clouds, in units of the width: ``dataclasses.replace(CLOUD_KERNEL, width=0.1)`` ends at 0.3."""
+
 # Attributes of a batch that a cloud brings along.
 _FILLED = ("pos", "weight", "batch", "ptr")
 # Positions must be known to this share of a kernel's support.
@@ -190,41 +185,6 @@ def _by_point(name: str, tensor: Tensor, points: Points, told: bool | None) -> b
     return told
 
 
-def cloud_kernel(
-    shape: tuple[int] | tuple[int, int],
-    d: int,
-    width: float,
-    *,
-    isotropic: bool = False,
-    generator: CloudGeneratorName = "siren",
-    generator_hidden: int = 32,
-    omega_0: float = 6.0,
-) -> Kernel:
-    """Make a kernel of one extent on all axes, which ends at 3.03 widths; its initial end is the extent.
-
-    Args:
-        shape: ``(C,)`` for a depthwise kernel, ``(D, C)`` for a full one from C to D channels.
-        d: number of coordinate axes.
-        width: initial standard deviation of the mask, units of ``pos``.
-        isotropic: depend on the distance alone, see ``Isotropic``.
-        generator: "siren", "magnet", "random_fourier" or "mlp".
-        generator_hidden: width of the generator's hidden layers.
-        omega_0: frequency of the generator, in its unit, per extent.
-
-    Raises:
-        ValueError: an unknown generator, a width that is not positive.
-    """
-    build = _GENERATORS.get(generator)
-    if build is None:
-        reject("generator", f"be one of {tuple(_GENERATORS)}", repr(generator))
-    channels = shape[0] if len(shape) == 1 else shape[0] * shape[1]
-    network = build(1 if isotropic else d, channels, generator_hidden, omega_0)
-    mask = RadialMask(width, d) if isotropic else GaussianMask([width] * d)
-    with torch.device("cpu"):  # built on the meta device, a mask has no numbers
-        extent = GaussianMask([width] * d).support.tolist()
-    return Kernel(Isotropic(network, d) if isotropic else network, mask, extent=extent, shape=shape)
-
-
 @final
 class CCNNConv(nn.Module):
     """Continuous convolution of point clouds, called as torch-geometric's layers are: ``conv(x, pos, batch)``.
@@ -240,17 +200,13 @@ class CCNNConv(nn.Module):
         in_channels: channels of ``x``; with 1, ``x`` may be None: the constant 1 on the cloud.
         out_channels: channels of the result.
         dim: number of coordinate axes.
-        width: initial standard deviation of the kernels, units of ``pos``; they end at 3.03 times that.
+        kernel: recipe of the kernel, lengths in units of ``pos``. Without an extent, that is where the mask ends at
+            first, 3.03 times its width.
         separable: a depthwise kernel, then a linear mix of the channels; else one full kernel from every channel to
             every other, for few channels.
-        isotropic: kernels of the distance alone: turning the cloud turns the result.
-        generator: "siren", "magnet", "random_fourier" or "mlp".
-        generator_hidden: width of the generator's hidden layers.
-        omega_0: frequency of the generator.
         bias: learned constants.
-        engine: a name in ``ENGINES`` or "auto". Every batch has other points: the search for neighbours is cheap beside
-            what "auto" spends on comparing all engines, which pays for large clouds and wide kernels only.
-        rtol: relative error the "spectral" engine may make; all others are exact.
+        solver: engine and tolerance. Every batch has other points: the search for neighbours is cheap beside what
+            "auto" spends on comparing all engines, which pays for large clouds and wide kernels only.
     """
 
     def __init__(
@@ -259,37 +215,24 @@ class CCNNConv(nn.Module):
         out_channels: int,
         dim: int = 3,
         *,
-        width: float,
+        kernel: KernelSpec,
         separable: bool = True,
-        isotropic: bool = False,
-        generator: CloudGeneratorName = "siren",
-        generator_hidden: int = 32,
-        omega_0: float = 6.0,
         bias: bool = True,
-        engine: EngineName = "neighbours",
-        rtol: float = 1e-3,
+        solver: Solver = Solver("neighbours"),
     ) -> None:
         super().__init__()
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.dim = dim
-        self._kernel_options: dict[str, Any] = {
-            "shape": (in_channels,) if separable else (out_channels, in_channels),
-            "d": dim,
-            "width": width,
-            "isotropic": isotropic,
-            "generator": generator,
-            "generator_hidden": generator_hidden,
-            "omega_0": omega_0,
-        }
-        self._layer_options: dict[str, Any] = {"bias": bias, "engine": engine, "rtol": rtol}
+        self._recipe = kernel.on_axes(dim)
+        self._separable = separable
+        self._options: dict[str, Any] = {"bias": bias, "solver": solver}
         self.conv = self._built()
 
     def _built(self) -> ContinuousConv | SeparableContinuousConv:
-        kernel = cloud_kernel(**self._kernel_options)
-        if kernel.depthwise:
-            return SeparableContinuousConv(kernel, self.out_channels, **self._layer_options)
-        return ContinuousConv(kernel, **self._layer_options)
+        if self._separable:
+            return SeparableContinuousConv(self._recipe(self.in_channels), self.out_channels, **self._options)
+        return ContinuousConv(self._recipe(self.in_channels, self.out_channels), **self._options)
 
     @torch.no_grad()
     def reset_parameters(self) -> None:

@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 import torch
 from numpy.typing import NDArray
@@ -22,7 +22,9 @@ from ccnn_irregular.domains import Domain, Grid, Points
 from ccnn_irregular.kernels import Kernel
 from ccnn_irregular.layers import ContinuousConv, SeparableContinuousConv
 from ccnn_irregular.networks import CCNN
-from ccnn_irregular.operators import ENGINES, EngineName
+from ccnn_irregular.operators import ENGINES
+from ccnn_irregular.operators.planning.rates import current_rates
+from ccnn_irregular.solver import Solver
 
 __all__ = ["check_consistency"]
 
@@ -164,7 +166,7 @@ class _Check:
                 # A layer that cannot be asked at queries has no other judge than the first engine.
                 judge = answer if judge is None and not self.takes_query else judge
         # An exact engine shows what the weights do, and nothing else.
-        ran.sort(key=lambda row: (row.engine == "spectral", row.seconds))
+        ran.sort(key=lambda row: (ENGINES[row.engine].error(self.rtol), row.seconds))
         for rule in others if ran else ():
             say(rule)
             yield self._row(sampling, rule, ran[0].engine, self._points(sampling, rule), None)[0]
@@ -278,8 +280,7 @@ class _Check:
         """The layer in evaluation mode, all convolutions that see the sampling by ``engine``."""
         layer = copy.deepcopy(self.layer).eval().requires_grad_(False).to(dtype)
         for convolution in _sampled_convolutions(layer):
-            convolution.engine = cast("EngineName", engine)
-            convolution.rtol = self.rtol
+            convolution.solver = Solver(engine, self.rtol)
         return layer
 
     def _predicted(self, layer: nn.Module, source: Domain, query: Domain | None) -> float | str:
@@ -287,10 +288,11 @@ class _Check:
         query = layer.latent if isinstance(layer, CCNN) and layer.latent is not None else query
         seconds = 0.0
         for one in _sampled_convolutions(layer):
-            cost = ENGINES[one.engine].assess(one.kernel, source, source if query is None else query, 1, one.rtol)
+            engine, rtol = ENGINES[one.solver.engine], one.solver.rtol
+            cost = engine.assess(one.kernel, source, source if query is None else query, 1, rtol)
             if isinstance(cost, str):
                 return cost
-            seconds += cost.plan_seconds + cost.forward_seconds
+            seconds += current_rates(one.kernel.extent.device).seconds(cost.plan + cost.forward)
         return seconds
 
 
