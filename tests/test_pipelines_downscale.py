@@ -12,7 +12,7 @@ import torch
 import xarray as xr
 from scipy.interpolate import RectBivariateSpline
 
-from ccnn_irregular import Grid
+from ccnn_irregular import Grid, KernelSpec
 from ccnn_irregular.datasets.simulated_fronts import fronts
 from ccnn_irregular.pipelines import cli
 from ccnn_irregular.pipelines.tasks.downscale.baselines import spline
@@ -108,7 +108,7 @@ def test_an_untrained_network_interpolates_and_reaches_as_far_as_it_says() -> No
     source, query = coarse.grid(), fine.grid()
     truth = torch.from_numpy(fields.read({}))
     given = coarsened_values(truth, 3, "means", coarse.sizes)
-    network = DownscalingNetwork(1, 4, 1, extent=[6.0, 6.0], width=[1.5, 1.5], generator_hidden=8)
+    network = DownscalingNetwork(1, 4, 1, kernel=KernelSpec(extent=[6.0, 6.0], width=[1.5, 1.5], omega_0=2.0, hidden=8))
     network.prepare(DownscalingBatch(given, truth, source, query, torch.ones(query.sizes), torch.ones(3, 1, 96, 1)))
     network.eval().requires_grad_(False)
     torch.testing.assert_close(network(given, source, query), cubic(given, source, query))

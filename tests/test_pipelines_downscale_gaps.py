@@ -13,7 +13,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from scipy.interpolate import make_interp_spline
 
-from ccnn_irregular import Grid
+from ccnn_irregular import Grid, KernelSpec
 from ccnn_irregular.datasets.simulated_fronts import fronts
 from ccnn_irregular.pipelines import cli
 from ccnn_irregular.pipelines.tasks.downscale.data import DownscalingBatch, DownscalingDataModule
@@ -63,7 +63,9 @@ def ringed(values: NDArray[Any], rings: int) -> NDArray[Any]:
 def small(coarse: Grid, fine: Grid, given: torch.Tensor, truth: torch.Tensor) -> DownscalingNetwork:
     """A prepared network with random weights."""
     torch.manual_seed(0)
-    network = DownscalingNetwork(given.shape[1], 4, 1, extent=[6.0, 6.0], width=[1.5, 1.5], generator_hidden=8)
+    network = DownscalingNetwork(
+        given.shape[1], 4, 1, kernel=KernelSpec(extent=[6.0, 6.0], width=[1.5, 1.5], omega_0=2.0, hidden=8)
+    )
     areas = torch.ones(len(truth), 1, fine.sizes[0], 1)
     network.prepare(DownscalingBatch(given, truth, coarse, fine, torch.ones(fine.sizes), areas))
     torch.nn.init.normal_(network.cnn.output.weight)
@@ -165,7 +167,7 @@ def test_complete_fields_are_interpolated_as_ever() -> None:
 
 def test_loss_and_gradient_know_nothing_of_missing_cells() -> None:
     data = prepared(patch=None)
-    network = DownscalingNetwork(1, 4, 1, extent=[8.0, 8.0], width=[3.0, 3.0], generator_hidden=8)
+    network = DownscalingNetwork(1, 4, 1, kernel=KernelSpec(extent=[8.0, 8.0], width=[3.0, 3.0], omega_0=2.0, hidden=8))
     module = Downscaling(network)
     batch = data.batch(data.patches["train"])
     network.prepare(batch)

@@ -12,6 +12,7 @@ import torch
 import xarray as xr
 from scipy.interpolate import griddata
 
+from ccnn_irregular import KernelSpec
 from ccnn_irregular.adapters.xarray import Reading
 from ccnn_irregular.datasets import argo, ghcnm
 from ccnn_irregular.datasets.cube import load as load_cube
@@ -122,7 +123,8 @@ def test_the_network_begins_with_kriging_and_returns_to_the_observations() -> No
     data.setup("fit")
     batch = next(iter(data.val_dataloader()))
     axes = (FieldAxis("y", scale=0.1), FieldAxis("x", scale=0.1))
-    shape = {"hidden_channels": 4, "blocks": 1, "extent": [4.0, 4.0], "width": [1.0, 1.0], "generator_hidden": 4}
+    kernel = KernelSpec(extent=[4.0, 4.0], width=[1.0, 1.0], omega_0=1.0, generator="siren", hidden=4)
+    shape = {"hidden_channels": 4, "blocks": 1, "kernel": kernel}
     options = {"neighbours": 12, "correlation": [0.7], "nugget": 1e-7}
     plain = FieldNetwork(1, axes, **options)  # type: ignore[arg-type]
     corrected = FieldNetwork(1, axes, latent=Grid([11, 11], [1.0, 1.0]), **options | shape)  # type: ignore[arg-type]

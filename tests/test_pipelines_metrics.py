@@ -15,6 +15,7 @@ from sklearn import metrics
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from ccnn_irregular import KernelSpec
 from ccnn_irregular.datasets.decathlon import Volume
 from ccnn_irregular.domains import Grid, Points
 from ccnn_irregular.pipelines.tasks.classification.data import SampleBatch
@@ -194,7 +195,7 @@ def test_skill_is_over_known_nodes_by_their_areas(size: int, tmp_path: Path) -> 
     fine = torch.randn(5, 1, 15, 15, generator=generator)
     coarse = fine[:, :, ::2, ::2].clone()
     fine[torch.rand(fine.shape, generator=generator) < torch.linspace(0, 0.8, 5).reshape(-1, 1, 1, 1)] = torch.nan
-    network = DownscalingNetwork(1, 4, 1, extent=[4.0, 4.0], width=[2.0, 2.0], generator_hidden=4)
+    network = DownscalingNetwork(1, 4, 1, kernel=KernelSpec(extent=[4.0, 4.0], width=[2.0, 2.0], omega_0=2.0, hidden=4))
     network.residual.fill_(2.0)
     model = Downscaling(network)
     areas = torch.rand(5, 1, 15, 1, generator=generator)

@@ -13,6 +13,7 @@ import pytest
 import torch
 import xarray as xr
 
+from ccnn_irregular import KernelSpec
 from ccnn_irregular.adapters.xarray import Reading, open_cube
 from ccnn_irregular.pipelines.tasks.downscale import files as predict_files
 from ccnn_irregular.pipelines.tasks.downscale.blocks import Blocks, Budget, as_bytes, plan_blocks
@@ -66,7 +67,9 @@ def trained(
     torch.manual_seed(0)
     plane = Fields.of(dataset, ["t"]).plane if plane is None else plane
     width = width * plane.steps[1]
-    network = DownscalingNetwork(1, 4, 1, extent=[2.0, 2 * width], width=[0.6, width], omega_0=2.0, generator_hidden=8)
+    network = DownscalingNetwork(
+        1, 4, 1, kernel=KernelSpec(extent=[2.0, 2 * width], width=[0.6, width], omega_0=2.0, hidden=8)
+    )
     network.format = FieldFormat(("t",), ("K",), factor, coarse, plane.steps, ("degrees", "degrees"))
     part = torch.from_numpy(Fields.of(dataset, ["t"]).read({"time": slice(0, 1)})) if given is None else given
     fine = plane.refined(factor, coarse)

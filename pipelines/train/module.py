@@ -23,8 +23,8 @@ __all__ = ["TaskModule", "parameter_count", "timed"]
 class TaskModule(LightningModule):
     """A network under a ``Schedule``, whose checkpoints load with ``weights_only=True``.
 
-    A subclass implements ``training_step``, ``validation_step`` and ``predict_step``, and logs by ``log_epoch``. What
-    it changes at random in a sample it takes from ``draws``.
+    A subclass implements ``training_step`` and ``validation_step``, and logs by ``log_epoch``; ``predict_step`` too,
+    where more than the network's answer is wanted. What it changes at random in a sample it takes from ``draws``.
 
     Args:
         network: what is trained. Its ``prepare(batch, values)`` is called once before training, with what
@@ -99,6 +99,10 @@ class TaskModule(LightningModule):
         """What the network answers to a batch."""
         answer: Tensor = self.network(batch)
         return answer
+
+    def predict_step(self, batch: Any, batch_idx: int) -> Any:
+        """The network's answer, on the CPU."""
+        return self(batch).cpu()
 
     def log_epoch(self, shown: dict[str, Any], batch_size: int | None = None) -> None:
         """Log values of a step, or metrics, by their mean over the epoch; None = metrics weigh their samples."""

@@ -13,11 +13,13 @@ from torch import Tensor, nn
 from ccnn_irregular._checks import require
 from ccnn_irregular.datasets.processing.moments import mean_and_deviation
 from ccnn_irregular.domains import Axis, Grid
+from ccnn_irregular.kernels import KernelSpec
 from ccnn_irregular.layers import ContinuousConv
-from ccnn_irregular.networks import CCNN, GeneratorName
+from ccnn_irregular.networks import CCNN
 from ccnn_irregular.pipelines.tasks.downscale.fields import Coarse
 from ccnn_irregular.pipelines.tasks.downscale.gaps import answerable, beside, filled
-from ccnn_irregular.pipelines.train.reach import sampling_of, warn_of_reach
+from ccnn_irregular.pipelines.train.reach import sampling_of, warn_of_kernel
+from ccnn_irregular.solver import Solver
 
 if TYPE_CHECKING:
     from ccnn_irregular.pipelines.tasks.downscale.data import DownscalingBatch
@@ -80,11 +82,7 @@ class DownscalingNetwork(nn.Module):
         in_channels: number of variables.
         hidden_channels: of all blocks.
         blocks: number of residual blocks.
-        extent: coordinate units per generator unit along rows and columns.
-        width: initial standard deviation of the kernels' masks, coordinate units.
-        omega_0: base frequency of the generators.
-        generator: "magnet", "siren", "random_fourier" or "mlp".
-        generator_hidden: width of the generators' hidden layers.
+        kernel: recipe of all kernels, coordinate units along rows and columns.
         dropout: probability in every block.
     """
 
@@ -99,32 +97,23 @@ class DownscalingNetwork(nn.Module):
         hidden_channels: int = 24,
         blocks: int = 2,
         *,
-        extent: Sequence[float],
-        width: Sequence[float],
-        omega_0: float = 2.0,
-        generator: GeneratorName = "magnet",
-        generator_hidden: int = 16,
+        kernel: KernelSpec,
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
         require(in_channels >= 1, "in_channels", "be at least 1", in_channels)
-        require(len(extent) == len(width) == 2, "extent and width", "have one entry for rows, one for columns", extent)
         self.in_channels = in_channels
         self.hidden_channels = hidden_channels
-        self.extent, self.width = tuple(extent), tuple(width)
+        self.kernel = kernel.on_axes(2)
         self.cnn = CCNN(
             2 * in_channels,
             hidden_channels,
             in_channels,
+            kernel=self.kernel,
             blocks=blocks,
-            extent=extent,
-            width=width,
-            omega_0=omega_0,
-            generator=generator,
-            generator_hidden=generator_hidden,
             dropout=dropout,
             head="anywhere",
-            engine="fft",
+            solver=Solver("fft"),
         )
         for name in ("scale", "detail", "residual"):
             self.register_buffer(name, torch.ones(in_channels))
@@ -148,8 +137,7 @@ class DownscalingNetwork(nn.Module):
         unknown = coarse.isnan().transpose(0, 1).flatten(1).all(1).nonzero().flatten().tolist()
         require(not unknown, "coarse", "have known values of each variable", f"none of variables {unknown}")
         coarse_nodes = sampling_of(source, "the coarse nodes")
-        warn_of_reach("width", self.width, next(iter(self.cnn.kernels().values())).support, coarse_nodes)
-        warn_of_reach("extent", self.extent, self.extent, coarse_nodes)
+        warn_of_kernel(self.kernel, next(iter(self.cnn.kernels().values())).support, coarse_nodes)
         mean, deviation = mean_and_deviation(_rows(coarse))
         self.mean.copy_(mean)
         self.scale.copy_(_spread(deviation))
