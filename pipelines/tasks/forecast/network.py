@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from ccnn_irregular.datasets.samples import RaggedSeries
 from ccnn_irregular.domains import Grid
 from ccnn_irregular.networks import CCNN
-from ccnn_irregular.pipelines.tasks.risk.network import HatBasis
+from ccnn_irregular.pipelines.tasks.risk.network import HatBasis, calibrate_by_noise
 from ccnn_irregular.pipelines.train.value_scale import ValueScale
 
 __all__ = ["ForecastBatch", "ForecastNetwork"]
@@ -49,9 +48,9 @@ class ForecastNetwork(nn.Module):
         hours: int = 48,
     ) -> None:
         super().__init__()
-        self.in_channels, self.cap = in_channels, width
+        self.in_channels = in_channels
         self.scale = ValueScale(in_channels)
-        self.basis = HatBasis(in_channels)
+        self.basis = HatBasis(in_channels, cap=width)
         self.cnn = CCNN(
             self.basis.channels,
             hidden_channels,
@@ -70,18 +69,17 @@ class ForecastNetwork(nn.Module):
         """Take scales and knots from ``values``, scale the kernels for the batch, and begin with the last value."""
         self.scale.fit(values[0])
         self.basis.fit(values[0].numpy())
-        channels, source = self.basis.read(batch.history, self.cap)
-        self.cnn.calibrate(source, channels)
-        for parameter in self.cnn.output.parameters():
-            nn.init.zeros_(parameter)
+        _, source = self.basis.read(batch.history)
+        calibrate_by_noise(self.cnn, source)
+        nn.init.zeros_(self.cnn.output.weight)
 
     def last_value(self, batch: ForecastBatch) -> Tensor:
         """The baseline: last values carried forward, the mean where there is none ``(M, C)``, scaled."""
-        last = batch.history.last()
-        return torch.where(last.isnan(), self.scale.mean, self.scale(last))[batch.asked.sample_index()]
+        last = self.scale(batch.history.last())
+        return last.where(~last.isnan(), self.scale.mean)[batch.asked.sample_index()]
 
     def forward(self, batch: ForecastBatch) -> Tensor:
         """Forecasts of all variables at the times asked for ``(M, C)``, scaled."""
-        gain, shift = self.cnn(*self.basis.read(batch.history, self.cap), batch.asked.points()).chunk(2, 1)
+        gain, shift = self.cnn(*self.basis.read(batch.history), batch.asked.points()).chunk(2, 1)
         last = self.last_value(batch)
         return last + gain * (last - self.scale.mean) + shift * self.scale.deviation
