@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Check", "Checks"]
+import torch
+from torch import Tensor
+from torch.autograd.gradcheck import GradcheckError
+
+__all__ = ["Check", "Checks", "assert_gradients"]
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,14 @@ def _shown(argument: Any) -> str:
     if isinstance(argument, tuple):
         return "x".join(map(_shown, argument))
     return str(argument).replace(" ", "_")
+
+
+def assert_gradients(function: Callable[..., Tensor], inputs: Sequence[Tensor], *, fast: bool = False) -> None:
+    """Gradients equal finite differences."""
+    try:
+        torch.autograd.gradcheck(function, inputs, fast_mode=fast)
+    except GradcheckError as error:
+        raise AssertionError(str(error)) from error
 
 
 class Checks(list[Check]):

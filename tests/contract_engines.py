@@ -42,7 +42,7 @@ from contract_cases import (
     uniform,
     white_noise_norm,
 )
-from contract_checks import Checks
+from contract_checks import Checks, assert_gradients
 from tested_device import convolve, explain, make_plan
 from torch import Tensor
 
@@ -309,7 +309,7 @@ def gradients_equal_finite_differences(engine: str, mode: str) -> None:
 
     inputs = [seeded(1, 2, 3, 4, requires_grad=True)]
     inputs += [one.detach().clone().requires_grad_() for one in kernel.parameters()]
-    assert torch.autograd.gradcheck(function, inputs)
+    assert_gradients(function, inputs)
 
 
 @POINT_CHECKS_OF_EXACT.add()
@@ -320,7 +320,7 @@ def gradients_of_places_and_weights_equal_finite_differences(engine: str) -> Non
         return convolve(kernel, values, Points(coordinates, weights), Points(query), engine=engine)
 
     inputs = [seeded(5, 2), uniform(5, 2, seed=1), uniform(5, low=0.2, seed=2), uniform(4, 2, seed=3)]
-    assert torch.autograd.gradcheck(function, [one.requires_grad_() for one in inputs])
+    assert_gradients(function, [one.requires_grad_() for one in inputs])
 
 
 # (step of the query over step of the source, shift of its start in source steps, number of nodes)

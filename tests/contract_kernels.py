@@ -8,7 +8,7 @@ import math
 
 import torch
 from contract_cases import DTYPES, Case, run, seeded, uniform
-from contract_checks import Checks
+from contract_checks import Checks, assert_gradients
 from contract_engines import COMPILED, assert_same, assessed, compare, convolved
 from torch import Tensor, nn
 
@@ -51,15 +51,15 @@ def offsets(d: int, *, dtype: torch.dtype = torch.float64, reach: float = 1.0) -
 # ---- what both promise as functions of the offset, and as modules ----
 
 
-def is_a_function_of_the_offset(part: nn.Module, d: int, components: int) -> None:
+def is_a_function_of_the_offset(part: nn.Module, d: int, components: int, dtype: torch.dtype) -> None:
     """One value vector per offset, in its dtype; what other offsets are asked for does not matter."""
-    places = offsets(d, dtype=next(part.parameters()).dtype)
+    places = offsets(d, dtype=dtype)
     values = part(places)
     assert values.shape == (5, 4, components), f"values have shape {tuple(values.shape)}"
     assert values.dtype == places.dtype
     assert bool(torch.isfinite(values).all())
     for row, column in ((0, 0), (4, 3)):
-        assert_close(part(places[row, column]), values[row, column], scale=float(values.detach().abs().max()))
+        assert_close(part(places[row, column]), values[row, column], scale=float(values.detach().abs().max()) or 1.0)
 
 
 def has_gradients_of_finite_differences(part: nn.Module, d: int) -> None:
@@ -70,7 +70,7 @@ def has_gradients_of_finite_differences(part: nn.Module, d: int) -> None:
         return torch.func.functional_call(part, dict(zip(names, parameters, strict=True)), (places,))
 
     leaves = [one.detach().clone().requires_grad_() for one in (offsets(d, reach=0.3), *map(part.get_parameter, names))]
-    assert torch.autograd.gradcheck(function, leaves, fast_mode=True, raise_exception=False), "gradients are wrong"
+    assert_gradients(function, leaves, fast=True)
 
 
 def is_the_same_from_its_state(part: nn.Module, other: nn.Module, d: int) -> None:
@@ -98,7 +98,7 @@ def is_never_written_to(part: nn.Module, d: int) -> None:
     kept = {key: dict(vars(module)) for key, module in part.named_modules()}
     before = part(places).detach()
     twin = with_tensors(part, changed)(places).detach()
-    assert not torch.equal(twin, before), "a twin with other parameters gives the same values"
+    assert not changed or not torch.equal(twin, before), "a twin with other parameters gives the same values"
     assert torch.equal(part(places), before), "evaluating a twin changed it"
     for key, module in part.named_modules():
         assert vars(module).keys() == kept[key].keys(), f"evaluating it wrote to {key or 'itself'}"
@@ -113,7 +113,7 @@ def is_a_formula_of_keops(part: Generator | Mask, d: int, components: int) -> No
 
     queries, sources = (LazyTensor(offsets(d)[0, :, :].reshape(*shape)) for shape in ((4, 1, d), (1, 4, d)))
     formula = part.formula(queries - sources, LazyOperations(Pm))
-    assert formula.ndim == components
+    assert getattr(formula, "ndim", 0) == components, "the formula has another number of components"
 
 
 def every_engine_gives_one_answer(kernel: Kernel, d: int) -> None:
@@ -144,7 +144,7 @@ def every_engine_gives_one_answer(kernel: Kernel, d: int) -> None:
 def gives_a_value_to_each_offset(name: str, d: int, dtype: torch.dtype) -> None:
     generator = generator_of(name, d, dtype=dtype)
     assert (generator.d, generator.out_channels) == (d, 3)
-    is_a_function_of_the_offset(generator, d, 3)
+    is_a_function_of_the_offset(generator, d, 3, dtype)
     values = generator(offsets(d, dtype=dtype)).detach().flatten(0, 1)
     assert bool((values.std(0) > 1e-3 * values.abs().amax(0)).all()), "a channel is the same at all offsets"
     assert bool((values.abs().amax(0) > 0).all()), "a channel is zero"
@@ -203,7 +203,7 @@ def every_engine_takes_the_generator(name: str, d: int, shape: tuple[int, ...]) 
 def gives_a_factor_to_each_offset(name: str, d: int, dtype: torch.dtype) -> None:
     mask = mask_of(name, d, dtype=dtype)
     assert isinstance(mask, Mask)
-    is_a_function_of_the_offset(mask, d, 1)
+    is_a_function_of_the_offset(mask, d, 1, dtype)
     values = mask(offsets(d, dtype=dtype, reach=2.0)).detach()
     assert bool(((values >= 0) & (values <= 1)).all()), "a factor lies outside [0, 1]"
     assert float(mask(mask.centre).detach()) > 0.5, "the factor in the centre is small"

@@ -20,9 +20,9 @@ from ccnn_irregular.domains import Grid
 from ccnn_irregular.pipelines import cli
 from ccnn_irregular.pipelines.tasks.classification.data import SampleBatch, SampleDataModule, Samples
 from ccnn_irregular.pipelines.tasks.classification.module import Classification
-from ccnn_irregular.pipelines.train.command_line import TASKS
 from ccnn_irregular.pipelines.train.draws import Draws
 from ccnn_irregular.pipelines.train.evaluation import wilson_interval
+from ccnn_irregular.pipelines.train.registry import TASKS
 
 # Lightning calls jsonargparse by names that its version 5 will no longer have.
 pytestmark = [
@@ -32,7 +32,7 @@ pytestmark = [
 
 QUIET = ["--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"]
 NETWORK = "--model.network.init_args"
-TINY = [f"{NETWORK}.hidden_channels", "8", f"{NETWORK}.blocks", "1", f"{NETWORK}.generator_hidden", "4"]
+TINY = [f"{NETWORK}.hidden_channels", "8", f"{NETWORK}.blocks", "1", f"{NETWORK}.kernel.hidden", "4"]
 
 
 @pytest.fixture(autouse=True)
@@ -219,7 +219,8 @@ def test_each_configuration_builds_its_network_and_takes_a_step(name: str) -> No
     full = dict(init)
     init |= {"hidden_channels": 8, "blocks": 1}
     if not options["model"]["network"]["class_path"].endswith("FixedKernelClassifier"):
-        init |= {"generator_hidden": 4, "copies": min(2, init.get("copies", 1))}
+        init["kernel"]["hidden"] = 4
+        init |= {"copies": min(2, init.get("copies", 1))}
     parser = ArgumentParser()
     parser.add_class_arguments(Classification, "model")
     parser.add_class_arguments(SampleDataModule, "data")

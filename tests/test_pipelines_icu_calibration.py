@@ -16,6 +16,7 @@ from pipelines_stand_in import StandIn
 from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 
+from ccnn_irregular import KernelSpec
 from ccnn_irregular.datasets import simulated_icu
 from ccnn_irregular.pipelines import cli
 from ccnn_irregular.pipelines.tasks.risk import figures
@@ -180,7 +181,11 @@ def test_spoiled_test_stays_change_nothing_that_is_learned(root: Path, tmp_path:
             cohort.statics[data.split.held_out] = 1e6
         model = trained(data, tmp_path, epochs=1)
         model.calibrate(data.stays("validation"))
-        network = ICURiskNetwork(hidden_channels=8, blocks=1, generator_hidden=8)
+        network = ICURiskNetwork(
+            kernel=KernelSpec(extent=24.0, width=6.0, omega_0=10.0, generator="siren", hidden=8),
+            hidden_channels=8,
+            blocks=1,
+        )
         network.prepare(data.typical_batch())
         states.append({**model.state_dict(), **{f"real.{key}": one for key, one in network.named_buffers()}})
     assert states[0].keys() == states[1].keys()

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
 from functools import cache
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,9 @@ from torch import Tensor
 from ccnn_irregular.domains import Grid, Points
 from ccnn_irregular.pipelines.tasks.cloud_segmentation.task import height_filter
 from ccnn_irregular.pipelines.tasks.risk.network import ICURiskNetwork
-from ccnn_irregular.pipelines.train.command_line import TASKS as COMMANDS
 from ccnn_irregular.pipelines.train.module import TaskModule
+from ccnn_irregular.pipelines.train.registry import TASKS as COMMANDS
+from ccnn_irregular.pipelines.train.registry import task_class
 
 EVERY = pytest.mark.parametrize("name", TASKS)
 DRAWN = pytest.mark.parametrize("name", [name for name, task in TASKS.items() if task.draws])
@@ -29,10 +29,7 @@ DRAWN = pytest.mark.parametrize("name", [name for name, task in TASKS.items() if
 
 def test_every_task_of_the_command_line_is_here() -> None:
     """By its module."""
-    commands = (
-        getattr(import_module(f"ccnn_irregular.pipelines.tasks.{module}"), name) for module, name in COMMANDS.values()
-    )
-    assert {command.module for command in commands} == {type(new_model(task)) for task in TASKS.values()}
+    assert {task_class(name).module for name in COMMANDS} == {type(new_model(task)) for task in TASKS.values()}
 
 
 @pytest.fixture(scope="module")

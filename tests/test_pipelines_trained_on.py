@@ -23,7 +23,7 @@ from ccnn_irregular.pipelines import cli
 from ccnn_irregular.pipelines.tasks.classification.data import SampleDataModule
 from ccnn_irregular.pipelines.tasks.cloud_classification.data import ShapeDataModule
 from ccnn_irregular.pipelines.tasks.cloud_segmentation.data import Discs, LabelDataModule
-from ccnn_irregular.pipelines.tasks.downscale.data import FieldDataModule as DownscaleDataModule
+from ccnn_irregular.pipelines.tasks.downscale.data import DownscalingDataModule
 from ccnn_irregular.pipelines.tasks.field.data import FieldDataModule
 from ccnn_irregular.pipelines.tasks.risk.data import ICUDataModule
 from ccnn_irregular.pipelines.tasks.segmentation.data import VolumeDataModule
@@ -331,8 +331,8 @@ def test_places() -> None:
     run = FieldDataModule("simulated_fields", held=0.2, watched=0.1)
     other = FieldDataModule("simulated_fields", held=0.5, watched=0.1)
     found = compared(run, other)
-    parts = [set(torch.nonzero(run.part == part).flatten().tolist()) for part in (0, 1)]
-    assert found == counts(set(torch.nonzero(other.part == 2).flatten().tolist()), *parts)
+    parts = [set(torch.nonzero(run.parts.part == part).flatten().tolist()) for part in (0, 1)]
+    assert found == counts(set(torch.nonzero(other.parts.part == 2).flatten().tolist()), *parts)
     assert found[1] > 500
     assert compared(run, FieldDataModule("simulated_fields", held=0.2, watched=0.1))[1:] == (0, 0)
     # Whole fields kept: what is shown of them is no answer.
@@ -364,8 +364,8 @@ def test_places_of_a_cube_under_another_name_and_in_another_order(tmp_path: Path
 
 
 def test_gridded_fields() -> None:
-    run, other = (DownscaleDataModule(count=20, test=share) for share in (0.2, 0.5))
-    assert compared(run, DownscaleDataModule(count=20, test=0.2)) == (4, 0, 0)
+    run, other = (DownscalingDataModule(count=20, test=share) for share in (0.2, 0.5))
+    assert compared(run, DownscalingDataModule(count=20, test=0.2)) == (4, 0, 0)
     tested, trained, watched = compared(run, other)
     assert (tested, trained + watched) == (10, 6)
     assert trained > 0

@@ -13,11 +13,10 @@ import numpy as np
 import pytest
 import torch
 
-from ccnn_irregular import convolve
+from ccnn_irregular import KernelSpec, convolve
 from ccnn_irregular.datasets import simulated_volumes
 from ccnn_irregular.datasets.samples import GriddedSamples, RaggedVolumes, average_cells
 from ccnn_irregular.domains import Grid
-from ccnn_irregular.networks import masked_kernel
 from ccnn_irregular.pipelines import cli
 from ccnn_irregular.pipelines.tasks.classification.augmentation import Augmentation
 from ccnn_irregular.pipelines.tasks.classification.data import SampleBatch, SampleDataModule, Sampling
@@ -112,7 +111,7 @@ def test_official_validation_parts_are_used_as_such(tmp_path: Path) -> None:
 
 def test_one_channel_for_several_filters_is_transformed_once_with_the_same_result() -> None:
     torch.manual_seed(0)
-    kernel = masked_kernel(3, extent=[4.0, 4.0, 4.0], width=[1.5, 1.0, 2.0], omega_0=0.5).double()
+    kernel = KernelSpec(extent=[4.0, 4.0, 4.0], width=[1.5, 1.0, 2.0], omega_0=0.5)(3).double()
     source, query = Grid((6, 7, 5), (1.0, 1.5, 2.0)), Grid((3, 4, 5), (2.0, 2.5, 2.0), (0.3, 0.0, 0.5))
     one = torch.randn(2, 1, *source.sizes, dtype=torch.float64, requires_grad=True)
     for grid in (None, query):
@@ -137,9 +136,8 @@ def test_one_channel_for_several_filters_is_transformed_once_with_the_same_resul
 def classifier() -> ContinuousClassifier:
     torch.manual_seed(0)
     latent = GridOptions([6, 6, 6], [4.0, 4.0, 4.0], [-10.0, -10.0, -10.0])
-    return ContinuousClassifier(
-        1, 6, 8, 1, [12.0] * 3, [2.5] * 3, omega_0=0.3, generator_hidden=8, copies=4, latent=latent
-    )
+    kernel = KernelSpec(extent=[12.0] * 3, width=[2.5] * 3, omega_0=0.3, hidden=8)
+    return ContinuousClassifier(1, 6, 8, 1, kernel=kernel, copies=4, latent=latent)
 
 
 def test_answers_hardly_depend_on_the_voxels() -> None:
@@ -204,7 +202,7 @@ def test_voxels_of_another_size_from_the_command_line(tmp_path: Path, capsys: py
     options = [
         *("--config", "volumes", *QUIET, "--data.root", str(tmp_path), "--data.validation", "0.25"),
         *("--trainer.max_epochs", "6", f"{network}.hidden_channels", "8", f"{network}.blocks", "1"),
-        *(f"{network}.copies", "3", f"{network}.generator_hidden", "8", "--data.batch_size", "8"),
+        *(f"{network}.copies", "3", f"{network}.kernel.hidden", "8", "--data.batch_size", "8"),
         *(f"{network}.latent", "{sizes: [5, 5, 5], steps: [2.0, 2.0, 2.0], starts: [0.5, 0.5, 0.5]}"),
     ]
     with pytest.warns(UserWarning, match="20 of the samples to test on are in the training or validation part"):
@@ -248,7 +246,7 @@ def test_a_folder_of_scans_of_several_voxels_is_learned(tmp_path: Path) -> None:
             f"{network}.classes",
             "2",
         ),
-        *(f"{network}.hidden_channels", "8", f"{network}.blocks", "1", f"{network}.generator_hidden", "8"),
+        *(f"{network}.hidden_channels", "8", f"{network}.blocks", "1", f"{network}.kernel.hidden", "8"),
         *(f"{network}.latent", "{sizes: [6, 6, 6], steps: [2.0, 2.0, 2.0], starts: [-5.0, -5.0, -5.0]}"),
         *("--trainer.max_epochs", "8"),
     ]

@@ -14,6 +14,7 @@ from typing import Any, Union, get_args, get_origin
 import yaml
 from jsonargparse import ArgumentParser
 
+from ccnn_irregular.pipelines.train.earlier import config_argument
 from ccnn_irregular.pipelines.train.evaluation import say
 from ccnn_irregular.pipelines.train.run_folder import RunFolder, is_free, others_than
 
@@ -75,13 +76,15 @@ class Words:
         something else than the run, that is told.
         """
         names = ("task", "run_dir", "ckpt_path")
-        typed = [*self.others]
-        typed += [f"--{name}={getattr(self, name)}" for name in names if getattr(self, name) is not None]
         tested = self.tested_run
+        known = {name: getattr(self, name) for name in names}
+        # Typed, for the content of a file of an earlier version stands in place of its name.
+        known["run_dir"] = self.run_dir or str(default_run_dir(self.configs or [tested.config]))
+        typed = [*self.others, *(f"--{name}={value}" for name, value in known.items() if value is not None)]
         saved = None if self.command == "fit" else tested.saved_config()
         if saved is None or not {"data", "seed_everything"} <= saved.keys():
-            return [self.command, *(f"--config={path}" for path in self.configs), *typed]
-        files = [f"--config={path}" for path in self.configs or [tested.config]]
+            return [self.command, *map(config_argument, self.configs), *typed]
+        files = [config_argument(path) for path in self.configs or [tested.config]]
         data = {name: value for name, value in saved["data"].items() if not is_free(f"data.{name}")}
         seed = saved["seed_everything"]
         as_run = [f"--data={json.dumps(data, default=str)}", f"--seed_everything={json.dumps(seed)}"]

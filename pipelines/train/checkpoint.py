@@ -10,14 +10,9 @@ import torch
 from torch import nn
 
 from ccnn_irregular._checks import reject
+from ccnn_irregular.pipelines.train.earlier import migrated_config
 
 __all__ = ["load_weights", "read_checkpoint", "saved_options"]
-
-# Networks of an earlier version stood in other folders, and their schedule's options beside them.
-_MOVED_FROM = tuple(
-    f"ccnn_irregular.pipelines.{folder}."
-    for folder in ("classification", "clouds", "downscale", "field", "icu", "segmentation")
-)
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -42,20 +37,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def saved_options(path: str | Path) -> dict[str, Any]:
-    """Options of the model that a checkpoint was trained with; none where it was written from Python.
-
-    Raises:
-        ValueError: an earlier version wrote it, whose options are others.
-    """
-    options = dict(read_checkpoint(path).get("hyper_parameters", {}))
+    """Options of the model that a checkpoint was trained with; none where it was written from Python."""
+    options: dict[str, Any] = dict(migrated_config(read_checkpoint(path).get("hyper_parameters", {})))
     options.pop("_instantiator", None)
-    network = options.get("network")
-    written = network.get("class_path", "") if isinstance(network, dict) else ""
-    if written.startswith(_MOVED_FROM):
-        rule = (
-            "be of this version of ccnn_irregular: train it again with ccnn fit, or test it with the version it is of"
-        )
-        reject(f"the checkpoint {path}", rule, f"a network {written} of an earlier one")
     return options
 
 

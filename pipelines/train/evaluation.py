@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from rich import box, get_console
 from rich.table import Table
 
-__all__ = ["Evaluation", "ResultTable", "mean_interval", "say", "wilson_interval"]
+__all__ = ["Evaluation", "ResultTable", "mean_interval", "say", "weighted_rmse", "wilson_interval"]
 
 _Z = 1.959964  # of a 95 % interval
 
@@ -36,6 +36,23 @@ def mean_interval(values: NDArray[np.float64]) -> tuple[float, float]:
     n, mean = len(values), float(values.mean()) if len(values) else float("nan")
     half = _Z * float(values.std(ddof=1)) / n**0.5 if n > 1 else float("nan")
     return max(mean - half, 0.0), min(mean + half, 1.0)
+
+
+def weighted_rmse(
+    values: NDArray[Any], targets: NDArray[Any], weights: NDArray[np.float64], axis: int | tuple[int, ...]
+) -> NDArray[np.float64]:
+    """Root mean squares of ``values - targets`` over known targets, float64; nan where none is known.
+
+    Args:
+        values: any shape.
+        targets: the same, nan where not known.
+        weights: what each target counts, of a shape that broadcasts to theirs.
+        axis: along which the mean is taken, one or more.
+    """
+    known = np.isfinite(targets)
+    squares = np.square(np.subtract(values, targets, dtype=np.float64), where=known, out=np.zeros(targets.shape))
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.sqrt((squares * weights).sum(axis) / (known * weights).sum(axis)))
 
 
 @dataclass(frozen=True)

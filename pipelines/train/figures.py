@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ccnn_irregular.pipelines.train.reports import whole
 from ccnn_irregular.plotting import COLOURS, new_figure, with_unit
 
 if TYPE_CHECKING:
@@ -28,10 +28,8 @@ Curves = Sequence[tuple[str, str, str, str]]
 
 def save(figure: Figure, path: Path) -> Path:
     """Write ``figure`` as PNG, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    figure.savefig(temporary, format="png")
-    temporary.replace(path)
+    with whole(path) as temporary:
+        figure.savefig(temporary, format="png")
     return path
 
 

@@ -85,6 +85,7 @@ class Task(LightningCLI):
         curves: columns of the history that are drawn, see ``figures.training_curves``.
         test_options: a dataclass of options ``--test....``; None = there are none.
         predict_options: the same of ``--predict....``.
+        predicted: name of the file that predict writes in the run folder.
         stops_early: training ends where the monitor no longer rises; else by its schedule, unless asked for.
         tells_equal: ``evaluate`` says itself which test rows equal one trained on.
     """
@@ -98,6 +99,7 @@ class Task(LightningCLI):
     curves: ClassVar[figures.Curves]
     test_options: ClassVar[type | None] = None
     predict_options: ClassVar[type | None] = None
+    predicted: ClassVar[str] = "predictions.csv"
     stops_early: ClassVar[bool] = False
     tells_equal: ClassVar[bool] = False
 
@@ -378,12 +380,12 @@ class Task(LightningCLI):
         found.files.insert(0, folder / "metrics.json")
         found.print()
 
-    def predict(self, model: TaskModule, datamodule: TaskData[Any, Any], ckpt_path: str, **_: Any) -> None:
+    def predict(self, model: Any, datamodule: Any, ckpt_path: str, **_: Any) -> None:
         """Write the predictions."""
         self._ready(model, datamodule, ckpt_path)
         if (overlap := overlap_with(datamodule, ckpt_path, "test", allowed=True)) is not None and overlap.met:
             say(f"note: {overlap}")
-        path = self.output(datamodule, "predictions.csv")
+        path = self.output(datamodule, self.predicted)
         say(f"{self.predicted_rows(model, datamodule, path)}: {path}")
 
     def _ready(self, model: TaskModule, datamodule: TaskData[Any, Any], ckpt_path: str) -> None:

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy
 
 from ccnn_irregular._checks import reject, require
 from ccnn_irregular.optimisation import norm_penalty
 from ccnn_irregular.pipelines.tasks.classification.augmentation import Augmentation
-from ccnn_irregular.pipelines.train.module import TaskModule, timed
+from ccnn_irregular.pipelines.train.cross_entropy import CrossEntropy
+from ccnn_irregular.pipelines.train.module import timed
 from ccnn_irregular.pipelines.train.schedule import Schedule
 
 if TYPE_CHECKING:
     from ccnn_irregular.pipelines.tasks.classification.data import SampleBatch, SampleDataModule
 
-__all__ = ["ClassPredictions", "Classification"]
+__all__ = ["ClassPredictions", "Classification", "SampleClasses"]
 
 SCHEDULE = Schedule(learning_rate=1e-2, weight_decay=1e-4, warmup_epochs=5.0)
 
@@ -63,8 +65,30 @@ class ClassPredictions:
         return float(np.log(given.clip(np.finfo(np.float32).tiny)).mean())
 
 
-class Classification(TaskModule):
-    """One of several classes for each sample: cross-entropy.
+class SampleClasses(CrossEntropy):
+    """One of several classes for each sample: cross-entropy, accuracy, predictions.
+
+    Args:
+        network: ``forward(SampleBatch) -> logits (B, classes)`` with attributes ``classes`` and ``in_channels``.
+        schedule: how it is trained.
+        label_smoothing: share of each label that is spread over all classes.
+    """
+
+    metric = "accuracy"
+
+    @staticmethod
+    def new_metric(classes: int) -> Metric:
+        return MulticlassAccuracy(classes, average="micro")
+
+    def predict_step(self, batch: SampleBatch, batch_idx: int) -> ClassPredictions:
+        """Probabilities and labels of the batch, on the CPU."""
+        logits, seconds = timed(self, batch)
+        probabilities = logits.float().softmax(1)
+        return ClassPredictions(probabilities.cpu().numpy(), batch.labels.cpu().numpy(), seconds / len(batch))
+
+
+class Classification(SampleClasses):
+    """One of several classes for each sample: cross-entropy, penalties of the kernels, changes at random.
 
     Args:
         network: ``forward(SampleBatch) -> logits (B, classes)`` with attributes ``classes`` and ``in_channels``.
@@ -94,21 +118,16 @@ class Classification(TaskModule):
         shift: Sequence[float] = (),
         flip: bool | list[int] = False,
     ) -> None:
-        super().__init__(network, schedule)
-        require(0 <= label_smoothing < 1, "label_smoothing", "lie in [0, 1)", label_smoothing)
+        super().__init__(network, schedule, label_smoothing)
         for name, factor in (("norm_penalty", norm_penalty), ("alias_penalty", alias_penalty)):
             require(factor >= 0, name, "not be negative", factor)
         require(alias_penalty == 0 or len(alias_steps) > 0, "alias_steps", "be given with alias_penalty", alias_steps)
-        self.label_smoothing = label_smoothing
         self.norm_penalty = norm_penalty
         self.alias_penalty = alias_penalty
         self.alias_steps = tuple(alias_steps)
         self.augmentation = Augmentation(
             drop, stretch, low_pass, tuple(shift), flip if isinstance(flip, bool) else tuple(flip)
         )
-        classes = int(network.classes)  # type: ignore[arg-type]  # an attribute of every such network
-        self.train_accuracy = MulticlassAccuracy(classes, average="micro")
-        self.val_accuracy = MulticlassAccuracy(classes, average="micro")
 
     def prepare(self, data: SampleDataModule) -> None:
         """Normalise and calibrate the network; weigh the points that augmentation leaves as the data module does."""
@@ -118,13 +137,7 @@ class Classification(TaskModule):
     def training_step(self, batch: SampleBatch, batch_idx: int) -> Tensor:
         if self.augmentation.changes:
             batch = self.augmentation(batch, self.draws(batch.ids))
-        logits = self(batch)
-        loss = nn.functional.cross_entropy(logits, batch.labels, label_smoothing=self.label_smoothing)
-        self.train_accuracy.update(logits, batch.labels)
-        # Without smoothing, to be compared with the validation loss.
-        plain = nn.functional.cross_entropy(logits.detach(), batch.labels)
-        self.log_epoch({"train_loss": plain, "train_accuracy": self.train_accuracy}, len(batch))
-        return loss + self._penalties(batch)
+        return super().training_step(batch, batch_idx) + self._penalties(batch)
 
     def _penalties(self, batch: SampleBatch) -> Tensor | float:
         penalty: Tensor | float = 0.0
@@ -138,17 +151,3 @@ class Classification(TaskModule):
                 reject("norm_penalty", "be 0 without a grid to sample the kernels on", self.norm_penalty)
             penalty = penalty + self.norm_penalty * norm_penalty(self.network, grid)
         return penalty
-
-    def validation_step(self, batch: SampleBatch, batch_idx: int) -> None:
-        logits = self(batch)
-        loss = nn.functional.cross_entropy(logits, batch.labels)
-        self.val_accuracy.update(logits, batch.labels)
-        # Its best value marks the best epoch: accuracy on a small validation part is the same in many of them.
-        shown: dict[str, Any] = {"val_loss": loss, "val_log_likelihood": -loss, "val_accuracy": self.val_accuracy}
-        self.log_epoch(shown, len(batch))
-
-    def predict_step(self, batch: SampleBatch, batch_idx: int) -> ClassPredictions:
-        """Probabilities and labels of the batch, on the CPU."""
-        logits, seconds = timed(self, batch)
-        probabilities = logits.float().softmax(1)
-        return ClassPredictions(probabilities.cpu().numpy(), batch.labels.cpu().numpy(), seconds / len(batch))

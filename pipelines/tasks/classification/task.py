@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -10,13 +12,13 @@ from torch.utils.data import DataLoader
 
 from ccnn_irregular.pipelines.tasks.classification import figures
 from ccnn_irregular.pipelines.tasks.classification.data import SampleBatch, SampleDataModule, Sampling, grid_sizes
-from ccnn_irregular.pipelines.tasks.classification.module import Classification, ClassPredictions
+from ccnn_irregular.pipelines.tasks.classification.module import Classification, ClassPredictions, SampleClasses
 from ccnn_irregular.pipelines.train.equal_samples import EqualSamples
 from ccnn_irregular.pipelines.train.evaluation import Evaluation, ResultTable, wilson_interval
 from ccnn_irregular.pipelines.train.reports import write_csv
 from ccnn_irregular.pipelines.train.task import Task
 
-__all__ = ["ClassificationTask", "Result", "TestOptions", "equal_note", "without_equal", "write_predictions"]
+__all__ = ["Accuracy", "ClassesTask", "ClassificationTask", "TestOptions"]
 
 
 @dataclass
@@ -55,36 +57,34 @@ class TestOptions:
 
 
 @dataclass(frozen=True)
-class Result:
+class Accuracy:
     """Accuracy on the test part under one sampling.
 
     Attributes:
-        sampling: its name.
-        options: what differs from the training part.
         accuracy: share of the samples whose class is found.
         low: lower end of the 95 % interval (Wilson 1927).
         high: upper end.
         difference: accuracy minus that of the sampling trained on.
         n: samples.
-        seconds: what the network takes for 1,000 samples, in batches as configured; without reading and resampling.
     """
 
-    sampling: str
-    options: dict[str, Any]
     accuracy: float
     low: float
     high: float
     difference: float
     n: int
-    seconds: float
 
     @staticmethod
-    def of(sampling: Sampling, predictions: ClassPredictions, trained: ClassPredictions) -> Result:
-        """What came out under ``sampling``, compared with what came out as ``trained``."""
+    def of(predictions: ClassPredictions, trained: ClassPredictions) -> Accuracy:
+        """What came out, compared with what came out as ``trained``."""
         correct, n = predictions.correct, len(predictions.labels)
-        low, high = wilson_interval(correct, n)
-        difference, seconds = (correct - trained.correct) / n, 1000 * predictions.seconds
-        return Result(str(sampling), asdict(sampling), correct / n, low, high, difference, n, seconds)
+        return Accuracy(correct / n, *wilson_interval(correct, n), (correct - trained.correct) / n, n)
+
+    def cells(self) -> tuple[str, str, str]:
+        """Accuracy, its interval and the difference for a table, percent."""
+        shown = (self.accuracy, self.low, self.high, self.difference)
+        accuracy, low, high, difference = (100 * value for value in shown)
+        return f"{accuracy:.2f}", f"{low:.2f} - {high:.2f}", f"{difference:+.2f}"
 
 
 def without_equal(name: str, predictions: ClassPredictions, equal: EqualSamples) -> dict[str, Any]:
@@ -100,72 +100,99 @@ def equal_note(equal: EqualSamples, others: list[dict[str, Any]]) -> list[str]:
     if not equal.equal.any():
         return []
     shares = [
-        f"{one['sampling']} {100 * one['accuracy']:.2f} % ({100 * one['low']:.2f} - {100 * one['high']:.2f})"
-        for one in others
-        if one["n"]
+        f"{rest['sampling']} {100 * rest['accuracy']:.2f} % ({100 * rest['low']:.2f} - {100 * rest['high']:.2f})"
+        for rest in others
+        if rest["n"]
     ]
     return [f"note: {equal}; without them: {'; '.join(shares) or 'none are left'}"]
 
 
-class ClassificationTask(Task):
-    """The four commands on labelled series and images."""
+class ClassesTask(Task):
+    """What the tasks share whose network tells samples apart: accuracy, predicted classes."""
 
-    task = "classification"
-    module = Classification
-    data = SampleDataModule
     monitor = "val_log_likelihood"
     monitor_label = "log-likelihood"
-    summaries: ClassVar[dict[str, str]] = {
-        "test": "accuracy on the test part, at other rates, sizes and drop rates too, as table, JSON and figures",
-        "predict": "a CSV of sample,predicted,probability of the test part",
-    }
     curves = (
         ("cross-entropy", "train_loss", "training", "-"),
         ("cross-entropy", "val_loss", "validation", "--"),
         ("accuracy", "train_accuracy", "training", "-"),
         ("accuracy", "val_accuracy", "validation", "--"),
     )
-    test_options = TestOptions
     tells_equal = True
+
+    def classes_of(self, model: SampleClasses, loader: DataLoader[SampleBatch]) -> ClassPredictions:
+        """Predicted classes of all batches."""
+        return ClassPredictions.joined(self.predictions(model, loader))
+
+    def tested(self, datamodule: Any, found: Sequence[tuple[Any, ClassPredictions]], folder: Path) -> Evaluation:
+        """The predictions as trained, the first ones, as CSV and figure; test samples that equal one trained on.
+
+        Args:
+            datamodule: whose test part was looked at.
+            found: each sampling, and what was predicted under it.
+            folder: of the files.
+        """
+        equal, trained = EqualSamples.of(datamodule), found[0][1]
+        others = [without_equal(str(sampling), predictions, equal) for sampling, predictions in found]
+        write_predictions(folder / "predictions.csv", trained, datamodule.classes)
+        return Evaluation(
+            {"equal_samples": equal.counts() | {"without_them": others}},
+            notes=equal_note(equal, others),
+            files=[
+                folder / "predictions.csv",
+                figures.confusion(trained, datamodule.classes, folder / "confusion.png"),
+            ],
+        )
+
+    def predicted_rows(self, model: SampleClasses, datamodule: Any, path: Path) -> str:
+        """Write ``sample,label,predicted,probability`` lines."""
+        predictions = self.classes_of(model, datamodule.loader("test"))
+        write_predictions(path, predictions, datamodule.classes)
+        return f"{len(predictions.labels)} {datamodule.rows_are}"
+
+
+class ClassificationTask(ClassesTask):
+    """The four commands on labelled series and images."""
+
+    task = "classification"
+    module = Classification
+    data = SampleDataModule
+    summaries: ClassVar[dict[str, str]] = {
+        "test": "accuracy on the test part, at other rates, sizes and drop rates too, as table, JSON and figures",
+        "predict": "a CSV of sample,predicted,probability of the test part",
+    }
+    test_options = TestOptions
 
     def evaluate(self, model: Classification, datamodule: SampleDataModule, folder: Path) -> Evaluation:
         """Accuracy under every sampling that was asked for."""
         options: TestOptions = self.asked()
-        equal = EqualSamples.of(datamodule)
-        results: list[Result] = []
-        others: list[dict[str, Any]] = []
-        trained: ClassPredictions | None = None
-        for sampling in options.samplings():
-            ways = [sampling]
-            if options.resample and trained:
-                ways.append(self._better_resampled(model, datamodule, sampling))
-            for way in ways:
-                predictions = self.classes_of(model, datamodule.loader("test", way))
-                trained = trained or predictions
-                results.append(Result.of(way, predictions, trained))
-                others.append(without_equal(str(way), predictions, equal))
-        assert trained is not None
-        write_predictions(folder / "predictions.csv", trained, datamodule.classes)
-        plots = [figures.confusion(trained, datamodule.classes, folder / "confusion.png")]
-        if len(results) > 1:
-            rows = [(result.sampling, result.accuracy, result.low, result.high) for result in results]
-            plots.append(figures.samplings(rows, folder / "samplings.png"))
-        return Evaluation(
-            {"results": results, "equal_samples": equal.counts() | {"without_them": others}},
-            tables=[_table(results, f"{datamodule.dataset}, {len(trained.labels)} test samples, {self.checkpoint}")],
-            notes=equal_note(equal, others),
-            files=[folder / "predictions.csv", *plots],
+        samplings = options.samplings()
+        if options.resample:
+            better = [self._better_resampled(model, datamodule, sampling) for sampling in samplings[1:]]
+            samplings[1:] = itertools.chain(*zip(samplings[1:], better, strict=True))
+        found = [(sampling, self.classes_of(model, datamodule.loader("test", sampling))) for sampling in samplings]
+        trained = found[0][1]
+        results = [
+            (str(sampling), asdict(sampling), Accuracy.of(predictions, trained), 1000 * predictions.seconds)
+            for sampling, predictions in found
+        ]
+        evaluation = self.tested(datamodule, found, folder)
+        evaluation.figures["results"] = [
+            {"sampling": name, "options": asked, **vars(accuracy), "seconds": seconds}
+            for name, asked, accuracy, seconds in results
+        ]
+        evaluation.tables.append(
+            ResultTable(
+                f"{datamodule.dataset}, {len(trained.labels)} test samples, {self.checkpoint}",
+                ("sampling", "accuracy %", "95 % interval", "difference", "seconds"),
+                [(name, *accuracy.cells(), f"{seconds:.3g}") for name, _, accuracy, seconds in results],
+                caption="difference: points from the first row; seconds: 1,000 samples",
+            )
         )
-
-    def predicted_rows(self, model: Classification, datamodule: SampleDataModule, path: Path) -> str:
-        """Write ``sample,label,predicted,probability`` lines."""
-        predictions = self.classes_of(model, datamodule.loader("test"))
-        write_predictions(path, predictions, datamodule.classes)
-        return f"{len(predictions.labels)} samples"
-
-    def classes_of(self, model: Classification, loader: DataLoader[SampleBatch]) -> ClassPredictions:
-        """Predicted classes of all batches."""
-        return ClassPredictions.joined(self.predictions(model, loader))
+        if len(results) > 1:
+            names, accuracies = [name for name, *_ in results], [accuracy for *_, accuracy, _ in results]
+            evaluation.files.append(figures.samplings(names, {"": accuracies}, folder / "samplings.png"))
+        return evaluation
 
     def _better_resampled(self, model: Classification, datamodule: SampleDataModule, sampling: Sampling) -> Sampling:
         """``sampling``, brought back by the method that the validation part finds likelier."""
@@ -185,14 +212,3 @@ def write_predictions(path: Path, predictions: ClassPredictions, classes: tuple[
         for sample, (label, predicted, probability) in enumerate(rows)
     )
     write_csv(path, ("sample", "label", "predicted", "probability"), lines)
-
-
-def _table(results: list[Result], title: str) -> ResultTable:
-    def row(result: Result) -> tuple[str, ...]:
-        interval = f"{100 * result.low:.2f} - {100 * result.high:.2f}"
-        difference = f"{100 * result.difference:+.2f}"
-        return result.sampling, f"{100 * result.accuracy:.2f}", interval, difference, f"{result.seconds:.3g}"
-
-    head = ("sampling", "accuracy %", "95 % interval", "difference", "seconds")
-    caption = "difference: points from the first row; seconds: 1,000 samples"
-    return ResultTable(title, head, [row(result) for result in results], caption=caption)

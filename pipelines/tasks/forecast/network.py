@@ -8,11 +8,14 @@ from torch import Tensor, nn
 
 from ccnn_irregular.datasets.samples import RaggedSeries
 from ccnn_irregular.domains import Grid
+from ccnn_irregular.kernels import KernelSpec
 from ccnn_irregular.networks import CCNN
 from ccnn_irregular.pipelines.tasks.risk.network import HatBasis, calibrate_by_noise
 from ccnn_irregular.pipelines.train.value_scale import ValueScale
 
 __all__ = ["ForecastBatch", "ForecastNetwork"]
+
+KERNEL = KernelSpec(extent=24.0, width=6.0, omega_0=10.0, generator="siren")
 
 
 class ForecastBatch(NamedTuple):
@@ -33,8 +36,9 @@ class ForecastNetwork(nn.Module):
         in_channels: number of variables.
         hidden_channels: of the CCNN.
         blocks: its residual blocks.
-        width: initial standard deviation of the kernels' masks, and what a value may stand for at most, hours.
+        kernel: recipe of all kernels, hours.
         dropout: in the blocks.
+        cap: hours one value may stand for.
         hours: length of the latent grid, of hourly nodes.
     """
 
@@ -43,27 +47,18 @@ class ForecastNetwork(nn.Module):
         in_channels: int,
         hidden_channels: int = 64,
         blocks: int = 2,
-        width: float = 6.0,
+        kernel: KernelSpec = KERNEL,
         dropout: float = 0.1,
+        cap: float = 6.0,
         hours: int = 48,
     ) -> None:
         super().__init__()
         self.in_channels = in_channels
         self.scale = ValueScale(in_channels)
-        self.basis = HatBasis(in_channels, cap=width)
-        self.cnn = CCNN(
-            self.basis.channels,
-            hidden_channels,
-            2 * in_channels,
-            blocks=blocks,
-            extent=(4 * width,),
-            width=(width,),
-            omega_0=10.0,
-            generator="siren",
-            dropout=dropout,
-            latent=Grid([hours], [1.0], [1.0]),
-            head="anywhere",
-        )
+        self.basis = HatBasis(in_channels, cap=cap)
+        sizes = (self.basis.channels, hidden_channels, 2 * in_channels)
+        latent = Grid([hours], [1.0], [1.0])
+        self.cnn = CCNN(*sizes, kernel=kernel, blocks=blocks, dropout=dropout, latent=latent, head="anywhere")
 
     def prepare(self, batch: ForecastBatch, values: tuple[Tensor, None]) -> None:
         """Take scales and knots from ``values``, scale the kernels for the batch, and begin with the last value."""

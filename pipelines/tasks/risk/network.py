@@ -7,7 +7,7 @@ samples and answers at the nodes of a regular grid over the stay, where the CCNN
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -18,9 +18,9 @@ from ccnn_irregular._checks import reject, require
 from ccnn_irregular.datasets.physionet2012 import SERIES, STATICS
 from ccnn_irregular.datasets.processing.moments import mean_and_deviation
 from ccnn_irregular.domains import Grid, Points
-from ccnn_irregular.kernels import Kernel
+from ccnn_irregular.kernels import Kernel, KernelSpec
 from ccnn_irregular.networks import CCNN, ResidualBlock
-from ccnn_irregular.pipelines.train.reach import sampling_of, warn_of_reach
+from ccnn_irregular.pipelines.train.reach import sampling_of, warn_of_kernel
 from ccnn_irregular.quadrature import trapezoid
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ __all__ = ["HatBasis", "ICURiskNetwork", "StandardScore", "calibrate_by_noise"]
 # A measurement repeated within minutes still counts as one of this many hours.
 _LEAST_WEIGHT = 0.1
 _CALIBRATION_STAYS = 64
+_KERNEL = KernelSpec(extent=24.0, width=6.0, omega_0=10.0, generator="siren")
 _UNITS = 4  # coronary care, cardiac surgery recovery, medical, surgical
 
 
@@ -49,11 +50,7 @@ class ICURiskNetwork(nn.Module):
         members: number of CCNNs.
         hidden_channels: channels of each CCNN.
         blocks: residual blocks of each CCNN.
-        width: initial standard deviation of the kernels' masks, hours.
-        extent: hours per generator unit.
-        omega_0: base frequency of the generators.
-        generator: "siren" or "magnet".
-        generator_hidden: width of the generators.
+        kernel: recipe of all kernels, hours.
         dropout: in the blocks and the head.
         knots: hat functions per series.
         cap: hours one measurement may stand for.
@@ -68,11 +65,7 @@ class ICURiskNetwork(nn.Module):
         members: int = 1,
         hidden_channels: int = 64,
         blocks: int = 2,
-        width: float = 6.0,
-        extent: float = 24.0,
-        omega_0: float = 10.0,
-        generator: Literal["magnet", "siren"] = "siren",
-        generator_hidden: int = 32,
+        kernel: KernelSpec = _KERNEL,
         dropout: float = 0.2,
         knots: int = 4,
         cap: float = 6.0,
@@ -87,7 +80,7 @@ class ICURiskNetwork(nn.Module):
         require(members >= 1, "members", "be at least 1", members)
         require(step > 0, "step", "be positive", step)
         require(hours >= step, "hours", f"be at least one step {step}", hours)
-        self.extent, self.width = extent, width
+        self.kernel = kernel
         self.thinning = thinning
         self.series_dropout = series_dropout
         self.basis = HatBasis(len(SERIES), knots, cap)
@@ -98,12 +91,8 @@ class ICURiskNetwork(nn.Module):
                     self.basis.channels,
                     hidden_channels,
                     hidden_channels,
+                    kernel=kernel,
                     blocks=blocks,
-                    extent=(extent,),
-                    width=(width,),
-                    omega_0=omega_0,
-                    generator=generator,
-                    generator_hidden=generator_hidden,
                     dropout=dropout,
                     dropout_unit="value",
                     latent=Grid([round(hours / step)], [step], [step]),
@@ -153,8 +142,7 @@ class ICURiskNetwork(nn.Module):
         assert isinstance(first, _Member)
         assert first.cnn.latent is not None
         read = (sampling_of(sampling, "the stays, in hours"), sampling_of(first.cnn.latent, "the latent grid (step)"))
-        warn_of_reach("width", self.width, next(iter(self.kernels().values())).support, *read)
-        warn_of_reach("extent", self.extent, self.extent, *read)
+        warn_of_kernel(self.kernel, next(iter(self.kernels().values())).support, *read)
 
     def kernels(self) -> dict[str, Kernel]:
         """The learned kernels of the first member by layer; offsets in hours."""

@@ -14,8 +14,9 @@ from ccnn_irregular.operators.engines.engine import Cost
 from ccnn_irregular.operators.engines.neighbours import Neighbours
 from ccnn_irregular.operators.engines.spectral.factors import Factors, Place, Smoothing, largest_support
 from ccnn_irregular.operators.numerics.bands import Band, bands_by_width, least_samples
+from ccnn_irregular.operators.numerics.box import Box
 from ccnn_irregular.operators.numerics.lattice import tap_offsets, tap_spans
-from ccnn_irregular.operators.numerics.nufft import Box, columns_at_once
+from ccnn_irregular.operators.numerics.nufft import columns_at_once
 from ccnn_irregular.operators.numerics.transforms import fast_length
 from ccnn_irregular.operators.planning.rates import Work, current_rates
 from ccnn_irregular.operators.planning.work import evaluation_work, kernel_work, scale

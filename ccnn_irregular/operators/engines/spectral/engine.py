@@ -31,7 +31,7 @@ from ccnn_irregular.operators.engines.spectral.factors import Factors, irregular
 from ccnn_irregular.operators.engines.spectral.geometry import Geometry
 from ccnn_irregular.operators.engines.spectral.pairs import pair_by_pair
 from ccnn_irregular.operators.layout import balance, both_grids, from_rows, restored, to_rows, weighted
-from ccnn_irregular.operators.numerics.nufft import Box
+from ccnn_irregular.operators.numerics.box import Box
 from ccnn_irregular.operators.numerics.sizes import energy_and_peaks, outliers, sample_energy
 from ccnn_irregular.operators.planning.rates import Work
 
@@ -78,7 +78,7 @@ class Spectral(Engine):
         factors = plan.geometry.factors
         weights = factors.sources.weights * (kernel.scale * factors.volume)
         factor = balance(weights)
-        rows, kernel = _weighted_rows(values, weights / factor, plan), kernel.without_scale()
+        rows, kernel = _weighted_rows(values, weights / factor, plan), kernel.replace(scale=1.0)
         if not len(rows) or not factors.queries.count:
             return _zero(kernel, rows, plan)
         energy, peaked = energy_and_peaks(rows.flatten(2), factors.sources)

@@ -15,8 +15,9 @@ from ccnn_irregular.operators.engines.engine import Plan
 from ccnn_irregular.operators.engines.neighbours import Neighbours
 from ccnn_irregular.operators.engines.spectral.boxes import best_box
 from ccnn_irregular.operators.engines.spectral.factors import Factors, Place, Smoothing, largest_support
+from ccnn_irregular.operators.numerics.box import Box
 from ccnn_irregular.operators.numerics.filtering import Side
-from ccnn_irregular.operators.numerics.nufft import Box, Spreading
+from ccnn_irregular.operators.numerics.nufft import Spreading
 from ccnn_irregular.operators.numerics.sizes import Pasts, Stretches
 
 __all__ = ["Geometry", "PairsDecision"]
