@@ -11,6 +11,7 @@ from ccnn_irregular.domains import Grid
 from ccnn_irregular.kernels import KernelSpec
 from ccnn_irregular.networks import CCNN
 from ccnn_irregular.pipelines.tasks.risk.network import HatBasis, calibrate_by_noise
+from ccnn_irregular.pipelines.train.reach import sampling_of, warn_of_kernel
 from ccnn_irregular.pipelines.train.value_scale import ValueScale
 
 __all__ = ["ForecastBatch", "ForecastNetwork"]
@@ -53,7 +54,7 @@ class ForecastNetwork(nn.Module):
         hours: int = 48,
     ) -> None:
         super().__init__()
-        self.in_channels = in_channels
+        self.in_channels, self.kernel = in_channels, kernel
         self.scale = ValueScale(in_channels)
         self.basis = HatBasis(in_channels, cap=cap)
         sizes = (self.basis.channels, hidden_channels, 2 * in_channels)
@@ -65,6 +66,7 @@ class ForecastNetwork(nn.Module):
         self.scale.fit(values[0])
         self.basis.fit(values[0].numpy())
         _, source = self.basis.read(batch.history)
+        warn_of_kernel(self.kernel, self.cnn.stem.kernel.support, sampling_of(source, "the histories"))
         calibrate_by_noise(self.cnn, source)
         nn.init.zeros_(self.cnn.output.weight)
 
