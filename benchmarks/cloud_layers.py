@@ -22,7 +22,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ from measure import _Memory, median
 from scipy.spatial import cKDTree
 from torch import Tensor, nn
 
-from ccnn_irregular.adapters.geometric import CCNNConv
+from ccnn_irregular.adapters.geometric import CLOUD_KERNEL, CCNNConv
 from ccnn_irregular.domains import Points
 from ccnn_irregular.layers import BatchNorm, mean_over_positions
 from ccnn_irregular.optimisation import parameter_groups
@@ -94,7 +94,7 @@ class Clouds:
 
 
 def nearest(points: Points, neighbours: int) -> Tensor:
-    """Edges from the nearest points of the same cloud, itself among them, as of ``knn_graph``."""
+    """Return edges from the nearest points of the same cloud, itself included, as of ``knn_graph``."""
     sources, targets = [], []
     for first, last in zip(points.splits[:-1].tolist(), points.splits[1:].tolist(), strict=True):
         if last == first:
@@ -111,7 +111,9 @@ class Continuous(nn.Module):
 
     def __init__(self, channels: int, width: int, reach: Reach) -> None:
         super().__init__()
-        self.conv = CCNNConv(channels, width, width=reach.radius / 3.03, generator_hidden=16)  # ends there
+        self.conv = CCNNConv(
+            channels, width, kernel=replace(CLOUD_KERNEL, width=reach.radius / 3.03, hidden=16)
+        )  # ends there
 
     def calibrate(self, clouds: Clouds) -> None:
         points = clouds.points
@@ -251,8 +253,8 @@ class Network(nn.Module):
 
 
 def data_of(job: Row) -> ShapeDataModule:
-    """ModelNet10 or solids. All layers get the same weights of the points: for their norms and the mean at the end."""
-    name = "solids" if job["data"] is None else "modelnet10"
+    """Load ModelNet10 or solids. All layers get the same weights of the points, for norms and the mean at the end."""
+    name = "simulated_solids" if job["data"] is None else "modelnet10"
     changes = CloudChanges(fewest=job["fewest"])
     data = ShapeDataModule(
         name, job["data"], count=job["shapes"], points=job["points"], batch_size=job["clouds"], changes=changes
@@ -262,9 +264,9 @@ def data_of(job: Row) -> ShapeDataModule:
 
 
 def cost(job: Row) -> Row:
-    """Seconds and memory of one layer."""
+    """Measure seconds and memory of one layer."""
     build, graph = LAYERS[job["layer"]]
-    points = data_of(job).typical(job["clouds"]).domain
+    points = data_of(job).typical_batch(job["clouds"]).domain
     assert isinstance(points, Points)
     reach = Reach.of(points, job["neighbours"])
     torch.manual_seed(0)
@@ -288,7 +290,7 @@ def cost(job: Row) -> Row:
     both, repeats = median(forward_backward, "cpu")
     return {
         "radius": reach.radius,
-        "parameters": sum(one.numel() for one in layer.parameters()),
+        "parameters": sum(parameter.numel() for parameter in layer.parameters()),
         "graph_s": graph_seconds if graph else "",
         "forward_s": forward_seconds,
         "forward_backward_s": both,
@@ -298,10 +300,10 @@ def cost(job: Row) -> Row:
 
 
 def accuracy(job: Row) -> Row:
-    """Share of test shapes whose class is found, after ``budget`` seconds of training."""
+    """Measure the share of test shapes whose class is found, after ``budget`` seconds of training."""
     build, graph = LAYERS[job["layer"]]
     data = data_of(job)
-    typical = data.typical(job["clouds"]).domain
+    typical = data.typical_batch(job["clouds"]).domain
     assert isinstance(typical, Points)
     reach = Reach.of(typical, job["neighbours"])
     neighbours = graph * reach.count
@@ -310,7 +312,7 @@ def accuracy(job: Row) -> Row:
     network.calibrate(Clouds.of(typical, neighbours))
     rate = job["learning_rate"]
     optimiser = torch.optim.AdamW(parameter_groups(network, learning_rate=rate, weight_decay=1e-2))
-    started, steps, loader, epoch = time.perf_counter(), 0, data.train_dataloader(), 0
+    started, steps, loader, epoch = time.perf_counter(), 0, data.loader("train"), 0
     spent = 0.0
     while spent < job["budget"]:
         loader.sampler.set_epoch(epoch)  # type: ignore[union-attr, attr-defined]  # our own sampler
@@ -328,12 +330,16 @@ def accuracy(job: Row) -> Row:
         epoch += 1
     network.eval()
     loaders = {
-        "validation_accuracy": data.val_dataloader(),
-        "accuracy": data.test_loader(DrawnClouds(job["points"])),
-        "accuracy_fewest": data.test_loader(DrawnClouds(job["fewest"])),
-        "accuracy_falling_density": data.test_loader(DrawnClouds(job["points"], gradient=2.0)),
+        "validation_accuracy": data.loader("validation"),
+        "accuracy": data.loader("test", DrawnClouds(job["points"])),
+        "accuracy_fewest": data.loader("test", DrawnClouds(job["fewest"])),
+        "accuracy_falling_density": data.loader("test", DrawnClouds(job["points"], gradient=2.0)),
     }
-    row: Row = {"steps": steps, "radius": reach.radius, "parameters": sum(one.numel() for one in network.parameters())}
+    row: Row = {
+        "steps": steps,
+        "radius": reach.radius,
+        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+    }
     with torch.no_grad():
         for name, loader in loaders.items():
             right = total = 0
@@ -350,7 +356,7 @@ def _clouds(batch: SampleBatch, neighbours: int) -> Clouds:
 
 
 def run(job: Row) -> Row:
-    """One job in this process."""
+    """Run a job in this process."""
     try:
         LAYERS[job["layer"]][0](4, WIDTH, Reach(8, 1.0))
     except ImportError as error:
@@ -360,7 +366,7 @@ def run(job: Row) -> Row:
 
 
 def isolated(job: Row, threads: int) -> Row:
-    """One job in a process of its own."""
+    """Run a job in a separate process."""
     command = [sys.executable, __file__, "--job", json.dumps(job), "--threads", str(threads)]
     process = subprocess.run(
         command, env=os.environ | {"OMP_NUM_THREADS": str(threads)}, capture_output=True, text=True, check=False
@@ -372,7 +378,7 @@ def isolated(job: Row, threads: int) -> Row:
 
 
 def jobs(quick: bool, data: str | None) -> list[Row]:
-    """All measurements."""
+    """List all measurements."""
     shapes = 100 if quick else 1000
     points = 128 if quick else 1024
     small = {"data": data, "clouds": 4 if quick else 16, "points": points, "fewest": points, "shapes": shapes}
@@ -405,12 +411,12 @@ def write(path: Path, rows: list[Row]) -> None:
         writer.writeheader()
         for row in rows:
             texts = {field: row.get(field, "") for field in FIELDS}
-            writer.writerow({name: f"{one:.6g}" if isinstance(one, float) else one for name, one in texts.items()})
+            writer.writerow({name: f"{cell:.6g}" if isinstance(cell, float) else cell for name, cell in texts.items()})
     unfinished.replace(path)
 
 
 def draw(path: Path) -> Path:
-    """Time and memory with few and many neighbours, and accuracies with the chosen learning rate: a PNG by the CSV."""
+    """Plot time and memory with few and many neighbours, and accuracies at the chosen rates, beside the CSV."""
     found = [row for row in results.read(path) if row["status"] == "ok"]
     names = [name for name in LAYERS if any(row["layer"] == name for row in found)]
     costs = {(row["layer"], int(row["neighbours"])): row for row in found if row["kind"] == "cost"}

@@ -13,12 +13,13 @@ import argparse
 import resource
 import time
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import torch
 import xarray as xr
 
-from ccnn_irregular import SIREN, ContinuousConv, GaussianMask, Kernel, Points, Product, convolve, explain
+from ccnn_irregular import SIREN, ContinuousConv, GaussianMask, Kernel, Points, Product, Solver, convolve, explain
 from ccnn_irregular.adapters.xarray import open_cube
 
 AXES = {"month": "time", "level": "vertical"}
@@ -30,11 +31,11 @@ NODES = 64
 def layer(rtol: float) -> ContinuousConv:
     torch.manual_seed(1)
     kernel = Kernel(SIREN(4, 1, 8, omega_0=2.0), GaussianMask(WIDTHS), extent=[3 * width for width in WIDTHS])
-    return ContinuousConv(kernel.double(), rtol=rtol).double()
+    return ContinuousConv(kernel.double(), solver=Solver(rtol=rtol)).double()
 
 
 def exact(cube: xr.DataArray, conv: ContinuousConv, nodes: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """The sum over all pairs at the nodes, and the numbers of the nodes in the samples' own order."""
+    """Compute the sum over all pairs at the nodes, and the numbers of the nodes in the order of the samples."""
     samples = cube.ccnn(axes=AXES, order=ORDER).to_samples()
     assert isinstance(samples.domain, Product)
     everything = samples.domain.as_points()
@@ -70,7 +71,7 @@ def main() -> None:
         nodes = torch.randint(0, cube.size, (NODES,), generator=torch.Generator().manual_seed(0))
         wanted, places = exact(cube, conv, nodes)
         for kind in ("auto", "spectral", "blocks of 80 x 120"):
-            conv.engine = "spectral" if kind == "spectral" else "auto"
+            conv.solver = replace(conv.solver, engine="spectral" if kind == "spectral" else "auto")
             started = time.perf_counter()
             lazy = cube.chunk(latitude=80, longitude=120) if kind.startswith("blocks") else cube
             result = lazy.ccnn(axes=AXES, order=ORDER).convolve(conv).compute(scheduler="synchronous")

@@ -1,10 +1,11 @@
 """One convolutional network for every sampling: irregular series, point clouds, grids of any dimension."""
 
 from ccnn_irregular.domains import Axis, Grid, Points, Product
-from ccnn_irregular.kernels import MLP, SIREN, GaussianMask, Kernel, MAGNet, RandomFourier
+from ccnn_irregular.kernels import MLP, SIREN, GaussianMask, Kernel, KernelSpec, MAGNet, RandomFourier
 from ccnn_irregular.layers import ContinuousConv, SeparableContinuousConv
 from ccnn_irregular.networks import CCNN
 from ccnn_irregular.operators import ENGINES, CheckReport, ToleranceError, convolve, explain, make_plan
+from ccnn_irregular.solver import Solver
 
 __all__ = [
     "CCNN",
@@ -17,11 +18,13 @@ __all__ = [
     "GaussianMask",
     "Grid",
     "Kernel",
+    "KernelSpec",
     "MAGNet",
     "Points",
     "Product",
     "RandomFourier",
     "SeparableContinuousConv",
+    "Solver",
     "ToleranceError",
     "convolve",
     "explain",

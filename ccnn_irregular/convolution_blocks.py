@@ -11,7 +11,7 @@ from ccnn_irregular._checks import require
 from ccnn_irregular.domains import Domain
 from ccnn_irregular.kernels import Kernel
 from ccnn_irregular.layers import BatchNorm, ContinuousConv, PointwiseLinear
-from ccnn_irregular.operators import EngineName
+from ccnn_irregular.solver import Solver
 
 __all__ = ["ShuffleUnit"]
 
@@ -32,8 +32,7 @@ class ShuffleUnit(nn.Module):
         groups: number of groups of either 1x1 convolution.
         pool: depthwise kernel of the input's channels for the shortcut; the paper averages 3 x 3 nodes. Trained along
             unless its parameters ask for no gradient.
-        engine: a name in ``ENGINES`` or "auto".
-        rtol: relative error the "spectral" engine may make.
+        solver: engine and tolerance of the sums, see ``Solver``.
 
     Raises:
         ValueError: kernels that are not depthwise or of other channels, channels that ``groups`` does not divide, or an
@@ -48,8 +47,7 @@ class ShuffleUnit(nn.Module):
         groups: int,
         *,
         pool: Kernel | None = None,
-        engine: EngineName = "auto",
-        rtol: float = 1e-3,
+        solver: Solver = Solver(),
     ) -> None:
         super().__init__()
         require(kernel.depthwise, "kernel", "be depthwise, of shape (C,)", kernel.shape)
@@ -63,11 +61,11 @@ class ShuffleUnit(nn.Module):
         bottleneck = kernel.out_channels
         self.reduce = PointwiseLinear(in_channels, bottleneck, bias=False, groups=groups, shuffle=groups > 1)
         self.reduce_norm = BatchNorm(bottleneck)
-        self.depthwise = ContinuousConv(kernel, bias=False, engine=engine, rtol=rtol)
+        self.depthwise = ContinuousConv(kernel, bias=False, solver=solver)
         self.depthwise_norm = BatchNorm(bottleneck)
         self.expand = PointwiseLinear(bottleneck, branch, bias=False, groups=groups)
         self.expand_norm = BatchNorm(branch)
-        self.pool = None if pool is None else ContinuousConv(pool, bias=False, engine=engine, rtol=rtol)
+        self.pool = None if pool is None else ContinuousConv(pool, bias=False, solver=solver)
 
     def forward(self, values: Tensor, source: Domain, query: Domain | None = None) -> Tensor:
         """Values on ``source`` to values on ``query``, None = at the source.

@@ -14,15 +14,15 @@ from torch import Tensor, nn
 from ccnn_irregular._autocast import outside_autocast
 from ccnn_irregular._checks import require
 from ccnn_irregular.domains import Grid
-from ccnn_irregular.kernels import Kernel
+from ccnn_irregular.kernels import Kernel, KernelSpec
 from ccnn_irregular.layers import ContinuousConv, InstanceNorm, PointwiseLinear, SeparableContinuousConv
-from ccnn_irregular.networks import GeneratorName, ResidualBlock, masked_kernel
-from ccnn_irregular.operators import EngineName
+from ccnn_irregular.networks import ResidualBlock
+from ccnn_irregular.solver import Solver
 
-__all__ = ["ContinuousUNet", "level_grids"]
+__all__ = ["UNET_KERNEL", "ContinuousUNet", "level_grids"]
 
-# A kernel ends at about this many standard deviations of its mask: one unit of its generator.
-_SUPPORT_IN_WIDTHS = 3.0
+UNET_KERNEL = KernelSpec(extent=3.0, width=1.0, omega_0=6.0, generator="siren")
+"""Recipe of its kernels, in steps of their level."""
 
 
 def level_grids(source: Grid, steps: Sequence[float], count: int) -> list[Grid]:
@@ -104,14 +104,11 @@ class ContinuousUNet(nn.Module):
         steps: distance of neighbouring nodes of the first level per axis, coordinate units; doubled from level to
             level, see ``level_grids``.
         blocks: residual blocks of each level, down and up alike.
-        width: standard deviation of the kernels' masks at first, in steps of their level; kernels end at about three
-            times that.
-        omega_0: frequency of the generators, per kernel radius.
-        generator: "siren", "magnet", "random_fourier" or "mlp".
-        generator_hidden: width of the generators' hidden layers.
+        kernel: recipe of all kernels, its lengths in steps of their level. At width 1 a kernel ends at about 3 steps,
+            its extent.
         dropout: probability in every block.
-        engine: a name in ``ENGINES`` or "auto". All grids lie on one lattice, so the FFT is exact; "auto" would spend a
-            tenth of each pass on finding that out.
+        solver: engine and tolerance. All grids lie on one lattice, so the FFT is exact; "auto" would spend a tenth of
+            each pass on finding that out.
 
     Raises:
         ValueError: no level, or numbers of blocks and of levels that differ.
@@ -125,47 +122,33 @@ class ContinuousUNet(nn.Module):
         channels: Sequence[int] = (16, 32, 64),
         steps: Sequence[float],
         blocks: Sequence[int] = (0, 1, 1),
-        width: float = 1.0,
-        omega_0: float = 6.0,
-        generator: GeneratorName = "siren",
-        generator_hidden: int = 32,
+        kernel: KernelSpec = UNET_KERNEL,
         dropout: float = 0.0,
-        engine: EngineName = "fft",
+        solver: Solver = Solver("fft"),
     ) -> None:
         super().__init__()
         require(in_channels >= 1, "in_channels", "be at least 1", in_channels)
         require(len(channels) >= 1, "channels", "name one level or more", tuple(channels))
         require(len(blocks) == len(channels), "blocks", f"have one entry per level, {len(channels)}", tuple(blocks))
-        require(width > 0, "width", "be positive", width)
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.steps = tuple(float(step) for step in steps)
         coarsest = len(channels) - 1
 
-        def kernel(level: int, count: int) -> Kernel:
-            return masked_kernel(
-                count,
-                extent=[_SUPPORT_IN_WIDTHS * width * step * 2**level for step in self.steps],
-                width=[width * step * 2**level for step in self.steps],
-                omega_0=omega_0,
-                generator=generator,
-                generator_hidden=generator_hidden,
-            )
+        recipes = [kernel.scaled([step * 2**level for step in self.steps]) for level in range(len(channels))]
 
         def step(level: int, read: int, made: int) -> _Step:
-            return _Step(SeparableContinuousConv(kernel(level, read), made, engine=engine), made)
+            return _Step(SeparableContinuousConv(recipes[level](read), made, solver=solver), made)
 
         def residual(level: int) -> _Level:
             own = channels[level]
             return _Level(
-                ResidualBlock(own, kernel(level, own), dropout, norm="instance", engine=engine)
+                ResidualBlock(own, recipes[level](own), dropout, norm="instance", solver=solver)
                 for _ in range(blocks[level])
             )
 
         first = channels[0]
-        one = kernel(0, first * in_channels)
-        full = one.alike(shape=(first, in_channels))
-        self.stem = _Step(ContinuousConv(full, engine=engine), first)
+        self.stem = _Step(ContinuousConv(recipes[0](in_channels, first), solver=solver), first)
         self.downs = nn.ModuleList(step(level, *channels[level - 1 : level + 1]) for level in range(1, coarsest + 1))
         self.down_levels = nn.ModuleList(residual(level) for level in range(coarsest + 1))
         pairs = list(itertools.pairwise(channels))
@@ -176,7 +159,7 @@ class ContinuousUNet(nn.Module):
         self.up_levels = nn.ModuleList(residual(level) for level in range(coarsest))
         # Normalised before it is read out: an answer must not depend on where else answers are wanted.
         self.norm = InstanceNorm(first)
-        self.readout = SeparableContinuousConv(kernel(0, first), 2 * first, engine=engine)
+        self.readout = SeparableContinuousConv(recipes[0](first), 2 * first, solver=solver)
         self.output = PointwiseLinear(2 * first, out_channels)
 
     def forward(self, values: Tensor, source: Grid, query: Grid | None = None) -> Tensor:

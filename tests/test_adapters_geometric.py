@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Callable
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,15 @@ from torch_geometric.loader import DataLoader
 from torch_geometric.nn import Sequential, global_mean_pool
 from torch_geometric.transforms import Compose, NormalizeScale, RandomRotate
 
-from ccnn_irregular import MLP, SIREN, GaussianMask, Grid, Kernel, Points, convolve
-from ccnn_irregular.adapters.geometric import CCNNConv, EdgeFree, cloud_kernel, cloud_points, from_points, to_points
+from ccnn_irregular import MLP, SIREN, GaussianMask, Grid, Kernel, KernelSpec, Points, Solver, convolve
+from ccnn_irregular.adapters.geometric import (
+    CLOUD_KERNEL,
+    CCNNConv,
+    EdgeFree,
+    cloud_points,
+    from_points,
+    to_points,
+)
 from ccnn_irregular.adapters.geometric_networks import CloudCCNN, CloudUNet
 from ccnn_irregular.adapters.geometric_sampling import coarsen_farthest, coarsen_voxels, farthest_points, voxel_cells
 from ccnn_irregular.adapters.geometric_weights import QuadratureWeights, cloud_weights
@@ -41,10 +49,11 @@ def clouds(sizes: list[int] = SIZES, d: int = 3, seed: int = 0) -> tuple[Tensor,
     return pos, torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
 
 
-def seeded_conv(*args: Any, seed: int = 0, **kwargs: Any) -> CCNNConv:
+def seeded_conv(*args: Any, width: float, isotropic: bool = False, seed: int = 0, **kwargs: Any) -> CCNNConv:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return CCNNConv(*args, **kwargs).to(torch.float64)
+        kernel = replace(CLOUD_KERNEL, width=width, isotropic=isotropic)
+        return CCNNConv(*args, kernel=kernel, **kwargs).to(torch.float64)
 
 
 def by_the_equation(conv: CCNNConv, x: Tensor, source: Points, query: Points) -> Tensor:
@@ -275,9 +284,12 @@ def test_among_layers_loaders_transforms_and_pooling_of_torch_geometric() -> Non
     model = Sequential(
         "x, pos, batch, weight",
         [
-            (CCNNConv(2, 4, width=0.4), "x, pos, batch, weight -> x"),
+            (
+                CCNNConv(2, 4, kernel=replace(CLOUD_KERNEL, width=0.4)),
+                "x, pos, batch, weight -> x",
+            ),
             nn.GELU(),
-            (CCNNConv(4, 4, width=0.4), "x, pos, batch -> x"),
+            (CCNNConv(4, 4, kernel=replace(CLOUD_KERNEL, width=0.4)), "x, pos, batch -> x"),
             (global_mean_pool, "x, batch -> x"),
             nn.Linear(4, 2),
         ],
@@ -298,7 +310,7 @@ def test_explainer_finds_the_channel_that_matters() -> None:
     class Reads(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.conv = CCNNConv(2, 3, width=0.3)
+            self.conv = CCNNConv(2, 3, kernel=replace(CLOUD_KERNEL, width=0.3))
             with torch.no_grad():
                 self.conv.conv.pointwise.weight[:, 1] = 0.0
 
@@ -373,8 +385,14 @@ def test_calls_that_make_no_sense_are_refused() -> None:
         (lambda: conv(x, pos[:, :2], batch), "source must have the kernel's 3 axes, got 2"),
         (lambda: conv(x, pos, (batch, batch)), "batch must be one tensor where pos is one"),
         (lambda: conv(x, (pos, pos), batch), "batch must be a pair where pos is one"),
-        (lambda: CCNNConv(2, 3, width=0.2, generator="wavelet"), "generator must be one of .*, got 'wavelet'"),  # type: ignore[arg-type]
-        (lambda: CCNNConv(2, 3, width=-0.2), "width must be positive and finite"),
+        (
+            lambda: CCNNConv(2, 3, kernel=KernelSpec(width=0.2, omega_0=6.0, generator="wavelet")),
+            "generator must be one of .*, got 'wavelet'",
+        ),  # type: ignore[arg-type]
+        (
+            lambda: CCNNConv(2, 3, kernel=replace(CLOUD_KERNEL, width=-0.2)),
+            "width must be positive and finite",
+        ),
     ]
     for call, message in cases:
         with pytest.raises(ValueError, match=message):
@@ -398,7 +416,9 @@ def test_parameters_are_drawn_anew_in_place() -> None:
 def test_calibration_keeps_the_variance_of_white_noise(generator: Any) -> None:
     pos = uniform(600, 3)
     torch.manual_seed(0)
-    conv = CCNNConv(4, 4, width=0.15, generator=generator, engine="reference").to(torch.float64)
+    conv = CCNNConv(
+        4, 4, kernel=KernelSpec(width=0.15, omega_0=6.0, generator=generator), solver=Solver("reference")
+    ).to(torch.float64)
     conv.calibrate(pos)
     assert 0.4 < float(conv(seeded(600, 4), pos).detach().var()) < 2.5
 
@@ -496,7 +516,12 @@ def test_points_repeated_at_a_share_of_their_weight_change_no_answer(coarsening:
     points, repeats = some_clouds(seed=0, most=3)
     more, rows = repeated(points, repeats)
     pos, batch, x = points.coordinates, points.sample_index(), seeded(81, 2)
-    options: dict[str, Any] = {"channels": (4, 4), "spacing": 0.3, "coarsening": coarsening, "generator_hidden": 4}
+    options: dict[str, Any] = {
+        "channels": (4, 4),
+        "spacing": 0.3,
+        "coarsening": coarsening,
+        "kernel": replace(CLOUD_KERNEL, hidden=4),
+    }
     with torch.random.fork_rng():
         torch.manual_seed(0)
         networks = [CloudCCNN(2, 3, **options).double(), CloudUNet(2, 3, **options).double()]
@@ -872,7 +897,7 @@ def test_turned_clouds_have_the_same_answers() -> None:
     x = seeded(70, 2)
     for isotropic in (True, False):
         options: dict[str, Any] = {"channels": (4, 6), "spacing": 0.3, "coarsening": "farthest"}
-        network = CloudUNet(2, 3, isotropic=isotropic, **options).to(torch.float64)
+        network = CloudUNet(2, 3, kernel=replace(CLOUD_KERNEL, isotropic=isotropic), **options).to(torch.float64)
         network.calibrate(x, pos, batch)
         network.eval()
         with torch.no_grad():
@@ -948,7 +973,7 @@ def test_networks_that_make_no_sense_are_refused() -> None:
 
 
 def test_kernels_of_clouds_end_at_their_extent() -> None:
-    kernel = cloud_kernel((3, 2), 2, 0.5, isotropic=True)
+    kernel = replace(CLOUD_KERNEL, width=0.5, isotropic=True).on_axes(2)(2, 3)
     assert (kernel.shape, kernel.d) == ((3, 2), 2)
     assert_close(kernel.support, kernel.extent)
     assert float(kernel.extent[0]) == pytest.approx(0.5 * math.sqrt(-2 * math.log(0.01)), rel=1e-6)

@@ -10,7 +10,7 @@ import pytest
 import torch
 import xarray as xr
 
-from ccnn_irregular import CCNN, SIREN, ContinuousConv, GaussianMask, Grid, Kernel, Points, Product
+from ccnn_irregular import CCNN, SIREN, ContinuousConv, GaussianMask, Grid, Kernel, KernelSpec, Points, Product, Solver
 from ccnn_irregular.adapters.xarray import Line, open_cube
 from ccnn_irregular.layers import SeparableContinuousConv
 
@@ -25,7 +25,7 @@ def conv(widths: list[float], channels: int = 1, engine: str = "auto") -> Contin
     torch.manual_seed(1)
     d = len(widths)
     kernel = Kernel(SIREN(d, channels, 16, omega_0=2.0), GaussianMask(widths), extent=[3 * w for w in widths])
-    layer = ContinuousConv(kernel.double(), engine=engine, rtol=1e-6).double()  # type: ignore[arg-type]
+    layer = ContinuousConv(kernel.double(), solver=Solver(engine, rtol=1e-6)).double()  # type: ignore[arg-type]
     torch.nn.init.normal_(layer.bias)
     return layer
 
@@ -378,7 +378,7 @@ def test_samples_and_channels_are_no_axes() -> None:
     # As channels: three in, two out, so the dimension loses its labels.
     bands_ = xr.concat([globe(), 2 * globe(), 3 * globe()], xr.DataArray(["r", "g", "b"], dims="band"))
     mixed = bands_.ccnn(channels="band").convolve(
-        SeparableContinuousConv(conv([40.0, 20.0, 20.0], 3).kernel, 2, rtol=1e-6).double()
+        SeparableContinuousConv(conv([40.0, 20.0, 20.0], 3).kernel, 2, solver=Solver(rtol=1e-6)).double()
     )
     assert mixed.sizes["channel"] == 2
     assert "band" not in mixed.coords
@@ -423,14 +423,14 @@ def test_the_result_at_other_places() -> None:
 
 def network(d: int, head: str, **options: object) -> CCNN:
     torch.manual_seed(0)
-    widths = {"extent": [90.0] * d, "width": [25.0] * d, "omega_0": 2.0, "blocks": 1}
-    return CCNN(1, 4, 2, head=head, **widths, **options).double()  # type: ignore[arg-type]
+    kernel = KernelSpec(extent=[90.0] * d, width=[25.0] * d, omega_0=2.0)
+    return CCNN(1, 4, 2, head=head, kernel=kernel, blocks=1, **options).double()  # type: ignore[arg-type]
 
 
 def test_networks_answer_everywhere_once_per_sample_and_at_queries() -> None:
     array = globe().isel(time=0, drop=True)
     array[1, 2:5] = np.nan
-    dense = network(2, "dense", engine="neighbours")
+    dense = network(2, "dense", solver=Solver("neighbours"))
     result = array.ccnn.predict(dense)
     assert result.dims == ("lat", "lon", "channel")
     assert dense.training  # what was given stays as it was
@@ -441,9 +441,9 @@ def test_networks_answer_everywhere_once_per_sample_and_at_queries() -> None:
     # A missing value is never read: another number there changes nothing.
     assert bool(result.notnull().all())
     members = array.expand_dims(member=3).copy()
-    once = members.ccnn(samples="member").predict(network(2, "classify", engine="neighbours"), batch_size=2)
+    once = members.ccnn(samples="member").predict(network(2, "classify", solver=Solver("neighbours")), batch_size=2)
     assert once.dims == ("member", "channel")
-    anywhere = network(2, "anywhere", engine="neighbours")
+    anywhere = network(2, "anywhere", solver=Solver("neighbours"))
     asked = array.ccnn.predict(anywhere, like=globe(step=15.0).isel(time=0, drop=True))
     assert dict(asked.sizes) == {"lat": 11, "lon": 24, "channel": 2}
 
@@ -517,10 +517,10 @@ def test_dimensions_that_nobody_knows_are_refused() -> None:
     assert array.ccnn(axes={"month": "time"}).frame().axes == ("month", "lat", "lon")
     assert array.ccnn(axes=["month"]).frame().axes == ("lat", "lon", "month")
     with pytest.raises(
-        ValueError, match=r"axes must be of the coordinates \['area', 'height', 'lat', 'lon', 'month'\]"
+        ValueError, match=r"axes must be among the coordinates \['area', 'height', 'lat', 'lon', 'month'\]"
     ):
         array.ccnn(axes=["tim"]).frame()
-    with pytest.raises(ValueError, match=r"axes must have roles of \('time', .*\), got 'T'"):
+    with pytest.raises(ValueError, match=r"axes must have roles among \('time', .*\), got 'T'"):
         array.ccnn(axes={"month": "T"}).frame()
     with pytest.raises(ValueError, match=r"axes must run along a dimension, got the scalar 'height'"):
         array.ccnn(axes=["height"]).frame()
@@ -528,7 +528,7 @@ def test_dimensions_that_nobody_knows_are_refused() -> None:
         globe().ccnn(axes=["area"]).frame()
     with pytest.raises(ValueError, match=r"axes must not run along samples or channels, got 'month'"):
         array.ccnn(axes=["month"], samples="month").frame()
-    with pytest.raises(ValueError, match=r"samples must be of the dimensions .*, got 'member'"):
+    with pytest.raises(ValueError, match=r"samples must be one of the dimensions .*, got 'member'"):
         array.ccnn(samples="member").frame()
     with pytest.raises(ValueError, match=r"order must name the axes \[.*\], each once"):
         globe().ccnn(order=["lat"]).frame()
@@ -548,7 +548,7 @@ def test_two_coordinates_that_say_the_same_are_refused() -> None:
 
 def test_missing_variables_are_named() -> None:
     dataset = xr.Dataset({"u": globe(), "v": globe()})
-    with pytest.raises(ValueError, match=r"variables must be of \['u', 'v'\], got 'w'"):
+    with pytest.raises(ValueError, match=r"variables must be among \['u', 'v'\], got 'w'"):
         dataset.ccnn("w").to_samples()
     dataset["flat"] = dataset.u.isel(time=0, drop=True)
     with pytest.raises(ValueError, match=r"variables must have the same dimensions; name some of them"):
@@ -562,14 +562,14 @@ def test_layers_that_do_not_fit_are_refused() -> None:
         globe().ccnn.convolve(network(3, "dense"))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"model must hold a continuous convolution, got Linear"):
         globe().ccnn.predict(torch.nn.Linear(1, 1))
-    latent = network(3, "dense", latent=Grid([2, 2, 2], [1.0, 1.0, 1.0]), engine="neighbours")
+    latent = network(3, "dense", latent=Grid([2, 2, 2], [1.0, 1.0, 1.0]), solver=Solver("neighbours"))
     with pytest.raises(ValueError, match=r"model must answer at every place, or once per sample, got shape"):
         globe().ccnn.predict(latent)
     with pytest.raises(ValueError, match=r"batch_size must be at least 1, got 0"):
         globe().ccnn.predict(network(3, "dense"), batch_size=0)
     taken = globe().rename(lat="channel")
     with pytest.raises(ValueError, match=r"dimensions must leave the name 'channel' free"):
-        taken.ccnn(axes={"channel": "latitude"}).predict(network(3, "dense", engine="neighbours"))
+        taken.ccnn(axes={"channel": "latitude"}).predict(network(3, "dense", solver=Solver("neighbours")))
     with pytest.raises(ValueError, match=r"like must have each axis of the array once"):
         globe().ccnn.convolve(conv([1.0, 1.0, 1.0]), like=globe().isel(time=0))
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 import xarray as xr
 
-from ccnn_irregular import SIREN, ContinuousConv, GaussianMask, Kernel
+from ccnn_irregular import SIREN, ContinuousConv, GaussianMask, Kernel, Solver
 from ccnn_irregular.adapters.xarray import DataArrayAccessor  # noqa: F401  (registers .ccnn)
 
 # 2001-03-01 and the following days, counted by Python's own calendar.
@@ -21,7 +21,7 @@ FIRST = 11382
 def conv(width: float) -> ContinuousConv:
     torch.manual_seed(1)
     kernel = Kernel(SIREN(1, 1, 8, omega_0=2.0), GaussianMask([width]), extent=[3 * width])
-    return ContinuousConv(kernel, bias=False, engine="reference").double()
+    return ContinuousConv(kernel, bias=False, solver=Solver("reference")).double()
 
 
 def line(values: Any, attributes: Mapping[str, Any], data: Any = None, name: str = "axis") -> xr.DataArray:
@@ -200,7 +200,7 @@ def test_stations_in_other_units() -> None:
 
     torch.manual_seed(0)
     kernel = Kernel(SIREN(3, 1, 8, omega_0=2.0), GaussianMask([900.0, 3.0, 3.0]), extent=[2000.0, 9.0, 9.0])
-    layer = ContinuousConv(kernel, bias=False, engine="reference").double()
+    layer = ContinuousConv(kernel, bias=False, solver=Solver("reference")).double()
     array = stations(1.0, "m", "degrees_north")
     wanted = array.ccnn.convolve(layer)
     np.testing.assert_allclose(array.ccnn.convolve(layer, like=stations(1e-3, "km", "degreesN")), wanted, rtol=1e-9)

@@ -9,7 +9,18 @@ import pytest
 import torch
 import xarray as xr
 
-from ccnn_irregular import CCNN, SIREN, ContinuousConv, GaussianMask, Kernel, Points, Product, convolve
+from ccnn_irregular import (
+    CCNN,
+    SIREN,
+    ContinuousConv,
+    GaussianMask,
+    Kernel,
+    KernelSpec,
+    Points,
+    Product,
+    Solver,
+    convolve,
+)
 from ccnn_irregular.adapters.xarray import open_cube
 from ccnn_irregular.layers import SeparableContinuousConv
 
@@ -21,7 +32,7 @@ def conv(widths: list[float], channels: int = 1, rtol: float = 1e-7) -> Continuo
     kernel = Kernel(
         SIREN(len(widths), channels, 8, omega_0=2.0), GaussianMask(widths), extent=[3 * width for width in widths]
     )
-    return ContinuousConv(kernel.double(), rtol=rtol).double()
+    return ContinuousConv(kernel.double(), solver=Solver(rtol=rtol)).double()
 
 
 def field(*, falling: bool = True, closed: bool = False, uneven: bool = False, gaps: bool = False) -> xr.DataArray:
@@ -96,7 +107,7 @@ def test_samples_and_channels_of_lazy_arrays() -> None:
     array = field(gaps=True).expand_dims(member=3).copy()
     array = xr.concat([array, array + 1], xr.DataArray(["u", "v"], dims="variable")).transpose("member", ...).copy()
     array[1] *= 2
-    layer = SeparableContinuousConv(conv([1.0, 8.0, 12.0], 2).kernel, 3, rtol=1e-7).double()
+    layer = SeparableContinuousConv(conv([1.0, 8.0, 12.0], 2).kernel, 3, solver=Solver(rtol=1e-7)).double()
     accessor = array.ccnn(samples="member", channels="variable")
     lazy = array.chunk(member=1, variable=1, time=7).ccnn(samples="member", channels="variable").convolve(layer)
     assert_same(lazy, accessor.convolve(layer))
@@ -109,9 +120,8 @@ def test_samples_and_channels_of_lazy_arrays() -> None:
 
 def network(**options: object) -> CCNN:
     torch.manual_seed(0)
-    sizes = {"extent": [3.0, 30.0, 30.0], "width": [0.4, 3.0, 4.0], "omega_0": 2.0, "blocks": 2}
-    network = CCNN(1, 4, 2, head="dense", engine="fft", **sizes)  # type: ignore[arg-type]
-    return network.double()
+    kernel = KernelSpec(extent=[3.0, 30.0, 30.0], width=[0.4, 3.0, 4.0], omega_0=2.0)
+    return CCNN(1, 4, 2, kernel=kernel, blocks=2, head="dense", solver=Solver("fft")).double()
 
 
 def test_networks_see_as_far_as_all_their_kernels() -> None:
@@ -138,7 +148,14 @@ def test_a_result_goes_into_a_store_in_the_chunks_of_its_own(tmp_path: Path) -> 
 
 def test_networks_that_answer_once_need_the_array_in_memory() -> None:
     torch.manual_seed(0)
-    once = CCNN(1, 4, 2, extent=[9.0, 9.0, 9.0], width=[9.0, 9.0, 9.0], omega_0=1.0, blocks=1, engine="fft").double()
+    once = CCNN(
+        1,
+        4,
+        2,
+        kernel=KernelSpec(extent=[9.0, 9.0, 9.0], width=[9.0, 9.0, 9.0], omega_0=1.0),
+        blocks=1,
+        solver=Solver("fft"),
+    ).double()
     with pytest.raises(ValueError, match=r"model must answer at every place of a lazy array \(head 'dense'\)"):
         field().chunk(time=5).ccnn(area_weights=False).predict(once)
     with pytest.raises(ValueError, match=r"like must be None for a lazy array: load it first"):

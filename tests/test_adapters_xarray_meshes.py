@@ -11,7 +11,7 @@ import pytest
 import torch
 import xarray as xr
 
-from ccnn_irregular import SIREN, ContinuousConv, GaussianMask, Kernel, Points
+from ccnn_irregular import SIREN, ContinuousConv, GaussianMask, Kernel, Points, Solver
 from ccnn_irregular.adapters.healpix import healpix_places
 from ccnn_irregular.adapters.xarray import DataArrayAccessor, DatasetAccessor
 from ccnn_irregular.quadrature import spherical_polygons
@@ -30,7 +30,7 @@ def weights(of: xr.DataArray | DataArrayAccessor | DatasetAccessor) -> Floats:
 def conv(width: float) -> ContinuousConv:
     torch.manual_seed(1)
     kernel = Kernel(SIREN(2, 1, 8, omega_0=2.0), GaussianMask([width] * 2), extent=[3 * width] * 2)
-    return ContinuousConv(kernel.double(), bias=False, engine="reference").double().requires_grad_(False)
+    return ContinuousConv(kernel.double(), bias=False, solver=Solver("reference")).double().requires_grad_(False)
 
 
 def unit(latitude: Floats, longitude: Floats) -> Floats:

@@ -20,7 +20,7 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ccnn_irregular import SIREN, ContinuousConv, GaussianMask, Kernel
+from ccnn_irregular import SIREN, ContinuousConv, GaussianMask, Kernel, Solver
 from ccnn_irregular.adapters.xarray import decode_times, open_cube
 
 DIMS = ("time", "height", "lat", "lon")
@@ -249,7 +249,7 @@ def layer_of(way: Way) -> ContinuousConv:
     widths = [25.0, 400.0 * metre, 40.0, 50.0]
     extent = [75.0, 1200.0 * metre, 120.0, 150.0]
     kernel = Kernel(SIREN(4, 1, 8, omega_0=2.0), GaussianMask(widths), extent=extent)
-    return ContinuousConv(kernel.double(), bias=False, engine="reference").double().requires_grad_(False)
+    return ContinuousConv(kernel.double(), bias=False, solver=Solver("reference")).double().requires_grad_(False)
 
 
 PLAIN = Way(

@@ -12,7 +12,17 @@ import pytest
 import torch
 import xarray as xr
 
-from ccnn_irregular import CCNN, SIREN, ContinuousConv, GaussianMask, Grid, Kernel, SeparableContinuousConv
+from ccnn_irregular import (
+    CCNN,
+    SIREN,
+    ContinuousConv,
+    GaussianMask,
+    Grid,
+    Kernel,
+    KernelSpec,
+    SeparableContinuousConv,
+    Solver,
+)
 from ccnn_irregular.adapters.xarray import open_cube
 from ccnn_irregular.adapters.xarray_results import smooths
 from ccnn_irregular.pipelines.consistency import smooth_layer
@@ -61,7 +71,7 @@ def field(**attributes: Any) -> xr.DataArray:
 def conv(channels: int = 1, dtype: torch.dtype = torch.float32) -> ContinuousConv:
     torch.manual_seed(0)
     kernel = Kernel(SIREN(3, channels, 8, omega_0=2.0), GaussianMask([0.5, 1.0, 1.0]), extent=[1.0, 3.0, 3.0])
-    return ContinuousConv(kernel, engine="reference").to(dtype).requires_grad_(False)
+    return ContinuousConv(kernel, solver=Solver("reference")).to(dtype).requires_grad_(False)
 
 
 PACKINGS = [
@@ -219,8 +229,8 @@ def test_a_convolution_is_another_quantity() -> None:
 
 def network() -> CCNN:
     torch.manual_seed(0)
-    sizes: dict[str, Any] = {"extent": [1.0, 3.0, 3.0], "width": [0.4, 1.0, 1.0], "omega_0": 2.0, "blocks": 1}
-    return CCNN(1, 2, 1, head="dense", engine="fft", **sizes)
+    kernel = KernelSpec(extent=[1.0, 3.0, 3.0], width=[0.4, 1.0, 1.0], omega_0=2.0)
+    return CCNN(1, 2, 1, kernel=kernel, blocks=1, head="dense", solver=Solver("fft"))
 
 
 def test_a_moving_average_keeps_the_quantity() -> None:

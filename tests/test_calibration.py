@@ -22,6 +22,7 @@ from ccnn_irregular import (
     GaussianMask,
     Grid,
     Kernel,
+    KernelSpec,
     Points,
     Product,
     SeparableContinuousConv,
@@ -284,10 +285,10 @@ def test_nothing_but_empty_samples_is_refused() -> None:
 # ---- whole networks ----
 
 
-def ccnn(steps: list[float], **options: object) -> CCNN:
+def ccnn(steps: list[float], latent: Grid | None = None) -> CCNN:
     torch.manual_seed(0)
-    reach = {"extent": [5 * s for s in steps], "width": [2 * s for s in steps]}
-    return CCNN(2, 8, 3, blocks=1, omega_0=5.0, generator_hidden=8, **reach | options)  # type: ignore[arg-type]
+    kernel = KernelSpec(extent=[5 * s for s in steps], width=[2 * s for s in steps], omega_0=5.0, hidden=8)
+    return CCNN(2, 8, 3, kernel=kernel, blocks=1, latent=latent)
 
 
 def responses(network: nn.Module, *given: object) -> list[float]:

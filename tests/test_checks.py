@@ -19,6 +19,7 @@ from ccnn_irregular import (
     GaussianMask,
     Grid,
     Kernel,
+    KernelSpec,
     MAGNet,
     Points,
     Product,
@@ -159,11 +160,11 @@ KERNELS: dict[str, tuple[Callable[[], object], str]] = {
         "source must reach the queries within the kernel's support",
     ),
     "latent grid of another d": (
-        lambda: CCNN(1, 4, 1, extent=[1.0], width=[1.0], latent=Grid((4, 4), (1.0, 1.0))),
+        lambda: CCNN(1, 4, 1, kernel=KernelSpec(extent=[1.0], width=[1.0]), latent=Grid((4, 4), (1.0, 1.0))),
         "latent must have the kernels' 1 axes, got 2",
     ),
     "widths of another d": (
-        lambda: CCNN(1, 4, 1, extent=[1.0, 1.0], width=[1.0]),
+        lambda: CCNN(1, 4, 1, kernel=KernelSpec(extent=[1.0, 1.0], width=[1.0])),
         "width must have one entry per axis, 2, got (1.0,)",
     ),
 }
@@ -300,7 +301,7 @@ CONVOLUTIONS: dict[str, tuple[Callable[[], object], str]] = {
 
 
 def network(channels: int, dtype: torch.dtype = torch.float32) -> CCNN:
-    return CCNN(channels, 4, 1, blocks=1, extent=[1.0], width=[0.5], generator_hidden=4).to(dtype)
+    return CCNN(channels, 4, 1, kernel=KernelSpec(extent=[1.0], width=[0.5], hidden=4), blocks=1).to(dtype)
 
 
 NETWORKS: dict[str, tuple[Callable[[], object], str]] = {

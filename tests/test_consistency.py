@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,20 @@ import torch
 import xarray
 from torch import nn
 
-from ccnn_irregular import CCNN, ENGINES, SIREN, ContinuousConv, GaussianMask, Grid, Kernel, SeparableContinuousConv
+from ccnn_irregular import (
+    CCNN,
+    ENGINES,
+    SIREN,
+    ContinuousConv,
+    GaussianMask,
+    Grid,
+    Kernel,
+    KernelSpec,
+    SeparableContinuousConv,
+)
 from ccnn_irregular.adapters.xarray_files import Reading
 from ccnn_irregular.consistency import ConsistencyReport, Field
-from ccnn_irregular.networks import ResidualBlock, masked_kernel
+from ccnn_irregular.networks import ResidualBlock
 from ccnn_irregular.pipelines import cli
 from ccnn_irregular.pipelines.consistency import checkpoint_layer, read_netcdf, read_npz, smooth_layer
 from ccnn_irregular.pipelines.tasks.risk.network import ICURiskNetwork
@@ -184,8 +195,8 @@ def test_the_answer_is_the_sum_over_the_valid_nodes() -> None:
 @pytest.mark.parametrize("holes", [False, True])
 def test_networks(head: str, latent: Grid | None, holes: bool) -> None:
     torch.manual_seed(1)
-    options = {"extent": [6.0, 3.0], "width": [2.0, 1.0], "omega_0": 2.0, "generator": "siren"}
-    network = CCNN(1, 2, 2, generator_hidden=8, blocks=1, latent=latent, head=head, **options).double()
+    kernel = KernelSpec(extent=[6.0, 3.0], width=[2.0, 1.0], omega_0=2.0, generator="siren", hidden=8)
+    network = CCNN(1, 2, 2, kernel=kernel, blocks=1, latent=latent, head=head).double()
     network.calibrate(SMALL)
     values = smooth(SMALL)
     if holes:
@@ -200,12 +211,12 @@ def test_networks(head: str, latent: Grid | None, holes: bool) -> None:
     # The network is as it was.
     assert network.training
     assert all(bool((one == before[name]).all()) for name, one in network.state_dict().items())
-    assert {module.engine for module in network.modules() if isinstance(module, ContinuousConv)} == {"auto"}
+    assert {module.solver.engine for module in network.modules() if isinstance(module, ContinuousConv)} == {"auto"}
 
 
 def test_layers_of_several_channels() -> None:
     torch.manual_seed(0)
-    kernel = masked_kernel(2, extent=[6.0, 3.0], width=[1.5, 0.75], omega_0=2.0, generator="siren")
+    kernel = KernelSpec(extent=[6.0, 3.0], width=[1.5, 0.75], omega_0=2.0, generator="siren")(2)
     values = torch.stack([smooth(PLANE), 1 - smooth(PLANE).square()]).numpy()
     for layer in (SeparableContinuousConv(kernel, 3), ResidualBlock(2, kernel), nn.Sequential(ContinuousConv(kernel))):
         if isinstance(layer, nn.Sequential):
@@ -640,9 +651,10 @@ def checkpoint(path: Path, network: ICURiskNetwork, arguments: dict, class_path:
 
 def test_a_kernel_of_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    arguments = {"hidden_channels": 8, "blocks": 1, "knots": 2, "width": 4.0}
+    kernel = KernelSpec(extent=24.0, width=4.0, omega_0=10.0, generator="siren")
+    arguments = {"hidden_channels": 8, "blocks": 1, "knots": 2, "kernel": asdict(kernel)}
     torch.manual_seed(3)
-    network = ICURiskNetwork(**arguments)
+    network = ICURiskNetwork(**arguments | {"kernel": kernel})
     wanted = network.kernels()["stem"]
     name = "ccnn_irregular.pipelines.tasks.risk.network.ICURiskNetwork"
     path = checkpoint(tmp_path / "best.ckpt", network, arguments, name)

@@ -49,6 +49,7 @@ from ccnn_irregular import (
     Product,
     RandomFourier,
     SeparableContinuousConv,
+    Solver,
     convolve,
     make_plan,
 )
@@ -160,7 +161,7 @@ def test_equals_torchs_convolution(case: Discrete) -> None:
     query = conv_query(case.grid, case.sizes, **options)  # type: ignore[arg-type]
     for engine in ("reference", "fft"):
         kernel = conv_kernel(case.weight, case.grid.steps, dilation=case.dilation)
-        layer = ContinuousConv(kernel, groups=case.groups, engine=engine).to(bias.dtype)
+        layer = ContinuousConv(kernel, groups=case.groups, solver=Solver(engine)).to(bias.dtype)
         with torch.no_grad():
             layer.bias.copy_(bias)
         result = with_gradients(layer(case.values, case.grid, query), case.values, kernel.generator.output.weight)
@@ -179,7 +180,7 @@ def test_equals_torchs_transposed_convolution(case: Discrete) -> None:
     query = conv_transpose_query(case.grid, case.sizes, **options, **padding)  # type: ignore[arg-type]
     for engine in ("reference", "fft"):
         kernel = conv_transpose_kernel(case.weight, case.grid.steps, groups=case.groups, **options)  # type: ignore[arg-type]
-        layer = ContinuousConv(kernel, groups=case.groups, bias=False, engine=engine)
+        layer = ContinuousConv(kernel, groups=case.groups, bias=False, solver=Solver(engine))
         result = with_gradients(layer(case.values, case.grid, query), case.values, kernel.generator.output.weight)
         by_group = result["weight"].reshape(case.groups, -1, len(case.weight) // case.groups, *case.sizes)
         result["weight"] = by_group.transpose(1, 2).reshape(case.weight.shape)
@@ -196,7 +197,7 @@ def test_equals_torch_on_points_and_products(d: int, engine: str) -> None:
     options = {"stride": strides, "padding": pads, "dilation": rates}
     expected = CONVOLUTIONS[d](values, weight, groups=2, **options)
     query = conv_query(grid, sizes, **options)  # type: ignore[arg-type]
-    layer = ContinuousConv(conv_kernel(weight, grid.steps, dilation=rates), groups=2, bias=False, engine=engine)
+    layer = ContinuousConv(conv_kernel(weight, grid.steps, dilation=rates), groups=2, bias=False, solver=Solver(engine))
     order = torch.randperm(grid.count, generator=torch.Generator().manual_seed(0))
     order = torch.cat([order, order + grid.count])
     whole = grid.as_points(2)
@@ -223,7 +224,7 @@ def test_equals_torch_by_keops() -> None:
     grid = Grid((9,), (0.1,), (5e6,))
     expected = functional.conv1d(values, weight, stride=2, padding=2, dilation=2, groups=2)
     query = conv_query(grid, (3,), stride=2, padding=2, dilation=2)
-    layer = ContinuousConv(conv_kernel(weight, (0.1,), dilation=2), groups=2, bias=False, engine="keops")
+    layer = ContinuousConv(conv_kernel(weight, (0.1,), dilation=2), groups=2, bias=False, solver=Solver("keops"))
     with torch.no_grad():
         assert_close(as_values(layer(as_rows(values), grid.as_points(), query.as_points()), query), expected)
 
@@ -356,13 +357,13 @@ def test_depthwise_with_a_multiplier_equals_torch(d: int, multiplier: int) -> No
     expected = CONVOLUTIONS[d](values, weight, padding=1, groups=4)
     kernel = conv_kernel(weight, grid.steps)
     query = conv_query(grid, (3,) * d, padding=1)
-    assert_close(ContinuousConv(kernel, groups=4, bias=False, engine="fft")(values, grid, query), expected)
-    layer = ContinuousConv(kernel, groups=4, bias=False, engine="neighbours")
+    assert_close(ContinuousConv(kernel, groups=4, bias=False, solver=Solver("fft"))(values, grid, query), expected)
+    layer = ContinuousConv(kernel, groups=4, bias=False, solver=Solver("neighbours"))
     assert_close(as_values(layer(as_rows(values), grid.as_points(2), query.as_points(2)), query), expected)
     if multiplier == 1:
         plain = conv_kernel(weight[:, 0], grid.steps)
         assert plain.depthwise
-        assert_close(ContinuousConv(plain, bias=False, engine="fft")(values, grid, query), expected)
+        assert_close(ContinuousConv(plain, bias=False, solver=Solver("fft"))(values, grid, query), expected)
 
 
 @pytest.mark.parametrize("groups", [1, 2])
@@ -370,7 +371,7 @@ def test_depthwise_separable_equals_torch(groups: int) -> None:
     grid = Grid((7, 5), STEPS[:2])
     values, weight = seeded(2, 4, 7, 5), seeded(4, 1, 3, 3, seed=1)
     layer = SeparableContinuousConv(
-        conv_kernel(weight[:, 0], grid.steps), 6, groups=groups, shuffle=groups > 1, engine="reference"
+        conv_kernel(weight[:, 0], grid.steps), 6, groups=groups, shuffle=groups > 1, solver=Solver("reference")
     ).to(torch.float64)
     with torch.no_grad():
         layer.depthwise.bias.copy_(seeded(4, seed=2))
@@ -410,7 +411,7 @@ def test_pointwise_linear_is_the_1x1_convolution(d: int, groups: int, bias: bool
     assert_close(layer(rows)[:, :, None], layer(rows[:, :, None]))
     # One tap of one step is a 1x1 convolution as well, on any stride.
     grid = Grid(values.shape[2:], STEPS[:d])
-    strided = ContinuousConv(conv_kernel(weight, grid.steps), bias=False, groups=groups, engine="fft")
+    strided = ContinuousConv(conv_kernel(weight, grid.steps), bias=False, groups=groups, solver=Solver("fft"))
     found = strided(values, grid, conv_query(grid, (1,) * d, stride=2))
     assert_close(found, CONVOLUTIONS[d](values, weight, groups=groups, stride=2))
 
@@ -430,8 +431,8 @@ def test_shuffle_is_torchs_on_grids_and_the_same_on_points(groups: int) -> None:
 
 
 def test_grouped_layer_shuffles_its_result() -> None:
-    layer = ContinuousConv(small_kernel(1, shape=(4, 2)), groups=2, shuffle=True, engine="reference").double()
-    plain = ContinuousConv(layer.kernel, groups=2, engine="reference")
+    layer = ContinuousConv(small_kernel(1, shape=(4, 2)), groups=2, shuffle=True, solver=Solver("reference")).double()
+    plain = ContinuousConv(layer.kernel, groups=2, solver=Solver("reference"))
     bias = seeded(4, seed=2)
     with torch.no_grad():
         layer.bias.copy_(bias)
@@ -439,7 +440,7 @@ def test_grouped_layer_shuffles_its_result() -> None:
     values, grid = seeded(2, 4, 9), Grid((9,), (0.5,))
     assert_close(layer(values, grid), nn.ChannelShuffle(2)(plain(values, grid)))
     # Two grouped layers with a shuffle between them: every output reads every input.
-    second = ContinuousConv(small_kernel(1, shape=(4, 2), seed=1), groups=2, engine="reference").double()
+    second = ContinuousConv(small_kernel(1, shape=(4, 2), seed=1), groups=2, solver=Solver("reference")).double()
     reads = torch.autograd.functional.jacobian(lambda one: second(layer(one, grid), grid)[0, :, 4], values[:1])
     assert bool((reads[:, 0].abs().amax(-1) > 0).all())
     apart = torch.autograd.functional.jacobian(lambda one: second(plain(one, grid), grid)[0, :, 4], values[:1])
@@ -509,7 +510,7 @@ def test_groups_are_a_block_diagonal_kernel_on_every_domain(kind: str, mode: str
     values = seeded(len(case.values), 2 * columns, *case.values.shape[2:], seed=3, requires_grad=True)
     expected = all_gradients(equation(_Stand(case.kernel, 2), values, case.source, case.query), case, values)  # type: ignore[arg-type]
     for engine in EXACT:
-        layer = ContinuousConv(case.kernel, groups=2, bias=False, engine=engine)
+        layer = ContinuousConv(case.kernel, groups=2, bias=False, solver=Solver(engine))
         assert layer.in_channels == 2 * columns
         assert_all_close(all_gradients(layer(values, case.source, case.query), case, values), expected, factor=10)
         plan = layer.plan(case.source, case.query)
@@ -531,7 +532,7 @@ def test_groups_on_grids(mode: str, name: str) -> None:
     probe = seeded(*expected.shape, seed=7)
     wanted = torch.autograd.grad((expected * probe).sum(), [values, *parameters])
     for engine in ("reference", "fft"):
-        result = ContinuousConv(kernel, groups=2, bias=False, engine=engine)(values, grid, query)
+        result = ContinuousConv(kernel, groups=2, bias=False, solver=Solver(engine))(values, grid, query)
         assert_close(result, expected)
         found = torch.autograd.grad((result * probe).sum(), [values, *parameters])
         names = ["values", *(key for key, _ in kernel.named_parameters())]
@@ -543,7 +544,7 @@ def test_groups_by_spectral() -> None:
     values = seeded(len(case.values), 4, seed=3)
     expected = equation(_Stand(case.kernel, 2), values, case.source, case.query)  # type: ignore[arg-type]
     scale = white_noise_norm(_Stand(case.kernel, 2), values, case.source, case.query)  # type: ignore[arg-type]
-    layer = ContinuousConv(case.kernel, groups=2, bias=False, engine="spectral", rtol=1e-4)
+    layer = ContinuousConv(case.kernel, groups=2, bias=False, solver=Solver("spectral", rtol=1e-4))
     with torch.no_grad():
         assert float((layer(values, case.source, case.query) - expected).norm()) <= 2e-4 * scale
     assert layer.plan(case.source, case.query).engine == "spectral"
@@ -566,7 +567,7 @@ def test_groups_by_keops() -> None:
     values = seeded(len(case.values), 4, seed=3)
     with torch.no_grad():
         expected = equation(_Stand(case.kernel, 2), values, case.source, case.query)  # type: ignore[arg-type]
-        layer = ContinuousConv(case.kernel, groups=2, bias=False, engine="keops")
+        layer = ContinuousConv(case.kernel, groups=2, bias=False, solver=Solver("keops"))
         assert_close(layer(values, case.source, case.query), expected)
 
 
@@ -588,7 +589,7 @@ def test_groups_with_weights_per_channel(columns: int, product: bool) -> None:
     flattened = source.as_points()
     even = Points(flattened.coordinates, splits=flattened.splits)
     expected = as_values(equation(_Stand(kernel, 2), flat, even, even), source)  # type: ignore[arg-type]
-    layer = ContinuousConv(kernel, groups=2, bias=False, engine="reference")
+    layer = ContinuousConv(kernel, groups=2, bias=False, solver=Solver("reference"))
     result = layer(values, source)
     assert_close(result, expected)
     (mine,), (other,) = (
@@ -604,7 +605,7 @@ def test_groups_with_weights_per_channel(columns: int, product: bool) -> None:
 def test_grouped_calibration_keeps_the_variance_of_white_noise(per_channel: bool) -> None:
     torch.manual_seed(0)
     kernel = Kernel(SIREN(1, 16 * 4, hidden=16, omega_0=2.0), GaussianMask([0.6]), extent=[1.0], shape=(16, 4))
-    layer = ContinuousConv(kernel, groups=2, bias=False, engine="neighbours").double()
+    layer = ContinuousConv(kernel, groups=2, bias=False, solver=Solver("neighbours")).double()
     weights = uniform(*((200, 8) if per_channel else (200,)), low=0.2, seed=2) / 20
     points = Points(uniform(200, 1, high=10.0, seed=1), weights)
     layer.calibrate(points)
@@ -625,7 +626,7 @@ def test_tables_are_calibrated() -> None:
 
 def test_grouped_layers_in_use() -> None:
     """Copies, dtypes, state, autocast: nothing of a layer's groups lives outside of its kernel."""
-    layer = ContinuousConv(small_kernel(1, shape=(4, 2)), groups=2, engine="fft").double()
+    layer = ContinuousConv(small_kernel(1, shape=(4, 2)), groups=2, solver=Solver("fft")).double()
     plain = ContinuousConv(small_kernel(1, shape=(4, 2), seed=5)).double()
     assert list(layer.state_dict()) == list(plain.state_dict())
     values, grid = seeded(2, 4, 9), Grid((9,), (0.5,))
@@ -918,7 +919,7 @@ def test_kinds_combine() -> None:
     assert query.periodic == (False, True, False)
     kernel = conv_kernel(weight, grid.steps, dilation=rates, causal_axes=(0,))
     for engine in ("reference", "fft", "auto"):
-        layer = ContinuousConv(kernel, groups=2, bias=False, engine=engine)
+        layer = ContinuousConv(kernel, groups=2, bias=False, solver=Solver(engine))
         assert_close(nn.ChannelShuffle(2)(layer(values, grid, query)), nn.ChannelShuffle(2)(expected))
     offsets = list(itertools.product(range(3), range(2), range(2)))
     assert kernel.generator.output.weight.shape == (8, len(offsets))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,8 +16,8 @@ from contract_cases import seeded, small_kernel, uniform
 from tested_device import DEVICE, there
 from torch import Tensor, nn
 
-from ccnn_irregular import CCNN, ContinuousConv, Grid, Points, Product, SeparableContinuousConv
-from ccnn_irregular.adapters.geometric import CCNNConv
+from ccnn_irregular import CCNN, ContinuousConv, Grid, KernelSpec, Points, Product, SeparableContinuousConv, Solver
+from ccnn_irregular.adapters.geometric import CLOUD_KERNEL, CCNNConv
 from ccnn_irregular.domains import Domain
 from ccnn_irregular.networks_unet import ContinuousUNet
 from ccnn_irregular.testing import assert_all_close
@@ -30,23 +31,27 @@ LINE, IMAGE, VOLUME = Grid((48,), (0.25,)), Grid((12, 9), (0.5, 0.7)), Grid((6, 
 Case = tuple[Callable[[], nn.Module], Domain]
 
 
-def network(d: int, **options: Any) -> CCNN:
+def network(d: int, causal: bool = False, **options: Any) -> CCNN:
     """Two blocks, a third of a unit wide per axis of small domains."""
-    return CCNN(2, 6, 3, blocks=2, extent=[2.0] * d, width=[0.6] * d, generator="siren", omega_0=5.0, **options)
+    kernel = KernelSpec(extent=[2.0] * d, width=[0.6] * d, omega_0=5.0, generator="siren", causal=causal)
+    return CCNN(2, 6, 3, kernel=kernel, blocks=2, **options)
 
 
 CASES: dict[str, Case] = {
-    "convolution, points": (lambda: ContinuousConv(small_kernel(1), engine="neighbours"), RAGGED),
-    "convolution, spectral": (lambda: ContinuousConv(small_kernel(1), engine="spectral", rtol=1e-6), RAGGED),
-    "convolution, product": (lambda: ContinuousConv(small_kernel(3), engine="reference"), STATIONS),
+    "convolution, points": (lambda: ContinuousConv(small_kernel(1), solver=Solver("neighbours")), RAGGED),
+    "convolution, spectral": (lambda: ContinuousConv(small_kernel(1), solver=Solver("spectral", rtol=1e-6)), RAGGED),
+    "convolution, product": (lambda: ContinuousConv(small_kernel(3), solver=Solver("reference")), STATIONS),
     "groups": (lambda: ContinuousConv(small_kernel(2, shape=(6, 1)), groups=2, shuffle=True), IMAGE),
     "separable, image": (lambda: SeparableContinuousConv(small_kernel(2), 5), IMAGE),
     "sequence, causal": (lambda: network(1, causal=True), LINE),
     "image": (lambda: network(2), IMAGE),
     "volume": (lambda: network(3), VOLUME),
-    "ragged series, causal": (lambda: network(1, causal=True, engine="neighbours"), RAGGED),
-    "ragged series, latent grid": (lambda: network(1, latent=Grid((24,), (0.25,)), engine="neighbours"), RAGGED),
-    "clouds": (lambda: network(3, engine="neighbours"), CLOUD),
+    "ragged series, causal": (lambda: network(1, causal=True, solver=Solver("neighbours")), RAGGED),
+    "ragged series, latent grid": (
+        lambda: network(1, latent=Grid((24,), (0.25,)), solver=Solver("neighbours")),
+        RAGGED,
+    ),
+    "clouds": (lambda: network(3, solver=Solver("neighbours")), CLOUD),
     "U-net": (lambda: ContinuousUNet(2, 3, channels=(2, 4), steps=[0.5, 0.7], blocks=(0, 1)), IMAGE),
 }
 
@@ -116,7 +121,7 @@ def test_training_takes_the_same_steps(name: str) -> None:
 
 def test_clouds_by_the_layer_of_torch_geometric() -> None:
     torch.manual_seed(0)
-    layer = CCNNConv(2, 4, width=0.15).double()
+    layer = CCNNConv(2, 4, kernel=replace(CLOUD_KERNEL, width=0.15)).double()
     values, batch = seeded(60, 2), CLOUD.sample_index()
     expected = layer(values, CLOUD.coordinates, batch)
     found = layer.to(DEVICE)(values.to(DEVICE), CLOUD.coordinates.to(DEVICE), batch.to(DEVICE))

@@ -12,8 +12,19 @@ import torch
 from contract_cases import dense, run, seeded, small_kernel, uniform
 from torch import Tensor
 
-from ccnn_irregular import MLP, SIREN, GaussianMask, Grid, Kernel, MAGNet, Points, RandomFourier, convolve, make_plan
-from ccnn_irregular.networks import masked_kernel
+from ccnn_irregular import (
+    MLP,
+    SIREN,
+    GaussianMask,
+    Grid,
+    Kernel,
+    KernelSpec,
+    MAGNet,
+    Points,
+    RandomFourier,
+    convolve,
+    make_plan,
+)
 from ccnn_irregular.testing import assert_all_close, assert_close
 
 REACH = math.sqrt(-2 * math.log(0.01))  # of the default mask, in widths
@@ -152,21 +163,21 @@ def test_random_fourier_refuses_odd_widths(hidden: int) -> None:
     ("name", "kind"), [("magnet", MAGNet), ("siren", SIREN), ("random_fourier", RandomFourier), ("mlp", MLP)]
 )
 def test_generators_by_name(name: str, kind: type) -> None:
-    kernel = masked_kernel(3, extent=[1.0], width=[0.2], omega_0=5.0, generator=name)  # type: ignore[arg-type]
+    kernel = KernelSpec(extent=[1.0], width=[0.2], omega_0=5.0, generator=name)(3)  # type: ignore[arg-type]
     assert type(kernel.generator) is kind
     assert kernel(torch.zeros(4, 1)).shape == (4, 3)
     if kind is not MAGNet:
         torch.manual_seed(0)
         expected = kind(1, 3, 32, omega_0=5.0)
         torch.manual_seed(0)
-        kernel = masked_kernel(3, extent=[1.0], width=[0.2], omega_0=5.0, generator=name)  # type: ignore[arg-type]
+        kernel = KernelSpec(extent=[1.0], width=[0.2], omega_0=5.0, generator=name)(3)  # type: ignore[arg-type]
         offsets = uniform(9, 1, seed=1).float()
         assert torch.equal(kernel.generator(offsets), expected(offsets))
 
 
 def test_unknown_generator_is_refused() -> None:
     with pytest.raises(ValueError, match=r"generator must be one of \('magnet', 'siren', 'random_fourier', 'mlp'\)"):
-        masked_kernel(3, extent=[1.0], width=[0.2], omega_0=5.0, generator="spline")  # type: ignore[arg-type]
+        KernelSpec(extent=[1.0], width=[0.2], omega_0=5.0, generator="spline")(3)  # type: ignore[arg-type]
 
 
 def test_siren_starts_as_published() -> None:

@@ -25,7 +25,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("kernels.generators", "kernels.masks"),
     ("kernels.isotropic", "kernels.box_masks"),
     ("kernels.kernel",),
-    ("kernels.spectrum", "kernels.taps"),
+    ("kernels.spec", "kernels.spectrum", "kernels.taps"),
     ("kernels",),
     ("operators.arguments", "operators.layout"),
     ("operators.check",),
@@ -53,13 +53,17 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("operators.planning",),
     ("operators.convolution",),
     ("operators",),
+    ("solver",),
     ("batch_statistics",),
     ("layers.positions", "layers.dropout", "layers.strides"),
     ("layers.pointwise", "layers.norms", "layers.scale"),
     ("layers.convolutions",),
     ("layers.sampled",),
     ("layers",),
-    ("networks", "convolution_blocks"),
+    ("networks.blocks", "convolution_blocks"),
+    ("networks.ccnn",),
+    ("networks.published",),
+    ("networks",),
     ("networks_unet",),
     ("optimisation",),
     ("integral",),
@@ -76,7 +80,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
 # Lines whose files form one unit: inside it they may import one another.
 FOLDERS = ("quadrature", "domains", "integral", "shiftwise", "adapters", "consistency", "datasets", "pipelines")
 # In these folders the order of the files matters, so each file needs a line.
-ORDERED_FOLDERS = ("kernels", "operators", "layers")
+ORDERED_FOLDERS = ("kernels", "operators", "layers", "networks")
 HEAVY = ("pykeops", "torch_geometric", "xarray", "h5py", "lightning", "pytorch_lightning", "matplotlib", "sklearn")
 
 

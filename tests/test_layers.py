@@ -19,6 +19,7 @@ from ccnn_irregular import (
     Points,
     Product,
     SeparableContinuousConv,
+    Solver,
     convolve,
     make_plan,
 )
@@ -35,7 +36,7 @@ GRIDS = [Grid((7,), (0.5,)), Grid((4, 3), (0.5, 0.7)), Grid((3, 2, 4), (0.5, 0.7
 
 
 def test_layer_is_the_convolution_plus_bias() -> None:
-    layer = ContinuousConv(small_kernel(1, shape=(3, 2)), engine="reference").to(torch.float64)
+    layer = ContinuousConv(small_kernel(1, shape=(3, 2)), solver=Solver("reference")).to(torch.float64)
     assert layer.bias.shape == (3,)
     assert not layer.bias.any()
     with torch.no_grad():
@@ -69,7 +70,7 @@ def test_layer_with_a_plan() -> None:
 
 
 def test_separable_layer_mixes_after_the_convolution() -> None:
-    layer = SeparableContinuousConv(small_kernel(2), 5, engine="reference").to(torch.float64)
+    layer = SeparableContinuousConv(small_kernel(2), 5, solver=Solver("reference")).to(torch.float64)
     with torch.no_grad():
         layer.depthwise.bias.copy_(torch.tensor([0.3, -0.4]))
         layer.pointwise.bias.copy_(torch.arange(5.0))
@@ -209,7 +210,7 @@ def test_calibration_keeps_the_variance_of_white_noise(name: str, full: bool) ->
 
 def test_calibration_is_exact_for_few_queries() -> None:
     """With fewer queries than are looked at, the mean of sum (w K)^2 over them is exactly 1."""
-    layer = ContinuousConv(small_kernel(1, shape=(3, 2)), engine="reference").to(torch.float64)
+    layer = ContinuousConv(small_kernel(1, shape=(3, 2)), solver=Solver("reference")).to(torch.float64)
     query = Points(uniform(6, 1, high=2.0, seed=4), splits=torch.tensor([0, 2, 2, 6]))
     layer.calibrate(RAGGED, query)
     # Columns of the operator, one source entry at a time.
@@ -225,7 +226,7 @@ def test_calibration_is_exact_for_few_queries() -> None:
 
 def test_calibration_is_explicit() -> None:
     """No forward pass changes a layer."""
-    layer = SeparableContinuousConv(small_kernel(1), 3, engine="reference").to(torch.float64)
+    layer = SeparableContinuousConv(small_kernel(1), 3, solver=Solver("reference")).to(torch.float64)
     before = copy.deepcopy(layer.state_dict())
     attributes = {name: set(vars(module)) for name, module in layer.named_modules()}
     layer(seeded(9, 2), RAGGED)
@@ -394,7 +395,7 @@ def test_dropout_refusals(options: tuple, message: str) -> None:
 
 
 def test_separable_calibration_on_given_values() -> None:
-    layer = SeparableContinuousConv(small_kernel(1), 5, engine="reference").to(torch.float64)
+    layer = SeparableContinuousConv(small_kernel(1), 5, solver=Solver("reference")).to(torch.float64)
     values = seeded(9, 2)
     layer.calibrate(RAGGED, values=values)
     result = layer(values, RAGGED).detach()

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ccnn_irregular.adapters.xarray  # noqa: F401
-from ccnn_irregular import SIREN, ContinuousConv, GaussianMask, Kernel
+from ccnn_irregular import SIREN, ContinuousConv, GaussianMask, Kernel, Solver
 from ccnn_irregular.longitudes import longitude_line, on_circle, one_turn
 from ccnn_irregular.pipelines.consistency import read_netcdf
 from ccnn_irregular.pipelines.tasks.downscale.fields import Fields
@@ -27,7 +27,7 @@ def conv(width: float, channels: int = 1) -> ContinuousConv:
     torch.manual_seed(1)
     mask = GaussianMask([width], threshold=1e-3)
     kernel = Kernel(SIREN(1, channels, 8, omega_0=2.0), mask, extent=[3 * width])
-    return ContinuousConv(kernel.double(), bias=False, engine="reference").double().requires_grad_(False)
+    return ContinuousConv(kernel.double(), bias=False, solver=Solver("reference")).double().requires_grad_(False)
 
 
 def field(longitudes: np.ndarray, **attributes: str) -> xr.DataArray:
@@ -160,7 +160,7 @@ def test_points_across_the_cut_meet_the_nearer_way_round() -> None:
     wide = xr.concat([array, array], "lat").assign_coords(lat=("lat", [0.0, 1.0], NORTH))
     torch.manual_seed(1)
     kernel = Kernel(SIREN(2, 1, 8, omega_0=2.0), GaussianMask([5.0, 9.0]), extent=[15.0, 27.0])
-    plane = ContinuousConv(kernel.double(), bias=False, engine="reference").double().requires_grad_(False)
+    plane = ContinuousConv(kernel.double(), bias=False, solver=Solver("reference")).double().requires_grad_(False)
     places = {
         "lat": ("s", [0.0, 1.0, 0.5], NORTH),
         "lon": ("s", [350.0, 10.0, 200.0], {"units": "degrees_east"}),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 from collections.abc import Callable, Sequence
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
@@ -12,22 +13,42 @@ import torch
 from contract_cases import seeded, uniform
 from torch import Tensor
 
-from ccnn_irregular import CCNN, MLP, Grid, Points, Product, SeparableContinuousConv, convolve, make_plan
+from ccnn_irregular import (
+    CCNN,
+    MLP,
+    Grid,
+    KernelSpec,
+    Points,
+    Product,
+    SeparableContinuousConv,
+    Solver,
+    convolve,
+    make_plan,
+)
 from ccnn_irregular.domains import Domain
 from ccnn_irregular.kernels import energy_above
 from ccnn_irregular.layers import Dropout, mean_over_positions
-from ccnn_irregular.networks import ResidualBlock, ccnn_4_110, ccnn_4_140, ccnn_6_380, masked_kernel, unit_grid
+from ccnn_irregular.networks import (
+    PUBLISHED_KERNEL,
+    ResidualBlock,
+    ccnn_4_110,
+    ccnn_4_140,
+    ccnn_6_380,
+    unit_grid,
+)
 from ccnn_irregular.quadrature import density_compensation, trapezoid
 from ccnn_irregular.testing import assert_all_close, assert_close
 
-SMALL: dict[str, Any] = {"blocks": 2, "generator_hidden": 6, "omega_0": 1.0, "width": [0.6], "extent": [2.0]}
 RAGGED = Points(uniform(14, 1, high=5.0, seed=1), uniform(14, low=0.2, seed=2), torch.tensor([0, 6, 6, 14]))
 
 
-def small(in_channels: int = 2, d: int = 1, seed: int = 0, **changes: Any) -> CCNN:
+def small(in_channels: int = 2, d: int = 1, seed: int = 0, engine: str = "auto", **changes: Any) -> CCNN:
+    """A network of two blocks; changes of its recipe and its own options by name."""
     torch.manual_seed(seed)
-    options = SMALL | {"width": [0.6] * d, "extent": [2.0] * d} | changes
-    return CCNN(in_channels, 8, 3, **options).to(torch.float64).eval()
+    of_kernel = {name: changes.pop(name) for name in [one.name for one in fields(KernelSpec)] if name in changes}
+    kernel = replace(KernelSpec(extent=[2.0] * d, width=[0.6] * d, omega_0=1.0, hidden=6), **of_kernel)
+    network = CCNN(in_channels, 8, 3, kernel=kernel, blocks=2, solver=Solver(engine), **changes)
+    return network.to(torch.float64).eval()
 
 
 # ---- size ----
@@ -48,14 +69,16 @@ def small(in_channels: int = 2, d: int = 1, seed: int = 0, **changes: Any) -> CC
 def test_parameter_counts_are_those_of_the_released_models(
     preset: Callable[..., CCNN], in_channels: int, d: int, count: int, mask: str
 ) -> None:
-    network = preset(d=d, in_channels=in_channels, out_channels=10, causal=d == 1, mask=mask)
+    kernel = replace(PUBLISHED_KERNEL, causal=d == 1, mask=mask, hidden=64 if preset is ccnn_6_380 else 32)
+    network = preset(d=d, in_channels=in_channels, out_channels=10, kernel=kernel)
+    assert sum(one.numel() for one in preset(d, in_channels).parameters()) == count
     assert sum(one.numel() for one in network.parameters()) == count
 
 
 @pytest.mark.parametrize("d", [1, 2, 3, 4])
 def test_presets_change_nothing_but_the_number_of_axes(d: int) -> None:
     torch.manual_seed(0)
-    network = ccnn_4_110(d=d, in_channels=2, out_channels=3, causal=True)
+    network = ccnn_4_110(kernel=replace(PUBLISHED_KERNEL, causal=True), d=d, in_channels=2, out_channels=3)
     grid = unit_grid((9, 5, 4, 3)[:d])
     assert network(torch.randn(2, 2, *grid.sizes), grid).shape == (2, 3)
     assert len(network.blocks) == 4
@@ -64,12 +87,20 @@ def test_presets_change_nothing_but_the_number_of_axes(d: int) -> None:
         assert kernel.extent.tolist() == [1.0] * d
         assert kernel.causal_axes == (0,)
         assert kernel.mask.width.tolist() == pytest.approx([0.075] * d)
-    other = ccnn_4_140(d=d, extent=4.0, width=[0.5] * d, generator="mlp", mask="none", head="dense", omega_0=5.0)
+    other = ccnn_4_140(
+        kernel=replace(PUBLISHED_KERNEL, extent=4.0, width=[0.5] * d, omega_0=5.0, generator="mlp", mask="none"),
+        d=d,
+        head="dense",
+    )
     assert other.stem.kernel.mask is None
     assert isinstance(other.stem.kernel.generator, MLP)
     assert other.stem.kernel.extent.tolist() == [4.0] * d
-    assert ccnn_4_140(d=d, extent=4.0).stem.kernel.mask.width.tolist() == pytest.approx([0.3] * d)
-    moving = ccnn_4_140(d=d, learned_mean=True, dropout=0.2, dropout_unit="value", input_dropout=0.1)
+    assert ccnn_4_140(
+        kernel=replace(PUBLISHED_KERNEL, extent=4.0), d=d
+    ).stem.kernel.mask.width.tolist() == pytest.approx([0.3] * d)
+    moving = ccnn_4_140(
+        kernel=replace(PUBLISHED_KERNEL, learned_mean=True), d=d, dropout=0.2, dropout_unit="value", input_dropout=0.1
+    )
     assert moving.stem.kernel.mask.shift is not None
     assert moving.blocks[0].dropout.unit == "value"
 
@@ -85,7 +116,10 @@ def test_unit_grid() -> None:
     ("build", "message"),
     [
         (lambda: ccnn_4_140(d=0), "d must be at least 1, got 0"),
-        (lambda: ccnn_4_140(d=2, extent=[1.0]), r"extent must be one number or one per axis, 2, got \(1.0,\)"),
+        (
+            lambda: ccnn_4_140(kernel=replace(PUBLISHED_KERNEL, extent=[1.0]), d=2),
+            r"extent must be one number or one per axis, 2, got \(1.0,\)",
+        ),
         (lambda: unit_grid([1]), "sizes must hold an axis of at least 2 nodes"),
         (lambda: small(head="mean"), r"head must be one of \('classify', 'dense', 'anywhere'\), got 'mean'"),
         (lambda: small(mask="box"), "mask must be one of"),
@@ -195,7 +229,7 @@ def test_classify_head_weighs_positions() -> None:
 
 def test_residual_block_is_its_published_order() -> None:
     torch.manual_seed(0)
-    kernel = masked_kernel(4, extent=[2.0], width=[0.6], omega_0=1.0, generator_hidden=6)
+    kernel = KernelSpec(extent=[2.0], width=[0.6], omega_0=1.0, hidden=6)(4)
     block = ResidualBlock(4, kernel).to(torch.float64).eval()
     grid, values = Grid((9,), (0.5,)), seeded(2, 4, 9)
     gelu = torch.nn.functional.gelu
@@ -324,11 +358,9 @@ def test_twenty_calibrated_layers_keep_the_scale(generator: str, sampling: Domai
     """No norm and no shortcut, on values they were not calibrated with; as they are they explode or vanish."""
     torch.manual_seed(0)
     d, channels = sampling.d, 64
-    options = {"extent": [1.0] * d, "width": [0.35] * d, "omega_0": 20.0 if generator == "magnet" else 6.0} | {
-        "generator": generator,
-        "generator_hidden": 8,
-    }
-    layers = [SeparableContinuousConv(masked_kernel(channels, **options), channels).double() for _ in range(20)]
+    omega_0 = 20.0 if generator == "magnet" else 6.0
+    kernel = KernelSpec(extent=[1.0] * d, width=[0.35] * d, omega_0=omega_0, generator=generator, hidden=8)
+    layers = [SeparableContinuousConv(kernel(channels), channels).double() for _ in range(20)]
     engine = "fft" if isinstance(sampling, Grid) else "neighbours"
     plan = make_plan([layer.kernel for layer in layers], sampling, engine=engine)
     raw = noise(sampling, channels, 2)
@@ -354,9 +386,9 @@ def test_deep_network_keeps_its_scale(sampling: Domain) -> None:
     """Twenty calibrated blocks: what goes along the stream stays within a factor 2."""
     torch.manual_seed(0)
     d = sampling.d
-    options = {"extent": [1.0] * d, "width": [0.35] * d, "omega_0": 2.0, "generator_hidden": 8, "generator": "siren"}
-    engine = "fft" if isinstance(sampling, Grid) else "neighbours"
-    network = CCNN(3, 16, 3, blocks=20, engine=engine, **options).double()
+    kernel = KernelSpec(extent=[1.0] * d, width=[0.35] * d, omega_0=2.0, generator="siren", hidden=8)
+    solver = Solver("fft" if isinstance(sampling, Grid) else "neighbours")
+    network = CCNN(3, 16, 3, kernel=kernel, blocks=20, solver=solver).double()
     network.calibrate(sampling)
     found = streams(network, noise(sampling, 3, 2), sampling)
     assert 0.5 < min(found) / found[0] <= max(found) / found[0] < 2
@@ -407,24 +439,24 @@ def test_training_step_lowers_the_loss() -> None:
 
 def test_weights_per_channel_need_a_latent_grid() -> None:
     points = Points(torch.rand(6, 1), torch.rand(6, 2))
-    options = {"blocks": 1, "extent": [1.0], "width": [0.3], "generator": "siren", "omega_0": 3.0}
+    kernel = KernelSpec(extent=[1.0], width=[0.3], omega_0=3.0, generator="siren")
     values = torch.randn(6, 2)
     with pytest.raises(
         ValueError, match=r"source.weights must have one weight per point, \(N,\), unless a latent grid"
     ):
-        CCNN(2, 4, 3, **options)(values, points)
-    assert CCNN(2, 4, 3, latent=Grid([8], [0.125]), **options)(values, points).shape == (1, 3)
+        CCNN(2, 4, 3, kernel=kernel, blocks=1)(values, points)
+    assert CCNN(2, 4, 3, kernel=kernel, blocks=1, latent=Grid([8], [0.125]))(values, points).shape == (1, 3)
 
 
 def test_engine_and_tolerance_reach_every_layer() -> None:
     torch.manual_seed(0)
     points = Points(torch.rand(40, 1, dtype=torch.float64), torch.full((40,), 1 / 40))
-    options = {"blocks": 2, "extent": [1.0], "width": [0.2], "generator": "siren", "omega_0": 5.0}
-    exact = CCNN(2, 4, 3, engine="reference", **options).double().eval()
+    kernel = KernelSpec(extent=[1.0], width=[0.2], omega_0=5.0, generator="siren")
+    exact = CCNN(2, 4, 3, kernel=kernel, blocks=2, solver=Solver("reference")).double().eval()
     values = torch.randn(40, 2, dtype=torch.float64)
     errors = []
     for rtol in (1e-2, 1e-6):
-        network = CCNN(2, 4, 3, engine="spectral", rtol=rtol, **options).double().eval()
+        network = CCNN(2, 4, 3, kernel=kernel, blocks=2, solver=Solver("spectral", rtol)).double().eval()
         network.load_state_dict(exact.state_dict())
         with torch.no_grad():
             expected = exact(values, points)

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
 from ccnn_irregular import Grid
-from ccnn_irregular.networks_unet import ContinuousUNet, level_grids
+from ccnn_irregular.networks_unet import UNET_KERNEL, ContinuousUNet, level_grids
 from ccnn_irregular.operators.numerics.lattice import no_common_lattice
 
 
 def network(d: int = 3, **options: object) -> ContinuousUNet:
     torch.manual_seed(0)
     defaults: dict[str, object] = {
-        "channels": (4, 6, 8), "blocks": (0, 1, 1), "steps": [1.0] * d, "generator_hidden": 8
+        "channels": (4, 6, 8), "blocks": (0, 1, 1), "steps": [1.0] * d, "kernel": replace(UNET_KERNEL, hidden=8)
     }  # fmt: skip
     return ContinuousUNet(1, 2, **(defaults | options)).double()  # type: ignore[arg-type]
 

@@ -21,7 +21,7 @@ from contract_cases import (
 from tested_device import DEVICE, convolve, explain, make_plan
 from torch import Tensor
 
-from ccnn_irregular import ENGINES, SIREN, ContinuousConv, GaussianMask, Grid, Kernel, Points, Product
+from ccnn_irregular import ENGINES, SIREN, ContinuousConv, GaussianMask, Grid, Kernel, Points, Product, Solver
 from ccnn_irregular.operators.engines import keops, reference
 from ccnn_irregular.operators.engines.engine import Cost
 from ccnn_irregular.operators.planning.rates import DEFAULT_RATES
@@ -97,7 +97,7 @@ def test_changing_one_sample_changes_no_other() -> None:
 @pytest.mark.parametrize("lengths", [[0, 4], [4, 0], [3, 0, 0, 2], [0, 0], [0]])
 def test_empty_samples_give_zeros_plus_bias(lengths: list[int]) -> None:
     count = sum(lengths)
-    layer = ContinuousConv(small_kernel(1), engine="reference").to(torch.float64)
+    layer = ContinuousConv(small_kernel(1), solver=Solver("reference")).to(torch.float64)
     with torch.no_grad():
         layer.bias.copy_(torch.tensor([0.5, -2.0]))
     source, query = ragged(lengths), ragged([3] * len(lengths), seed=4)

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from ccnn_irregular import CCNN, Grid
+from ccnn_irregular import CCNN, Grid, KernelSpec
 from ccnn_irregular.optimisation import norm_penalty, parameter_groups, warmup_cosine
 
 
 def network() -> CCNN:
     torch.manual_seed(0)
-    return CCNN(1, 4, 2, blocks=1, extent=[1.0], width=[0.3], omega_0=3.0, generator_hidden=4)
+    return CCNN(1, 4, 2, kernel=KernelSpec(extent=[1.0], width=[0.3], omega_0=3.0, hidden=4), blocks=1)
 
 
 def names(module: torch.nn.Module, group: dict) -> set[str]:

@@ -7,13 +7,17 @@ import json
 import math
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
+from ccnn_irregular.adapters.geometric import CLOUD_KERNEL
 from ccnn_irregular.adapters.geometric_weights import cloud_weights
 from ccnn_irregular.datasets.simulated_terrain import terrain as simulated_terrain
 from ccnn_irregular.domains import Points
@@ -22,10 +26,12 @@ from ccnn_irregular.pipelines.tasks.classification.data import SampleBatch
 from ccnn_irregular.pipelines.tasks.classification.network import Standardise
 from ccnn_irregular.pipelines.tasks.cloud_classification.data import CloudChanges, DrawnClouds, ShapeDataModule
 from ccnn_irregular.pipelines.tasks.cloud_classification.module import CloudClassification
-from ccnn_irregular.pipelines.tasks.cloud_classification.network import CloudClassifier, CloudSegmenter
+from ccnn_irregular.pipelines.tasks.cloud_classification.network import CloudClassifier
 from ccnn_irregular.pipelines.tasks.cloud_segmentation.data import Discs, LabelDataModule, halves
 from ccnn_irregular.pipelines.tasks.cloud_segmentation.module import PointPredictions
+from ccnn_irregular.pipelines.tasks.cloud_segmentation.network import CloudSegmenter
 from ccnn_irregular.pipelines.tasks.cloud_segmentation.task import class_iou, height_filter, mean_over_shapes
+from ccnn_irregular.pipelines.train.batches import parts_loader
 from ccnn_irregular.pipelines.train.draws import Draws
 from ccnn_irregular.quadrature import covered_volume
 
@@ -79,7 +85,10 @@ def test_solids_are_told_apart_whatever_their_points(capsys: pytest.CaptureFixtu
     assert weighed["256 points, density falls by e^2"] >= even["256 points, density falls by e^2"]
     assert [row["options"]["weights"] for row in report["without_weights"]] == ["even"] * 3
     for name, accuracy in weighed.items():
-        assert any(name in line and f"{100 * accuracy:.2f}" in line for line in printed.splitlines())
+        begin = name.partition(" by")[0]  # a long name goes on in the next line
+        assert any(line.strip().startswith(begin) and f"{100 * accuracy:.2f}" in line for line in printed.splitlines())
+    # No number is cut to fit a narrow console.
+    assert all(f"{100 * row['difference']:+.2f}" in printed for row in report["weighted"] + report["without_weights"])
     assert {path.name for path in Path("runs/simulated_clouds/test").glob("*.png")} == {"confusion.png", "drawn.png"}
 
     rows = list(csv.DictReader(Path("runs/simulated_clouds/test/predictions.csv").read_text().splitlines()))
@@ -116,7 +125,7 @@ def whole_tile_iou(checkpoint: str, angle: float) -> Any:
     np.savez("turned.npz", xyz=(tile.coordinates @ turn).numpy(), is_ground=tile.labels.numpy() == 1)
     data = LabelDataModule("lidar_ground", "turned.npz", discs=Discs(20.0, 32))
     data.setup("test")
-    network = CloudSegmenter(9, 2, 4.0, channels=[8, 16], generator_hidden=8).eval()
+    network = CloudSegmenter(9, 2, 4.0, kernel=replace(CLOUD_KERNEL, width=0.7, hidden=8), channels=[8, 16]).eval()
     weights = torch.load(checkpoint, weights_only=True)["state_dict"]
     network.load_state_dict(
         {name.removeprefix("network."): one for name, one in weights.items() if name.startswith("network.")}
@@ -152,7 +161,7 @@ def test_an_interrupted_run_resumes_to_the_same_result(
 
 
 def shapes(**options: Any) -> ShapeDataModule:
-    data = ShapeDataModule("solids", count=100, **{"points": 200, "places": 500} | options)
+    data = ShapeDataModule("simulated_solids", count=100, **{"points": 200, "places": 500} | options)
     data.setup("fit")
     return data
 
@@ -182,11 +191,35 @@ def test_points_are_the_same_in_every_call_and_others_in_every_epoch() -> None:
     data = shapes(changes=CloudChanges(fewest=50, turn=180, noise=0.01))
     first, again = (data.drawn_batch("validation", torch.tensor([3, 1]), data.as_trained) for _ in range(2))
     assert torch.equal(first.domain.coordinates, again.domain.coordinates)  # type: ignore[union-attr]
-    batches = [next(iter(data.train_dataloader())) for _ in range(2)]
+    batches = [next(iter(data.loader("train"))) for _ in range(2)]
     assert torch.equal(batches[0].domain.coordinates, batches[1].domain.coordinates)  # type: ignore[union-attr]
-    loader = data.train_dataloader()
+    loader = data.loader("train")
     loader.sampler.set_epoch(1)  # type: ignore[union-attr]
     assert not torch.equal(next(iter(loader)).domain.coordinates[:20], batches[0].domain.coordinates[:20])  # type: ignore[union-attr]
+
+
+def test_all_shapes_come_part_after_part_as_in_their_parts() -> None:
+    data = shapes(batch_size=16)
+    drawn = DrawnClouds(50, 1.0)
+    found = list(data.loader("all", drawn))
+    assert sum(map(len, found)) == 100
+    assert torch.equal(torch.cat([batch.labels for batch in found[:-3]]), data.labels("train"))
+    parts = [batch for part in ("validation", "test") for batch in data.loader(part, drawn)]  # type: ignore[arg-type]
+    for batch, wanted in zip(found[-len(parts) :], parts, strict=True):
+        assert torch.equal(batch.labels, wanted.labels)
+        assert torch.equal(batch.domain.coordinates, wanted.domain.coordinates)  # type: ignore[union-attr]
+    with pytest.raises(ValueError, match="variant must be left out for the training part"):
+        data.loader("train", drawn)
+
+
+@given(sizes=st.lists(st.integers(1, 9), min_size=1, max_size=4), batch_size=st.integers(1, 5))
+def test_rows_of_parts_are_taken_once_and_in_order(sizes: list[int], batch_size: int) -> None:
+    parts = {f"part {number}": np.arange(size)[::-1] + 10 * number for number, size in enumerate(sizes)}
+    batches = list(parts_loader(lambda part, rows: [f"{part}: {row}" for row in rows.tolist()], parts, batch_size))
+    assert [taken for batch in batches for taken in batch] == [
+        f"{part}: {row}" for part in parts for row in parts[part]
+    ]
+    assert all(len(batch) <= batch_size and len({taken[:6] for taken in batch}) == 1 for batch in batches)
 
 
 def test_numbers_of_points_are_log_uniform() -> None:
@@ -217,8 +250,15 @@ def test_changes_of_position() -> None:
 def test_clouds_of_any_size_have_an_answer(reading: float | None) -> None:
     """Empty ones, one point, points that are all the same, and repeated points among others."""
     torch.manual_seed(0)
-    network = CloudClassifier(1, 5, reading=reading, spacing=0.4, channels=(8, 8), generator_hidden=4)
-    network.prepare(shapes().typical(4))
+    network = CloudClassifier(
+        1,
+        5,
+        kernel=replace(CLOUD_KERNEL, hidden=4),
+        reading=reading,
+        spacing=0.4,
+        channels=(8, 8),
+    )
+    network.prepare(shapes().typical_batch(4))
     sizes = torch.tensor([0, 1, 20, 30, 0])
     coordinates = torch.cat([torch.randn(1, 3), torch.ones(20, 3), torch.randn(15, 3).repeat(2, 1)]).double()
     splits = torch.cat([torch.zeros(1, dtype=torch.int64), sizes.cumsum(0)])
@@ -239,7 +279,14 @@ def test_clouds_of_any_size_have_an_answer(reading: float | None) -> None:
 
 
 def test_positions_that_are_not_finite_are_refused() -> None:
-    network = CloudClassifier(1, 5, reading=None, spacing=0.4, channels=(8,), generator_hidden=4)
+    network = CloudClassifier(
+        1,
+        5,
+        kernel=replace(CLOUD_KERNEL, hidden=4),
+        reading=None,
+        spacing=0.4,
+        channels=(8,),
+    )
     coordinates = torch.zeros(4, 3, dtype=torch.float64)
     points = Points(coordinates, torch.ones(4, dtype=torch.float64))
     coordinates[2] = torch.nan
@@ -263,7 +310,7 @@ def test_halves_do_not_overlap_and_validation_is_far_from_the_test() -> None:
 
 
 def terrain(**options: Any) -> LabelDataModule:
-    data = LabelDataModule("terrain", count=2000, discs=Discs(15.0, 8), batch_size=4, **options)
+    data = LabelDataModule("simulated_terrain", count=2000, discs=Discs(15.0, 8), batch_size=4, **options)
     data.setup("fit")
     return data
 
@@ -273,6 +320,15 @@ def test_a_reversed_tile_is_trained_on_the_other_half() -> None:
     assert (
         float(north.parts["train"].coordinates[:, 1].mean()) < 0 < float(south.parts["train"].coordinates[:, 1].mean())
     )
+
+
+def test_all_points_of_a_tile_are_one_batch() -> None:
+    data = terrain()
+    (batch,) = data.loader("all")
+    assert data.tile is not None
+    assert torch.equal(batch.labels, data.tile.labels)
+    (tested,) = data.loader("test")
+    assert torch.equal(tested.values, data.tile.values[data.rows["test"]])
 
 
 def test_discs_keep_the_weights_of_the_tile() -> None:
@@ -351,9 +407,9 @@ def test_mean_over_shapes_by_hand() -> None:
 def test_a_point_of_a_tile_has_the_same_answer_in_float64_metres_far_away() -> None:
     torch.manual_seed(0)
     data = terrain()
-    network = CloudSegmenter(9, 2, spacing=4.0, channels=(8, 8), generator_hidden=4)
+    network = CloudSegmenter(9, 2, kernel=replace(CLOUD_KERNEL, width=0.7, hidden=4), spacing=4.0, channels=(8, 8))
     batch = data.training_batch(torch.arange(2), 0)
-    network.prepare(data.samples.values, data.training_weights, batch)
+    network.prepare(batch, data.training_values())
     network.eval()
     far = Points(
         batch.domain.coordinates + torch.tensor([5e5, 5.4e6, 300.0]), batch.domain.weights, batch.domain.splits
@@ -395,9 +451,9 @@ def test_official_shapes_are_drawn(shared_data: Path) -> None:
         pytest.skip(f"no modelnet10_voxels.npz in {root}")
     data = ShapeDataModule("modelnet10", str(root), points=64, batch_size=16)
     data.setup("fit")
-    empty = data.description()["without any point"]
+    empty = data.describe()["without any point"]
     assert (empty["train"] + empty["validation"], empty["test"]) == (7, 1)
-    batch = data.typical(16)
+    batch = data.typical_batch(16)
     assert isinstance(batch.domain, Points)
     sums = torch.zeros(16, dtype=torch.float64).index_add(0, batch.domain.sample_index(), batch.domain.weights)
     torch.testing.assert_close(sums, torch.ones(16, dtype=torch.float64))

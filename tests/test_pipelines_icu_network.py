@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from ccnn_irregular import KernelSpec
 from ccnn_irregular.datasets.physionet2012 import SERIES, STATICS
 from ccnn_irregular.pipelines.tasks.risk.data import StayBatch
 from ccnn_irregular.pipelines.tasks.risk.network import HatBasis, ICURiskNetwork, StandardScore
@@ -35,9 +36,12 @@ def batch_of(lengths: list[int], seed: int) -> StayBatch:
     )
 
 
+KERNEL = KernelSpec(extent=24.0, width=6.0, omega_0=10.0, generator="siren", hidden=8)
+
+
 def network(**options: float) -> ICURiskNetwork:
     torch.manual_seed(0)
-    return ICURiskNetwork(hidden_channels=16, generator_hidden=8, step=2.0, **options)  # type: ignore[arg-type]
+    return ICURiskNetwork(hidden_channels=16, kernel=KERNEL, step=2.0, **options)  # type: ignore[arg-type]
 
 
 def logits(net: ICURiskNetwork, batch: StayBatch) -> Tensor:

@@ -15,6 +15,7 @@ from sklearn import metrics
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from ccnn_irregular import KernelSpec
 from ccnn_irregular.datasets.decathlon import Volume
 from ccnn_irregular.domains import Grid, Points
 from ccnn_irregular.pipelines.tasks.classification.data import SampleBatch
@@ -22,7 +23,7 @@ from ccnn_irregular.pipelines.tasks.classification.module import Classification
 from ccnn_irregular.pipelines.tasks.cloud_segmentation.data import LabelBatch
 from ccnn_irregular.pipelines.tasks.cloud_segmentation.module import CloudSegmentation
 from ccnn_irregular.pipelines.tasks.cloud_segmentation.task import class_iou
-from ccnn_irregular.pipelines.tasks.downscale.data import FieldBatch as GriddedBatch
+from ccnn_irregular.pipelines.tasks.downscale.data import DownscalingBatch
 from ccnn_irregular.pipelines.tasks.downscale.module import Downscaling
 from ccnn_irregular.pipelines.tasks.downscale.network import DownscalingNetwork
 from ccnn_irregular.pipelines.tasks.field.data import FieldBatch
@@ -99,9 +100,9 @@ def test_a_part_with_one_outcome_alone_is_refused() -> None:
         cohort = SimpleNamespace(outcomes={OUTCOME: np.array([0, 1, 0, 1, 0, 0, 1])})
         return SimpleNamespace(cohort=cohort, indices=parts.__getitem__)
 
-    BinaryRisk(GivenRisk()).require_fits(data([5, 6]))
+    BinaryRisk(GivenRisk()).require_trainable(data([5, 6]))
     with pytest.raises(ValueError, match=r"both outcomes in the validation part .*, got 0 deaths in 2"):
-        BinaryRisk(GivenRisk()).require_fits(data([4, 5]))
+        BinaryRisk(GivenRisk()).require_trainable(data([4, 5]))
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -194,11 +195,11 @@ def test_skill_is_over_known_nodes_by_their_areas(size: int, tmp_path: Path) -> 
     fine = torch.randn(5, 1, 15, 15, generator=generator)
     coarse = fine[:, :, ::2, ::2].clone()
     fine[torch.rand(fine.shape, generator=generator) < torch.linspace(0, 0.8, 5).reshape(-1, 1, 1, 1)] = torch.nan
-    network = DownscalingNetwork(1, 4, 1, extent=[4.0, 4.0], width=[2.0, 2.0], generator_hidden=4)
+    network = DownscalingNetwork(1, 4, 1, kernel=KernelSpec(extent=[4.0, 4.0], width=[2.0, 2.0], omega_0=2.0, hidden=4))
     network.residual.fill_(2.0)
     model = Downscaling(network)
     areas = torch.rand(5, 1, 15, 1, generator=generator)
-    batches = [GriddedBatch(coarse[r], fine[r], source, query, torch.ones(15, 15), areas[r]) for r in cut(5, size)]
+    batches = [DownscalingBatch(coarse[r], fine[r], source, query, torch.ones(15, 15), areas[r]) for r in cut(5, size)]
     found = validated(model, batches, tmp_path)
     with torch.no_grad():
         answers = network.eval()(coarse, source, query)

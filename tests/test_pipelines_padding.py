@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ccnn_irregular import KernelSpec
+from ccnn_irregular.adapters.geometric import CLOUD_KERNEL
 from ccnn_irregular.adapters.geometric_weights import cloud_weights
 from ccnn_irregular.datasets.samples import GriddedSamples, RaggedSeries
 from ccnn_irregular.domains import Points
@@ -129,7 +132,7 @@ def test_normalisation_is_not_learned_from_what_pads() -> None:
     assert padded.lengths is not None
     assert int(padded.lengths.max()) < padded.grid.count
     standardise = Standardise(1)
-    standardise.fit(data.training_values())
+    standardise.fit(*data.training_values())
     known = np.concatenate(
         [one[0, :length] for one, length in zip(padded.values.numpy(), padded.lengths.tolist(), strict=True)]
     )
@@ -167,9 +170,8 @@ def grid_batches() -> tuple[Any, list[SampleBatch]]:
 
 
 def continuous(**options: Any) -> ContinuousClassifier:
-    return ContinuousClassifier(
-        2, 2, hidden_channels=4, blocks=1, extent=[0.3], omega_0=5.0, generator_hidden=8, each=True, **options
-    )
+    kernel = KernelSpec(extent=[0.3], omega_0=5.0, hidden=8)
+    return ContinuousClassifier(2, 2, hidden_channels=4, blocks=1, kernel=kernel, each=True, **options)
 
 
 def continuous_grid_batches() -> tuple[Any, list[SampleBatch]]:
@@ -184,7 +186,14 @@ def series_batches() -> tuple[Any, list[SampleBatch]]:
 
 
 def cloud_batches() -> tuple[Any, list[SampleBatch]]:
-    network = CloudClassifier(1, 2, reading=0.1, spacing=0.3, channels=(4, 8), generator_hidden=4)
+    network = CloudClassifier(
+        1,
+        2,
+        kernel=replace(CLOUD_KERNEL, hidden=4),
+        reading=0.1,
+        spacing=0.3,
+        channels=(4, 8),
+    )
     sizes = [30, 200, 1, 60]
     generator = torch.Generator().manual_seed(0)
     places = [torch.rand(size, 3, dtype=torch.float64, generator=generator) for size in sizes]
@@ -205,7 +214,7 @@ def test_a_sample_alone_and_among_longer_ones_has_the_same_answer(made: Any) -> 
     if isinstance(network, CloudClassifier):
         network.prepare(together)
     else:
-        network.prepare(together.values, together)
+        network.prepare(together, (together.values, None))
     network.train()
     with torch.no_grad():
         for _ in range(20):  # norms follow the batch

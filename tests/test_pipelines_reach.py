@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,17 +15,23 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ccnn_irregular import KernelSpec
+from ccnn_irregular.adapters.geometric import CLOUD_KERNEL
 from ccnn_irregular.datasets.decathlon import Volume
 from ccnn_irregular.datasets.physionet2012 import SERIES, STATICS
 from ccnn_irregular.domains import Grid, Points
+from ccnn_irregular.networks_unet import UNET_KERNEL
 from ccnn_irregular.pipelines.tasks.classification.data import SampleBatch
 from ccnn_irregular.pipelines.tasks.classification.network import ContinuousClassifier, FilterBank, GridOptions
-from ccnn_irregular.pipelines.tasks.cloud_classification.network import CloudClassifier, CloudSegmenter
+from ccnn_irregular.pipelines.tasks.cloud_classification.network import CloudClassifier
 from ccnn_irregular.pipelines.tasks.cloud_segmentation.data import LabelBatch
+from ccnn_irregular.pipelines.tasks.cloud_segmentation.network import CloudSegmenter
+from ccnn_irregular.pipelines.tasks.downscale.data import DownscalingBatch
 from ccnn_irregular.pipelines.tasks.downscale.network import DownscalingNetwork
 from ccnn_irregular.pipelines.tasks.field.data import FieldBatch
 from ccnn_irregular.pipelines.tasks.field.kriging import FieldAxis
 from ccnn_irregular.pipelines.tasks.field.network import FieldNetwork
+from ccnn_irregular.pipelines.tasks.risk.data import StayBatch
 from ccnn_irregular.pipelines.tasks.risk.network import ICURiskNetwork
 from ccnn_irregular.pipelines.tasks.segmentation.data import VolumeBatch
 from ccnn_irregular.pipelines.tasks.segmentation.network import ContinuousSegmenter
@@ -99,41 +106,47 @@ def test_a_latent_grid_elsewhere_is_told_of() -> None:
 # ----------------------------------------------------------------------------------------------------------- each task
 
 
-def hourly(**options: Any) -> list[str]:
+def hourly(kernel: KernelSpec, **options: Any) -> list[str]:
     """A classifier on series of 48 hours, one sample an hour, in seconds, as files with time stamps have them."""
     times = torch.arange(49, dtype=torch.float64).repeat(2)[:, None] * 3600
     points = Points(times, splits=torch.tensor([0, 49, 98]))
     batch = SampleBatch(torch.randn(98, 1), points, torch.tensor([0, 1]))
-    network = ContinuousClassifier(1, 2, 4, 1, omega_0=1.0, generator="siren", generator_hidden=4, **options)
-    return told(lambda: network.prepare(batch.values, batch))
+    kernel = replace(kernel, omega_0=1.0, generator="siren", hidden=4)
+    network = ContinuousClassifier(1, 2, 4, 1, kernel=kernel, **options)
+    return told(lambda: network.prepare(batch, (batch.values, None)))
 
 
 @pytest.mark.parametrize(
-    ("options", "named"),
+    ("kernel", "latent", "named"),
     [
-        ({"extent": [15.0]}, ["extent [15]"]),
-        ({"extent": [15.0], "width": [2.0]}, ["width [2]", "extent [15]"]),
-        ({"extent": [86400.0], "width": [2.0]}, ["width [2]"]),
-        ({"extent": [15.0], "width": [20000.0]}, ["extent [15]"]),
-        ({"extent": [15.0], "mask": "none"}, ["extent [15]"]),
-        ({"extent": [86400.0], "width": [2.0], "mask": "none"}, []),  # reaches everywhere
-        ({"extent": [1e9], "width": [1e9]}, ["width [1000000000]", "extent [1000000000]"]),
-        ({"extent": [86400.0]}, []),
-        ({"extent": [86400.0], "width": [20000.0], "latent": GridOptions([49], [3600.0])}, []),
-        ({"extent": [86400.0], "width": [20000.0], "latent": GridOptions([30], [1.0])}, ["width", "extent", "latent"]),
-        ({"extent": [86400.0], "width": [20000.0], "latent": GridOptions([3], [86400.0])}, ["width"]),
+        (KernelSpec(extent=[15.0]), None, ["kernel.extent [15]"]),
+        (KernelSpec(extent=[15.0], width=[2.0]), None, ["kernel.width [2]", "kernel.extent [15]"]),
+        (KernelSpec(extent=[86400.0], width=[2.0]), None, ["kernel.width [2]"]),
+        (KernelSpec(extent=[15.0], width=[20000.0]), None, ["kernel.extent [15]"]),
+        (KernelSpec(extent=[15.0], mask="none"), None, ["kernel.extent [15]"]),
+        (KernelSpec(extent=[86400.0], width=[2.0], mask="none"), None, []),  # reaches everywhere
+        (KernelSpec(extent=[1e9], width=[1e9]), None, ["kernel.width [1000000000]", "kernel.extent [1000000000]"]),
+        (KernelSpec(extent=[86400.0]), None, []),
+        (KernelSpec(extent=[86400.0], width=[20000.0]), GridOptions([49], [3600.0]), []),
+        (
+            KernelSpec(extent=[86400.0], width=[20000.0]),
+            GridOptions([30], [1.0]),
+            ["kernel.width", "kernel.extent", "latent"],
+        ),
+        (KernelSpec(extent=[86400.0], width=[20000.0]), GridOptions([3], [86400.0]), ["kernel.width"]),
     ],
 )
-def test_series_of_48_hours(options: dict[str, Any], named: list[str]) -> None:
-    found = hourly(**options)
+def test_series_of_48_hours(kernel: KernelSpec, latent: GridOptions | None, named: list[str]) -> None:
+    found = hourly(kernel, latent=latent)
     assert len(found) == len(named)
     assert all(message.startswith(start) for message, start in zip(found, named, strict=True))
 
 
 def test_a_filter_bank_is_told_of_by_its_own_names() -> None:
-    bank = FilterBank(GridOptions([98], [1800.0]), channels=2, width=[1.0], omega_0=1.0, extent=[20.0])
-    found = hourly(extent=[86400.0], width=[20000.0], latent=GridOptions([49], [3600.0]), filter_bank=bank)
-    assert [message.partition(" ")[0] for message in found] == ["filter_bank.width", "filter_bank.extent"]
+    bank = FilterBank(GridOptions([98], [1800.0]), 2, KernelSpec([20.0], [1.0], 1.0, "siren", hidden=4))
+    kernel = KernelSpec(extent=[86400.0], width=[20000.0])
+    found = hourly(kernel, latent=GridOptions([49], [3600.0]), filter_bank=bank)
+    assert [message.partition(" ")[0] for message in found] == ["filter_bank.kernel.width", "filter_bank.kernel.extent"]
 
 
 def test_stays() -> None:
@@ -149,15 +162,19 @@ def test_stays() -> None:
         record_ids=np.arange(2),
         outcomes=None,
     )
-    cohort.select = lambda _: cohort
 
-    def prepared(**options: Any) -> list[str]:
-        network = ICURiskNetwork(hidden_channels=4, blocks=1, generator_hidden=4, **options)
-        return told(lambda: network.fit_normalisation(cohort))  # type: ignore[arg-type]
+    def prepared(width: float = 6.0, extent: float = 24.0) -> list[str]:
+        kernel = KernelSpec(extent, width, omega_0=10.0, generator="siren", hidden=4)
+        network = ICURiskNetwork(hidden_channels=4, blocks=1, kernel=kernel)
+        return told(lambda: network.prepare(StayBatch.from_cohort(cohort)))  # type: ignore[arg-type]
 
     assert prepared() == []
-    assert prepared(width=0.1)[0].startswith("width 0.1 makes kernels reach 0.3035 along axis 0, less than the typical")
-    assert prepared(extent=1e5)[0].startswith("extent 100000 makes kernels reach 100000 along axis 0, over 100 times")
+    assert prepared(width=0.1)[0].startswith(
+        "kernel.width 0.1 makes kernels reach 0.3035 along axis 0, less than the typical"
+    )
+    assert prepared(extent=1e5)[0].startswith(
+        "kernel.extent 100000 makes kernels reach 100000 along axis 0, over 100 times"
+    )
 
 
 def test_clouds() -> None:
@@ -165,14 +182,14 @@ def test_clouds() -> None:
     points = Points(places, torch.ones(300, dtype=torch.float64) / 300)
 
     def classified(spacing: float) -> list[str]:
-        network = CloudClassifier(1, 2, None, spacing, channels=[4], generator_hidden=4)
+        network = CloudClassifier(1, 2, None, spacing, kernel=replace(CLOUD_KERNEL, hidden=4), channels=[4])
         batch = SampleBatch(torch.ones(300, 1), points, torch.zeros(1, dtype=torch.int64))
         return told(lambda: network.prepare(batch))
 
     def segmented(spacing: float) -> list[str]:
-        network = CloudSegmenter(1, 2, spacing, channels=[4, 4], generator_hidden=4)
+        network = CloudSegmenter(1, 2, spacing, kernel=replace(CLOUD_KERNEL, width=0.7, hidden=4), channels=[4, 4])
         batch = LabelBatch(torch.randn(300, 1), points, torch.zeros(300, dtype=torch.int64))
-        return told(lambda: network.prepare(batch.values, points.weights, batch))
+        return told(lambda: network.prepare(batch, (batch.values, points.weights)))
 
     for prepared in (classified, segmented):
         assert prepared(0.2) == []
@@ -184,14 +201,21 @@ def test_positions_that_float32_cannot_tell_apart_are_refused() -> None:
     places = torch.rand(50, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     places += torch.tensor([5e5, 5.4e6, 0.0])
     batch = SampleBatch(torch.ones(50, 1), Points(places), torch.zeros(1, dtype=torch.int64))
-    network = CloudClassifier(1, 2, None, 0.4, channels=[4], generator_hidden=4)
+    network = CloudClassifier(1, 2, None, 0.4, kernel=replace(CLOUD_KERNEL, hidden=4), channels=[4])
     with pytest.raises(ValueError, match=r"positions must be known to .*: keep float64, or subtract the mean in it"):
         network(batch)
 
 
 def test_volumes_to_label() -> None:
     def prepared(steps: list[float], voxels: tuple[float, float, float]) -> list[str]:
-        network = ContinuousSegmenter(1, 2, channels=[2, 2], steps=steps, blocks=[0, 0], generator_hidden=4)
+        network = ContinuousSegmenter(
+            1,
+            2,
+            kernel=replace(UNET_KERNEL, hidden=4),
+            channels=[2, 2],
+            steps=steps,
+            blocks=[0, 0],
+        )
         volume = Volume("one", torch.randn(1, 8, 8, 8), Grid((8, 8, 8), voxels))
         return told(lambda: network.prepare(VolumeBatch.of(volume)))
 
@@ -209,16 +233,17 @@ def test_fields() -> None:
     seen, asked = slice(0, 80), slice(80, 100)
     noise = torch.ones(80, 1, dtype=torch.float64)
 
-    def prepared(latent: Grid | None = None, **options: Any) -> list[str]:
+    def prepared(latent: Grid | None = None, correlation: Sequence[float] = (4.0,), **lengths: Any) -> list[str]:
+        kernel = KernelSpec(omega_0=1.0, generator="siren", hidden=4, **lengths) if lengths else None
         network = FieldNetwork(
-            1, [FieldAxis("y"), FieldAxis("x")], neighbours=8, latent=latent, hidden_channels=2, blocks=1,
-            generator_hidden=4, **options,
+            1, [FieldAxis("y"), FieldAxis("x")], neighbours=8, correlation=correlation, latent=latent,
+            hidden_channels=2, blocks=1, kernel=kernel,
         )  # fmt: skip
         rows = torch.arange(80, 100)
         batch = FieldBatch(
             Points(places[seen]), values[seen], Points(places[asked]), values[asked], rows, noise, noise[:, 0]
         )
-        return told(lambda: network.prepare(values, batch))
+        return told(lambda: network.prepare(batch, (values, None)))
 
     nodes = Grid((11, 11), (1.0, 1.0))
     sound = {"extent": [4.0, 4.0], "width": [1.0, 1.0]}
@@ -226,8 +251,12 @@ def test_fields() -> None:
     assert prepared(correlation=[1e-3, 1e-2])[0].startswith("correlation [0.001, 0.01] makes kernels reach 0.01 along")
     assert "over 100 times the span" in prepared(correlation=[1e4, 1e5])[0]
     assert prepared(nodes, correlation=[2.0], **sound) == []
-    assert prepared(nodes, correlation=[2.0], **sound | {"width": [1.0, 0.1]})[0].startswith("width [1, 0.1] makes")
-    assert prepared(nodes, correlation=[2.0], **sound | {"extent": [1e4, 4.0]})[0].startswith("extent [10000, 4] makes")
+    assert prepared(nodes, correlation=[2.0], **sound | {"width": [1.0, 0.1]})[0].startswith(
+        "kernel.width [1, 0.1] makes"
+    )
+    assert prepared(nodes, correlation=[2.0], **sound | {"extent": [1e4, 4.0]})[0].startswith(
+        "kernel.extent [10000, 4] makes"
+    )
     assert prepared(Grid((5, 5), (0.2, 0.2)), correlation=[2.0], **sound)[0].startswith(
         "latent has nodes over 0 to 0.8"
     )
@@ -237,10 +266,15 @@ def test_fields_to_be_made_finer() -> None:
     fine = torch.randn(2, 1, 16, 16, generator=torch.Generator().manual_seed(0))
     source, query = Grid((8, 8), (2.0, 2.0)), Grid((16, 16), (1.0, 1.0))
 
-    def prepared(**options: Any) -> list[str]:
-        network = DownscalingNetwork(1, 2, 1, generator_hidden=4, **options)
-        return told(lambda: network.prepare(None, fine[:, :, ::2, ::2], fine, source, query))  # type: ignore[arg-type]
+    def prepared(extent: list[float], width: list[float]) -> list[str]:
+        network = DownscalingNetwork(1, 2, 1, kernel=KernelSpec(extent, width, omega_0=2.0, hidden=4))
+        batch = DownscalingBatch(fine[:, :, ::2, ::2], fine, source, query, torch.ones(16, 16), torch.ones(2, 1, 16, 1))
+        return told(lambda: network.prepare(batch))
 
     assert prepared(extent=[8.0, 8.0], width=[3.0, 3.0]) == []
-    assert prepared(extent=[8.0, 8.0], width=[3.0, 0.5])[0].startswith("width [3, 0.5] makes kernels reach 1.517 along")
-    assert prepared(extent=[8.0, 1e4], width=[3.0, 3.0])[0].startswith("extent [8, 10000] makes kernels reach 10000")
+    assert prepared(extent=[8.0, 8.0], width=[3.0, 0.5])[0].startswith(
+        "kernel.width [3, 0.5] makes kernels reach 1.517 along"
+    )
+    assert prepared(extent=[8.0, 1e4], width=[3.0, 3.0])[0].startswith(
+        "kernel.extent [8, 10000] makes kernels reach 10000"
+    )

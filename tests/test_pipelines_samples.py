@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from ccnn_irregular import KernelSpec, Solver
 from ccnn_irregular.datasets import simulated_samples
 from ccnn_irregular.datasets.samples import GriddedSamples, RaggedSeries, split_stratified
 from ccnn_irregular.domains import Grid, Points
@@ -138,8 +139,10 @@ def test_dropping_keeps_true_times_and_values() -> None:
     assert float(kept.min()) > 0.1
     assert float(kept.max()) > 0.8
     assert 0.4 < float(kept.mean()) < 0.8
-    before = {(int(s), float(t)): v for s, t, v in zip(series.points().sample_index(), series.coordinates,
-              series.values[:, 0], strict=True)}  # fmt: skip
+    before = {
+        (int(s), float(t)): v
+        for s, t, v in zip(series.points().sample_index(), series.coordinates, series.values[:, 0], strict=True)
+    }
     rows = zip(changed.domain.sample_index(), changed.domain.coordinates, changed.values[:, 0], strict=True)
     assert all(before[int(sample), float(time)] == value for sample, time, value in rows)
     expected = trapezoid(changed.domain.coordinates[:, 0], splits=changed.domain.splits)
@@ -240,24 +243,37 @@ def test_augmentations_that_are_refused(options: dict[str, Any], message: str) -
 def points_network(in_channels: int = 3) -> ContinuousClassifier:
     torch.manual_seed(0)
     return ContinuousClassifier(
-        in_channels, 6, 8, 1, extent=[0.2], width=[0.05], omega_0=0.5, generator_hidden=8, copies=2, presence=True,
-        latent=GridOptions([50], [0.02]), rtol=1e-5,
-    )  # fmt: skip
+        in_channels,
+        6,
+        8,
+        1,
+        kernel=KernelSpec(extent=[0.2], width=[0.05], omega_0=0.5, hidden=8),
+        copies=2,
+        presence=True,
+        latent=GridOptions([50], [0.02]),
+        solver=Solver(rtol=1e-5),
+    )
 
 
 def audio_network() -> ContinuousClassifier:
     torch.manual_seed(0)
-    bank = FilterBank(GridOptions([100], [0.001]), 8, [0.003], 1.0, [0.01])
+    bank = FilterBank(GridOptions([100], [0.001]), 8, KernelSpec(extent=[0.01], width=[0.003], omega_0=1.0, hidden=8))
     return ContinuousClassifier(
-        1, 2, 8, 1, extent=[0.05], width=[0.01], omega_0=0.5, generator_hidden=8, copies=4, filter_bank=bank,
+        1,
+        2,
+        8,
+        1,
+        kernel=KernelSpec(extent=[0.05], width=[0.01], omega_0=0.5, hidden=8),
+        copies=4,
+        filter_bank=bank,
         latent=GridOptions([50], [0.002]),
-    )  # fmt: skip
+    )
 
 
 def test_series_do_not_see_each_other() -> None:
     series = simulated_samples.pen_strokes(5, seed=2)
     network = points_network()
-    network.prepare(series.values, SampleBatch.of(series))
+    network.prepare(SampleBatch.of(series), (series.values, None))
     network.eval()
     with torch.no_grad():
         together = network(SampleBatch.of(series))
@@ -270,12 +286,14 @@ def test_series_do_not_see_each_other() -> None:
 def test_the_answer_hardly_depends_on_the_rate_of_a_band_limited_sound() -> None:
     network = audio_network()
     low = on_one_grid(sines(8000, 200, (800, 640)), 0.1)
-    network.prepare(low.values, SampleBatch.of(low))
+    network.prepare(SampleBatch.of(low), (low.values, None))
     network.eval()
     other = GriddedSamples(low.values.flip(0), low.grid, low.labels, low.classes, "s")
     with torch.no_grad():
-        answers = {rate: network(SampleBatch.of(on_one_grid(sines(rate, 200, lengths), 0.1)))
-                   for rate, lengths in ((8000, (800, 640)), (4000, (400, 320)), (6400, (640, 512)))}  # fmt: skip
+        answers = {
+            rate: network(SampleBatch.of(on_one_grid(sines(rate, 200, lengths), 0.1)))
+            for rate, lengths in ((8000, (800, 640)), (4000, (400, 320)), (6400, (640, 512)))
+        }
         swapped = network(SampleBatch.of(other))
     difference = float((swapped - answers[8000]).abs().max())
     for rate in (4000, 6400):
@@ -305,8 +323,12 @@ def test_aliases_are_counted_where_the_data_are_read() -> None:
 
 
 def test_refusals() -> None:
+    bank = FilterBank(GridOptions([9], [1.0]), 2, KernelSpec(width=[1.0], omega_0=1.0))
     with pytest.raises(ValueError, match="latent must be given where filter_bank is, got None"):
-        ContinuousClassifier(1, 2, filter_bank=FilterBank(GridOptions([9], [1.0]), 2, [1.0], 1.0))
+        ContinuousClassifier(1, 2, filter_bank=bank)
+    causal = KernelSpec(extent=[1.0], causal=True)
+    with pytest.raises(ValueError, match=r"filter_bank\.kernel\.causal must be True, as kernel\.causal, got False"):
+        ContinuousClassifier(1, 2, kernel=causal, latent=GridOptions([5], [2.0]), filter_bank=bank)
     with pytest.raises(ValueError, match="classes must be at least 2, got 1"):
         ContinuousClassifier(1, 1)
     with pytest.raises(ValueError, match="in_channels must be at least 1, got 0"):
@@ -337,7 +359,7 @@ def test_the_baseline_learns() -> None:
     batch = SampleBatch.of(images)
     torch.manual_seed(0)
     network = FixedKernelClassifier(1, 5, axes=2, hidden_channels=16, blocks=2, pool=2)
-    network.prepare(images.values, batch)
+    network.prepare(batch, (images.values, None))
     optimiser = torch.optim.Adam(network.parameters(), lr=1e-2)
     for _ in range(25):
         optimiser.zero_grad()

@@ -19,8 +19,10 @@ from ccnn_irregular import (
     GaussianMask,
     Grid,
     Kernel,
+    KernelSpec,
     Points,
     Product,
+    Solver,
     convolve,
     explain,
     make_plan,
@@ -287,7 +289,7 @@ def test_no_query_means_at_the_source_with_a_plan_too(engine: Any) -> None:
     with pytest.raises(ValueError, match=rule):
         convolve(kernel, values, source, plan=plan)
     with pytest.raises(ValueError, match=rule):
-        ContinuousConv(kernel, engine=engine)(values, source, plan=plan)
+        ContinuousConv(kernel, solver=Solver(engine))(values, source, plan=plan)
     at_query = convolve(kernel, values, source, query=plan.query, plan=plan)
     assert worst_error(at_query, equation(kernel, values, source, query), source, query) < 2e-3
     own = make_plan(kernel, source, engine=engine)
@@ -357,22 +359,33 @@ def test_a_plan_is_short_to_print() -> None:
 
 def test_layers_of_unlike_rtol_share_the_finest() -> None:
     torch.manual_seed(0)
-    network = CCNN(1, 2, 1, blocks=2, extent=[1.0], width=[0.2], omega_0=5.0, head="dense", engine="spectral").double()
+    network = CCNN(
+        1,
+        2,
+        1,
+        kernel=KernelSpec(extent=[1.0], width=[0.2], omega_0=5.0),
+        blocks=2,
+        head="dense",
+        solver=Solver("spectral"),
+    ).double()
     points, values = Points(uniform(200, 1, high=4.0)), seeded(200, 1)
     with torch.no_grad():
         expected = network(values, points)
         for layer in network.modules():
             if isinstance(layer, ContinuousConv):
-                layer.rtol = 1e-6
+                layer.solver = Solver("spectral", 1e-6)
         fine = network(values, points)
-        next(one for one in network.modules() if isinstance(one, ContinuousConv)).rtol = 1e-4
+        layer = next(one for one in network.modules() if isinstance(one, ContinuousConv))
+        layer.solver = Solver("spectral", 1e-4)
         assert torch.equal(network(values, points), fine)
     assert 0 < float((fine - expected).norm() / expected.norm()) < 1e-2
 
 
 def test_a_network_follows_points_that_move() -> None:
     torch.manual_seed(0)
-    network = CCNN(1, 2, 1, blocks=1, extent=[1.0], width=[0.2], head="dense", engine="neighbours").double()
+    network = CCNN(
+        1, 2, 1, kernel=KernelSpec(extent=[1.0], width=[0.2]), blocks=1, head="dense", solver=Solver("neighbours")
+    ).double()
     coordinates = uniform(50, 1).requires_grad_()
     points, values = Points(coordinates), seeded(50, 1)
     network(values, points)

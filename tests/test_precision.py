@@ -15,7 +15,18 @@ from scipy.special import gammainc
 from tested_device import DEVICE, convolve, explain
 from torch import Tensor, nn
 
-from ccnn_irregular import CCNN, SIREN, ContinuousConv, GaussianMask, Grid, Kernel, Points, Product, batch_statistics
+from ccnn_irregular import (
+    CCNN,
+    SIREN,
+    ContinuousConv,
+    GaussianMask,
+    Grid,
+    Kernel,
+    KernelSpec,
+    Points,
+    Product,
+    batch_statistics,
+)
 from ccnn_irregular._sums import gathered, linear, sums_of_sorted
 from ccnn_irregular.domains import Domain
 from ccnn_irregular.layers import BatchNorm, InstanceNorm, PointwiseLinear, mean_over_positions
@@ -270,7 +281,13 @@ def test_means_and_layers_in_units_that_single_precision_does_not_hold() -> None
 def test_a_frozen_network_in_small_units() -> None:
     unit = 1e-24
     grid = Grid((8, 8), (unit, unit))
-    network = CCNN(2, 4, 3, blocks=1, extent=[4 * unit] * 2, width=[1.5 * unit] * 2, generator="siren", omega_0=3.0)
+    network = CCNN(
+        2,
+        4,
+        3,
+        kernel=KernelSpec(extent=[4 * unit] * 2, width=[1.5 * unit] * 2, omega_0=3.0, generator="siren"),
+        blocks=1,
+    )
     with torch.no_grad():
         for kernel in network.kernels().values():
             kernel.generator.output.weight.mul_(1e36)
@@ -373,7 +390,9 @@ def test_gradients_taken_under_autocast_are_those_outside(monkeypatch: pytest.Mo
 def test_calibration_and_frozen_kernels_are_made_at_full_precision() -> None:
     torch.manual_seed(0)
     grid, values = Grid((16,), (0.5,)), seeded(2, 2, 16, dtype=torch.float32)
-    network = CCNN(2, 4, 3, blocks=2, extent=[4.0], width=[1.5], generator="siren", omega_0=5.0).eval()
+    network = CCNN(
+        2, 4, 3, kernel=KernelSpec(extent=[4.0], width=[1.5], omega_0=5.0, generator="siren"), blocks=2
+    ).eval()
     twin = copy.deepcopy(network)
     network.calibrate(grid, values)
     unet = ContinuousUNet(2, 3, channels=(2, 4), steps=[0.5], blocks=(0, 1))

@@ -18,7 +18,20 @@ from torch import Tensor, nn
 
 import ccnn_irregular.adapters.xarray  # noqa: F401  # registers the accessor
 import ccnn_irregular.operators.engines.keops as keops
-from ccnn_irregular import CCNN, SIREN, ContinuousConv, GaussianMask, Grid, Kernel, MAGNet, Points, Product, convolve
+from ccnn_irregular import (
+    CCNN,
+    SIREN,
+    ContinuousConv,
+    GaussianMask,
+    Grid,
+    Kernel,
+    KernelSpec,
+    MAGNet,
+    Points,
+    Product,
+    Solver,
+    convolve,
+)
 from ccnn_irregular.domains import Domain
 from ccnn_irregular.kernels import with_tensors
 from ccnn_irregular.operators.engines import reference
@@ -37,16 +50,16 @@ def shaped_kernel(d: int, shape: tuple[int] | tuple[int, int], generator: type[S
 
 
 def grouped(d: int, engine: str) -> ContinuousConv:
-    return ContinuousConv(shaped_kernel(d, (6, 2)), groups=2, engine=engine).double()  # type: ignore[arg-type]
+    return ContinuousConv(shaped_kernel(d, (6, 2)), groups=2, solver=Solver(engine)).double()  # type: ignore[arg-type]
 
 
 def multiplied(d: int, engine: str) -> ContinuousConv:
     """As many groups as channels."""
-    return ContinuousConv(shaped_kernel(d, (8, 1)), groups=4, engine=engine).double()  # type: ignore[arg-type]
+    return ContinuousConv(shaped_kernel(d, (8, 1)), groups=4, solver=Solver(engine)).double()  # type: ignore[arg-type]
 
 
 def depthwise(d: int, engine: str) -> ContinuousConv:
-    return ContinuousConv(shaped_kernel(d, (4,), MAGNet), engine=engine).double()  # type: ignore[arg-type]
+    return ContinuousConv(shaped_kernel(d, (4,), MAGNet), solver=Solver(engine)).double()  # type: ignore[arg-type]
 
 
 def weight_normed(d: int, engine: str) -> ContinuousConv:
@@ -125,7 +138,9 @@ def test_nothing_is_written_to_a_shared_layer(
 
 
 def test_a_network_writes_nothing_in_evaluation() -> None:
-    network = CCNN(2, 4, 3, blocks=2, extent=[2.0], width=[0.5], omega_0=5.0, generator_hidden=4, head="dense").eval()
+    network = CCNN(
+        2, 4, 3, kernel=KernelSpec(extent=[2.0], width=[0.5], omega_0=5.0, hidden=4), blocks=2, head="dense"
+    ).eval()
     with guarded(network):
         network(values_on(POINTS, 2).float(), POINTS).sum().backward()
 

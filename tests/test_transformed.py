@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -20,17 +21,19 @@ from ccnn_irregular import (
     GaussianMask,
     Grid,
     Kernel,
+    KernelSpec,
     Points,
     Product,
     SeparableContinuousConv,
+    Solver,
     convolve,
     make_plan,
 )
+from ccnn_irregular.adapters.geometric import CLOUD_KERNEL
 from ccnn_irregular.adapters.geometric_networks import CloudCCNN
 from ccnn_irregular.domains import Domain
 from ccnn_irregular.kernels.taps import conv_kernel, dilated
 from ccnn_irregular.layers import BatchNorm
-from ccnn_irregular.networks import masked_kernel
 from ccnn_irregular.networks_unet import ContinuousUNet
 from ccnn_irregular.testing import assert_close
 
@@ -65,7 +68,7 @@ def layer_of(kind: str, engine: str) -> ContinuousConv:
     shape, groups = SHAPES[kind]
     count = shape[0] if len(shape) == 1 else shape[0] * shape[1]
     kernel = Kernel(SIREN(2, count, hidden=4), GaussianMask([1.0, 0.8]), extent=[3.0, 3.0], shape=shape)
-    return ContinuousConv(kernel, groups=groups, engine=engine).double()  # type: ignore[arg-type]
+    return ContinuousConv(kernel, groups=groups, solver=Solver(engine)).double()  # type: ignore[arg-type]
 
 
 def values_on(domain: Domain, seed: int = 0) -> Tensor:
@@ -162,15 +165,7 @@ def test_an_ensemble_of_kernels(domain: Domain, engine: str) -> None:
 def test_networks_in_evaluation_mode(domain: Domain, head: str) -> None:
     torch.manual_seed(0)
     network = CCNN(
-        2,
-        4,
-        3,
-        blocks=1,
-        extent=[2.0, 2.0],
-        width=[0.7, 0.7],
-        omega_0=5.0,
-        generator_hidden=4,
-        head=head,  # type: ignore[arg-type]
+        2, 4, 3, kernel=KernelSpec(extent=[2.0, 2.0], width=[0.7, 0.7], omega_0=5.0, hidden=4), blocks=1, head=head
     )
     network = network.double().eval()
     values = values_on(domain)
@@ -241,7 +236,7 @@ ON_META: dict[str, tuple[Callable[[], nn.Module], Callable[[nn.Module], Tensor]]
     **{
         generator: (
             lambda generator=generator: SeparableContinuousConv(  # type: ignore[misc]
-                masked_kernel(2, extent=[3.1], width=[0.7], omega_0=5.0, generator=generator, learned_mean=True), 3
+                KernelSpec(extent=[3.1], width=[0.7], omega_0=5.0, generator=generator, learned_mean=True)(2), 3
             ),
             lambda layer: layer(torch.ones(1, 2, 9), Grid((9,), (0.3,))),
         )
@@ -256,7 +251,7 @@ ON_META: dict[str, tuple[Callable[[], nn.Module], Callable[[nn.Module], Tensor]]
         lambda layer: layer(torch.ones(1, 2, 9), Grid((9,), (0.1,))),
     ),
     "CCNN": (
-        lambda: CCNN(1, 4, 2, blocks=1, extent=[3.1], width=[0.7], omega_0=5.0),
+        lambda: CCNN(1, 4, 2, kernel=KernelSpec(extent=[3.1], width=[0.7], omega_0=5.0), blocks=1),
         lambda network: network(torch.ones(1, 1, 9), Grid((9,), (0.3,))),
     ),
     "ContinuousUNet": (
@@ -264,7 +259,13 @@ ON_META: dict[str, tuple[Callable[[], nn.Module], Callable[[nn.Module], Tensor]]
         lambda network: network(seeded(1, 1, 8, 6).float(), Grid((8, 6), (0.4, 0.4))),
     ),
     "CloudCCNN": (
-        lambda: CloudCCNN(1, 2, channels=(3, 4), spacing=0.3, isotropic=True),
+        lambda: CloudCCNN(
+            1,
+            2,
+            kernel=replace(CLOUD_KERNEL, isotropic=True),
+            channels=(3, 4),
+            spacing=0.3,
+        ),
         lambda network: network(None, uniform(40, 3).float()),
     ),
 }

@@ -6,8 +6,8 @@ A cloud batch is ``pos`` of all clouds end to end with the vector ``batch`` (or 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from typing import Any, Literal, final
+from collections.abc import Collection
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
@@ -17,24 +17,19 @@ from ccnn_irregular._autocast import outside_autocast
 from ccnn_irregular._checks import reject, require, require_finite
 from ccnn_irregular.adapters.geometric_sampling import places
 from ccnn_irregular.domains import Points
-from ccnn_irregular.kernels import MLP, SIREN, GaussianMask, Generator, Kernel, MAGNet, RandomFourier
-from ccnn_irregular.kernels.isotropic import Isotropic, RadialMask
+from ccnn_irregular.kernels import Kernel, KernelSpec
 from ccnn_irregular.layers import ContinuousConv, SeparableContinuousConv
-from ccnn_irregular.operators import EngineName
 from ccnn_irregular.quadrature import plain_mean
+from ccnn_irregular.solver import Solver
 
-__all__ = ["CCNNConv", "EdgeFree", "cloud_kernel", "cloud_points", "from_points", "to_points"]
+__all__ = ["CLOUD_KERNEL", "CCNNConv", "EdgeFree", "cloud_points", "from_points", "to_points"]
 
 Positions = Tensor | tuple[Tensor, Tensor]
 Clouds = Tensor | tuple[Tensor | None, Tensor | None] | None
-CloudGeneratorName = Literal["siren", "magnet", "random_fourier", "mlp"]
 
-_GENERATORS: dict[str, Callable[[int, int, int, float], Generator]] = {
-    "siren": lambda d, channels, hidden, omega_0: SIREN(d, channels, hidden, omega_0=omega_0),
-    "magnet": lambda d, channels, hidden, omega_0: MAGNet(d, channels, hidden, omega_0=omega_0),
-    "random_fourier": lambda d, channels, hidden, omega_0: RandomFourier(d, channels, hidden, omega_0=omega_0),
-    "mlp": lambda d, channels, hidden, omega_0: MLP(d, channels, hidden, omega_0=omega_0),
-}
+CLOUD_KERNEL = KernelSpec(width=1.0, omega_0=6.0, generator="siren")
+"""Recipe for clouds, in units of the width: ``dataclasses.replace(CLOUD_KERNEL, width=0.1)`` ends at 0.3."""
+
 # Attributes of a batch that a cloud brings along.
 _FILLED = ("pos", "weight", "batch", "ptr")
 # Positions must be known to this share of a kernel's support.
@@ -44,7 +39,7 @@ _RESOLUTION = 1e-3
 def cloud_points(
     pos: Tensor, batch: Tensor | None = None, weight: Tensor | None = None, batch_size: int | None = None
 ) -> Points:
-    """torch-geometric's description of clouds as ``Points``.
+    """Convert torch-geometric's ``pos`` and ``batch`` to ``Points``.
 
     Args:
         pos: ``(N, d)`` positions, floating point. float64 is taken as it is, without a copy; gradients flow.
@@ -68,7 +63,7 @@ def cloud_points(
 
 
 def _splits(pos: Tensor, batch: Tensor | None, batch_size: int | None) -> Tensor:
-    """int64 offsets of the clouds."""
+    """Return the offsets of the clouds, int64."""
     if batch is None:
         require(batch_size in (None, 1), "batch", f"be given for {batch_size} clouds", batch)
         return torch.tensor([0, len(pos)], dtype=torch.int64, device=pos.device)
@@ -86,7 +81,7 @@ def _splits(pos: Tensor, batch: Tensor | None, batch_size: int | None) -> Tensor
 
 
 def to_points(data: Data, weight: str = "weight") -> Points:
-    """The positions of a ``Data`` or ``Batch`` as ``Points``; values stay where they are, in ``data.x``.
+    """Convert the positions of a ``Data`` or ``Batch`` to ``Points``; values stay in ``data.x``.
 
     Nothing is copied where ``pos`` is float64, as geometry is here; other dtypes are converted.
 
@@ -118,7 +113,7 @@ def to_points(data: Data, weight: str = "weight") -> Points:
 
 
 def _per_cloud(data: Data, name: str, splits: Tensor) -> bool:
-    """Whether a batch of as many clouds as points, where rows do not tell, holds an attribute once per cloud."""
+    """Tell whether a batch of as many clouds as points, whose rows do not tell, holds an attribute once per cloud."""
     slices = getattr(data, "_slice_dict", None) or {}
     ambiguous = len(data[name]) == len(splits) - 1 and name in slices
     return ambiguous and not torch.equal(torch.as_tensor(slices[name]), splits.cpu())
@@ -127,7 +122,7 @@ def _per_cloud(data: Data, name: str, splits: Tensor) -> bool:
 def from_points(
     points: Points, x: Tensor | None = None, *, per_point: Collection[str] | None = None, **attributes: Tensor
 ) -> Batch:
-    """Positions, weights and values as torch-geometric's ``Batch``, sharing memory with them.
+    """Convert positions, weights and values to torch-geometric's ``Batch``, which shares their memory.
 
     Args:
         points: becomes ``pos``, ``weight``, ``ptr`` and ``batch``; axes must not repeat, which ``Batch`` cannot say.
@@ -165,7 +160,7 @@ def from_points(
 
 
 def _require_rows(name: str, tensor: Tensor) -> None:
-    """Refuse what is no list of rows, or belongs to edges."""
+    """Refuse attributes that are no list of rows, or that belong to edges."""
     require(name not in _FILLED, name, "be left out: points fill it", "a tensor")
     require(isinstance(tensor, Tensor) and tensor.ndim > 0, name, "be a tensor of rows", repr(tensor)[:60])
     edges = "edge" in name or Data().__cat_dim__(name, tensor) != 0
@@ -173,7 +168,7 @@ def _require_rows(name: str, tensor: Tensor) -> None:
 
 
 def _by_point(name: str, tensor: Tensor, points: Points, told: bool | None) -> bool:
-    """Whether an attribute has one row per point, else one per cloud; ``told`` = which it must be, if anybody did."""
+    """Tell whether an attribute has one row per point, else one per cloud; ``told`` is what the caller named."""
     rows, count, clouds = len(tensor), points.count, points.samples
     if told is None and rows == count == clouds:
         # Clouds of one point each are split the same either way.
@@ -188,41 +183,6 @@ def _by_point(name: str, tensor: Tensor, points: Points, told: bool | None) -> b
     wanted = f"{count} rows, one per point" if told else f"{clouds} rows, one per cloud"
     require(rows == (count if told else clouds), name, f"have {wanted}", tuple(tensor.shape))
     return told
-
-
-def cloud_kernel(
-    shape: tuple[int] | tuple[int, int],
-    d: int,
-    width: float,
-    *,
-    isotropic: bool = False,
-    generator: CloudGeneratorName = "siren",
-    generator_hidden: int = 32,
-    omega_0: float = 6.0,
-) -> Kernel:
-    """Kernel of the same extent on all axes, which ends at 3.03 widths; the extent is where it ends at first.
-
-    Args:
-        shape: ``(C,)`` for a depthwise kernel, ``(D, C)`` for a full one from C to D channels.
-        d: number of coordinate axes.
-        width: initial standard deviation of the mask, units of ``pos``.
-        isotropic: depend on the distance alone, see ``Isotropic``.
-        generator: "siren", "magnet", "random_fourier" or "mlp".
-        generator_hidden: width of the generator's hidden layers.
-        omega_0: frequency of the generator, in its unit, per extent.
-
-    Raises:
-        ValueError: an unknown generator, a width that is not positive.
-    """
-    build = _GENERATORS.get(generator)
-    if build is None:
-        reject("generator", f"be one of {tuple(_GENERATORS)}", repr(generator))
-    channels = shape[0] if len(shape) == 1 else shape[0] * shape[1]
-    network = build(1 if isotropic else d, channels, generator_hidden, omega_0)
-    mask = RadialMask(width, d) if isotropic else GaussianMask([width] * d)
-    with torch.device("cpu"):  # built on the meta device, a mask has no numbers
-        extent = GaussianMask([width] * d).support.tolist()
-    return Kernel(Isotropic(network, d) if isotropic else network, mask, extent=extent, shape=shape)
 
 
 @final
@@ -240,17 +200,13 @@ class CCNNConv(nn.Module):
         in_channels: channels of ``x``; with 1, ``x`` may be None: the constant 1 on the cloud.
         out_channels: channels of the result.
         dim: number of coordinate axes.
-        width: initial standard deviation of the kernels, units of ``pos``; they end at 3.03 times that.
+        kernel: recipe of the kernel, lengths in units of ``pos``. Without an extent, that is where the mask ends at
+            first, 3.03 times its width.
         separable: a depthwise kernel, then a linear mix of the channels; else one full kernel from every channel to
             every other, for few channels.
-        isotropic: kernels of the distance alone: turning the cloud turns the result.
-        generator: "siren", "magnet", "random_fourier" or "mlp".
-        generator_hidden: width of the generator's hidden layers.
-        omega_0: frequency of the generator.
         bias: learned constants.
-        engine: a name in ``ENGINES`` or "auto". Every batch has other points: the search for neighbours is cheap beside
-            what "auto" spends on comparing all engines, which pays for large clouds and wide kernels only.
-        rtol: relative error the "spectral" engine may make; all others are exact.
+        solver: engine and tolerance. Every batch has other points: the search for neighbours is cheap beside what
+            "auto" spends on comparing all engines, which pays for large clouds and wide kernels only.
     """
 
     def __init__(
@@ -259,37 +215,24 @@ class CCNNConv(nn.Module):
         out_channels: int,
         dim: int = 3,
         *,
-        width: float,
+        kernel: KernelSpec,
         separable: bool = True,
-        isotropic: bool = False,
-        generator: CloudGeneratorName = "siren",
-        generator_hidden: int = 32,
-        omega_0: float = 6.0,
         bias: bool = True,
-        engine: EngineName = "neighbours",
-        rtol: float = 1e-3,
+        solver: Solver = Solver("neighbours"),
     ) -> None:
         super().__init__()
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.dim = dim
-        self._kernel_options: dict[str, Any] = {
-            "shape": (in_channels,) if separable else (out_channels, in_channels),
-            "d": dim,
-            "width": width,
-            "isotropic": isotropic,
-            "generator": generator,
-            "generator_hidden": generator_hidden,
-            "omega_0": omega_0,
-        }
-        self._layer_options: dict[str, Any] = {"bias": bias, "engine": engine, "rtol": rtol}
+        self._recipe = kernel.on_axes(dim)
+        self._separable = separable
+        self._options: dict[str, Any] = {"bias": bias, "solver": solver}
         self.conv = self._built()
 
     def _built(self) -> ContinuousConv | SeparableContinuousConv:
-        kernel = cloud_kernel(**self._kernel_options)
-        if kernel.depthwise:
-            return SeparableContinuousConv(kernel, self.out_channels, **self._layer_options)
-        return ContinuousConv(kernel, **self._layer_options)
+        if self._separable:
+            return SeparableContinuousConv(self._recipe(self.in_channels), self.out_channels, **self._options)
+        return ContinuousConv(self._recipe(self.in_channels, self.out_channels), **self._options)
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
@@ -305,7 +248,7 @@ class CCNNConv(nn.Module):
         weight: Tensor | None = None,
         batch_size: int | None = None,
     ) -> Tensor:
-        """Values at the points to values there, or at other points.
+        """Convolve values at the points; results are at the points, or at other points.
 
         Args:
             x: ``(N, in_channels)`` of the layer's dtype. None = ones, for a layer with one channel in.
@@ -350,7 +293,7 @@ class CCNNConv(nn.Module):
         weight: Tensor | None,
         batch_size: int | None,
     ) -> tuple[Points, Points | None]:
-        """Where values are given, and where results are wanted; None = there."""
+        """Return the domain of the values and that of the results; None for the latter means the former."""
         if isinstance(pos, Tensor):
             require(batch is None or isinstance(batch, Tensor), "batch", "be one tensor where pos is one", type(batch))
             assert batch is None or isinstance(batch, Tensor)
@@ -358,10 +301,10 @@ class CCNNConv(nn.Module):
             return cloud_points(pos, batch, weight, batch_size), None
         given = (None, None) if batch is None else batch
         require(isinstance(given, tuple | list) and len(given) == 2, "batch", "be a pair where pos is one", type(batch))
-        for one in pos:
-            require_resolution("pos", one, self.conv.kernel)
+        for positions in pos:
+            require_resolution("pos", positions, self.conv.kernel)
         if batch_size is None and given[0] is not None and given[1] is not None:
-            batch_size = max((int(one[-1]) + 1 for one in (given[0], given[1]) if len(one)), default=1)
+            batch_size = max((int(numbers[-1]) + 1 for numbers in (given[0], given[1]) if len(numbers)), default=1)
         source = cloud_points(pos[0], given[0], weight, batch_size)
         return source, cloud_points(pos[1], given[1], None, batch_size)
 
@@ -397,7 +340,7 @@ class EdgeFree(nn.Module):
         self.model = model
 
     def forward(self, x: Tensor, edge_index: Tensor, **rest: Any) -> Tensor:
-        """What the model makes of ``x`` and ``rest``.
+        """Call the model with ``x`` and ``rest``.
 
         Raises:
             ValueError: edges, which the model would not see.

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import itertools
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, final, get_args
+from typing import Literal, final, get_args
 
 import torch
 from torch import Tensor, nn
 
 from ccnn_irregular._autocast import outside_autocast
 from ccnn_irregular._checks import require
-from ccnn_irregular.adapters.geometric import CloudGeneratorName, cloud_kernel, cloud_points, require_resolution
+from ccnn_irregular.adapters.geometric import CLOUD_KERNEL, cloud_points, require_resolution
 from ccnn_irregular.adapters.geometric_sampling import coarsen_farthest, coarsen_voxels, places
 from ccnn_irregular.domains import Points
-from ccnn_irregular.kernels import Kernel
+from ccnn_irregular.kernels import Kernel, KernelSpec
 from ccnn_irregular.layers import (
     BatchNorm,
     ContinuousConv,
@@ -24,25 +26,11 @@ from ccnn_irregular.layers import (
     mean_over_positions,
 )
 from ccnn_irregular.networks import ResidualBlock
-from ccnn_irregular.operators import EngineName, make_plan
+from ccnn_irregular.solver import Solver
 
-__all__ = ["CloudCCNN", "CloudUNet", "Coarsening"]
+__all__ = ["CloudCCNN", "CloudNetwork", "CloudUNet", "Coarsening"]
 
 Coarsening = Literal["voxels", "farthest"]
-
-
-@dataclass(frozen=True)
-class _Options:
-    """What all convolutions of a network share: arguments of ``cloud_kernel`` and of the layers, by name."""
-
-    kernel: dict[str, Any]
-    layer: dict[str, Any]
-
-    def convolution(self, in_channels: int, out_channels: int, width: float) -> SeparableContinuousConv:
-        return SeparableContinuousConv(self.depthwise(in_channels, width), out_channels, **self.layer)
-
-    def depthwise(self, channels: int, width: float) -> Kernel:
-        return cloud_kernel((channels,), width=width, **self.kernel)
 
 
 @final
@@ -71,11 +59,9 @@ class _Step(nn.Module):
 class _Level(nn.Module):
     """Residual blocks on the points of one level."""
 
-    def __init__(self, channels: int, blocks: int, width: float, dropout: float, options: _Options) -> None:
+    def __init__(self, blocks: Iterable[ResidualBlock]) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(
-            ResidualBlock(channels, options.depthwise(channels, width), dropout, **options.layer) for _ in range(blocks)
-        )
+        self.blocks = nn.ModuleList(blocks)
 
     def _residual_blocks(self) -> Iterator[ResidualBlock]:
         for block in self.blocks:
@@ -86,8 +72,8 @@ class _Level(nn.Module):
         convolutions = [block.conv.depthwise for block in self._residual_blocks()]
         if not convolutions:
             return values
-        kernels, rtol = [one.kernel for one in convolutions], min(one.rtol for one in convolutions)
-        plan = make_plan(kernels, points, engine=convolutions[0].engine, rtol=rtol)
+        solver = Solver.shared(layer.solver for layer in convolutions)
+        plan = solver.plan([layer.kernel for layer in convolutions], points)
         for block in self._residual_blocks():
             if calibrating:
                 values = block.calibrate(values, points, len(self.blocks), plan)
@@ -96,41 +82,48 @@ class _Level(nn.Module):
         return values
 
 
+@dataclass(frozen=True)
+class _Levels:
+    """How the layers of each level are built, fine to coarse."""
+
+    channels: Sequence[int]
+    kernels: Sequence[KernelSpec]
+    blocks: int
+    dropout: float
+    solver: Solver
+
+    def step(self, level: int, in_channels: int, out_channels: int) -> _Step:
+        """To or from ``level``, with its kernel."""
+        kernel = self.kernels[level](in_channels)
+        return _Step(SeparableContinuousConv(kernel, out_channels, solver=self.solver), out_channels)
+
+    def residual(self, level: int) -> _Level:
+        """The blocks on ``level``."""
+        channels, kernel = self.channels[level], self.kernels[level]
+        return _Level(
+            ResidualBlock(channels, kernel(channels), self.dropout, solver=self.solver) for _ in range(self.blocks)
+        )
+
+
 @final
 class _Encoder(nn.Module):
     """From the given points to levels of coarser ones."""
 
     def __init__(
-        self,
-        in_channels: int,
-        channels: Sequence[int],
-        spacing: float,
-        width: float,
-        coarsening: Coarsening,
-        ratio: float,
-        blocks: int,
-        dropout: float,
-        options: _Options,
+        self, in_channels: int, spacings: Sequence[float], coarsening: Coarsening, ratio: float, levels: _Levels
     ) -> None:
         super().__init__()
-        require(len(channels) >= 1, "channels", "name one level or more", tuple(channels))
         require(coarsening in get_args(Coarsening), "coarsening", f"be one of {get_args(Coarsening)}", repr(coarsening))
         self.in_channels = in_channels
-        self.channels = tuple(channels)
         self.coarsening = coarsening
         self.ratio = ratio
-        self.spacings = [spacing * 2**level for level in range(len(channels))]
-        self.widths = [width * one for one in self.spacings]
-        full = cloud_kernel((channels[0], in_channels), width=self.widths[0], **options.kernel)
-        steps = [_Step(ContinuousConv(full, **options.layer), channels[0])]
-        for level in range(1, len(channels)):
-            convolution = options.convolution(channels[level - 1], channels[level], self.widths[level])
-            steps.append(_Step(convolution, channels[level]))
+        self.spacings = spacings
+        first = levels.channels[0]
+        steps = [_Step(ContinuousConv(levels.kernels[0](in_channels, first), solver=levels.solver), first)]
+        for level, (fine, coarse) in enumerate(itertools.pairwise(levels.channels), 1):
+            steps.append(levels.step(level, fine, coarse))
         self.steps = nn.ModuleList(steps)
-        self.levels = nn.ModuleList(
-            _Level(one, blocks, own_width, dropout, options)
-            for one, own_width in zip(channels, self.widths, strict=True)
-        )
+        self.levels = nn.ModuleList(levels.residual(level) for level in range(len(levels.channels)))
 
     @property
     def finest(self) -> Kernel:
@@ -183,33 +176,28 @@ class _Encoder(nn.Module):
         return results
 
 
-@final
-class CloudCCNN(nn.Module):
-    """Classifier of point clouds, called as torch-geometric's models are: ``model(x, pos, batch)``.
+class CloudNetwork(nn.Module, ABC):
+    """What networks of clouds share: levels of coarser and coarser points, and torch-geometric's way of calling.
 
-    A full continuous convolution from the points to the first level, then for each level a strided convolution, and
-    residual blocks of the CCNN; the mean over the last level, and two linear layers. All sums are integrals over what
-    was sampled: give the quadrature weights, and the answer follows the shape and not the sampling.
+    A full continuous convolution leads from the points to the first level, then a strided convolution to each further
+    level; on every level there are residual blocks of the CCNN. All sums are integrals over what was sampled: give the
+    quadrature weights, and the answer follows the shape and not the sampling.
 
     Args:
         in_channels: channels of ``x``; with 1, ``x`` may be None: the constant 1 on the cloud.
-        out_channels: number of classes.
+        out_channels: channels of the answer (classes).
         dim: number of coordinate axes.
         channels: channels of each level, fine to coarse.
         spacing: distance of neighbouring points on the first level, units of ``pos``; doubled from level to level.
-        width: standard deviation of the masks in spacings of their level; kernels end at 3.03 times that.
+        kernel: recipe of all kernels, its lengths in spacings of their level. Without an extent, it is where the mask
+            ends at first, 3.03 times its width. Isotropic kernels give answers that do not change when a cloud is
+            turned. Voxels lie along the axes and are turned only nearly with the cloud; "farthest" are turned exactly.
         coarsening: "voxels" = one point for each cell of edge ``spacing``, "farthest" = farthest-point sampling, see
             ``geometric_sampling``.
         ratio: with "farthest", share of the points that each level keeps.
-        blocks: residual blocks on each level.
+        blocks: residual blocks on each level, on the way down and, where there is one, up.
         dropout: probability in every block, and before the last layer.
-        isotropic: kernels of the distance alone: answers do not change when a cloud is turned. Voxels lie along
-            the axes and are turned only nearly with the cloud; "farthest" are turned exactly.
-        generator: "siren", "magnet", "random_fourier" or "mlp".
-        generator_hidden: width of the generators' hidden layers.
-        omega_0: frequency of the generators, per kernel extent.
-        engine: a name in ``ENGINES`` or "auto", see ``CCNNConv``.
-        rtol: relative error the "spectral" engine may make; all others are exact.
+        solver: engine and tolerance of all sums, see ``CCNNConv``.
     """
 
     def __init__(
@@ -220,25 +208,32 @@ class CloudCCNN(nn.Module):
         dim: int = 3,
         channels: Sequence[int] = (32, 64, 128),
         spacing: float,
-        width: float = 1.0,
+        kernel: KernelSpec = CLOUD_KERNEL,
         coarsening: Coarsening = "voxels",
         ratio: float = 0.25,
         blocks: int = 1,
         dropout: float = 0.0,
-        isotropic: bool = False,
-        generator: CloudGeneratorName = "siren",
-        generator_hidden: int = 32,
-        omega_0: float = 6.0,
-        engine: EngineName = "neighbours",
-        rtol: float = 1e-3,
+        solver: Solver = Solver("neighbours"),
     ) -> None:
         super().__init__()
-        options = _options(dim, isotropic, generator, generator_hidden, omega_0, engine, rtol)
-        self.encoder = _Encoder(in_channels, channels, spacing, width, coarsening, ratio, blocks, dropout, options)
-        self.norm = BatchNorm(channels[-1])
-        self.hidden = PointwiseLinear(channels[-1], channels[-1])
-        self.dropout = nn.Dropout(dropout)
-        self.output = PointwiseLinear(channels[-1], out_channels)
+        require(len(channels) >= 1, "channels", "name one level or more", tuple(channels))
+        spacings = [spacing * 2**level for level in range(len(channels))]
+        kernels = [kernel.scaled([one] * dim) for one in spacings]
+        levels = _Levels(channels, kernels, blocks, dropout, solver)
+        self.encoder = _Encoder(in_channels, spacings, coarsening, ratio, levels)
+        self._add_head(in_channels, out_channels, levels)
+
+    @abstractmethod
+    def _add_head(self, in_channels: int, out_channels: int, levels: _Levels) -> None:
+        """Add the layers behind the encoder."""
+
+    @abstractmethod
+    def _answer(self, values: Tensor, points: Points) -> Tensor:
+        """The answer to values on points."""
+
+    @abstractmethod
+    def _calibrate(self, values: Tensor, points: Points) -> None:
+        """Scale all kernels for values like these."""
 
     def forward(
         self,
@@ -248,7 +243,7 @@ class CloudCCNN(nn.Module):
         weight: Tensor | None = None,
         batch_size: int | None = None,
     ) -> Tensor:
-        """Values on clouds to one row per cloud.
+        """Values on clouds to one row per cloud (``CloudCCNN``) or per point (``CloudUNet``).
 
         Args:
             x: ``(N, in_channels)``, or None.
@@ -258,124 +253,75 @@ class CloudCCNN(nn.Module):
             batch_size: number of clouds, where the last ones may be empty.
 
         Returns:
-            ``(B, out_channels)``; an empty cloud has the answer of the last two layers to a mean of 0.
+            ``(B, out_channels)`` or ``(N, out_channels)``; an empty cloud has the answer of ``CloudCCNN``'s last two
+            layers to a mean of 0.
 
         Raises:
             ValueError: see ``CCNNConv``; a batch in training without any point.
         """
-        values, points = self.encoder.given(x, pos, batch, weight, batch_size)
+        return self._answer(*self.encoder.given(x, pos, batch, weight, batch_size))
+
+    @torch.no_grad()
+    @outside_autocast
+    def calibrate(
+        self, x: Tensor | None, pos: Tensor, batch: Tensor | None = None, weight: Tensor | None = None
+    ) -> None:
+        """Scale all kernels, first to last, for clouds like these; once, before training."""
+        self._calibrate(*self.encoder.at_places(x, pos, batch, weight))
+
+
+@final
+class CloudCCNN(CloudNetwork):
+    """Classifier of point clouds, called as torch-geometric's models are: ``model(x, pos, batch)``.
+
+    The mean over the last level of a ``CloudNetwork``, whose arguments it has, and two linear layers.
+    """
+
+    def _add_head(self, in_channels: int, out_channels: int, levels: _Levels) -> None:
+        channels = levels.channels[-1]
+        self.norm = BatchNorm(channels)
+        self.hidden = PointwiseLinear(channels, channels)
+        self.dropout = nn.Dropout(levels.dropout)
+        self.output = PointwiseLinear(channels, out_channels)
+
+    def _answer(self, values: Tensor, points: Points) -> Tensor:
         levels = self.encoder.coarser(points)
         last = self.norm(self.encoder(values, points, levels)[-1], levels[-1])
         mean = mean_over_positions(last, levels[-1])
         return self.output(self.dropout(nn.functional.gelu(self.hidden(mean))))
 
-    @torch.no_grad()
-    @outside_autocast
-    def calibrate(
-        self, x: Tensor | None, pos: Tensor, batch: Tensor | None = None, weight: Tensor | None = None
-    ) -> None:
-        """Scale all kernels, first to last, for clouds like these; once, before training."""
-        values, points = self.encoder.at_places(x, pos, batch, weight)
+    def _calibrate(self, values: Tensor, points: Points) -> None:
         self.encoder(values, points, self.encoder.coarser(points), calibrating=True)
 
 
 @final
-class CloudUNet(nn.Module):
+class CloudUNet(CloudNetwork):
     """U-shaped network with one answer per point, called as torch-geometric's models are: ``model(x, pos, batch)``.
 
-    The levels of ``CloudCCNN`` down, and up again: transposed convolutions are evaluated at the finer level's points
-    and mixed with what was there on the way down, at last at the given points, with their own values.
-
-    Args:
-        in_channels: channels of ``x``; with 1, ``x`` may be None: the constant 1 on the cloud.
-        out_channels: answers per point (classes).
-        dim: number of coordinate axes.
-        channels: channels of each level, fine to coarse.
-        spacing: distance of neighbouring points on the first level, units of ``pos``; doubled from level to level.
-        width: standard deviation of the masks in spacings of their level; kernels end at 3.03 times that.
-        coarsening: "voxels" or "farthest", see ``CloudCCNN``.
-        ratio: with "farthest", share of the points that each level keeps.
-        blocks: residual blocks on each level, down and up.
-        dropout: probability in every block, and before the last layer.
-        isotropic: kernels of the distance alone.
-        generator: "siren", "magnet", "random_fourier" or "mlp".
-        generator_hidden: width of the generators' hidden layers.
-        omega_0: frequency of the generators, per kernel extent.
-        engine: a name in ``ENGINES`` or "auto", see ``CCNNConv``.
-        rtol: relative error the "spectral" engine may make; all others are exact.
+    The levels of a ``CloudNetwork``, whose arguments it has, down, and up again: transposed convolutions are evaluated
+    at the finer level's points and mixed with what was there on the way down, at last at the given points, with their
+    own values.
     """
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        *,
-        dim: int = 3,
-        channels: Sequence[int] = (32, 64, 128),
-        spacing: float,
-        width: float = 1.0,
-        coarsening: Coarsening = "voxels",
-        ratio: float = 0.25,
-        blocks: int = 1,
-        dropout: float = 0.0,
-        isotropic: bool = False,
-        generator: CloudGeneratorName = "siren",
-        generator_hidden: int = 32,
-        omega_0: float = 6.0,
-        engine: EngineName = "neighbours",
-        rtol: float = 1e-3,
-    ) -> None:
-        super().__init__()
-        options = _options(dim, isotropic, generator, generator_hidden, omega_0, engine, rtol)
-        self.encoder = _Encoder(in_channels, channels, spacing, width, coarsening, ratio, blocks, dropout, options)
-        widths = self.encoder.widths
-        ups, mixes, levels = [], [], []
-        for level in range(len(channels) - 1):
-            finer, coarser = channels[level], channels[level + 1]
-            ups.append(_Step(options.convolution(coarser, finer, widths[level + 1]), finer))
-            mixes.append(PointwiseLinear(2 * finer, finer))
-            levels.append(_Level(finer, blocks, widths[level], dropout, options))
-        self.ups, self.mixes, self.levels = nn.ModuleList(ups), nn.ModuleList(mixes), nn.ModuleList(levels)
-        self.readout = _Step(options.convolution(channels[0], channels[0], widths[0]), channels[0])
-        self.own = PointwiseLinear(channels[0] + in_channels, channels[0])
-        self.dropout = Dropout(dropout, "value")
-        self.output = PointwiseLinear(channels[0], out_channels)
+    def _add_head(self, in_channels: int, out_channels: int, levels: _Levels) -> None:
+        ups, mixes, residual = [], [], []
+        for level, (fine, coarse) in enumerate(itertools.pairwise(levels.channels)):
+            ups.append(levels.step(level + 1, coarse, fine))
+            mixes.append(PointwiseLinear(2 * fine, fine))
+            residual.append(levels.residual(level))
+        self.ups, self.mixes, self.levels = nn.ModuleList(ups), nn.ModuleList(mixes), nn.ModuleList(residual)
+        first = levels.channels[0]
+        self.readout = levels.step(0, first, first)
+        self.own = PointwiseLinear(first + in_channels, first)
+        self.dropout = Dropout(levels.dropout, "value")
+        self.output = PointwiseLinear(first, out_channels)
 
-    def forward(
-        self,
-        x: Tensor | None,
-        pos: Tensor,
-        batch: Tensor | None = None,
-        weight: Tensor | None = None,
-        batch_size: int | None = None,
-    ) -> Tensor:
-        """Values on clouds to one row per point.
-
-        Args:
-            x: ``(N, in_channels)``, or None.
-            pos: ``(N, dim)`` positions.
-            batch: int64 ``(N,)`` cloud of each row, never falling; None = one cloud.
-            weight: ``(N,)`` quadrature weights; None = each cloud weighs 1, all of its points the same.
-            batch_size: number of clouds, where the last ones may be empty.
-
-        Returns:
-            ``(N, out_channels)``.
-
-        Raises:
-            ValueError: see ``CCNNConv``; a batch in training without any point.
-        """
-        values, points = self.encoder.given(x, pos, batch, weight, batch_size)
+    def _answer(self, values: Tensor, points: Points) -> Tensor:
         hidden = self._decoded(values, points, calibrating=False)
         mixed = nn.functional.gelu(self.own(torch.cat([hidden, values], dim=1)))
         return self.output(self.dropout(mixed, points))
 
-    @torch.no_grad()
-    @outside_autocast
-    def calibrate(
-        self, x: Tensor | None, pos: Tensor, batch: Tensor | None = None, weight: Tensor | None = None
-    ) -> None:
-        """Scale all kernels, first to last, for clouds like these; once, before training."""
-        values, points = self.encoder.at_places(x, pos, batch, weight)
+    def _calibrate(self, values: Tensor, points: Points) -> None:
         self._decoded(values, points, calibrating=True)
 
     def _decoded(self, values: Tensor, points: Points, *, calibrating: bool) -> Tensor:
@@ -393,22 +339,3 @@ class CloudUNet(nn.Module):
             hidden = self.mixes[level](torch.cat([finer, down[level]], dim=1))
             hidden = self.levels[level](hidden, coarse[level], calibrating=calibrating)
         return stepped(self.readout, coarse[0], points)
-
-
-def _options(
-    dim: int,
-    isotropic: bool,
-    generator: CloudGeneratorName,
-    generator_hidden: int,
-    omega_0: float,
-    engine: EngineName,
-    rtol: float,
-) -> _Options:
-    kernel = {
-        "d": dim,
-        "isotropic": isotropic,
-        "generator": generator,
-        "generator_hidden": generator_hidden,
-        "omega_0": omega_0,
-    }
-    return _Options(kernel, {"engine": engine, "rtol": rtol})

@@ -24,6 +24,7 @@ from ccnn_irregular.layers import ContinuousConv, SeparableContinuousConv
 from ccnn_irregular.networks import CCNN
 from ccnn_irregular.operators import ENGINES
 from ccnn_irregular.operators.planning.rates import current_rates
+from ccnn_irregular.solver import Solver
 
 __all__ = ["check_consistency"]
 
@@ -279,8 +280,7 @@ class _Check:
         """The layer in evaluation mode, all convolutions that see the sampling by ``engine``."""
         layer = copy.deepcopy(self.layer).eval().requires_grad_(False).to(dtype)
         for convolution in _sampled_convolutions(layer):
-            convolution.engine = engine
-            convolution.rtol = self.rtol
+            convolution.solver = Solver(engine, self.rtol)
         return layer
 
     def _predicted(self, layer: nn.Module, source: Domain, query: Domain | None) -> float | str:
@@ -288,7 +288,8 @@ class _Check:
         query = layer.latent if isinstance(layer, CCNN) and layer.latent is not None else query
         seconds = 0.0
         for one in _sampled_convolutions(layer):
-            cost = ENGINES[one.engine].assess(one.kernel, source, source if query is None else query, 1, one.rtol)
+            engine, rtol = ENGINES[one.solver.engine], one.solver.rtol
+            cost = engine.assess(one.kernel, source, source if query is None else query, 1, rtol)
             if isinstance(cost, str):
                 return cost
             seconds += current_rates(one.kernel.extent.device).seconds(cost.plan + cost.forward)

@@ -6,6 +6,7 @@ from ccnn_irregular.kernels.isotropic import Isotropic, RadialMask
 from ccnn_irregular.kernels.kernel import Kernel
 from ccnn_irregular.kernels.masks import MASKS, GaussianMask, Mask
 from ccnn_irregular.kernels.masks import register as register_mask
+from ccnn_irregular.kernels.spec import KernelSpec
 from ccnn_irregular.kernels.spectrum import energy_above
 from ccnn_irregular.kernels.substitution import with_tensors
 
@@ -18,6 +19,7 @@ __all__ = [
     "Generator",
     "Isotropic",
     "Kernel",
+    "KernelSpec",
     "MAGNet",
     "Mask",
     "RadialMask",

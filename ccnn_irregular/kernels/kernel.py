@@ -63,27 +63,28 @@ class Kernel(ExactBuffers):
         scale: float = 1.0,
     ) -> None:
         super().__init__()
-        d = generator.d
-        require(len(extent) == d, "extent", f"have one entry per axis, {d}", tuple(extent))
-        require(all(math.isfinite(e) and e > 0 for e in extent), "extent", "be positive and finite", tuple(extent))
-        if mask is not None:
-            require(len(mask.support) == d, "mask", f"have the generator's {d} axes", len(mask.support))
-        shape = (generator.out_channels,) if shape is None else shape
-        require(
-            len(shape) in (1, 2) and math.prod(shape) == generator.out_channels,
-            "shape",
-            f"be (C,) or (D, C) with product {generator.out_channels}",
-            shape,
-        )
-        require(all(0 <= axis < d for axis in causal_axes), "causal_axes", f"lie in 0..{d - 1}", tuple(causal_axes))
-        require(math.isfinite(scale) and scale > 0, "scale", "be positive and finite", scale)
         self.generator = generator
         self.mask = mask
-        self.shape = shape
+        self.shape = (generator.out_channels,) if shape is None else shape
         self.causal_axes = tuple(causal_axes)
+        self._require_parts_that_fit(extent)
+        require(math.isfinite(scale) and scale > 0, "scale", "be positive and finite", scale)
         self.register_exact_buffer("extent", extent)
         self._first_scale = float(scale)
         self.register_buffer("scale", torch.tensor(self._first_scale, dtype=torch.float64))
+
+    def _require_parts_that_fit(self, extent: Sequence[float]) -> None:
+        """Refuse parts that disagree with the generator."""
+        d, channels = self.generator.d, self.generator.out_channels
+        require(len(extent) == d, "extent", f"have one entry per axis, {d}", tuple(extent))
+        require(all(math.isfinite(e) and e > 0 for e in extent), "extent", "be positive and finite", tuple(extent))
+        if self.mask is not None:
+            axes = len(self.mask.support)
+            require(axes == d, "mask", f"have the generator's {d} axes", axes)
+        fits = len(self.shape) in (1, 2) and math.prod(self.shape) == channels
+        require(fits, "shape", f"be (C,) or (D, C) with product {channels}", self.shape)
+        causal = all(0 <= axis < d for axis in self.causal_axes)
+        require(causal, "causal_axes", f"lie in 0..{d - 1}", self.causal_axes)
 
     @property
     def d(self) -> int:
@@ -124,30 +125,39 @@ class Kernel(ExactBuffers):
         rule = "have numbers: give the module memory by to_empty(device=...), then load its state_dict"
         require(not self.extent.is_meta, "kernel", rule, "one on the meta device")
 
-    def alike(
+    def replace(
         self,
         *,
         generator: Generator | None = None,
         mask: Mask | None = None,
+        extent: Sequence[float] | None = None,
         shape: tuple[int] | tuple[int, int] | None = None,
+        scale: float | None = None,
     ) -> Kernel:
-        """A kernel of another generator, mask or shape that shares all other tensors with this one."""
-        other = Kernel(
-            self.generator if generator is None else generator,
-            self.mask if mask is None else mask,
-            extent=self._exact["extent"],
-            shape=self.shape if shape is None else shape,
-            causal_axes=self.causal_axes,
-            scale=self._first_scale,
-        )
-        other.extent, other.scale = self.extent, self.scale
-        return other
+        """A kernel with other parts that shares all other tensors with this one; what is None stays as it is.
 
-    def without_scale(self) -> Kernel:
-        """The same kernel of scale 1, sharing all other tensors: for values that were multiplied by the scale."""
-        other = copy.copy(self)  # of the module alone: a pass has no time to build one
-        other._buffers = {**self._buffers, "scale": torch.ones_like(self.scale)}
-        return other
+        It is quick enough to be called in every pass: ``kernel.replace(scale=1.0)`` is the kernel for values, or
+        weights, that were multiplied by its scale.
+
+        Raises:
+            ValueError: parts that disagree, as in the constructor.
+        """
+        twin = copy.copy(self)  # of the module alone: a pass has no time to build one
+        twin._buffers, twin._modules, twin._exact = dict(self._buffers), dict(self._modules), dict(self._exact)
+        if generator is not None:
+            twin.generator = generator
+        if mask is not None:
+            twin.mask = mask
+        if shape is not None:
+            twin.shape = shape
+        if extent is not None:
+            twin._exact["extent"] = tuple(map(float, extent))
+            twin.extent = self.extent.new_tensor(twin._exact["extent"])
+        if scale is not None:
+            twin.scale = torch.full_like(self.scale, scale)
+        if any(part is not None for part in (generator, mask, extent, shape)):
+            twin._require_parts_that_fit(twin._exact["extent"])
+        return twin
 
     def formula(self, offsets: Any, operations: Operations) -> Any:
         """Flattened kernel values without the scale, at offsets in coordinate units, in terms of ``operations``."""
@@ -185,6 +195,14 @@ class Kernel(ExactBuffers):
             tuple(offsets.shape),
         )
         return self.formula(offsets, TENSORS).reshape(*offsets.shape[:-1], *self.shape)
+
+    def sampled(self, offsets: Sequence[Tensor]) -> Tensor:
+        """Kernel values without the scale at every combination of some offsets, ``(*lengths, *shape)``.
+
+        Args:
+            offsets: ``(n,)`` per axis, float64, coordinate units.
+        """
+        return self.unscaled(torch.stack(torch.meshgrid(*offsets, indexing="ij"), dim=-1).to(self.dtype))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         before = self.scale

@@ -33,8 +33,7 @@ def marginal_energy(kernel: Kernel, axis: int, offsets: Sequence[Tensor]) -> Ten
         of negative frequency equal those of positive one and are left out.
     """
     count = len(offsets[axis])
-    mesh = torch.meshgrid(*offsets, indexing="ij")
-    samples = kernel.unscaled(torch.stack(mesh, dim=-1).to(kernel.dtype)).flatten(kernel.d).to("cpu", torch.float64)
+    samples = kernel.sampled(offsets).flatten(kernel.d).to("cpu", torch.float64)
     energy = torch.fft.rfft(samples, n=2 * count, dim=axis).abs().square()
     return energy.movedim(axis, 0).reshape(count + 1, -1, samples.shape[-1]).sum(1)
 

@@ -118,12 +118,9 @@ def dilated(kernel: Kernel, rates: float | Sequence[float]) -> Kernel:
     rates = (float(rates),) * kernel.d if isinstance(rates, int | float) else tuple(map(float, rates))
     require(len(rates) == kernel.d, "rates", f"have one entry per axis, {kernel.d}", rates)
     require(all(math.isfinite(rate) and rate > 0 for rate in rates), "rates", "be positive and finite", rates)
-    mask = None if kernel.mask is None else DilatedMask(kernel.mask, rates)
+    mask = None if kernel.mask is None else DilatedMask(kernel.mask, rates).to(kernel.extent)
     extent = [one * rate for one, rate in zip(kernel.exact_numbers("extent"), rates, strict=True)]
-    stretched = Kernel(kernel.generator, mask, extent=extent, shape=kernel.shape, causal_axes=kernel.causal_axes)
-    stretched = stretched.to(kernel.extent)
-    stretched.scale = kernel.scale
-    return stretched
+    return kernel.replace(mask=mask, extent=extent)
 
 
 def conv_kernel(

@@ -10,14 +10,15 @@ from torch._compile import _disable_dynamo
 
 from ccnn_irregular._autocast import outside_autocast
 from ccnn_irregular._checks import require
-from ccnn_irregular.domains import Domain, Grid
+from ccnn_irregular.domains import Domain
 from ccnn_irregular.kernels import Kernel
 from ccnn_irregular.kernels.generators import OutputRows
 from ccnn_irregular.layers.pointwise import PointwiseLinear, require_groups, shuffle_channels
-from ccnn_irregular.layers.positions import mean_square, per_channel, point_weights, with_weights_in_values
+from ccnn_irregular.layers.positions import mean_square, per_channel, with_weights_in_values
 from ccnn_irregular.layers.scale import scale_kernel, warn_of_scale, white_noise_gain
-from ccnn_irregular.operators import EngineName, Plan, convolve, make_plan
+from ccnn_irregular.operators import Plan
 from ccnn_irregular.operators.layout import out_of_range_unannounced
+from ccnn_irregular.solver import Solver
 
 __all__ = ["ContinuousConv", "SeparableContinuousConv"]
 
@@ -41,8 +42,7 @@ class ContinuousConv(nn.Module):
         groups: number of groups of consecutive channels that are convolved with one another only, as in
             ``torch.nn.Conv1d``. As many groups as channels make a depthwise convolution with D / C results each.
         shuffle: interleave the groups of the result, see ``shuffle_channels``.
-        engine: a name in ``ENGINES`` or "auto".
-        rtol: relative error the "spectral" engine may make; all others are exact.
+        solver: engine and tolerance of the sums, see ``Solver``.
 
     Raises:
         ValueError: groups that do not divide the kernel's output channels, or a depthwise kernel cut into groups.
@@ -55,8 +55,7 @@ class ContinuousConv(nn.Module):
         bias: bool = True,
         groups: int = 1,
         shuffle: bool = False,
-        engine: EngineName = "auto",
-        rtol: float = 1e-3,
+        solver: Solver = Solver(),
     ) -> None:
         super().__init__()
         require_groups(groups, kernel.out_channels, shuffle)
@@ -64,8 +63,7 @@ class ContinuousConv(nn.Module):
         self.kernel = kernel
         self.groups = groups
         self.shuffle = shuffle
-        self.engine: EngineName = engine
-        self.rtol = rtol
+        self.solver = solver
         self.bias = nn.Parameter(torch.zeros(kernel.out_channels)) if bias else None
 
     @property
@@ -91,23 +89,23 @@ class ContinuousConv(nn.Module):
 
     def _convolved(self, values: Tensor, source: Domain, query: Domain | None, plan: Plan | None) -> Tensor:
         if self.groups == 1:
-            return convolve(self.kernel, values, source, query, engine=self.engine, rtol=self.rtol, plan=plan)
+            return self.solver.convolve(self.kernel, values, source, query, plan)
         fits = values.ndim >= 2 and values.shape[1] == self.in_channels
         require(fits, "values", f"have {self.in_channels} channels on axis 1", tuple(values.shape))
         kernels = self._group_kernels()
-        if not isinstance(source, Grid) and point_weights(source).ndim == 2:
+        if source.weighs_channels:
             require(plan is None, "plan", "be None for a grouped kernel where weights differ between channels", plan)
             query = source if query is None else query
             values, source = with_weights_in_values(values, source)
         if plan is None:
-            batch = len(values) if isinstance(source, Grid) else 1
-            plan = make_plan(kernels, source, query, engine=self.engine, rtol=self.rtol, batch=batch)
+            batch = len(values) if source.samples is None else 1
+            plan = self.solver.plan(kernels, source, query, batch=batch)
         # One channel a group: each is read by D / C depthwise kernels. Else one full kernel for each group.
         multiplier = self.kernel.out_channels // self.groups
         single = len(kernels) == 1
         blocks = (values.repeat_interleave(multiplier, 1),) if single else values.split(self.kernel.in_channels, 1)
         results = [
-            convolve(kernel, block, source, query, engine=self.engine, rtol=self.rtol, plan=plan)
+            self.solver.convolve(kernel, block, source, query, plan)
             for kernel, block in zip(kernels, blocks, strict=True)
         ]
         return torch.cat(results, 1)
@@ -116,16 +114,16 @@ class ContinuousConv(nn.Module):
         """Kernels that share this one's tensors: one full kernel a group, or a depthwise one for groups of one."""
         kernel, (rows, columns) = self.kernel, (self.kernel.out_channels // self.groups, self.kernel.in_channels)
         if columns == 1:
-            return [kernel.alike(shape=(kernel.out_channels,))]
+            return [kernel.replace(shape=(kernel.out_channels,))]
         count = rows * columns
         generators = [OutputRows(kernel.generator, group * count, count) for group in range(self.groups)]
-        return [kernel.alike(generator=generator, shape=(rows, columns)) for generator in generators]
+        return [kernel.replace(generator=generator, shape=(rows, columns)) for generator in generators]
 
     @_disable_dynamo
     def plan(self, source: Domain, query: Domain | None = None, *, batch: int = 1) -> Plan:
         """Geometry for several calls between the same domains; see ``ccnn_irregular.make_plan``."""
         kernel = self.kernel if self.groups == 1 else self._group_kernels()
-        return make_plan(kernel, source, query, engine=self.engine, rtol=self.rtol, batch=batch)
+        return self.solver.plan(kernel, source, query, batch=batch)
 
     @torch.no_grad()
     @outside_autocast
@@ -155,8 +153,7 @@ class SeparableContinuousConv(nn.Module):
         bias: learned constants after both steps.
         groups: number of groups of channels that are mixed with one another only.
         shuffle: interleave the groups of the result, see ``shuffle_channels``.
-        engine: a name in ``ENGINES`` or "auto".
-        rtol: relative error the "spectral" engine may make; all others are exact.
+        solver: engine and tolerance of the sums, see ``Solver``.
 
     Raises:
         ValueError: the kernel is not depthwise, or groups that do not divide both numbers of channels.
@@ -170,12 +167,11 @@ class SeparableContinuousConv(nn.Module):
         bias: bool = True,
         groups: int = 1,
         shuffle: bool = False,
-        engine: EngineName = "auto",
-        rtol: float = 1e-3,
+        solver: Solver = Solver(),
     ) -> None:
         super().__init__()
         require(kernel.depthwise, "kernel", "be depthwise, of shape (C,)", kernel.shape)
-        self.depthwise = ContinuousConv(kernel, bias=bias, engine=engine, rtol=rtol)
+        self.depthwise = ContinuousConv(kernel, bias=bias, solver=solver)
         self.pointwise = PointwiseLinear(kernel.out_channels, out_channels, bias=bias, groups=groups, shuffle=shuffle)
 
     @property

@@ -7,7 +7,7 @@ from typing import Literal, final, get_args
 from torch import Tensor, nn
 
 from ccnn_irregular._checks import require
-from ccnn_irregular.domains import Domain, Grid, Product
+from ccnn_irregular.domains import Domain
 
 __all__ = ["Dropout", "DropoutUnit"]
 
@@ -43,8 +43,8 @@ class Dropout(nn.Module):
             return values
         if self.unit == "value":
             return nn.functional.dropout(values, self.probability)
-        if isinstance(domain, Grid):
+        points = domain.irregular
+        if points is None:
             return nn.functional.dropout1d(values.flatten(2), self.probability).reshape(values.shape)
-        points = domain.points if isinstance(domain, Product) else domain
         kept = nn.functional.dropout(values.new_ones(points.samples, values.shape[1]), self.probability)
         return values * kept[points.sample_index()].reshape(*values.shape[:2], *(1,) * (values.ndim - 2))

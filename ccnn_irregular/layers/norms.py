@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ccnn_irregular import batch_statistics
 from ccnn_irregular._checks import require
 from ccnn_irregular._transforms import transforms_active
-from ccnn_irregular.domains import Domain, Grid, Product
+from ccnn_irregular.domains import Domain
 from ccnn_irregular.layers.positions import mean_over_positions, per_channel, weighted_statistics, without_unread
 
 __all__ = ["BatchNorm", "InstanceNorm"]
@@ -35,10 +35,11 @@ class BatchNorm(nn.BatchNorm1d):
         rule = "be in evaluation mode, or an InstanceNorm, under torch.func and forward-mode differentiation"
         writes = self.training and self.running_mean is not None
         require(not (writes and transforms_active()), "BatchNorm", rule, "training, which writes running statistics")
-        if not isinstance(domain, Grid):
-            values = without_unread(values, domain)
+        points = domain.irregular
+        if points is not None:
+            values = without_unread(values, points)
         stored = not self.training and self.running_mean is not None
-        if stored or isinstance(domain, Grid):
+        if stored or points is None:
             flat = values.flatten(2) if values.ndim > 3 else values
             if not self.training or not batch_statistics.suits(flat, self.weight, self.bias):
                 return super().forward(flat).reshape(values.shape)
@@ -46,16 +47,17 @@ class BatchNorm(nn.BatchNorm1d):
             count = flat.shape[0] * flat.shape[2]
             self._follow(mean, variance * (count / (count - 1)))
             return result.reshape(values.shape)
-        mean, variance = weighted_statistics(values, domain)
+        mean, variance = weighted_statistics(values, points)
         self._follow(mean, variance)
         return self._normalised(values, mean, variance)
 
     def by_these(self, values: Tensor, domain: Domain) -> Tensor:
         """``values`` normalised by statistics of their own in every mode; the stored ones stay."""
-        if isinstance(domain, Grid):
+        points = domain.irregular
+        if points is None:
             return nn.functional.batch_norm(values, None, None, self.weight, self.bias, training=True, eps=self.eps)
-        values = without_unread(values, domain)
-        return self._normalised(values, *weighted_statistics(values, domain))
+        values = without_unread(values, points)
+        return self._normalised(values, *weighted_statistics(values, points))
 
     def _normalised(self, values: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
         scale = torch.rsqrt(variance + self.eps)
@@ -98,12 +100,12 @@ class InstanceNorm(nn.Module):
 
     def forward(self, values: Tensor, domain: Domain) -> Tensor:
         """``(N, C, *sizes)`` on ``domain`` to the same shape."""
-        if isinstance(domain, Grid):
+        points = domain.irregular
+        if points is None:
             flat = nn.functional.instance_norm(values.flatten(2), weight=self.weight, bias=self.bias, eps=self.eps)
             return flat.reshape(values.shape)
-        points = domain.points if isinstance(domain, Product) else domain
         shape, sample = (*values.shape[:2], *(1,) * (values.ndim - 2)), points.sample_index()
-        values = without_unread(values, domain).to(torch.promote_types(values.dtype, torch.float32))
+        values = without_unread(values, points).to(torch.promote_types(values.dtype, torch.float32))
         centred = values - mean_over_positions(values, domain)[sample].reshape(shape)
         scale = torch.rsqrt(mean_over_positions(centred.square(), domain) + self.eps)[sample].reshape(shape)
         return centred * scale * per_channel(self.weight, values) + per_channel(self.bias, values)

@@ -7,14 +7,13 @@ from torch import Tensor
 
 from ccnn_irregular._checks import require
 from ccnn_irregular._sums import gathered, sums_of_sorted
-from ccnn_irregular.domains import Domain, Grid, Points, Product
+from ccnn_irregular.domains import Domain, Points, Product
 from ccnn_irregular.operators.layout import balance, weighted
 
 __all__ = [
     "mean_over_positions",
     "mean_square",
     "per_channel",
-    "point_weights",
     "weighted_statistics",
     "with_weights_in_values",
     "without_unread",
@@ -27,11 +26,11 @@ def mean_over_positions(values: Tensor, domain: Domain) -> Tensor:
     On a grid all cells weigh the same. A sample without weight (no points at all) has mean 0. What weighs 0 is never
     read, nan or not. Any number of positions is summed to the accuracy of the values' dtype, float32 at least.
     """
-    if isinstance(domain, Grid):
+    points = domain.irregular
+    if points is None:
         return values.flatten(2).mean(2)
-    points = domain.points if isinstance(domain, Product) else domain
     rows = values.flatten(2).mean(2) if values.ndim > 2 else values
-    weights, sample = _weight_columns(domain), points.sample_index()
+    weights, sample = _weight_columns(points), points.sample_index()
     mass = sums_of_sorted(weights, sample, points.samples)
     # Shares in float64: in small units weights are below what float32 holds.
     shares = weights / gathered(torch.where(mass == 0, 1.0, mass), sample)
@@ -43,26 +42,20 @@ def mean_over_positions(values: Tensor, domain: Domain) -> Tensor:
 
 def mean_square(values: Tensor, domain: Domain) -> float:
     """Mean square over all channels and positions, the latter by their weights; 0 of no values."""
-    if isinstance(domain, Grid):
+    points = domain.irregular
+    if points is None:
         largest = _largest(values)
-        return (
-            float(
-                (values / largest)
-                .to(torch.promote_types(values.dtype, torch.float32))
-                .square()
-                .mean(dtype=torch.float64)
-            )
-            * largest**2
-        )
-    shares = _shares(values, domain)
+        relative = (values / largest).to(torch.promote_types(values.dtype, torch.float32))
+        return float(relative.square().mean(dtype=torch.float64)) * largest**2
+    shares = _shares(values, points)
     read = torch.where(shares > 0, values.to(shares.dtype), 0.0)
     largest = _largest(read)
     return float(((read / largest).square() * shares).sum(dtype=torch.float64) / values[0].numel()) * largest**2
 
 
-def weighted_statistics(values: Tensor, domain: Domain) -> tuple[Tensor, Tensor]:
-    """Mean and variance of each channel over all positions by their weights, ``(C,)`` each."""
-    shares = _shares(values, domain)
+def weighted_statistics(values: Tensor, points: Points) -> tuple[Tensor, Tensor]:
+    """Mean and variance of each channel over all positions by the points' weights, ``(C,)`` each."""
+    shares = _shares(values, points)
     read = torch.where(shares > 0, values.to(shares.dtype), 0.0)
     nodes = values[0, 0].numel()
     dims = (0, *range(2, values.ndim))
@@ -70,25 +63,21 @@ def weighted_statistics(values: Tensor, domain: Domain) -> tuple[Tensor, Tensor]
     return mean, ((read - per_channel(mean, read)).square() * shares).sum(dims) / nodes
 
 
-def point_weights(domain: Points | Product) -> Tensor:
-    """Quadrature weights of the points of a domain, float64 ``(N,)`` or ``(N, C)``."""
-    return (domain.points if isinstance(domain, Product) else domain).weights
-
-
-def with_weights_in_values(values: Tensor, domain: Points | Product) -> tuple[Tensor, Domain]:
+def with_weights_in_values(values: Tensor, domain: Domain) -> tuple[Tensor, Domain]:
     """Values times their weights, on points that weigh the same: weights per channel know nothing of groups."""
-    points = domain.points if isinstance(domain, Product) else domain
+    points, grid = domain.irregular, domain.uniform
+    assert points is not None
     flat = values.flatten(2) if values.ndim > 2 else values[:, :, None]
     factor = balance(points.weights) ** 2
     rows = weighted(flat.movedim(1, 2), points.weights, factor).movedim(2, 1).reshape(values.shape)
     equal = torch.full_like(points.weights[:, 0], factor)
     even = Points(points.coordinates, equal, points.splits, periods=points.periods)
-    return rows, Product(even, domain.grid) if isinstance(domain, Product) else even
+    return rows, even if grid is None else Product(even, grid)
 
 
-def without_unread(values: Tensor, domain: Points | Product) -> Tensor:
+def without_unread(values: Tensor, points: Points) -> Tensor:
     """Values with 0 in place of nan and infinity that weigh 0: times a gradient of 0 they would be nan."""
-    unread = _weight_columns(domain) == 0
+    unread = _weight_columns(points) == 0
     if not bool(unread.any()):
         return values
     unread = unread.reshape(*unread.shape, *(1,) * (values.ndim - 2))
@@ -105,17 +94,16 @@ def _largest(values: Tensor) -> float:
     return (float(values.detach().abs().max()) if values.numel() else 0.0) or 1.0
 
 
-def _shares(values: Tensor, domain: Domain) -> Tensor:
+def _shares(values: Tensor, points: Points) -> Tensor:
     """Share of each row of values in the weight of all, ``(N, 1 or C, 1, ...)``, at least float32."""
-    weights = _weight_columns(domain)
+    weights = _weight_columns(points)
     mass = weights.sum(0)
     require(bool((mass > 0).all()), "source.weights", "hold a positive weight for every channel", mass.min().item())
     shares = (weights / mass).to(torch.promote_types(values.dtype, torch.float32))
     return shares.reshape(*shares.shape, *(1,) * (values.ndim - 2))
 
 
-def _weight_columns(domain: Domain) -> Tensor:
-    """Quadrature weights of the points of a domain, float64 ``(N, 1)`` or ``(N, C)``."""
-    assert not isinstance(domain, Grid)
-    weights = point_weights(domain)
+def _weight_columns(points: Points) -> Tensor:
+    """Quadrature weights, float64 ``(N, 1)`` or ``(N, C)``."""
+    weights = points.weights
     return weights[:, None] if weights.ndim == 1 else weights

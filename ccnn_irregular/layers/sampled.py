@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import final
 
 import torch
@@ -10,7 +9,6 @@ from torch import Tensor, nn
 
 from ccnn_irregular._checks import require
 from ccnn_irregular.domains import Grid
-from ccnn_irregular.kernels import Kernel
 from ccnn_irregular.layers.convolutions import SeparableContinuousConv
 from ccnn_irregular.operators.layout import balance, restored
 from ccnn_irregular.operators.numerics.lattice import (
@@ -18,7 +16,7 @@ from ccnn_irregular.operators.numerics.lattice import (
     at_queries,
     no_common_lattice,
     on_lattice,
-    tap_offsets,
+    sampled_kernel,
     tap_spans,
 )
 
@@ -50,7 +48,7 @@ class SampledConv(nn.Module):
         self.lattices = tuple(Lattice.build(a, b) for a, b in zip(source.axes, query.axes, strict=True))
         self.spans = tap_spans(layer.kernel, self.lattices)
         self.lengths = [lattice.length(*span) for lattice, span in zip(self.lattices, self.spans, strict=True)]
-        taps = sampled_kernel(layer.kernel, self.lattices).detach()
+        taps = sampled_kernel(layer.kernel, self.lattices, self.spans).detach()
         weight = source.cell_volume * float(layer.kernel.scale)
         self.factor = balance(weight)
         self.register_buffer("taps", taps * (weight / self.factor))
@@ -63,12 +61,3 @@ class SampledConv(nn.Module):
         spectrum = spectrum * torch.fft.rfftn(self.taps, s=self.lengths, dim=dims)
         result = at_queries(torch.fft.irfftn(spectrum, s=self.lengths, dim=dims), self.lattices, self.spans)
         return self.pointwise(restored(result, self.factor), self.bias)
-
-
-def sampled_kernel(kernel: Kernel, lattices: Sequence[Lattice]) -> Tensor:
-    """Kernel values without the scale, on a lattice as far as support and lattice reach, ``(*kernel.shape, *taps)``."""
-    spans = tap_spans(kernel, lattices)
-    device = kernel.extent.device
-    offsets = [tap_offsets(lattice, span, device) for lattice, span in zip(lattices, spans, strict=True)]
-    values = kernel.unscaled(torch.stack(torch.meshgrid(*offsets, indexing="ij"), dim=-1).to(kernel.dtype))
-    return values.movedim(tuple(range(kernel.d)), tuple(range(-kernel.d, 0)))

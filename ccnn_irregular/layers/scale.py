@@ -10,9 +10,8 @@ from torch import Tensor
 
 from ccnn_irregular._checks import require
 from ccnn_irregular._transforms import transforms_active
-from ccnn_irregular.domains import Domain, Grid, Points, Product
+from ccnn_irregular.domains import Domain
 from ccnn_irregular.kernels import Kernel
-from ccnn_irregular.layers.positions import point_weights
 from ccnn_irregular.operators.engines.reference import PairGeometry
 
 __all__ = ["scale_kernel", "warn_of_scale", "white_noise_gain"]
@@ -91,12 +90,12 @@ def _typical_size(values: Tensor) -> Tensor:
 def _typical_response(kernel: Kernel, source: Domain) -> float:
     """About the root of ``white_noise_gain``, from a few kernel values and the sampling's volumes."""
     weight, total = 1.0, 1.0
-    if not isinstance(source, Grid):
-        weights = point_weights(source)
+    points, grid = source.irregular, source.uniform
+    if points is not None:
+        weights = points.weights
         total = float(weights.sum()) / max(1, weights.numel() // len(weights))
         weight = float(weights.square().sum() / weights.sum())
-    if not isinstance(source, Points):
-        grid = source.grid if isinstance(source, Product) else source
+    if grid is not None:
         weight, total = weight * grid.cell_volume, total * grid.cell_volume * grid.count
     reach = torch.minimum(kernel.support, kernel.extent) if kernel.mask is None else kernel.support
     places = torch.rand(_OFFSETS_LOOKED_AT, kernel.d, generator=torch.Generator().manual_seed(0)) * 2 - 1

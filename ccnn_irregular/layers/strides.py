@@ -26,21 +26,23 @@ def coarser(domain: Domain, stride: int | Sequence[int]) -> Domain:
     Raises:
         ValueError: a stride below 1, or one that does not divide the nodes of an axis that repeats.
     """
-    if isinstance(domain, Product):
-        first, *others = _factors("stride", stride, 1 + domain.grid.d)
-        grid = coarser(domain.grid, others)
-        assert isinstance(grid, Grid)
-        return Product(_every(domain.points, first), grid)
-    if isinstance(domain, Points):
-        (step,) = _factors("stride", stride, 1)
-        return _every(domain, step)
-    strides = _factors("stride", stride, domain.d)
-    for axis, (own, factor) in enumerate(zip(domain.axes, strides, strict=True)):
+    points, grid = domain.irregular, domain.uniform
+    if points is None:
+        assert grid is not None
+        return _coarser_grid(grid, _factors("stride", stride, grid.d))
+    first, *others = _factors("stride", stride, 1 if grid is None else 1 + grid.d)
+    fewer = _every(points, first)
+    return fewer if grid is None else Product(fewer, _coarser_grid(grid, others))
+
+
+def _coarser_grid(grid: Grid, strides: Sequence[int]) -> Grid:
+    """The nodes of a grid that strides leave, from the first on."""
+    for axis, (own, factor) in enumerate(zip(grid.axes, strides, strict=True)):
         fits = not own.periodic or own.size % factor == 0
         require(fits, "stride", f"divide the {own.size} nodes of axis {axis}, which repeats", factor)
-    sizes = [-(-size // factor) for size, factor in zip(domain.sizes, strides, strict=True)]
-    steps = [step * factor for step, factor in zip(domain.steps, strides, strict=True)]
-    return Grid(sizes, steps, domain.starts, domain.periodic)
+    sizes = [-(-size // factor) for size, factor in zip(grid.sizes, strides, strict=True)]
+    steps = [step * factor for step, factor in zip(grid.steps, strides, strict=True)]
+    return Grid(sizes, steps, grid.starts, grid.periodic)
 
 
 def finer(grid: Grid, stride: int | Sequence[int]) -> Grid:

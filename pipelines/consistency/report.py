@@ -17,6 +17,7 @@ from ccnn_irregular.layers import ContinuousConv
 from ccnn_irregular.operators import ENGINES
 from ccnn_irregular.operators.planning.rates import current_rates
 from ccnn_irregular.pipelines.consistency.sources import GriddedVariable, length_unit
+from ccnn_irregular.solver import Solver
 
 __all__ = ["answer_maps", "described", "pictures"]
 
@@ -51,7 +52,7 @@ def answer_maps(
         if min(seconds) <= limit_seconds or max(sizes) <= _COARSEST_MAP:
             break
         stride *= 2
-    layer = ContinuousConv(kernel, bias=False, rtol=rtol)
+    layer = ContinuousConv(kernel, bias=False, solver=Solver(rtol=rtol))
     every = (slice(None, None, stride),) * grid.d
     full = layer(torch.nan_to_num(field.values)[None].to(kernel.dtype), grid, places)[0, 0]
     sampled = layer(sampling.values.to(kernel.dtype), source, places)[0, 0]

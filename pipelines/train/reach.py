@@ -13,8 +13,9 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from ccnn_irregular.domains import Domain, Grid, Points
+from ccnn_irregular.kernels import KernelSpec
 
-__all__ = ["Sampling", "sampling_of", "warn_of_latent", "warn_of_reach"]
+__all__ = ["Sampling", "sampling_of", "warn_of_kernel", "warn_of_latent", "warn_of_reach"]
 
 # Kernels longer than this many spans are the same number at all offsets that occur.
 _MOST_SPANS = 100
@@ -101,6 +102,22 @@ def warn_of_reach(
                     stacklevel=2,
                 )
                 return
+
+
+def warn_of_kernel(kernel: KernelSpec, support: Tensor, *samplings: Sampling, option: str = "kernel") -> None:
+    """Say so where the width or the extent of a recipe does not suit, see ``warn_of_reach``.
+
+    Args:
+        kernel: the recipe, as the network was given it.
+        support: half width of a kernel built by it along each axis, coordinate units.
+        samplings: of what the kernel is convolved with.
+        option: argument of the network that holds the recipe.
+    """
+    if kernel.width is not None:
+        warn_of_reach(f"{option}.width", kernel.width, support, *samplings)
+    if kernel.extent is not None:
+        width_follows = kernel.width is None and kernel.mask != "none"
+        warn_of_reach(f"{option}.extent", kernel.extent, support if width_follows else kernel.extent, *samplings)
 
 
 def _suits(reach: float, gap: float, span: float) -> bool:

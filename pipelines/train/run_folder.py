@@ -30,6 +30,7 @@ from rich import get_console
 
 from ccnn_irregular._checks import reject
 from ccnn_irregular.pipelines.train.draws import hashed
+from ccnn_irregular.pipelines.train.earlier import migrated_config
 from ccnn_irregular.pipelines.train.reports import write_text
 
 __all__ = ["EPOCHS", "EpochSeed", "History", "RunFolder", "checkpoints", "is_free"]
@@ -88,7 +89,9 @@ class RunFolder:
 
     def saved_config(self) -> dict[str, Any] | None:
         """The options the run was started with, or None where no run was."""
-        return yaml.safe_load(self.config.read_text(encoding="utf-8")) if self.config.is_file() else None
+        if not self.config.is_file():
+            return None
+        return migrated_config(yaml.safe_load(self.config.read_text(encoding="utf-8")))
 
     def start(self, config: dict[str, Any]) -> None:
         """Write the options, those of fewer epochs are kept; what was said about an earlier end no longer holds."""
@@ -163,7 +166,7 @@ def others_than(given: dict[str, Any], taken: dict[str, Any]) -> list[str]:
 
 
 def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested options as ``{"model.learning_rate": 0.001, ...}``."""
+    """Nested options as ``{"model.schedule.learning_rate": 0.001, ...}``."""
     flat: dict[str, Any] = {}
     for key, value in config.items():
         if isinstance(value, dict):

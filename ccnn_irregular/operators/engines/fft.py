@@ -25,8 +25,8 @@ from ccnn_irregular.operators.numerics.lattice import (
     no_common_lattice,
     on_lattice,
     query_windows,
+    sampled_kernel,
     source_cells,
-    tap_offsets,
     tap_spans,
 )
 from ccnn_irregular.operators.numerics.transforms import depthwise_convolution, real_spectrum, real_window
@@ -87,7 +87,7 @@ class FFT(Engine):
             values = values[:, :1]  # one channel, expanded: several kernels read it, and its transform serves them all
         weight: float = plan.source.cell_volume * float(kernel.scale)  # type: ignore[union-attr]
         factor = balance(weight)
-        taps = _sampled(kernel, lattices, spans) * (weight / factor)
+        taps = sampled_kernel(kernel, lattices, spans) * (weight / factor)
         if transforms_active():
             result = _circular(on_lattice(values, lattices), taps, lengths, kernel.depthwise)
             return restored(at_queries(result, lattices, spans), factor)
@@ -156,13 +156,3 @@ def _circular(values: Tensor, taps: Tensor, lengths: list[int], depthwise: bool)
     spectrum, transfer = torch.fft.rfftn(values, s=lengths, dim=dims), torch.fft.rfftn(taps, s=lengths, dim=dims)
     product = spectrum * transfer if depthwise else torch.einsum("bc...,dc...->bd...", spectrum, transfer)
     return torch.fft.irfftn(product, s=lengths, dim=dims)
-
-
-def _sampled(kernel: Kernel, lattices: tuple[Lattice, ...], spans: list[tuple[int, int]]) -> Tensor:
-    """Kernel values without the scale on the lattice inside the support, ``(*kernel.shape, *taps)``."""
-    device = kernel.extent.device
-    offsets = [tap_offsets(lattice, span, device) for lattice, span in zip(lattices, spans, strict=True)]
-    mesh = torch.stack(torch.meshgrid(*offsets, indexing="ij"), dim=-1)
-    values = kernel.unscaled(mesh.to(kernel.dtype))
-    d = len(lattices)
-    return values.permute(*range(d, values.ndim), *range(d))

@@ -25,6 +25,7 @@ __all__ = [
     "no_common_lattice",
     "on_lattice",
     "query_windows",
+    "sampled_kernel",
     "source_cells",
     "tap_offsets",
     "tap_spans",
@@ -119,6 +120,16 @@ def tap_offsets(lattice: Lattice, span: tuple[int, int], device: torch.device) -
     """Offsets of the taps ``span``, float64, coordinate units."""
     first, last = span
     return (torch.arange(first, last + 1, dtype=torch.float64, device=device) + lattice.shift) * lattice.step
+
+
+def sampled_kernel(
+    kernel: Kernel, lattices: Sequence[Lattice], spans: Sequence[tuple[int, int]] | None = None
+) -> Tensor:
+    """Kernel values without the scale at the taps ``spans``, ``(*kernel.shape, *taps)``; None = all it reaches."""
+    spans = tap_spans(kernel, lattices) if spans is None else spans
+    device, d = kernel.extent.device, len(lattices)
+    values = kernel.sampled([tap_offsets(lattice, span, device) for lattice, span in zip(lattices, spans, strict=True)])
+    return values.permute(*range(d, values.ndim), *range(d))
 
 
 def on_lattice(values: Tensor, lattices: Sequence[Lattice]) -> Tensor:

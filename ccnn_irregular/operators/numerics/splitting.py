@@ -42,7 +42,7 @@ def split(kernel: Kernel, axis: int, reach: float, rtol: float) -> tuple[Kernel,
         rtol: relative error that may be made.
     """
     far, near = (_Step(kernel.mask, axis, reach, _steepness(rtol), far=far) for far in (True, False))
-    return kernel.alike(mask=far), kernel.alike(mask=near)
+    return kernel.replace(mask=far), kernel.replace(mask=near)
 
 
 def shorten(kernel: Kernel, spans: Sequence[float | None], rtol: float) -> Kernel:
@@ -53,7 +53,7 @@ def shorten(kernel: Kernel, spans: Sequence[float | None], rtol: float) -> Kerne
         spans: largest lag that is used per axis, coordinate units; None = leave the axis alone.
         rtol: relative error that may be made.
     """
-    return kernel.alike(mask=_Taper(kernel.mask, tuple(spans), _steepness(rtol)))
+    return kernel.replace(mask=_Taper(kernel.mask, tuple(spans), _steepness(rtol)))
 
 
 def _steepness(rtol: float) -> float:

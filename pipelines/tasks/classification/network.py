@@ -13,11 +13,12 @@ from ccnn_irregular._checks import reject, require, require_finite
 from ccnn_irregular.datasets.processing.interpolation import between_samples
 from ccnn_irregular.datasets.processing.moments import mean_and_deviation
 from ccnn_irregular.domains import Domain, Grid, Points
-from ccnn_irregular.kernels import Kernel, energy_above
+from ccnn_irregular.kernels import Kernel, KernelSpec, energy_above
 from ccnn_irregular.layers import BatchNorm, DropoutUnit, SeparableContinuousConv, mean_over_positions
-from ccnn_irregular.networks import CCNN, GeneratorName, MaskName, masked_kernel
+from ccnn_irregular.networks import CCNN, PUBLISHED_KERNEL
 from ccnn_irregular.pipelines.tasks.classification.data import SampleBatch
-from ccnn_irregular.pipelines.train.reach import sampling_of, warn_of_latent, warn_of_reach
+from ccnn_irregular.pipelines.train.reach import sampling_of, warn_of_kernel, warn_of_latent
+from ccnn_irregular.solver import Solver
 
 __all__ = ["ContinuousClassifier", "FilterBank", "FixedKernelClassifier", "GridOptions", "Standardise"]
 
@@ -47,16 +48,12 @@ class FilterBank:
     Attributes:
         grid: where it is evaluated.
         channels: filters.
-        width: initial standard deviation of its kernels' mask per axis, coordinate units.
-        omega_0: of its generator; the generator's unit is ``extent``.
-        extent: coordinate units per generator unit per axis; null = the network's.
+        kernel: recipe of its kernels, coordinate units.
     """
 
     grid: GridOptions
     channels: int
-    width: list[float]
-    omega_0: float
-    extent: list[float] | None = None
+    kernel: KernelSpec
 
 
 class Standardise(nn.Module):
@@ -152,7 +149,7 @@ class ContinuousClassifier(nn.Module):
     """A CCNN that reads series at their own times, or samples on any grid, and gives one logit per class.
 
     All lengths are in the coordinates of the data set (seconds, pixels), so the same weights serve every sampling.
-    The published widths and frequencies are meant for coordinates in [-1, 1]: ``extent`` half the length of the
+    The published widths and frequencies are meant for coordinates in [-1, 1]: ``kernel.extent`` half the length of the
     training samples makes them hold.
 
     Args:
@@ -160,13 +157,7 @@ class ContinuousClassifier(nn.Module):
         classes: number of classes.
         hidden_channels: channels of the blocks.
         blocks: residual blocks.
-        extent: coordinate units per generator unit, per axis.
-        width: initial standard deviation of the masks per axis; null = 0.075 of the extent, as published.
-        omega_0: base frequency of the generators.
-        generator: "magnet", "siren", "random_fourier" or "mlp".
-        generator_hidden: width of the generators.
-        mask: "smooth", "cropped" or "none".
-        causal: kernels are zero for the future.
+        kernel: recipe of the kernels, coordinate units.
         dropout: in the blocks.
         dropout_unit: "channel" or "value", see ``ccnn_irregular.layers.Dropout``.
         input_dropout: probability of dropping a value that the blocks' network reads.
@@ -175,7 +166,7 @@ class ContinuousClassifier(nn.Module):
         each: standardise each sample by itself.
         latent: grid of the blocks; null = that of the data. Series read as points need one to be fast.
         filter_bank: a first convolution on a finer grid than ``latent``.
-        rtol: relative error that sums over points may make.
+        solver: engine and tolerance of sums over points.
     """
 
     def __init__(
@@ -184,13 +175,7 @@ class ContinuousClassifier(nn.Module):
         classes: int,
         hidden_channels: int = 140,
         blocks: int = 4,
-        extent: Sequence[float] = (1.0,),
-        width: Sequence[float] | None = None,
-        omega_0: float = 2976.49,
-        generator: GeneratorName = "magnet",
-        generator_hidden: int = 32,
-        mask: MaskName = "smooth",
-        causal: bool = False,
+        kernel: KernelSpec = PUBLISHED_KERNEL,
         dropout: float = 0.0,
         dropout_unit: DropoutUnit = "channel",
         input_dropout: float = 0.0,
@@ -199,16 +184,13 @@ class ContinuousClassifier(nn.Module):
         each: bool = False,
         latent: GridOptions | None = None,
         filter_bank: FilterBank | None = None,
-        rtol: float = 1e-3,
+        solver: Solver = Solver(),
     ) -> None:
         super().__init__()
         require(in_channels >= 1, "in_channels", "be at least 1", in_channels)
         require(classes >= 2, "classes", "be at least 2", classes)
         require(copies >= 1, "copies", "be at least 1", copies)
-        extent = tuple(extent)
-        self.extent = extent
-        self.width = None if width is None else tuple(width)
-        width = tuple(0.075 * e for e in extent) if width is None else tuple(width)
+        self.kernel = kernel
         self.in_channels = in_channels
         self.classes = classes
         self.copies = copies
@@ -220,17 +202,12 @@ class ContinuousClassifier(nn.Module):
         if filter_bank is not None:
             if latent is None:
                 reject("latent", "be given where filter_bank is", latent)
-            kernel = masked_kernel(
-                read,
-                extent=extent if filter_bank.extent is None else filter_bank.extent,
-                width=filter_bank.width,
-                omega_0=filter_bank.omega_0,
-                generator=generator,
-                generator_hidden=generator_hidden,
-                mask=mask,
-                causal=causal,
+            causal = filter_bank.kernel.causal
+            require(
+                causal == kernel.causal, "filter_bank.kernel.causal", f"be {kernel.causal}, as kernel.causal", causal
             )
-            self.bank = SeparableContinuousConv(kernel, filter_bank.channels, rtol=rtol)
+            bank_kernel = filter_bank.kernel.on_axes(len(filter_bank.grid.sizes))
+            self.bank = SeparableContinuousConv(bank_kernel(read), filter_bank.channels, solver=solver)
             self.bank_norm = BatchNorm(filter_bank.channels)
             self.bank_grid = filter_bank.grid.grid()
             read = filter_bank.channels
@@ -238,25 +215,19 @@ class ContinuousClassifier(nn.Module):
             read,
             hidden_channels,
             classes,
+            kernel=kernel,
             blocks=blocks,
-            extent=extent,
-            width=width,
-            omega_0=omega_0,
-            generator=generator,
-            generator_hidden=generator_hidden,
-            mask=mask,
-            causal=causal,
             dropout=dropout,
             dropout_unit=dropout_unit,
             input_dropout=input_dropout,
             latent=None if latent is None else latent.grid(),
-            rtol=rtol,
+            solver=solver,
         )
 
     @torch.no_grad()
-    def prepare(self, values: Tensor, batch: SampleBatch) -> None:
+    def prepare(self, batch: SampleBatch, values: tuple[Tensor, Tensor | None]) -> None:
         """Take the normalisation from the training values and scale all layers for the sampling of ``batch``."""
-        self.standardise.fit(values)
+        self.standardise.fit(*values)
         self._warn(batch.domain)
         read, domain = self._read(batch)
         if self.bank is not None:
@@ -271,16 +242,11 @@ class ContinuousClassifier(nn.Module):
         kernels = list(self.kernels().values())
         first, later = kernels[0], kernels[-1]
         if self.filter_bank is not None:
-            warn_of_reach("filter_bank.width", self.filter_bank.width, first.support, *read)
-            if self.filter_bank.extent is not None:
-                warn_of_reach("filter_bank.extent", self.filter_bank.extent, self.filter_bank.extent, *read)
+            warn_of_kernel(self.filter_bank.kernel, first.support, *read, option="filter_bank.kernel")
             read = [sampling_of(self.bank_grid, "the filter bank's grid")]
         if self.cnn.latent is not None:
             read.append(sampling_of(self.cnn.latent, "the latent grid"))
-        if self.width is not None:
-            warn_of_reach("width", self.width, later.support, *read)
-        width_follows = self.width is None and later.mask is not None
-        warn_of_reach("extent", self.extent, later.support if width_follows else self.extent, *read)
+        warn_of_kernel(self.kernel, later.support, *read)
         evaluated = self.cnn.latent if self.filter_bank is None else self.bank_grid
         if evaluated is not None and isinstance(data, Points):
             warn_of_latent(evaluated, data.coordinates, first.support)
@@ -401,9 +367,9 @@ class FixedKernelClassifier(nn.Module):
         self.output = nn.Linear(hidden_channels, classes)
 
     @torch.no_grad()
-    def prepare(self, values: Tensor, batch: SampleBatch) -> None:
+    def prepare(self, batch: SampleBatch, values: tuple[Tensor, Tensor | None]) -> None:
         """Take the normalisation from the training values."""
-        self.standardise.fit(values)
+        self.standardise.fit(*values)
 
     def forward(self, batch: SampleBatch) -> Tensor:
         """Logits ``(B, classes)``."""

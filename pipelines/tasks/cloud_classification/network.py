@@ -1,26 +1,63 @@
-"""Networks on clouds as the pipelines call them: batches in, logits out."""
+"""Networks that tell clouds apart: batches in, logits out."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from ccnn_irregular._checks import reject, require
-from ccnn_irregular.adapters.geometric import CloudGeneratorName, require_resolution
-from ccnn_irregular.adapters.geometric_networks import CloudCCNN, CloudUNet
+from ccnn_irregular.adapters.geometric import CLOUD_KERNEL, require_resolution
+from ccnn_irregular.adapters.geometric_networks import CloudCCNN
 from ccnn_irregular.adapters.geometric_sampling import coarsen_voxels
 from ccnn_irregular.domains import Points
+from ccnn_irregular.kernels import KernelSpec
 from ccnn_irregular.pipelines.tasks.classification.data import SampleBatch
-from ccnn_irregular.pipelines.tasks.classification.network import Standardise
-from ccnn_irregular.pipelines.tasks.cloud_segmentation.data import LabelBatch
 from ccnn_irregular.pipelines.train.reach import sampling_of, warn_of_reach
 
-__all__ = ["CloudClassifier", "CloudSegmenter"]
+__all__ = ["CloudClassifier", "CloudNetwork"]
+
+_CLASSIFIER_KERNEL = replace(CLOUD_KERNEL, hidden=16)
 
 
-class CloudClassifier(nn.Module):
+class CloudNetwork(nn.Module):
+    """A network that tells clouds apart by one point for each voxel that holds some: their centre of mass.
+
+    Args:
+        in_channels: 1, the constant on the cloud.
+        classes: number of classes.
+        reading: edge of the voxels, coordinate units; null = read all points.
+
+    Raises:
+        ValueError: a size out of range.
+    """
+
+    def __init__(self, in_channels: int, classes: int, reading: float | None) -> None:
+        super().__init__()
+        require(in_channels == 1, "in_channels", "be 1, the constant on the cloud", in_channels)
+        require(classes >= 2, "classes", "be at least 2", classes)
+        require(reading is None or reading > 0, "reading", "be positive", reading)
+        self.in_channels = in_channels
+        self.classes = classes
+        self.reading = reading
+
+    def read(self, batch: SampleBatch, *, weighed: bool = True) -> Points:
+        """The points that are read, with the weight of all that they stand for; or with equal weights all.
+
+        Raises:
+            ValueError: no points in three dimensions.
+        """
+        points = batch.domain
+        if not isinstance(points, Points) or points.d != 3:
+            reject("batch", "hold points in three dimensions", f"{points!r}")
+        if not weighed:
+            points = Points(points.coordinates, splits=points.splits)
+        return points if self.reading is None else coarsen_voxels(points, self.reading)
+
+
+class CloudClassifier(CloudNetwork):
     """A ``CloudCCNN`` that reads the shape of a cloud and gives one logit per class.
 
     It reads one point for each voxel of edge ``reading``, their centre of mass, with the weight of all of them: the
@@ -33,12 +70,9 @@ class CloudClassifier(nn.Module):
         positions: axes whose coordinate is a further channel: where on the shape.
         channels: see ``CloudCCNN``, as all below.
         spacing: see there.
-        width: see there.
+        kernel: see there.
         blocks: see there.
         dropout: see there.
-        generator: see there.
-        generator_hidden: see there.
-        omega_0: see there.
     """
 
     def __init__(
@@ -49,55 +83,32 @@ class CloudClassifier(nn.Module):
         spacing: float,
         positions: Sequence[int] = (0, 1, 2),
         channels: Sequence[int] = (32, 64, 128),
-        width: float = 1.0,
+        kernel: KernelSpec = _CLASSIFIER_KERNEL,
         blocks: int = 1,
         dropout: float = 0.0,
-        generator: CloudGeneratorName = "siren",
-        generator_hidden: int = 16,
-        omega_0: float = 6.0,
     ) -> None:
-        super().__init__()
-        require(in_channels == 1, "in_channels", "be 1, the constant on the cloud", in_channels)
-        require(classes >= 2, "classes", "be at least 2", classes)
-        require(reading is None or reading > 0, "reading", "be positive", reading)
+        super().__init__(in_channels, classes, reading)
         require(set(positions) <= {0, 1, 2}, "positions", "name axes 0 to 2", tuple(positions))
-        self.in_channels = in_channels
-        self.classes = classes
-        self.reading = reading
         self.positions = tuple(positions)
         self.spacing = spacing
+        read = in_channels + len(self.positions)
         self.cnn = CloudCCNN(
-            in_channels + len(self.positions),
-            classes,
-            channels=channels,
-            spacing=spacing,
-            width=width,
-            blocks=blocks,
-            dropout=dropout,
-            generator=generator,
-            generator_hidden=generator_hidden,
-            omega_0=omega_0,
+            read, classes, channels=channels, spacing=spacing, kernel=kernel, blocks=blocks, dropout=dropout
         )
 
     @torch.no_grad()
-    def prepare(self, batch: SampleBatch) -> None:
+    def prepare(self, batch: SampleBatch, values: None = None) -> None:
         """Scale all layers for clouds like these, and say so where their kernels do not suit them."""
-        points = self._read(batch)
+        points = self.read(batch)
         support = self.cnn.encoder.finest.support
         warn_of_reach("spacing", self.spacing, support, sampling_of(points, "the points that are read"))
         self.cnn.calibrate(self._values(points), points.coordinates, points.sample_index(), points.weights)
 
     def forward(self, batch: SampleBatch) -> Tensor:
         """Logits ``(B, classes)``."""
-        points = self._read(batch)
+        points = self.read(batch)
         sample = points.sample_index()
         return self.cnn(self._values(points), points.coordinates, sample, points.weights, points.samples)
-
-    def _read(self, batch: SampleBatch) -> Points:
-        points = batch.domain
-        if not isinstance(points, Points) or points.d != 3:
-            reject("batch", "hold points in three dimensions", f"{points!r}")
-        return points if self.reading is None else coarsen_voxels(points, self.reading)
 
     def _values(self, points: Points) -> Tensor:
         """``(N, 1 + positions)``: the constant, and coordinates."""
@@ -105,75 +116,3 @@ class CloudClassifier(nn.Module):
         places = points.coordinates[:, list(self.positions)].to(weight.dtype)
         require_resolution("positions", places, self.cnn.encoder.finest)
         return torch.cat([places.new_ones(points.count, 1), places], dim=1)
-
-
-class CloudSegmenter(nn.Module):
-    """A ``CloudUNet`` that gives one logit per class at each point; values are standardised by the training part.
-
-    Args:
-        in_channels: channels of the data.
-        classes: number of classes.
-        spacing: see ``CloudUNet``, as all below.
-        channels: see there.
-        width: see there.
-        blocks: see there.
-        dropout: see there.
-        generator: see there.
-        generator_hidden: see there.
-        omega_0: see there.
-    """
-
-    def __init__(
-        self,
-        in_channels: int,
-        classes: int,
-        spacing: float,
-        channels: Sequence[int] = (16, 32, 64),
-        width: float = 0.7,
-        blocks: int = 1,
-        dropout: float = 0.0,
-        generator: CloudGeneratorName = "siren",
-        generator_hidden: int = 16,
-        omega_0: float = 6.0,
-    ) -> None:
-        super().__init__()
-        require(in_channels >= 1, "in_channels", "be at least 1", in_channels)
-        require(classes >= 2, "classes", "be at least 2", classes)
-        self.in_channels = in_channels
-        self.classes = classes
-        self.spacing = spacing
-        self.standardise = Standardise(in_channels)
-        self.cnn = CloudUNet(
-            in_channels,
-            classes,
-            channels=channels,
-            spacing=spacing,
-            width=width,
-            blocks=blocks,
-            dropout=dropout,
-            generator=generator,
-            generator_hidden=generator_hidden,
-            omega_0=omega_0,
-        )
-
-    @torch.no_grad()
-    def prepare(self, values: Tensor, weights: Tensor, batch: LabelBatch) -> None:
-        """Take the normalisation from the training values, scale all layers for clouds like these, warn of reach.
-
-        Args:
-            values: ``(N, in_channels)`` of the training part.
-            weights: ``(N,)``, quadrature weights of its points: what each value counts.
-            batch: clouds of the training part.
-        """
-        self.standardise.fit(values, weights)
-        points = batch.domain
-        warn_of_reach("spacing", self.spacing, self.cnn.encoder.finest.support, sampling_of(points, "the points"))
-        read = self.standardise(batch.values, points)
-        self.cnn.calibrate(read, points.coordinates, points.sample_index(), points.weights)
-
-    def forward(self, batch: LabelBatch) -> Tensor:
-        """Logits ``(N, classes)``."""
-        require(batch.values.shape[1] == self.in_channels, "in_channels", "be the data's channels", batch.values.shape)
-        points = batch.domain
-        read = self.standardise(batch.values, points)
-        return self.cnn(read, points.coordinates, points.sample_index(), points.weights, points.samples)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -13,11 +13,16 @@ from torch import Tensor, nn
 from ccnn_irregular._checks import require
 from ccnn_irregular.datasets.processing.moments import mean_and_deviation
 from ccnn_irregular.domains import Axis, Grid
+from ccnn_irregular.kernels import KernelSpec
 from ccnn_irregular.layers import ContinuousConv
-from ccnn_irregular.networks import CCNN, GeneratorName
+from ccnn_irregular.networks import CCNN
 from ccnn_irregular.pipelines.tasks.downscale.fields import Coarse
 from ccnn_irregular.pipelines.tasks.downscale.gaps import answerable, beside, filled
-from ccnn_irregular.pipelines.train.reach import sampling_of, warn_of_reach
+from ccnn_irregular.pipelines.train.reach import sampling_of, warn_of_kernel
+from ccnn_irregular.solver import Solver
+
+if TYPE_CHECKING:
+    from ccnn_irregular.pipelines.tasks.downscale.data import DownscalingBatch
 
 __all__ = ["DownscalingNetwork", "FieldFormat", "cubic", "interpolation"]
 
@@ -50,12 +55,14 @@ class FieldFormat:
 
     def plain(self) -> dict[str, Any]:
         """As values that a checkpoint may hold."""
-        return {name: list(one) if isinstance(one, tuple) else one for name, one in asdict(self).items()}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
     @classmethod
     def from_plain(cls, content: dict[str, Any]) -> FieldFormat:
         """The inverse of ``plain``."""
-        made: dict[str, Any] = {name: tuple(one) if isinstance(one, list) else one for name, one in content.items()}
+        made: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in content.items()
+        }
         return cls(**made)
 
 
@@ -75,11 +82,7 @@ class DownscalingNetwork(nn.Module):
         in_channels: number of variables.
         hidden_channels: of all blocks.
         blocks: number of residual blocks.
-        extent: coordinate units per generator unit along rows and columns.
-        width: initial standard deviation of the kernels' masks, coordinate units.
-        omega_0: base frequency of the generators.
-        generator: "magnet", "siren", "random_fourier" or "mlp".
-        generator_hidden: width of the generators' hidden layers.
+        kernel: recipe of all kernels, coordinate units along rows and columns.
         dropout: probability in every block.
     """
 
@@ -94,32 +97,23 @@ class DownscalingNetwork(nn.Module):
         hidden_channels: int = 24,
         blocks: int = 2,
         *,
-        extent: Sequence[float],
-        width: Sequence[float],
-        omega_0: float = 2.0,
-        generator: GeneratorName = "magnet",
-        generator_hidden: int = 16,
+        kernel: KernelSpec,
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
         require(in_channels >= 1, "in_channels", "be at least 1", in_channels)
-        require(len(extent) == len(width) == 2, "extent and width", "have one entry for rows, one for columns", extent)
         self.in_channels = in_channels
         self.hidden_channels = hidden_channels
-        self.extent, self.width = tuple(extent), tuple(width)
+        self.kernel = kernel.on_axes(2)
         self.cnn = CCNN(
             2 * in_channels,
             hidden_channels,
             in_channels,
+            kernel=self.kernel,
             blocks=blocks,
-            extent=extent,
-            width=width,
-            omega_0=omega_0,
-            generator=generator,
-            generator_hidden=generator_hidden,
             dropout=dropout,
             head="anywhere",
-            engine="fft",
+            solver=Solver("fft"),
         )
         for name in ("scale", "detail", "residual"):
             self.register_buffer(name, torch.ones(in_channels))
@@ -133,30 +127,22 @@ class DownscalingNetwork(nn.Module):
         self.format = FieldFormat.from_plain(state) if state else None
 
     @torch.no_grad()
-    def prepare(self, fields: FieldFormat, coarse: Tensor, fine: Tensor, source: Grid, query: Grid) -> None:
+    def prepare(self, batch: DownscalingBatch, values: None = None) -> None:
         """Standardise and calibrate by training fields, by their known values; nothing else is learned here.
-
-        Args:
-            fields: what they are.
-            coarse: ``(B, C, rows, columns)``, missing ones nan.
-            fine: ``(B, C, rows, columns)`` of the query, missing ones nan.
-            source: of the coarse ones.
-            query: of the fine ones.
 
         Raises:
             ValueError: a variable without known values.
         """
+        coarse, source = batch.coarse, batch.source
         unknown = coarse.isnan().transpose(0, 1).flatten(1).all(1).nonzero().flatten().tolist()
         require(not unknown, "coarse", "have known values of each variable", f"none of variables {unknown}")
         coarse_nodes = sampling_of(source, "the coarse nodes")
-        warn_of_reach("width", self.width, next(iter(self.cnn.kernels().values())).support, coarse_nodes)
-        warn_of_reach("extent", self.extent, self.extent, coarse_nodes)
-        self.format = fields
+        warn_of_kernel(self.kernel, next(iter(self.cnn.kernels().values())).support, coarse_nodes)
         mean, deviation = mean_and_deviation(_rows(coarse))
         self.mean.copy_(mean)
         self.scale.copy_(_spread(deviation))
         self.detail.copy_(_spread(mean_and_deviation(_rows(_difference(coarse, source)))[1]))
-        errors = (fine - interpolation(coarse, source, query)).double()
+        errors = (batch.fine - interpolation(coarse, source, batch.query)).double()
         self.residual.copy_(_spread(errors.square().nanmean((0, 2, 3)).sqrt()))
         self.cnn.calibrate(source, self._inputs(coarse, source))
         nn.init.zeros_(self.cnn.output.weight)
@@ -175,7 +161,7 @@ class DownscalingNetwork(nn.Module):
 
     def reach(self, steps: Sequence[float]) -> tuple[int, int]:
         """Coarse nodes beyond a place, along rows and columns, that its answer may depend on."""
-        supports = [one.kernel.support.tolist() for one in self.modules() if isinstance(one, ContinuousConv)]
+        supports = [layer.kernel.support.tolist() for layer in self.modules() if isinstance(layer, ContinuousConv)]
         total = [sum(support) for support in zip(*supports, strict=True)]
         rows, columns = (math.ceil(far / step) + _LEAST_REACH for far, step in zip(total, steps, strict=True))
         return rows, columns
@@ -249,8 +235,8 @@ def _difference(values: Tensor, source: Grid) -> Tensor:
     """Values minus the mean of their four neighbours; one that is missing or beyond an end is the value itself."""
     total = torch.zeros_like(values)
     for dim, axis in enumerate(source.axes, 2):
-        for one in beside(values, dim, axis, torch.nan):
-            total += torch.where(one.isnan(), values, one)
+        for neighbour in beside(values, dim, axis, torch.nan):
+            total += torch.where(neighbour.isnan(), values, neighbour)
     return values - total / 4
 
 

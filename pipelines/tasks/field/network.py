@@ -8,13 +8,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ccnn_irregular._checks import require
+from ccnn_irregular._checks import reject, require
 from ccnn_irregular.datasets.processing.moments import mean_and_deviation
 from ccnn_irregular.domains import Grid, Points
-from ccnn_irregular.networks import CCNN, GeneratorName
+from ccnn_irregular.kernels import KernelSpec
+from ccnn_irregular.networks import CCNN
 from ccnn_irregular.pipelines.tasks.field.data import FieldBatch
 from ccnn_irregular.pipelines.tasks.field.kriging import FieldAxis, LocalKriging, Metric
-from ccnn_irregular.pipelines.train.reach import Sampling, sampling_of, warn_of_latent, warn_of_reach
+from ccnn_irregular.pipelines.train.reach import Sampling, sampling_of, warn_of_kernel, warn_of_latent, warn_of_reach
 
 __all__ = ["Analysis", "FieldNetwork"]
 
@@ -65,11 +66,7 @@ class FieldNetwork(nn.Module):
         latent: grid of the correction, in units of the network; None = kriging alone.
         hidden_channels: of the correction, as all below.
         blocks: number of residual blocks.
-        extent: see ``CCNN``.
-        width: see there.
-        omega_0: see there.
-        generator: see there.
-        generator_hidden: see there.
+        kernel: see ``CCNN``; lengths in units of the network. To be given with a latent grid.
         dropout: see there.
     """
 
@@ -83,11 +80,7 @@ class FieldNetwork(nn.Module):
         latent: Grid | None = None,
         hidden_channels: int = 24,
         blocks: int = 2,
-        extent: Sequence[float] = (),
-        width: Sequence[float] = (),
-        omega_0: float = 1.0,
-        generator: GeneratorName = "siren",
-        generator_hidden: int = 16,
+        kernel: KernelSpec | None = None,
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
@@ -97,21 +90,19 @@ class FieldNetwork(nn.Module):
             channels, len(self.metric.groups), width=correlation, nugget=nugget, neighbours=neighbours
         )
         self.correlation = tuple(correlation)
-        self.extent, self.width = tuple(extent), tuple(width)
+        self.kernel = kernel
         self.latent = latent
         self.correction: CCNN | None = None
         if latent is not None:
             require(latent.d == len(axes), "latent", f"have the field's {len(axes)} axes", latent.d)
+            if kernel is None:
+                reject("kernel", "be given where latent is", kernel)
             self.correction = CCNN(
                 2 * channels + 2 * self.metric.spherical,
                 hidden_channels,
                 channels,
+                kernel=kernel,
                 blocks=blocks,
-                extent=extent,
-                width=width,
-                omega_0=omega_0,
-                generator=generator,
-                generator_hidden=generator_hidden,
                 dropout=dropout,
                 head="anywhere",
             )
@@ -120,9 +111,9 @@ class FieldNetwork(nn.Module):
         self.register_buffer("first_error", torch.ones(channels, dtype=torch.float64))
 
     @torch.no_grad()
-    def prepare(self, values: Tensor, batch: FieldBatch) -> None:
-        """Take the normalisation from ``values`` ``(n, C)``, and the error of the first guess from a batch."""
-        self.mean, self.deviation = mean_and_deviation(values)
+    def prepare(self, batch: FieldBatch, values: tuple[Tensor, Tensor | None]) -> None:
+        """Take the normalisation from values ``(n, C)``, weighted or not; the error of the first guess from a batch."""
+        self.mean, self.deviation = mean_and_deviation(*values)
         constant = torch.nonzero(~(self.deviation > 0)).flatten().tolist()
         require(not constant, "values", "vary in every channel", f"constant channels {constant}")
         self._warn(batch.observed)
@@ -145,10 +136,10 @@ class FieldNetwork(nn.Module):
         if self.correction is None:
             return
         assert self.latent is not None
+        assert self.kernel is not None
         latent = sampling_of(self.latent, "the latent grid")
         support = next(iter(self.correction.kernels().values())).support
-        warn_of_reach("width", self.width, support, latent)
-        warn_of_reach("extent", self.extent, self.extent, latent)
+        warn_of_kernel(self.kernel, support, latent)
         warn_of_latent(self.latent, self.metric.scaled(observed.coordinates), support)
 
     def normalised(self, values: Tensor) -> Tensor:

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from ccnn_irregular._checks import require
-from ccnn_irregular.kernels import Kernel
-from ccnn_irregular.networks import GeneratorName
-from ccnn_irregular.networks_unet import ContinuousUNet
+from ccnn_irregular.kernels import Kernel, KernelSpec
+from ccnn_irregular.networks_unet import UNET_KERNEL, ContinuousUNet
 from ccnn_irregular.pipelines.tasks.segmentation.data import VolumeBatch
 from ccnn_irregular.pipelines.train.reach import sampling_of, warn_of_reach
 
@@ -27,10 +26,7 @@ class ContinuousSegmenter(nn.Module):
         channels: of each level, fine to coarse.
         steps: of the first level along x, y and z, millimetres; doubled from level to level.
         blocks: residual blocks of each level.
-        width: standard deviation of the kernels' masks at first, in steps of their level.
-        omega_0: frequency of the generators, per kernel radius.
-        generator: "siren", "magnet", "random_fourier" or "mlp".
-        generator_hidden: width of the generators.
+        kernel: recipe of all kernels, its lengths in steps of their level.
         dropout: in the blocks.
     """
 
@@ -41,10 +37,7 @@ class ContinuousSegmenter(nn.Module):
         channels: Sequence[int] = (12, 32, 64),
         steps: Sequence[float] = (1.0, 1.0, 1.0),
         blocks: Sequence[int] = (0, 1, 1),
-        width: float = 1.0,
-        omega_0: float = 6.0,
-        generator: GeneratorName = "siren",
-        generator_hidden: int = 32,
+        kernel: KernelSpec = UNET_KERNEL,
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
@@ -58,14 +51,11 @@ class ContinuousSegmenter(nn.Module):
             channels=channels,
             steps=steps,
             blocks=blocks,
-            width=width,
-            omega_0=omega_0,
-            generator=generator,
-            generator_hidden=generator_hidden,
+            kernel=kernel,
             dropout=dropout,
         )
 
-    def prepare(self, batch: VolumeBatch) -> None:
+    def prepare(self, batch: VolumeBatch, values: None = None) -> None:
         """Scale all layers for the sampling of ``batch``, and say so where their kernels do not suit it."""
         support = next(iter(self.kernels().values())).support
         warn_of_reach("steps", self.steps, support, sampling_of(batch.grid, "the voxels, in mm"))
@@ -117,7 +107,7 @@ class FixedKernelSegmenter(nn.Module):
         self.output = nn.Conv3d(channels[0], classes, 1)
 
     @torch.no_grad()
-    def prepare(self, batch: VolumeBatch) -> None:
+    def prepare(self, batch: VolumeBatch, values: None = None) -> None:
         """Nothing to be scaled: torch's initialisation fits voxels."""
 
     def forward(self, batch: VolumeBatch) -> Tensor:

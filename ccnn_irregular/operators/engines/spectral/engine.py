@@ -78,7 +78,7 @@ class Spectral(Engine):
         factors = plan.geometry.factors
         weights = factors.sources.weights * (kernel.scale * factors.volume)
         factor = balance(weights)
-        rows, kernel = _weighted_rows(values, weights / factor, plan), kernel.without_scale()
+        rows, kernel = _weighted_rows(values, weights / factor, plan), kernel.replace(scale=1.0)
         if not len(rows) or not factors.queries.count:
             return _zero(kernel, rows, plan)
         energy, peaked = energy_and_peaks(rows.flatten(2), factors.sources)

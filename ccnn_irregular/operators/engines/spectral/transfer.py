@@ -94,7 +94,7 @@ def _transfer(kernel: Kernel, geometry: Geometry, spans: Sequence[tuple[int, int
         for reach, step in zip(reaches, box.steps, strict=True)
     ]
     offsets += [tap_offsets(lattice, span, device) for lattice, span in zip(lattices, spans, strict=True)]
-    taps = kernel.unscaled(torch.stack(torch.meshgrid(*offsets, indexing="ij"), dim=-1).to(kernel.dtype))
+    taps = kernel.sampled(offsets)
     energy, sizes = _tap_energy(taps.detach().flatten(0, kernel.d - 1))
     energy = energy / box.cells
     # (*cells, *nodes, *kernel.shape) to (*kernel.shape, *nodes, *cells)

@@ -1,0 +1,105 @@
+"""Options of networks as earlier versions wrote them, into checkpoints and the configurations of runs."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ccnn_irregular.pipelines.train.schedule import Schedule
+
+__all__ = ["config_argument", "migrated", "migrated_config"]
+
+_TASKS = "ccnn_irregular.pipelines.tasks"
+# Each network that earlier versions trained -> the module that holds it now.
+_MODULES = {
+    "ICURiskNetwork": f"{_TASKS}.risk.network",
+    "ContinuousClassifier": f"{_TASKS}.classification.network",
+    "FixedKernelClassifier": f"{_TASKS}.classification.network",
+    "ContinuousSegmenter": f"{_TASKS}.segmentation.network",
+    "FixedKernelSegmenter": f"{_TASKS}.segmentation.network",
+    "FieldNetwork": f"{_TASKS}.field.network",
+    "DownscalingNetwork": f"{_TASKS}.downscale.network",
+    "CloudClassifier": f"{_TASKS}.cloud_classification.network",
+    "CloudSegmenter": f"{_TASKS}.cloud_segmentation.network",
+    "PointNetClassifier": f"{_TASKS}.cloud_classification.baselines",
+}
+# Each option that was a network's own -> its name in the recipe of the kernels.
+_OF_KERNEL = {
+    "extent": "extent",
+    "width": "width",
+    "omega_0": "omega_0",
+    "generator": "generator",
+    "generator_hidden": "hidden",
+    "mask": "mask",
+    "causal": "causal",
+}
+_OF_SCHEDULE = tuple(field.name for field in dataclasses.fields(Schedule))
+# What no option told.
+_UNTOLD = {
+    "extent": None,
+    "mask": "smooth",
+    "threshold": None,
+    "learned_mean": False,
+    "causal": False,
+    "isotropic": False,
+}
+# Kernels of the U-net ended at this many widths.
+_UNET_EXTENT = 3.0
+
+
+def migrated(network: dict[str, Any]) -> dict[str, Any]:
+    """Options of a network as this version writes them; those of this version, and of other networks, unchanged.
+
+    Args:
+        network: ``class_path`` and ``init_args``, of a checkpoint or a configuration.
+    """
+    package, _, name = str(network.get("class_path")).rpartition(".")
+    if not package.startswith("ccnn_irregular.pipelines.") or name not in _MODULES:
+        return network
+    arguments = dict(network.get("init_args") or {})
+    recipe = {new: arguments.pop(old) for old, new in _OF_KERNEL.items() if old in arguments}
+    if recipe:
+        recipe = {**_UNTOLD, **recipe}
+        if name == "ContinuousSegmenter":
+            recipe["extent"] = _UNET_EXTENT * recipe["width"]
+        # A field without a latent grid has no kernels, and had no lengths.
+        arguments["kernel"] = None if recipe["extent"] == [] else recipe
+    if "rtol" in arguments:
+        arguments["solver"] = {"engine": "auto", "rtol": arguments.pop("rtol")}
+    if recipe and arguments.get("filter_bank"):
+        arguments["filter_bank"] = _filter_bank(arguments["filter_bank"], recipe)
+    return {**network, "class_path": f"{_MODULES[name]}.{name}", "init_args": arguments}
+
+
+def migrated_config(config: Any) -> Any:
+    """A configuration, or what a checkpoint keeps under ``model``, with its network's options ``migrated``."""
+    if not isinstance(config, dict):
+        return config
+    changed = {"model": migrated_config(config["model"])} if "model" in config else {}
+    if not isinstance(config.get("network"), dict):
+        return {**config, **changed}
+    changed["network"] = migrated(config["network"])
+    schedule = {name: config[name] for name in _OF_SCHEDULE if name in config}
+    if schedule:  # what no option told
+        decayed = str(config["network"].get("class_path")).endswith(".ICURiskNetwork")
+        schedule = {"mask_rate": 1.0, "decay_generators": decayed} | schedule
+    kept = {name: value for name, value in config.items() if name not in schedule}
+    return {**kept, **changed, **({"schedule": schedule} if schedule else {})}
+
+
+def config_argument(path: str | os.PathLike[str]) -> str:
+    """``--config`` for a file, by its content where an earlier version wrote it."""
+    content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    now = migrated_config(content)
+    return f"--config={path if now == content else yaml.safe_dump(now, sort_keys=False)}"
+
+
+def _filter_bank(options: dict[str, Any], recipe: dict[str, Any]) -> dict[str, Any]:
+    """A filter bank, whose kernels took what they did not state from the network's."""
+    own = {name: options[name] for name in ("extent", "width", "omega_0") if options.get(name) is not None}
+    rest = {name: value for name, value in options.items() if name not in ("extent", "width", "omega_0")}
+    return {**rest, "kernel": {**recipe, **own}}
