@@ -254,7 +254,7 @@ class Network(nn.Module):
 
 def data_of(job: Row) -> ShapeDataModule:
     """ModelNet10 or solids. All layers get the same weights of the points: for their norms and the mean at the end."""
-    name = "solids" if job["data"] is None else "modelnet10"
+    name = "simulated_solids" if job["data"] is None else "modelnet10"
     changes = CloudChanges(fewest=job["fewest"])
     data = ShapeDataModule(
         name, job["data"], count=job["shapes"], points=job["points"], batch_size=job["clouds"], changes=changes
@@ -266,7 +266,7 @@ def data_of(job: Row) -> ShapeDataModule:
 def cost(job: Row) -> Row:
     """Seconds and memory of one layer."""
     build, graph = LAYERS[job["layer"]]
-    points = data_of(job).typical(job["clouds"]).domain
+    points = data_of(job).typical_batch(job["clouds"]).domain
     assert isinstance(points, Points)
     reach = Reach.of(points, job["neighbours"])
     torch.manual_seed(0)
@@ -303,7 +303,7 @@ def accuracy(job: Row) -> Row:
     """Share of test shapes whose class is found, after ``budget`` seconds of training."""
     build, graph = LAYERS[job["layer"]]
     data = data_of(job)
-    typical = data.typical(job["clouds"]).domain
+    typical = data.typical_batch(job["clouds"]).domain
     assert isinstance(typical, Points)
     reach = Reach.of(typical, job["neighbours"])
     neighbours = graph * reach.count
@@ -312,7 +312,7 @@ def accuracy(job: Row) -> Row:
     network.calibrate(Clouds.of(typical, neighbours))
     rate = job["learning_rate"]
     optimiser = torch.optim.AdamW(parameter_groups(network, learning_rate=rate, weight_decay=1e-2))
-    started, steps, loader, epoch = time.perf_counter(), 0, data.train_dataloader(), 0
+    started, steps, loader, epoch = time.perf_counter(), 0, data.loader("train"), 0
     spent = 0.0
     while spent < job["budget"]:
         loader.sampler.set_epoch(epoch)  # type: ignore[union-attr, attr-defined]  # our own sampler
@@ -330,10 +330,10 @@ def accuracy(job: Row) -> Row:
         epoch += 1
     network.eval()
     loaders = {
-        "validation_accuracy": data.val_dataloader(),
-        "accuracy": data.test_loader(DrawnClouds(job["points"])),
-        "accuracy_fewest": data.test_loader(DrawnClouds(job["fewest"])),
-        "accuracy_falling_density": data.test_loader(DrawnClouds(job["points"], gradient=2.0)),
+        "validation_accuracy": data.loader("validation"),
+        "accuracy": data.loader("test", DrawnClouds(job["points"])),
+        "accuracy_fewest": data.loader("test", DrawnClouds(job["fewest"])),
+        "accuracy_falling_density": data.loader("test", DrawnClouds(job["points"], gradient=2.0)),
     }
     row: Row = {"steps": steps, "radius": reach.radius, "parameters": sum(one.numel() for one in network.parameters())}
     with torch.no_grad():

@@ -35,7 +35,6 @@ from waits import Waits, device_waits
 
 from ccnn_irregular import Kernel, convolve, make_plan
 from ccnn_irregular.networks import PUBLISHED_KERNEL, ccnn_4_140, unit_grid
-from ccnn_irregular.operators import EngineName
 from ccnn_irregular.operators.planning.measure import measure_rates
 from ccnn_irregular.operators.planning.rates import save_rates
 
@@ -265,7 +264,7 @@ def steps(device: str, sizes: Sizes) -> Iterator[tuple[str, Step]]:
     yield "CCNN, sequences", Step(list(network.parameters()), lambda: loss(network(values, grid), labels))
 
 
-def _planned(problem: Problem, engine: EngineName, device: str, *, causal: bool = False) -> Step:
+def _planned(problem: Problem, engine: str, device: str, *, causal: bool = False) -> Step:
     instance = problems.build(problem, device)
     kernel, domain, values = instance.kernel, instance.domain, instance.values
     if causal:

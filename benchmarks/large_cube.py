@@ -31,10 +31,10 @@ import yaml
 import zarr
 from numpy.typing import NDArray
 
+from ccnn_irregular.pipelines.tasks.downscale.blocks import as_bytes
 from ccnn_irregular.pipelines.tasks.downscale.fields import Fields, coarsened_values
-from ccnn_irregular.pipelines.tasks.downscale.files import as_bytes
 from ccnn_irregular.pipelines.tasks.downscale.module import Downscaling
-from ccnn_irregular.pipelines.train.command_line import load_weights
+from ccnn_irregular.pipelines.train.checkpoint import load_weights
 
 LEVELS, ROWS, COLUMNS = 13, 720, 1440
 FACTOR = 2
@@ -188,6 +188,7 @@ def difference_from_memory(folder: Path, count: int = 4) -> float:
     """Largest difference of some whole fields from the network's answer in memory, relative to their range."""
     model = Downscaling.load_from_checkpoint(folder / "runs" / "cube" / "best.ckpt", weights_only=True)
     load_weights(model, str(folder / "runs" / "cube" / "best.ckpt"))
+    network = model.network.eval().requires_grad_(False)
     with (
         xr.open_zarr(folder / "cube.zarr", consolidated=False, chunks=None) as given,
         xr.open_zarr(folder / "fine.zarr", consolidated=False, chunks=None) as found,
@@ -200,7 +201,7 @@ def difference_from_memory(folder: Path, count: int = 4) -> float:
             at = {dim: int(rng.integers(given.sizes[dim])) for dim in ("time", "level")}
             values = torch.from_numpy(fields.read({dim: slice(place, place + 1) for dim, place in at.items()}))
             small = coarsened_values(values, FACTOR, "means", coarse.sizes)
-            wanted = fine.unpacked(model.fine_fields(small, coarse.grid(), fine.grid()).numpy())[0, 0]
+            wanted = fine.unpacked(network(small, coarse.grid(), fine.grid()).numpy())[0, 0]
             worst = max(worst, float(np.abs(found["t"].isel(at).to_numpy() - wanted).max() / np.ptp(wanted)))
     return worst
 

@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from ccnn_irregular import ENGINES, SIREN, Grid, Kernel, Points, convolve
 from ccnn_irregular.domains import Domain
+from ccnn_irregular.operators.planning.rates import current_rates
 
 __all__ = ["KINDS", "Case", "random_case", "worst_error", "worst_errors"]
 
@@ -141,7 +142,7 @@ def errors(case: Case, engine: str) -> Iterator[float]:
             if not at.any():
                 continue
             difference = (rows[at, channel] - exact[at, channel]).square().mean().sqrt()
-            if engine == "spectral":
+            if ENGINES[engine].error(case.rtol):
                 own = queries.sample_index()[chosen][at][0]
                 inside = (sources.sample_index() == own) & ~case.loud[:, channel]
                 white = float(masses[inside, channel].norm()) * _peak(case.kernel) / math.sqrt(int(at.sum()))
@@ -224,7 +225,9 @@ def _of_one_formula(kernel: Kernel) -> Kernel:
 def worst_error(case: Case, engine: str) -> float | None:
     """The largest error of any part of the result in units of the promise; None for a case that is left out."""
     cost = ENGINES[engine].assess(case.kernel, case.source, case.query, 1, case.rtol)
-    if isinstance(cost, str) or (cost.seconds > _MOST_SECONDS and engine != "keops"):  # which counts its compiler
+    if isinstance(cost, str) or (
+        cost.seconds(current_rates(case.kernel.extent.device)) > _MOST_SECONDS and engine != "keops"
+    ):  # which counts its compiler
         return None
     return max(errors(case, engine), default=0.0)
 

@@ -23,6 +23,7 @@ __all__ = ["DataSet", "describe", "fetch", "get", "load", "names", "register"]
 # Arguments of a loader that are no options.
 _GIVEN_APART = ("root", "part")
 _PACKAGE = "ccnn_irregular.datasets"
+_SIMULATED = {"files": "nothing: made on the spot", "size": "none", "licence": "none needed"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,10 +64,10 @@ class DataSet:
     ordered: bool = True
     training: Mapping[str, Any] = field(default_factory=dict)
     features: Callable[[Any], Any] | None = None
-    files: str = "none: made on the spot"
-    size: str = ""
+    files: str = "the files that its loader reads"
+    size: str = "not stated"
     licence: str = "not stated"
-    source: str = "made by the module"
+    source: str = "not stated"
     fetch: Callable[..., None] | None = None
     checksum: str = "none"
 
@@ -97,22 +98,42 @@ class DataSet:
         """Those of the ``given`` options that the loader takes."""
         return {name: value for name, value in given.items() if name in self.options}
 
+    def in_training(self, options: Mapping[str, Any], *, download: bool = False, **own: Any) -> dict[str, Any]:
+        """Options of the loader in training.
+
+        Args:
+            options: that the user sets; they come first.
+            download: fetch missing files.
+            own: what a data module has of its own, such as ``seed``; only what the loader takes is handed on.
+        """
+        return {**self.training, **self.taken(**own), **({"download": True} if download else {}), **options}
+
     def read(self, root: str | Path | None = None, part: str | None = None, **options: Any) -> Any:
         """The samples as the loader returns them, without :attr:`features`; arguments and errors as of :func:`load`."""
-        self._require_downloadable(bool(options.get("download")) and "download" not in self.options)
-        _require_options(f"options of {self.name}", self.load, options)
-        require(root is not None or not self.needs_root, "root", f"be given for {self.name}: {self.files}", root)
-        require(root is None or self.needs_root, "root", f"be left out for {self.name}, which reads no files", root)
+        self.require_root(root)
+        self.require_options(options)
+        _require_needed(f"options of {self.name}", self.load, options)
         parts = f"be one of {', '.join(self.parts)}" if self.parts else f"be left out: {self.name} has no parts"
         require(part is None or part in self.parts, "part", parts, repr(part))
         placed = {} if root is None else {"root": root}
         return self.load(**placed, **({} if part is None else {"part": part}), **options)
 
+    def require_root(self, root: str | Path | None) -> None:
+        """Refuse the lack of a folder where files are read, and a folder where none are."""
+        rule = f"be given (--data.root) for {self.name}; it holds {self.files}"
+        require(root is not None or not self.needs_root, "root", rule, root)
+        require(root is None or self.needs_root, "root", f"be left out for {self.name}, which reads no files", root)
+
+    def require_options(self, given: Mapping[str, Any]) -> None:
+        """Refuse options that the loader does not take, and ``download=True`` where there is nothing to check it by."""
+        self._require_downloadable(bool(given.get("download")) and "download" not in self.options)
+        _require_known(f"options of {self.name}", self.load, given)
+
     def fetch_files(self, root: str | Path, **options: Any) -> None:
         """Download official files, see :func:`fetch`."""
         self._require_downloadable(self.fetch is None)
         assert self.fetch is not None
-        _require_options(f"options of fetching {self.name}", self.fetch, options)
+        _require_known(f"options of fetching {self.name}", self.fetch, options)
         self.fetch(root, **options)
 
     def _require_downloadable(self, lacking: bool) -> None:
@@ -130,11 +151,9 @@ class DataSet:
             "samples": self.samples.__name__,
             "shape": self.shape,
             "parts": ", ".join(self.parts) if self.parts else "none published",
-            "files": self.files,
-            "size": self.size,
-            "licence": self.licence,
+            **({"files": self.files, "size": self.size, "licence": self.licence} if self.needs_root else _SIMULATED),
             "checksum": self.checksum,
-            "source": self.source,
+            "source": self.source if self.needs_root else "made by the module",
             "options": ", ".join(self.options),
             "module": self.module,
         }
@@ -224,7 +243,8 @@ def register(dataset: DataSet, *, replace: bool = False) -> DataSet:
         The data set.
 
     Raises:
-        ValueError: a name that is taken, or that is no identifier; a loader without ``part`` although parts are named.
+        ValueError: a name that is taken, or that is no identifier; parts that training cannot follow, or a loader
+            without ``part`` although parts are named.
     """
     if not dataset.module.startswith(f"{_PACKAGE}."):
         _import_packaged()
@@ -233,6 +253,8 @@ def register(dataset: DataSet, *, replace: bool = False) -> DataSet:
     require(free, "name", "be free (replace=True takes it over)", f"{dataset.name!r}, which is registered")
     split = not dataset.parts or "part" in _parameters(dataset.load)
     require(split, "load", "have an argument 'part' where parts are named", f"{inspect.signature(dataset.load)}")
+    whole = not dataset.split or {"train", "test"} <= set(dataset.split)
+    require(whole, "parts", "hold 'train' and 'test', or be split at random (random_split=True)", dataset.parts)
     _REGISTERED[dataset.name] = dataset
     return dataset
 
@@ -260,11 +282,16 @@ def _options(function: Callable[..., Any]) -> tuple[str, ...]:
     return tuple(name for name in _parameters(function) if name not in _GIVEN_APART)
 
 
-def _require_options(argument: str, function: Callable[..., Any], given: Iterable[str]) -> None:
-    """Refuse options that a function does not take, and the lack of those that it needs."""
-    known, parameters = _options(function), _parameters(function)
+def _require_known(argument: str, function: Callable[..., Any], given: Iterable[str]) -> None:
+    """Refuse options that a function does not take."""
+    known = _options(function)
     unknown = [name for name in given if name not in known]
     require(not unknown, argument, f"be among {', '.join(known) or 'none'}", ", ".join(unknown))
-    needed = [name for name in known if parameters[name].default is inspect.Parameter.empty]
+
+
+def _require_needed(argument: str, function: Callable[..., Any], given: Iterable[str]) -> None:
+    """Refuse the lack of options that a function needs."""
+    parameters = _parameters(function)
+    needed = [name for name in _options(function) if parameters[name].default is inspect.Parameter.empty]
     lacking = [name for name in needed if name not in set(given)]
     require(not lacking, argument, f"hold {', '.join(needed)}", f"no {', '.join(lacking)}")

@@ -46,8 +46,8 @@ import numpy as np
 
 from ccnn_irregular._checks import require
 from ccnn_irregular.datasets import physionet2012
-from ccnn_irregular.datasets._physionet2012_record import HEADER
 from ccnn_irregular.datasets.physionet2012 import OUTCOMES, SERIES, Cohort
+from ccnn_irregular.datasets.physionet2012.record import HEADER
 from ccnn_irregular.datasets.registry import DataSet, register
 
 __all__ = ["FIRST_RECORD_ID", "load", "write"]

@@ -6,7 +6,6 @@ that needs them, once the arguments are known to make sense.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -16,21 +15,6 @@ __all__ = ["CONFIGS", "main"]
 
 CONFIGS = Path(__file__).parent / "configs"
 
-# Options that take several words: `--data.sets a b` reads better than a JSON list, which works too.
-_LISTS = (
-    "--data.sets",
-    "--test.sets",
-    "--sets",
-    "--test.rate",
-    "--test.image_size",
-    "--test.volume_size",
-    "--test.drop",
-    "--test.gap",
-    "--test.thin",
-    "--data.variables",
-    "--test.points",
-    "--test.gradient",
-)
 _TRACEBACK = "CCNN_TRACEBACK"
 
 
@@ -47,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments[0] not in COMMANDS:
         _fail(f"the command must be one of {', '.join(COMMANDS)}, got {arguments[0]!r}")
     try:
-        COMMANDS[arguments[0]][0](join_lists(packaged_configs(arguments)))
+        COMMANDS[arguments[0]][0](packaged_configs(arguments))
     except (ValueError, OSError, ImportError) as error:
         if os.environ.get(_TRACEBACK):
             raise
@@ -111,38 +95,10 @@ def packaged_configs(arguments: Sequence[str]) -> list[str]:
     return resolved
 
 
-def join_lists(arguments: Sequence[str]) -> list[str]:
-    """``arguments`` with the words after a list option joined into one JSON list; a written-out list is kept."""
-    joined: list[str] = []
-    words = list(arguments)
-    while words:
-        option, equals, first = words.pop(0).partition("=")
-        if option not in _LISTS:
-            joined.append(option + equals + first)
-            continue
-        values = [first] if equals else []
-        while words and not words[0].startswith("-"):
-            values.append(words.pop(0))
-        if len(values) == 1 and values[0].startswith("["):
-            joined += [option, values[0]]
-        else:
-            joined += [option, json.dumps([_number_or_word(value) for value in values])]
-    return joined
-
-
-def _number_or_word(word: str) -> float | int | str:
-    for kind in (int, float):
-        try:
-            return kind(word)
-        except ValueError:
-            continue
-    return word
-
-
 def _train(arguments: list[str]) -> None:
-    from ccnn_irregular.pipelines.train import command_line as training_cli
+    from ccnn_irregular.pipelines.train import task
 
-    training_cli.run(arguments)
+    task.run(arguments)
 
 
 def _baseline(arguments: list[str]) -> None:
@@ -155,14 +111,21 @@ def _simulate(arguments: list[str]) -> None:
     from jsonargparse import ArgumentParser
 
     from ccnn_irregular.datasets import simulated_icu
+    from ccnn_irregular.pipelines.train.arguments import join_lists
 
     parser = ArgumentParser(
         prog="ccnn simulate", allow_abbrev=False, description="write a simulated cohort in the challenge's file format"
     )
     parser.add_function_arguments(simulated_icu.write, as_positional=True)
-    options = parser.instantiate(parser.parse_args(arguments[1:]))
+    options = parser.instantiate(parser.parse_args(join_lists(arguments[1:], parser)))
     simulated_icu.write(**options.as_dict())
     print(f"simulated stays: {options.root}")
+
+
+def _datasets(arguments: list[str]) -> None:
+    from ccnn_irregular.pipelines import list_datasets
+
+    list_datasets.run(arguments[1:])
 
 
 def _demo(arguments: list[str]) -> None:
@@ -191,6 +154,7 @@ COMMANDS: dict[str, tuple[Command, str]] = {
     "test": (_train, "metrics with intervals as a table and JSON, and plots, on held-out stays or another folder"),
     "predict": (_train, "predictions as CSV, or fine fields from file to file; needs no outcomes"),
     "baseline": (_baseline, "gradient-boosted trees on hand-made statistics, same split and metrics"),
+    "datasets": (_datasets, "list the data sets, or tell what one of them is and where its files come from"),
     "simulate": (_simulate, "write a simulated cohort in the file format of the challenge"),
     "machine": (_machine, "measure this machine for the cost model that chooses the engines"),
     "demo": (_demo, "simulate, train, test and plot in about two minutes"),

@@ -13,9 +13,9 @@ import torch
 from tested_device import convolve
 from torch import Tensor, nn
 
-from ccnn_irregular import MLP, SIREN, GaussianMask, Grid, Kernel, MAGNet, Points, Product, RandomFourier
+from ccnn_irregular import SIREN, GaussianMask, Grid, Kernel, Points, Product
 from ccnn_irregular.domains import Domain
-from ccnn_irregular.kernels import Generator
+from ccnn_irregular.kernels import GENERATORS, Generator
 from ccnn_irregular.operators.engines.keops import compiler
 from ccnn_irregular.operators.engines.reference import Reference
 from ccnn_irregular.testing import assert_all_close
@@ -263,11 +263,11 @@ def _points_of(domain: Domain | None) -> Points | None:
     return domain.points if isinstance(domain, Product) else domain if isinstance(domain, Points) else None
 
 
-GENERATORS: dict[str, tuple[type[Generator], float, float]] = {
-    "SIREN": (SIREN, 1.0, 20.0),
-    "MAGNet": (MAGNet, 0.05, 0.5),
-    "RandomFourier": (RandomFourier, 0.1, 2.0),
-    "MLP": (MLP, 1.0, 10.0),
+FREQUENCIES: dict[str, tuple[float, float]] = {
+    "siren": (1.0, 20.0),
+    "magnet": (0.05, 0.5),
+    "random_fourier": (0.1, 2.0),
+    "mlp": (1.0, 10.0),
 }
 """Generators and the range of their frequencies in which a kernel is neither constant nor beyond every grid."""
 
@@ -284,12 +284,13 @@ def random_case(seed: int, *, finest: float = 0.0) -> Case:
     rtol = _log_uniform(draw, least, 0.1)
     samples, count = draw.choice((1, 1, 2, 5)), round(_log_uniform(draw, 10, 400))
     periods = [1.0 if draw.random() < 0.3 else None for _ in range(d)]
-    cls, lowest, highest = GENERATORS[draw.choice(sorted(GENERATORS))]
+    chosen = draw.choice(sorted(FREQUENCIES))
+    lowest, highest = FREQUENCIES[chosen]
     shape = draw.choice(((2,), (2, 2)))
     in_widths = math.sqrt(-2 * math.log(0.01)) * 1.001  # support of at most half a period
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        generator = cls(d, math.prod(shape), hidden=8, omega_0=_log_uniform(draw, lowest, highest))  # type: ignore[call-arg]
+        generator = GENERATORS[chosen](d, math.prod(shape), hidden=8, omega_0=_log_uniform(draw, lowest, highest))
     mask = GaussianMask([draw.uniform(0.15, 0.5) / in_widths for _ in range(d)])
     causal = (0,) if d == 1 and draw.random() < 0.4 else ()
     kernel = Kernel(generator, mask, extent=[1.0] * d, shape=shape, causal_axes=causal).to(dtype)

@@ -8,7 +8,6 @@ import signal
 import torch
 from torch import Tensor, nn
 
-from ccnn_irregular.datasets.physionet2012 import Cohort
 from ccnn_irregular.kernels import SIREN, GaussianMask, Kernel
 from ccnn_irregular.pipelines.tasks.risk.data import StayBatch
 
@@ -30,8 +29,8 @@ class StandIn(nn.Module):
         self.kernel = Kernel(SIREN(1, 4), GaussianMask([2.0]), extent=[6.0])
         self.steps = 0
 
-    def fit_normalisation(self, cohort: Cohort) -> None:
-        values = torch.from_numpy(cohort.values)
+    def prepare(self, batch: StayBatch, values: None = None) -> None:
+        values = batch.values
         mean = torch.nan_to_num(values.nanmean(0))
         self.mean.copy_(mean)
         self.scale.copy_(torch.nan_to_num((values - mean).square().nanmean(0).sqrt()).clamp_min(1e-3))

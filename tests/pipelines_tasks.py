@@ -20,15 +20,16 @@ from ccnn_irregular.adapters.geometric import CLOUD_KERNEL
 from ccnn_irregular.datasets import simulated_icu
 from ccnn_irregular.domains import Grid
 from ccnn_irregular.networks_unet import UNET_KERNEL
-from ccnn_irregular.pipelines.tasks.classification.data import SampleDataModule, Sampling
+from ccnn_irregular.pipelines.tasks.classification.data import SampleDataModule
 from ccnn_irregular.pipelines.tasks.classification.module import Classification
 from ccnn_irregular.pipelines.tasks.classification.network import ContinuousClassifier, GridOptions
 from ccnn_irregular.pipelines.tasks.cloud_classification.data import CloudChanges, ShapeDataModule
 from ccnn_irregular.pipelines.tasks.cloud_classification.module import CloudClassification
-from ccnn_irregular.pipelines.tasks.cloud_classification.network import CloudClassifier, CloudSegmenter
+from ccnn_irregular.pipelines.tasks.cloud_classification.network import CloudClassifier
 from ccnn_irregular.pipelines.tasks.cloud_segmentation.data import Discs, LabelDataModule
 from ccnn_irregular.pipelines.tasks.cloud_segmentation.module import CloudSegmentation
-from ccnn_irregular.pipelines.tasks.downscale.data import FieldDataModule as GriddedDataModule
+from ccnn_irregular.pipelines.tasks.cloud_segmentation.network import CloudSegmenter
+from ccnn_irregular.pipelines.tasks.downscale.data import DownscalingDataModule
 from ccnn_irregular.pipelines.tasks.downscale.module import Downscaling
 from ccnn_irregular.pipelines.tasks.downscale.network import DownscalingNetwork
 from ccnn_irregular.pipelines.tasks.field.data import FieldDataModule
@@ -41,7 +42,8 @@ from ccnn_irregular.pipelines.tasks.risk.network import ICURiskNetwork
 from ccnn_irregular.pipelines.tasks.segmentation.data import VolumeAugmentation, VolumeDataModule
 from ccnn_irregular.pipelines.tasks.segmentation.module import Segmentation
 from ccnn_irregular.pipelines.tasks.segmentation.network import ContinuousSegmenter
-from ccnn_irregular.pipelines.train.module import TrainedNetwork
+from ccnn_irregular.pipelines.train.module import TaskModule
+from ccnn_irregular.pipelines.train.schedule import Schedule
 
 __all__ = ["TASKS", "Task", "answers", "fitted", "new_model", "read", "trainer", "write_volumes"]
 
@@ -59,7 +61,7 @@ class Task:
     """
 
     data: Callable[[Path, int], Any]
-    model: Callable[[], TrainedNetwork]
+    model: Callable[[], TaskModule]
     tested: Callable[[Any], DataLoader[Any]]
     spoil: Callable[[Any, float], None]
     draws: bool = True
@@ -86,13 +88,13 @@ def read(task: Task, folder: Path, batch_size: int) -> Any:
     return data
 
 
-def new_model(task: Task) -> TrainedNetwork:
+def new_model(task: Task) -> TaskModule:
     """Always with the same weights."""
     torch.manual_seed(0)
     return task.model()
 
 
-def fitted(task: Task, data: Any, folder: Path, *, epochs: int = 1, seed: int = 0) -> TrainedNetwork:
+def fitted(task: Task, data: Any, folder: Path, *, epochs: int = 1, seed: int = 0) -> TaskModule:
     """A model trained for some epochs; ``seed`` is that of the training and of what the data module draws."""
     model = new_model(task)
     if hasattr(data, "seed"):
@@ -107,7 +109,7 @@ def fitted(task: Task, data: Any, folder: Path, *, epochs: int = 1, seed: int = 
     return model.eval()
 
 
-def awake(model: TrainedNetwork) -> TrainedNetwork:
+def awake(model: TaskModule) -> TaskModule:
     """Weights that are zero before training are no longer: some networks begin with their first guess."""
     generator = torch.Generator().manual_seed(1)
     for parameter in model.parameters():
@@ -116,7 +118,7 @@ def awake(model: TrainedNetwork) -> TrainedNetwork:
     return model
 
 
-def answers(model: TrainedNetwork, loader: DataLoader[Any]) -> Tensor:
+def answers(model: TaskModule, loader: DataLoader[Any]) -> Tensor:
     """Of all samples, one after the other, in one column or more."""
     awake(model).eval()
     found = []
@@ -151,7 +153,7 @@ def risk() -> BinaryRisk:
         thinning=0.8,
         series_dropout=0.3,
     )
-    return BinaryRisk(network, warmup_epochs=0)
+    return BinaryRisk(network, schedule=Schedule(warmup_epochs=0))
 
 
 def spoil_stays(data: ICUDataModule, value: float) -> None:
@@ -188,14 +190,14 @@ def strokes() -> Classification:
         latent=GridOptions([50], [0.02]),
         solver=Solver(rtol=1e-5),
     )
-    return Classification(network, drop=0.5, stretch=0.1, warmup_epochs=0)
+    return Classification(network, drop=0.5, stretch=0.1, schedule=Schedule(warmup_epochs=0))
 
 
 def images() -> Classification:
     network = ContinuousClassifier(
         1, 5, 4, 1, kernel=KernelSpec(extent=[13.5, 13.5], width=[2.5, 2.5], omega_0=0.3, hidden=4)
     )
-    return Classification(network, low_pass=0.05, shift=[3.0, 2.0], flip=[0, 1], warmup_epochs=0)
+    return Classification(network, low_pass=0.05, shift=[3.0, 2.0], flip=[0, 1], schedule=Schedule(warmup_epochs=0))
 
 
 def scans() -> Classification:
@@ -207,11 +209,11 @@ def scans() -> Classification:
         kernel=KernelSpec(extent=[10.0] * 3, width=[2.5] * 3, omega_0=0.3, hidden=4),
         latent=GridOptions([8] * 3, [4.0] * 3, [-14.0] * 3),
     )
-    return Classification(network, flip=[0, 1, 2], warmup_epochs=0)
+    return Classification(network, flip=[0, 1, 2], schedule=Schedule(warmup_epochs=0))
 
 
 def tested_samples(data: SampleDataModule) -> DataLoader[Any]:
-    return data.test_loader(Sampling())
+    return data.loader("test")
 
 
 def spoil_samples(data: SampleDataModule, value: float) -> None:
@@ -265,7 +267,7 @@ def segmentation() -> Segmentation:
         blocks=(0,),
     )
     changes = VolumeAugmentation(0.5, stretch=0.1, contrast=0.2, brightness=0.3, gamma=1.5, noise=0.2)
-    return Segmentation(network, augmentation=changes, warmup_epochs=0)
+    return Segmentation(network, augmentation=changes, schedule=Schedule(warmup_epochs=0))
 
 
 def spoil_volumes(data: VolumeDataModule, value: float) -> None:
@@ -278,7 +280,7 @@ def spoil_volumes(data: VolumeDataModule, value: float) -> None:
 
 def fields(folder: Path, batch_size: int) -> FieldDataModule:
     return FieldDataModule(
-        "simulated",
+        "simulated_fields",
         held=0.3,
         watched=0.1,
         hide=[0.1, 0.5],
@@ -301,27 +303,23 @@ def field() -> FieldReconstruction:
         hidden_channels=4,
         blocks=1,
     )
-    return FieldReconstruction(network, warmup_epochs=0)
+    return FieldReconstruction(network, schedule=Schedule(warmup_epochs=0))
 
 
 def spoil_fields(data: FieldDataModule, value: float) -> None:
-    data.samples.values[data.part == 2] = value
+    data.samples.values[data.parts.part == 2] = value
 
 
-def fronts(folder: Path, batch_size: int) -> GriddedDataModule:
-    return GriddedDataModule(count=12, batch_size=batch_size)
+def fronts(folder: Path, batch_size: int) -> DownscalingDataModule:
+    return DownscalingDataModule(count=12, batch_size=batch_size)
 
 
 def downscaling() -> Downscaling:
     network = DownscalingNetwork(1, 4, 1, kernel=KernelSpec(extent=[8.0, 8.0], width=[3.0, 3.0], omega_0=2.0, hidden=4))
-    return Downscaling(network, warmup_epochs=0)
+    return Downscaling(network, schedule=Schedule(warmup_epochs=0))
 
 
-def tested_fronts(data: GriddedDataModule) -> DataLoader[Any]:
-    return data._loader("validation", None)
-
-
-def spoil_fronts(data: GriddedDataModule, value: float) -> None:
+def spoil_fronts(data: DownscalingDataModule, value: float) -> None:
     data.testing.fill_(value)
 
 
@@ -334,7 +332,7 @@ CHANGES = CloudChanges(
 
 def shapes(folder: Path, batch_size: int) -> ShapeDataModule:
     return ShapeDataModule(
-        "solids", count=30, points=60, places=100, changes=CHANGES, batch_size=batch_size, validation=0.3
+        "simulated_solids", count=30, points=60, places=100, changes=CHANGES, batch_size=batch_size, validation=0.3
     )
 
 
@@ -347,7 +345,7 @@ def cloud_classes() -> CloudClassification:
         spacing=0.8,
         channels=(4,),
     )
-    return CloudClassification(network, warmup_epochs=0)
+    return CloudClassification(network, schedule=Schedule(warmup_epochs=0))
 
 
 def spoil_shapes(data: ShapeDataModule, value: float) -> None:
@@ -358,12 +356,12 @@ def spoil_shapes(data: ShapeDataModule, value: float) -> None:
 
 
 def tile(folder: Path, batch_size: int) -> LabelDataModule:
-    return LabelDataModule("terrain", count=700, discs=Discs(18.0, 7), changes=CHANGES, batch_size=batch_size)
+    return LabelDataModule("simulated_terrain", count=700, discs=Discs(18.0, 7), changes=CHANGES, batch_size=batch_size)
 
 
 def cloud_labels() -> CloudSegmentation:
     network = CloudSegmenter(9, 2, kernel=replace(CLOUD_KERNEL, width=0.7, hidden=4), spacing=6.0, channels=(4,))
-    return CloudSegmentation(network, value_noise=0.1, warmup_epochs=0)
+    return CloudSegmentation(network, value_noise=0.1, schedule=Schedule(warmup_epochs=0))
 
 
 def spoil_tile(data: LabelDataModule, value: float) -> None:
@@ -375,13 +373,13 @@ def spoil_tile(data: LabelDataModule, value: float) -> None:
 
 
 TASKS: dict[str, Task] = {
-    "risk": Task(stays, risk, lambda data: data.test_dataloader(), spoil_stays),
+    "risk": Task(stays, risk, lambda data: data.loader("test"), spoil_stays),
     "series": Task(samples("simulated_strokes", 30), strokes, tested_samples, spoil_samples),
     "images": Task(samples("simulated_shapes", 30), images, tested_samples, spoil_samples),
     "scans": Task(samples("simulated_volumes", 30), scans, tested_samples, spoil_samples),
     "segmentation": Task(volumes, segmentation, lambda data: data.loader("test"), spoil_volumes),
-    "field": Task(fields, field, lambda data: data.test_loader(), spoil_fields),
-    "downscale": Task(fronts, downscaling, tested_fronts, spoil_fronts, draws=False),
-    "shapes": Task(shapes, cloud_classes, lambda data: data.test_loader(data.as_trained), spoil_shapes),
-    "tile": Task(tile, cloud_labels, lambda data: data.part_loader("test"), spoil_tile),
+    "field": Task(fields, field, lambda data: data.loader("test"), spoil_fields),
+    "downscale": Task(fronts, downscaling, lambda data: data.loader("test"), spoil_fronts, draws=False),
+    "shapes": Task(shapes, cloud_classes, lambda data: data.loader("test"), spoil_shapes),
+    "tile": Task(tile, cloud_labels, lambda data: data.loader("test"), spoil_tile),
 }

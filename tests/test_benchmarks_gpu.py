@@ -88,7 +88,7 @@ def test_a_method_that_ends_its_process_is_told_from_one_that_works(monkeypatch:
 
     monkeypatch.setattr(run, "isolated", lambda threads, limit: measure.rows_of)
     assert gpu.failure("neighbours", "cpu") == ""
-    assert "suit source and query" in gpu.failure("fft", "cpu")
+    assert "cannot be used: both domains must be grids" in gpu.failure("fft", "cpu")
     monkeypatch.setattr(run, "isolated", crashing)
     assert gpu.failure("keops", "cpu") == "ended with -11"
 

@@ -263,15 +263,15 @@ CONVOLUTIONS: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "fft on points": (
         lambda: convolve(KERNEL, seeded(6, 2), points(), engine="fft"),
-        "('fft': source and query must both be grids), got Points(n=6, d=1, samples=1)",
+        "engine 'fft' cannot be used: both domains must be grids (from Points(n=6, d=1, samples=1) to Points(",
     ),
     "fft to points": (
         lambda: convolve(KERNEL, seeded(1, 2, 8), GRID, points(), engine="fft"),
-        "engine must suit source and query ('fft': source and query must both be grids)",
+        "engine 'fft' cannot be used: both domains must be grids",
     ),
     "fft between unrelated steps": (
         lambda: convolve(KERNEL, seeded(1, 2, 8), GRID, Grid((8,), (0.5 * math.pi,)), engine="fft"),
-        "('fft': step ratio 3.14159 on axis 0 is no fraction up to 1/64)",
+        "engine 'fft' cannot be used: step ratio 3.14159 on axis 0 is no fraction up to 1/64",
     ),
     "plan of another source": (
         lambda: convolve(KERNEL, seeded(1, 2, 8), GRID, plan=make_plan(KERNEL, RING)),

@@ -258,12 +258,12 @@ def test_whole_speakers_can_be_held_out(tmp_path: Path) -> None:
     assert (len(train), len(test), len(everything)) == (14, 14, 28)
     with pytest.raises(ValueError, match="held_speakers must be of the speakers nicolas, theo, got lucas"):
         spoken_digits.load(tmp_path, held_speakers=["theo", "lucas"])
-    data = SampleDataModule("spoken_digits", str(tmp_path), held_speakers=["theo"], validation=0.3)
+    data = SampleDataModule("spoken_digits", str(tmp_path), options={"held_speakers": ["theo"]}, validation=0.3)
     data.setup("fit")
     assert data.description()["samples"]["test"] == 14
-    assert data.description()["held_speakers"] == ("theo",)
-    with pytest.raises(ValueError, match="held_speakers must be left out where the data set is not spoken_digits"):
-        SampleDataModule("mnist", str(tmp_path), held_speakers=["theo"])
+    assert data.description()["options"] == {"held_speakers": ["theo"]}
+    with pytest.raises(ValueError, match="options of mnist must be among download, progress, got held_speakers"):
+        SampleDataModule("mnist", str(tmp_path), options={"held_speakers": ["theo"]})
 
 
 NAMES = {

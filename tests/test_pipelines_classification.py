@@ -20,9 +20,9 @@ from ccnn_irregular.domains import Grid
 from ccnn_irregular.pipelines import cli
 from ccnn_irregular.pipelines.tasks.classification.data import SampleBatch, SampleDataModule, Samples
 from ccnn_irregular.pipelines.tasks.classification.module import Classification
-from ccnn_irregular.pipelines.tasks.classification.task import wilson_interval
-from ccnn_irregular.pipelines.train.command_line import TASKS
 from ccnn_irregular.pipelines.train.draws import Draws
+from ccnn_irregular.pipelines.train.evaluation import wilson_interval
+from ccnn_irregular.pipelines.train.registry import TASKS
 
 # Lightning calls jsonargparse by names that its version 5 will no longer have.
 pytestmark = [
@@ -231,7 +231,7 @@ def test_each_configuration_builds_its_network_and_takes_a_step(name: str) -> No
     samples = samples_like(dataset, reading)
     batch = SampleBatch.of(samples)
     model = built.model
-    model.network.prepare(samples.values, batch)
+    model.network.prepare(batch, (samples.values, None))
     changed = model.augmentation(batch, Draws(0, 0, torch.arange(len(batch))))
     loss = torch.nn.functional.cross_entropy(model(changed), batch.labels) + model._penalties(changed)
     loss.backward()
@@ -258,7 +258,7 @@ def test_baselines_have_the_same_budget_and_about_as_many_parameters(name: str, 
         network = parser.instantiate(parser.parse_object({"model": options["model"]})).model.network
         counts.append(sum(parameter.numel() for parameter in network.parameters()))
         # What belongs to the kernels, or is tuned for each network.
-        for own in ("network", "alias_penalty", "alias_steps", "learning_rate"):
+        for own in ("network", "alias_penalty", "alias_steps", "schedule"):
             options["model"].pop(own, None)
     assert counts[1] == pytest.approx(counts[0], rel=0.15)
     assert found[1] == found[0]
@@ -282,7 +282,7 @@ def test_input_that_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str
         ("fit", *strokes, "--model.label_smoothing", "1"): "label_smoothing must lie in [0, 1), got 1.0",
         ("fit", *strokes, "--model.alias_penalty", "1"): "alias_steps must be given with alias_penalty",
         ("fit", *strokes, "--model.norm_penalty", "-1"): "norm_penalty must not be negative, got -1.0",
-        ("fit", *strokes, "--model.mask_rate", "0"): "mask_rate must be positive, got 0.0",
+        ("fit", *strokes, "--model.schedule.mask_rate", "0"): "schedule.mask_rate must be positive, got 0.0",
         ("fit", *strokes, "--model.drop", "1"): "drop must lie in [0, 1), got 1.0",
         ("fit", *strokes, *small, f"{NETWORK}.classes", "7"): "classes must be the data's 6, got 7",
         ("fit", *strokes, *small, f"{NETWORK}.in_channels", "2"): "in_channels must be the data's 3, got 2",

@@ -19,7 +19,7 @@ from pipelines_stand_in import StandIn
 from ccnn_irregular.datasets import simulated_icu
 from ccnn_irregular.pipelines import cli, demo
 from ccnn_irregular.pipelines.tasks.risk.module import BinaryRisk
-from ccnn_irregular.pipelines.train import command_line as training_cli
+from ccnn_irregular.pipelines.train import task as training_cli
 
 # Lightning calls jsonargparse by names that its version 5 will no longer have.
 pytestmark = [
@@ -44,7 +44,7 @@ def config(root: Path, tmp_path: Path) -> str:
     options = {
         "seed_everything": 3,
         "trainer": {"max_epochs": EPOCHS, "accelerator": "cpu", "enable_progress_bar": False},
-        "model": {"network": {"class_path": "pipelines_stand_in.StandIn"}, "learning_rate": 0.01},
+        "model": {"network": {"class_path": "pipelines_stand_in.StandIn"}, "schedule": {"learning_rate": 0.01}},
         "data": {
             "root": str(root),
             "held_out": 0.25,
@@ -152,7 +152,7 @@ def test_train_test_predict(config: str, root: Path, tmp_path: Path, capsys: pyt
     model = BinaryRisk.load_from_checkpoint(run / "best.ckpt", map_location="cpu")
     assert isinstance(model.network, StandIn)
     assert float(model.network.mean.abs().sum()) > 0
-    assert torch.load(run / "best.ckpt", weights_only=True)["hyper_parameters"]["learning_rate"] == 0.01
+    assert torch.load(run / "best.ckpt", weights_only=True)["hyper_parameters"]["schedule"]["learning_rate"] == 0.01
 
     # A checkpoint of something else is named as such.
     Path("text.ckpt").write_text("no checkpoint")
@@ -184,9 +184,9 @@ def test_an_interrupted_run_resumes_to_the_same_result(
     cli.main(["test", "--config", config, "--run_dir", "runs/parts"])
 
     # Other options are refused, and the options that differ are named.
-    different = ["--model.learning_rate", "0.02", "--data.batch_size", "8"]
+    different = ["--model.schedule.learning_rate", "0.02", "--data.batch_size", "8"]
     message = refused(capsys, "fit", "--config", config, "--run_dir", "runs/parts", *different)
-    assert "data.batch_size = 16 there and 8 here; model.learning_rate = 0.01 there and 0.02 here" in message
+    assert "data.batch_size = 16 there and 8 here; model.schedule.learning_rate = 0.01 there and 0.02 here" in message
 
     # The same ones resume, in a folder that was moved too, and end where the uninterrupted run ended.
     monkeypatch.setattr(StandIn, "interrupt_at", None)
@@ -253,7 +253,13 @@ def test_input_that_is_refused(config: str, tmp_path: Path, capsys: pytest.Captu
         ("fit", "--config", "physionet"): "config must be a YAML file or one of character_trajectories",
         ("fit", "--config", config, "--data.root", "nowhere"): "root must be an existing folder, got nowhere",
         ("fit", "--config", config, "--data.sets", "d"): "sets must be different ones of ('a', 'b', 'c')",
-        ("fit", "--config", config, "--model.learning_rate", "-1"): "learning_rate must be positive, got -1.0",
+        (
+            "fit",
+            "--config",
+            config,
+            "--model.schedule.learning_rate",
+            "-1",
+        ): "schedule.learning_rate must be positive, got -1.0",
         ("fit", "--config", config, "--model.learning_rat", "1"): "learning_rat",
         ("test", "--config", config): "ckpt_path must be a trained checkpoint, got no file runs/tiny/best.ckpt",
         ("predict", "--config", config, "--ckpt_path", "no.ckpt"): "got no file no.ckpt",
@@ -314,7 +320,9 @@ def test_every_command_explains_its_options(command: str, capsys: pytest.Capture
     assert stopped.value.code == 0
     printed = capsys.readouterr().out
     wanted = {"simulate": ["--stays"], "demo": ["--folder"], "baseline": ["--data.root", "--trees.seeds"]}
-    for option in wanted.get(command, ["--data.root", "--model.learning_rate", "--trainer.max_epochs", "--run_dir"]):
+    for option in wanted.get(
+        command, ["--data.root", "--model.schedule.learning_rate", "--trainer.max_epochs", "--run_dir"]
+    ):
         assert option in printed
 
 

@@ -16,10 +16,10 @@ from ccnn_irregular import Grid, KernelSpec
 from ccnn_irregular.datasets.simulated_fronts import fronts
 from ccnn_irregular.pipelines import cli
 from ccnn_irregular.pipelines.tasks.downscale.baselines import spline
-from ccnn_irregular.pipelines.tasks.downscale.data import FieldDataModule
+from ccnn_irregular.pipelines.tasks.downscale.data import DownscalingBatch, DownscalingDataModule
 from ccnn_irregular.pipelines.tasks.downscale.fields import Fields, coarsened_values
 from ccnn_irregular.pipelines.tasks.downscale.network import DownscalingNetwork, cubic
-from ccnn_irregular.pipelines.tasks.downscale.task import _errors
+from ccnn_irregular.pipelines.train.evaluation import weighted_rmse
 
 # Lightning's own use of jsonargparse.
 pytestmark = [
@@ -109,7 +109,7 @@ def test_an_untrained_network_interpolates_and_reaches_as_far_as_it_says() -> No
     truth = torch.from_numpy(fields.read({}))
     given = coarsened_values(truth, 3, "means", coarse.sizes)
     network = DownscalingNetwork(1, 4, 1, kernel=KernelSpec(extent=[6.0, 6.0], width=[1.5, 1.5], omega_0=2.0, hidden=8))
-    network.prepare(None, given, truth, source, query)  # type: ignore[arg-type]
+    network.prepare(DownscalingBatch(given, truth, source, query, torch.ones(query.sizes), torch.ones(3, 1, 96, 1)))
     network.eval().requires_grad_(False)
     torch.testing.assert_close(network(given, source, query), cubic(given, source, query))
     torch.nn.init.normal_(network.cnn.output.weight)
@@ -163,7 +163,7 @@ def test_from_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_patches_cover_the_fields_and_leave_their_margins_out() -> None:
     for coarse in ("nodes", "means"):
-        data = FieldDataModule(count=5, factor=2, coarse=coarse, patch=12, margin=2, validation=0.2)  # type: ignore[arg-type]
+        data = DownscalingDataModule(count=5, factor=2, coarse=coarse, patch=12, margin=2, validation=0.2)  # type: ignore[arg-type]
         data.setup("fit")
         rows = np.concatenate(list(data.patches.values()))
         assert len({tuple(row) for row in rows}) == len(rows)
@@ -212,10 +212,10 @@ def test_validation_scores_no_node_that_training_does(
 ) -> None:
     """One month in the training part is split by columns, more of them by months; nothing at all is read by both."""
     one_month(months).to_netcdf("months.nc", engine="h5netcdf")
-    data = FieldDataModule("months.nc", ["t"], factor=2, coarse=coarse, validation=0.2, **options)  # type: ignore[arg-type]
+    data = DownscalingDataModule("months.nc", ["t"], factor=2, coarse=coarse, validation=0.2, **options)  # type: ignore[arg-type]
     data.setup("fit")
     validated = validated.replace("36", "37") if coarse == "nodes" else validated
-    assert data.description()["validated on"] == validated
+    assert data.describe()["validated on"] == validated
     everything = torch.arange(data.training[:, :1].numel()).reshape(data.training[:, :1].shape)
     scored, read = {}, {}
     for part, rows in data.patches.items():
@@ -238,9 +238,9 @@ def test_validation_scores_no_node_that_training_does(
 def test_a_single_field_needs_patches_for_a_validation_of_its_own() -> None:
     one_month(2).to_netcdf("months.nc", engine="h5netcdf")
     with pytest.raises(ValueError, match=r"have 2 entries or more .* or be cut into patches with data\.patch, got 1"):
-        FieldDataModule("months.nc", ["t"], factor=2).setup("fit")
+        DownscalingDataModule("months.nc", ["t"], factor=2).setup("fit")
     with pytest.raises(ValueError, match=r"be at least 40 coarse nodes wide, .* give a smaller data\.patch, got 36"):
-        FieldDataModule("months.nc", ["t"], factor=2, patch=20).setup("fit")
+        DownscalingDataModule("months.nc", ["t"], factor=2, patch=20).setup("fit")
 
 
 def test_errors_are_weighted_by_the_cosine_of_the_latitude() -> None:
@@ -249,7 +249,7 @@ def test_errors_are_weighted_by_the_cosine_of_the_latitude() -> None:
     answer = truth + 0.1 * truth.lat * noise
     truth = truth.where(np.random.default_rng(2).random(truth.t.shape) < 0.8)
     areas = Fields.of(truth, ["t"]).plane.areas().numpy()
-    found = _errors(answer.t.values[:, None], truth.t.values[:, None], areas)
+    found = weighted_rmse(answer.t.values[:, None], truth.t.values[:, None], areas, (0, 2, 3))
     squares = np.square(answer.t - truth.t)
     expected = np.sqrt(squares.weighted(np.cos(np.radians(truth.lat))).mean())
     assert float(found[0]) == pytest.approx(float(expected), rel=1e-6)
@@ -260,11 +260,11 @@ def test_errors_are_weighted_by_the_cosine_of_the_latitude() -> None:
 def test_calendars_of_models_go_through(calendar: str) -> None:
     cube = one_month(12, calendar)
     cube.to_netcdf("months.nc", engine="h5netcdf")
-    data = FieldDataModule("months.nc", ["t"], {"level": 500}, factor=2, split="time", test=0.25)
+    data = DownscalingDataModule("months.nc", ["t"], {"level": 500}, factor=2, split="time", test=0.25)
     data.setup("fit")
     wanted = cube.t.sel(level=500).isel(lat=slice(None, None, -1), time=slice(9, 12))
     np.testing.assert_array_equal(data.testing[:, 0, :40, :72], wanted[:, :40, :72])
-    march = FieldDataModule("months.nc", ["t"], {"time": "2001-03-01"}, factor=2, test=0.5, patch=8)
+    march = DownscalingDataModule("months.nc", ["t"], {"time": "2001-03-01"}, factor=2, test=0.5, patch=8)
     march.setup("fit")
     assert march.split == "level"
     np.testing.assert_array_equal(march.testing[0, 0], cube.t[2, 1, ::-1][:40, :72])

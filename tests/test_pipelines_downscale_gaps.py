@@ -16,7 +16,7 @@ from scipy.interpolate import make_interp_spline
 from ccnn_irregular import Grid, KernelSpec
 from ccnn_irregular.datasets.simulated_fronts import fronts
 from ccnn_irregular.pipelines import cli
-from ccnn_irregular.pipelines.tasks.downscale.data import FieldDataModule
+from ccnn_irregular.pipelines.tasks.downscale.data import DownscalingBatch, DownscalingDataModule
 from ccnn_irregular.pipelines.tasks.downscale.fields import Coarse, Fields, coarsened_values
 from ccnn_irregular.pipelines.tasks.downscale.gaps import answerable, filled
 from ccnn_irregular.pipelines.tasks.downscale.module import Downscaling
@@ -66,7 +66,8 @@ def small(coarse: Grid, fine: Grid, given: torch.Tensor, truth: torch.Tensor) ->
     network = DownscalingNetwork(
         given.shape[1], 4, 1, kernel=KernelSpec(extent=[6.0, 6.0], width=[1.5, 1.5], omega_0=2.0, hidden=8)
     )
-    network.prepare(None, given, truth, coarse, fine)  # type: ignore[arg-type]
+    areas = torch.ones(len(truth), 1, fine.sizes[0], 1)
+    network.prepare(DownscalingBatch(given, truth, coarse, fine, torch.ones(fine.sizes), areas))
     torch.nn.init.normal_(network.cnn.output.weight)
     return network.eval().requires_grad_(False)
 
@@ -169,7 +170,7 @@ def test_loss_and_gradient_know_nothing_of_missing_cells() -> None:
     network = DownscalingNetwork(1, 4, 1, kernel=KernelSpec(extent=[8.0, 8.0], width=[3.0, 3.0], omega_0=2.0, hidden=8))
     module = Downscaling(network)
     batch = data.batch(data.patches["train"])
-    network.prepare(data.format(), batch.coarse, batch.fine, batch.source, batch.query)
+    network.prepare(batch)
     answer = (interpolation(batch.coarse, batch.source, batch.query) + 0.1).requires_grad_()
     loss, total = module._error(answer, batch, batch.weights)
     known = np.isfinite(batch.fine.numpy())
@@ -184,9 +185,9 @@ def test_loss_and_gradient_know_nothing_of_missing_cells() -> None:
     assert all(bool(one.isfinite().all()) for one in trained)
 
 
-def prepared(**options: Any) -> FieldDataModule:
+def prepared(**options: Any) -> DownscalingDataModule:
     with_gaps().to_netcdf("gaps.nc", engine="h5netcdf")
-    data = FieldDataModule("gaps.nc", ["front"], factor=2, **options)
+    data = DownscalingDataModule("gaps.nc", ["front"], factor=2, **options)
     data.setup("fit")
     return data
 
@@ -197,7 +198,7 @@ def test_patches_that_know_nothing_are_not_drawn(coarse: Coarse) -> None:
     dataset["front"].data[2, :, :36] = np.nan
     dataset["front"].data[3] = np.nan
     dataset.to_netcdf("many.nc", engine="h5netcdf")
-    data = FieldDataModule("many.nc", ["front"], factor=2, coarse=coarse, patch=8, margin=2, validation=0.2)
+    data = DownscalingDataModule("many.nc", ["front"], factor=2, coarse=coarse, patch=8, margin=2, validation=0.2)
     data.setup("fit")
     rows = np.concatenate(list(data.patches.values()))
     drawn = {tuple(int(one) for one in row) for row in rows}

@@ -18,12 +18,12 @@ from hypothesis import strategies as st
 from ccnn_irregular.datasets.samples import LabelledClouds
 from ccnn_irregular.pipelines import cli
 from ccnn_irregular.pipelines.tasks.classification.data import SampleDataModule, carved
-from ccnn_irregular.pipelines.tasks.classification.task import wilson_interval
 from ccnn_irregular.pipelines.tasks.cloud_classification.data import ShapeDataModule
 from ccnn_irregular.pipelines.tasks.cloud_segmentation.data import LabelDataModule
 from ccnn_irregular.pipelines.tasks.cloud_segmentation.module import PointPredictions
 from ccnn_irregular.pipelines.tasks.cloud_segmentation.task import iou_without
 from ccnn_irregular.pipelines.train.equal_samples import EqualSamples, split_together
+from ccnn_irregular.pipelines.train.evaluation import wilson_interval
 
 pytestmark = [
     pytest.mark.filterwarnings(r"ignore:\s*By default only one Jsonargparse:DeprecationWarning"),
@@ -103,7 +103,7 @@ def test_equal_shapes_stay_together_and_those_of_the_test_are_counted(tmp_path: 
 
 
 def test_own_test_parts_share_no_sample_with_training() -> None:
-    shapes = ShapeDataModule("solids", count=100, points=20, places=50)
+    shapes = ShapeDataModule("simulated_solids", count=100, points=20, places=50)
     samples = SampleDataModule("simulated_strokes", count=60)
     for data in (shapes, samples):
         data.setup("test")

@@ -109,7 +109,7 @@ def test_files_are_complete_and_leave_nothing_behind(tmp_path) -> None:
 def test_the_table_fits_80_columns(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     intervals = evaluate(*drawn(1), resamples=20)
-    evaluation.print_table({"trees mean": intervals}, title="title")
+    evaluation.table({"trees mean": intervals}, "title").print()
     printed = capsys.readouterr().out
     assert "…" not in printed
     assert max(map(len, printed.splitlines())) <= 80

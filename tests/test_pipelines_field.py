@@ -1,4 +1,4 @@
-"""The field task: kriging against NumPy, the network's last step, what is hidden from whom, rivals, the commands."""
+"""The field task: kriging against NumPy, the network's last step, what is hidden from whom, baselines, the commands."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ from ccnn_irregular.pipelines.tasks.field.data import FieldDataModule
 from ccnn_irregular.pipelines.tasks.field.kriging import FieldAxis, LocalKriging, Metric
 from ccnn_irregular.pipelines.tasks.field.network import FieldNetwork
 from ccnn_irregular.pipelines.tasks.field.records import referred_to
-from ccnn_irregular.pipelines.tasks.field.task import _Answers, _scores, _write_netcdf, errors_of
+from ccnn_irregular.pipelines.tasks.field.scores import Answers, scores_of
+from ccnn_irregular.pipelines.train.evaluation import weighted_rmse
 
 # Lightning calls jsonargparse by names that its version 5 will no longer have.
 pytestmark = [
@@ -118,7 +119,7 @@ def test_axes_scale_and_refuse() -> None:
 
 
 def test_the_network_begins_with_kriging_and_returns_to_the_observations() -> None:
-    data = FieldDataModule("simulated", held=0.3, watched=0.1)
+    data = FieldDataModule("simulated_fields", held=0.3, watched=0.1)
     data.setup("fit")
     batch = next(iter(data.val_dataloader()))
     axes = (FieldAxis("y", scale=0.1), FieldAxis("x", scale=0.1))
@@ -128,7 +129,7 @@ def test_the_network_begins_with_kriging_and_returns_to_the_observations() -> No
     plain = FieldNetwork(1, axes, **options)  # type: ignore[arg-type]
     corrected = FieldNetwork(1, axes, latent=Grid([11, 11], [1.0, 1.0]), **options | shape)  # type: ignore[arg-type]
     for one in (plain, corrected):
-        one.prepare(data.training_values(), batch)
+        one.prepare(batch, data.training_values())
     torch.testing.assert_close(corrected.predict(batch), plain.predict(batch))
     assert corrected.correction is not None
     torch.nn.init.normal_(corrected.correction.output.weight, std=3.0)
@@ -145,13 +146,13 @@ def test_the_network_begins_with_kriging_and_returns_to_the_observations() -> No
 
 @pytest.mark.parametrize("options", [{"held": 0.3, "watched": 0.1}, {"test_fields": [3], "watched": 0.2, "show": 0.25}])
 def test_what_is_kept_is_never_seen_in_training(options: dict[str, object]) -> None:
-    data = FieldDataModule("simulated", draws=12, batch_size=1, **options)  # type: ignore[arg-type]
+    data = FieldDataModule("simulated_fields", draws=12, batch_size=1, **options)  # type: ignore[arg-type]
     data.setup("fit")
 
     def places(batches: object, which: str) -> set[tuple[float, ...]]:
         return {tuple(row) for one in batches for row in getattr(one, which).coordinates.tolist()}  # type: ignore[attr-defined]
 
-    training, test, watched = list(data.train_dataloader()), list(data.test_loader()), list(data.val_dataloader())
+    training, test, watched = (list(data.loader(part)) for part in ("train", "test", "validation"))
     seen = places(training, "observed") | places(training, "query")
     assert len(seen) > 700
     for kept in (test, watched):
@@ -228,7 +229,7 @@ def test_estimates_are_written_as_they_are(packing: dict[str, object], tmp_path:
     cube.to_netcdf(tmp_path / "cube.nc", engine="h5netcdf", encoding={"t": packing})
     estimates = np.linspace(0.1, 0.9, 10)[:, None]
     filled = load_cube(tmp_path / "cube.nc", ["t"], ["x"], fields="time").restored(estimates)
-    _write_netcdf(filled, tmp_path / "filled.nc")
+    filled.to_netcdf(tmp_path / "filled.nc", engine="h5netcdf")
     with xr.open_dataset(tmp_path / "filled.nc", engine="h5netcdf") as back:
         np.testing.assert_allclose(back["t"].values.ravel(), estimates[:, 0], rtol=1e-6)
         assert back["t"].attrs == {"units": "m"}
@@ -301,7 +302,7 @@ def test_errors_are_means_over_what_is_known() -> None:
     targets[generator.random((50, 2)) < 0.3] = np.nan
     squares = np.ma.masked_invalid((values - targets) ** 2)
     expected = np.sqrt(np.ma.average(squares, axis=0, weights=np.stack([weights, weights], 1)))
-    np.testing.assert_allclose(errors_of(values, targets, weights), expected)
+    np.testing.assert_allclose(weighted_rmse(values, targets, weights[:, None], 0), expected)
 
 
 def test_scores_of_a_globe_are_by_area_and_by_nodes_beside_it(tmp_path: Path) -> None:
@@ -324,7 +325,7 @@ def test_scores_of_a_globe_are_by_area_and_by_nodes_beside_it(tmp_path: Path) ->
     module = FieldDataModule("cube", str(tmp_path / "globe.nc"), ["t"], ["lat", "lon"], "time", test_fields=[1],
                              show=0.3, watched=0.1)  # fmt: skip
     module.setup("test")
-    asked = ~module._shown_in_test().reshape(3, 13, 15)[1].numpy()
+    asked = ~module.parts.shown.reshape(3, 13, 15)[1].numpy()
     with xr.open_dataset(tmp_path / "out.nc", engine="h5netcdf") as written:
         assert [str(one) for one in written.time.values] == [str(one) for one in cube.time.values]
         squares = np.square(written.t[1] - cube.t[1]).where(asked)
@@ -364,16 +365,16 @@ def test_time_of_a_model_may_be_an_axis_of_three(tmp_path: Path) -> None:
         assert bool(written.t.notnull().all())
 
 
-def test_the_rival_is_the_one_that_is_best_in_the_validation() -> None:
-    data = FieldDataModule("simulated", held=0.3, watched=0.1)
+def test_the_baseline_is_the_one_that_is_best_in_the_validation() -> None:
+    data = FieldDataModule("simulated_fields", held=0.3, watched=0.1)
     data.setup("test")
     rows, zeros = torch.arange(4), np.zeros((4, 1))
 
-    def answers(first: float, second: float) -> _Answers:
+    def answers(first: float, second: float) -> Answers:
         found = {"power 1": zeros + first, "power 2": zeros + second}
-        return _Answers(rows, zeros, found, {})
+        return Answers(rows, zeros, found, {})
 
-    (score,) = _scores(zeros + 3.0, answers(4.0, 2.0), answers(0.1, 0.2), data)
+    (score,) = scores_of(zeros + 3.0, answers(4.0, 2.0), answers(0.1, 0.2), data.samples)
     assert (score.best_rival, score.ratio, score.ratio_in_hindsight) == ("power 1", 0.75, 1.5)
 
 
@@ -398,10 +399,10 @@ def test_too_few_observations_are_refused(tmp_path: Path) -> None:
 )
 def test_options_are_checked(options: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        FieldDataModule(**{"dataset": "simulated", "watched": 0.1} | options)  # type: ignore[arg-type]
+        FieldDataModule(**{"dataset": "simulated_fields", "watched": 0.1} | options)  # type: ignore[arg-type]
 
 
-def test_rivals_are_what_they_are_called() -> None:
+def test_baselines_are_what_they_are_called() -> None:
     places, query = drawn(80).numpy(), 2 + 0.6 * drawn(30, 1).numpy()
     plane = np.stack([places.sum(1), 2 * places[:, 0] - 1], 1)
     np.testing.assert_allclose(linear(places, plane, query, PLANE), np.stack([query.sum(1), 2 * query[:, 0] - 1], 1))
@@ -516,5 +517,5 @@ def test_a_network_of_other_axes_is_refused(tmp_path: Path, capsys: pytest.Captu
     with pytest.raises(SystemExit):
         cli.main(["fit", "--config", "field", "--run_dir", str(tmp_path / "run"),
                   "--model.network.init_args.channels", "2"])  # fmt: skip
-    assert "channels must be the data's 1 (value), got 2" in capsys.readouterr().err
+    assert "channels must be the data's 1, got 2" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()

@@ -137,14 +137,14 @@ def spoiled(fields: FieldSet, chosen: torch.Tensor) -> FieldSet:
 def test_training_sees_nothing_of_the_stations_that_it_hides(monkeypatch: pytest.MonkeyPatch) -> None:
     fields = stations()
     data = module(fields, monkeypatch, held_units=0.2)
-    groups = int(data._group.max()) + 1
+    groups = int(data.hiding.group.max()) + 1
     assert groups == 4
     for group in range(groups):
-        other = module(spoiled(fields, data._group == group), monkeypatch, held_units=0.2)
+        other = module(spoiled(fields, data.hiding.group == group), monkeypatch, held_units=0.2)
         tried = 0
         for number in range(20):
             first, second = (one._drawn(torch.tensor([number]), 0) for one in (data, other))
-            if set(data._group[first.rows].tolist()) != {group}:
+            if set(data.hiding.group[first.rows].tolist()) != {group}:
                 continue
             tried += 1
             assert same(first, second, targets=False)
@@ -152,7 +152,7 @@ def test_training_sees_nothing_of_the_stations_that_it_hides(monkeypatch: pytest
             # Something was brought in line at all.
             assert not torch.isin(first.values, data.samples.values).any()
         assert tried > 1
-    sizes = [len(data.samples.units[data._group == group].unique()) for group in range(groups)]
+    sizes = [len(data.samples.units[data.hiding.group == group].unique()) for group in range(groups)]
     assert max(sizes) - min(sizes) <= 1
 
 
@@ -172,24 +172,21 @@ def test_what_is_kept_for_the_test_changes_nothing_in_training(
 ) -> None:
     fields = stations()
     data = module(fields, monkeypatch, **options)
-    kept = data.part == 2
+    kept = data.parts.part == 2
     assert 0 < int(kept.sum()) < len(kept) / 2
     other = module(spoiled(fields, kept), monkeypatch, **options)
-    assert torch.equal(data.training_values(), other.training_values())
-    for name in ("val_dataloader", "validation_loader"):
-        pairs = zip(getattr(data, name)(), getattr(other, name)(), strict=True)
+    assert torch.equal(data.training_values()[0], other.training_values()[0])
+    for part, variant in (("train", None), ("validation", None), ("validation", "whole")):
+        pairs = zip(data.loader(part, variant), other.loader(part, variant), strict=True)  # type: ignore[arg-type]
         assert all(same(*pair, targets=True) for pair in pairs)
-    assert all(
-        same(*pair, targets=True) for pair in zip(data.train_dataloader(), other.train_dataloader(), strict=True)
-    )
     networks = []
     for one in (data, other):
         network = FieldNetwork(1, GLOBE, neighbours=8, correlation=(3.0,), nugget=0.05)
-        network.prepare(one.training_values(), next(iter(one.val_dataloader())))
+        network.prepare(one.typical_batch(), one.training_values())
         networks.append(network.state_dict())
     assert all(torch.equal(networks[0][name], networks[1][name]) for name in networks[0])
     if "test_fields" not in options:  # of those a part is shown
-        tested = list(zip(data.test_loader(), other.test_loader(), strict=True))
+        tested = list(zip(data.loader("test"), other.loader("test"), strict=True))
         assert all(same(*pair, targets=False) for pair in tested)
         assert not any(torch.equal(first.targets, second.targets) for first, second in tested)
 
@@ -283,8 +280,8 @@ def test_records_help_at_real_stations_that_were_never_seen(shared_data: Path) -
                                hide_units=0.2, batch_size=64, seed=2)  # fmt: skip
         data.setup("fit")
         network = FieldNetwork(1, GLOBE, neighbours=20, correlation=(2.2, 3.6, 13.5), nugget=0.055)
-        network.prepare(data.training_values(), next(iter(data.val_dataloader())))
-        batches = list(data.test_loader())
+        network.prepare(data.typical_batch(), data.training_values())
+        batches = list(data.loader("test"))
         rows = torch.cat([batch.rows for batch in batches])
         estimates = torch.cat([network.predict(batch) for batch in batches])
         targets = data.samples.values[rows]

@@ -24,6 +24,7 @@ from ccnn_irregular.pipelines.tasks.risk.calibration import CALIBRATION_HOURS, H
 from ccnn_irregular.pipelines.tasks.risk.data import ICUDataModule, StayBatch
 from ccnn_irregular.pipelines.tasks.risk.module import BinaryRisk
 from ccnn_irregular.pipelines.tasks.risk.network import ICURiskNetwork
+from ccnn_irregular.pipelines.train.schedule import Schedule
 
 
 def drawn(seed: int, stays: int = 400, spread: float = 2.0) -> tuple[np.ndarray, np.ndarray]:
@@ -117,7 +118,7 @@ def module(root: Path) -> ICUDataModule:
 
 def trained(data: ICUDataModule, folder: Path, epochs: int = 4) -> BinaryRisk:
     seed_everything(0, verbose=False)
-    model = BinaryRisk(StandIn(), learning_rate=0.02)
+    model = BinaryRisk(StandIn(), Schedule(learning_rate=0.02))
     quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
     trainer = Trainer(
         default_root_dir=folder, accelerator="cpu", max_epochs=epochs, enable_checkpointing=False, **quiet
@@ -133,7 +134,7 @@ def risks_at(model: BinaryRisk, stays: StayBatch, hour: float) -> np.ndarray:
 def test_the_mean_risk_of_stays_never_seen_is_the_observed_rate_at_every_hour(root: Path, tmp_path: Path) -> None:
     data = module(root)
     model = trained(data, tmp_path)
-    watched, held = data.stays("validation"), data.stays("held_out")
+    watched, held = data.stays("validation"), data.stays("test")
     assert held.labels is not None
     before = {hour: risks_at(model, held, hour) for hour in (1.0, 12.0, 48.0)}
     told = model.calibrate(watched)
@@ -185,7 +186,7 @@ def test_spoiled_test_stays_change_nothing_that_is_learned(root: Path, tmp_path:
             hidden_channels=8,
             blocks=1,
         )
-        network.fit_normalisation(data.training_cohort())
+        network.prepare(data.typical_batch())
         states.append({**model.state_dict(), **{f"real.{key}": one for key, one in network.named_buffers()}})
     assert states[0].keys() == states[1].keys()
     assert all(torch.equal(one, states[1][name]) for name, one in states[0].items())
@@ -199,7 +200,7 @@ def test_the_commands_keep_and_use_the_calibration(
     monkeypatch.chdir(tmp_path)
     options = {
         "trainer": {"max_epochs": 2, "accelerator": "cpu", "enable_progress_bar": False},
-        "model": {"network": {"class_path": "pipelines_stand_in.StandIn"}, "learning_rate": 0.02},
+        "model": {"network": {"class_path": "pipelines_stand_in.StandIn"}, "schedule": {"learning_rate": 0.02}},
         "data": {
             "root": str(root),
             "held_out": 0.4,

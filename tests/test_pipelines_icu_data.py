@@ -124,9 +124,9 @@ def test_loaders_visit_each_stay_once_in_even_batches_and_shuffle_by_epoch(root:
         assert max(sizes) <= 16
         assert len(batches) == len(loader)
         epochs.append(torch.cat([batch.record_ids for batch in batches]).tolist())
-    assert sorted(epochs[0]) == sorted(data.training_cohort().record_ids.tolist())
+    assert sorted(epochs[0]) == sorted(data.stays("train").record_ids.tolist())
     assert epochs[0] == epochs[2] != epochs[1]
-    held = torch.cat([batch.record_ids for batch in data.test_dataloader()]).tolist()
+    held = torch.cat([batch.record_ids for batch in data.loader("test")]).tolist()
     watched = torch.cat([batch.record_ids for batch in data.val_dataloader()]).tolist()
     assert sorted(held + watched + epochs[0]) == sorted(data.cohort.record_ids.tolist())
 
@@ -135,7 +135,7 @@ def test_the_order_of_the_sets_does_not_move_a_stay(root: Path) -> None:
     first, second = module(root), module(root, sets=("b", "a"))
     for data in (first, second):
         data.setup("fit")
-    assert set(first.training_cohort().record_ids) == set(second.training_cohort().record_ids)
+    assert set(first.stays("train").record_ids.tolist()) == set(second.stays("train").record_ids.tolist())
 
 
 def test_every_stay_is_predicted_without_outcomes(root: Path, tmp_path: Path) -> None:
@@ -159,4 +159,4 @@ def test_bad_options(root: Path) -> None:
     data = module(root, held_out=0.0)
     data.setup("fit")
     with pytest.raises(ValueError, match="the part 'held_out' must hold at least one stay, got none of 160"):
-        data.test_dataloader()
+        data.loader("test")

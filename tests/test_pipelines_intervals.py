@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from ccnn_irregular.pipelines.tasks.classification.task import wilson_interval
 from ccnn_irregular.pipelines.tasks.risk.evaluation import METRICS, evaluate
 from ccnn_irregular.pipelines.tasks.risk.figures import _wilson
 from ccnn_irregular.pipelines.tasks.segmentation.task import Scores, SliceSampling, _results
+from ccnn_irregular.pipelines.train.evaluation import wilson_interval
 
 
 @given(n=st.integers(1, 10**6), share=st.floats(0, 1))

@@ -23,7 +23,7 @@ from ccnn_irregular.pipelines.tasks.classification.module import Classification
 from ccnn_irregular.pipelines.tasks.cloud_segmentation.data import LabelBatch
 from ccnn_irregular.pipelines.tasks.cloud_segmentation.module import CloudSegmentation
 from ccnn_irregular.pipelines.tasks.cloud_segmentation.task import class_iou
-from ccnn_irregular.pipelines.tasks.downscale.data import FieldBatch as GriddedBatch
+from ccnn_irregular.pipelines.tasks.downscale.data import DownscalingBatch
 from ccnn_irregular.pipelines.tasks.downscale.module import Downscaling
 from ccnn_irregular.pipelines.tasks.downscale.network import DownscalingNetwork
 from ccnn_irregular.pipelines.tasks.field.data import FieldBatch
@@ -199,7 +199,7 @@ def test_skill_is_over_known_nodes_by_their_areas(size: int, tmp_path: Path) -> 
     network.residual.fill_(2.0)
     model = Downscaling(network)
     areas = torch.rand(5, 1, 15, 1, generator=generator)
-    batches = [GriddedBatch(coarse[r], fine[r], source, query, torch.ones(15, 15), areas[r]) for r in cut(5, size)]
+    batches = [DownscalingBatch(coarse[r], fine[r], source, query, torch.ones(15, 15), areas[r]) for r in cut(5, size)]
     found = validated(model, batches, tmp_path)
     with torch.no_grad():
         answers = network.eval()(coarse, source, query)

@@ -20,7 +20,7 @@ from ccnn_irregular.datasets.simulated_fronts import fronts
 from ccnn_irregular.datasets.simulated_samples import pen_strokes
 from ccnn_irregular.pipelines.tasks.classification.data import SampleDataModule, Sampling
 from ccnn_irregular.pipelines.tasks.cloud_segmentation.data import Discs, LabelDataModule
-from ccnn_irregular.pipelines.tasks.downscale.data import FieldDataModule as GriddedDataModule
+from ccnn_irregular.pipelines.tasks.downscale.data import DownscalingDataModule
 from ccnn_irregular.pipelines.tasks.field.data import FieldDataModule
 from ccnn_irregular.pipelines.tasks.segmentation.data import VolumeDataModule
 
@@ -114,7 +114,7 @@ def test_sets_of_stays_may_stand_in_any_order(tmp_path: Path) -> None:
         model = fitted(task, data, tmp_path)
         states.append({key: one for key, one in model.state_dict().items() if isinstance(one, Tensor)})
         logits = answers(model, data.test_dataloader()).tolist()
-        found.append(dict(zip(data.stays("held_out").record_ids.tolist(), logits, strict=True)))
+        found.append(dict(zip(data.stays("test").record_ids.tolist(), logits, strict=True)))
     same(*states)
     assert found[0] == found[1]
 
@@ -141,9 +141,9 @@ def test_pairs_may_be_listed_in_any_order(tmp_path: Path) -> None:
 
 def parts_of(data: FieldDataModule) -> set[tuple[Any, ...]]:
     """Field, place and part of every known value, and whether it is shown in the test."""
-    shown = data._shown_in_test()
-    field = torch.repeat_interleave(torch.arange(len(data.samples)), data.samples.splits.diff())
-    rows = torch.cat([field[:, None], data.samples.coordinates, data.part[:, None], shown[:, None]], 1)
+    parts = data.parts
+    columns = [parts.field[:, None], data.samples.coordinates, parts.part[:, None], parts.shown[:, None]]
+    rows = torch.cat(columns, 1)
     return set(map(tuple, rows[data.samples.known].tolist()))
 
 
@@ -232,7 +232,7 @@ def test_times_rows_and_variables_of_fields_made_finer_may_stand_in_any_order(tm
     found = []
     for number, one in enumerate((made, turned)):
         one.to_netcdf(tmp_path / f"{number}.nc", engine="h5netcdf")
-        found.append(ready(GriddedDataModule(str(tmp_path / f"{number}.nc"), [str(name), "twice"], patch=8)))
+        found.append(ready(DownscalingDataModule(str(tmp_path / f"{number}.nc"), [str(name), "twice"], patch=8)))
     same(found[0].testing, found[1].testing)
     same(found[0].training, found[1].training)
     same(*({part: torch.from_numpy(rows) for part, rows in data.patches.items()} for data in found))

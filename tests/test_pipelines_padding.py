@@ -132,7 +132,7 @@ def test_normalisation_is_not_learned_from_what_pads() -> None:
     assert padded.lengths is not None
     assert int(padded.lengths.max()) < padded.grid.count
     standardise = Standardise(1)
-    standardise.fit(data.training_values())
+    standardise.fit(*data.training_values())
     known = np.concatenate(
         [one[0, :length] for one, length in zip(padded.values.numpy(), padded.lengths.tolist(), strict=True)]
     )
@@ -214,7 +214,7 @@ def test_a_sample_alone_and_among_longer_ones_has_the_same_answer(made: Any) -> 
     if isinstance(network, CloudClassifier):
         network.prepare(together)
     else:
-        network.prepare(together.values, together)
+        network.prepare(together, (together.values, None))
     network.train()
     with torch.no_grad():
         for _ in range(20):  # norms follow the batch

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
 from functools import cache
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,9 @@ from torch import Tensor
 from ccnn_irregular.domains import Grid, Points
 from ccnn_irregular.pipelines.tasks.cloud_segmentation.task import height_filter
 from ccnn_irregular.pipelines.tasks.risk.network import ICURiskNetwork
-from ccnn_irregular.pipelines.train.command_line import TASKS as COMMANDS
-from ccnn_irregular.pipelines.train.module import TrainedNetwork
+from ccnn_irregular.pipelines.train.module import TaskModule
+from ccnn_irregular.pipelines.train.registry import TASKS as COMMANDS
+from ccnn_irregular.pipelines.train.registry import task_class
 
 EVERY = pytest.mark.parametrize("name", TASKS)
 DRAWN = pytest.mark.parametrize("name", [name for name, task in TASKS.items() if task.draws])
@@ -29,10 +29,7 @@ DRAWN = pytest.mark.parametrize("name", [name for name, task in TASKS.items() if
 
 def test_every_task_of_the_command_line_is_here() -> None:
     """By its module."""
-    commands = (
-        getattr(import_module(f"ccnn_irregular.pipelines.tasks.{module}"), name) for module, name in COMMANDS.values()
-    )
-    assert {command.module for command in commands} == {type(new_model(task)) for task in TASKS.values()}
+    assert {task_class(name).module for name in COMMANDS} == {type(new_model(task)) for task in TASKS.values()}
 
 
 @pytest.fixture(scope="module")
@@ -42,11 +39,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def trained(folder: Path) -> Callable[[str], TrainedNetwork]:
+def trained(folder: Path) -> Callable[[str], TaskModule]:
     """A model of each task after one epoch, made when it is first wanted."""
 
     @cache
-    def one(name: str) -> TrainedNetwork:
+    def one(name: str) -> TaskModule:
         return fitted(TASKS[name], read(TASKS[name], folder, 4), folder)
 
     return lambda name: deepcopy(one(name))
@@ -57,7 +54,7 @@ def trained(folder: Path) -> Callable[[str], TrainedNetwork]:
 
 @EVERY
 def test_answers_do_not_depend_on_the_size_of_the_batches(
-    name: str, folder: Path, trained: Callable[[str], TrainedNetwork]
+    name: str, folder: Path, trained: Callable[[str], TaskModule]
 ) -> None:
     task, model = TASKS[name], trained(name)
     alone, together = (answers(model, task.tested(read(task, folder, size))) for size in (1, 64))
@@ -96,7 +93,7 @@ def seen(task: Task, folder: Path, size: int, *, seed: int, epochs: int) -> list
     """What the network has read of each training sample, epoch by epoch."""
     found: list[Counter[bytes]] = [Counter() for _ in range(epochs)]
 
-    def watched() -> TrainedNetwork:
+    def watched() -> TaskModule:
         model = task.model()
 
         def keep(samples: list[tuple[Tensor, ...]]) -> None:
@@ -136,7 +133,7 @@ def test_what_is_drawn_for_a_sample_follows_from_seed_epoch_and_sample(name: str
 
 @EVERY
 def test_nothing_in_a_model_follows_from_the_values_of_the_test_part(
-    name: str, folder: Path, trained: Callable[[str], TrainedNetwork]
+    name: str, folder: Path, trained: Callable[[str], TaskModule]
 ) -> None:
     """Normalisation, knots, covariances, calibration and trained weights, to the last bit."""
     task = TASKS[name]
@@ -158,7 +155,7 @@ def test_the_threshold_of_the_height_filter_follows_from_training_points(tmp_pat
 # ------------------------------------------------------------------------------------------------------------- scores
 
 
-def validated(model: TrainedNetwork, data: Any, folder: Path) -> dict[str, float]:
+def validated(model: TaskModule, data: Any, folder: Path) -> dict[str, float]:
     """What is logged of the validation part."""
     running = trainer(folder)
     running.validate(model, datamodule=data, verbose=False)
@@ -168,7 +165,7 @@ def validated(model: TrainedNetwork, data: Any, folder: Path) -> dict[str, float
 @EVERY
 @pytest.mark.filterwarnings("ignore:.*does not have many workers")
 def test_validation_scores_do_not_depend_on_the_size_of_the_batches(
-    name: str, folder: Path, trained: Callable[[str], TrainedNetwork]
+    name: str, folder: Path, trained: Callable[[str], TaskModule]
 ) -> None:
     task, model = TASKS[name], trained(name)
     single, data = (read(task, folder, size) for size in (1, 64))

@@ -23,12 +23,15 @@ from ccnn_irregular.domains import Grid, Points
 from ccnn_irregular.networks_unet import UNET_KERNEL
 from ccnn_irregular.pipelines.tasks.classification.data import SampleBatch
 from ccnn_irregular.pipelines.tasks.classification.network import ContinuousClassifier, FilterBank, GridOptions
-from ccnn_irregular.pipelines.tasks.cloud_classification.network import CloudClassifier, CloudSegmenter
+from ccnn_irregular.pipelines.tasks.cloud_classification.network import CloudClassifier
 from ccnn_irregular.pipelines.tasks.cloud_segmentation.data import LabelBatch
+from ccnn_irregular.pipelines.tasks.cloud_segmentation.network import CloudSegmenter
+from ccnn_irregular.pipelines.tasks.downscale.data import DownscalingBatch
 from ccnn_irregular.pipelines.tasks.downscale.network import DownscalingNetwork
 from ccnn_irregular.pipelines.tasks.field.data import FieldBatch
 from ccnn_irregular.pipelines.tasks.field.kriging import FieldAxis
 from ccnn_irregular.pipelines.tasks.field.network import FieldNetwork
+from ccnn_irregular.pipelines.tasks.risk.data import StayBatch
 from ccnn_irregular.pipelines.tasks.risk.network import ICURiskNetwork
 from ccnn_irregular.pipelines.tasks.segmentation.data import VolumeBatch
 from ccnn_irregular.pipelines.tasks.segmentation.network import ContinuousSegmenter
@@ -110,7 +113,7 @@ def hourly(kernel: KernelSpec, **options: Any) -> list[str]:
     batch = SampleBatch(torch.randn(98, 1), points, torch.tensor([0, 1]))
     kernel = replace(kernel, omega_0=1.0, generator="siren", hidden=4)
     network = ContinuousClassifier(1, 2, 4, 1, kernel=kernel, **options)
-    return told(lambda: network.prepare(batch.values, batch))
+    return told(lambda: network.prepare(batch, (batch.values, None)))
 
 
 @pytest.mark.parametrize(
@@ -159,12 +162,11 @@ def test_stays() -> None:
         record_ids=np.arange(2),
         outcomes=None,
     )
-    cohort.select = lambda _: cohort
 
     def prepared(width: float = 6.0, extent: float = 24.0) -> list[str]:
         kernel = KernelSpec(extent, width, omega_0=10.0, generator="siren", hidden=4)
         network = ICURiskNetwork(hidden_channels=4, blocks=1, kernel=kernel)
-        return told(lambda: network.fit_normalisation(cohort))  # type: ignore[arg-type]
+        return told(lambda: network.prepare(StayBatch.from_cohort(cohort)))  # type: ignore[arg-type]
 
     assert prepared() == []
     assert prepared(width=0.1)[0].startswith(
@@ -187,7 +189,7 @@ def test_clouds() -> None:
     def segmented(spacing: float) -> list[str]:
         network = CloudSegmenter(1, 2, spacing, kernel=replace(CLOUD_KERNEL, width=0.7, hidden=4), channels=[4, 4])
         batch = LabelBatch(torch.randn(300, 1), points, torch.zeros(300, dtype=torch.int64))
-        return told(lambda: network.prepare(batch.values, points.weights, batch))
+        return told(lambda: network.prepare(batch, (batch.values, points.weights)))
 
     for prepared in (classified, segmented):
         assert prepared(0.2) == []
@@ -241,7 +243,7 @@ def test_fields() -> None:
         batch = FieldBatch(
             Points(places[seen]), values[seen], Points(places[asked]), values[asked], rows, noise, noise[:, 0]
         )
-        return told(lambda: network.prepare(values, batch))
+        return told(lambda: network.prepare(batch, (values, None)))
 
     nodes = Grid((11, 11), (1.0, 1.0))
     sound = {"extent": [4.0, 4.0], "width": [1.0, 1.0]}
@@ -266,7 +268,8 @@ def test_fields_to_be_made_finer() -> None:
 
     def prepared(extent: list[float], width: list[float]) -> list[str]:
         network = DownscalingNetwork(1, 2, 1, kernel=KernelSpec(extent, width, omega_0=2.0, hidden=4))
-        return told(lambda: network.prepare(None, fine[:, :, ::2, ::2], fine, source, query))  # type: ignore[arg-type]
+        batch = DownscalingBatch(fine[:, :, ::2, ::2], fine, source, query, torch.ones(16, 16), torch.ones(2, 1, 16, 1))
+        return told(lambda: network.prepare(batch))
 
     assert prepared(extent=[8.0, 8.0], width=[3.0, 3.0]) == []
     assert prepared(extent=[8.0, 8.0], width=[3.0, 0.5])[0].startswith(

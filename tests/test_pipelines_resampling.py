@@ -282,7 +282,7 @@ def test_fixed_kernels_answer_at_other_samplings_once_they_are_resampled(
         strokes_file.replace("dataset: character_trajectories", "dataset: simulated_strokes")
     )
     small = [*QUIET, "--data.count", "240", f"{NETWORK}.hidden_channels", "16", f"{NETWORK}.blocks", "2"]
-    small += [f"{NETWORK}.classes", "6", "--trainer.max_epochs", "6", "--model.warmup_epochs", "1"]
+    small += [f"{NETWORK}.classes", "6", "--trainer.max_epochs", "6", "--model.schedule.warmup_epochs", "1"]
     cli.main(["fit", "--config", "strokes.yaml", *small])
     asked = ["--test.drop", "0.5", "--test.gap", "0.3", "--test.resample", "true"]
     cli.main(["test", "--config", "strokes.yaml", *small, *asked])

@@ -39,7 +39,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def config(root: Path, tmp_path: Path) -> str:
     options = {
         "trainer": {"max_epochs": EPOCHS, "accelerator": "cpu", "enable_progress_bar": False},
-        "model": {"network": {"class_path": "pipelines_stand_in.StandIn"}, "learning_rate": 0.01},
+        "model": {"network": {"class_path": "pipelines_stand_in.StandIn"}, "schedule": {"learning_rate": 0.01}},
         "early_stopping": {"patience": 100},
         "data": {"root": str(root), "held_out": 0.25, "validation": 0.25, "batch_size": 16, "cache": False,
                  "progress": False},
@@ -158,7 +158,7 @@ def test_a_metric_that_is_no_number_ends_the_run_with_a_message(
     for text in (
         "must be a finite number in epoch 1, got nan",
         "training has diverged",
-        "model.learning_rate than 0.01",
+        "model.schedule.learning_rate than 0.01",
     ):
         assert text in output.err
     assert "val_loss" in output.err
@@ -226,7 +226,7 @@ def test_a_killed_run_has_no_end_and_an_earlier_one_does_not_stand_for_it(
     def look(self: StandIn, *_: Any) -> None:
         left.append(Path("run", "summary.json").exists())
 
-    monkeypatch.setattr(StandIn, "fit_normalisation", look)
+    monkeypatch.setattr(StandIn, "prepare", look)
     monkeypatch.setattr(StandIn, "interrupt_at", None)
     fit(config, "run")
     assert left == [False]

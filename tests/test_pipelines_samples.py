@@ -273,7 +273,7 @@ def audio_network() -> ContinuousClassifier:
 def test_series_do_not_see_each_other() -> None:
     series = simulated_samples.pen_strokes(5, seed=2)
     network = points_network()
-    network.prepare(series.values, SampleBatch.of(series))
+    network.prepare(SampleBatch.of(series), (series.values, None))
     network.eval()
     with torch.no_grad():
         together = network(SampleBatch.of(series))
@@ -286,7 +286,7 @@ def test_series_do_not_see_each_other() -> None:
 def test_the_answer_hardly_depends_on_the_rate_of_a_band_limited_sound() -> None:
     network = audio_network()
     low = on_one_grid(sines(8000, 200, (800, 640)), 0.1)
-    network.prepare(low.values, SampleBatch.of(low))
+    network.prepare(SampleBatch.of(low), (low.values, None))
     network.eval()
     other = GriddedSamples(low.values.flip(0), low.grid, low.labels, low.classes, "s")
     with torch.no_grad():
@@ -359,7 +359,7 @@ def test_the_baseline_learns() -> None:
     batch = SampleBatch.of(images)
     torch.manual_seed(0)
     network = FixedKernelClassifier(1, 5, axes=2, hidden_channels=16, blocks=2, pool=2)
-    network.prepare(images.values, batch)
+    network.prepare(batch, (images.values, None))
     optimiser = torch.optim.Adam(network.parameters(), lr=1e-2)
     for _ in range(25):
         optimiser.zero_grad()

@@ -52,6 +52,7 @@ pytestmark = [
 ]
 
 NETWORK = "--model.network.init_args"
+RATE = ["--model.schedule.learning_rate", "0.02"]
 QUIET = ["--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"]
 TINY = [f"{NETWORK}.channels", "[4, 8]", f"{NETWORK}.blocks", "[0, 1]", f"{NETWORK}.kernel.hidden", "8"]
 
@@ -104,7 +105,9 @@ def trained(pairs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("run") / "simulated"
     handler = signal.getsignal(signal.SIGINT)
     config = ["--config", "segmentation", *TINY, "--data.root", str(pairs), "--data.validation", "0.15", *QUIET]
-    cli.main(["fit", *config, "--run_dir", str(run), "--trainer.max_epochs", "6", "--model.learning_rate", "0.02"])
+    cli.main(
+        ["fit", *config, "--run_dir", str(run), "--trainer.max_epochs", "6", "--model.schedule.learning_rate", "0.02"]
+    )
     signal.signal(signal.SIGINT, handler)
     return run
 
@@ -126,12 +129,12 @@ def test_volumes_of_one_subject_are_in_one_part(pairs: Path, tmp_path: Path) -> 
         largest = max(list(groups.values()).count(group) for group in groups.values())
         assert 4 <= len(parts["test"]) < 4 + largest
         assert 3 <= len(parts["validation"]) < 3 + largest
-        assert data.description()["split by"] == "group"
+        assert data.describe()["split by"] == "group"
     alone = VolumeDataModule(str(pairs), ["0", "1", "2"], validation=0.2, test=0.25, split_seed=3, in_memory=False)
     alone.setup("fit")
     order = np.random.default_rng(3).permutation(16)
     assert (alone.part("test"), alone.part("validation")) == (sorted(order[:4]), sorted(order[4:7]))
-    assert "not known" in alone.description()["split by"]
+    assert "not known" in alone.describe()["split by"]
 
 
 @pytest.mark.parametrize(
@@ -293,7 +296,7 @@ def test_what_predict_refuses(trained: Path, pairs: Path, capsys: pytest.Capture
 
 def test_the_baseline_learns_too_and_bad_options_are_named(pairs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = ["--config", "segmentation_baseline", "--data.root", str(pairs), "--data.validation", "0.15", *QUIET]
-    short = ["--trainer.max_epochs", "2", f"{NETWORK}.channels", "[4, 8]", "--model.learning_rate", "0.02"]
+    short = ["--trainer.max_epochs", "2", f"{NETWORK}.channels", "[4, 8]", "--model.schedule.learning_rate", "0.02"]
     cli.main(["fit", *config, *short, "--run_dir", "base"])
     cli.main(["test", *config, "--run_dir", "base", "--test.thin", "1,1,2", "--test.resample", "true"])
     results = json.loads(Path("base/test/metrics.json").read_text())["results"]
@@ -350,7 +353,7 @@ def test_volumes_are_the_same_from_memory_and_from_the_files(pairs: Path) -> Non
     for in_memory in (True, False):
         data = VolumeDataModule(str(pairs), ["a", "b", "c"], validation=0.15, in_memory=in_memory)
         data.setup("fit")
-        batches.append(next(iter(data.loader("test", thin=(1, 2, 1)))))
+        batches.append(next(iter(data.loader("test", (1, 2, 1)))))
     assert batches[0].grid == batches[1].grid == batches[0].query
     torch.testing.assert_close(batches[0].values, batches[1].values)
     assert batches[0].values.shape[3] == math.ceil(data.volume(data.part("test")[0]).grid.sizes[1] / 2)
@@ -450,7 +453,7 @@ def test_a_validation_part_without_labels_is_refused(tmp_path: Path) -> None:
     (name,) = (data.pairs[number].name for number in data.part("validation"))
     rule = rf"the 1 validation volumes \({name}\) must hold a voxel of a label: Dice"
     with pytest.raises(ValueError, match=rule):
-        Segmentation(FixedKernelSegmenter(1, 2, channels=[2])).require_fits(data)
+        Segmentation(FixedKernelSegmenter(1, 2, channels=[2])).require_trainable(data)
 
 
 def test_volumes_that_were_trained_on_are_refused(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -23,7 +23,7 @@ from ccnn_irregular.pipelines import cli
 from ccnn_irregular.pipelines.tasks.classification.data import SampleDataModule
 from ccnn_irregular.pipelines.tasks.cloud_classification.data import ShapeDataModule
 from ccnn_irregular.pipelines.tasks.cloud_segmentation.data import Discs, LabelDataModule
-from ccnn_irregular.pipelines.tasks.downscale.data import FieldDataModule as DownscaleDataModule
+from ccnn_irregular.pipelines.tasks.downscale.data import DownscalingDataModule
 from ccnn_irregular.pipelines.tasks.field.data import FieldDataModule
 from ccnn_irregular.pipelines.tasks.risk.data import ICUDataModule
 from ccnn_irregular.pipelines.tasks.segmentation.data import VolumeDataModule
@@ -302,19 +302,23 @@ def test_volumes(tmp_path: Path) -> None:
 
 
 def test_shapes_and_points() -> None:
-    run, other = (ShapeDataModule("solids", count=80, places=64, validation=0.2, test=share) for share in (0.2, 0.5))
+    run, other = (
+        ShapeDataModule("simulated_solids", count=80, places=64, validation=0.2, test=share) for share in (0.2, 0.5)
+    )
     found = compared(run, other)
     kept = [set(run._parts[part].tolist()) for part in ("train", "validation")]
     assert found == counts(set(other._parts["test"].tolist()), *kept)
     assert found[1] > 0
 
     discs = Discs(radius=20.0, count=4)
-    tile, turned = (LabelDataModule("terrain", count=500, discs=discs, reverse=reverse) for reverse in (False, True))
+    tile, turned = (
+        LabelDataModule("simulated_terrain", count=500, discs=discs, reverse=reverse) for reverse in (False, True)
+    )
     found = compared(tile, turned)
     rows = {part: set(tile.rows[part].tolist()) for part in ("train", "validation")}
     assert found == counts(set(turned.rows["test"].tolist()), rows["train"], rows["validation"])
     assert found[1] > 200
-    assert compared(tile, LabelDataModule("terrain", count=500, discs=discs))[1:] == (0, 0)
+    assert compared(tile, LabelDataModule("simulated_terrain", count=500, discs=discs))[1:] == (0, 0)
     # The points of a tile in another order, about a mean that is rounded otherwise.
     order = torch.from_numpy(np.random.default_rng(0).permutation(len(turned.parts["test"].coordinates)))
     cut = turned.parts["test"].rows(order, torch.tensor([0, len(order)]))
@@ -324,15 +328,15 @@ def test_shapes_and_points() -> None:
 
 
 def test_places() -> None:
-    run = FieldDataModule("simulated", held=0.2, watched=0.1)
-    other = FieldDataModule("simulated", held=0.5, watched=0.1)
+    run = FieldDataModule("simulated_fields", held=0.2, watched=0.1)
+    other = FieldDataModule("simulated_fields", held=0.5, watched=0.1)
     found = compared(run, other)
-    parts = [set(torch.nonzero(run.part == part).flatten().tolist()) for part in (0, 1)]
-    assert found == counts(set(torch.nonzero(other.part == 2).flatten().tolist()), *parts)
+    parts = [set(torch.nonzero(run.parts.part == part).flatten().tolist()) for part in (0, 1)]
+    assert found == counts(set(torch.nonzero(other.parts.part == 2).flatten().tolist()), *parts)
     assert found[1] > 500
-    assert compared(run, FieldDataModule("simulated", held=0.2, watched=0.1))[1:] == (0, 0)
+    assert compared(run, FieldDataModule("simulated_fields", held=0.2, watched=0.1))[1:] == (0, 0)
     # Whole fields kept: what is shown of them is no answer.
-    fields = FieldDataModule("simulated", test_fields=[0, 11], watched=0.1)
+    fields = FieldDataModule("simulated_fields", test_fields=[0, 11], watched=0.1)
     tested, trained, _ = compared(run, fields)
     assert tested == 2 * 380
     assert trained > 400
@@ -360,8 +364,8 @@ def test_places_of_a_cube_under_another_name_and_in_another_order(tmp_path: Path
 
 
 def test_gridded_fields() -> None:
-    run, other = (DownscaleDataModule(count=20, test=share) for share in (0.2, 0.5))
-    assert compared(run, DownscaleDataModule(count=20, test=0.2)) == (4, 0, 0)
+    run, other = (DownscalingDataModule(count=20, test=share) for share in (0.2, 0.5))
+    assert compared(run, DownscalingDataModule(count=20, test=0.2)) == (4, 0, 0)
     tested, trained, watched = compared(run, other)
     assert (tested, trained + watched) == (10, 6)
     assert trained > 0

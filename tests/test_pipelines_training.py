@@ -13,6 +13,7 @@ from pipelines_stand_in import StandIn
 from ccnn_irregular.datasets import simulated_icu
 from ccnn_irregular.pipelines.tasks.risk.data import ICUDataModule
 from ccnn_irregular.pipelines.tasks.risk.module import BinaryRisk
+from ccnn_irregular.pipelines.train.schedule import Schedule
 
 
 @pytest.fixture(scope="module")
@@ -33,14 +34,14 @@ def trainer(folder: Path, **options) -> Trainer:
 
 
 def test_a_checkpoint_from_python_loads_with_weights_only(data: ICUDataModule, tmp_path: Path) -> None:
-    model = BinaryRisk(StandIn(), learning_rate=0.01)
+    model = BinaryRisk(StandIn(), Schedule(learning_rate=0.01))
     fit = trainer(tmp_path, max_epochs=2, callbacks=[EMAWeightAveraging(decay=0.5)])
     fit.fit(model, datamodule=data)
     path = tmp_path / "model.ckpt"
     fit.save_checkpoint(path)
     content = torch.load(path, weights_only=True)
     assert "network" not in content["hyper_parameters"]
-    assert content["hyper_parameters"]["learning_rate"] == 0.01
+    assert "schedule" not in content["hyper_parameters"]
     again = BinaryRisk.load_from_checkpoint(path, network=StandIn())
     batch = next(iter(data.val_dataloader()))
     torch.testing.assert_close(again.eval().probabilities(batch), model.eval().probabilities(batch), rtol=0, atol=0)
@@ -49,7 +50,7 @@ def test_a_checkpoint_from_python_loads_with_weights_only(data: ICUDataModule, t
 
 
 def _training_mean(data: ICUDataModule) -> torch.Tensor:
-    return torch.from_numpy(data.training_cohort().values).nanmean(0)
+    return data.stays("train").values.nanmean(0)
 
 
 def test_training_needs_an_end_and_a_data_module(data: ICUDataModule, tmp_path: Path) -> None:
@@ -71,4 +72,4 @@ def test_training_needs_an_end_and_a_data_module(data: ICUDataModule, tmp_path: 
 )
 def test_bad_options(options: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        BinaryRisk(StandIn(), **options)
+        BinaryRisk(StandIn(), Schedule(**options))

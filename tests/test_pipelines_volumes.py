@@ -78,10 +78,10 @@ def test_scans_come_in_batches_of_one_grid_and_are_tested_in_order() -> None:
     assert {batch.domain for batch in batches} == set(data.samples.grids)
     assert all(batch.values.shape[2:] == batch.domain.sizes for batch in batches)  # type: ignore[union-attr]
     held = data.test_part(Sampling())
-    tested = list(data.test_loader(Sampling()))
+    tested = list(data.loader("test"))
     assert torch.equal(torch.cat([batch.labels for batch in tested]), held.labels)
     assert torch.equal(tested[0].values[0], held.volume(0))  # type: ignore[union-attr]
-    typical = data.typical_batch(64)
+    typical = data.typical_batch()
     assert 1 <= len(typical) <= 8
     with pytest.raises(ValueError, match=r"test\.volume_size must be asked for volumes only"):
         data.test_part(Sampling(volume_size=(4, 4, 4)))
@@ -96,14 +96,14 @@ def test_official_validation_parts_are_used_as_such(tmp_path: Path) -> None:
         arrays[f"{part}_images"] = rng.integers(0, 256, (count, 28, 28, 28), np.uint8)
         arrays[f"{part}_labels"] = (np.arange(count) % 2)[:, None]
     np.savez(tmp_path / "nodulemnist3d.npz", **arrays)
-    data = SampleDataModule("medmnist3d", str(tmp_path), medmnist3d="nodule", validation=0.5)
+    data = SampleDataModule("medmnist3d", str(tmp_path), options={"name": "nodule"}, validation=0.5)
     data.setup("fit")
     for part, prefix in (("train", "train"), ("validation", "val")):
         values = data.part(part).values  # type: ignore[arg-type]
         np.testing.assert_array_equal(values[:, 0].numpy(), arrays[f"{prefix}_images"] / np.float32(255))
-    assert len(data.test_part(Sampling(volume_size=(14, 28, 28)))) == 4
-    assert data.description()["samples"] == {"train": 5, "validation": 3, "test": 4}
-    assert data.description()["medmnist3d"] == "nodule"
+    assert len(data.sampled_part("test", Sampling(volume_size=(14, 28, 28)))) == 4
+    assert data.describe()["samples"] == {"train": 5, "validation": 3, "test": 4}
+    assert data.describe()["options"] == {"name": "nodule"}
 
 
 # -------------------------------------------------------------------------------------------------------- networks
@@ -143,7 +143,7 @@ def classifier() -> ContinuousClassifier:
 def test_answers_hardly_depend_on_the_voxels() -> None:
     scans = simulated_volumes.textured_shapes(12, seed=1, voxels=[(1.0, 1.0, 1.0)], noise=0.0).stacked()
     network = classifier()
-    network.prepare(scans.values, SampleBatch.of(scans))
+    network.prepare(SampleBatch.of(scans), (scans.values, None))
     # Kernels below what voxels of 2 mm carry, as alias_penalty makes them.
     network.eval()
     with torch.no_grad():
@@ -162,7 +162,7 @@ def test_empty_volumes_train_and_are_answered() -> None:
     grid = Grid((10, 10, 10), (2.4,) * 3, (-10.8,) * 3)
     batch = SampleBatch(values, grid, torch.arange(8) % 6)
     for network in (classifier(), FixedKernelClassifier(1, 6, 3, 4, 1)):
-        network.prepare(values, batch)
+        network.prepare(batch, (values, None))
         logits = network(batch)
         torch.nn.functional.cross_entropy(logits, batch.labels).backward()
         slopes = [one.grad for one in network.parameters() if one.grad is not None]
@@ -236,7 +236,16 @@ def test_a_folder_of_scans_of_several_voxels_is_learned(tmp_path: Path) -> None:
     network = "--model.network.init_args"
     options = [
         *("--config", "simulated_volumes", *QUIET, "--data.dataset", "volume_folder", "--data.root", str(tmp_path)),
-        *("--data.standardise", "true", "--data.test", "0.25", "--data.batch_size", "8", f"{network}.classes", "2"),
+        *(
+            "--data.options.standardise",
+            "true",
+            "--data.test",
+            "0.25",
+            "--data.batch_size",
+            "8",
+            f"{network}.classes",
+            "2",
+        ),
         *(f"{network}.hidden_channels", "8", f"{network}.blocks", "1", f"{network}.kernel.hidden", "8"),
         *(f"{network}.latent", "{sizes: [6, 6, 6], steps: [2.0, 2.0, 2.0], starts: [-5.0, -5.0, -5.0]}"),
         *("--trainer.max_epochs", "8"),

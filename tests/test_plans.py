@@ -267,7 +267,7 @@ def test_a_plan_knows_its_rtol() -> None:
         convolve(kernel, values, source, rtol=0.0, plan=coarse)
 
 
-@pytest.mark.parametrize("engine", [name for name in ENGINES if ENGINES[name].exact])
+@pytest.mark.parametrize("engine", [name for name in ENGINES if not ENGINES[name].error(1e-3)])
 def test_plans_of_exact_engines_serve_any_rtol(engine: Any) -> None:
     kernel, grid = kernel_of(), Grid((12,), (0.05,))
     source = grid if engine == "fft" else Points(uniform(12, 1))

@@ -16,9 +16,12 @@ import xarray as xr
 from ccnn_irregular import KernelSpec
 from ccnn_irregular.adapters.xarray import Reading, open_cube
 from ccnn_irregular.pipelines.tasks.downscale import files as predict_files
+from ccnn_irregular.pipelines.tasks.downscale.blocks import Blocks, Budget, as_bytes, plan_blocks
+from ccnn_irregular.pipelines.tasks.downscale.data import DownscalingBatch
 from ccnn_irregular.pipelines.tasks.downscale.fields import Fields, Plane, coarsened_values
-from ccnn_irregular.pipelines.tasks.downscale.files import Blocks, Budget, as_bytes, plan_blocks, predict_file
+from ccnn_irregular.pipelines.tasks.downscale.files import predict_file
 from ccnn_irregular.pipelines.tasks.downscale.network import DownscalingNetwork, FieldFormat
+from ccnn_irregular.pipelines.tasks.downscale.output import PartialOutput
 
 pytest.importorskip("dask")
 pytest.importorskip("zarr")
@@ -67,11 +70,12 @@ def trained(
     network = DownscalingNetwork(
         1, 4, 1, kernel=KernelSpec(extent=[2.0, 2 * width], width=[0.6, width], omega_0=2.0, hidden=8)
     )
-    known = FieldFormat(("t",), ("K",), factor, coarse, plane.steps, ("degrees", "degrees"))
+    network.format = FieldFormat(("t",), ("K",), factor, coarse, plane.steps, ("degrees", "degrees"))
     part = torch.from_numpy(Fields.of(dataset, ["t"]).read({"time": slice(0, 1)})) if given is None else given
     fine = plane.refined(factor, coarse)
     noise = torch.randn(len(part), 1, *fine.sizes)
-    network.prepare(known, part, noise, plane.grid(), fine.grid())
+    alike = torch.ones(fine.sizes), torch.ones(len(part), 1, fine.sizes[0], 1)
+    network.prepare(DownscalingBatch(part, noise, plane.grid(), fine.grid(), *alike))
     torch.nn.init.normal_(network.cnn.output.weight)
     return network.eval().requires_grad_(False)
 
@@ -241,17 +245,17 @@ KILLED = """
 import time, torch
 from pathlib import Path
 from ccnn_irregular.pipelines.tasks.downscale import files as predict_files
-from ccnn_irregular.pipelines.tasks.downscale.files import Blocks
+from ccnn_irregular.pipelines.tasks.downscale.blocks import Blocks
 
 predict_files.plan_blocks = lambda budget, counts, *_: Blocks(tuple(counts), (2, 1), budget.sizes[0], 32, 1, 1)
-answer = predict_files._Task.answer
+answer = predict_files._Prediction.answer
 
 def announced(self, *arguments):
     print("computing", flush=True)
     time.sleep(0.02)
     return answer(self, *arguments)
 
-predict_files._Task.answer = announced
+predict_files._Prediction.answer = announced
 network = torch.load("network.pt", weights_only=False)
 file, checkpoint = Path("coarse.zarr"), Path("network.pt")
 predict_files.predict_file(network, file, Path("killed.zarr"), checkpoint=checkpoint, memory=1 << 40)
@@ -279,13 +283,13 @@ def test_a_killed_run_resumes_to_the_same_values(tmp_path: Path, monkeypatch: py
     with (partial / "finished.txt").open("a") as stream:
         stream.write("4")
     computed: list[int] = []
-    answer = predict_files._Task.answer
+    answer = predict_files._Prediction.answer
 
     def counted(self: Any, *arguments: Any) -> Any:
         computed.append(arguments[1])
         return answer(self, *arguments)
 
-    monkeypatch.setattr(predict_files._Task, "answer", counted)
+    monkeypatch.setattr(predict_files._Prediction, "answer", counted)
     monkeypatch.setattr(predict_files, "plan_blocks", planned)
     for name, wanted in (("killed.zarr", total - len(before)), ("whole.zarr", total)):
         computed.clear()
@@ -303,7 +307,7 @@ def test_a_partial_output_of_something_else_is_refused(
     dataset = coarse_fields()
     network, source = trained(dataset), written(dataset, tmp_path, ".nc")
     target, mine = tmp_path / "fine.zarr", checkpoint(tmp_path)
-    answer, asked = predict_files._Task.answer, []
+    answer, asked = predict_files._Prediction.answer, []
 
     def interrupted(self: Any, *arguments: Any) -> Any:
         asked.append(arguments)
@@ -311,7 +315,7 @@ def test_a_partial_output_of_something_else_is_refused(
             raise KeyboardInterrupt
         return answer(self, *arguments)
 
-    monkeypatch.setattr(predict_files._Task, "answer", interrupted)
+    monkeypatch.setattr(predict_files._Prediction, "answer", interrupted)
     with pytest.raises(KeyboardInterrupt):
         predict_file(network, source, target, checkpoint=mine, memory=ROOMY)
     assert "interrupted after 3 blocks in" in capsys.readouterr().out.replace("\n", "")
@@ -337,7 +341,7 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
     dataset = coarse_fields()
     network, source = trained(dataset), written(dataset, tmp_path, ".nc")
     with (
-        predict_files._Folder(tmp_path / "fine.zarr").locked(),
+        PartialOutput(tmp_path / "fine.zarr").locked(),
         pytest.raises(ValueError, match="output must be written by one process at a time, got another one at work in"),
     ):
         predict_file(network, source, tmp_path / "fine.zarr", checkpoint=checkpoint(tmp_path), memory=ROOMY)

@@ -15,7 +15,7 @@ from tested_device import convolve, explain, kernel_there, make_plan
 from torch import Tensor
 
 from ccnn_irregular import MLP, SIREN, GaussianMask, Grid, Kernel, MAGNet, Points, Product
-from ccnn_irregular.operators.engines.spectral import _Filter, _filter
+from ccnn_irregular.operators.engines.spectral.transfer import Filter, filter_for
 from ccnn_irregular.operators.numerics import sizes
 from ccnn_irregular.quadrature import trapezoid
 
@@ -485,8 +485,8 @@ def test_predicted_errors_are_those_of_white_noise(d: int) -> None:
     """The error that decides on renewal, against the one that is made."""
     kernel, source, query = kernel_of((3,), d, width=1.0), ragged([1500], d), ragged([200], d, seed=2)
     plan = make_plan(kernel, source, query, engine="spectral", rtol=RTOL)
-    found = _filter(kernel_there(kernel), plan, RTOL)
-    assert isinstance(found, _Filter)
+    found = filter_for(kernel_there(kernel), plan, RTOL)
+    assert isinstance(found, Filter)
     values = noise(source.count, 3)
     result = convolve(kernel, values, source, query, plan=plan).detach().numpy()
     made = np.sqrt(np.mean((result - numpy_sum(kernel, values, source, query)) ** 2, axis=0))

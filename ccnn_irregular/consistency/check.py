@@ -23,6 +23,7 @@ from ccnn_irregular.kernels import Kernel
 from ccnn_irregular.layers import ContinuousConv, SeparableContinuousConv
 from ccnn_irregular.networks import CCNN
 from ccnn_irregular.operators import ENGINES
+from ccnn_irregular.operators.planning.rates import current_rates
 from ccnn_irregular.solver import Solver
 
 __all__ = ["check_consistency"]
@@ -165,7 +166,7 @@ class _Check:
                 # A layer that cannot be asked at queries has no other judge than the first engine.
                 judge = answer if judge is None and not self.takes_query else judge
         # An exact engine shows what the weights do, and nothing else.
-        ran.sort(key=lambda row: (row.engine == "spectral", row.seconds))
+        ran.sort(key=lambda row: (ENGINES[row.engine].error(self.rtol), row.seconds))
         for rule in others if ran else ():
             say(rule)
             yield self._row(sampling, rule, ran[0].engine, self._points(sampling, rule), None)[0]
@@ -291,7 +292,7 @@ class _Check:
             cost = engine.assess(one.kernel, source, source if query is None else query, 1, rtol)
             if isinstance(cost, str):
                 return cost
-            seconds += cost.plan_seconds + cost.forward_seconds
+            seconds += current_rates(one.kernel.extent.device).seconds(cost.plan + cost.forward)
         return seconds
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, final
 
 import numpy as np
@@ -18,11 +19,12 @@ from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
+from ccnn_irregular import _registry
 from ccnn_irregular._checks import require
 from ccnn_irregular.kernels.formula import TENSORS, Operations
 from ccnn_irregular.kernels.substitution import with_tensors
 
-__all__ = ["MLP", "SIREN", "Generator", "MAGNet", "OutputRows", "RandomFourier"]
+__all__ = ["GENERATORS", "MLP", "SIREN", "Generator", "MAGNet", "OutputRows", "RandomFourier", "register"]
 
 # They set a layer's weight when the layer is called, which no kernel formula does.
 _HOOKS_THAT_COMPUTE_WEIGHTS = (WeightNorm, SpectralNorm, BasePruningMethod)
@@ -60,6 +62,24 @@ class Generator(nn.Module, ABC):
     def forward(self, offsets: Tensor) -> Tensor:
         """Kernel values ``(..., out_channels)`` at normalised offsets ``(..., d)``."""
         return self.formula(offsets, TENSORS)
+
+
+GENERATORS: dict[str, Callable[..., Generator]] = {}
+"""All generators by name: each is called as ``GENERATORS[name](d, out_channels)``."""
+
+
+def register(name: str, make: Callable[..., Generator]) -> None:
+    """Add a generator, so that recipes of kernels can name it, and is held to tests/kernel_contract.py.
+
+    Args:
+        name: a word in small letters.
+        make: the class, or a function; called with ``d`` and ``out_channels``, all other arguments have defaults.
+            Recipes of kernels give it ``hidden``, the width of its layers, and ``omega_0``, its frequency, too.
+
+    Raises:
+        ValueError: a name that is no word in small letters, or that of another generator.
+    """
+    _registry.add(GENERATORS, "a generator", name, make)
 
 
 @final
@@ -355,3 +375,9 @@ def _linear(layer: nn.Module, x: Any, operations: Operations) -> Any:
     rule = "have weights that no hook computes: use torch.nn.utils.parametrizations"
     require(not computed, "kernel", rule, computed)
     return operations.linear(x, layer.weight, layer.bias)
+
+
+register("magnet", MAGNet)
+register("siren", SIREN)
+register("random_fourier", RandomFourier)
+register("mlp", MLP)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, final
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from ccnn_irregular._checks import require, require_finite
 from ccnn_irregular.kernels.formula import Operations
 from ccnn_irregular.kernels.generators import Generator
-from ccnn_irregular.kernels.masks import GaussianMask, Mask
+from ccnn_irregular.kernels.masks import GaussianMask, Mask, register
 
 __all__ = ["Isotropic", "RadialMask", "chord_length", "unit_vectors"]
 
@@ -80,6 +81,14 @@ class RadialMask(Mask):
 
     def formula(self, offsets: Any, operations: Operations) -> Any:
         return self.profile.formula(offsets, operations)
+
+
+def _radial(width: Sequence[float], **options: Any) -> RadialMask:
+    """``RadialMask`` of the largest of the widths."""
+    return RadialMask(max(width), len(width), **options)
+
+
+register("radial", _radial)
 
 
 def unit_vectors(latitude: Tensor, longitude: Tensor) -> Tensor:

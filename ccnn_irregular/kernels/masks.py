@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, final
 
 import torch
 from torch import Tensor, nn
 
+from ccnn_irregular import _registry
 from ccnn_irregular._checks import require
 from ccnn_irregular.kernels.buffers import ExactBuffers
 from ccnn_irregular.kernels.formula import TENSORS, Operations, exponential_tail
 
-__all__ = ["GaussianMask", "Mask"]
+__all__ = ["MASKS", "GaussianMask", "Mask", "register"]
 
 # Beyond these float32 does not hold the terms of the formula: exp(-log(threshold)), and -log(threshold)^3.
 _SMALLEST_THRESHOLD, _SMALLEST_DROP = 1e-30, 1e-11
@@ -50,6 +52,24 @@ class Mask(ExactBuffers, ABC):
     def forward(self, offsets: Tensor) -> Tensor:
         """Mask values ``(..., 1)`` at offsets ``(..., d)`` in coordinate units."""
         return self.formula(offsets, TENSORS)
+
+
+MASKS: dict[str, Callable[..., Mask]] = {}
+"""All masks by name: each is called as ``MASKS[name](width)`` with an initial width per axis, coordinate units."""
+
+
+def register(name: str, make: Callable[..., Mask]) -> None:
+    """Add a mask, so that recipes of kernels can name it, and is held to tests/kernel_contract.py.
+
+    Args:
+        name: a word in small letters.
+        make: the class, or a function; called with the width per axis, all other arguments have defaults. Recipes of
+            kernels give it ``threshold``, where it ends, and ``mean``, its learned centre, where they are asked for.
+
+    Raises:
+        ValueError: a name that is no word in small letters, or that of another mask.
+    """
+    _registry.add(MASKS, "a mask", name, make, reserved=("none",))
 
 
 @final
@@ -160,3 +180,8 @@ class GaussianMask(Mask):
             component = operations.component(scaled, axis)
             value = value * operations.step(2 * s_max - component * component)
         return value
+
+
+register("smooth", GaussianMask)
+# The published mask, cropped where the Gaussian falls below 0.1 (arXiv 2110.08059).
+register("cropped", partial(GaussianMask, threshold=0.1, smooth=False))

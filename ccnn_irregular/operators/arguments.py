@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ccnn_irregular._checks import require, require_dtype, require_finite
 from ccnn_irregular._transforms import is_batched
-from ccnn_irregular.domains import Domain, Grid, Points, Product
+from ccnn_irregular.domains import Domain
 from ccnn_irregular.kernels import Kernel
 
 __all__ = ["CHARACTER", "check_alike", "check_periods", "check_result", "check_values"]
@@ -42,25 +42,19 @@ def check_values(kernel: Kernel, values: Tensor, source: Domain, query: Domain) 
     kernel.require_full_precision()
     channels, device = kernel.in_channels, kernel.extent.device
     require(values.device == device, "values", f"be on the kernel's device {device}", values.device)
-    if isinstance(source, Points):
-        wanted, fits = f"({source.count}, {channels})", values.shape == (source.count, channels)
-    elif isinstance(source, Grid):
-        wanted = f"(B, {channels}, {', '.join(map(str, source.sizes))})"
-        fits = values.ndim == 2 + source.d and values.shape[1:] == (channels, *source.sizes)
-    else:
-        shape = (source.points.count, channels, *source.grid.sizes)
-        wanted, fits = f"({', '.join(map(str, shape))})", values.shape == shape
-    require(fits, "values", f"have shape {wanted}", tuple(values.shape))
+    shape = source.values_shape(channels, len(values) if values.ndim else 1)
+    wanted = ", ".join(map(str, ("B", *shape[1:]) if source.samples is None else shape))
+    require(values.shape == shape, "values", f"have shape ({wanted})", tuple(values.shape))
     require_dtype("values", values, kernel.dtype, "the kernel")
-    if not isinstance(source, Grid):
-        require(source.device == device, "source", f"be on the kernel's device {device}", source.device)
-        points = source.points if isinstance(source, Product) else source
+    points = source.irregular
+    if points is not None:
+        require(points.device == device, "source", f"be on the kernel's device {device}", points.device)
         _check_weighted(values, points.weights, channels)
-    else:
-        entries = None if isinstance(query, Grid) else query.samples
-        require(entries in (None, len(values)), "query", f"have one sample per entry, {len(values)}", entries)
-        if not is_batched(values):
-            require_finite("values", values)
+        return
+    entries = query.samples
+    require(entries in (None, len(values)), "query", f"have one sample per entry, {len(values)}", entries)
+    if not is_batched(values):
+        require_finite("values", values)
 
 
 def check_result(kernel: Kernel, values: Tensor, result: Tensor, source: Domain, query: Domain) -> None:
@@ -69,13 +63,7 @@ def check_result(kernel: Kernel, values: Tensor, result: Tensor, source: Domain,
     Raises:
         ValueError: another shape or device.
     """
-    channels = kernel.out_channels
-    if isinstance(query, Points):
-        shape: tuple[int, ...] = (query.count, channels)
-    elif isinstance(query, Grid):
-        shape = (len(values) if isinstance(source, Grid) else source.samples, channels, *query.sizes)
-    else:
-        shape = (query.points.count, channels, *query.grid.sizes)
+    shape = query.values_shape(kernel.out_channels, source.batch_size(values))
     require(result.shape == shape, "result", f"have shape {shape}", tuple(result.shape))
     require(result.device == values.device, "result", f"be on the values' device {values.device}", result.device)
 
@@ -91,8 +79,7 @@ def _check_weighted(values: Tensor, weights: Tensor, channels: int) -> None:
 
 def check_periods(kernel: Kernel, source: Domain) -> None:
     """Refuse a kernel that reaches farther than half a period."""
-    factors = (source.points, source.grid) if isinstance(source, Product) else (source,)
-    periods = [period for factor in factors for period in factor.periods]
+    periods = source.periods
     if not any(periods):
         return
     for axis, (period, reach) in enumerate(zip(periods, kernel.support.tolist(), strict=True)):

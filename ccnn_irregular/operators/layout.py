@@ -20,6 +20,7 @@ from ccnn_irregular.domains import Domain, Grid, Points
 
 __all__ = [
     "balance",
+    "both_grids",
     "check_pair",
     "from_rows",
     "out_of_range_unannounced",
@@ -51,6 +52,11 @@ def check_pair(source: Domain, query: Domain) -> None:
     for axis, (own, other) in enumerate(zip(source.periods, query.periods, strict=True)):
         if other is not None and (own is None or abs(own - other) > 1e-9 * own):
             reject("query", f"have the source's period {own} on axis {axis}", other)
+
+
+def both_grids(source: Domain, query: Domain) -> tuple[Grid, Grid] | None:
+    """The two domains where both are grids, so that entries share one geometry; else None."""
+    return (source, query) if isinstance(source, Grid) and isinstance(query, Grid) else None
 
 
 def pair_points(source: Domain, query: Domain, device: torch.device | None = None) -> tuple[Points, Points]:
@@ -119,19 +125,17 @@ def weighted(values: Tensor, weights: Tensor, factor: float = 1.0) -> Tensor:
 
 def to_rows(values: Tensor, source: Domain, query: Domain) -> Tensor:
     """Values in the source's convention as rows ``(N, B, C)`` of ``pair_points``' source."""
-    if isinstance(source, Points):
+    if source.uniform is None:
         return values[:, None, :]
     flat = values.flatten(2).movedim(1, 2)  # (B or N, nodes, C)
-    if isinstance(source, Grid) and isinstance(query, Grid):
-        return flat.movedim(0, 1)
-    return flat.flatten(0, 1)[:, None, :]
+    return flat.movedim(0, 1) if both_grids(source, query) else flat.flatten(0, 1)[:, None, :]
 
 
 def from_rows(rows: Tensor, source: Domain, query: Domain) -> Tensor:
     """Rows ``(M, B, D)`` of ``pair_points``' query in the query's convention."""
-    if isinstance(query, Points):
+    grid = query.uniform
+    if grid is None:
         return rows[:, 0, :]
-    if isinstance(source, Grid) and isinstance(query, Grid):
-        return rows.permute(1, 2, 0).reshape(rows.shape[1], rows.shape[2], *query.sizes)
-    grid = query if isinstance(query, Grid) else query.grid
+    if both_grids(source, query):
+        return rows.permute(1, 2, 0).reshape(rows.shape[1], rows.shape[2], *grid.sizes)
     return rows[:, 0, :].reshape(-1, grid.count, rows.shape[2]).movedim(1, 2).unflatten(2, grid.sizes)

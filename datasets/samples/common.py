@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from ccnn_irregular._checks import require
+from ccnn_irregular.datasets.samples.protocol import Samples
 
-__all__ = ["as_positions", "require_labels"]
+__all__ = ["as_positions", "require_alike", "require_labels"]
 
 
 def require_labels(labels: Tensor, count: int) -> None:
@@ -24,3 +25,10 @@ def as_positions(index: Tensor, count: int) -> Tensor:
     outside = index[(index < 0) | (index >= count)]
     require(len(outside) == 0, "index", f"lie in 0..{count - 1}", outside[:5].tolist())
     return index
+
+
+def require_alike(first: Samples, second: Samples) -> None:
+    """Refuse to join samples of other classes or another unit."""
+    for name in ("classes", "unit"):
+        given = getattr(first, name), getattr(second, name)
+        require(given[0] == given[1], "samples to be joined", f"have the same {name}", given)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ccnn_irregular._checks import require
-from ccnn_irregular.datasets.samples.common import as_positions, require_labels
+from ccnn_irregular.datasets.samples.common import as_positions, require_alike, require_labels
 from ccnn_irregular.datasets.samples.protocol import summary
 from ccnn_irregular.domains import Grid
 
@@ -68,6 +68,21 @@ class GriddedSamples:
         index = as_positions(index, len(self))
         lengths = None if self.lengths is None else self.lengths[index]
         return dataclasses.replace(self, values=self.values[index], labels=self.labels[index], lengths=lengths)
+
+    def joined(self, other: GriddedSamples) -> GriddedSamples:
+        """These samples, and behind them the ``other`` ones on the same grid, of the same classes."""
+        require_alike(self, other)
+        require(self.grid == other.grid, "samples to be joined", "lie on one grid", (self.grid, other.grid))
+        lengths = None
+        if self.lengths is not None or other.lengths is not None:
+            whole = [one.lengths if one.lengths is not None else one._whole_lengths() for one in (self, other)]
+            lengths = torch.cat(whole)
+        values, labels = torch.cat([self.values, other.values]), torch.cat([self.labels, other.labels])
+        return dataclasses.replace(self, values=values, labels=labels, lengths=lengths)
+
+    def _whole_lengths(self) -> Tensor:
+        """``lengths`` where all nodes were sampled."""
+        return torch.full((len(self),), self.grid.count, dtype=torch.int64, device=self.values.device)
 
     def to(self, device: torch.device | str) -> GriddedSamples:
         """The same samples on ``device``."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,10 +11,11 @@ import torch
 from torch import Tensor
 
 from ccnn_irregular._checks import require, require_splits
-from ccnn_irregular.datasets.samples.common import as_positions, require_labels
+from ccnn_irregular.datasets.samples.common import as_positions, require_alike, require_labels
 from ccnn_irregular.datasets.samples.protocol import summary
 from ccnn_irregular.domains import Points
 from ccnn_irregular.quadrature import trapezoid
+from ccnn_irregular.quadrature.lines import sample_of_row
 
 __all__ = ["RaggedSeries"]
 
@@ -29,6 +31,8 @@ class RaggedSeries:
         labels: ``(B,)`` int64, index into ``classes``.
         classes: what the labels mean.
         unit: of the coordinates.
+        channels: names of the C channels; () = they have none.
+        ids: ``(B,)`` int64, what the source calls each series; None = it numbers them from 0 on.
 
     Raises:
         ValueError: shapes or dtypes that disagree.
@@ -40,6 +44,8 @@ class RaggedSeries:
     labels: Tensor
     classes: tuple[str, ...]
     unit: str
+    channels: tuple[str, ...] = ()
+    ids: Tensor | None = None
 
     def __post_init__(self) -> None:
         require(self.values.ndim == 2, "values", "have shape (N, C)", tuple(self.values.shape))
@@ -50,6 +56,9 @@ class RaggedSeries:
         require(self.coordinates.dtype == torch.float64, "coordinates", "be float64", self.coordinates.dtype)
         require_splits(self.splits, count)
         require_labels(self.labels, len(self.splits) - 1)
+        named = len(self.channels) in (0, self.values.shape[1])
+        require(named, "channels", f"name the {self.values.shape[1]} channels", self.channels)
+        require(self.ids is None or len(self.ids) == len(self), "ids", f"number {len(self)}, one a series", self.ids)
 
     def __repr__(self) -> str:
         size = f"series={len(self)}, rows={len(self.values)}, channels={self.values.shape[1]}"
@@ -96,6 +105,69 @@ class RaggedSeries:
             coordinates=self.coordinates[rows],
             splits=splits,
             labels=self.labels[index],
+            ids=None if self.ids is None else self.ids[index],
+        )
+
+    def keep(self, rows: Tensor) -> RaggedSeries:
+        """Every series without the rows where ``rows``, bool ``(N,)``, is False; a series may be left without any."""
+        before = torch.nn.functional.pad(torch.cumsum(rows, 0), (1, 0))
+        kept = {"values": self.values[rows], "coordinates": self.coordinates[rows]}
+        return dataclasses.replace(self, **kept, splits=before[self.splits])
+
+    def at(self, coordinates: Sequence[float]) -> RaggedSeries:
+        """The same series with rows at other ``coordinates``, rising and the same for all; their values are 0."""
+        places = torch.tensor(coordinates, dtype=torch.float64, device=self.values.device)
+        rows = len(self) * len(places)
+        return dataclasses.replace(
+            self,
+            values=self.values.new_zeros(rows, self.values.shape[1]),
+            coordinates=places.repeat(len(self))[:, None],
+            splits=torch.arange(len(self) + 1, device=places.device) * len(places),
+        )
+
+    def last(self) -> Tensor:
+        """The last value of each channel in each series ``(B, C)``; nan where there is none."""
+        observed = ~self.values.isnan()
+        rows = torch.arange(1, len(observed) + 1, device=observed.device)[:, None]
+        latest = torch.where(observed, rows, 0).cummax(0).values
+        latest = torch.nn.functional.pad(latest, (0, 0, 1, 0))[self.splits[1:]]
+        # Counted from 1, so that 0 is a row of nan; what lies before a series belongs to another one.
+        latest = torch.where(latest > self.splits[:-1, None], latest, 0)
+        return torch.nn.functional.pad(self.values, (0, 0, 1, 0), value=torch.nan).gather(0, latest)
+
+    def cells(self, values: Tensor | None = None) -> list[tuple[int, float, str, float]]:
+        """Id of the series, coordinate, channel and value wherever a value is known: a table in long form.
+
+        Args:
+            values: ``(N, C)``, others to take in their place; None = the series' own.
+        """
+        rows, columns = torch.nonzero(~self.values.isnan(), as_tuple=True)
+        sample = self.sample_index()[rows]
+        ids = sample if self.ids is None else self.ids[sample]
+        channels = self.channels or [str(channel) for channel in range(self.values.shape[1])]
+        taken = (self.values if values is None else values)[rows, columns]
+        names = (channels[column] for column in columns.tolist())
+        return list(zip(ids.tolist(), self.times[rows].tolist(), names, taken.tolist(), strict=True))
+
+    @property
+    def times(self) -> Tensor:
+        """The coordinates ``(N,)``."""
+        return self.coordinates[:, 0]
+
+    def sample_index(self) -> Tensor:
+        """Series each row belongs to, int64 ``(N,)``."""
+        return sample_of_row(self.splits, len(self.values))
+
+    def joined(self, other: RaggedSeries) -> RaggedSeries:
+        """These series, and behind them the ``other`` ones of the same classes and unit."""
+        require_alike(self, other)
+        return dataclasses.replace(
+            self,
+            values=torch.cat([self.values, other.values]),
+            coordinates=torch.cat([self.coordinates, other.coordinates]),
+            splits=torch.cat([self.splits, self.splits[-1] + other.splits[1:]]),
+            labels=torch.cat([self.labels, other.labels]),
+            ids=None if self.ids is None or other.ids is None else torch.cat([self.ids, other.ids]),
         )
 
     def points(self, *, cap: float | None = None) -> Points:
@@ -110,4 +182,4 @@ class RaggedSeries:
     def to(self, device: torch.device | str) -> RaggedSeries:
         """The same series on ``device``."""
         moved = {name: getattr(self, name).to(device) for name in ("values", "coordinates", "splits", "labels")}
-        return dataclasses.replace(self, **moved)
+        return dataclasses.replace(self, **moved, ids=None if self.ids is None else self.ids.to(device))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ccnn_irregular._checks import require
-from ccnn_irregular.datasets.samples.common import as_positions, require_labels
+from ccnn_irregular.datasets.samples.common import as_positions, require_alike, require_labels
 from ccnn_irregular.datasets.samples.gridded import GriddedSamples
 from ccnn_irregular.datasets.samples.protocol import summary
 from ccnn_irregular.domains import Grid
@@ -81,6 +81,12 @@ class RaggedVolumes:
         values = torch.cat(pieces) if pieces else self.values[:0]
         grids = tuple(self.grids[place] for place in index.tolist())
         return dataclasses.replace(self, values=values, grids=grids, labels=self.labels[index])
+
+    def joined(self, other: RaggedVolumes) -> RaggedVolumes:
+        """These samples, and behind them the ``other`` ones of the same classes and unit."""
+        require_alike(self, other)
+        values, labels = torch.cat([self.values, other.values]), torch.cat([self.labels, other.labels])
+        return dataclasses.replace(self, values=values, grids=self.grids + other.grids, labels=labels)
 
     def stacked(self) -> GriddedSamples:
         """All samples as one array.

@@ -15,6 +15,7 @@ from ccnn_irregular.consistency import ConsistencyReport, Field
 from ccnn_irregular.domains import Grid, Points
 from ccnn_irregular.layers import ContinuousConv
 from ccnn_irregular.operators import ENGINES
+from ccnn_irregular.operators.planning.rates import current_rates
 from ccnn_irregular.pipelines.consistency.sources import GriddedVariable, length_unit
 from ccnn_irregular.solver import Solver
 
@@ -41,13 +42,13 @@ def answer_maps(
     field = Field(np.broadcast_to(variable.values, (channels, *grid.sizes)).copy(), grid, seed)
     sampling = field.thinned(keep)
     source = Points(sampling.coordinates, next(iter(sampling.weights.values())), periods=grid.periods)
-    stride = 1
+    stride, rates = 1, current_rates(kernel.extent.device)
     while True:
         sizes = [math.ceil(size / stride) for size in grid.sizes]
         repeats = [wraps and size % stride == 0 for wraps, size in zip(grid.periodic, grid.sizes, strict=True)]
         places = Grid(sizes, [step * stride for step in grid.steps], grid.starts, repeats)
         costs = [engine.assess(kernel, source, places, 1, rtol) for engine in ENGINES.values()]
-        seconds = [cost.plan_seconds + cost.forward_seconds for cost in costs if not isinstance(cost, str)]
+        seconds = [rates.seconds(cost.plan + cost.forward) for cost in costs if not isinstance(cost, str)]
         if min(seconds) <= limit_seconds or max(sizes) <= _COARSEST_MAP:
             break
         stride *= 2

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TypeVar
 
 import numpy as np
@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-__all__ = ["AlikeBatches", "EqualBatches", "batch_loader", "drawn_loader"]
+__all__ = ["AlikeBatches", "EqualBatches", "batch_loader", "drawn_loader", "parts_loader"]
 
 Batch = TypeVar("Batch")
+PartName = TypeVar("PartName", bound=str)
 
 
 class EqualBatches(Sampler[NDArray[np.int64]]):
@@ -130,3 +131,13 @@ def drawn_loader(take: Callable[[Tensor, int], Batch], batches: AlikeBatches | E
     # Its own generator keeps it from drawing from the global one, at moments that differ in a resumed run.
     lookup = _Lookup(take, len(batches.samples))
     return DataLoader(lookup, sampler=_WithEpoch(batches), batch_size=None, generator=torch.Generator())
+
+
+def parts_loader(
+    take: Callable[[PartName, Tensor], Batch], parts: Mapping[PartName, NDArray[np.int64]], batch_size: int
+) -> DataLoader[Batch]:
+    """A loader of ``take(part, indices)``, part after part in order; no batch is of two parts."""
+    names, indices = list(parts), np.concatenate(list(parts.values()))
+    part_of = np.repeat(np.arange(len(names)), [len(rows) for rows in parts.values()])
+    batches = AlikeBatches(np.arange(len(indices)), part_of, batch_size, None)
+    return batch_loader(lambda rows: take(names[part_of[rows[0]]], torch.from_numpy(indices[rows])), batches)

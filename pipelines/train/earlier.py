@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from ccnn_irregular.pipelines.train.schedule import Schedule
 
 __all__ = ["config_argument", "migrated", "migrated_config"]
 
@@ -21,7 +24,7 @@ _MODULES = {
     "FieldNetwork": f"{_TASKS}.field.network",
     "DownscalingNetwork": f"{_TASKS}.downscale.network",
     "CloudClassifier": f"{_TASKS}.cloud_classification.network",
-    "CloudSegmenter": f"{_TASKS}.cloud_classification.network",
+    "CloudSegmenter": f"{_TASKS}.cloud_segmentation.network",
     "PointNetClassifier": f"{_TASKS}.cloud_classification.baselines",
 }
 # Each option that was a network's own -> its name in the recipe of the kernels.
@@ -34,6 +37,7 @@ _OF_KERNEL = {
     "mask": "mask",
     "causal": "causal",
 }
+_OF_SCHEDULE = tuple(field.name for field in dataclasses.fields(Schedule))
 # What no option told.
 _UNTOLD = {
     "extent": None,
@@ -76,9 +80,12 @@ def migrated_config(config: Any) -> Any:
     if not isinstance(config, dict):
         return config
     changed = {"model": migrated_config(config["model"])} if "model" in config else {}
-    if isinstance(config.get("network"), dict):
-        changed["network"] = migrated(config["network"])
-    return {**config, **changed}
+    if not isinstance(config.get("network"), dict):
+        return {**config, **changed}
+    changed["network"] = migrated(config["network"])
+    schedule = {name: config[name] for name in _OF_SCHEDULE if name in config}
+    kept = {name: value for name, value in config.items() if name not in schedule}
+    return {**kept, **changed, **({"schedule": schedule} if schedule else {})}
 
 
 def config_argument(path: str | os.PathLike[str]) -> str:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from ccnn_irregular.plotting import COLOURS, new_figure
+from ccnn_irregular.pipelines.train.reports import whole
+from ccnn_irregular.plotting import COLOURS, new_figure, with_unit
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Curves", "save", "training_curves"]
+    from ccnn_irregular.datasets.samples import RaggedSeries
+
+__all__ = ["Curves", "forecasts", "save", "training_curves"]
+
+_SERIES_SHOWN, _VARIABLES_SHOWN = 3, 4
 
 # One curve: the panel's y label, the column of the history, the label, the line style.
 Curves = Sequence[tuple[str, str, str, str]]
@@ -22,10 +28,8 @@ Curves = Sequence[tuple[str, str, str, str]]
 
 def save(figure: Figure, path: Path) -> Path:
     """Write ``figure`` as PNG, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    figure.savefig(temporary, format="png")
-    temporary.replace(path)
+    with whole(path) as temporary:
+        figure.savefig(temporary, format="png")
     return path
 
 
@@ -44,4 +48,42 @@ def training_curves(rows: Sequence[Mapping[str, float]], path: Path, curves: Cur
         axes.set(xlabel="epoch", ylabel=panel)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.legend(frameon=False)
+    return save(figure, path)
+
+
+def forecasts(history: RaggedSeries, asked: RaggedSeries, values: Tensor, path: Path) -> Path:
+    """What was observed of some series, what was forecast, and what came: one column a series, one row a variable.
+
+    Args:
+        history: B series as they were known.
+        asked: the same series at the times asked for, nan where the truth is not known.
+        values: ``(M, C)``, what was forecast at these times.
+        path: of the PNG file.
+    """
+    known = ~asked.values.isnan()
+    channels = known.sum(0).topk(min(_VARIABLES_SHOWN, known.shape[1])).indices.sort().values
+    counts = torch.zeros(len(asked), dtype=torch.int64).index_add(0, asked.sample_index(), known[:, channels].sum(1))
+    series = counts.topk(min(_SERIES_SHOWN, len(asked))).indices
+    figure = new_figure(3.4 * len(series), 0.6 + 1.3 * len(channels))
+    panels = figure.subplots(len(channels), len(series), sharex=True, sharey="row", squeeze=False)
+    for column, number in enumerate(series.tolist()):
+        before = history.subset(series[column : column + 1])
+        rows = slice(*asked.splits[number : number + 2].tolist())
+        for panel, channel in zip(panels[:, column], channels.tolist(), strict=True):
+            seen, there = ~before.values[:, channel].isnan(), known[rows, channel]
+            style: dict[str, Any] = {"markersize": 3, "linewidth": 0.8}
+            panel.plot(
+                before.times[seen], before.values[seen, channel], "o-", color=COLOURS[0], label="observed", **style
+            )
+            later = (asked.times[rows][there], asked.values[rows, channel][there])
+            panel.plot(*later, "o", color=COLOURS[0], fillstyle="none", label="what came", **style)
+            panel.plot(later[0], values[rows, channel][there], ".-", color=COLOURS[1], label="forecast", **style)
+            panel.tick_params(labelsize="small")
+            if column == 0:
+                panel.set_ylabel(asked.channels[channel] if asked.channels else f"channel {channel}", fontsize="small")
+        panels[0, column].set_title(
+            f"series {number if asked.ids is None else int(asked.ids[number])}", fontsize="small"
+        )
+        panels[-1, column].set_xlabel(with_unit("time", asked.unit), fontsize="small")
+    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside upper center", frameon=False, ncols=3)
     return save(figure, path)

@@ -1,8 +1,8 @@
-"""What all Lightning modules share: optimiser, schedule, what is saved."""
+"""What the Lightning modules of all tasks share: schedule, preparation, random draws, what is saved."""
 
 from __future__ import annotations
 
-import math
+import dataclasses
 import time
 import warnings
 from collections.abc import Callable
@@ -13,67 +13,51 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from ccnn_irregular._checks import reject, require
-from ccnn_irregular.optimisation import parameter_groups, warmup_cosine
+from ccnn_irregular.pipelines.train.data import TaskData
 from ccnn_irregular.pipelines.train.draws import Draws
+from ccnn_irregular.pipelines.train.schedule import Schedule
 from ccnn_irregular.pipelines.train.trained_on import ENTRY, KeyedData, TrainedOn
 
-__all__ = ["TrainedNetwork", "timed"]
+__all__ = ["TaskModule", "parameter_count", "timed"]
 
 
-class TrainedNetwork(LightningModule):
-    """A network trained with AdamW, warm-up and cosine, whose checkpoints load with ``weights_only=True``.
+class TaskModule(LightningModule):
+    """A network under a ``Schedule``, whose checkpoints load with ``weights_only=True``.
 
-    A subclass calls ``save_plain_hyperparameters(network)`` in its constructor. What it changes at random in a sample
-    it takes from ``draws``.
+    A subclass implements ``training_step`` and ``validation_step``, and logs by ``log_epoch``; ``predict_step`` too,
+    where more than the network's answer is wanted. What it changes at random in a sample it takes from ``draws``.
 
     Args:
-        network: what is trained.
-        learning_rate: peak of the schedule.
-        weight_decay: of AdamW; vectors (biases, norms, widths) and masks are exempt.
-        warmup_epochs: linear rise before the cosine, in epochs.
-        final_share: share of the peak learning rate that is left at the end.
-        mask_rate: learning rate of the masks relative to the others', see ``parameter_groups``.
-        decay_generators: decay the matrices of the generators too.
+        network: what is trained. Its ``prepare(batch, values)`` is called once before training, with what
+            ``TaskData.typical_batch`` and ``TaskData.training_values`` give; what it stores must be buffers or
+            parameters, so that a checkpoint carries it to other data.
+        schedule: how it is trained.
     """
 
-    def __init__(
-        self,
-        network: nn.Module,
-        *,
-        learning_rate: float,
-        weight_decay: float,
-        warmup_epochs: float,
-        final_share: float,
-        mask_rate: float = 1.0,
-        decay_generators: bool = True,
-    ) -> None:
+    def __init__(self, network: nn.Module, schedule: Schedule) -> None:
         super().__init__()
-        require(learning_rate > 0, "learning_rate", "be positive", learning_rate)
-        require(weight_decay >= 0, "weight_decay", "not be negative", weight_decay)
-        require(warmup_epochs >= 0, "warmup_epochs", "not be negative", warmup_epochs)
-        require(0 <= final_share <= 1, "final_share", "be in [0, 1]", final_share)
-        require(mask_rate > 0, "mask_rate", "be positive", mask_rate)
         self.network = network
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.warmup_epochs = warmup_epochs
-        self.final_share = final_share
-        self.mask_rate = mask_rate
-        self.decay_generators = decay_generators
+        self.schedule = schedule
         self.trained_on: TrainedOn | None = None
         self._seed = 0
+        self._save_plain_hyperparameters()
 
-    def save_plain_hyperparameters(self, network: nn.Module) -> None:
+    def _save_plain_hyperparameters(self) -> None:
         """Keep what a checkpoint can be rebuilt from, and no object that ``weights_only=True`` would refuse.
 
         From the command line these are the parsed configuration, network included. From Python "network" is the module
-        itself: its weights are in the checkpoint anyway, and load_from_checkpoint(path, network=...) takes a new one.
+        itself: its weights are in the checkpoint anyway, and load_from_checkpoint(path, network=...) takes a new one,
+        as it takes other objects such as the schedule.
         """
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".*is an instance of `nn.Module`")
             self.save_hyperparameters(logger=False)
-        if self.hparams.get("network") is network:
-            self.remove_ignored_hparams(["network"])
+        objects = [
+            name
+            for name, value in self.hparams.items()
+            if isinstance(value, nn.Module) or dataclasses.is_dataclass(value)
+        ]
+        self.remove_ignored_hparams(objects)
 
     def draws(self, ids: Tensor | None) -> Draws:
         """What is drawn for the samples ``ids`` (int64) of a batch in this epoch.
@@ -86,7 +70,44 @@ class TrainedNetwork(LightningModule):
         return Draws(self._seed, self.current_epoch, ids)
 
     def require_fits(self, data: Any) -> None:
-        """Refuse data that the network cannot read, with ValueError; before anything is written."""
+        """Refuse data that the network cannot read; before anything is written.
+
+        Raises:
+            ValueError: naming the size that differs.
+        """
+        for name, there in data.sizes().items():
+            here = getattr(self.network, name)
+            require(here == there, name, f"be the data's {there}", here)
+
+    def require_trainable(self, data: Any) -> None:
+        """Refuse parts that cannot be trained on or validated with, with ValueError; before anything is written."""
+
+    def setup(self, stage: str) -> None:
+        """Normalise and calibrate by the training part; a resumed run reads the same numbers from its checkpoint."""
+        if stage != "fit":
+            return
+        data = self.trainer.datamodule  # type: ignore[attr-defined]  # a Lightning attribute without annotation
+        require(data is not None, "fit", "be given a data module (for the normalisation)", "loaders alone")
+        self.require_fits(data)
+        self.require_trainable(data)
+        self.prepare(data)
+
+    def prepare(self, data: TaskData[Any, Any]) -> None:
+        """Hand the network what it is normalised and calibrated by."""
+        self.network.prepare(data.typical_batch(), data.training_values())  # type: ignore[operator]  # see above
+
+    def forward(self, batch: Any) -> Tensor:
+        """What the network answers to a batch."""
+        answer: Tensor = self.network(batch)
+        return answer
+
+    def predict_step(self, batch: Any, batch_idx: int) -> Any:
+        """The network's answer, on the CPU."""
+        return self(batch).cpu()
+
+    def log_epoch(self, shown: dict[str, Any], batch_size: int | None = None) -> None:
+        """Log values of a step, or metrics, by their mean over the epoch; None = metrics weigh their samples."""
+        self.log_dict(shown, on_step=False, on_epoch=True, prog_bar=True, batch_size=batch_size)
 
     def on_fit_start(self) -> None:
         """Take the seed of what is drawn, that of the run; note what is trained on.
@@ -107,7 +128,7 @@ class TrainedNetwork(LightningModule):
         """
         now, before = TrainedOn.of(data), self.trained_on
         if before is not None:
-            counts = [f"{len(one.train)} + {len(one.validation)}" for one in (now, before)]
+            counts = [f"{len(part.train)} + {len(part.validation)}" for part in (now, before)]
             got = f"{counts[0]} {now.rows_are}" if counts[0] == counts[1] else f"{counts[0]} in place of {counts[1]}"
             rule = "be what the run began with (--restart true sets it aside and starts anew)"
             require(now.same_as(before), "the rows to train and to validate on", rule, f"others, {got}")
@@ -128,23 +149,12 @@ class TrainedNetwork(LightningModule):
         self.trained_on = TrainedOn.from_checkpoint(checkpoint, "to resume from") if ENTRY in checkpoint else None
 
     def configure_optimizers(self) -> Any:
-        groups = parameter_groups(
-            self.network,
-            learning_rate=self.learning_rate,
-            weight_decay=self.weight_decay,
-            mask_rate=self.mask_rate,
-            decay_generators=self.decay_generators,
-        )
-        optimiser = torch.optim.AdamW(groups, lr=self.learning_rate)
-        steps = self.trainer.estimated_stepping_batches
-        require(math.isfinite(steps), "max_epochs", "be set: the learning rate falls to its end over it", steps)
-        warmup = round(self.warmup_epochs * steps / max(self.trainer.max_epochs or 1, 1))
+        return self.schedule.optimisers(self.network, self.trainer)
 
-        def share(step: int) -> float:
-            return warmup_cosine(step, steps=int(steps), warmup=warmup, final_share=self.final_share)
 
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, share)
-        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+def parameter_count(network: nn.Module) -> int:
+    """Numbers that are trained or could be."""
+    return sum(parameter.numel() for parameter in network.parameters())
 
 
 def timed(network: Callable[[Any], Tensor], batch: Any) -> tuple[Tensor, float]:

@@ -1,17 +1,20 @@
-"""What commands write beside figures: text and JSON, whole or not at all, and the versions a result depends on."""
+"""What commands write beside figures: text, CSV and JSON, whole or not at all, and the versions a result depends on."""
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-__all__ = ["versions", "write_json", "write_text"]
+__all__ = ["versions", "whole", "write_csv", "write_json", "write_text"]
 
 _VERSIONED = ("ccnn-irregular", "torch", "lightning", "torchmetrics", "scikit-learn", "numpy")
 
@@ -21,14 +24,30 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version()} | {name: metadata.version(name) for name in _VERSIONED}
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all: under a temporary name, then renamed."""
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A temporary name to write to, renamed to ``path`` at the end: the file is there whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
+    yield temporary
     temporary.replace(path)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    with whole(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write ``content`` (dataclasses allowed) as readable JSON."""
     write_text(path, json.dumps(content, indent=2, default=asdict) + "\n")
+
+
+def write_csv(path: Path, head: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write lines of a table under the names of its columns."""
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(head)
+    writer.writerows(rows)
+    write_text(path, table.getvalue())

@@ -146,11 +146,12 @@ def require_numbers(metrics: Mapping[str, float], needed: Sequence[str], where: 
 
 def _cause(module: LightningModule) -> str:
     broken = [name for name, weight in module.named_parameters() if not bool(torch.isfinite(weight).all())]
-    rate = getattr(module, "learning_rate", None)
+    rate = getattr(getattr(module, "schedule", None), "learning_rate", None)
     if broken:
         return (
-            f"{len(broken)} weights such as {broken[0]} are no numbers any more, training has diverged; a lower "
-            f"--model.learning_rate than {rate} or --trainer.gradient_clip_val 1.0 with --restart true may help"
+            f"{len(broken)} weights such as {broken[0]} are no numbers any more, training has diverged; "
+            f"a lower --model.schedule.learning_rate than {rate} or --trainer.gradient_clip_val 1.0 may help "
+            "(--restart true)"
         )
     return (
         "all weights are finite, so look at the data of that part (values of enormous size, a part without what the "

@@ -166,7 +166,7 @@ def others_than(given: dict[str, Any], taken: dict[str, Any]) -> list[str]:
 
 
 def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested options as ``{"model.learning_rate": 0.001, ...}``."""
+    """Nested options as ``{"model.schedule.learning_rate": 0.001, ...}``."""
     flat: dict[str, Any] = {}
     for key, value in config.items():
         if isinstance(value, dict):

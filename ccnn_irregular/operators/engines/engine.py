@@ -1,4 +1,4 @@
-"""What an engine is: three methods that evaluate y(q) = sum_n w_n K(q - p_n) x_n."""
+"""What an engine is: three methods that count, prepare and evaluate y(q) = sum_n w_n K(q - p_n) x_n."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from ccnn_irregular._checks import reject, require
-from ccnn_irregular.domains import Domain, Grid, Points, shares_memory
+from ccnn_irregular.domains import Domain, Points, shares_memory
 from ccnn_irregular.kernels import Kernel
 from ccnn_irregular.operators.arguments import CHARACTER, check_periods, check_result, check_values
 from ccnn_irregular.operators.check import CheckReport, ToleranceError, measure_error, require_count
+from ccnn_irregular.operators.planning.rates import Rates, Work
 
 __all__ = ["Cost", "Engine", "Plan"]
 
@@ -105,14 +106,13 @@ class Plan:
     def require_rtol(self, rtol: float) -> None:
         """Refuse a smaller error than the plan was made for."""
         rule = f"be made for rtol {rtol:g} or less, make_plan(..., rtol={rtol:g})"
-        require(self.runner.exact or self.rtol <= rtol, "plan", rule, f"one made for rtol {self.rtol:g}")
+        require(self.runner.error(self.rtol) <= rtol, "plan", rule, f"one made for rtol {self.rtol:g}")
 
     def _require_fit(self, kernel: Kernel, values: Tensor) -> None:
         """Refuse arguments that do not fit the plan, and domains that are not what it was made for."""
         require(self.source.d == kernel.d, "plan", f"have the kernel's {kernel.d} axes", self.source.d)
         for domain in (self.source, self.query):
-            if not isinstance(domain, Grid):
-                domain.require_current()
+            domain.require_current()
         for one in self._planned:
             one.require_unchanged()
         check_values(kernel, values, self.source, self.query)
@@ -169,37 +169,47 @@ class Plan:
 
 def _tensors(domain: Domain) -> list[tuple[Points, str]]:
     """The tensors that a geometry may have been computed from. Weights of points are read anew in every call."""
-    if isinstance(domain, Grid):
+    points = domain.irregular
+    if points is None:
         return []
-    if isinstance(domain, Points):
-        return [(domain, "coordinates"), (domain, "splits")]
-    return [(domain.points, name) for name in ("coordinates", "splits", "weights")]
+    names = ("coordinates", "splits") if domain.uniform is None else ("coordinates", "splits", "weights")
+    return [(points, name) for name in names]
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Predicted cost of planning once, and of one forward and one backward pass.
+    """What planning once, and one forward and one backward pass, are counted to take.
+
+    Engines count operations; how long these take is a matter of the machine, see ``Rates``.
 
     Attributes:
-        plan_seconds: wall time of the geometry, and of all else that is done once.
-        forward_seconds: wall time of one forward pass.
-        backward_seconds: wall time of one backward pass, to the values and every trained parameter.
+        plan: work of the geometry, and of all else that is done once.
+        forward: work of one forward pass.
+        backward: work of one backward pass, to the values and every trained parameter.
         bytes: peak memory of planning, forward and backward beyond the values and the result; geometry included.
         note: what a user should know, or an empty string.
         study: what the engine found out on the way and ``prepare`` would otherwise find out again; its own business.
+
+    Raises:
+        ValueError: something else than counted operations, seconds, say.
     """
 
-    plan_seconds: float
-    forward_seconds: float
-    backward_seconds: float
+    plan: Work
+    forward: Work
+    backward: Work
     bytes: float
     note: str = ""
     study: Any = field(default=None, repr=False, compare=False)
 
-    @property
-    def seconds(self) -> float:
+    def __post_init__(self) -> None:
+        for name in ("plan", "forward", "backward"):
+            rule = "be counted in operations, Work(call=..., pair=...): the machine says how long they take"
+            require(isinstance(getattr(self, name), Work), name, rule, getattr(self, name))
+        require(bool(self.forward.counts), "forward", "count the operations of a forward pass", self.forward)
+
+    def seconds(self, rates: Rates) -> float:
         """Wall time of planning and of one forward and one backward pass."""
-        return self.plan_seconds + self.forward_seconds + self.backward_seconds
+        return rates.seconds(self.plan) + rates.seconds(self.forward) + rates.seconds(self.backward)
 
 
 class Engine(ABC):
@@ -209,33 +219,52 @@ class Engine(ABC):
         name: key in ``ENGINES``.
         plan_follows_kernel: whether its geometry depends on the support or spectrum of the kernel it was made for;
             else one plan serves every kernel between the same domains.
-        exact: whether its results differ from the sum by rounding only; else by ``rtol``, and its geometry depends on
-            the character of the kernel too.
+        transformable: whether it is made of tensor operations that ``torch.func`` and forward-mode differentiation
+            take. Of those that serve a case, the last one registered runs under them.
     """
 
     name: ClassVar[str]
     plan_follows_kernel: ClassVar[bool] = False
-    exact: ClassVar[bool] = True
+    transformable: ClassVar[bool] = False
 
-    @abstractmethod
-    def assess(self, kernel: Kernel, source: Domain, query: Domain, batch: int, rtol: float) -> Cost | str:
-        """Predicted cost, or the reason why the engine cannot serve this kernel on these domains.
+    def error(self, rtol: float) -> float:
+        """Relative error of its results where ``rtol`` is asked for; 0 = they differ from the sum by rounding only.
 
-        ``batch`` counts the entries on a grid, ``rtol`` is the error an approximation may make.
-        """
-
-    def least_seconds(self, kernel: Kernel, source: Domain) -> float:
-        """What no case with this kernel costs less than, known without looking at the case.
-
-        Where another engine is cheaper still, this one need not be assessed.
+        The geometry of an engine that makes an error suits only kernels of the character it was made for.
         """
         return 0.0
 
+    def refuses(self, kernel: Kernel, source: Domain, query: Domain) -> str | None:
+        """Why it cannot serve this kernel between these domains, whatever error is allowed; None if it can."""
+        return None
+
+    def assess(self, kernel: Kernel, source: Domain, query: Domain, batch: int, rtol: float) -> Cost | str:
+        """Cost, or the reason why the engine cannot serve.
+
+        Args:
+            kernel: the kernel.
+            source, query: the domains.
+            batch: number of entries on a grid.
+            rtol: relative error an approximation may make.
+        """
+        return self.refuses(kernel, source, query) or self.cost(kernel, source, query, batch, rtol)
+
+    def least_work(self, kernel: Kernel, source: Domain) -> Work:
+        """Lower bound on the work for this kernel, without a look at the case.
+
+        Where another engine takes less time, this one need not be assessed.
+        """
+        return Work()
+
+    @abstractmethod
+    def cost(self, kernel: Kernel, source: Domain, query: Domain, batch: int, rtol: float) -> Cost | str:
+        """Cost in a case that ``refuses`` lets pass, or the reason why this ``rtol`` cannot be reached in it."""
+
     @abstractmethod
     def prepare(self, kernels: Sequence[Kernel], source: Domain, query: Domain, rtol: float, study: Any = None) -> Any:
-        """The geometry part of a ``Plan`` that serves all of the kernels.
+        """Geometry part of a ``Plan`` that serves all of the kernels.
 
-        ``study`` is what ``assess`` found out about these very arguments, or None.
+        ``study`` is what ``cost`` found out about these very arguments, or None.
         """
 
     @abstractmethod

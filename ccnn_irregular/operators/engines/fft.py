@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from ccnn_irregular._transforms import transforms_active
-from ccnn_irregular.domains import Domain, Grid
+from ccnn_irregular.domains import Domain
 from ccnn_irregular.kernels import Kernel
 from ccnn_irregular.operators.engines.engine import Cost, Engine, Plan
-from ccnn_irregular.operators.layout import balance, restored
+from ccnn_irregular.operators.layout import balance, both_grids, restored
 from ccnn_irregular.operators.numerics.lattice import (
     Lattice,
     at_queries,
@@ -30,8 +30,8 @@ from ccnn_irregular.operators.numerics.lattice import (
     tap_spans,
 )
 from ccnn_irregular.operators.numerics.transforms import depthwise_convolution, real_spectrum, real_window
-from ccnn_irregular.operators.planning.rates import current_rates, scale
-from ccnn_irregular.operators.planning.work import evaluation_work
+from ccnn_irregular.operators.planning.rates import Work
+from ccnn_irregular.operators.planning.work import evaluation_work, kernel_work, scale
 
 __all__ = ["FFT"]
 
@@ -48,38 +48,36 @@ class FFT(Engine):
     """FFT convolution from grid to grid, exact up to rounding."""
 
     name: ClassVar[str] = "fft"
+    transformable: ClassVar[bool] = True
 
-    def assess(self, kernel: Kernel, source: Domain, query: Domain, batch: int, rtol: float) -> Cost | str:
-        if not (isinstance(source, Grid) and isinstance(query, Grid)):
-            return "source and query must both be grids"
-        reason = no_common_lattice(source, query)
-        if reason is not None:
-            return reason
+    def refuses(self, kernel: Kernel, source: Domain, query: Domain) -> str | None:
+        grids = both_grids(source, query)
+        return "both domains must be grids" if grids is None else no_common_lattice(*grids)
+
+    def cost(self, kernel: Kernel, source: Domain, query: Domain, batch: int, rtol: float) -> Cost:
         lattices = self.prepare([kernel], source, query, rtol)
         spans = tap_spans(kernel, lattices)
         taps = math.prod(last - first + 1 for first, last in spans)
         points = math.prod(a.length(*span) for a, span in zip(lattices, spans, strict=True))
-        rates, item = current_rates(kernel.extent.device), kernel.extent.element_size()
-        evaluated, evaluated_backward = rates.kernel_seconds(kernel, taps)
+        item, (evaluated, evaluated_backward) = kernel.extent.element_size(), kernel_work(kernel, taps)
         read, written = batch * kernel.in_channels, batch * kernel.out_channels
         transforms = read + written + kernel.generator.out_channels
         # Spectra are multiplied, padded arrays written; full kernels sum over the channels in every mode.
         written_again = scale(kernel) * float(points) * max(transforms, batch * kernel.generator.out_channels)
-        moved = scale(kernel) * transforms * points * math.log2(points + 1) * rates.fft
-        forward = evaluated + moved + written_again * rates.element
-        backward = evaluated_backward + moved + written_again * rates.element_backward
-        overhead = _CALLS * rates.call
+        moved = scale(kernel) * transforms * points * math.log2(points + 1)
+        forward = evaluated + Work(call=_CALLS, fft=moved, element=written_again)
+        backward = evaluated_backward + Work(call=2 * _CALLS, fft=moved, element_backward=written_again)
         # Spectra and the kernel's activations are kept; forward and backward, both work on copies beside them.
         numbers = float(points) * (2 * read + 3 * written + 3 * kernel.generator.out_channels)
         numbers += taps * (evaluation_work(kernel).saved + 3 * kernel.generator.out_channels)
-        return Cost(0.0, overhead + forward, 2 * overhead + backward, item * numbers)
+        return Cost(Work(), forward, backward, item * numbers)
 
     def prepare(
         self, kernels: Sequence[Kernel], source: Domain, query: Domain, rtol: float, study: Any = None
     ) -> tuple[Lattice, ...]:
-        assert isinstance(source, Grid)
-        assert isinstance(query, Grid)
-        return tuple(Lattice.build(a, b) for a, b in zip(source.axes, query.axes, strict=True))
+        grids = both_grids(source, query)
+        assert grids is not None
+        return tuple(Lattice.build(a, b) for a, b in zip(*(grid.axes for grid in grids), strict=True))
 
     def apply(self, kernel: Kernel, values: Tensor, plan: Plan) -> Tensor:
         lattices: tuple[Lattice, ...] = plan.geometry

@@ -22,8 +22,8 @@ from ccnn_irregular.kernels.formula import LazyOperations
 from ccnn_irregular.operators.engines.engine import Cost, Engine, Plan
 from ccnn_irregular.operators.engines.reference import PairGeometry, PairProblem, Reference, pair_cost, pair_gradients
 from ccnn_irregular.operators.layout import balance, from_rows, restored, to_rows, weighted
-from ccnn_irregular.operators.planning.rates import current_rates, scale
-from ccnn_irregular.operators.planning.work import evaluation_work, pair_work
+from ccnn_irregular.operators.planning.rates import Work
+from ccnn_irregular.operators.planning.work import evaluation_work, pair_work, scale
 
 __all__ = ["KeOps", "compiler"]
 
@@ -64,25 +64,25 @@ class KeOps(Engine):
 
     name: ClassVar[str] = "keops"
 
-    def assess(self, kernel: Kernel, source: Domain, query: Domain, batch: int, rtol: float) -> Cost:
+    def cost(self, kernel: Kernel, source: Domain, query: Domain, batch: int, rtol: float) -> Cost:
         if compiler() is None:
-            return replace(Reference().assess(kernel, source, query, batch, rtol), note=_NO_COMPILER)
+            return replace(Reference().cost(kernel, source, query, batch, rtol), note=_NO_COMPILER)
         sizes, work = pair_work(source, query), evaluation_work(kernel)
-        rates, written = current_rates(kernel.extent.device), kernel.generator.out_channels
+        written = kernel.generator.out_channels
         # Each part of the channels evaluates the hidden layers again.
         parts = math.ceil(written / _MOST_VALUES)
         outputs = kernel.generator.output.weight.numel()
         operations = parts * (work.multiply_adds - outputs + work.elements) + outputs
-        reduced = _CALLS * parts * rates.call + scale(kernel) * batch * sizes.pairs * operations * rates.keops
+        reduced = Work(call=_CALLS * parts, keops=scale(kernel) * batch * sizes.pairs * operations)
         # Forward, and its transpose for the values' gradient; channels that are left over have formulas of their own.
         formulas = 2 * min(parts, 1 if written % _MOST_VALUES == 0 else 2)
         # The kernel's gradients are a sum over blocks of pairs.
         blocked = pair_cost(kernel, sizes, sizes.pairs, batch)
         rows = sizes.sources + sizes.queries
         return Cost(
-            _PLAN_CALLS * rates.call + rates.pair * rows + formulas * rates.keops_compile,
+            Work(call=_PLAN_CALLS, pair=rows, keops_compile=formulas),
             reduced,
-            reduced + blocked.backward_seconds,
+            reduced + blocked.backward,
             _BYTES_PER_ROW * rows + blocked.bytes,
             f"plan includes compiling {formulas} formulas at first use",
         )

@@ -20,11 +20,12 @@ from torch import Tensor
 
 from ccnn_irregular._checks import require
 from ccnn_irregular._transforms import as_numpy
-from ccnn_irregular.domains import Domain, Grid, Points
+from ccnn_irregular.domains import Domain, Points
 from ccnn_irregular.kernels import Kernel
 from ccnn_irregular.operators.engines.engine import Cost, Engine, Plan
 from ccnn_irregular.operators.engines.reference import PairGeometry, pair_cost, sum_over_pairs
-from ccnn_irregular.operators.planning.rates import current_rates
+from ccnn_irregular.operators.layout import both_grids
+from ccnn_irregular.operators.planning.rates import Work
 from ccnn_irregular.operators.planning.work import drawn, pair_work
 
 __all__ = ["Neighbours"]
@@ -100,24 +101,28 @@ class Neighbours(Engine):
 
     name: ClassVar[str] = "neighbours"
     plan_follows_kernel: ClassVar[bool] = True
+    transformable: ClassVar[bool] = True
 
-    def assess(self, kernel: Kernel, source: Domain, query: Domain, batch: int, rtol: float) -> Cost | str:
-        if isinstance(source, Grid) and isinstance(query, Grid):
+    def refuses(self, kernel: Kernel, source: Domain, query: Domain) -> str | None:
+        if both_grids(source, query):
             return "both domains are grids: 'fft' is exact there"
         if kernel.mask is None:
-            return "the kernel has no mask, so every point is a neighbour of every other"
+            return "the kernel has no mask, so every point is a neighbour of every other: take 'reference'"
+        return None
+
+    def cost(self, kernel: Kernel, source: Domain, query: Domain, batch: int, rtol: float) -> Cost:
         work = pair_work(source, query)
         found = _predicted_pairs(_Reach.of([kernel]), source, query)
         pairs = found / 2 ** len(kernel.causal_axes)  # the future is dropped once it is found
-        rates, rows = current_rates(kernel.extent.device), work.sources + work.queries
+        rows = work.sources + work.queries
         summed = pair_cost(kernel, work, pairs, batch)
-        plan_seconds = _PLAN_CALLS * rates.call + rates.search * (found + _ROW_IN_PAIRS * rows)
+        plan = Work(call=_PLAN_CALLS, search=found + _ROW_IN_PAIRS * rows)
         search = _BYTES_PER_FOUND_PAIR * min(found, _PAIRS_PER_SEARCH)
         kept = _BYTES_PER_ROW * rows + _index_dtype(work.sources).itemsize * pairs
         # While the blocks of the search are joined, all partners are there twice.
         memory = kept + max(summed.bytes, search, _index_dtype(work.sources).itemsize * found)
         note = f"about {pairs / max(work.queries, 1.0):.3g} neighbours a point"
-        return Cost(plan_seconds, summed.forward_seconds, summed.backward_seconds, memory, note, study=found)
+        return Cost(plan, summed.forward, summed.backward, memory, note, study=found)
 
     def prepare(
         self, kernels: Sequence[Kernel], source: Domain, query: Domain, rtol: float, study: float | None = None
@@ -205,7 +210,7 @@ def _predicted_pairs(reach: _Reach, source: Domain, query: Domain) -> float:
     work = pair_work(source, query)
     if not work.sources or not work.queries:
         return 0.0
-    samples = next((side.samples for side in (source, query) if not isinstance(side, Grid)), 1)
+    samples = next((side.samples for side in (source, query) if side.samples is not None), 1)
     few_sources, few_queries = drawn(source, samples, _DRAWN_SOURCES), drawn(query, samples, _DRAWN_QUERIES)
     # The source's periods hold for both: queries need not say that an axis repeats.
     boxsize = _scaled_periods(reach, few_sources.periods)

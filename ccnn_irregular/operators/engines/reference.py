@@ -18,8 +18,8 @@ from ccnn_irregular.domains import Domain, Points
 from ccnn_irregular.kernels import Kernel, with_tensors
 from ccnn_irregular.operators.engines.engine import Cost, Engine, Plan
 from ccnn_irregular.operators.layout import balance, from_rows, pair_points, restored, to_rows, weighted
-from ccnn_irregular.operators.planning.rates import current_rates, scale
-from ccnn_irregular.operators.planning.work import PairWork, evaluation_work, pair_work
+from ccnn_irregular.operators.planning.rates import Work
+from ccnn_irregular.operators.planning.work import PairWork, evaluation_work, kernel_work, pair_work, scale
 
 __all__ = ["PairGeometry", "PairProblem", "Reference", "pair_cost", "pair_gradients", "sum_over_pairs"]
 
@@ -114,15 +114,14 @@ class Reference(Engine):
     """Blocked PyTorch. Memory is that of one block: the kernel is evaluated anew in the backward pass."""
 
     name: ClassVar[str] = "reference"
+    transformable: ClassVar[bool] = True
 
-    def assess(self, kernel: Kernel, source: Domain, query: Domain, batch: int, rtol: float) -> Cost:
+    def cost(self, kernel: Kernel, source: Domain, query: Domain, batch: int, rtol: float) -> Cost:
         work = pair_work(source, query)
-        rates = current_rates(kernel.extent.device)
         rows = work.sources + work.queries
         summed = pair_cost(kernel, work, work.pairs, batch)
-        geometry = _BYTES_PER_ROW * rows
-        plan_seconds = _PLAN_CALLS * rates.call + rates.pair * rows
-        return Cost(plan_seconds, summed.forward_seconds, summed.backward_seconds, geometry + summed.bytes)
+        plan = Work(call=_PLAN_CALLS, pair=rows)
+        return Cost(plan, summed.forward, summed.backward, _BYTES_PER_ROW * rows + summed.bytes)
 
     def prepare(
         self, kernels: Sequence[Kernel], source: Domain, query: Domain, rtol: float, study: Any = None
@@ -135,19 +134,18 @@ class Reference(Engine):
 
 def pair_cost(kernel: Kernel, work: PairWork, pairs: float, batch: int) -> Cost:
     """Predicted cost of ``sum_over_pairs`` over so many of the domains' pairs, geometry apart."""
-    rates, item = current_rates(kernel.extent.device), kernel.extent.element_size()
-    evaluated, evaluated_backward = rates.kernel_seconds(kernel, pairs)
+    item, (evaluated, evaluated_backward) = kernel.extent.element_size(), kernel_work(kernel, pairs)
     values = scale(kernel) * pairs * batch * kernel.generator.out_channels
     block = min(pairs, max(pairs_per_block(int(work.sources), kernel.extent.device), work.widest))
     blocks = math.ceil(pairs / max(block, 1.0))
-    forward = _BLOCK_CALLS * blocks * rates.call + rates.pair * pairs + evaluated + rates.pair_value * values
-    backward = 2 * _BLOCK_CALLS * blocks * rates.call + evaluated_backward + rates.pair_value_backward * values
+    forward = evaluated + Work(call=_BLOCK_CALLS * blocks, pair=pairs, pair_value=values)
+    backward = evaluated_backward + Work(call=2 * _BLOCK_CALLS * blocks, pair_value_backward=values)
     if blocks > 1:
         backward += forward  # every block is computed anew
     per_pair = _BYTES_PER_PAIR + item * _pair_numbers(kernel, batch)
     # The weighted rows, their gradient, and the addend of one block to it; the result before it is laid out anew.
     rows = item * batch * (4 * work.sources * kernel.in_channels + 2 * work.queries * kernel.out_channels)
-    return Cost(0.0, forward, backward, block * per_pair + rows)
+    return Cost(Work(), forward, backward, block * per_pair + rows)
 
 
 def _pair_numbers(kernel: Kernel, batch: int) -> float:

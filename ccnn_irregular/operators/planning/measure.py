@@ -24,7 +24,7 @@ from ccnn_irregular.operators.engines.keops import KeOps, compiler
 from ccnn_irregular.operators.engines.neighbours import Neighbours
 from ccnn_irregular.operators.engines.reference import Reference
 from ccnn_irregular.operators.planning.rates import DEFAULT_RATES, Rates
-from ccnn_irregular.operators.planning.work import evaluation_work
+from ccnn_irregular.operators.planning.work import evaluation_work, kernel_work
 
 __all__ = ["measure_rates"]
 
@@ -114,7 +114,7 @@ def _pairs(device: torch.device, rates: Rates) -> Rates:
         def summed(kernel: Kernel = kernel, values: Tensor = values, plan: Plan = plan) -> Tensor:
             return Reference().apply(kernel, values, plan)
 
-        evaluated = rates.kernel_seconds(kernel, pairs)
+        evaluated = [rates.seconds(work) for work in kernel_work(kernel, pairs)]
         seconds = _forward_and_backward(summed)
         forward[channels] = seconds[0] - evaluated[0]
         backward[channels] = seconds[1] - seconds[0] - evaluated[1]  # blocks are computed anew

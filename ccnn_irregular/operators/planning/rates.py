@@ -1,7 +1,7 @@
-"""What elementary operations cost on this machine: the constants of the cost model.
+"""The cost model: engines count elementary operations (``Work``), the machine says what each takes (``Rates``).
 
-The defaults were measured on one named machine. ``ccnn machine`` measures them where it runs
-(``operators.measure``); they are kept in this user's cache folder, in one file per machine.
+The default rates were measured on one named machine. ``ccnn machine`` measures them where it runs
+(``measure``); they are kept in this user's cache folder, in one file per machine.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ import warnings
 from dataclasses import asdict, dataclass, fields
 from functools import cache
 from pathlib import Path
+from typing import final
 
 import torch
 
 from ccnn_irregular._cache_folder import cache_folder
-from ccnn_irregular.kernels import Kernel
-from ccnn_irregular.operators.planning.work import evaluation_work
+from ccnn_irregular._checks import reject
 
 __all__ = [
     "DEFAULT_MACHINE",
     "DEFAULT_RATES",
     "Rates",
+    "Work",
     "current_rates",
     "load_rates",
     "measured",
     "rates_file",
     "save_rates",
-    "scale",
 ]
 
 
@@ -71,17 +71,50 @@ class Rates:
     keops: float
     keops_compile: float
 
-    def kernel_seconds(self, kernel: Kernel, offsets: float) -> tuple[float, float]:
-        """Seconds of evaluating the kernel at so many offsets on tensors, forward and backward."""
-        work, item = evaluation_work(kernel), scale(kernel)
-        forward = work.multiply_adds * self.multiply_add + work.elements * self.element
-        backward = work.multiply_adds * self.multiply_add_backward + work.elements * self.element_backward
-        return item * offsets * forward, item * offsets * backward
+    def seconds(self, work: Work) -> float:
+        """Predicted wall time of the counted operations."""
+        return sum(count * getattr(self, name) for name, count in work.counts.items())
 
 
-def scale(kernel: Kernel) -> float:
-    """What the kernel's dtype costs relative to float32, for which the rates hold."""
-    return kernel.extent.element_size() / 4
+_OPERATIONS = frozenset(field.name for field in fields(Rates))
+
+
+@final
+class Work:
+    """How often each elementary operation runs: ``Work(call=60, fft=2e6)``.
+
+    Its names are those of ``Rates``. Works add up, and are multiplied by numbers. Numbers of float64 count twice, since
+    rates hold for float32.
+
+    Raises:
+        ValueError: an operation that ``Rates`` does not have, or a negative count.
+    """
+
+    __slots__ = ("counts",)
+
+    def __init__(self, **counts: float) -> None:
+        if not _OPERATIONS.issuperset(counts):
+            reject("Work", f"count operations of {sorted(_OPERATIONS)}", sorted(counts.keys() - _OPERATIONS))
+        if not all(count >= 0 for count in counts.values()):
+            reject("Work", "count no operation fewer than 0 times", counts)
+        self.counts = counts
+
+    def __repr__(self) -> str:
+        return f"Work({', '.join(f'{name}={count:.6g}' for name, count in self.counts.items())})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Work) and self.counts == other.counts
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __add__(self, other: Work) -> Work:
+        counts = dict(self.counts)
+        for name, count in other.counts.items():
+            counts[name] = counts.get(name, 0.0) + count
+        return Work(**counts)
+
+    def __mul__(self, times: float) -> Work:
+        return Work(**{name: times * count for name, count in self.counts.items()})
 
 
 DEFAULT_MACHINE = "two cores of an AMD EPYC"

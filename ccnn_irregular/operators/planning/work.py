@@ -14,8 +14,9 @@ from torch.overrides import TorchFunctionMode
 
 from ccnn_irregular.domains import Domain, Grid, Points
 from ccnn_irregular.kernels import Kernel
+from ccnn_irregular.operators.planning.rates import Work
 
-__all__ = ["KernelWork", "PairWork", "drawn", "evaluation_work", "pair_work"]
+__all__ = ["KernelWork", "PairWork", "drawn", "evaluation_work", "kernel_work", "pair_work", "scale"]
 
 _OFFSETS = 64
 
@@ -87,6 +88,19 @@ def _counted(kernel: Kernel) -> KernelWork:
     return KernelWork(count.multiply_adds * per_offset, count.elements * per_offset, sum(kept.values()) * per_offset)
 
 
+def kernel_work(kernel: Kernel, offsets: float) -> tuple[Work, Work]:
+    """Work of evaluating the kernel at so many offsets on tensors, and what the backward pass adds."""
+    work, times = evaluation_work(kernel), scale(kernel) * offsets
+    products, others = times * work.multiply_adds, times * work.elements
+    backward = Work(multiply_add_backward=products, element_backward=others)
+    return Work(multiply_add=products, element=others), backward
+
+
+def scale(kernel: Kernel) -> float:
+    """What the kernel's dtype costs relative to float32, for which the rates hold."""
+    return kernel.extent.element_size() / 4
+
+
 @dataclass(frozen=True)
 class PairWork:
     """Sizes of the sum over all pairs within samples.
@@ -112,11 +126,10 @@ def pair_work(source: Domain, query: Domain) -> PairWork:
 
 def _rows_per_sample(domain: Domain) -> Tensor:
     """float64 ``(samples,)``, one entry for a grid: 4096^3 nodes squared are beyond int64."""
-    if isinstance(domain, Grid):
+    if domain.irregular is None:
         return torch.tensor([float(domain.count)], dtype=torch.float64)
-    if isinstance(domain, Points):
-        return domain.splits.diff().cpu().to(torch.float64)
-    return domain.points.splits.diff().cpu().to(torch.float64) * domain.grid.count
+    rows = domain.irregular.splits.diff().cpu().to(torch.float64)
+    return rows if domain.uniform is None else rows * domain.uniform.count
 
 
 def drawn(domain: Domain, samples: int, count: int) -> Points:
@@ -129,22 +142,20 @@ def drawn(domain: Domain, samples: int, count: int) -> Points:
         samples: number of samples.
         count: number of points over all samples.
     """
-    total = domain.count * (samples if isinstance(domain, Grid) else 1)
+    points, grid = domain.irregular, domain.uniform
+    total = domain.count * (samples if points is None else 1)
     if total > count:
         rows = torch.from_numpy(np.sort(np.random.default_rng(0).choice(total, count, replace=False)))
     else:
         rows = torch.arange(total)
-    if isinstance(domain, Grid):
-        coordinates, sample, periods = _nodes(domain, rows % domain.count), rows // domain.count, domain.periods
-    elif isinstance(domain, Points):
-        coordinates, sample, periods = *_places(domain, rows), domain.periods
-    else:
-        grid = domain.grid
-        places, sample = _places(domain.points, rows // grid.count)
-        coordinates = torch.cat([places, _nodes(grid, rows % grid.count)], dim=1)
-        periods = (*domain.points.periods, *grid.periods)
+    coordinates, sample = [], rows
+    if grid is not None:
+        coordinates, sample = [_nodes(grid, rows % grid.count)], rows // grid.count
+    if points is not None:
+        places, sample = _places(points, sample)
+        coordinates = [places, *coordinates]
     splits = torch.cat([rows.new_zeros(1), torch.bincount(sample, minlength=samples).cumsum(0)])
-    return Points(coordinates, splits=splits, periods=periods)
+    return Points(torch.cat(coordinates, dim=1), splits=splits, periods=domain.periods)
 
 
 def _nodes(grid: Grid, index: Tensor) -> Tensor:

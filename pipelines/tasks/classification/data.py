@@ -4,33 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningDataModule
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from ccnn_irregular import datasets
 from ccnn_irregular._checks import reject, require
-from ccnn_irregular.datasets import (
-    character_trajectories,
-    cifar,
-    medmnist3d,
-    mnist,
-    modelnet,
-    simulated_samples,
-    simulated_volumes,
-    speech_commands,
-    spoken_digits,
-    stl10,
-    ts_files,
-)
-from ccnn_irregular.datasets.processing.audio import mfcc, resample
+from ccnn_irregular.datasets.processing.audio import resample
 from ccnn_irregular.datasets.reading.content import content_id
 from ccnn_irregular.datasets.samples import (
     GriddedSamples,
@@ -47,13 +33,13 @@ from ccnn_irregular.datasets.samples import (
 )
 from ccnn_irregular.domains import Grid, Points
 from ccnn_irregular.pipelines.train.batches import AlikeBatches, EqualBatches, batch_loader
+from ccnn_irregular.pipelines.train.data import Part, TaskData
 from ccnn_irregular.pipelines.train.equal_samples import split_together
 from ccnn_irregular.pipelines.train.resampling import Method, sampled_like
 from ccnn_irregular.pipelines.train.sample_keys import ragged_keys, row_keys
 from ccnn_irregular.quadrature import trapezoid
 
 __all__ = [
-    "DataSet",
     "SampleBatch",
     "SampleDataModule",
     "Samples",
@@ -66,34 +52,9 @@ __all__ = [
 ]
 
 Samples = RaggedSeries | GriddedSamples | RaggedVolumes
-DataSet = Literal[
-    "character_trajectories",
-    "spoken_digits",
-    "mnist",
-    "cifar10",
-    "cifar100",
-    "stl10",
-    "speech_commands",
-    "speech_commands_mfcc",
-    "ts_files",
-    "modelnet10_voxels",
-    "medmnist3d",
-    "volume_folder",
-    "simulated_strokes",
-    "simulated_digits",
-    "simulated_shapes",
-    "simulated_volumes",
-]
-MedName = medmnist3d.Name
+_CALIBRATION_SAMPLES = 64  # that a network is calibrated on, at most
 _OFF_GRID = 1e-3  # steps by which a series may begin off the others' nodes
 Reading = Literal["as_is", "sequence", "permuted"]
-
-_SIMULATED: dict[str, Callable[..., Samples]] = {
-    "simulated_strokes": simulated_samples.pen_strokes,
-    "simulated_digits": simulated_samples.spoken_digits,
-    "simulated_shapes": simulated_samples.shapes,
-    "simulated_volumes": simulated_volumes.textured_shapes,
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,7 +131,7 @@ class Sampling:
         return ", ".join(parts) or "as trained"
 
 
-class SampleDataModule(LightningDataModule):
+class SampleDataModule(TaskData[SampleBatch, Sampling]):
     """Samples of one of the data sets, in parts for training, validation and test.
 
     Official parts are used as such. Where a data set has an official test part alone, the validation part is carved out
@@ -180,13 +141,11 @@ class SampleDataModule(LightningDataModule):
     that lie on grids of their own come in batches of equal grids.
 
     Args:
-        dataset: which data set; ``simulated_...`` are made on the spot and need no root.
+        dataset: name of a registered data set of labelled series, samples on a grid or volumes, see ``ccnn datasets``;
+            ``simulated_...`` are made on the spot and need no root.
         root: folder of the official files; for ``ts_files`` the files, separated by commas (all of them are split).
         count: samples of a simulated data set.
-        medmnist3d: which of the six sets of MedMNIST's volumes.
-        volume_table: CSV file of a volume folder, see ``datasets.volume_folder``.
-        hdf5_dataset: see there.
-        standardise: see there.
+        options: of the data set's loader, such as ``held_speakers`` of spoken digits: see ``ccnn datasets NAME``.
         reading: images as they are, as sequences of pixels in reading order, or in a permuted order.
         window: put series that are uniformly sampled on one grid of this length (coordinate units) each: what is
             longer is cut, what is shorter is followed by zeros. None keeps series of unequal length as points.
@@ -196,22 +155,17 @@ class SampleDataModule(LightningDataModule):
         split_seed: seed of the split and of the order of the batches.
         drop_seed: seed of the samples that are dropped, and of the gaps, in tests.
         batch_size: samples a step.
-        held_speakers: of spoken digits, whose recordings are the test instead of the first five of each speaker and
-            digit: no voice of the test is known from training.
         download: fetch official files with published checksums where they are missing.
     """
 
-    rows_are: ClassVar[str] = "samples"
+    described = ("dataset", "root", "reading", "window", "cap", "validation", "test", "split_seed", "drop_seed")
 
     def __init__(
         self,
-        dataset: DataSet,
+        dataset: str,
         root: str | None = None,
         count: int = 300,
-        medmnist3d: MedName = "organ",
-        volume_table: str = "labels.csv",
-        hdf5_dataset: str = "volume",
-        standardise: bool = False,
+        options: dict[str, Any] | None = None,
         reading: Reading = "as_is",
         window: float | None = None,
         cap: float | None = None,
@@ -220,24 +174,19 @@ class SampleDataModule(LightningDataModule):
         split_seed: int = 0,
         drop_seed: int = 0,
         batch_size: int = 64,
-        held_speakers: Sequence[str] = (),
         download: bool = False,
     ) -> None:
         super().__init__()
-        require(dataset in get_args(DataSet), "dataset", f"be one of {get_args(DataSet)}", repr(dataset))
-        require(root is not None or dataset in _SIMULATED, "root", "be given (--data.root FOLDER)", root)
+        self._known = datasets.get(dataset, RaggedSeries, GriddedSamples, RaggedVolumes)
+        self._known.require_root(root)
         require(batch_size >= 1, "batch_size", "be at least 1", batch_size)
-        spoken = dataset == "spoken_digits" or not held_speakers
-        require(spoken, "held_speakers", "be left out where the data set is not spoken_digits", list(held_speakers))
+        self._known.require_options(options or {})
         require(0 < validation < 1, "validation", "lie in (0, 1)", validation)
         require(window is None or window > 0, "window", "be positive", window)
-        self.dataset: DataSet = dataset
+        self.dataset = dataset
         self.root = root
         self.count = count
-        self.medmnist3d: MedName = medmnist3d
-        self.volume_table = volume_table
-        self.hdf5_dataset = hdf5_dataset
-        self.standardise = standardise
+        self.options: Mapping[str, Any] = dict(options or {})
         self.reading: Reading = reading
         self.window = window
         self.cap = cap
@@ -246,7 +195,6 @@ class SampleDataModule(LightningDataModule):
         self.split_seed = split_seed
         self.drop_seed = drop_seed
         self.batch_size = batch_size
-        self.held_speakers = tuple(held_speakers)
         self.download = download
         self._read: Samples | None = None
         self._held: Samples | None = None
@@ -268,7 +216,7 @@ class SampleDataModule(LightningDataModule):
         if watched is not None:
             assert held is not None
             counts = (len(samples), len(watched))
-            samples = _joined(samples, watched)
+            samples = samples.joined(watched)
             self._parts = Parts(torch.arange(counts[0]), torch.arange(counts[0], sum(counts)), torch.arange(len(held)))
         elif held is None:
             self._parts = Parts(*split_together(keys, samples.labels, self._in_three))
@@ -288,51 +236,25 @@ class SampleDataModule(LightningDataModule):
     def _in_two(self, labels: Tensor) -> tuple[Tensor, Tensor]:
         return carved(labels, self.validation, self.split_seed)
 
-    def _load(self) -> tuple[Samples, GriddedSamples | None, Samples | None]:
+    def _load(self) -> tuple[Samples, Samples | None, Samples | None]:
         """Samples to train on, and the official parts for validation and test where there are such.
 
         Where files and rows may stand in any order they are put in one that does not depend on it: it decides which
         samples are in which part, and what is drawn for each.
         """
-        if self.dataset in _SIMULATED:
-            return _SIMULATED[self.dataset](self.count, seed=self.split_seed), None, None
-        assert self.root is not None
-        root, download = Path(self.root), self.download
-        if self.dataset == "character_trajectories":
-            return character_trajectories.load(root, trim=True), None, None
-        if self.dataset == "ts_files":
-            return in_order_of_content(ts_files.load(*self.root.split(","))), None, None
-        if self.dataset in ("speech_commands", "speech_commands_mfcc"):
-            return speech_commands.load(root, "all", download=download), None, None
-        if self.dataset == "spoken_digits":
-            digits = partial(spoken_digits.load, root, held_speakers=self.held_speakers)
-            return digits("train"), None, digits("test")
-        if self.dataset == "volume_folder":
-            from ccnn_irregular.datasets import volume_folder  # xarray, which no other data set needs
-
-            table, dataset = self.volume_table, self.hdf5_dataset
-            volumes = volume_folder.load(root, table, hdf5_dataset=dataset, standardise=self.standardise)
-            return in_order_of_content(volumes), None, None
-        if self.dataset == "medmnist3d":
-            load = partial(medmnist3d.load, root, self.medmnist3d, download=download)
-            return load(part="train"), load(part="validation"), load(part="test")
-        if self.dataset == "modelnet10_voxels":
-            return modelnet.load_voxels(root, "train"), None, modelnet.load_voxels(root, "test")
-        loaders: dict[str, Callable[..., Samples]] = {
-            "mnist": mnist.load,
-            "cifar10": partial(cifar.load, name="cifar10"),
-            "cifar100": partial(cifar.load, name="cifar100"),
-            "stl10": stl10.load,
-        }
-        read = loaders[self.dataset]
-        return read(root, part="train", download=download), None, read(root, part="test", download=download)
+        known = self._known
+        options = known.in_training(self.options, download=self.download, count=self.count, seed=self.split_seed)
+        read = partial(known.read, self.root, **options)
+        if known.split:
+            return read("train"), read("validation") if "validation" in known.split else None, read("test")
+        samples = read("all" if known.parts else None)
+        return samples if known.ordered else in_order_of_content(samples), None, None
 
     def _prepare(self, samples: Samples, sampling: Sampling) -> Samples:
         """``samples`` as the network is to read them, sampled otherwise if so wanted."""
         samples = self._resampled(samples, self._otherwise(samples, sampling), sampling)
-        if self.dataset == "speech_commands_mfcc":
-            assert isinstance(samples, GriddedSamples)
-            samples = mfcc(samples)
+        if self._known.features is not None:
+            samples = self._known.features(samples)
         if self.reading != "as_is":
             if not isinstance(samples, GriddedSamples) or samples.grid.d != 2:
                 reject("reading", "be 'as_is' where the samples are no images", repr(self.reading))
@@ -391,36 +313,38 @@ class SampleDataModule(LightningDataModule):
         """What the labels mean."""
         return self.samples.classes
 
-    @property
-    def channels(self) -> int:
-        """Channels of the values."""
-        return int(self.samples.values.shape[1])
+    def sizes(self) -> dict[str, int]:
+        return {"classes": len(self.classes), "in_channels": int(self.samples.values.shape[1])}
 
     def part(self, part: Literal["train", "validation"]) -> Samples:
         """The samples of a part, as they were taken."""
         assert self._parts is not None
         return self.samples.subset(getattr(self._parts, part))
 
-    def training_values(self) -> Tensor:
+    def training_values(self) -> tuple[Tensor, None]:
         """Values of the training part, ``(N, C, ...)``, nan where they only pad a sample."""
         part = self.part("train")
         sampled = part.sampled() if isinstance(part, GriddedSamples) else None
-        return part.values if sampled is None else torch.where(sampled, part.values, torch.nan)
+        return part.values if sampled is None else torch.where(sampled, part.values, torch.nan), None
 
-    def test_part(self, sampling: Sampling) -> Samples:
-        """The samples of the test part, sampled as asked."""
-        return self.sampled_part("test", sampling)
-
-    def sampled_part(self, part: Literal["validation", "test"], sampling: Sampling) -> Samples:
-        """The samples of a part that is not trained on, sampled as asked."""
+    def sampled_part(self, part: Part, sampling: Sampling) -> Samples:
+        """The samples of a part that is not trained on, or of all parts one after the other, sampled as asked."""
         assert self._parts is not None
         assert self._read is not None
+        if part == "all":
+            return self._everything(sampling)
         source = self._read if part == "validation" or self._held is None else self._held
         index = getattr(self._parts, part)
         if sampling.drop or sampling.gap:
             # Dropped before the split, as the literature has it: see drop_samples.
             return self._prepare(source, sampling).subset(index)
         return self._prepare(source.subset(index), sampling)
+
+    def _everything(self, sampling: Sampling) -> Samples:
+        """All samples in the order of the files, the official test part last."""
+        assert self._read is not None
+        read = self._prepare(self._read, sampling)
+        return read if self._held is None else read.joined(self._prepare(self._held, sampling))
 
     def keys(self, part: Literal["train", "validation", "test"]) -> NDArray[np.uint64]:
         """A key of the content of each sample as it was read, ``(B, 1)``; labels are no part of it."""
@@ -436,28 +360,36 @@ class SampleDataModule(LightningDataModule):
         source = self._held if part == "test" and self._held is not None else self._read
         return source.labels[getattr(self._parts, part)]
 
-    def description(self) -> dict[str, Any]:
-        """What was read and how it was split, for the JSON."""
+    def part_sizes(self) -> dict[str, int]:
         assert self._parts is not None
-        options = ["dataset", "root", "reading", "window", "cap", "validation", "test", "split_seed", "drop_seed"]
-        options += {
-            "medmnist3d": ["medmnist3d"],
-            "volume_folder": ["volume_table", "standardise"],
-            "spoken_digits": ["held_speakers"],
-        }.get(self.dataset, [])
-        sizes = {field.name: len(getattr(self._parts, field.name)) for field in dataclasses.fields(Parts)}
-        return {name: getattr(self, name) for name in options} | {"samples": sizes}
+        return {field.name: len(getattr(self._parts, field.name)) for field in dataclasses.fields(Parts)}
 
-    def train_dataloader(self) -> DataLoader[SampleBatch]:
-        return self._loader("train", shuffle=True)
+    def describe(self) -> dict[str, Any]:
+        """With the options of the data set, where some are given."""
+        return super().describe() | ({"options": self.options} if self.options else {})
 
-    def val_dataloader(self) -> DataLoader[SampleBatch]:
-        return self._loader("validation")
+    def summary(self) -> str:
+        return f"{self.samples!r}: {', '.join(f'{size} {name}' for name, size in self.part_sizes().items())}"
 
-    def _loader(self, part: Literal["train", "validation"], shuffle: bool = False) -> DataLoader[SampleBatch]:
+    def loader(self, part: Part, variant: Sampling | None = None) -> DataLoader[SampleBatch]:
+        """A part in batches; one that is not trained on can be sampled otherwise.
+
+        Raises:
+            ValueError: samples of the training part are asked for otherwise.
+        """
         assert self._parts is not None
-        indices: NDArray[np.int64] = getattr(self._parts, part).numpy()
-        return batch_loader(self.batch, self._batches(self.samples, indices, self.split_seed if shuffle else None))
+        if part == "train":
+            require(variant is None, "variant", "be left out for the training part", variant)
+            return self._in_batches(self.samples, self._parts.train, self.split_seed)
+        if part == "validation" and variant is None:
+            return self._in_batches(self.samples, self._parts.validation, None)
+        held = self.sampled_part(part, variant or Sampling())
+        return self._in_batches(held, torch.arange(len(held)), None)
+
+    def _in_batches(self, samples: Samples, rows: Tensor, shuffle_seed: int | None) -> DataLoader[SampleBatch]:
+        """``rows`` of ``samples``, which are their ids."""
+        batches = self._batches(samples, rows.numpy(), shuffle_seed)
+        return batch_loader(lambda chosen: self.as_batch(samples.subset(chosen), chosen), batches)
 
     def _batches(
         self, samples: Samples, indices: NDArray[np.int64], shuffle_seed: int | None
@@ -467,9 +399,9 @@ class SampleDataModule(LightningDataModule):
             return AlikeBatches(indices, _kinds(samples)[indices], self.batch_size, shuffle_seed)
         return EqualBatches(indices, self.batch_size, shuffle_seed)
 
-    def typical_batch(self, count: int) -> SampleBatch:
-        """At most ``count`` training samples, evenly spread over the part; of volumes those of the commonest grid."""
-        part = self.part("train")
+    def typical_batch(self) -> SampleBatch:
+        """Training samples spread evenly over the part, at most 64; of volumes those of the commonest grid."""
+        part, count = self.part("train"), _CALIBRATION_SAMPLES
         if isinstance(part, RaggedVolumes):
             kinds = _kinds(part)
             part = part.subset(torch.from_numpy(kinds == np.bincount(kinds).argmax()))
@@ -477,19 +409,9 @@ class SampleDataModule(LightningDataModule):
         spread = torch.linspace(0, len(part) - 1, min(len(part), count)).round().long()
         return self.as_batch(part.subset(spread))
 
-    def batch(self, indices: Tensor) -> SampleBatch:
-        """The samples ``indices`` of ``samples``, which are their ids."""
-        return self.as_batch(self.samples.subset(indices), indices)
-
     def as_batch(self, samples: Samples, ids: Tensor | None = None) -> SampleBatch:
         """All of ``samples`` as one batch."""
         return SampleBatch.of(samples, self.cap, ids)
-
-    def test_loader(self, sampling: Sampling, part: Literal["validation", "test"] = "test") -> DataLoader[SampleBatch]:
-        """A part that is not trained on, sampled as asked, in batches."""
-        held = self.sampled_part(part, sampling)
-        batches = self._batches(held, np.arange(len(held)), None)
-        return batch_loader(lambda indices: self.as_batch(held.subset(indices)), batches)
 
 
 AnySamples = TypeVar("AnySamples", RaggedSeries, RaggedVolumes)
@@ -533,14 +455,6 @@ def _sample_keys(samples: Samples) -> NDArray[np.uint64]:
     splits = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
     nodes = np.arange(splits[-1]) - np.repeat(splits[:-1], sizes)
     return ragged_keys(splits, nodes, samples.values.numpy())
-
-
-def _joined(first: Samples, second: GriddedSamples) -> GriddedSamples:
-    """Samples on one grid, one after the other."""
-    assert isinstance(first, GriddedSamples)
-    assert first.grid == second.grid
-    values, labels = torch.cat([first.values, second.values]), torch.cat([first.labels, second.labels])
-    return dataclasses.replace(first, values=values, labels=labels)
 
 
 def carved(labels: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:

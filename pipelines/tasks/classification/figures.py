@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ from ccnn_irregular.plotting import COLOURS, new_figure
 
 if TYPE_CHECKING:
     from ccnn_irregular.pipelines.tasks.classification.module import ClassPredictions
+    from ccnn_irregular.pipelines.tasks.classification.task import Accuracy
 
 __all__ = ["confusion", "samplings"]
 
@@ -42,25 +43,32 @@ def confusion(predictions: ClassPredictions, classes: Sequence[str], path: Path)
     return save(figure, path)
 
 
-def samplings(rows: Sequence[tuple[str, float, float, float]], path: Path) -> Path:
-    """Accuracy (and its interval) by sampling; the first row is the sampling trained on.
+def samplings(names: Sequence[str], found: Mapping[str, Sequence[Accuracy]], path: Path) -> Path:
+    """Accuracy and its interval by sampling; the first row is the sampling trained on.
 
     Args:
-        rows: name, accuracy, lower and upper end of the interval.
+        names: of the samplings.
+        found: what came out under each of them, in one way or in several, by the names of the ways.
         path: of the PNG.
     """
-    figure = new_figure(6.5, 1.2 + 0.35 * len(rows))
+    figure = new_figure(6.8, 1.3 + (0.2 + 0.15 * len(found)) * len(names))
     axes = figure.subplots()
-    names = [name for name, *_ in rows]
-    values, low, high = (100 * np.array([row[column] for row in rows]) for column in (1, 2, 3))
-    places = np.arange(len(rows))
-    axes.axvline(values[0], color="#999999", linestyle="--", linewidth=1)
-    axes.errorbar(
-        values, places, xerr=np.maximum([values - low, high - values], 0), fmt="o", color=COLOURS[0], capsize=3
-    )
-    for place, value, end in zip(places, values, high, strict=True):
-        axes.annotate(f"{value:.2f}", (end, place), xytext=(5, 0), textcoords="offset points", va="center")
-    axes.set(xlabel="test accuracy, % (95 % interval)", ylim=(len(rows) - 0.5, -0.5))
+    places = np.arange(len(names))
+    for number, (label, results) in enumerate(found.items()):
+        values, low, high = (
+            100 * np.array([getattr(result, name) for result in results]) for name in ("accuracy", "low", "high")
+        )
+        if number == 0:
+            axes.axvline(values[0], color="#999999", linestyle="--", linewidth=1)
+        rows, colour = places + 0.28 * (number - (len(found) - 1) / 2), COLOURS[number]
+        bars = np.maximum([values - low, high - values], 0)
+        axes.errorbar(values, rows, xerr=bars, fmt="o", color=colour, capsize=3, label=label)
+        for row, value, end in zip(rows, values, high, strict=True):
+            style = {"textcoords": "offset points", "va": "center", "fontsize": "small", "color": colour}
+            axes.annotate(f"{value:.2f}", (end, row), xytext=(5, 0), **style)
+    axes.set(xlabel="test accuracy, % (95 % interval)", ylim=(len(names) - 0.5, -0.5))
     axes.set_yticks(places, names)
     axes.margins(x=0.15)
+    if len(found) > 1:
+        axes.legend(loc="best", fontsize="small")
     return save(figure, path)

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy
 
 from ccnn_irregular._checks import reject, require
 from ccnn_irregular.optimisation import norm_penalty
 from ccnn_irregular.pipelines.tasks.classification.augmentation import Augmentation
-from ccnn_irregular.pipelines.train.module import TrainedNetwork, timed
+from ccnn_irregular.pipelines.train.cross_entropy import CrossEntropy
+from ccnn_irregular.pipelines.train.module import timed
+from ccnn_irregular.pipelines.train.schedule import Schedule
 
 if TYPE_CHECKING:
     from ccnn_irregular.pipelines.tasks.classification.data import SampleBatch, SampleDataModule
 
-__all__ = ["ClassPredictions", "Classification"]
+__all__ = ["ClassPredictions", "Classification", "SampleClasses"]
 
-# Samples the network is calibrated on.
-_CALIBRATION_SAMPLES = 64
+SCHEDULE = Schedule(learning_rate=1e-2, weight_decay=1e-4, warmup_epochs=5.0)
 
 
 @dataclass  # not frozen: Lightning refuses to pass frozen dataclasses from a step to the callbacks
@@ -63,18 +65,34 @@ class ClassPredictions:
         return float(np.log(given.clip(np.finfo(np.float32).tiny)).mean())
 
 
-class Classification(TrainedNetwork):
-    """One of several classes for each sample: cross-entropy.
+class SampleClasses(CrossEntropy):
+    """One of several classes for each sample: cross-entropy, accuracy, predictions.
 
     Args:
-        network: ``forward(SampleBatch) -> logits (B, classes)`` with an attribute ``classes``; its
-            ``prepare(values, batch)`` is called once with the training values and a batch of them, and what it stores
-            must be buffers or parameters, so that a checkpoint carries it to other data.
-        learning_rate: peak of the schedule.
-        weight_decay: of AdamW; vectors (biases, norms, widths), masks and generators are exempt.
-        warmup_epochs: linear rise before the cosine, in epochs.
-        final_share: share of the peak learning rate that is left at the end.
-        mask_rate: learning rate of the masks relative to the others', see ``parameter_groups``.
+        network: ``forward(SampleBatch) -> logits (B, classes)`` with attributes ``classes`` and ``in_channels``.
+        schedule: how it is trained.
+        label_smoothing: share of each label that is spread over all classes.
+    """
+
+    metric = "accuracy"
+
+    @staticmethod
+    def new_metric(classes: int) -> Metric:
+        return MulticlassAccuracy(classes, average="micro")
+
+    def predict_step(self, batch: SampleBatch, batch_idx: int) -> ClassPredictions:
+        """Probabilities and labels of the batch, on the CPU."""
+        logits, seconds = timed(self, batch)
+        probabilities = logits.float().softmax(1)
+        return ClassPredictions(probabilities.cpu().numpy(), batch.labels.cpu().numpy(), seconds / len(batch))
+
+
+class Classification(SampleClasses):
+    """One of several classes for each sample: cross-entropy, penalties of the kernels, changes at random.
+
+    Args:
+        network: ``forward(SampleBatch) -> logits (B, classes)`` with attributes ``classes`` and ``in_channels``.
+        schedule: how it is trained.
         label_smoothing: share of each label that is spread over all classes.
         norm_penalty: factor of ``ccnn_irregular.optimisation.norm_penalty``, the published form of weight decay.
         alias_penalty: factor of the share of the kernels' energy that samplings of ``alias_steps`` cannot carry.
@@ -89,11 +107,7 @@ class Classification(TrainedNetwork):
     def __init__(
         self,
         network: nn.Module,
-        learning_rate: float = 1e-2,
-        weight_decay: float = 1e-4,
-        warmup_epochs: float = 5.0,
-        final_share: float = 0.0,
-        mask_rate: float = 1.0,
+        schedule: Schedule = SCHEDULE,
         label_smoothing: float = 0.0,
         norm_penalty: float = 0.0,
         alias_penalty: float = 0.0,
@@ -104,63 +118,26 @@ class Classification(TrainedNetwork):
         shift: Sequence[float] = (),
         flip: bool | list[int] = False,
     ) -> None:
-        super().__init__(
-            network,
-            learning_rate=learning_rate,
-            weight_decay=weight_decay,
-            warmup_epochs=warmup_epochs,
-            final_share=final_share,
-            mask_rate=mask_rate,
-            decay_generators=False,
-        )
-        self.save_plain_hyperparameters(network)
-        require(0 <= label_smoothing < 1, "label_smoothing", "lie in [0, 1)", label_smoothing)
+        super().__init__(network, schedule, label_smoothing)
         for name, factor in (("norm_penalty", norm_penalty), ("alias_penalty", alias_penalty)):
             require(factor >= 0, name, "not be negative", factor)
         require(alias_penalty == 0 or len(alias_steps) > 0, "alias_steps", "be given with alias_penalty", alias_steps)
-        self.label_smoothing = label_smoothing
         self.norm_penalty = norm_penalty
         self.alias_penalty = alias_penalty
         self.alias_steps = tuple(alias_steps)
         self.augmentation = Augmentation(
             drop, stretch, low_pass, tuple(shift), flip if isinstance(flip, bool) else tuple(flip)
         )
-        classes = int(network.classes)  # type: ignore[arg-type]  # an attribute of every such network
-        self.train_accuracy = MulticlassAccuracy(classes, average="micro")
-        self.val_accuracy = MulticlassAccuracy(classes, average="micro")
 
-    def require_fits(self, data: SampleDataModule) -> None:
-        """Refuse data of other channels or another number of classes."""
-        for name, there in (("classes", len(data.classes)), ("in_channels", data.channels)):
-            here = getattr(self.network, name)
-            require(here == there, name, f"be the data's {there}", here)
-
-    def setup(self, stage: str) -> None:
-        """Normalise and calibrate by the training part; a resumed run reads the same numbers from its checkpoint."""
-        if stage != "fit":
-            return
-        data = self.trainer.datamodule  # type: ignore[attr-defined]  # a Lightning attribute without annotation
-        require(data is not None, "fit", "be given a data module (for the normalisation)", "loaders alone")
-        self.require_fits(data)
+    def prepare(self, data: SampleDataModule) -> None:
+        """Normalise and calibrate the network; weigh the points that augmentation leaves as the data module does."""
         self.augmentation = Augmentation(**vars(self.augmentation) | {"cap": data.cap})
-        batch = data.typical_batch(_CALIBRATION_SAMPLES)
-        self.network.prepare(data.training_values(), batch)  # type: ignore[operator]  # of every such network
-
-    def forward(self, batch: SampleBatch) -> Tensor:
-        """Logits ``(B, classes)``."""
-        return self.network(batch)
+        super().prepare(data)
 
     def training_step(self, batch: SampleBatch, batch_idx: int) -> Tensor:
         if self.augmentation.changes:
             batch = self.augmentation(batch, self.draws(batch.ids))
-        logits = self(batch)
-        loss = nn.functional.cross_entropy(logits, batch.labels, label_smoothing=self.label_smoothing)
-        self.train_accuracy.update(logits, batch.labels)
-        # Without smoothing, to be compared with the validation loss.
-        plain = nn.functional.cross_entropy(logits.detach(), batch.labels)
-        shown: dict[str, Any] = {"train_loss": plain, "train_accuracy": self.train_accuracy}
-        self.log_dict(shown, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(batch))
-        return loss + self._penalties(batch)
+        return super().training_step(batch, batch_idx) + self._penalties(batch)
 
     def _penalties(self, batch: SampleBatch) -> Tensor | float:
         penalty: Tensor | float = 0.0
@@ -174,17 +151,3 @@ class Classification(TrainedNetwork):
                 reject("norm_penalty", "be 0 without a grid to sample the kernels on", self.norm_penalty)
             penalty = penalty + self.norm_penalty * norm_penalty(self.network, grid)
         return penalty
-
-    def validation_step(self, batch: SampleBatch, batch_idx: int) -> None:
-        logits = self(batch)
-        loss = nn.functional.cross_entropy(logits, batch.labels)
-        self.val_accuracy.update(logits, batch.labels)
-        # Its best value marks the best epoch: accuracy on a small validation part is the same in many of them.
-        shown: dict[str, Any] = {"val_loss": loss, "val_log_likelihood": -loss, "val_accuracy": self.val_accuracy}
-        self.log_dict(shown, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(batch))
-
-    def predict_step(self, batch: SampleBatch, batch_idx: int) -> ClassPredictions:
-        """Probabilities and labels of the batch, on the CPU."""
-        logits, seconds = timed(self, batch)
-        probabilities = logits.float().softmax(1)
-        return ClassPredictions(probabilities.cpu().numpy(), batch.labels.cpu().numpy(), seconds / len(batch))

@@ -225,9 +225,9 @@ class ContinuousClassifier(nn.Module):
         )
 
     @torch.no_grad()
-    def prepare(self, values: Tensor, batch: SampleBatch) -> None:
+    def prepare(self, batch: SampleBatch, values: tuple[Tensor, Tensor | None]) -> None:
         """Take the normalisation from the training values and scale all layers for the sampling of ``batch``."""
-        self.standardise.fit(values)
+        self.standardise.fit(*values)
         self._warn(batch.domain)
         read, domain = self._read(batch)
         if self.bank is not None:
@@ -367,9 +367,9 @@ class FixedKernelClassifier(nn.Module):
         self.output = nn.Linear(hidden_channels, classes)
 
     @torch.no_grad()
-    def prepare(self, values: Tensor, batch: SampleBatch) -> None:
+    def prepare(self, batch: SampleBatch, values: tuple[Tensor, Tensor | None]) -> None:
         """Take the normalisation from the training values."""
-        self.standardise.fit(values)
+        self.standardise.fit(*values)
 
     def forward(self, batch: SampleBatch) -> Tensor:
         """Logits ``(B, classes)``."""

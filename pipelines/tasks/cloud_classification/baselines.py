@@ -61,7 +61,7 @@ class PointNetClassifier(nn.Module):
         self.output = nn.Linear(channels[-1], classes)
 
     @torch.no_grad()
-    def prepare(self, batch: SampleBatch) -> None:
+    def prepare(self, batch: SampleBatch, values: None = None) -> None:
         """Nothing to be scaled: torch's initialisation fits."""
 
     def forward(self, batch: SampleBatch) -> Tensor:

@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Literal, get_args
+from dataclasses import dataclass
+from typing import Any, get_args
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningDataModule
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from ccnn_irregular import datasets
 from ccnn_irregular._checks import require
 from ccnn_irregular.adapters.geometric_weights import CloudSampling, cloud_weights
-from ccnn_irregular.datasets import modelnet
 from ccnn_irregular.datasets.samples import ShapePool
-from ccnn_irregular.datasets.simulated_solids import solids
 from ccnn_irregular.domains import Points
 from ccnn_irregular.pipelines.tasks.classification.data import SampleBatch, carved
-from ccnn_irregular.pipelines.train.batches import EqualBatches, batch_loader, drawn_loader
+from ccnn_irregular.pipelines.train.batches import EqualBatches, drawn_loader, parts_loader
+from ccnn_irregular.pipelines.train.data import Part, TaskData
 from ccnn_irregular.pipelines.train.draws import Draws
 from ccnn_irregular.pipelines.train.equal_samples import split_together
 from ccnn_irregular.pipelines.train.sample_keys import ragged_keys
 
 __all__ = ["CloudChanges", "DrawnClouds", "ShapeDataModule"]
 
-ShapeSet = Literal["modelnet10", "modelnet40", "solids"]
+_CALIBRATION_SHAPES = 32  # that a network is calibrated by, at most
 
 
 @dataclass(frozen=True)
@@ -97,16 +96,18 @@ class CloudChanges:
         return turned
 
 
-class ShapeDataModule(LightningDataModule):
+class ShapeDataModule(TaskData[SampleBatch, DrawnClouds]):
     """Shapes of ModelNet (official test part), or simulated ones, as clouds that are drawn anew for every batch.
 
     Values are the constant 1: what is known of a shape is where it is. The points of a shape depend on ``seed``, on the
     part, on the shape and, in training, on the epoch alone: not on the batch it is in.
 
     Args:
-        dataset: "modelnet10", "modelnet40" (see ``modelnet.load_pool``), or "solids": simulated, needs no root.
+        dataset: name of a registered data set of shapes: "modelnet10", "modelnet40" (see ``modelnet.load_pool``), or
+            "simulated_solids", which needs no root.
         root: folder of the official files.
-        count: shapes of "solids".
+        count: shapes of a simulated data set.
+        options: of the data set's loader, see ``ccnn datasets NAME``.
         points: of each shape in validation and tests, and most in training.
         weights: quadrature weights of the points drawn: "surface", "volume" or "even", see ``cloud_weights``.
         places: points drawn of each mesh, from which all others are drawn.
@@ -119,13 +120,15 @@ class ShapeDataModule(LightningDataModule):
         download: fetch official meshes where they are missing.
     """
 
-    rows_are: ClassVar[str] = "shapes"
+    rows_are = "shapes"
+    described = ("dataset", "root", "points", "weights", "validation", "seed", "changes")
 
     def __init__(
         self,
-        dataset: ShapeSet,
+        dataset: str,
         root: str | None = None,
         count: int = 300,
+        options: dict[str, Any] | None = None,
         points: int = 1024,
         weights: CloudSampling = "surface",
         places: int = 4096,
@@ -137,8 +140,9 @@ class ShapeDataModule(LightningDataModule):
         download: bool = False,
     ) -> None:
         super().__init__()
-        require(dataset in get_args(ShapeSet), "dataset", f"be one of {get_args(ShapeSet)}", repr(dataset))
-        require(root is not None or dataset == "solids", "root", "be given (--data.root FOLDER)", root)
+        self._known = datasets.get(dataset, ShapePool)
+        self._known.require_root(root)
+        self._known.require_options(options or {})
         require(points >= 1, "points", "be at least 1", points)
         require(weights in get_args(CloudSampling), "weights", f"be one of {get_args(CloudSampling)}", repr(weights))
         require(batch_size >= 1, "batch_size", "be at least 1", batch_size)
@@ -147,7 +151,8 @@ class ShapeDataModule(LightningDataModule):
         self.changes = CloudChanges() if changes is None else changes
         fewest = self.changes.fewest
         require(fewest is None or fewest <= points, "changes.fewest", f"be at most points, {points}", fewest)
-        self.dataset: ShapeSet = dataset
+        self.dataset = dataset
+        self.options = dict(options or {})
         self.root = root
         self.count = count
         self.points = points
@@ -169,17 +174,15 @@ class ShapeDataModule(LightningDataModule):
         """
         if self._pools:
             return
-        if self.dataset == "solids":
-            train = held = solids(self.count, places=self.places, seed=self.seed)
-            rest, aside = self._carved(train, torch.arange(len(train)), self.test)
-        else:
-            assert self.root is not None
-            name: Literal["10", "40"] = "10" if self.dataset == "modelnet10" else "40"
-            train, held = (
-                modelnet.load_pool(self.root, name, part, places=self.places, download=self.download)
-                for part in ("train", "test")
-            )
+        known = self._known
+        own = {"count": self.count, "places": self.places, "seed": self.seed}
+        options = known.in_training(self.options, download=self.download, **own)
+        if known.split:
+            train, held = (known.read(self.root, part, **options) for part in ("train", "test"))
             rest, aside = torch.arange(len(train)), torch.arange(len(held))
+        else:
+            train = held = known.read(self.root, **options)
+            rest, aside = self._carved(train, torch.arange(len(train)), self.test)
         learned, watched = self._carved(train, rest, self.validation)
         self._pools = {"train": train, "validation": train, "test": held}
         parts = {"train": learned, "validation": watched, "test": aside}
@@ -200,11 +203,6 @@ class ShapeDataModule(LightningDataModule):
     def classes(self) -> tuple[str, ...]:
         return self.samples.classes
 
-    @property
-    def channels(self) -> int:
-        """Channels of the values."""
-        return 1
-
     def keys(self, part: str) -> NDArray[np.uint64]:
         """A key of the places of each shape, in any order, ``(B, 1)``; labels are no part of it."""
         return _shape_keys(self._pools[part])[self._parts[part], None]
@@ -213,39 +211,44 @@ class ShapeDataModule(LightningDataModule):
         """Labels of a part, ``(B,)``."""
         return self._pools[part].labels[self._parts[part]]
 
-    def description(self) -> dict[str, Any]:
-        """What was read and how it was split, for the JSON."""
-        options = ("dataset", "root", "points", "weights", "validation", "seed")
-        empty = {part: int((pool.splits.diff() == 0)[self._parts[part]].sum()) for part, pool in self._pools.items()}
-        return {name: getattr(self, name) for name in options} | {
-            "changes": asdict(self.changes),
-            "samples": {part: len(index) for part, index in self._parts.items()},
-            "without any point": empty,
-        }
+    def sizes(self) -> dict[str, int]:
+        return {"classes": len(self.classes), "in_channels": 1}
 
-    def typical(self, count: int) -> SampleBatch:
+    def part_sizes(self) -> dict[str, int]:
+        return {part: len(index) for part, index in self._parts.items()}
+
+    def summary(self) -> str:
+        return f"{self.samples!r}: {', '.join(f'{size} {name}' for name, size in self.part_sizes().items())}"
+
+    def describe(self) -> dict[str, Any]:
+        """What was read and how it was split, and how many shapes of each part are empty."""
+        told = super().describe()
+        told["samples"] = told.pop(self.rows_are)
+        empty = {part: int((pool.splits.diff() == 0)[self._parts[part]].sum()) for part, pool in self._pools.items()}
+        return told | {"without any point": empty} | ({"options": self.options} if self.options else {})
+
+    def typical_batch(self, count: int = _CALIBRATION_SHAPES) -> SampleBatch:
         """A batch of ``count`` shapes of the training part, as in the first epoch."""
         index = self._parts["train"]
         spread = np.linspace(0, len(index) - 1, min(len(index), count)).round().astype(np.int64)
         return self.training_batch(torch.from_numpy(index[spread]), 0)
 
-    def train_dataloader(self) -> DataLoader[SampleBatch]:
-        return drawn_loader(self.training_batch, EqualBatches(self._parts["train"], self.batch_size, self.seed))
-
-    def val_dataloader(self) -> DataLoader[SampleBatch]:
-        return self._fixed("validation", self.as_trained)
-
-    def test_loader(self, drawn: DrawnClouds) -> DataLoader[SampleBatch]:
-        """The test part, drawn as asked, in batches."""
-        return self._fixed("test", drawn)
-
     @property
     def as_trained(self) -> DrawnClouds:
         return DrawnClouds(self.points, weights=self.weights)
 
-    def _fixed(self, part: str, drawn: DrawnClouds) -> DataLoader[SampleBatch]:
-        batches = EqualBatches(self._parts[part], self.batch_size, None)
-        return batch_loader(lambda index: self.drawn_batch(part, index, drawn), batches)
+    def loader(self, part: Part, variant: DrawnClouds | None = None) -> DataLoader[SampleBatch]:
+        """A part in batches, the same points in every epoch; those of "train" are drawn and changed anew in each.
+
+        Raises:
+            ValueError: points of the training part are asked for otherwise.
+        """
+        if part == "train":
+            require(variant is None, "variant", "be left out for the training part", variant)
+            return drawn_loader(self.training_batch, EqualBatches(self._parts["train"], self.batch_size, self.seed))
+        parts = self._parts if part == "all" else {part: self._parts[part]}
+        drawn = variant or self.as_trained
+        return parts_loader(lambda name, index: self.drawn_batch(name, index, drawn), parts, self.batch_size)
 
     def drawn_batch(self, part: str, index: Tensor, drawn: DrawnClouds) -> SampleBatch:
         """The shapes ``index`` of a part's pool, drawn as asked: the same points in every call."""

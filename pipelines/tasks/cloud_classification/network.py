@@ -1,4 +1,4 @@
-"""Networks on clouds as the pipelines call them: batches in, logits out."""
+"""The network that tells clouds apart: batches in, logits out."""
 
 from __future__ import annotations
 
@@ -10,19 +10,16 @@ from torch import Tensor, nn
 
 from ccnn_irregular._checks import reject, require
 from ccnn_irregular.adapters.geometric import CLOUD_KERNEL, require_resolution
-from ccnn_irregular.adapters.geometric_networks import CloudCCNN, CloudUNet
+from ccnn_irregular.adapters.geometric_networks import CloudCCNN
 from ccnn_irregular.adapters.geometric_sampling import coarsen_voxels
 from ccnn_irregular.domains import Points
 from ccnn_irregular.kernels import KernelSpec
 from ccnn_irregular.pipelines.tasks.classification.data import SampleBatch
-from ccnn_irregular.pipelines.tasks.classification.network import Standardise
-from ccnn_irregular.pipelines.tasks.cloud_segmentation.data import LabelBatch
 from ccnn_irregular.pipelines.train.reach import sampling_of, warn_of_reach
 
-__all__ = ["CloudClassifier", "CloudSegmenter"]
+__all__ = ["CloudClassifier"]
 
 _CLASSIFIER_KERNEL = replace(CLOUD_KERNEL, hidden=16)
-_SEGMENTER_KERNEL = replace(_CLASSIFIER_KERNEL, width=0.7)
 
 
 class CloudClassifier(nn.Module):
@@ -76,7 +73,7 @@ class CloudClassifier(nn.Module):
         )
 
     @torch.no_grad()
-    def prepare(self, batch: SampleBatch) -> None:
+    def prepare(self, batch: SampleBatch, values: None = None) -> None:
         """Scale all layers for clouds like these, and say so where their kernels do not suit them."""
         points = self._read(batch)
         support = self.cnn.encoder.finest.support
@@ -101,66 +98,3 @@ class CloudClassifier(nn.Module):
         places = points.coordinates[:, list(self.positions)].to(weight.dtype)
         require_resolution("positions", places, self.cnn.encoder.finest)
         return torch.cat([places.new_ones(points.count, 1), places], dim=1)
-
-
-class CloudSegmenter(nn.Module):
-    """A ``CloudUNet`` that gives one logit per class at each point; values are standardised by the training part.
-
-    Args:
-        in_channels: channels of the data.
-        classes: number of classes.
-        spacing: see ``CloudUNet``, as all below.
-        channels: see there.
-        kernel: see there.
-        blocks: see there.
-        dropout: see there.
-    """
-
-    def __init__(
-        self,
-        in_channels: int,
-        classes: int,
-        spacing: float,
-        channels: Sequence[int] = (16, 32, 64),
-        kernel: KernelSpec = _SEGMENTER_KERNEL,
-        blocks: int = 1,
-        dropout: float = 0.0,
-    ) -> None:
-        super().__init__()
-        require(in_channels >= 1, "in_channels", "be at least 1", in_channels)
-        require(classes >= 2, "classes", "be at least 2", classes)
-        self.in_channels = in_channels
-        self.classes = classes
-        self.spacing = spacing
-        self.standardise = Standardise(in_channels)
-        self.cnn = CloudUNet(
-            in_channels,
-            classes,
-            channels=channels,
-            spacing=spacing,
-            kernel=kernel,
-            blocks=blocks,
-            dropout=dropout,
-        )
-
-    @torch.no_grad()
-    def prepare(self, values: Tensor, weights: Tensor, batch: LabelBatch) -> None:
-        """Take the normalisation from the training values, scale all layers for clouds like these, warn of reach.
-
-        Args:
-            values: ``(N, in_channels)`` of the training part.
-            weights: ``(N,)``, quadrature weights of its points: what each value counts.
-            batch: clouds of the training part.
-        """
-        self.standardise.fit(values, weights)
-        points = batch.domain
-        warn_of_reach("spacing", self.spacing, self.cnn.encoder.finest.support, sampling_of(points, "the points"))
-        read = self.standardise(batch.values, points)
-        self.cnn.calibrate(read, points.coordinates, points.sample_index(), points.weights)
-
-    def forward(self, batch: LabelBatch) -> Tensor:
-        """Logits ``(N, classes)``."""
-        require(batch.values.shape[1] == self.in_channels, "in_channels", "be the data's channels", batch.values.shape)
-        points = batch.domain
-        read = self.standardise(batch.values, points)
-        return self.cnn(read, points.coordinates, points.sample_index(), points.weights, points.samples)

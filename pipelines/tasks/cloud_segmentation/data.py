@@ -2,33 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningDataModule
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from ccnn_irregular import datasets
 from ccnn_irregular._checks import reject, require
 from ccnn_irregular.adapters.geometric_weights import CloudSampling, cloud_weights
-from ccnn_irregular.datasets import lidar_ground, shapenet_parts
 from ccnn_irregular.datasets.samples import LabelledClouds
-from ccnn_irregular.datasets.simulated_terrain import terrain
 from ccnn_irregular.domains import Points
 from ccnn_irregular.pipelines.tasks.cloud_classification.data import CloudChanges
-from ccnn_irregular.pipelines.train.batches import EqualBatches, batch_loader, drawn_loader
+from ccnn_irregular.pipelines.train.batches import EqualBatches, drawn_loader, parts_loader
+from ccnn_irregular.pipelines.train.data import Part, TaskData
 from ccnn_irregular.pipelines.train.draws import Draws
 from ccnn_irregular.pipelines.train.sample_keys import ragged_keys, row_keys
 from ccnn_irregular.quadrature import covered_volume
 
 __all__ = ["Discs", "LabelBatch", "LabelDataModule", "halves"]
 
-LabelledSet = Literal["lidar_ground", "shapenet_part", "terrain"]
-Part = Literal["train", "validation", "test"]
+ReadPart = Literal["train", "validation", "test"]
+_CALIBRATION_CLOUDS = 8  # that a network is calibrated by, at most
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ class LabelBatch:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> LabelBatch:
         """The same batch on ``device``."""
-        values, labels = (one.to(device, non_blocking=non_blocking) for one in (self.values, self.labels))
+        values, labels = (held.to(device, non_blocking=non_blocking) for held in (self.values, self.labels))
         return replace(self, values=values, domain=self.domain.to(device), labels=labels)
 
 
@@ -96,17 +95,18 @@ def _area(tile: LabelledClouds, part: str) -> float:
     return area
 
 
-class LabelDataModule(LightningDataModule):
+class LabelDataModule(TaskData[LabelBatch, None]):
     """Clouds with labels, in parts.
 
     Discs, points and changes of training depend on ``seed``, on the epoch and on the number of the disc or the shape
     alone: not on the batch it is in, or on the order of a tile's points in its file.
 
     Args:
-        dataset: "lidar_ground": one tile, half of which is for the test (see ``halves``); "shapenet_part": official
-            parts; "terrain": a simulated tile, split as the other one.
+        dataset: name of a registered data set of labelled clouds. "lidar_ground" is one tile, half of which is for the
+            test (see ``halves``), as is "simulated_terrain"; "shapenet_part" has official parts.
         root: file of the tile, or folder of the shapes.
-        count: points of "terrain".
+        count: points of a simulated tile.
+        options: of the data set's loader, see ``ccnn datasets NAME``.
         axis: along which a tile is halved.
         reverse: train on the upper half and test on the lower one.
         discs: how a tile is read in training.
@@ -121,11 +121,14 @@ class LabelDataModule(LightningDataModule):
         download: fetch official files where they are missing.
     """
 
+    described = ("dataset", "root", "axis", "reverse", "weights", "validation", "seed", "discs", "changes")
+
     def __init__(
         self,
-        dataset: LabelledSet,
+        dataset: str,
         root: str | None = None,
         count: int = 6000,
+        options: dict[str, Any] | None = None,
         axis: int = 1,
         reverse: bool = False,
         discs: Discs | None = None,
@@ -138,17 +141,18 @@ class LabelDataModule(LightningDataModule):
         download: bool = False,
     ) -> None:
         super().__init__()
-        require(dataset in get_args(LabelledSet), "dataset", f"be one of {get_args(LabelledSet)}", repr(dataset))
-        require(root is not None or dataset == "terrain", "root", "be given (--data.root)", root)
-        require(
-            (discs is None) == (dataset == "shapenet_part"), "discs", "be given for a tile, and for no other", discs
-        )
+        self._known = datasets.get(dataset, LabelledClouds)
+        self._known.require_root(root)
+        self._known.require_options(options or {})
+        require((discs is None) == bool(self._known.split), "discs", "be given for a tile, and for no other", discs)
         require(axis in (0, 1), "axis", "be 0 or 1", axis)
         require(weights in get_args(CloudSampling), "weights", f"be one of {get_args(CloudSampling)}", repr(weights))
         require(0 < validation < 1, "validation", "lie in (0, 1)", validation)
         require(batch_size >= 1, "batch_size", "be at least 1", batch_size)
         require(points is None or points >= 1, "points", "be at least 1", points)
-        self.dataset: LabelledSet = dataset
+        self.dataset = dataset
+        self.options = dict(options or {})
+        self.rows_are = "shapes" if self._known.split else "points"
         self.root = root
         self.count = count
         self.axis = axis
@@ -175,13 +179,15 @@ class LabelDataModule(LightningDataModule):
         """
         if self.parts:
             return
-        if self.dataset == "shapenet_part":
-            assert self.root is not None
-            for part in get_args(Part):
-                self.parts[part] = shapenet_parts.load(self.root, part, download=self.download)
+        known = self._known
+        options = known.in_training(self.options, download=self.download, count=self.count, seed=self.seed)
+        if known.split:
+            for part in get_args(ReadPart):
+                self.parts[part] = known.read(self.root, part, **options)
                 self._weights[part] = self._weighed(self.parts[part], 1.0)
             return
-        self.tile = terrain(self.count, seed=self.seed) if self.root is None else lidar_ground.load(self.root)
+        self.tile = known.read(self.root, **options)
+        require(len(self.tile) == 1, f"the data set {self.dataset}", "hold one cloud, or published parts", self.tile)
         positions = -self.tile.coordinates if self.reverse else self.tile.coordinates
         self.rows = halves(positions, self.axis, self.validation)
         for part, rows in self.rows.items():
@@ -203,29 +209,15 @@ class LabelDataModule(LightningDataModule):
         return self.parts["train"]
 
     @property
-    def training_weights(self) -> Tensor:
-        """Quadrature weights of the points that are trained on, float64 ``(N,)``."""
-        return self._weights["train"]
-
-    @property
     def classes(self) -> tuple[str, ...]:
         return self.samples.classes
-
-    @property
-    def channels(self) -> int:
-        """Channels of the values."""
-        return int(self.samples.values.shape[1])
 
     @property
     def training_clouds(self) -> int:
         """Discs or shapes in an epoch."""
         return len(self.samples) if self.discs is None else self.discs.count
 
-    @property
-    def rows_are(self) -> str:
-        return "shapes" if self.tile is None else "points"
-
-    def keys(self, part: Part) -> NDArray[np.uint64]:
+    def keys(self, part: ReadPart) -> NDArray[np.uint64]:
         """A key of the place of each point of a tile, or of all points of each shape, ``(B, 1)``."""
         clouds = self.parts[part]
         # Coordinates are differences from their mean, whose last digits depend on the order of the points.
@@ -233,45 +225,58 @@ class LabelDataModule(LightningDataModule):
         whole = self.tile is None
         return (ragged_keys(clouds.splits.numpy(), places) if whole else row_keys(places))[:, None]
 
-    def labels(self, part: Part) -> Tensor:
+    def labels(self, part: ReadPart) -> Tensor:
         """The kind of each shape of a part, ``(B,)``."""
         kinds = self.parts[part].kinds
         if kinds is None:
             reject("data.dataset", "be one of shapes to have kinds of them", repr(self.dataset))
         return kinds
 
-    def description(self) -> dict[str, Any]:
-        """What was read and how it was split, for the JSON."""
-        options = ("dataset", "root", "axis", "reverse", "weights", "validation", "seed")
-        return {name: getattr(self, name) for name in options} | {
-            "discs": None if self.discs is None else asdict(self.discs),
-            "changes": asdict(self.changes),
-            "clouds": {part: len(clouds) for part, clouds in self.parts.items()},
-            "points": {part: len(clouds.values) for part, clouds in self.parts.items()},
-            "shares": {
-                part: (torch.bincount(clouds.labels, minlength=len(self.classes)) / len(clouds.labels)).tolist()
-                for part, clouds in self.parts.items()
-            },
-        }
+    def sizes(self) -> dict[str, int]:
+        return {"classes": len(self.classes), "in_channels": int(self.samples.values.shape[1])}
 
-    def train_dataloader(self) -> DataLoader[LabelBatch]:
-        batches = EqualBatches(np.arange(self.training_clouds), self.batch_size, self.seed)
-        return drawn_loader(self.training_batch, batches)
+    def part_sizes(self) -> dict[str, int]:
+        return {part: len(clouds if self.tile is None else clouds.values) for part, clouds in self.parts.items()}
 
-    def val_dataloader(self) -> DataLoader[LabelBatch]:
-        return self.part_loader("validation")
+    def summary(self) -> str:
+        points = ", ".join(f"{len(clouds.values)} {part}" for part, clouds in self.parts.items())
+        return f"{self.samples!r}: points {points}"
 
-    def part_loader(self, part: Part) -> DataLoader[LabelBatch]:
-        """All of a part, as it is: a tile at once, shapes in batches."""
-        batches = EqualBatches(np.arange(len(self.parts[part])), self.batch_size, None)
-        return batch_loader(lambda index: self.whole(part, index), batches)
+    def describe(self) -> dict[str, Any]:
+        """What was read and how it was split, and the shares of the classes."""
+        found: dict[str, dict[str, Any]] = {"clouds": {}, "points": {}, "shares": {}}
+        for part, clouds in self.parts.items():
+            counts = torch.bincount(clouds.labels, minlength=len(self.classes))
+            found["clouds"][part], found["points"][part] = len(clouds), len(clouds.values)
+            found["shares"][part] = (counts / len(clouds.labels)).tolist()
+        options = [*self.described, *(["options"] if self.options else [])]
+        return {name: getattr(self, name) for name in options} | found
 
-    def whole(self, part: Part, index: Tensor) -> LabelBatch:
+    def training_values(self) -> tuple[Tensor, Tensor]:
+        """Values of the points that are trained on, and their quadrature weights."""
+        return self.samples.values, self._weights["train"]
+
+    def typical_batch(self) -> LabelBatch:
+        """Discs or shapes of the training part, as in the first epoch, at most 8."""
+        return self.training_batch(torch.arange(min(_CALIBRATION_CLOUDS, self.training_clouds)), 0)
+
+    def loader(self, part: Part, variant: None = None) -> DataLoader[LabelBatch]:
+        """A part as it is: a tile, or the part of it, at once, shapes in batches; "train" in discs or shapes drawn."""
+        if part == "train":
+            batches = EqualBatches(np.arange(self.training_clouds), self.batch_size, self.seed)
+            return drawn_loader(self.training_batch, batches)
+        if part == "all" and self.tile is not None:
+            return parts_loader(lambda *_: self.everything(), {"all": np.arange(1)}, 1)
+        parts = self.parts if part == "all" else {part: self.parts[part]}
+        numbers = {name: np.arange(len(clouds)) for name, clouds in parts.items()}
+        return parts_loader(self.whole, numbers, self.batch_size)
+
+    def whole(self, part: str, index: Tensor) -> LabelBatch:
         """The clouds ``index`` (int64) of a part."""
         rows, splits = self._rows(part, index)
         return self._batch(part, rows, splits, self.parts[part].coordinates[rows])
 
-    def _rows(self, part: Part, index: Tensor) -> tuple[Tensor, Tensor]:
+    def _rows(self, part: str, index: Tensor) -> tuple[Tensor, Tensor]:
         """Rows of the clouds ``index`` of a part, laid end to end, and where each cloud ends."""
         clouds = self.parts[part]
         lengths = clouds.splits.diff()[index]
@@ -312,7 +317,7 @@ class LabelDataModule(LightningDataModule):
         kept = np.sort(order[rank < self.points])
         return rows[kept], torch.nn.functional.pad(splits.diff().clamp(max=self.points).cumsum(0), (1, 0))
 
-    def _batch(self, part: Part, rows: Tensor, splits: Tensor, coordinates: Tensor) -> LabelBatch:
+    def _batch(self, part: str, rows: Tensor, splits: Tensor, coordinates: Tensor) -> LabelBatch:
         clouds, weights = self.parts[part], self._weights[part][rows]
         if self.tile is None:  # shapes weigh 1, those of which only some points were drawn too
             cloud = torch.repeat_interleave(torch.arange(len(splits) - 1), splits.diff())

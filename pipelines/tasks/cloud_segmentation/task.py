@@ -2,38 +2,34 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import resource
 import sys
-import time
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich import box, get_console
-from rich.table import Table
-from torch import Tensor
 from torchmetrics.functional.classification import multiclass_jaccard_index
 
 from ccnn_irregular.datasets.processing.terrain import height_above_lowest
-from ccnn_irregular.pipelines.tasks.cloud_classification import figures
-from ccnn_irregular.pipelines.tasks.cloud_segmentation.data import LabelDataModule, Part
+from ccnn_irregular.pipelines.tasks.cloud_segmentation import figures
+from ccnn_irregular.pipelines.tasks.cloud_segmentation.data import LabelDataModule
 from ccnn_irregular.pipelines.tasks.cloud_segmentation.module import CloudSegmentation, PointPredictions
-from ccnn_irregular.pipelines.train.command_line import TrainingCLI, load_weights
 from ccnn_irregular.pipelines.train.equal_samples import EqualSamples
-from ccnn_irregular.pipelines.train.reports import versions, write_json, write_text
+from ccnn_irregular.pipelines.train.evaluation import Evaluation, ResultTable
+from ccnn_irregular.pipelines.train.module import timed
+from ccnn_irregular.pipelines.train.reports import write_csv
+from ccnn_irregular.pipelines.train.task import Task
 
-__all__ = ["CloudSegmentationCLI", "class_iou", "height_filter", "iou_without", "mean_over_shapes"]
+__all__ = ["CloudSegmentationTask", "class_iou", "height_filter", "iou_without", "mean_over_shapes"]
 
 # Of the height filter: edges of cells and thresholds that are tried on the training part, m.
 _CELLS = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 20.0)
 _THRESHOLDS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
 
 
-class CloudSegmentationCLI(TrainingCLI):
+class CloudSegmentationTask(Task):
     """The four commands on clouds with labels."""
 
     task = "cloud_segmentation"
@@ -42,8 +38,6 @@ class CloudSegmentationCLI(TrainingCLI):
     monitor = "val_log_likelihood"
     monitor_label = "log-likelihood"
     summaries: ClassVar[dict[str, str]] = {
-        "fit": "train; the same command resumes an interrupted run",
-        "validate": "loss and intersection over union on the validation part",
         "test": "IoU on the test part as table and JSON; of a tile also maps, a simple filter, memory",
         "predict": "a CSV of x,y,z,predicted,probability of the test part",
     }
@@ -54,89 +48,47 @@ class CloudSegmentationCLI(TrainingCLI):
         ("mean IoU", "val_iou", "validation", "--"),
     )
 
-    def add_task_arguments(self, parser: Any, subcommand: str) -> None:
-        """Training ends by its schedule; early stopping has to be asked for."""
-        parser.set_defaults({"early_stopping.patience": 100_000})
-
-    def describe(self, datamodule: LabelDataModule) -> dict[str, Any]:
-        """Which clouds were read and how they were split."""
-        return datamodule.description()
-
-    def report(self, datamodule: LabelDataModule) -> str:
-        """The clouds, and the size of the network."""
-        count = sum(parameter.numel() for parameter in self.model.parameters())
-        points = ", ".join(f"{size} {name}" for name, size in datamodule.description()["points"].items())
-        return f"{datamodule.samples!r}: points {points}\nnetwork of {count:,} parameters"
-
-    def test(self, model: CloudSegmentation, datamodule: LabelDataModule, ckpt_path: str, **_: Any) -> None:
+    def evaluate(self, model: CloudSegmentation, datamodule: LabelDataModule, folder: Path) -> Evaluation:
         """Intersection over union on the test part; of a tile also a simple filter's, maps, seconds and memory."""
-        datamodule.setup("test")
-        load_weights(model, ckpt_path)
-        predictions = self._predicted(model, datamodule, "test")
-        classes = datamodule.classes
-        predicted = predictions.probabilities.argmax(1)
-        rows = {"network": class_iou(predicted, predictions.labels, len(classes))}
-        folder = Path(self._get(self.config, "output") or self.run_folder.path / "test")
-        report: dict[str, Any] = {
-            "accuracy": float((predicted == predictions.labels).mean()),
-            **self.provenance(ckpt_path),
-            "network": type(model.network).__name__,
-            "parameters": sum(parameter.numel() for parameter in model.network.parameters()),
-            "data": self.describe(datamodule),
-            "versions": versions(),
-        }
-        plots = []
+        found = self._predictions(model, datamodule)
+        classes, labels, plots = datamodule.classes, found.labels, []
+        columns = {"network": class_iou(found.predicted, labels, len(classes))}
+        noted: dict[str, Any] = {}
         if datamodule.tile is not None:
-            filtered, report["height filter"] = height_filter(datamodule)
-            rows["height above the lowest point"] = class_iou(filtered, predictions.labels, len(classes))
-            report["whole tile"], everywhere = _whole_tile(model, datamodule)
-            test_rows = datamodule.rows["test"].numpy()
-            plots.append(figures.tile(datamodule.tile, everywhere, test_rows, folder / "map.png"))
-        test_part = datamodule.parts["test"]
-        if test_part.kinds is not None:
-            assert test_part.possible is not None
-            equal = EqualSamples.of(datamodule)
-            report["equal shapes"] = equal.counts() | {"mean iou without them": iou_without(equal, predictions)}
-            report["mean over shapes"], report["mean over kinds"] = mean_over_shapes(
-                predictions, test_part.kinds.numpy(), test_part.possible.numpy()
-            )
-        report["iou"] = {name: dict(zip(classes, map(float, values), strict=True)) for name, values in rows.items()}
-        report["mean iou"] = {name: float(np.nanmean(values)) for name, values in rows.items()}
-        write_json(folder / "metrics.json", report)
-        _print_table(rows, classes, f"{datamodule.dataset}, {len(predicted)} test points, {ckpt_path}")
-        for name in ("height filter", "whole tile", "mean over shapes", "mean over kinds", "equal shapes"):
-            if name in report:
-                get_console().print(f"{name}: {report[name]}", highlight=False, soft_wrap=True)
-        for path in (folder / "metrics.json", *plots):
-            get_console().print(str(path), highlight=False, soft_wrap=True)
-
-    def predict(self, model: CloudSegmentation, datamodule: LabelDataModule, ckpt_path: str, **_: Any) -> None:
-        """Write the CSV."""
-        datamodule.setup("predict")
-        self.tell_overlap(ckpt_path)
-        load_weights(model, ckpt_path)
-        predictions = self._predicted(model, datamodule, "test")
-        positions = datamodule.parts["test"].coordinates.tolist()
-        table = io.StringIO()
-        writer = csv.writer(table, lineterminator="\n")
-        writer.writerow(["cloud", "x", "y", "z", "predicted", "probability"])
-        clouds = np.repeat(np.arange(len(predictions.splits) - 1), np.diff(predictions.splits))
-        for cloud, place, one in zip(clouds.tolist(), positions, predictions.probabilities, strict=True):
-            best = int(one.argmax())
-            writer.writerow([cloud, *(f"{x:.3f}" for x in place), datamodule.classes[best], f"{one[best]:.6f}"])
-        path = Path(self._get(self.config, "output") or self.run_folder.path / "predictions.csv")
-        write_text(path, table.getvalue())
-        get_console().print(f"{len(positions)} points: {path}", highlight=False, soft_wrap=True)
-
-    def _predicted(self, model: CloudSegmentation, datamodule: LabelDataModule, part: Part) -> PointPredictions:
-        batches = self.trainer.predict(model, dataloaders=datamodule.part_loader(part))
-        parts = cast("list[PointPredictions]", batches)
-        sizes = np.concatenate([np.diff(one.splits) for one in parts])
-        return PointPredictions(
-            np.concatenate([one.probabilities for one in parts]),
-            np.concatenate([one.labels for one in parts]),
-            np.concatenate([[0], np.cumsum(sizes)]),
+            filtered, noted["height filter"] = height_filter(datamodule)
+            columns["height above the lowest point"] = class_iou(filtered, labels, len(classes))
+            noted["whole tile"], everywhere = _whole_tile(model, datamodule)
+            plots = [figures.tile(datamodule.tile, everywhere, datamodule.rows["test"].numpy(), folder / "map.png")]
+        elif datamodule.parts["test"].kinds is not None:
+            noted |= _of_shapes(datamodule, found)
+        means = {name: float(np.nanmean(values)) for name, values in columns.items()}
+        return Evaluation(
+            {
+                "accuracy": float((found.predicted == labels).mean()),
+                "iou": {name: dict(zip(classes, values.tolist(), strict=True)) for name, values in columns.items()},
+                "mean iou": means,
+                **noted,
+            },
+            tables=[_table(columns, classes, f"{datamodule.dataset}, {len(labels)} test points, {self.checkpoint}")],
+            notes=[f"{name}: {figure}" for name, figure in noted.items()],
+            files=plots,
         )
+
+    def predicted_rows(self, model: CloudSegmentation, datamodule: LabelDataModule, path: Path) -> str:
+        """Write ``cloud,x,y,z,predicted,probability`` lines."""
+        found = self._predictions(model, datamodule)
+        clouds = np.repeat(np.arange(len(found.splits) - 1), np.diff(found.splits)).tolist()
+        places = datamodule.parts["test"].coordinates.tolist()
+        rows = zip(clouds, places, found.predicted.tolist(), found.probabilities.max(1).tolist(), strict=True)
+        lines = (
+            (cloud, *(f"{x:.3f}" for x in place), datamodule.classes[predicted], f"{probability:.6f}")
+            for cloud, place, predicted, probability in rows
+        )
+        write_csv(path, ("cloud", "x", "y", "z", "predicted", "probability"), lines)
+        return f"{len(places)} points"
+
+    def _predictions(self, model: CloudSegmentation, datamodule: LabelDataModule) -> PointPredictions:
+        return PointPredictions.joined(self.predictions(model, datamodule.loader("test")))
 
 
 def class_iou(predicted: NDArray[np.int64], labels: NDArray[np.int64], classes: int) -> NDArray[np.float64]:
@@ -187,8 +139,8 @@ def height_filter(datamodule: LabelDataModule) -> tuple[NDArray[np.int64], dict[
     """
     parts = datamodule.parts
     known = [parts["train"], parts["validation"]]
-    positions = np.concatenate([one.coordinates.numpy() for one in known])
-    ground = np.concatenate([one.labels.numpy() for one in known]) == 1
+    positions = np.concatenate([clouds.coordinates.numpy() for clouds in known])
+    ground = np.concatenate([clouds.labels.numpy() for clouds in known]) == 1
     best, chosen = -1.0, (0.0, 0.0)
     for cell in _CELLS:
         height = height_above_lowest(positions, cell)
@@ -202,13 +154,25 @@ def height_filter(datamodule: LabelDataModule) -> tuple[NDArray[np.int64], dict[
     return low.astype(np.int64), {"cell, m": cell, "threshold, m": threshold, "ground IoU on training points": best}
 
 
+def _of_shapes(datamodule: LabelDataModule, found: PointPredictions) -> dict[str, Any]:
+    """What is published of shapes whose kinds are known, and what equal shapes make of it."""
+    part = datamodule.parts["test"]
+    assert part.kinds is not None
+    assert part.possible is not None
+    shapes, kinds = mean_over_shapes(found, part.kinds.numpy(), part.possible.numpy())
+    equal = EqualSamples.of(datamodule)
+    return {
+        "mean over shapes": shapes,
+        "mean over kinds": kinds,
+        "equal shapes": equal.counts() | {"mean iou without them": iou_without(equal, found)},
+    }
+
+
 def _whole_tile(model: CloudSegmentation, datamodule: LabelDataModule) -> tuple[dict[str, float], NDArray[np.int64]]:
     """One forward pass over all points: its cost, and the predicted classes."""
     batch = datamodule.everything()
-    started = time.perf_counter()
     with torch.no_grad():
-        logits: Tensor = model.cpu().eval()(batch)
-    seconds = time.perf_counter() - started
+        logits, seconds = timed(model.cpu().eval(), batch)
     # The largest this process has ever been: an upper bound of what the pass took, libraries and data included.
     unit = 2**30 if sys.platform == "darwin" else 2**20
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
@@ -216,12 +180,11 @@ def _whole_tile(model: CloudSegmentation, datamodule: LabelDataModule) -> tuple[
     return cost, logits.argmax(1).numpy()
 
 
-def _print_table(rows: dict[str, NDArray[np.float64]], classes: tuple[str, ...], title: str) -> None:
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("IoU %", no_wrap=True)
-    for name in rows:
-        table.add_column(name, justify="right")
-    for number, label in enumerate(classes):
-        table.add_row(label, *(f"{100 * values[number]:.2f}" for values in rows.values()))
-    table.add_row("mean", *(f"{100 * np.nanmean(values):.2f}" for values in rows.values()))
-    get_console().print(table)
+def _table(columns: dict[str, NDArray[np.float64]], classes: tuple[str, ...], title: str) -> ResultTable:
+    """A column for the network and each baseline, a row for each class and their mean."""
+    rows = [(*values, np.nanmean(values)) for values in columns.values()]
+    lines = [
+        (label, *(f"{100 * value:.2f}" for value in line))
+        for label, line in zip((*classes, "mean"), zip(*rows, strict=True), strict=True)
+    ]
+    return ResultTable(title, ("IoU %", *columns), lines)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningDataModule
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -22,17 +20,20 @@ from ccnn_irregular.pipelines.tasks.downscale.fields import Coarse, Fields, Plan
 from ccnn_irregular.pipelines.tasks.downscale.gaps import answerable
 from ccnn_irregular.pipelines.tasks.downscale.network import FieldFormat
 from ccnn_irregular.pipelines.train.batches import EqualBatches, batch_loader
+from ccnn_irregular.pipelines.train.data import Part, TaskData
 from ccnn_irregular.pipelines.train.sample_keys import row_keys
 
-__all__ = ["FieldBatch", "FieldDataModule"]
+__all__ = ["DownscalingBatch", "DownscalingDataModule"]
 
 # Bytes held per byte of float32 values: as they are read, as they stay, coarse ones beside them.
 _HELD = 4
 _LEAST_PATCH = 8
+# Patches the network is prepared with.
+_PREPARED_WITH = 64
 
 
 @dataclass
-class FieldBatch:
+class DownscalingBatch:
     """Coarse fields and the fine ones they come from.
 
     Attributes:
@@ -54,13 +55,13 @@ class FieldBatch:
     def __len__(self) -> int:
         return len(self.coarse)
 
-    def to(self, device: Any, **_: Any) -> FieldBatch:
+    def to(self, device: Any, **_: Any) -> DownscalingBatch:
         """On another device."""
         coarse, fine, weights, areas = (one.to(device) for one in (self.coarse, self.fine, self.weights, self.areas))
-        return FieldBatch(coarse, fine, self.source, self.query, weights, areas)
+        return DownscalingBatch(coarse, fine, self.source, self.query, weights, areas)
 
 
-class FieldDataModule(LightningDataModule):
+class DownscalingDataModule(TaskData[DownscalingBatch, None]):
     """Fine fields, made coarse; the last entries along one dimension, by its coordinate, are tested on.
 
     Missing values (nan) of a fine field are unknown samples: coarse nodes are made of the known ones, and neither loss
@@ -89,7 +90,10 @@ class FieldDataModule(LightningDataModule):
         reading: how the files are read where they leave it open.
     """
 
-    rows_are: ClassVar[str] = "fields"
+    rows_are = "fields"
+    described = (
+        *("path", "variables", "select", "factor", "coarse", "split", "test", "validation", "split_seed", "patch"),
+    )
 
     def __init__(
         self,
@@ -253,13 +257,12 @@ class FieldDataModule(LightningDataModule):
         part = plane.patch((0, min(sizes[0], plane.sizes[0])), (0, min(sizes[1], plane.sizes[1])))
         return part, part.refined(self.factor, self.coarse)
 
-    def batch(self, rows: NDArray[np.int64]) -> FieldBatch:
+    def batch(self, rows: NDArray[np.int64]) -> DownscalingBatch:
         """The patches at ``rows`` of ``patches``, all on the grid of the first tile."""
         part, fine_part = self._tile()
         high, wide = fine_part.sizes
         k = self.factor
         fine = torch.stack([self.training[n, :, a * k : a * k + high, b * k : b * k + wide] for n, a, b in rows])
-        coarse = coarsened_values(fine, k, self.coarse, part.sizes)
         weights = torch.ones(high, wide)
         if self.margin:
             edge = self.margin * k
@@ -267,18 +270,34 @@ class FieldDataModule(LightningDataModule):
             weights[edge : high - edge, edge : wide - edge] = 1.0
         areas = self.fine_plane.areas().float()
         areas = torch.stack([areas[a * k : a * k + high] for _, a, _ in rows])[:, None]
-        return FieldBatch(coarse, fine, part.grid(), fine_part.grid(), weights, areas)
+        coarse = coarsened_values(fine, k, self.coarse, part.sizes)
+        return DownscalingBatch(coarse, fine, part.grid(), fine_part.grid(), weights, areas)
 
-    def train_dataloader(self) -> DataLoader[FieldBatch]:
-        return self._loader("train", self.shuffle_seed)
+    def whole(self, fine: Tensor) -> DownscalingBatch:
+        """Whole fine fields ``(B, C, rows, columns)`` and their coarse ones."""
+        planes = self.coarse_plane, self.fine_plane
+        coarse = coarsened_values(fine, self.factor, self.coarse, planes[0].sizes)
+        areas = planes[1].areas().float().expand(len(fine), 1, -1, 1)
+        return DownscalingBatch(coarse, fine, planes[0].grid(), planes[1].grid(), torch.ones(planes[1].sizes), areas)
 
-    def val_dataloader(self) -> DataLoader[FieldBatch]:
-        return self._loader("validation", None)
+    def loader(self, part: Part, variant: None = None) -> DataLoader[DownscalingBatch]:
+        """Patches of "train" and of "validation"; whole fields of "test" and of "all", one a batch."""
+        if part in ("train", "validation"):
+            rows = self.patches[part]
+            seed = self.shuffle_seed if part == "train" else None
+            batches = EqualBatches(np.arange(len(rows)), self.batch_size, seed)
+            return batch_loader(lambda chosen: self.batch(rows[chosen.numpy()]), batches)
+        fields = self.testing if part == "test" else torch.cat([self.training, self.testing])
+        return batch_loader(lambda chosen: self.whole(fields[chosen]), EqualBatches(np.arange(len(fields)), 1, None))
 
-    def _loader(self, part: str, seed: int | None) -> DataLoader[FieldBatch]:
-        rows = self.patches[part]
-        batches = EqualBatches(np.arange(len(rows)), self.batch_size, seed)
-        return batch_loader(lambda chosen: self.batch(rows[chosen.numpy()]), batches)
+    def typical_batch(self) -> DownscalingBatch:
+        """Some patches, spread evenly over those of training."""
+        rows = self.patches["train"]
+        spread = np.linspace(0, len(rows) - 1, min(len(rows), _PREPARED_WITH)).round().astype(np.int64)
+        return self.batch(rows[spread])
+
+    def sizes(self) -> dict[str, int]:
+        return {"in_channels": len(self.variables)}
 
     def format(self) -> FieldFormat:
         """What is read, for the checkpoint."""
@@ -302,26 +321,23 @@ class FieldDataModule(LightningDataModule):
         fields = self.testing if part == "test" else self.training[np.unique(self.patches[part][:, 0])]
         return row_keys(fields.numpy())[:, None]
 
-    def description(self) -> Mapping[str, Any]:
-        """Which fields were read and how they were split, for the JSON."""
-        names = (
-            "path",
-            "variables",
-            "select",
-            "factor",
-            "coarse",
-            "split",
-            "test",
-            "validation",
-            "split_seed",
-            "patch",
-        )
+    def part_sizes(self) -> dict[str, int]:
         sizes = {"training fields": len(self.training), "test fields": len(self.testing)}
-        sizes |= {f"{name} patches": len(rows) for name, rows in self.patches.items()}
-        planes = {"coarse nodes": self.coarse_plane.sizes, "fine nodes": self.fine_plane.sizes}
-        missing = {"missing values": self.missing()}
-        validated = {"validated on": self.validated}
-        return {name: getattr(self, name) for name in names} | {"sizes": sizes} | validated | planes | missing
+        return sizes | {f"{name} patches": len(rows) for name, rows in self.patches.items()}
+
+    def summary(self) -> str:
+        sizes = ", ".join(f"{size} {name}" for name, size in self.part_sizes().items())
+        planes = " to ".join(" x ".join(map(str, plane.sizes)) for plane in (self.coarse_plane, self.fine_plane))
+        return f"{', '.join(self.variables)}, {planes} nodes: {sizes}"
+
+    def describe(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.described} | {
+            "sizes": self.part_sizes(),
+            "validated on": self.validated,
+            "coarse nodes": self.coarse_plane.sizes,
+            "fine nodes": self.fine_plane.sizes,
+            "missing values": self.missing(),
+        }
 
 
 def _sorted_along(fields: Fields, dim: str) -> Fields:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,9 @@ from ccnn_irregular.pipelines.tasks.downscale.fields import Coarse
 from ccnn_irregular.pipelines.tasks.downscale.gaps import answerable, beside, filled
 from ccnn_irregular.pipelines.train.reach import sampling_of, warn_of_kernel
 from ccnn_irregular.solver import Solver
+
+if TYPE_CHECKING:
+    from ccnn_irregular.pipelines.tasks.downscale.data import DownscalingBatch
 
 __all__ = ["DownscalingNetwork", "FieldFormat", "cubic", "interpolation"]
 
@@ -122,29 +125,22 @@ class DownscalingNetwork(nn.Module):
         self.format = FieldFormat.from_plain(state) if state else None
 
     @torch.no_grad()
-    def prepare(self, fields: FieldFormat, coarse: Tensor, fine: Tensor, source: Grid, query: Grid) -> None:
+    def prepare(self, batch: DownscalingBatch, values: None = None) -> None:
         """Standardise and calibrate by training fields, by their known values; nothing else is learned here.
-
-        Args:
-            fields: what they are.
-            coarse: ``(B, C, rows, columns)``, missing ones nan.
-            fine: ``(B, C, rows, columns)`` of the query, missing ones nan.
-            source: of the coarse ones.
-            query: of the fine ones.
 
         Raises:
             ValueError: a variable without known values.
         """
+        coarse, source = batch.coarse, batch.source
         unknown = coarse.isnan().transpose(0, 1).flatten(1).all(1).nonzero().flatten().tolist()
         require(not unknown, "coarse", "have known values of each variable", f"none of variables {unknown}")
         coarse_nodes = sampling_of(source, "the coarse nodes")
         warn_of_kernel(self.kernel, next(iter(self.cnn.kernels().values())).support, coarse_nodes)
-        self.format = fields
         mean, deviation = mean_and_deviation(_rows(coarse))
         self.mean.copy_(mean)
         self.scale.copy_(_spread(deviation))
         self.detail.copy_(_spread(mean_and_deviation(_rows(_difference(coarse, source)))[1]))
-        errors = (fine - interpolation(coarse, source, query)).double()
+        errors = (batch.fine - interpolation(coarse, source, batch.query)).double()
         self.residual.copy_(_spread(errors.square().nanmean((0, 2, 3)).sqrt()))
         self.cnn.calibrate(source, self._inputs(coarse, source))
         nn.init.zeros_(self.cnn.output.weight)

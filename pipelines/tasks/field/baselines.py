@@ -7,24 +7,26 @@ from functools import partial
 from typing import Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.interpolate import LinearNDInterpolator, NearestNDInterpolator
 
 from ccnn_irregular.longitudes import GLOBE, on_circle, one_turn
+from ccnn_irregular.pipelines.tasks.field.data import FieldBatch
 from ccnn_irregular.pipelines.tasks.field.kriging import FieldAxis
 
-__all__ = ["RivalName", "about_the_origin", "inverse_distance", "linear", "rivals"]
+__all__ = ["BaselineName", "about_the_origin", "baseline_values", "baselines", "inverse_distance", "linear"]
 
 Array = NDArray[np.float64]
 Interpolant = Callable[[Array, Array, Array], Array]
-RivalName = Literal["linear", "inverse_distance"]
+BaselineName = Literal["linear", "inverse_distance"]
 
 POWERS = (1, 2, 3, 4)
 _EARTH = 6371.0  # kilometres
 _PADDING = 60.0  # degrees of longitude repeated on both sides
 
 
-def rivals(name: RivalName, axes: Sequence[FieldAxis]) -> dict[str, Interpolant]:
+def baselines(name: BaselineName, axes: Sequence[FieldAxis]) -> dict[str, Interpolant]:
     """Interpolants by name; each takes places ``(n, d)``, values ``(n, C)`` and queries ``(m, d)``."""
     if name == "inverse_distance":
         return {
@@ -35,6 +37,17 @@ def rivals(name: RivalName, axes: Sequence[FieldAxis]) -> dict[str, Interpolant]
         raw = [FieldAxis(axis.name, axis.kind) for axis in axes]
         found["linear, axes scaled to their range"] = partial(linear, axes=raw, rescale=True)
     return found
+
+
+def baseline_values(batches: Sequence[FieldBatch], name: BaselineName, axes: Sequence[FieldAxis]) -> dict[str, Array]:
+    """Values of each interpolant at all queries ``(m, C)``."""
+    parts: dict[str, list[Array]] = {}
+    for method, interpolate in baselines(name, axes).items():
+        for batch in batches:
+            for seen, asked in batch.spans():
+                places, queries = batch.observed.coordinates[seen].numpy(), batch.query.coordinates[asked].numpy()
+                parts.setdefault(method, []).append(interpolate(places, batch.values[seen].numpy(), queries))
+    return {method: np.concatenate(values) for method, values in parts.items()}
 
 
 def linear(places: Array, values: Array, queries: Array, axes: Sequence[FieldAxis], *, rescale: bool = False) -> Array:
@@ -98,8 +111,5 @@ def _distances(places: Array, queries: Array, axes: Sequence[FieldAxis]) -> Arra
 
 
 def _scaled(places: Array, axes: Sequence[FieldAxis]) -> Array:
-    columns = [
-        column / axis.scale if axis.log is None else np.log1p(column / axis.log) / axis.scale
-        for axis, column in zip(axes, places.T, strict=True)
-    ]
-    return np.stack(columns, 1)
+    columns = [axis.scaled(torch.from_numpy(column)) for axis, column in zip(axes, places.T, strict=True)]
+    return torch.stack(columns, 1).numpy()

@@ -2,34 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
-from typing import Any, ClassVar, Literal, get_args
+from functools import partial
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningDataModule
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from ccnn_irregular import datasets
 from ccnn_irregular._checks import reject, require
 from ccnn_irregular.adapters.xarray import Reading
-from ccnn_irregular.datasets import argo, cube, ghcnm
 from ccnn_irregular.datasets.samples import FieldSet
-from ccnn_irregular.datasets.simulated_fields import smooth_fields
 from ccnn_irregular.domains import Points
-from ccnn_irregular.pipelines.tasks.field.records import BroughtInLine, as_they_are, bring_in_line, referred_to
+from ccnn_irregular.pipelines.tasks.field.hiding import GroupHiding, PlaceHiding, uniform_rows
+from ccnn_irregular.pipelines.tasks.field.parts import PARTS, FieldParts
+from ccnn_irregular.pipelines.tasks.field.records import BroughtInLine, as_they_are, bring_in_line
 from ccnn_irregular.pipelines.train.batches import EqualBatches, batch_loader, drawn_loader
+from ccnn_irregular.pipelines.train.data import Part, TaskData
 from ccnn_irregular.pipelines.train.draws import Draws
 from ccnn_irregular.pipelines.train.sample_keys import row_keys, text_keys
 
 __all__ = ["FieldBatch", "FieldDataModule"]
 
-FieldSource = Literal["cube", "ghcnm", "argo", "simulated"]
+# All that is kept of a part in place of some fields of it, with values as the network gets them or as they were read.
+FieldVariant = Literal["whole", "as read"]
 
-_TRAIN, _WATCHED, _TEST = 0, 1, 2
+_SHARES = ("held", "held_units", "watched", "watched_units")
 _HALF = 0.5  # of the stations, which are dealt into two groups at least
 
 
@@ -55,23 +57,54 @@ class FieldBatch:
     noise: Tensor
     weights: Tensor
 
+    @staticmethod
+    def of(
+        fields: FieldSet,
+        observed: Sequence[Tensor],
+        asked: Sequence[Tensor],
+        in_line: Sequence[BroughtInLine],
+        wanted: Sequence[Tensor],
+    ) -> FieldBatch:
+        """Some of the places of some fields.
+
+        Args:
+            fields: all of them.
+            observed: rows of each field that are observed.
+            asked: rows of each that are asked for.
+            in_line: what the observed values of each are taken from.
+            wanted: float64 ``(N, C)``, what the targets of each are taken from.
+        """
+
+        def points(parts: Sequence[Tensor]) -> Points:
+            splits = torch.tensor([0, *(len(rows) for rows in parts)]).cumsum(0)
+            return Points(fields.coordinates[torch.cat(list(parts))], splits=splits)
+
+        rows = torch.cat(list(asked))
+        return FieldBatch(
+            observed=points(observed),
+            values=torch.cat([one.values[seen] for one, seen in zip(in_line, observed, strict=True)]),
+            query=points(asked),
+            targets=torch.cat([one[seen] for one, seen in zip(wanted, asked, strict=True)]),
+            rows=rows,
+            noise=torch.cat([one.noise[seen] for one, seen in zip(in_line, observed, strict=True)]),
+            weights=fields.weights(rows),
+        )
+
     def __len__(self) -> int:
         return self.observed.samples
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> FieldBatch:
+    def spans(self) -> Iterator[tuple[slice, slice]]:
+        """Rows of the observations and of the queries of each field."""
+        seen, asked = self.observed.splits.tolist(), self.query.splits.tolist()
+        for field in range(len(self)):
+            yield slice(*seen[field : field + 2]), slice(*asked[field : field + 2])
+
+    def to(self, device: torch.device | str, **_: bool) -> FieldBatch:
         """The same batch on ``device``."""
-        return FieldBatch(
-            self.observed.to(device),
-            self.values.to(device, non_blocking=non_blocking),
-            self.query.to(device),
-            self.targets.to(device, non_blocking=non_blocking),
-            self.rows.to(device, non_blocking=non_blocking),
-            self.noise.to(device, non_blocking=non_blocking),
-            self.weights.to(device, non_blocking=non_blocking),
-        )
+        return FieldBatch(*(part.to(device) for part in vars(self).values()))
 
 
-class FieldDataModule(LightningDataModule):
+class FieldDataModule(TaskData[FieldBatch, FieldVariant]):
     """Fields of a data set, of which random parts are hidden, and the places kept for validation and test.
 
     Two ways to test. With ``test_fields`` whole fields are kept: a part of each is shown, the rest is asked for.
@@ -85,13 +118,13 @@ class FieldDataModule(LightningDataModule):
     over the part it is in: nothing that is kept for the test tells of training.
 
     Args:
-        dataset: "cube" (netCDF or zarr), "ghcnm", "argo" or "simulated".
+        dataset: name of a registered data set of fields: "cube" (netCDF or zarr), "ghcnm", "argo", "simulated_fields".
         root: the file (cube; ghcnm: the ``.dat`` file) or the folder (argo).
+        options: of the data set's loader, such as ``drop_flagged`` of "ghcnm": see ``ccnn datasets NAME``.
         variables: of a cube, or the one parameter of the floats.
         axes: dimensions of a cube that are coordinates of a field.
         fields: dimension of a cube along which its fields follow one another.
         stacked: dimensions of a cube that become channels.
-        drop_flagged: leave out station values that failed a quality check.
         records: bring the values of stations in line by what their records tell, see ``bring_in_line``.
         test_fields: numbers of the fields kept for the test.
         held: share of the places kept for the test, where no fields are.
@@ -110,17 +143,21 @@ class FieldDataModule(LightningDataModule):
         reading: how the file of a cube is read where it leaves it open.
     """
 
-    rows_are: ClassVar[str] = "places"
+    rows_are = "places"
+    described = (
+        *("dataset", "root", "test_fields", "hide", "hide_units", "show", "seed"),
+        *_SHARES,
+    )
 
     def __init__(
         self,
-        dataset: FieldSource,
+        dataset: str,
         root: str | None = None,
+        options: dict[str, Any] | None = None,
         variables: Sequence[str] = (),
         axes: Sequence[str] = (),
         fields: str | None = None,
         stacked: Sequence[str] = (),
-        drop_flagged: bool = True,
         records: bool = False,
         test_fields: Sequence[int] = (),
         held: float = 0.0,
@@ -139,9 +176,12 @@ class FieldDataModule(LightningDataModule):
         reading: Reading | None = None,
     ) -> None:
         super().__init__()
-        require(dataset in get_args(FieldSource), "dataset", f"be one of {get_args(FieldSource)}", repr(dataset))
-        require(root is not None or dataset == "simulated", "root", "be given (--data.root PATH)", root)
-        shares = {"held": held, "held_units": held_units, "watched": watched, "watched_units": watched_units}
+        self._known = datasets.get(dataset, FieldSet)
+        self._known.require_root(root)
+        named = {"variables": tuple(variables), "axes": tuple(axes), "fields": fields, "stacked": tuple(stacked)}
+        self._cut: dict[str, Any] = {**named, "reading": reading}
+        self._known.require_options({**{name: value for name, value in self._cut.items() if value}, **(options or {})})
+        shares = dict(zip(_SHARES, (held, held_units, watched, watched_units), strict=True))
         for name, share in shares.items():
             require(0 <= share < 1, name, "lie in [0, 1)", share)
         bounded = len(hide) == 2 and 0 <= hide[0] <= hide[1] < 1
@@ -158,17 +198,16 @@ class FieldDataModule(LightningDataModule):
         tested = bool(test_fields) != (held > 0 or held_units > 0)
         require(tested, "test_fields", "be given, or held or held_units, but not both", (list(test_fields), held))
         require(watched > 0 or watched_units > 0, "watched", "be positive, or watched_units", watched)
-        self.dataset, self.root = dataset, root
-        self.variables, self.axes, self.fields, self.stacked = tuple(variables), tuple(axes), fields, tuple(stacked)
-        self.drop_flagged, self.records = drop_flagged, records
+        self.dataset, self.root, self.options = dataset, root, dict(options or {})
+        self.records = records
         self.test_fields = tuple(test_fields)
-        self.shares = shares
+        self.held, self.held_units, self.watched, self.watched_units = held, held_units, watched, watched_units
         self.hide, self.hide_units, self.show = tuple(hide), hide_units, show
         self.queries, self.draws, self.batch_size, self.seed = queries, draws, batch_size, seed
         self.watched_fields = watched_fields
         self.predict_from = predict_from
-        self.reading = reading or Reading()
-        self._set: FieldSet | None = None
+        self._parts: FieldParts | None = None
+        self._brought: dict[Part, BroughtInLine] = {}
 
     def setup(self, stage: str) -> None:
         """Read the files once, and decide what is kept.
@@ -176,95 +215,56 @@ class FieldDataModule(LightningDataModule):
         Raises:
             ValueError, FileNotFoundError: from the readers; too few observations to hide some.
         """
-        if self._set is not None:
+        if self._parts is not None:
             return
         fields = self._read()
         outside = [number for number in self.test_fields if not 0 <= number < len(fields)]
         require(not outside, "test_fields", f"be numbers of the {len(fields)} fields, from 0 on", outside)
-        self._in_order = _in_order(fields)
-        # A place that is a unit of its own is known by its rank too.
-        alone = len(fields.units.unique()) == len(fields.units)
-        self._units = self._in_order.argsort() if alone else fields.units
-        self.part = self._parts(fields)
-        self._set = referred_to(fields, self.part)
-        counts = self._counts(self._usable_in_training())
-        self.training_fields = torch.nonzero(counts >= 2).flatten()
+        shares = {name: getattr(self, name) for name in _SHARES}
+        parts = FieldParts.of(fields, shares, self.test_fields, self.show, self.seed)
+        counts = parts.counts(parts.usable)
         rule = "hold a field of at least 2 known places for training, to hide some of"
-        require(len(self.training_fields) > 0, "the data", rule, f"at most {int(counts.max())}")
-        if self.records:
-            self._group = self._dealt()
-            self._fields_and_groups = self._pairs()
-        self._watched_field = torch.nonzero(self._counts((self.part == _WATCHED) & fields.known) > 0).flatten()
-        here = torch.isin(self._watched_field, self.training_fields)
-        self._watched_field = self._watched_field[here]
-        require(len(self._watched_field) > 0, "watched", "leave a place for validation in some field", self.shares)
+        require(int(counts.max()) >= 2, "the data", rule, f"at most {int(counts.max())}")
+        trained = torch.nonzero(counts >= 2).flatten()
+        most = max(1, self.queries // self.batch_size)
+        self.hiding = (
+            GroupHiding(parts, self.hide_units, self.seed, most)
+            if self.records
+            else PlaceHiding(parts, trained, (self.hide[0], self.hide[1]), self.hide_units, most)
+        )
+        watched = torch.nonzero(parts.counts(parts.known("validation")) > 0).flatten()
+        self._watched_fields = watched[torch.isin(watched, trained)]
+        rule = "leave a place for validation in some field"
+        require(len(self._watched_fields) > 0, "watched", rule, shares)
+        self._parts = parts
 
     def _read(self) -> FieldSet:
-        if self.dataset == "simulated":
-            return smooth_fields(seed=self.seed)
-        assert self.root is not None
-        if self.dataset == "cube":
-            named = self.variables, self.axes
-            return cube.load(self.root, *named, fields=self.fields, stacked=self.stacked, reading=self.reading)
-        if self.dataset == "ghcnm":
-            return ghcnm.load_fields(self.root, drop_flagged=self.drop_flagged)
-        return argo.load_fields(self.root, self.variables)
+        options = self._known.in_training(self.options, seed=self.seed, **self._cut)
+        fields: FieldSet = self._known.read(self.root, **options)
+        return fields
 
-    def _parts(self, fields: FieldSet) -> Tensor:
-        """Part of each place: training, validation or test, int64 ``(N,)``."""
-        generator = torch.Generator().manual_seed(self.seed)
-        by_unit = torch.rand(int(self._units.max()) + 1, generator=generator)[self._units]
-        by_place = torch.empty(len(fields.units))
-        by_place[self._in_order] = torch.rand(len(fields.units), generator=generator)
-        shares = self.shares
-        part = torch.full((len(fields.units),), _TRAIN)
-        watched = (by_unit < shares["held_units"] + shares["watched_units"]) | (
-            by_place < shares["held"] + shares["watched"]
-        )
-        part[watched] = _WATCHED
-        part[(by_unit < shares["held_units"]) | (by_place < shares["held"])] = _TEST
-        if self.test_fields:
-            part[torch.isin(self._field_of(fields), torch.tensor(self.test_fields))] = _TEST
-        return part
-
-    @staticmethod
-    def _field_of(fields: FieldSet) -> Tensor:
-        return torch.repeat_interleave(torch.arange(len(fields)), fields.splits.diff())
-
-    def _dealt(self) -> Tensor:
-        """Group of each place's station, int64 ``(N,)``; -1 for stations without a place for training."""
-        units = self.samples.units
-        used = units[self._usable_in_training()].unique()
-        order = torch.randperm(len(used), generator=torch.Generator().manual_seed(self.seed))
-        group = torch.full((int(units.max()) + 1,), -1)
-        group[used[order]] = torch.arange(len(used)) % round(1 / self.hide_units)
-        return group[units]
-
-    def _pairs(self) -> Tensor:
-        """Fields and the groups that can be hidden in them, where something else is left; int64 ``(P, 2)``."""
-        usable = self._usable_in_training()
-        groups = int(self._group.max()) + 1
-        counts = torch.stack([self._counts(usable & (self._group == group)) for group in range(groups)], 1)
-        pairs = torch.nonzero((counts > 0) & (counts < counts.sum(1, keepdim=True)))
-        rule = "hold stations of two groups in some month, to hide one of (more stations, or a larger hide_units)"
-        require(len(pairs) > 0, "the data", rule, f"{len(self.samples)} months of {groups} groups")
-        return pairs
-
-    def _counts(self, chosen: Tensor) -> Tensor:
-        """Chosen places of each field, int64 ``(F,)``."""
-        fields = self.samples
-        return torch.zeros(len(fields), dtype=torch.int64).index_add_(0, self._field_of(fields), chosen.long())
+    @property
+    def parts(self) -> FieldParts:
+        """What was read, in parts; ``setup`` comes first."""
+        if self._parts is None:
+            reject("the data module", "be set up (setup('fit')) before its fields are asked for", "no fields yet")
+        return self._parts
 
     @property
     def samples(self) -> FieldSet:
         """What was read; ``setup`` comes first."""
-        if self._set is None:
-            reject("the data module", "be set up (setup('fit')) before its fields are asked for", "no fields yet")
-        return self._set
+        return self.parts.fields
 
-    def training_values(self) -> Tensor:
+    def sizes(self) -> dict[str, int]:
+        return {"channels": len(self.samples.channels)}
+
+    def typical_batch(self) -> FieldBatch:
+        """The first one of the validation, whose places tell the error of the first guess."""
+        return next(iter(self.loader("validation")))
+
+    def training_values(self) -> tuple[Tensor, Tensor | None]:
         """Known values of the training part ``(n, C)``."""
-        return self.samples.values[(self.part == _TRAIN) & self.samples.known]
+        return self.samples.values[self.parts.usable], None
 
     def keys(self, part: Literal["train", "validation", "test"]) -> NDArray[np.uint64]:
         """A key of each known place that a part asks for, ``(B, 1)``.
@@ -272,229 +272,96 @@ class FieldDataModule(LightningDataModule):
         Scattered places are told by their field's name and their coordinates, those of a grid by their values too: two
         cubes may share their grid. A single field is named after its file, so its name is left out.
         """
-        fields, known = self.samples, self.samples.known
-        asked = {
-            "train": (self.part == _TRAIN) & known,
-            "validation": (self.part == _WATCHED) & known,
-            "test": (self.part == _TEST) & known & ~self._shown_in_test(),
-        }
-        rows = asked[part]
-        names = text_keys(fields.names if len(fields) > 1 else [""])[self._field_of(fields)[rows].numpy()]
+        fields, rows = self.samples, self.parts.known(part)
+        if part == "test":
+            rows &= ~self.parts.shown
+        names = text_keys(fields.names if len(fields) > 1 else [""])[self.parts.field[rows].numpy()]
         columns = [names, fields.coordinates[rows].numpy()]
         if fields.shape is not None or len(fields) == 1:
             columns.append(fields.values[rows].numpy())
         return row_keys(*columns)[:, None]
 
-    def description(self) -> dict[str, Any]:
-        """What was read and how it was split, for the JSON."""
-        known = self.samples.known
-        parts = {"training": _TRAIN, "validation": _WATCHED, "test": _TEST}
-        sizes = {name: int((known & (self.part == part)).sum()) for name, part in parts.items()}
-        about = {
-            name: getattr(self, name)
-            for name in ("dataset", "root", "test_fields", "hide", "hide_units", "show", "seed")
-        }
-        return about | self.shares | {"fields": len(self.samples), "known places": sizes}
+    def part_sizes(self) -> dict[str, int]:
+        counts = [int(self.parts.known(part).sum()) for part in PARTS]
+        return dict(zip(("training", "validation", "test"), counts, strict=True))
 
-    def train_dataloader(self) -> DataLoader[FieldBatch]:
-        return drawn_loader(self._drawn, EqualBatches(np.arange(self.draws), self.batch_size, self.seed))
+    def summary(self) -> str:
+        sizes = ", ".join(f"{size} {name}" for name, size in self.part_sizes().items())
+        return f"{len(self.samples)} fields of {', '.join(self.samples.channels)}; known places: {sizes}"
 
-    def val_dataloader(self) -> DataLoader[FieldBatch]:
-        numbers = self._watched_field.numpy()
-        spread = numbers[np.linspace(0, len(numbers) - 1, min(len(numbers), self.watched_fields)).astype(np.int64)]
-        collate = partial(self._watched, in_line=self._in_training, most=self.queries)
-        return batch_loader(collate, EqualBatches(spread, self.batch_size, None))
+    def describe(self) -> dict[str, Any]:
+        about = {name: getattr(self, name) for name in self.described}
+        return about | {"fields": len(self.samples), "known places": self.part_sizes()}
 
-    def test_loader(self, *, as_read: bool = False) -> DataLoader[FieldBatch]:
-        """Fields of the test, everything that is asked for; ``as_read`` leaves observed values as they were read."""
-        fields = self.samples
-        asked = self._counts((self.part == _TEST) & fields.known) > 0
-        shown = self._counts(self._shown_in_test()) > 0
-        numbers = torch.nonzero(asked & shown).flatten().numpy()
-        collate = partial(self._tested, in_line=as_they_are(self.samples) if as_read else self._in_test)
-        return batch_loader(collate, EqualBatches(numbers, self.batch_size, None))
+    def loader(self, part: Part, variant: FieldVariant | None = None) -> DataLoader[FieldBatch]:
+        """Fields of a part in batches.
 
-    def validation_loader(self, *, as_read: bool = False) -> DataLoader[FieldBatch]:
-        """All that is kept for validation, of which ``val_dataloader`` has some fields; ``as_read`` as for the test."""
-        in_line = as_they_are(self.samples) if as_read else self._in_training
-        collate = partial(self._watched, in_line=in_line, most=None)
-        return batch_loader(collate, EqualBatches(self._watched_field.numpy(), self.batch_size, None))
-
-    def predict_loader(self) -> DataLoader[FieldBatch]:
-        """Every place of the fields (of the test fields, where there are any)."""
-        counts = self._counts(self._shown())
-        numbers = torch.tensor(self.test_fields) if self.test_fields else torch.arange(len(self.samples))
-        numbers = numbers[counts[numbers] > 0]
-        return batch_loader(self._filled, EqualBatches(numbers.numpy(), self.batch_size, None))
-
-    def _drawn(self, numbers: Tensor, epoch: int) -> FieldBatch:
-        """Training fields, a random part of each hidden and asked for, anew in every epoch.
+        "train" has some places hidden at random, "validation" up to ``watched_fields`` fields and ``queries`` places
+        of each, "test" all that is asked for in the test. "all" asks for every place of the fields (of the test
+        fields, where some are kept) from what ``predict_from`` names.
 
         Args:
-            numbers: of the draws of an epoch.
-            epoch: from 0 on.
+            part: "train", "validation", "test" or "all".
+            variant: "whole" = everything that is kept of the part, "as read" = that, and observed values as they were
+                read, not brought in line.
+
+        Raises:
+            ValueError: a variant of the training part.
         """
-        draws = Draws(self.seed, epoch, numbers)
-        return self._group_hidden(draws) if self.records else self._some_hidden(draws)
+        if part == "train":
+            require(variant is None, "variant", "be left out for the training part", repr(variant))
+            return drawn_loader(self._drawn, EqualBatches(np.arange(self.draws), self.batch_size, self.seed))
+        numbers, most = self._fields_of(part), None
+        if part == "validation" and variant is None:
+            spread = np.linspace(0, len(numbers) - 1, min(len(numbers), self.watched_fields))
+            numbers, most = numbers[spread.astype(np.int64)], self.queries
+        in_line = self._in_line(part) if self.records and variant != "as read" else as_they_are(self.samples)
+        take = partial(self._taken, part=part, in_line=in_line, most=most)
+        return batch_loader(take, EqualBatches(numbers.numpy(), self.batch_size, None))
 
-    def _some_hidden(self, draws: Draws) -> FieldBatch:
-        """Hide a share of the training places of a field, and units; at least one place stays and one is hidden."""
-        chosen = self.training_fields[_drawn_rows(draws, "field", len(self.training_fields))]
-        least, most = self.hide
-        shares = least + (most - least) * draws.uniform("share")
-        found = self._training_rows(chosen)
-        known = [self._units[rows].unique(return_inverse=True) for rows in found]
-        keys = _split(draws, "places", [len(rows) for rows in found])
-        of_units = _split(draws, "units", [len(units) for units, _ in known])
-        observed, asked = [], []
-        for rows, (_, unit), key, of_unit, share in zip(found, known, keys, of_units, shares, strict=True):
-            order = key.argsort()
-            hidden = torch.arange(len(rows)) < round(float(share) * len(rows))
-            hidden |= (of_unit < self.hide_units)[unit[order]]
-            hidden[0], hidden[-1] = True, False
-            observed.append(rows[order[~hidden]])
-            asked.append(rows[order[hidden]][: self._asked_at_most])
-        as_read = [as_they_are(self.samples)] * len(chosen)
-        return self._batch(observed, asked, as_read, [self.samples.values] * len(chosen))
+    def _drawn(self, numbers: Tensor, epoch: int) -> FieldBatch:
+        """Training fields for the draws ``numbers`` of an epoch, a random part of each hidden and asked for."""
+        observed, asked, in_line = zip(*self.hiding.drawn(Draws(self.seed, epoch, numbers)), strict=True)
+        return FieldBatch.of(self.samples, observed, asked, in_line, [one.values for one in in_line])
 
-    def _group_hidden(self, draws: Draws) -> FieldBatch:
-        """Hide one group of stations in each field.
+    def _fields_of(self, part: Part) -> Tensor:
+        """Numbers of the fields of which a part asks for something and shows something."""
+        parts = self.parts
+        if part == "validation":
+            return self._watched_fields
+        if part == "test":
+            asked = parts.counts(parts.known("test")) > 0
+            return torch.nonzero(asked & (parts.counts(parts.shown) > 0)).flatten()
+        numbers = torch.tensor(self.test_fields) if self.test_fields else torch.arange(len(self.samples))
+        return numbers[parts.counts(self._shown(part))[numbers] > 0]
 
-        What is asked for is brought in line as what is observed is: the deviation of a station from its neighbours is
-        nothing that they could tell.
-        """
-        chosen = self._fields_and_groups[_drawn_rows(draws, "field and group", len(self._fields_and_groups))]
-        found = self._training_rows(chosen[:, 0])
-        keys = _split(draws, "places", [len(rows) for rows in found])
-        groups = chosen[:, 1].tolist()
-        observed, asked = [], []
-        for rows, key, group in zip(found, keys, groups, strict=True):
-            hidden = self._group[rows] == group
-            observed.append(rows[~hidden])
-            asked.append(rows[hidden][key[hidden].argsort()][: self._asked_at_most])
-        in_line = [self._without_group[group] for group in groups]
-        return self._batch(observed, asked, in_line, [one.values for one in in_line])
+    def _shown(self, part: Part) -> Tensor:
+        """Places that are shown where a part is asked for, bool ``(N,)``."""
+        if part == "validation":
+            return self.parts.usable
+        from_all = part == "all" and self.predict_from == "all"
+        return self.samples.known if from_all else self.parts.shown
 
-    def _training_rows(self, numbers: Tensor) -> list[Tensor]:
-        """Rows of some fields that training may use, those of each in the order of their places."""
-        usable = self._usable_in_training()
-        return [rows[usable[rows]] for rows in self._rows(numbers)]
+    def _in_line(self, part: Part) -> BroughtInLine:
+        """Values brought in line with what a part shows."""
+        if part not in self._brought:
+            self._brought[part] = bring_in_line(self.samples, self._shown(part))
+        return self._brought[part]
 
-    @property
-    def _asked_at_most(self) -> int:
-        """Places of one field that a step of training asks for."""
-        return max(1, self.queries // self.batch_size)
-
-    def _rows(self, numbers: Tensor) -> list[Tensor]:
-        """Rows of some fields, those of each in the order of their places."""
-        return [self._in_order[slice(*self.samples.splits[one : one + 2].tolist())] for one in numbers.tolist()]
-
-    def _usable_in_training(self) -> Tensor:
-        return (self.part == _TRAIN) & self.samples.known
-
-    def _watched(self, numbers: Tensor, in_line: BroughtInLine, most: int | None) -> FieldBatch:
-        usable = self._usable_in_training()
-        if self.test_fields:
-            rows = self._rows(numbers)
-            keys = _split(Draws(self.seed, 0, numbers), "watched", [len(one) for one in rows])
-            usable = usable.clone()
-            usable[torch.cat(rows)] &= torch.cat(keys) < 1 - sum(self.hide) / 2
-        watched = (self.part == _WATCHED) & self.samples.known
-        return self._asked(numbers, usable, watched, in_line, most)
-
-    def _tested(self, numbers: Tensor, in_line: BroughtInLine) -> FieldBatch:
-        shown = self._shown_in_test()
-        return self._asked(numbers, shown, (self.part == _TEST) & self.samples.known & ~shown, in_line)
-
-    def _filled(self, numbers: Tensor) -> FieldBatch:
-        return self._asked(numbers, self._shown(), torch.ones_like(self.part, dtype=torch.bool), self._in_prediction)
-
-    @cached_property
-    def _without_group(self) -> list[BroughtInLine]:
-        """Training values brought in line without each of the groups, whose own are brought in line with the rest."""
-        usable = self._usable_in_training()
-        hidden = [self._group == group for group in range(int(self._group.max()) + 1)]
-        return [bring_in_line(self.samples, usable & ~one, usable & one) for one in hidden]
-
-    @cached_property
-    def _in_training(self) -> BroughtInLine:
-        return self._with_records(self._usable_in_training())
-
-    @cached_property
-    def _in_test(self) -> BroughtInLine:
-        return self._with_records(self._shown_in_test())
-
-    @cached_property
-    def _in_prediction(self) -> BroughtInLine:
-        return self._with_records(self._shown()) if self.predict_from == "all" else self._in_test
-
-    def _with_records(self, usable: Tensor) -> BroughtInLine:
-        return bring_in_line(self.samples, usable) if self.records else as_they_are(self.samples)
-
-    def _shown(self) -> Tensor:
-        return self.samples.known if self.predict_from == "all" else self._shown_in_test()
-
-    def _shown_in_test(self) -> Tensor:
-        """Places that are shown in the test, bool ``(N,)``."""
-        known = self.samples.known
-        if not self.test_fields:
-            return known & (self.part != _TEST)
-        generator = torch.Generator().manual_seed(self.seed)
-        shown = self._in_order[torch.rand(len(known), generator=generator).argsort()]
-        kept = torch.zeros_like(known)
-        for number in self.test_fields:
-            first, last = self.samples.splits[number : number + 2].tolist()
-            rows = shown[(shown >= first) & (shown < last)]
-            rows = rows[known[rows]]
-            kept[rows[: max(1, round(self.show * len(rows)))]] = True
-        return kept
-
-    def _asked(
-        self, numbers: Tensor, shown: Tensor, asked: Tensor, in_line: BroughtInLine, most: int | None = None
-    ) -> FieldBatch:
+    def _taken(self, numbers: Tensor, part: Part, in_line: BroughtInLine, most: int | None) -> FieldBatch:
+        """The fields ``numbers``; ``most`` places of each that are asked for, spread evenly, or all of them."""
+        parts, shown = self.parts, self._shown(part)
+        asked = torch.ones_like(shown) if part == "all" else parts.known(part)
+        if part == "test":
+            asked &= ~shown
+        if part == "validation" and self.test_fields:
+            rows = parts.rows(numbers)
+            keys = uniform_rows(Draws(self.seed, 0, numbers), "watched", [len(one) for one in rows])
+            shown = shown.clone()
+            shown[torch.cat(rows)] &= torch.cat(keys) < 1 - sum(self.hide) / 2
         spans = [self.samples.splits[number : number + 2].tolist() for number in numbers.tolist()]
         observed = [first + torch.nonzero(shown[first:last]).flatten() for first, last in spans]
         queries = [first + torch.nonzero(asked[first:last]).flatten() for first, last in spans]
         queries = [rows[:: max(1, -(-len(rows) // most))] if most else rows for rows in queries]
-        return self._batch(observed, queries, [in_line] * len(spans), [self.samples.values] * len(spans))
-
-    def _batch(
-        self, observed: list[Tensor], asked: list[Tensor], in_line: list[BroughtInLine], wanted: list[Tensor]
-    ) -> FieldBatch:
-        """Rows of each field that are observed and asked for, and where their values are taken from."""
-        fields = self.samples
-
-        def points(parts: list[Tensor]) -> tuple[Points, Tensor]:
-            splits = torch.tensor([0, *(len(rows) for rows in parts)]).cumsum(0)
-            rows = torch.cat(parts)
-            return Points(fields.coordinates[rows], splits=splits), rows
-
-        source, _ = points(observed)
-        query, rows = points(asked)
-        values = torch.cat([one.values[seen] for one, seen in zip(in_line, observed, strict=True)])
-        noise = torch.cat([one.noise[seen] for one, seen in zip(in_line, observed, strict=True)])
-        targets = torch.cat([one[seen] for one, seen in zip(wanted, asked, strict=True)])
-        return FieldBatch(source, values, query, targets, rows, noise, fields.weights(rows))
-
-
-def _in_order(fields: FieldSet) -> Tensor:
-    """Rows by field and place, int64 ``(N,)``: what is drawn for places must not depend on the order of a file.
-
-    As maps are read: latitudes from north to south, all else from small to large.
-    """
-    field = torch.repeat_interleave(torch.arange(len(fields)), fields.splits.diff())
-    columns = [
-        -column if name == "latitude" else column
-        for name, column in zip(fields.axes, fields.coordinates.T.numpy(), strict=True)
-    ]
-    return torch.from_numpy(np.lexsort((*columns[::-1], field.numpy())))
-
-
-def _split(draws: Draws, purpose: str, counts: Sequence[int]) -> tuple[Tensor, ...]:
-    """Uniform numbers for so many rows of each sample."""
-    return torch.from_numpy(draws.uniform(purpose, np.array(counts, np.int64))).split(list(counts))
-
-
-def _drawn_rows(draws: Draws, purpose: str, count: int) -> Tensor:
-    """One of so many rows for each sample, int64."""
-    return torch.from_numpy(np.floor(draws.uniform(purpose) * count).astype(np.int64))
+        wanted = [self.samples.values] * len(spans)
+        return FieldBatch.of(self.samples, observed, queries, [in_line] * len(spans), wanted)

@@ -26,23 +26,20 @@ def save_test_figures(
     ends = np.cumsum([len(batch.rows) for batch in batches])
     shown = []
     for batch, estimates in zip(batches, np.split(network, ends[:-1]), strict=True):
-        seen, asked = batch.observed.splits.tolist(), batch.query.splits.tolist()
-        for number in range(len(batch)):
-            here, there = slice(*seen[number : number + 2]), slice(*asked[number : number + 2])
-            shown.append((here.stop - here.start, batch, here, there, estimates[there]))
-    shown.sort(key=lambda one: -one[0])
+        shown += [(seen.stop - seen.start, batch, seen, asked, estimates[asked]) for seen, asked in batch.spans()]
+    shown.sort(key=lambda field: -field[0])
     channels = np.linspace(0, len(fields.channels) - 1, min(most, len(fields.channels))).round().astype(int)
-    pairs = [(one, int(channel)) for one in shown[: max(1, most // len(channels))] for channel in channels]
+    pairs = [(field, int(channel)) for field in shown[: max(1, most // len(channels))] for channel in channels]
     paths = []
-    for (_, batch, here, there, estimates), channel in pairs[:most]:
-        row = int(batch.rows[there][0])
+    for (_, batch, seen, asked, estimates), channel in pairs[:most]:
+        row = int(batch.rows[asked][0])
         field = int(np.searchsorted(fields.splits.numpy(), row, side="right")) - 1
         title = f"{fields.channels[channel]}, {fields.names[field]}"
         figure = plot_field_maps(
-            batch.observed.coordinates[here].numpy(),
-            batch.values[here, channel].numpy(),
-            batch.query.coordinates[there].numpy(),
-            batch.targets[there, channel].numpy(),
+            batch.observed.coordinates[seen].numpy(),
+            batch.values[seen, channel].numpy(),
+            batch.query.coordinates[asked].numpy(),
+            batch.targets[asked, channel].numpy(),
             estimates[:, channel],
             names=(fields.axes[0], fields.axes[1]),
             unit=fields.channel_units[channel],

@@ -111,9 +111,9 @@ class FieldNetwork(nn.Module):
         self.register_buffer("first_error", torch.ones(channels, dtype=torch.float64))
 
     @torch.no_grad()
-    def prepare(self, values: Tensor, batch: FieldBatch) -> None:
-        """Take the normalisation from ``values`` ``(n, C)``, and the error of the first guess from a batch."""
-        self.mean, self.deviation = mean_and_deviation(values)
+    def prepare(self, batch: FieldBatch, values: tuple[Tensor, Tensor | None]) -> None:
+        """Take the normalisation from values ``(n, C)``, weighted or not; the error of the first guess from a batch."""
+        self.mean, self.deviation = mean_and_deviation(*values)
         constant = torch.nonzero(~(self.deviation > 0)).flatten().tolist()
         require(not constant, "values", "vary in every channel", f"constant channels {constant}")
         self._warn(batch.observed)

@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 
 from ccnn_irregular._checks import reject, require
 from ccnn_irregular.pipelines.cli import config_path
-from ccnn_irregular.pipelines.tasks.risk.evaluation import Predictions, evaluate, print_table, write_predictions
+from ccnn_irregular.pipelines.tasks.risk.evaluation import Predictions, evaluate, table, write_predictions
+from ccnn_irregular.pipelines.train.arguments import join_lists
+from ccnn_irregular.pipelines.train.evaluation import say
 from ccnn_irregular.pipelines.train.reports import versions, write_json
 from ccnn_irregular.pipelines.train.trained_on import Overlap, TrainedOn
 
@@ -127,7 +129,6 @@ def run(arguments: list[str]) -> None:
     from rich.progress import track
 
     from ccnn_irregular.pipelines.tasks.risk.data import ICUDataModule
-    from ccnn_irregular.pipelines.tasks.risk.task import describe_data
 
     options = _options(arguments, ICUDataModule)
     data, trees, other = options.data, options.trees, options.test
@@ -151,7 +152,7 @@ def run(arguments: list[str]) -> None:
         "trained_on": len(train),
         "overlap": overlap,
         "trees": trees,
-        "data": describe_data(data),
+        "data": data.describe(),
         "test": other,
         "versions": versions(),
     }
@@ -160,9 +161,9 @@ def run(arguments: list[str]) -> None:
     write_json(folder / "metrics.json", report)
     write_predictions(folder / "predictions.csv", Predictions(tested.record_ids, mean, outcomes))
     if overlap.met:
-        print(f"note: {overlap}")
-    print_table(results, title=f"{report['n']} stays, {report['deaths']} deaths; trained on {len(train)} stays")
-    print(folder / "metrics.json")
+        say(f"note: {overlap}")
+    table(results, f"{report['n']} stays, {report['deaths']} deaths; trained on {len(train)} stays").print()
+    say(folder / "metrics.json")
 
 
 def _options(arguments: list[str], data_class: type[ICUDataModule]) -> Any:
@@ -183,7 +184,7 @@ def _options(arguments: list[str], data_class: type[ICUDataModule]) -> Any:
         arguments = [config_path(arguments[0]), *arguments[1:]]
         section = yaml.safe_load(Path(arguments[0]).read_text(encoding="utf-8")).get("data", {})
         parser.set_defaults({f"data.{name}": value for name, value in section.items() if name != "evaluate"})
-    options = parser.instantiate(parser.parse_args(arguments))
+    options = parser.instantiate(parser.parse_args(join_lists(arguments, parser)))
     require(options.trees.seeds >= 1, "trees.seeds", "be at least 1", options.trees.seeds)
     return options
 

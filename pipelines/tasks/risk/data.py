@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningDataModule
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -19,6 +18,7 @@ from torch.utils.data import DataLoader
 from ccnn_irregular._checks import reject, require
 from ccnn_irregular.datasets import physionet2012
 from ccnn_irregular.pipelines.train.batches import EqualBatches, batch_loader
+from ccnn_irregular.pipelines.train.data import Part, TaskData
 from ccnn_irregular.pipelines.train.draws import Draws
 from ccnn_irregular.pipelines.train.sample_keys import ragged_keys, row_keys
 
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 __all__ = ["OUTCOME", "ICUDataModule", "StayBatch", "StaySplit", "cohort_keys", "split_stays"]
 
 OUTCOME = "In-hospital_death"
-
-Part = Literal["train", "validation", "held_out", "all"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,7 +169,7 @@ def cohort_keys(cohort: Cohort) -> NDArray[np.uint64]:
     return np.stack([row_keys(recorded, cohort.statics, empty), row_keys(cohort.record_ids, cohort.statics)], 1)
 
 
-class ICUDataModule(LightningDataModule):
+class ICUDataModule(TaskData["StayBatch", None]):
     """Stays of the PhysioNet 2012 challenge, or of any folder in its file format.
 
     Args:
@@ -189,7 +187,8 @@ class ICUDataModule(LightningDataModule):
         progress: show a bar while files are read.
     """
 
-    rows_are: ClassVar[str] = "stays"
+    rows_are = "stays"
+    described = ("root", "sets", "evaluate", "held_out", "validation", "split_seed", "on_bad_record", "repeats")
 
     def __init__(
         self,
@@ -296,10 +295,10 @@ class ICUDataModule(LightningDataModule):
         return self._split
 
     def indices(self, part: Part) -> NDArray[np.int64]:
-        """Indices into ``cohort`` of the stays of a part."""
-        if part == "all":
+        """Indices into ``cohort`` of the stays of a part; the test part is what ``evaluate`` names."""
+        if part == "all" or (part == "test" and self.evaluate == "all"):
             return np.arange(len(self.cohort), dtype=np.int64)
-        return getattr(self.split, part)
+        return getattr(self.split, "held_out" if part == "test" else part)
 
     def stays(self, part: Part) -> StayBatch:
         """The stays of a part as one batch."""
@@ -307,29 +306,30 @@ class ICUDataModule(LightningDataModule):
         assert self._stays is not None
         return self._stays.take(torch.from_numpy(indices))
 
-    def keys(self, part: Literal["train", "validation", "test"]) -> NDArray[np.uint64]:
-        """Two keys of each stay ``(B, 2)``, see ``cohort_keys``; the test part is what ``evaluate`` names."""
-        return cohort_keys(self.cohort.select(self.indices(self.evaluate if part == "test" else part)))
+    def keys(self, part: Part) -> NDArray[np.uint64]:
+        """Two keys of each stay ``(B, 2)``, see ``cohort_keys``."""
+        return cohort_keys(self.cohort.select(self.indices(part)))
 
-    def training_cohort(self) -> Cohort:
-        """The stays a network may take its normalisation from."""
-        return self.cohort.select(self.split.train)
+    def sizes(self) -> dict[str, int]:
+        """Nothing: the series of the challenge are always the same."""
+        return {}
 
-    def train_dataloader(self) -> DataLoader[StayBatch]:
-        return self._loader("train", shuffle=True)
+    def typical_batch(self) -> StayBatch:
+        """All training stays."""
+        return self.stays("train")
 
-    def val_dataloader(self) -> DataLoader[StayBatch]:
-        return self._loader("validation")
+    def part_sizes(self) -> dict[str, int]:
+        parts: tuple[Part, ...] = ("all",) if self.evaluate == "all" else ("train", "validation", "test")
+        return {part: len(self.indices(part)) for part in parts}
 
-    def test_dataloader(self) -> DataLoader[StayBatch]:
-        return self._loader(self.evaluate)
+    def summary(self) -> str:
+        """What the reader met in the files."""
+        return str(self.cohort.report)
 
-    def predict_dataloader(self) -> DataLoader[StayBatch]:
-        return self._loader(self.evaluate)
-
-    def _loader(self, part: Part, shuffle: bool = False) -> DataLoader[StayBatch]:
+    def loader(self, part: Part, variant: None = None) -> DataLoader[StayBatch]:
+        """The stays of a part in batches."""
         indices = self.indices(part)
         require(len(indices) > 0, f"the part {part!r}", "hold at least one stay", f"none of {len(self.cohort)}")
         assert self._stays is not None
-        batches = EqualBatches(indices, self.batch_size, self.split_seed if shuffle else None)
+        batches = EqualBatches(indices, self.batch_size, self.split_seed if part == "train" else None)
         return batch_loader(self._stays.take, batches)

@@ -15,7 +15,8 @@ import torch
 from numpy.typing import NDArray
 
 from ccnn_irregular._checks import require
-from ccnn_irregular.pipelines.train.reports import write_text
+from ccnn_irregular.pipelines.train.evaluation import ResultTable
+from ccnn_irregular.pipelines.train.reports import write_csv
 
 __all__ = [
     "METRICS",
@@ -25,7 +26,7 @@ __all__ = [
     "evaluate",
     "joined",
     "point_estimates",
-    "print_table",
+    "table",
     "write_predictions",
 ]
 
@@ -195,23 +196,18 @@ def _ranking_metrics(labels: NDArray, scores: NDArray, weights: NDArray) -> dict
     return {"auroc": auroc, "auprc": auprc, "min_se_ppv": np.minimum(sensitivity, precision).max(1)}
 
 
-def print_table(results: Mapping[str, Mapping[str, Interval]], title: str) -> None:
-    """Print one column a metric and one row a model, each value with its interval below it."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
+def table(results: Mapping[str, Mapping[str, Interval]], title: str) -> ResultTable:
+    """One column a metric and one row a model, each value with its interval below it."""
 
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("model", no_wrap=True)
-    for label in METRICS.values():
-        table.add_column(label, justify="right", min_width=11)
-    for model, intervals in results.items():
-        shown = [intervals[name] for name in METRICS]
-        table.add_row(model, *(f"{one.value:.3f}\n[dim]{one.low:.3f}-{one.high:.3f}[/dim]" for one in shown))
-    Console().print(table)
+    def shown(intervals: Mapping[str, Interval]) -> list[str]:
+        found = (intervals[name] for name in METRICS)
+        return [f"{metric.value:.3f}\n[dim]{metric.low:.3f}-{metric.high:.3f}[/dim]" for metric in found]
+
+    rows = [(model, *shown(intervals)) for model, intervals in results.items()]
+    return ResultTable(title, ("model", *METRICS.values()), rows)
 
 
 def write_predictions(path: Path, predictions: Predictions) -> None:
     """Write ``record_id,probability`` lines."""
     pairs = zip(predictions.record_ids.tolist(), predictions.probabilities.tolist(), strict=True)
-    write_text(path, "record_id,probability\n" + "".join(f"{record},{risk:.6f}\n" for record, risk in pairs))
+    write_csv(path, ("record_id", "probability"), ((record, f"{risk:.6f}") for record, risk in pairs))

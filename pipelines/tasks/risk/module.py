@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -13,50 +13,35 @@ from ccnn_irregular._checks import require
 from ccnn_irregular.pipelines.tasks.risk.calibration import FEWEST_OF_AN_OUTCOME, HourlyCalibration
 from ccnn_irregular.pipelines.tasks.risk.data import OUTCOME
 from ccnn_irregular.pipelines.tasks.risk.evaluation import Predictions
-from ccnn_irregular.pipelines.train.module import TrainedNetwork
+from ccnn_irregular.pipelines.train.module import TaskModule
+from ccnn_irregular.pipelines.train.schedule import Schedule
 
 if TYPE_CHECKING:
     from ccnn_irregular.pipelines.tasks.risk.data import ICUDataModule, StayBatch
 
 __all__ = ["BinaryRisk"]
 
+SCHEDULE = Schedule(learning_rate=1e-3, final_share=0.01, decay_generators=True)
+
 _STAYS_AT_ONCE = 256  # in calibration, where all hours of all stays are looked at
 
 
-class BinaryRisk(TrainedNetwork):
+class BinaryRisk(TaskModule):
     """Risk of a binary outcome, one logit a stay; ``calibrate`` makes probabilities of the logits, hour by hour.
 
     Args:
-        network: ``forward(StayBatch) -> logits (B,)``, in training also ``(members, B)``; its
-            ``fit_normalisation(cohort)`` is called once with the training stays, and what it stores must be buffers,
-            so that a checkpoint carries it to other data.
-        learning_rate: peak of the schedule.
-        weight_decay: of AdamW; vectors (biases, norms, widths) and masks are exempt.
-        warmup_epochs: linear rise before the cosine, in epochs.
-        final_share: share of the peak learning rate that is left at the end.
+        network: ``forward(StayBatch) -> logits (B,)``, in training also ``(members, B)``; its ``prepare(batch)`` takes
+            all training stays.
+        schedule: how it is trained.
     """
 
-    def __init__(
-        self,
-        network: nn.Module,
-        learning_rate: float = 1e-3,
-        weight_decay: float = 1e-2,
-        warmup_epochs: float = 1.0,
-        final_share: float = 0.01,
-    ) -> None:
-        super().__init__(
-            network,
-            learning_rate=learning_rate,
-            weight_decay=weight_decay,
-            warmup_epochs=warmup_epochs,
-            final_share=final_share,
-        )
-        self.save_plain_hyperparameters(network)
+    def __init__(self, network: nn.Module, schedule: Schedule = SCHEDULE) -> None:
+        super().__init__(network, schedule)
         self.calibration = HourlyCalibration()
         self.val_auroc = BinaryAUROC()
         self.val_auprc = BinaryAveragePrecision()
 
-    def require_fits(self, data: ICUDataModule) -> None:
+    def require_trainable(self, data: ICUDataModule) -> None:
         """Refuse parts in which one outcome is missing: AUROC, which chooses the best epoch, has no value there."""
         outcomes = data.cohort.outcomes
         assert outcomes is not None
@@ -64,17 +49,6 @@ class BinaryRisk(TrainedNetwork):
             deaths = outcomes[OUTCOME][data.indices(part)]
             rule = f"hold both outcomes in the {part} part (data.validation, data.held_out and data.sets decide)"
             require(0 < deaths.sum() < len(deaths), "the data", rule, f"{int(deaths.sum())} deaths in {len(deaths)}")
-
-    def setup(self, stage: str) -> None:
-        """Take the normalisation from the training stays; a resumed run reads the same numbers from its checkpoint."""
-        if stage == "fit":
-            data = self.trainer.datamodule  # type: ignore[attr-defined]  # a Lightning attribute without annotation
-            require(data is not None, "fit", "be given a data module (for the normalisation)", "loaders alone")
-            self.network.fit_normalisation(data.training_cohort())  # type: ignore[operator]
-
-    def forward(self, batch: StayBatch) -> Tensor:
-        """Logits ``(B,)``."""
-        return self.network(batch)
 
     def probabilities(self, batch: StayBatch, hours: Tensor | None = None) -> Tensor:
         """Calibrated risk ``(B,)`` float64 in [0, 1], without gradients.
@@ -115,7 +89,7 @@ class BinaryRisk(TrainedNetwork):
     def training_step(self, batch: StayBatch, batch_idx: int) -> Tensor:
         logits = self(dataclasses.replace(batch, draws=self.draws(batch.record_ids)))
         loss = nn.functional.binary_cross_entropy_with_logits(logits, _labels(batch).expand_as(logits))
-        self.log("train_loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(batch))
+        self.log_epoch({"train_loss": loss}, len(batch))
         return loss
 
     def validation_step(self, batch: StayBatch, batch_idx: int) -> None:
@@ -126,8 +100,7 @@ class BinaryRisk(TrainedNetwork):
         risks = torch.sigmoid(logits.double())
         self.val_auroc.update(risks, labels.long())
         self.val_auprc.update(risks, labels.long())
-        shown: dict[str, Any] = {"val_loss": loss, "val_auroc": self.val_auroc, "val_auprc": self.val_auprc}
-        self.log_dict(shown, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(batch))
+        self.log_epoch({"val_loss": loss, "val_auroc": self.val_auroc, "val_auprc": self.val_auprc}, len(batch))
 
     def predict_step(self, batch: StayBatch, batch_idx: int) -> Predictions:
         """Risks and, where known, labels of the batch, on the CPU."""

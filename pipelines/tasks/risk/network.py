@@ -24,7 +24,7 @@ from ccnn_irregular.pipelines.train.reach import sampling_of, warn_of_kernel
 from ccnn_irregular.quadrature import trapezoid
 
 if TYPE_CHECKING:
-    from ccnn_irregular.datasets.physionet2012 import Cohort
+    from ccnn_irregular.datasets.samples import RaggedSeries
     from ccnn_irregular.pipelines.tasks.risk.data import StayBatch
 
 __all__ = ["HatBasis", "ICURiskNetwork", "StandardScore"]
@@ -89,7 +89,7 @@ class ICURiskNetwork(nn.Module):
         self.members = nn.ModuleList(
             _Member(
                 CCNN(
-                    len(SERIES) * (knots + 1),
+                    self.basis.channels,
                     hidden_channels,
                     hidden_channels,
                     kernel=kernel,
@@ -106,13 +106,11 @@ class ICURiskNetwork(nn.Module):
         )
 
     @torch.no_grad()
-    def fit_normalisation(self, cohort: Cohort) -> None:
+    def prepare(self, batch: StayBatch, values: None = None) -> None:
         """Take knots and scales from the training stays, and scale the kernels for their sampling."""
-        from ccnn_irregular.pipelines.tasks.risk.data import StayBatch
-
-        self.basis.fit(cohort.values)
-        self.statics.fit(cohort.statics)
-        first = StayBatch.from_cohort(cohort.select(np.arange(min(len(cohort), _CALIBRATION_STAYS))))
+        self.basis.fit(batch.values.numpy())
+        self.statics.fit(batch.statics.numpy())
+        first = batch.take(torch.arange(min(len(batch), _CALIBRATION_STAYS)))
         if len(first.times):
             sampling = self.sampling(first.times, first.splits, ~torch.isnan(first.values))
             self._warn(sampling)
@@ -137,10 +135,7 @@ class ICURiskNetwork(nn.Module):
 
     def sampling(self, times: Tensor, splits: Tensor, observed: Tensor) -> Points:
         """The measurements as points in hours with weights per channel, ``(N, 37 * (knots + 1))``."""
-        hours = trapezoid(times, observed=observed, splits=splits, cap=self.cap)
-        hours = torch.where(observed, hours.clamp(min=_LEAST_WEIGHT), 0.0)
-        per_hat = hours.repeat_interleave(self.basis.knots.shape[1], dim=1)
-        return Points(times[:, None], torch.cat([per_hat, observed.to(hours.dtype)], dim=1), splits)
+        return self.basis.sampling(times, splits, observed, self.cap)
 
     def _warn(self, sampling: Points) -> None:
         """Say so where kernels do not suit the stays or the latent grid; see ``pipelines.train.reach``."""
@@ -158,9 +153,7 @@ class ICURiskNetwork(nn.Module):
 
     def _read(self, batch: StayBatch, observed: Tensor) -> tuple[Tensor, Points]:
         """Channel values of the measurements and where they were taken."""
-        hats = self.basis(torch.where(observed, batch.values, 0.0))
-        values = torch.cat([hats.flatten(1), observed.to(hats.dtype)], dim=1)
-        return values, self.sampling(batch.times, batch.splits, observed)
+        return self.basis.read(batch, self.cap, observed)
 
     def _thinned(self, batch: StayBatch, member: int) -> Tensor:
         """What a member sees of the measurements: a random share of those of each stay, without some of its series."""
@@ -220,13 +213,17 @@ class HatBasis(nn.Module):
     Args:
         series: number of series.
         knots: number of hats per series, at least 2.
+
+    Attributes:
+        channels: number of channels that ``read`` gives.
     """
 
     knots: Tensor
 
-    def __init__(self, series: int, knots: int) -> None:
+    def __init__(self, series: int, knots: int = 4) -> None:
         super().__init__()
         require(knots >= 2, "knots", "be at least 2", knots)
+        self.channels = series * (knots + 1)
         self.register_buffer("knots", torch.linspace(-2.0, 2.0, knots).repeat(series, 1))
 
     @torch.no_grad()
@@ -245,6 +242,32 @@ class HatBasis(nn.Module):
         rise = ((values[..., None] - left) / (right - left)).clamp(0.0, 1.0)  # of each hat but the first
         one, zero = torch.ones_like(rise[..., :1]), torch.zeros_like(rise[..., :1])
         return torch.cat([one, rise], dim=-1) - torch.cat([rise, zero], dim=-1)
+
+    def read(
+        self, series: StayBatch | RaggedSeries, cap: float, observed: Tensor | None = None
+    ) -> tuple[Tensor, Points]:
+        """What a convolution reads of irregular series, and where.
+
+        Args:
+            series: their values are ``(N, series)``, nan where not observed.
+            cap: hours one value may stand for.
+            observed: bool ``(N, series)``, a part of what was observed; None = all of it.
+
+        Returns:
+            ``(N, series * (knots + 1))``, the hats of each value and then a one for it, and the points they were
+            observed at: hats weigh by the trapezoid rule, ones 1 each.
+        """
+        observed = ~series.values.isnan() if observed is None else observed
+        hats = self(torch.where(observed, series.values, 0.0))
+        channels = torch.cat([hats.flatten(1), observed.to(hats.dtype)], dim=1)
+        return channels, self.sampling(series.times, series.splits, observed, cap)
+
+    def sampling(self, times: Tensor, splits: Tensor, observed: Tensor, cap: float) -> Points:
+        """Where ``read`` finds values: hats weigh the hours they stand for, up to ``cap``, and ones 1 each."""
+        hours = trapezoid(times, observed=observed, splits=splits, cap=cap)
+        hours = torch.where(observed, hours.clamp(min=_LEAST_WEIGHT), 0.0)
+        per_hat = hours.repeat_interleave(self.knots.shape[1], dim=1)
+        return Points(times[:, None], torch.cat([per_hat, observed.to(hours.dtype)], dim=1), splits)
 
 
 class StandardScore(nn.Module):

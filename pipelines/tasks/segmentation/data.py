@@ -5,11 +5,10 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningDataModule
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -21,6 +20,7 @@ from ccnn_irregular.datasets.processing.moments import mean_and_deviation
 from ccnn_irregular.datasets.reading.content import content_id
 from ccnn_irregular.domains import Grid
 from ccnn_irregular.pipelines.train.batches import EqualBatches, batch_loader
+from ccnn_irregular.pipelines.train.data import Part, TaskData
 from ccnn_irregular.pipelines.train.draws import Draws
 from ccnn_irregular.pipelines.train.groups import parts_by_group, read_groups
 from ccnn_irregular.pipelines.train.resampling import covering_grid, onto_grid
@@ -28,7 +28,7 @@ from ccnn_irregular.pipelines.train.sample_keys import row_keys
 
 __all__ = [
     "Intensities",
-    "Part",
+    "Thinning",
     "VolumeAugmentation",
     "VolumeBatch",
     "VolumeDataModule",
@@ -38,7 +38,8 @@ __all__ = [
     "thinnings",
 ]
 
-Part = Literal["train", "validation", "test"]
+# Every how many slices along x, y and z one is kept.
+Thinning = tuple[int, ...]
 # What becomes of intensities beyond the percentiles, see ``standardised``.
 Intensities = Literal["compressed", "clipped"]
 
@@ -241,7 +242,7 @@ def _stretched(grid: Grid, factors: Sequence[float]) -> Grid:
     return Grid(grid.sizes, steps, starts, grid.periodic)
 
 
-class VolumeDataModule(LightningDataModule):
+class VolumeDataModule(TaskData[VolumeBatch, Thinning]):
     """Volumes with labels, split at random into three parts that depend on ``split_seed`` alone.
 
     Volumes of one subject are alike: scored on one, a network that was trained on another looks better than it is.
@@ -259,7 +260,8 @@ class VolumeDataModule(LightningDataModule):
         in_memory: read all volumes once at the start; else each whenever it is needed.
     """
 
-    rows_are: ClassVar[str] = "volumes"
+    rows_are = "volumes"
+    described = ("root", "classes", "validation", "test", "split_seed", "groups")
 
     def __init__(
         self,
@@ -285,7 +287,7 @@ class VolumeDataModule(LightningDataModule):
         self.in_memory = in_memory
         self._pairs: tuple[Pair, ...] = ()
         self._volumes: list[Volume] = []
-        self._parts: dict[Part, NDArray[np.int64]] = {}
+        self._parts: dict[str, NDArray[np.int64]] = {}
         self._groups = 0
 
     def setup(self, stage: str) -> None:
@@ -323,11 +325,6 @@ class VolumeDataModule(LightningDataModule):
         """All pairs by name; empty before ``setup``."""
         return self._pairs
 
-    @property
-    def channels(self) -> int:
-        """Channels of the values."""
-        return int(self.volume(0).values.shape[0])
-
     def volume(self, index: int) -> Volume:
         """A volume by its number."""
         require(bool(self._pairs), "the data module", "be set up before its volumes are asked for", "no volumes yet")
@@ -335,7 +332,7 @@ class VolumeDataModule(LightningDataModule):
 
     def part(self, part: Part) -> list[int]:
         """Numbers of the volumes of a part."""
-        return [int(one) for one in self._parts[part]]
+        return list(range(len(self._pairs))) if part == "all" else self._parts[part].tolist()
 
     def keys(self, part: Part) -> NDArray[np.uint64]:
         """A key of the image of each volume, ``(B, 1)``: whatever its file is called, and however it is oriented."""
@@ -347,22 +344,28 @@ class VolumeDataModule(LightningDataModule):
         steps = [self.volume(number).grid.steps for number in self.part("train")]
         return tuple(float(step) for step in np.median(steps, axis=0))
 
-    def description(self) -> dict[str, Any]:
-        """What was read and how it was split, for the JSON."""
-        options = ("root", "classes", "validation", "test", "split_seed", "groups")
-        names = {part: [self._pairs[one].name for one in self.part(part)] for part in ("validation", "test")}
-        sizes = {part: len(numbers) for part, numbers in self._parts.items()}
+    def sizes(self) -> dict[str, int]:
+        return {"classes": len(self.classes), "in_channels": int(self.volume(0).values.shape[0])}
+
+    def part_sizes(self) -> dict[str, int]:
+        return {part: len(numbers) for part, numbers in self._parts.items()}
+
+    def summary(self) -> str:
+        return f"{self.root}: {', '.join(f'{size} {name}' for name, size in self.part_sizes().items())} volumes"
+
+    def describe(self) -> dict[str, Any]:
+        """What was read and how it was split, with the names of the volumes that are not trained on."""
+        parts: tuple[Part, ...] = ("validation", "test")
+        names = {part: [self._pairs[number].name for number in self.part(part)] for part in parts}
         split = "volume: which ones are of one subject is not known" if self.groups is None else "group"
-        found = {"volumes": sizes, "names": names, "split by": split, "number of groups": self._groups}
-        return {name: getattr(self, name) for name in options} | found
+        return super().describe() | {"names": names, "split by": split, "number of groups": self._groups}
 
-    def train_dataloader(self) -> DataLoader[VolumeBatch]:
-        return self.loader("train", shuffle=True)
+    def typical_batch(self) -> VolumeBatch:
+        """The first training volume."""
+        return VolumeBatch.of(self.volume(self.part("train")[0]))
 
-    def val_dataloader(self) -> DataLoader[VolumeBatch]:
-        return self.loader("validation")
-
-    def loader(self, part: Part, *, thin: Sequence[int] = (1, 1, 1), shuffle: bool = False) -> DataLoader[VolumeBatch]:
+    def loader(self, part: Part, variant: Thinning | None = None) -> DataLoader[VolumeBatch]:
         """The volumes of a part one by one, or every n-th slice of them along each axis."""
-        batches = EqualBatches(self._parts[part], 1, self.split_seed if shuffle else None)
+        batches = EqualBatches(np.array(self.part(part), np.int64), 1, self.split_seed if part == "train" else None)
+        thin = variant or (1, 1, 1)
         return batch_loader(lambda indices: VolumeBatch.of(self.volume(int(indices[0])), thin), batches)

@@ -15,6 +15,7 @@ from ccnn_irregular.adapters.nifti import read_nifti, write_nifti
 from ccnn_irregular.datasets.decathlon import Volume, canonical, like_file, nifti_files, volume_name
 from ccnn_irregular.pipelines.tasks.segmentation.data import VolumeBatch
 from ccnn_irregular.pipelines.tasks.segmentation.module import Segmentation
+from ccnn_irregular.pipelines.train.evaluation import say
 
 __all__ = ["FileJob", "file_jobs", "predict_files"]
 
@@ -65,7 +66,7 @@ def predict_files(model: Segmentation, jobs: Sequence[FileJob], checkpoint: Path
     """
     waiting = [job for job in jobs if not _is_done(job, checkpoint)]
     if len(waiting) < len(jobs):
-        get_console().print(f"{len(jobs) - len(waiting)} of {len(jobs)} written before and younger than their input")
+        say(f"{len(jobs) - len(waiting)} of {len(jobs)} written before and younger than their input")
     was_training = model.training
     model.eval()
     for job in track(waiting, "labels", console=get_console(), transient=True, disable=len(waiting) < 2):

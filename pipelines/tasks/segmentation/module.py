@@ -24,13 +24,16 @@ from ccnn_irregular.pipelines.tasks.segmentation.data import (
     standardised,
 )
 from ccnn_irregular.pipelines.tasks.segmentation.surfaces import surface_distance
-from ccnn_irregular.pipelines.train.module import TrainedNetwork, timed
+from ccnn_irregular.pipelines.train.module import TaskModule, timed
 from ccnn_irregular.pipelines.train.resampling import onto_grid
+from ccnn_irregular.pipelines.train.schedule import Schedule
 
 if TYPE_CHECKING:
     from ccnn_irregular.pipelines.tasks.segmentation.data import VolumeBatch, VolumeDataModule
 
 __all__ = ["Segmentation", "SegmentedVolume", "VoxelResampling", "dice", "soft_dice_loss"]
+
+SCHEDULE = Schedule(learning_rate=3e-3, weight_decay=1e-2, warmup_epochs=1.0)
 
 # Volumes that a message names.
 _NAMES = 20
@@ -116,18 +119,13 @@ def _labels_of(labels: Tensor) -> set[int]:
     return set(labels.unique().tolist()) - {0}
 
 
-class Segmentation(TrainedNetwork):
+class Segmentation(TaskModule):
     """A class for every voxel: cross-entropy plus soft Dice, volume by volume.
 
     Args:
-        network: ``forward(VolumeBatch) -> logits (1, classes, *query.sizes)`` with attributes ``classes`` and
-            ``in_channels``; its ``prepare(batch)`` is called once with a training volume, and what it changes must be
-            buffers or parameters.
-        learning_rate: peak of the schedule.
-        weight_decay: of AdamW; vectors (biases, norms, widths), masks and generators are exempt.
-        warmup_epochs: linear rise before the cosine, in epochs.
-        final_share: share of the peak learning rate that is left at the end.
-        mask_rate: learning rate of the masks relative to the others', see ``parameter_groups``.
+        network: ``forward(VolumeBatch) -> logits (1, classes, *query.sizes)`` of a standardised volume, with attributes
+            ``classes`` and ``in_channels``.
+        schedule: how it is trained.
         dice_weight: of the soft Dice loss; the cross-entropy's is 1.
         augmentation: random changes in training; null = none.
         intensities: "compressed" or "clipped", see ``pipelines.tasks.segmentation.data.standardised``. It is part of a
@@ -137,25 +135,12 @@ class Segmentation(TrainedNetwork):
     def __init__(
         self,
         network: nn.Module,
-        learning_rate: float = 3e-3,
-        weight_decay: float = 1e-2,
-        warmup_epochs: float = 1.0,
-        final_share: float = 0.0,
-        mask_rate: float = 1.0,
+        schedule: Schedule = SCHEDULE,
         dice_weight: float = 1.0,
         augmentation: VolumeAugmentation | None = None,
         intensities: Intensities = "compressed",
     ) -> None:
-        super().__init__(
-            network,
-            learning_rate=learning_rate,
-            weight_decay=weight_decay,
-            warmup_epochs=warmup_epochs,
-            final_share=final_share,
-            mask_rate=mask_rate,
-            decay_generators=False,
-        )
-        self.save_plain_hyperparameters(network)
+        super().__init__(network, schedule)
         require(dice_weight >= 0, "dice_weight", "not be negative", dice_weight)
         self.dice_weight = dice_weight
         self.augmentation = augmentation
@@ -182,17 +167,14 @@ class Segmentation(TrainedNetwork):
         values = standardised(batch.values[0].cpu(), self.intensities)[None]
         return dataclasses.replace(batch, values=values.to(batch.values.device))
 
-    def require_fits(self, data: VolumeDataModule) -> None:
-        """Refuse data of other channels or another number of classes, or a validation part without any label.
+    def require_trainable(self, data: VolumeDataModule) -> None:
+        """Refuse a validation part without any label.
 
         Labels that no volume of the validation part holds have no Dice there: they are named, and left out of its mean.
         """
-        for name, there in (("classes", len(data.classes)), ("in_channels", data.channels)):
-            here = getattr(self.network, name)
-            require(here == there, name, f"be the data's {there}", here)
         numbers = data.part("validation")
         labels = (data.volume(number).labels for number in numbers)
-        held = set().union(*(_labels_of(one) for one in labels if one is not None))
+        held = set().union(*(_labels_of(volume) for volume in labels if volume is not None))
         names = ", ".join(data.pairs[number].name for number in numbers[:_NAMES]) + ", ..." * (len(numbers) > _NAMES)
         part = f"{len(numbers)} validation volumes ({names})"
         rule = "hold a voxel of a label: Dice, which chooses the best epoch, has no value without"
@@ -207,26 +189,16 @@ class Segmentation(TrainedNetwork):
                 stacklevel=2,
             )
 
-    def setup(self, stage: str) -> None:
-        """Scale the layers for the first training volume; a resumed run reads the same numbers from its checkpoint."""
-        if stage != "fit":
-            return
-        data = self.trainer.datamodule  # type: ignore[attr-defined]  # a Lightning attribute without annotation
-        require(data is not None, "fit", "be given a data module (for the calibration)", "loaders alone")
-        self.require_fits(data)
-        first = self.standardised(next(iter(data.loader("train"))))
-        self.network.prepare(first)  # type: ignore[operator]  # of every such network
-
-    def forward(self, batch: VolumeBatch) -> Tensor:
-        """Logits ``(1, classes, *query.sizes)`` of a ``standardised`` batch."""
-        return self.network(batch)
+    def prepare(self, data: VolumeDataModule) -> None:
+        """Scale the layers for the first training volume."""
+        self.network.prepare(self.standardised(data.typical_batch()))  # type: ignore[operator]  # of every such network
 
     def training_step(self, batch: VolumeBatch, batch_idx: int) -> Tensor:
         batch = self.standardised(batch)
         if self.augmentation is not None:
             batch = self.augmentation(batch, self.draws(batch.ids))
         loss = self._loss(self(batch), batch)
-        self.log("train_loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=1)
+        self.log_epoch({"train_loss": loss}, len(batch))
         return loss
 
     def _loss(self, logits: Tensor, batch: VolumeBatch) -> Tensor:
@@ -237,9 +209,8 @@ class Segmentation(TrainedNetwork):
 
     def validation_step(self, batch: VolumeBatch, batch_idx: int) -> None:
         logits = self(self.standardised(batch))
-        shown: dict[str, Any] = {"val_loss": self._loss(logits, batch)}
+        self.log_epoch({"val_loss": self._loss(logits, batch)}, len(batch))
         assert batch.labels is not None
-        self.log_dict(shown, on_step=False, on_epoch=True, prog_bar=True, batch_size=1)
         self._watched |= _labels_of(batch.labels)
         for metric, value in zip(self.val_dice, dice(logits.argmax(1), batch.labels, self.classes), strict=True):
             assert isinstance(metric, MeanMetric)
@@ -255,7 +226,7 @@ class Segmentation(TrainedNetwork):
             metric.reset()
         self._watched.clear()
         if found:
-            self.log_dict(found | {"val_dice": torch.stack(list(found.values())).mean()}, prog_bar=True)
+            self.log_epoch(found | {"val_dice": torch.stack(list(found.values())).mean()})
 
     def predict_step(self, batch: VolumeBatch, batch_idx: int) -> SegmentedVolume:
         """Labels of a volume, on the CPU, and how well they fit where that is known."""

@@ -55,7 +55,7 @@ class ContinuousSegmenter(nn.Module):
             dropout=dropout,
         )
 
-    def prepare(self, batch: VolumeBatch) -> None:
+    def prepare(self, batch: VolumeBatch, values: None = None) -> None:
         """Scale all layers for the sampling of ``batch``, and say so where their kernels do not suit it."""
         support = next(iter(self.kernels().values())).support
         warn_of_reach("steps", self.steps, support, sampling_of(batch.grid, "the voxels, in mm"))
@@ -107,7 +107,7 @@ class FixedKernelSegmenter(nn.Module):
         self.output = nn.Conv3d(channels[0], classes, 1)
 
     @torch.no_grad()
-    def prepare(self, batch: VolumeBatch) -> None:
+    def prepare(self, batch: VolumeBatch, values: None = None) -> None:
         """Nothing to be scaled: torch's initialisation fits voxels."""
 
     def forward(self, batch: VolumeBatch) -> Tensor:

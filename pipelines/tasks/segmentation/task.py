@@ -2,36 +2,31 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar, cast, get_args
+from typing import Any, ClassVar, get_args
 
 import numpy as np
-from lightning.pytorch.cli import LightningArgumentParser
 from numpy.typing import NDArray
-from rich import box, get_console
-from rich.table import Table
 
 from ccnn_irregular.datasets.decathlon import volume_name
 from ccnn_irregular.datasets.processing.interpolation import NodeMethod
 from ccnn_irregular.pipelines.tasks.segmentation import figures
-from ccnn_irregular.pipelines.tasks.segmentation.data import Part, VolumeBatch, VolumeDataModule, thinnings
+from ccnn_irregular.pipelines.tasks.segmentation.data import Thinning, VolumeBatch, VolumeDataModule, thinnings
 from ccnn_irregular.pipelines.tasks.segmentation.files import FileJob, file_jobs, predict_files
 from ccnn_irregular.pipelines.tasks.segmentation.module import Segmentation, SegmentedVolume, VoxelResampling
 from ccnn_irregular.pipelines.tasks.segmentation.network import ContinuousSegmenter
-from ccnn_irregular.pipelines.train.command_line import TrainingCLI, load_weights
+from ccnn_irregular.pipelines.train.checkpoint import load_weights
+from ccnn_irregular.pipelines.train.data import Part
+from ccnn_irregular.pipelines.train.evaluation import Evaluation, ResultTable, mean_interval, say
 from ccnn_irregular.pipelines.train.figures import save
-from ccnn_irregular.pipelines.train.reports import versions, write_json, write_text
+from ccnn_irregular.pipelines.train.reports import write_csv
+from ccnn_irregular.pipelines.train.task import Task
 from ccnn_irregular.plotting_volumes import plot_kernel_slices
 
-__all__ = ["LabelResult", "SegmentationCLI", "SegmentationPredictOptions", "SegmentationTestOptions"]
+__all__ = ["LabelResult", "SegmentationPredictOptions", "SegmentationTask", "SegmentationTestOptions"]
 
-Thinning = tuple[int, ...]
-
-_Z = 1.959964  # of a 95 % interval
 _MEAN = "mean of the labels"
 
 
@@ -138,7 +133,7 @@ class LabelResult:
     seconds: float
 
 
-class SegmentationCLI(TrainingCLI):
+class SegmentationTask(Task):
     """The four commands on volumes with labels."""
 
     task = "segmentation"
@@ -147,8 +142,6 @@ class SegmentationCLI(TrainingCLI):
     monitor = "val_dice"
     monitor_label = "mean Dice"
     summaries: ClassVar[dict[str, str]] = {
-        "fit": "train; the same command resumes an interrupted run",
-        "validate": "loss and Dice on the validation part",
         "test": "Dice of each label on the test part, with slices removed too, as table, JSON, CSV and figures",
         "predict": "label volumes of NIfTI files, on their own voxels",
     }
@@ -157,52 +150,27 @@ class SegmentationCLI(TrainingCLI):
         ("loss", "val_loss", "validation", "--"),
         ("mean Dice", "val_dice", "validation", "--"),
     )
+    test_options = SegmentationTestOptions
+    predict_options = SegmentationPredictOptions
 
-    def add_task_arguments(self, parser: LightningArgumentParser, subcommand: str) -> None:
-        """Samplings to be tested. Training ends by its schedule; early stopping has to be asked for."""
-        parser.set_defaults({"early_stopping.patience": 100_000})
-        if subcommand == "test":
-            parser.add_class_arguments(SegmentationTestOptions, "test", as_group=False)
-        if subcommand == "predict":
-            parser.add_class_arguments(SegmentationPredictOptions, "predict", as_group=False)
-
-    def describe(self, datamodule: VolumeDataModule) -> dict[str, Any]:
-        """Which volumes were read and how they were split."""
-        return datamodule.description()
-
-    def report(self, datamodule: VolumeDataModule) -> str:
-        """The volumes, and the size of the network."""
-        sizes = ", ".join(f"{size} {name}" for name, size in datamodule.description()["volumes"].items())
-        return f"{datamodule.root}: {sizes} volumes\nnetwork of {_parameters(self.model):,} parameters"
-
-    def test(self, model: Segmentation, datamodule: VolumeDataModule, ckpt_path: str, **_: Any) -> None:
-        """Dice under every sampling that was asked for: table, JSON, CSV, figures."""
-        options = SegmentationTestOptions(**vars(self._get(self.config_init, "test")))
+    def evaluate(self, model: Segmentation, datamodule: VolumeDataModule, folder: Path) -> Evaluation:
+        """Dice under every sampling that was asked for."""
+        options: SegmentationTestOptions = self.asked()
         samplings = [SliceSampling(), *(SliceSampling(thin) for thin in thinnings(options.thin))]
-        datamodule.setup("test")
-        load_weights(model, ckpt_path)
         if options.resample:
             better = [self._better_resampled(model, datamodule, sampling) for sampling in samplings[1:]]
-            samplings[1:] = [one for pair in zip(samplings[1:], better, strict=True) for one in pair]
+            samplings[1:] = [sampling for pair in zip(samplings[1:], better, strict=True) for sampling in pair]
         found = {sampling: self._volumes(model, datamodule, sampling, "test") for sampling in samplings}
         tables = {sampling: Scores.of(volumes) for sampling, volumes in found.items()}
         results = _results(tables, datamodule.classes)
-        folder = Path(self._get(self.config, "output") or self.run_folder.path / "test")
-        report = {
-            "results": results,
-            **self.provenance(ckpt_path),
-            "network": type(model.network).__name__,
-            "parameters": _parameters(model),
-            "data": self.describe(datamodule),
-            "versions": versions(),
-        }
-        write_json(folder / "metrics.json", report)
-        _write_dice(folder / "dice.csv", found, datamodule.classes)
-        plots = _draw(folder, model, datamodule, found, tables)
-        _print_table(results, f"{datamodule.root}, {len(found[samplings[0]])} test volumes, {ckpt_path}")
-        get_console().print(f"split by {datamodule.description()['split by']}", highlight=False, soft_wrap=True)
-        for path in (folder / "metrics.json", folder / "dice.csv", *plots):
-            get_console().print(str(path), highlight=False, soft_wrap=True)
+        _write_dice(folder / "dice.csv", found, tables, datamodule.classes)
+        title = f"{datamodule.root}, {len(found[samplings[0]])} test volumes, {self.checkpoint}"
+        return Evaluation(
+            {"results": results},
+            tables=[_table(results, title)],
+            notes=[f"split by {datamodule.describe()['split by']}"],
+            files=[folder / "dice.csv", *_draw(folder, model, datamodule, found, tables)],
+        )
 
     def _volumes(
         self, model: Segmentation, datamodule: VolumeDataModule, sampling: SliceSampling, part: Part
@@ -210,9 +178,9 @@ class SegmentationCLI(TrainingCLI):
         """The labelled volumes of a part."""
         method = sampling.resample
         model.resampling = None if method is None else VoxelResampling(datamodule.training_steps(), method)
-        volumes = self.trainer.predict(model, dataloaders=datamodule.loader(part, thin=sampling.thin))
+        volumes = self.predictions(model, datamodule.loader(part, sampling.thin))
         model.resampling = None
-        return cast("list[SegmentedVolume]", volumes)
+        return volumes
 
     def _better_resampled(
         self, model: Segmentation, datamodule: VolumeDataModule, sampling: SliceSampling
@@ -224,27 +192,22 @@ class SegmentationCLI(TrainingCLI):
 
         return max((replace(sampling, resample=method) for method in get_args(NodeMethod)), key=mean_dice)
 
-    def predict(self, model: Segmentation, datamodule: VolumeDataModule, ckpt_path: str, **_: Any) -> None:
+    def predict(self, model: Any, datamodule: Any, ckpt_path: str, **_: Any) -> None:
         """Write label volumes; those that are there already and younger than their image are kept."""
-        source = SegmentationPredictOptions(**vars(self._get(self.config_init, "predict"))).input
-        output = self._get(self.config, "output")
-        folder = Path(output or self.run_folder.path / "predictions")
-        if source is None:
-            datamodule.setup("predict")
+        options: SegmentationPredictOptions = self.asked()
+        folder = self.output(datamodule, "predictions")
+        if options.input is None:
+            self._ready(model, datamodule, ckpt_path)
             images = [datamodule.pairs[number].image for number in datamodule.part("test")]
             jobs = [FileJob(image, folder / f"{volume_name(image)}.nii.gz") for image in images]
-        else:
-            path = Path(source)
-            single = output is None and not path.is_dir()
+        else:  # the data that were trained on need not be at hand
+            path = Path(options.input)
+            single = self._get(self.config, "output") is None and not path.is_dir()
             jobs = file_jobs(path, folder / f"{volume_name(path)}.nii.gz" if single else folder)
-        load_weights(model, ckpt_path)
+            load_weights(model, ckpt_path)
         written = predict_files(model, jobs, Path(ckpt_path))
         where = jobs[0].output if len(jobs) == 1 else jobs[0].output.parent
-        get_console().print(f"{len(written)} label volumes written: {where}", highlight=False, soft_wrap=True)
-
-
-def _parameters(model: Segmentation) -> int:
-    return sum(parameter.numel() for parameter in model.network.parameters())
+        say(f"{len(written)} label volumes written: {where}")
 
 
 def _draw(
@@ -278,13 +241,10 @@ def _results(tables: dict[SliceSampling, Scores], classes: Sequence[str]) -> lis
     for sampling, scores in tables.items():
         columns = zip(_with_mean(scores.dice).T, _with_mean(scores.surface).T, strict=True)
         for name, against, (values, distances) in zip(names, reference, columns, strict=True):
-            there = values[~np.isnan(values)]
-            n, mean = len(there), _mean(values)
-            half = _Z * float(there.std(ddof=1)) / n**0.5 if n > 1 else float("nan")
-            sampled = str(sampling), sampling.thin, sampling.resample
-            interval = max(mean - half, 0.0), min(mean + half, 1.0)
-            difference, surface = mean - against, _mean(distances)
-            results.append(LabelResult(*sampled, name, mean, *interval, difference, n, surface, scores.seconds))
+            known = values[~np.isnan(values)]
+            mean, surface = _mean(values), _mean(distances)
+            found = (mean, *mean_interval(known), mean - against, len(known), surface, scores.seconds)
+            results.append(LabelResult(str(sampling), sampling.thin, sampling.resample, name, *found))
     return results
 
 
@@ -294,37 +254,38 @@ def _with_mean(table: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _mean(values: NDArray[np.float64]) -> float:
-    there = values[~np.isnan(values)]
-    return float(there.mean()) if len(there) else float("nan")
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else float("nan")
 
 
 def _row_means(table: NDArray[np.float64]) -> NDArray[np.float64]:
-    there = ~np.isnan(table)
-    counts = there.sum(1)
-    return np.where(counts > 0, np.where(there, table, 0.0).sum(1) / np.maximum(counts, 1), np.nan)
+    known = ~np.isnan(table)
+    counts = known.sum(1)
+    return np.where(counts > 0, np.where(known, table, 0.0).sum(1) / np.maximum(counts, 1), np.nan)
 
 
-def _write_dice(path: Path, found: dict[SliceSampling, list[SegmentedVolume]], classes: Sequence[str]) -> None:
+def _write_dice(
+    path: Path,
+    found: dict[SliceSampling, list[SegmentedVolume]],
+    tables: dict[SliceSampling, Scores],
+    classes: Sequence[str],
+) -> None:
     """``sampling,volume,label,...`` lines: Dice of each label in each volume."""
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(["sampling", "volume", *classes[1:]])
-    for sampling, volumes in found.items():
-        for volume in volumes:
-            assert volume.dice is not None
-            writer.writerow([sampling, volume.name, *(f"{value:.5f}" for value in volume.dice)])
-    write_text(path, table.getvalue())
+    lines = (
+        (sampling, volume.name, *(f"{value:.5f}" for value in scores))
+        for sampling, volumes in found.items()
+        for volume, scores in zip(volumes, tables[sampling].dice, strict=True)
+    )
+    write_csv(path, ("sampling", "volume", *classes[1:]), lines)
 
 
-def _print_table(results: Sequence[LabelResult], title: str) -> None:
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("sampling", min_width=14)
-    table.add_column("label", no_wrap=True)
-    for label in ("Dice", "95 % interval", "change", "surface", "seconds"):
-        table.add_column(label, justify="right", no_wrap=True)
-    for one in results:
-        interval = f"{one.low:.3f} - {one.high:.3f}"
-        numbers = (f"{one.dice:.3f}", interval, f"{one.difference:+.3f}", f"{one.surface:.3f}", f"{one.seconds:.3g}")
-        table.add_row(one.sampling, "mean" if one.label == _MEAN else one.label, *numbers)
-    table.caption = "change: from all slices; surface: mean distance, mm; seconds: a volume"
-    get_console().print(table)
+def _table(results: Sequence[LabelResult], title: str) -> ResultTable:
+    def row(result: LabelResult) -> tuple[str, ...]:
+        label = "mean" if result.label == _MEAN else result.label
+        interval = f"{result.low:.3f} - {result.high:.3f}"
+        difference, surface = f"{result.difference:+.3f}", f"{result.surface:.3f}"
+        return result.sampling, label, f"{result.dice:.3f}", interval, difference, surface, f"{result.seconds:.3g}"
+
+    head = ("sampling", "label", "Dice", "95 % interval", "change", "surface", "seconds")
+    caption = "change: from all slices; surface: mean distance, mm; seconds: a volume"
+    return ResultTable(title, head, [row(result) for result in results], words=2, caption=caption)

@@ -1,4 +1,4 @@
-"""The rival of continuous kernels on clouds: its graph against all distances, its answers, its size."""
+"""The baseline of continuous kernels on clouds: its graph against all distances, its answers, its size."""
 
 from __future__ import annotations
 
@@ -50,9 +50,9 @@ def test_clouds_do_not_see_each_other_or_the_order_of_their_points() -> None:
 
 
 def test_solids_are_learned() -> None:
-    data = ShapeDataModule("solids", count=60, points=64, places=256, batch_size=60)
+    data = ShapeDataModule("simulated_solids", count=60, points=64, places=256, batch_size=60)
     data.setup("fit")
-    batch = data.typical(60)
+    batch = data.typical_batch(60)
     torch.manual_seed(0)
     network = PointNetClassifier(1, len(data.classes), 0.1, (16, 16), 8)
     network.prepare(batch)

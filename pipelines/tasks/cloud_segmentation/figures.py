@@ -1,8 +1,7 @@
-"""Figures of tests on point clouds: accuracy by how points were drawn, maps of a tile."""
+"""The figure of a segmented tile: two maps."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,45 +14,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ccnn_irregular.datasets.samples import LabelledClouds
-    from ccnn_irregular.pipelines.tasks.cloud_classification.task import CloudResult
 
-__all__ = ["drawn", "tile"]
-
-
-def drawn(results: Sequence[tuple[CloudResult, CloudResult]], path: Path) -> Path:
-    """Accuracy and its interval for each way to draw points, with quadrature weights and without.
-
-    Args:
-        results: with and without weights; the first pair is as trained.
-        path: of the PNG.
-    """
-    figure = new_figure(7.0, 1.4 + 0.5 * len(results))
-    axes = figure.subplots()
-    places = np.arange(len(results))
-    weights = results[0][0].options["weights"]
-    axes.axvline(100 * results[0][0].accuracy, color="#999999", linestyle="--", linewidth=1)
-    for column, (label, lift) in enumerate(((f'weights "{weights}"', -0.14), ("without weights", 0.14))):
-        rows = [pair[column] for pair in results]
-        values, low, high = (
-            100 * np.array([getattr(row, name) for row in rows]) for name in ("accuracy", "low", "high")
-        )
-        bars = np.maximum([values - low, high - values], 0)
-        axes.errorbar(values, places + lift, xerr=bars, fmt="o", color=COLOURS[column], capsize=3, label=label)
-        for place, value, end in zip(places, values, high, strict=True):
-            axes.annotate(
-                f"{value:.1f}",
-                (end, place + lift),
-                xytext=(4, 0),
-                textcoords="offset points",
-                va="center",
-                fontsize="small",
-                color=COLOURS[column],
-            )
-    axes.set(xlabel="test accuracy, % (95 % interval)", ylim=(len(results) - 0.5, -0.5))
-    axes.set_yticks(places, [weighed.drawn for weighed, _ in results])
-    axes.margins(x=0.12)
-    axes.legend(loc="best", fontsize="small")
-    return save(figure, path)
+__all__ = ["tile"]
 
 
 def tile(clouds: LabelledClouds, predicted: NDArray[np.int64], tested: NDArray[np.int64], path: Path) -> Path:

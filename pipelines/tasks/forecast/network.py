@@ -1,0 +1,87 @@
+"""The network of the forecast: a CCNN that is asked at any later time corrects the last value of each variable."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ccnn_irregular.datasets.samples import RaggedSeries
+from ccnn_irregular.domains import Grid
+from ccnn_irregular.networks import CCNN
+from ccnn_irregular.pipelines.tasks.risk.network import HatBasis
+from ccnn_irregular.pipelines.train.value_scale import ValueScale
+
+__all__ = ["ForecastBatch", "ForecastNetwork"]
+
+
+class ForecastBatch(NamedTuple):
+    """B series: what was observed before the cut, and the times asked for, with the values there, nan = not known."""
+
+    history: RaggedSeries
+    asked: RaggedSeries
+
+
+class ForecastNetwork(nn.Module):
+    """mean + (1 + gain) (last value - mean) + shift, for each variable at any time.
+
+    A CCNN reads the history as that of the risk does, each variable at its own times with its own quadrature weights,
+    carries it along a latent grid that ends with the last time, and answers gains and shifts at the times asked for.
+    Both are 0 at first: training begins with the last value, or with the mean of a variable that was not observed.
+
+    Args:
+        in_channels: number of variables.
+        hidden_channels: of the CCNN.
+        blocks: its residual blocks.
+        width: initial standard deviation of the kernels' masks, and what a value may stand for at most, hours.
+        dropout: in the blocks.
+        hours: length of the latent grid, of hourly nodes.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        hidden_channels: int = 64,
+        blocks: int = 2,
+        width: float = 6.0,
+        dropout: float = 0.1,
+        hours: int = 48,
+    ) -> None:
+        super().__init__()
+        self.in_channels, self.cap = in_channels, width
+        self.scale = ValueScale(in_channels)
+        self.basis = HatBasis(in_channels)
+        self.cnn = CCNN(
+            self.basis.channels,
+            hidden_channels,
+            2 * in_channels,
+            blocks=blocks,
+            extent=(4 * width,),
+            width=(width,),
+            omega_0=10.0,
+            generator="siren",
+            dropout=dropout,
+            latent=Grid([hours], [1.0], [1.0]),
+            head="anywhere",
+        )
+
+    def prepare(self, batch: ForecastBatch, values: tuple[Tensor, None]) -> None:
+        """Take scales and knots from ``values``, scale the kernels for the batch, and begin with the last value."""
+        self.scale.fit(values[0])
+        self.basis.fit(values[0].numpy())
+        channels, source = self.basis.read(batch.history, self.cap)
+        self.cnn.calibrate(source, channels)
+        for parameter in self.cnn.output.parameters():
+            nn.init.zeros_(parameter)
+
+    def last_value(self, batch: ForecastBatch) -> Tensor:
+        """The baseline: last values carried forward, the mean where there is none ``(M, C)``, scaled."""
+        last = batch.history.last()
+        return torch.where(last.isnan(), self.scale.mean, self.scale(last))[batch.asked.sample_index()]
+
+    def forward(self, batch: ForecastBatch) -> Tensor:
+        """Forecasts of all variables at the times asked for ``(M, C)``, scaled."""
+        gain, shift = self.cnn(*self.basis.read(batch.history, self.cap), batch.asked.points()).chunk(2, 1)
+        last = self.last_value(batch)
+        return last + gain * (last - self.scale.mean) + shift * self.scale.deviation

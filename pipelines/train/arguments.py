@@ -1,0 +1,158 @@
+"""The words of a command: what names the task and its run, lists of several words, options of the run to be tested."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import types
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Union, get_args, get_origin
+
+import yaml
+from jsonargparse import ArgumentParser
+
+from ccnn_irregular.pipelines.train.earlier import config_argument
+from ccnn_irregular.pipelines.train.evaluation import say
+from ccnn_irregular.pipelines.train.run_folder import RunFolder, is_free, others_than
+
+__all__ = ["Words", "default_run_dir", "join_lists"]
+
+_DEFAULT_TASK = "risk"
+_LISTS = (list, tuple, Sequence)
+
+
+@dataclass(frozen=True)
+class Words:
+    """The words of ``ccnn fit | validate | test | predict``.
+
+    Attributes:
+        command: the first one.
+        configs: configuration files, in their order.
+        task: as typed, or None.
+        run_dir: likewise.
+        ckpt_path: likewise.
+        others: all others, in their order.
+    """
+
+    command: str
+    configs: tuple[str, ...]
+    task: str | None
+    run_dir: str | None
+    ckpt_path: str | None
+    others: tuple[str, ...]
+
+    @staticmethod
+    def of(words: Sequence[str]) -> Words:
+        """From the words of the command line; the first one is the command."""
+        parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+        parser.add_argument("--config", "-c", action="append", default=[])
+        for name in ("--task", "--run_dir", "--ckpt_path"):
+            parser.add_argument(name)
+        known, others = parser.parse_known_args(list(words[1:]))
+        return Words(words[0], tuple(known.config), known.task, known.run_dir, known.ckpt_path, tuple(others))
+
+    @property
+    def tested_run(self) -> RunFolder:
+        """The folder of the checkpoint that ``validate``, ``test`` and ``predict`` take."""
+        if self.ckpt_path is not None:
+            return RunFolder(Path(self.ckpt_path).parent)
+        return RunFolder(Path(self.run_dir or default_run_dir(self.configs)))
+
+    def task_name(self) -> str:
+        """The task as typed, or as the configurations name it."""
+        files: tuple[str | Path, ...] = self.configs
+        if not files and self.command != "fit" and (own := self.tested_run.config).is_file():
+            files = (own,)
+        named = [content["task"] for content in map(_content, files) if "task" in content]
+        return self.task or (named[-1] if named else _DEFAULT_TASK)
+
+    def with_options_of_run(self) -> list[str]:
+        """All words; those of ``validate``, ``test`` and ``predict`` with the options of the tested run's data put in.
+
+        What is typed comes first, then what the run was trained with, then a configuration file; where the file says
+        something else than the run, that is told.
+        """
+        names = ("task", "run_dir", "ckpt_path")
+        tested = self.tested_run
+        known = {name: getattr(self, name) for name in names}
+        # Typed, for the content of a file of an earlier version stands in place of its name.
+        known["run_dir"] = self.run_dir or str(default_run_dir(self.configs or [tested.config]))
+        typed = [*self.others, *(f"--{name}={value}" for name, value in known.items() if value is not None)]
+        saved = None if self.command == "fit" else tested.saved_config()
+        if saved is None or not {"data", "seed_everything"} <= saved.keys():
+            return [self.command, *map(config_argument, self.configs), *typed]
+        files = [config_argument(path) for path in self.configs or [tested.config]]
+        data = {name: value for name, value in saved["data"].items() if not is_free(f"data.{name}")}
+        seed = saved["seed_everything"]
+        as_run = [f"--data={json.dumps(data, default=str)}", f"--seed_everything={json.dumps(seed)}"]
+        for path in self.configs:
+            given: dict[str, Any] = _content(path).get("data") or {}
+            for name in others_than(given, data):
+                if not any(word.startswith(f"--data.{name}") for word in typed):
+                    say(f"data.{name} = {data[name]} as in {tested.path}, not {given[name]} as in {path}")
+        return [self.command, *files, *as_run, *typed]
+
+
+def _content(path: str | os.PathLike[str]) -> dict[str, Any]:
+    content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    return content if isinstance(content, dict) else {}
+
+
+def default_run_dir(configs: Sequence[str | os.PathLike[str]]) -> Path:
+    """``runs/`` and the stem of the last configuration file; the file a run keeps stands for that run's own folder."""
+    if not configs:
+        return Path("runs/default")
+    path = Path(os.fspath(configs[-1]))
+    return path.parent if RunFolder(path.parent).is_run(path) else Path("runs") / path.stem
+
+
+def join_lists(words: Sequence[str], parser: ArgumentParser) -> list[str]:
+    """``words`` with those after a list option of ``parser`` joined into one JSON list: ``--data.sets a b``.
+
+    A written-out list is kept, and so is ``null``. Where an option takes a list or a single value, a single word is
+    that value.
+    """
+    typed = ((option, action) for action in parser._actions for option in action.option_strings)
+    kinds = {option: getattr(action, "_typehint", None) for option, action in typed}
+    joined: list[str] = []
+    left = list(words)
+    while left:
+        option, equals, first = left.pop(0).partition("=")
+        kind = kinds.get(option)
+        if not _takes_list(kind):
+            joined.append(option + equals + first)
+            continue
+        values = [first] if equals else []
+        while left and not left[0].startswith("-"):
+            values.append(left.pop(0))
+        single = len(values) == 1 and (values[0].startswith("[") or values[0] == "null" or _takes_one(kind))
+        joined += [option, values[0] if single else json.dumps([_number_or_word(value) for value in values])]
+    return joined
+
+
+def _members(kind: Any) -> tuple[Any, ...]:
+    return get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,)
+
+
+def _is_list(kind: Any) -> bool:
+    return kind in _LISTS or get_origin(kind) in _LISTS
+
+
+def _takes_list(kind: Any) -> bool:
+    return any(_is_list(member) for member in _members(kind))
+
+
+def _takes_one(kind: Any) -> bool:
+    return any(not _is_list(member) and member is not type(None) for member in _members(kind))
+
+
+def _number_or_word(word: str) -> float | int | str:
+    for kind in (int, float):
+        try:
+            return kind(word)
+        except ValueError:
+            continue
+    return word

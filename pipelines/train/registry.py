@@ -1,0 +1,52 @@
+"""Which tasks there are: one line each, and those that a program registers."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+from ccnn_irregular._checks import require
+
+if TYPE_CHECKING:
+    from ccnn_irregular.pipelines.train.task import Task
+
+__all__ = ["TASKS", "register", "task_class"]
+
+# Name of a task in a configuration -> module and class.
+TASKS = {
+    "risk": "ccnn_irregular.pipelines.tasks.risk.task:RiskTask",
+    "classification": "ccnn_irregular.pipelines.tasks.classification.task:ClassificationTask",
+    "segmentation": "ccnn_irregular.pipelines.tasks.segmentation.task:SegmentationTask",
+    "field": "ccnn_irregular.pipelines.tasks.field.task:FieldTask",
+    "downscale": "ccnn_irregular.pipelines.tasks.downscale.task:DownscaleTask",
+    "cloud_classification": "ccnn_irregular.pipelines.tasks.cloud_classification.task:CloudClassificationTask",
+    "cloud_segmentation": "ccnn_irregular.pipelines.tasks.cloud_segmentation.task:CloudSegmentationTask",
+    "forecast": "ccnn_irregular.pipelines.tasks.forecast.task:ForecastTask",
+}
+_registered: dict[str, type[Task]] = {}
+
+
+def register(task: type[Task]) -> type[Task]:
+    """Make a task of your own known under its name; to be used as a decorator of its class.
+
+    Raises:
+        ValueError: a task of that name is known already.
+    """
+    known = (*TASKS, *_registered)
+    require(task.task not in known, "task", f"have a name of its own, unlike {', '.join(known)}", repr(task.task))
+    _registered[task.task] = task
+    return task
+
+
+def task_class(name: str) -> type[Task]:
+    """The task of a name.
+
+    Raises:
+        ValueError: no task has this name.
+    """
+    if name in _registered:
+        return _registered[name]
+    require(name in TASKS, "task", f"be one of {', '.join((*TASKS, *_registered))}", repr(name))
+    module, _, kind = TASKS[name].partition(":")
+    found: type[Task] = getattr(importlib.import_module(module), kind)
+    return found
