@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ccnn_irregular import CCNN, MLP, SIREN, GaussianMask, Grid, Kernel, KernelSpec, MAGNet, RandomFourier, Solver
 from ccnn_irregular.adapters.geometric import CLOUD_KERNEL, CCNNConv
+from ccnn_irregular.kernels import GENERATORS, MASKS
 from ccnn_irregular.kernels.isotropic import Isotropic, RadialMask
 from ccnn_irregular.networks import PUBLISHED_KERNEL, ccnn_4_110, ccnn_6_380
 from ccnn_irregular.networks_unet import UNET_KERNEL, ContinuousUNet
@@ -72,6 +73,21 @@ def test_the_parts_are_those_that_are_named() -> None:
         assert kernel.causal_axes == expected.causal_axes
         offsets = torch.rand(50, 2) * 3 - 1
         assert torch.equal(kernel(offsets), expected(offsets))
+
+
+@pytest.mark.parametrize("mask", [*MASKS, "none"])
+@pytest.mark.parametrize("generator", GENERATORS)
+def test_every_registered_part_can_be_named(generator: str, mask: str) -> None:
+    kernel = KernelSpec([2.0, 2.0], [0.5, 0.5], omega_0=2.0, generator=generator, hidden=8, mask=mask)(3)
+    values = kernel(torch.rand(20, 2))
+    assert values.shape == (20, 3)
+    assert bool(values.isfinite().all())
+    assert type(kernel.generator) is GENERATORS[generator]
+
+
+def test_a_mask_without_a_learned_centre_is_named() -> None:
+    with pytest.raises(ValueError, match=r"kernel\.mask must take mean, got 'radial'"):
+        KernelSpec(1.0, 0.5, mask="radial", learned_mean=True)(1)
 
 
 def test_a_full_kernel_has_the_weights_of_a_depthwise_one_of_as_many_values() -> None:
@@ -149,7 +165,7 @@ def test_an_isotropic_kernel_depends_on_the_distance_alone() -> None:
         ({"extent": 1.0, "isotropic": True, "learned_mean": True}, r"kernel\.learned_mean must be False for isotropic"),
         (
             {"extent": 1.0, "isotropic": True, "mask": "cropped"},
-            r"kernel\.mask must be 'smooth' or 'none' for isotropic",
+            r"kernel\.mask must be 'smooth', 'radial' or 'none'",
         ),
         ({"width": [1.0, 2.0], "isotropic": True}, r"kernel\.width must be the same on all axes for isotropic kernels"),
     ],

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from ccnn_irregular.datasets.samples import RaggedSeries
 from ccnn_irregular.domains import Grid
+from ccnn_irregular.kernels import KernelSpec
 from ccnn_irregular.networks import CCNN
-from ccnn_irregular.pipelines.tasks.risk.network import HatBasis
+from ccnn_irregular.pipelines.tasks.risk.network import STAY_KERNEL, HatBasis
 from ccnn_irregular.pipelines.train.value_scale import ValueScale
 
 __all__ = ["ForecastBatch", "ForecastNetwork"]
@@ -34,7 +35,8 @@ class ForecastNetwork(nn.Module):
         in_channels: number of variables.
         hidden_channels: of the CCNN.
         blocks: its residual blocks.
-        width: initial standard deviation of the kernels' masks, and what a value may stand for at most, hours.
+        kernel: recipe of all kernels, hours.
+        cap: hours one value may stand for.
         dropout: in the blocks.
         hours: length of the latent grid, of hourly nodes.
     """
@@ -44,23 +46,21 @@ class ForecastNetwork(nn.Module):
         in_channels: int,
         hidden_channels: int = 64,
         blocks: int = 2,
-        width: float = 6.0,
+        kernel: KernelSpec = STAY_KERNEL,
+        cap: float = 6.0,
         dropout: float = 0.1,
         hours: int = 48,
     ) -> None:
         super().__init__()
-        self.in_channels, self.cap = in_channels, width
+        self.in_channels, self.cap = in_channels, cap
         self.scale = ValueScale(in_channels)
         self.basis = HatBasis(in_channels)
         self.cnn = CCNN(
             self.basis.channels,
             hidden_channels,
             2 * in_channels,
+            kernel=kernel,
             blocks=blocks,
-            extent=(4 * width,),
-            width=(width,),
-            omega_0=10.0,
-            generator="siren",
             dropout=dropout,
             latent=Grid([hours], [1.0], [1.0]),
             head="anywhere",
