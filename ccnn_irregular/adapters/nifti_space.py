@@ -36,7 +36,7 @@ _UNEVEN = 1e-3
 
 
 def affine_of(array: xr.DataArray) -> Floats:
-    """The affine from voxel indices to millimetres that fits the array's coordinates, ``(4, 4)``.
+    """Compute the affine from voxel indices to millimetres by the array's coordinates, ``(4, 4)``.
 
     That of the file it was read from, moved and stretched where the array was cut or thinned since; axes in the order
     of the attribute ``voxel_axes``.
@@ -48,6 +48,7 @@ def affine_of(array: xr.DataArray) -> Floats:
 
 
 def require_affine(what: str, affine: Floats) -> None:
+    """Refuse an affine that is singular or not finite."""
     require(bool(np.isfinite(affine).all()), f"affine of {what}", "be finite", affine.tolist())
     directions = affine[:3, :3]
     sizes = np.linalg.norm(directions, axis=0)
@@ -57,7 +58,7 @@ def require_affine(what: str, affine: Floats) -> None:
 
 
 def space_of(affine: Floats, shape: Sequence[int]) -> tuple[tuple[str, ...], dict[str, Any]]:
-    """Names of the voxel axes and their coordinates in millimetres."""
+    """Return the names of the voxel axes and their coordinates in millimetres."""
     directions = affine[:3, :3]
     sizes = np.linalg.norm(directions, axis=0)
     cosines = directions / sizes
@@ -82,17 +83,18 @@ def space_of(affine: Floats, shape: Sequence[int]) -> tuple[tuple[str, ...], dic
 
 
 def _nearest_axes(cosines: Floats) -> list[int]:
-    """The world axis nearest to each voxel axis, each taken once."""
+    """Assign the nearest world axis to each voxel axis, each once."""
     linear_sum_assignment = import_optional("scipy.optimize", "orientations").linear_sum_assignment
-    return [int(one) for one in linear_sum_assignment(-np.abs(cosines.T))[1]]
+    return [int(axis) for axis in linear_sum_assignment(-np.abs(cosines.T))[1]]
 
 
 def space_axes(array: xr.DataArray) -> list[str]:
+    """Names of the voxel axes, in the order of the file."""
     return str(array.attrs["voxel_axes"]).split()[:3]
 
 
 def file_affine(array: xr.DataArray) -> Floats:
-    """The affine of the file an array was read from."""
+    """Return the affine of the file that an array was read from."""
     for name in ("affine", "voxel_axes"):
         require(name in array.attrs, "attributes", f"hold {name!r}, as after read_nifti", sorted(map(str, array.attrs)))
     affine = np.array(array.attrs["affine"], np.float64).reshape(4, 4)
@@ -101,7 +103,7 @@ def file_affine(array: xr.DataArray) -> Floats:
 
 
 def file_indices(array: xr.DataArray) -> Floats:
-    """The map ``(4, 4)`` from the array's voxel indices to those of the file it was read from: a step and a start."""
+    """Return the map ``(4, 4)`` from the array's voxel indices to those of its file: a step and a start per axis."""
     affine, axes = file_affine(array), space_axes(array)
     result, sizes = np.eye(4), np.linalg.norm(affine[:3, :3], axis=0)
     for axis, dim in enumerate(axes):
@@ -119,7 +121,7 @@ def file_indices(array: xr.DataArray) -> Floats:
 
 
 def uniform_axis(dim: str, nodes: Floats) -> tuple[float, float | None]:
-    """First node and step of a uniform axis; None for the step of a single node."""
+    """Return the first node and the step of a uniform axis; None for the step of a single node."""
     if len(nodes) == 1:
         return float(nodes[0]), None
     step = float(nodes[-1] - nodes[0]) / (len(nodes) - 1)
@@ -129,5 +131,5 @@ def uniform_axis(dim: str, nodes: Floats) -> tuple[float, float | None]:
 
 
 def _snapped(number: float) -> float:
-    """Whole where rounding alone keeps it from it, so that what was not cut keeps its affines to the last digit."""
+    """Round numbers that are whole but for rounding, so that uncut axes keep their affines to the last digit."""
     return float(round(number)) if abs(number - round(number)) <= 1e-6 else number

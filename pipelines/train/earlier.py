@@ -84,6 +84,9 @@ def migrated_config(config: Any) -> Any:
         return {**config, **changed}
     changed["network"] = migrated(config["network"])
     schedule = {name: config[name] for name in _OF_SCHEDULE if name in config}
+    if schedule:  # what no option told
+        decayed = str(config["network"].get("class_path")).endswith(".ICURiskNetwork")
+        schedule = {"mask_rate": 1.0, "decay_generators": decayed} | schedule
     kept = {name: value for name, value in config.items() if name not in schedule}
     return {**kept, **changed, **({"schedule": schedule} if schedule else {})}
 
