@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from contract_cases import seeded
@@ -119,6 +120,7 @@ def test_one_number_is_one_axis_or_as_many_as_asked_for() -> None:
     assert spec.on_axes(3)(4).d == 3
     assert spec.scaled([1.0, 10.0]) == replace(spec, extent=(2.0, 20.0), width=(0.5, 5.0))
     assert KernelSpec(width=0.5).scaled([2.0]).extent is None
+    assert KernelSpec(np.float32(2.0), np.array([0.5])) == KernelSpec(2.0, (0.5,))  # type: ignore[arg-type]
 
 
 @given(

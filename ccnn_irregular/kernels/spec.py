@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import Any
 
 import torch
@@ -169,10 +170,10 @@ def _lengths(name: str, given: float | Sequence[float] | None) -> float | tuple[
     """One positive number, or a tuple of them."""
     if given is None:
         return None
-    numbers = (float(given),) if isinstance(given, int | float) else tuple(map(float, given))
+    numbers = (float(given),) if isinstance(given, Real) else tuple(map(float, given))
     fits = len(numbers) >= 1 and all(math.isfinite(one) and one > 0 for one in numbers)
     require(fits, name, "be positive and finite, one number or one per axis", given)
-    return numbers[0] if isinstance(given, int | float) else numbers
+    return numbers[0] if isinstance(given, Real) else numbers
 
 
 def _times(name: str, given: float | Sequence[float] | None, lengths: Sequence[float]) -> tuple[float, ...] | None:
