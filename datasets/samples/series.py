@@ -159,8 +159,10 @@ class RaggedSeries:
         return sample_of_row(self.splits, len(self.values))
 
     def joined(self, other: RaggedSeries) -> RaggedSeries:
-        """These series, and behind them the ``other`` ones of the same classes and unit."""
-        require_alike(self, other)
+        """These series, and behind them the ``other`` ones of the same classes, unit and channels."""
+        require_alike(self, other, "classes", "unit", "channels")
+        named = [one.ids for one in (self, other) if one.ids is not None]
+        require(len(named) != 1, "samples to be joined", "all have ids, or none", "ids of one part")
         return dataclasses.replace(
             self,
             values=torch.cat([self.values, other.values]),
