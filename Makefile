@@ -25,7 +25,7 @@ TREE := build/typecheck
 # Two pip processes must not write to one environment at a time, whatever -j says.
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint typecheck style findings docs bench gpu clean install install-demo typecheck-tree
+.PHONY: help demo test lint ruff typecheck style findings docs bench gpu clean install install-demo typecheck-tree
 
 help:
 	@echo "make demo      install what the demonstration needs, and run it"
@@ -45,10 +45,11 @@ demo: install-demo
 test: install
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n $(TEST_JOBS) $(PYTEST_ARGS)
 
-lint: install
+lint: ruff typecheck
+
+ruff: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(MAKE) --no-print-directory typecheck
 
 typecheck: install typecheck-tree
 	MYPYPATH=build/typecheck $(BIN)/mypy -p ccnn_irregular

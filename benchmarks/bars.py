@@ -49,7 +49,7 @@ class Bar:
 
 
 def bars(suites: dict[str, list[Row]]) -> list[Bar]:
-    """All targets, from the rows of each suite."""
+    """Yield all targets, from the rows of each suite."""
     points, compact, ragged, grids, error = (
         _Rows(suites.get(name, [])) for name in ("points", "compact", "ragged", "grids", "error")
     )
@@ -78,7 +78,7 @@ class _Rows:
         self.all = rows
 
     def find(self, method: str, **fields: object) -> Row | None:
-        """The row of a method with these fields; numbers are compared as numbers. The largest, of several."""
+        """Find the row of a method with the given fields, the largest of several; numbers are compared as numbers."""
         found = [
             row
             for row in self.rows
@@ -87,7 +87,7 @@ class _Rows:
         return max(found, key=lambda row: float(row["size"]), default=None)
 
     def dimensions(self, **fields: object) -> list[int]:
-        """Numbers of axes there are rows for."""
+        """List the numbers of axes that have rows."""
         rows = [row for row in self.rows if all(results.same(row[name], value) for name, value in fields.items())]
         return sorted({int(row["d"]) for row in rows})
 
@@ -99,7 +99,7 @@ def _ratio(above: Row | None, below: Row | None, field: str) -> float | None:
 
 
 def _origin(*rows: Row | None) -> str:
-    """Which rows were extrapolated, and from what size."""
+    """Say which rows were extrapolated, and from what size."""
     return "; ".join(
         f"{row['method']} extrapolated from {row['measured_size']}: {row['law']}"
         for row in rows
@@ -117,22 +117,22 @@ def _joined(*parts: str) -> str:
 
 def _against_keops(points: _Rows) -> Iterator[Bar]:
     fields = {"kind": "points", "d": 3, "size": 100_000, "rtol": 1e-3}
-    own, keops = points.find("spectral", **fields), points.find("keops", **fields)
-    accurate = own is not None and float(own["relative_error"]) <= 1e-3
+    ours, keops = points.find("spectral", **fields), points.find("keops", **fields)
+    accurate = ours is not None and float(ours["relative_error"]) <= 1e-3
     for field, name in _TIMES:
         what = f"100,000 points in 3-D, support 0.25: KeOps / spectral, {name}"
-        error = f"error {float(own['relative_error']):.1e}" if own is not None else ""
-        note = _joined(error, _plan(own), _origin(keops))
-        yield Bar(what, _ratio(keops, own, field), 1000, at_least=True, note=note, also=accurate)
+        error = f"error {float(ours['relative_error']):.1e}" if ours is not None else ""
+        note = _joined(error, _plan(ours), _origin(keops))
+        yield Bar(what, _ratio(keops, ours, field), 1000, at_least=True, note=note, also=accurate)
 
 
 def _against_graph(compact: _Rows) -> Iterator[Bar]:
     fields = {"d": 3, "size": 100_000}
-    own, graph = compact.find("auto", **fields), compact.find("torch-geometric", **fields)
-    note = _joined("" if own is None else own["note"], _plan(own), _plan(graph))
+    ours, graph = compact.find("auto", **fields), compact.find("torch-geometric", **fields)
+    note = _joined("" if ours is None else ours["note"], _plan(ours), _plan(graph))
     what = "100,000 points in 3-D, about 50 neighbours: auto / torch-geometric"
-    yield Bar(f"{what}, forward + backward", _ratio(own, graph, _BOTH), 1.0, note=note)
-    yield Bar(f"{what}, peak memory", _ratio(own, graph, "peak_mib"), 0.5, note=note)
+    yield Bar(f"{what}, forward + backward", _ratio(ours, graph, _BOTH), 1.0, note=note)
+    yield Bar(f"{what}, peak memory", _ratio(ours, graph, "peak_mib"), 0.5, note=note)
 
 
 def _slopes(points: _Rows) -> Iterator[Bar]:
@@ -144,7 +144,7 @@ def _slopes(points: _Rows) -> Iterator[Bar]:
 
 
 def _slope(pairs: list[tuple[float, float]]) -> float:
-    """Least squares."""
+    """Fit the slope of a line by least squares."""
     mean_x, mean_y = (sum(axis) / len(pairs) for axis in zip(*pairs, strict=True))
     spread = sum((x - mean_x) ** 2 for x, _ in pairs)
     return sum((x - mean_x) * (y - mean_y) for x, y in pairs) / spread
@@ -158,19 +158,19 @@ def _largest(points: _Rows) -> Iterator[Bar]:
 
 
 def _against_padding(ragged: _Rows) -> Iterator[Bar]:
-    own, padded = ragged.find("spectral", size=64), ragged.find("padded torch", size=64)
+    ours, padded = ragged.find("spectral", size=64), ragged.find("padded torch", size=64)
     what = "64 series, 64 channels: padding + blocked sum / spectral, forward + backward"
-    yield Bar(what, _ratio(padded, own, _BOTH), 50, at_least=True, note=_joined(_plan(own), _origin(padded)))
+    yield Bar(what, _ratio(padded, ours, _BOTH), 50, at_least=True, note=_joined(_plan(ours), _origin(padded)))
 
 
 def _scattered(points: _Rows) -> Iterator[Bar]:
     for d in (1, 2, 3):
         grid = points.find("fft", kind="grid", d=d)
         count = None if grid is None else int(float(grid["points"]))
-        own = None if count is None else points.find("spectral", kind="points", d=d, size=count, rtol=1e-3)
+        ours = None if count is None else points.find("spectral", kind="points", d=d, size=count, rtol=1e-3)
         for field, name in _TIMES:
             nodes = "" if count is None else f"{count} nodes"
-            yield Bar(f"points / grid of as many nodes, {d}-D, {name}", _ratio(own, grid, field), 4.0, note=nodes)
+            yield Bar(f"points / grid of as many nodes, {d}-D, {name}", _ratio(ours, grid, field), 4.0, note=nodes)
 
 
 def _random(error: _Rows) -> Iterator[Bar]:
@@ -189,18 +189,18 @@ def _excess(row: Row) -> float:
 def _against_bare(grids: _Rows) -> Iterator[Bar]:
     for d in (1, 2, 3, 4):
         for support in (0.1, 1.0):
-            own = grids.find("fft, kernel given", d=d, support=support)
+            ours = grids.find("fft, kernel given", d=d, support=support)
             bare = grids.find("rfftn-irfftn", d=d, support=support)
             what = f"grid {d}-D, support {support:.0%} of the axis: fft, kernel given / rfftn-irfftn, forward"
-            yield Bar(what, _ratio(own, bare, _FORWARD), 1.3)
+            yield Bar(what, _ratio(ours, bare, _FORWARD), 1.3)
 
 
 def _cropping(grids: _Rows) -> Iterator[Bar]:
     for d in (1, 2, 3, 4):
-        own, whole = grids.find("fft", d=d, support=0.1), grids.find("fft, uncropped", d=d, support=0.1)
+        ours, whole = grids.find("fft", d=d, support=0.1), grids.find("fft, uncropped", d=d, support=0.1)
         for field, name in _TIMES:
             what = f"grid {d}-D, support 10% of the axis: uncropped / cropped, {name}"
-            yield Bar(what, _ratio(whole, own, field), 2.0, at_least=True)
+            yield Bar(what, _ratio(whole, ours, field), 2.0, at_least=True)
 
 
 def _refinement(error: _Rows) -> Iterator[Bar]:
@@ -221,18 +221,18 @@ def _refinement(error: _Rows) -> Iterator[Bar]:
 
 
 def finufft(points: list[Row]) -> Iterator[str]:
-    """FINUFFT beside the spectral engine, line by line: there is no target, the faster one is kept."""
+    """Compare FINUFFT with the spectral engine, line by line: there is no target, the faster engine is kept."""
     found = _Rows(points)
     for other in found.rows:
-        own = found.find("spectral", problem=other["problem"]) if other["method"] == "finufft" else None
-        if own is not None:
-            ratios = [f"{name} {_ratio(other, own, field):.2g}" for name, field in _STAGES]
-            errors = f"errors {float(other['relative_error']):.1e} and {float(own['relative_error']):.1e}"
+        ours = found.find("spectral", problem=other["problem"]) if other["method"] == "finufft" else None
+        if ours is not None:
+            ratios = [f"{name} {_ratio(other, ours, field):.2g}" for name, field in _STAGES]
+            errors = f"errors {float(other['relative_error']):.1e} and {float(ours['relative_error']):.1e}"
             yield f"{other['problem']}: {', '.join(ratios)}; {errors}; {other['note']}"
 
 
 def report(folder: Path, device: str, *, markdown: bool = False) -> Iterator[str]:
-    """The lines of the report on the rows in ``folder``.
+    """Return the lines of the report on the rows in ``folder``.
 
     Raises:
         ValueError: no rows there, or rows of several runs in one file.

@@ -33,7 +33,7 @@ _TRIES = 6  # cases drawn per case wanted, for want of one that is accepted
 
 
 def random_cases(first: int, count: int) -> list[Row]:
-    """``count`` cases of the spectral engine that it accepts, seeds ``first * 1000`` on, and those it refused before.
+    """Draw ``count`` cases that the spectral engine accepts, seeds ``first * 1000`` on, and those it refused before.
 
     Kernels of every generator, 1 to 3 axes, even and uneven density, ragged batches, axes that repeat, queries at the
     sources and elsewhere, both dtypes, rtol from 1e-1 to the smallest of the dtype. The judge is the sum in float64
@@ -68,7 +68,7 @@ def _random_case(seed: int) -> Row:
     values = torch.randn(source.count, _CHANNELS, dtype=dtype)
     what = (
         f"{generator} {d}-D, {density}, {source.count} points in {samples} samples, "
-        f"support {', '.join(f'{one:.2g}' for one in support)}"
+        f"support {', '.join(f'{reach:.2g}' for reach in support)}"
         f"{', periodic' if any(periods) else ''}{', other queries' if elsewhere else ''}"
     )
     row: Row = {"method": "spectral", "d": d, "rtol": rtol, "dtype": str(dtype).removeprefix("torch."), "note": what}
@@ -85,7 +85,7 @@ def _random_case(seed: int) -> Row:
 
 
 def _scale(kernel: Kernel, weighted: Tensor, expected: Tensor) -> float:
-    """Norm of the result, or what white noise would give at one query where the kernel is largest, if that is more.
+    """Return the norm of the result, or what white noise gives at the query where the kernel is largest, if more.
 
     Queries that only touch the kernel's end have a result of a millionth of that: no engine that works in modes, and no
     float32 sum, is exact relative to such a rest.
@@ -97,7 +97,7 @@ def _scale(kernel: Kernel, weighted: Tensor, expected: Tensor) -> float:
 
 
 def random_kernel(draw: random.Random, d: int, support: list[float]) -> tuple[Kernel, str]:
-    """A kernel of any generator the package has, with a base frequency where it has one, and the generator's name."""
+    """Draw a kernel of any generator, with a base frequency where it has one; return also the generator's name."""
     kinds = [kind for name in generators.__all__ if inspect.isclass(kind := getattr(generators, name))]
     kinds = [kind for kind in kinds if issubclass(kind, Generator) and not inspect.isabstract(kind)]
     # Not those that wrap another generator.
@@ -113,7 +113,7 @@ def random_kernel(draw: random.Random, d: int, support: list[float]) -> tuple[Ke
 def random_points(
     draw: random.Random, d: int, density: str, samples: int, most: int, periods: list[float | None]
 ) -> Points:
-    """Points in the unit box; ``density`` is even, rises from one corner, or is that of clusters."""
+    """Draw points in the unit box; their density is even, rises from a corner, or forms clusters."""
     counts = [round(10 ** draw.uniform(1, math.log10(most / samples))) for _ in range(samples)]
     total = sum(counts)
     place = torch.rand(total, d, dtype=torch.float64)
@@ -183,7 +183,7 @@ RULES: dict[Rule, int] = {
 
 @torch.no_grad()
 def refinement(rule: Rule) -> list[Row]:
-    """Error of a unit Gaussian convolved with a unit Gaussian against the Gaussian of variance 2, float64.
+    """Measure the error of a unit Gaussian convolved with itself against the Gaussian of variance 2, float64.
 
     On grids by the FFT engine, at the nodes; on a line by the sum over all pairs, at 101 places. Relative to the
     largest value of the result.

@@ -94,7 +94,7 @@ class Clouds:
 
 
 def nearest(points: Points, neighbours: int) -> Tensor:
-    """Edges from the nearest points of the same cloud, itself among them, as of ``knn_graph``."""
+    """Return edges from the nearest points of the same cloud, itself included, as of ``knn_graph``."""
     sources, targets = [], []
     for first, last in zip(points.splits[:-1].tolist(), points.splits[1:].tolist(), strict=True):
         if last == first:
@@ -253,7 +253,7 @@ class Network(nn.Module):
 
 
 def data_of(job: Row) -> ShapeDataModule:
-    """ModelNet10 or solids. All layers get the same weights of the points: for their norms and the mean at the end."""
+    """Load ModelNet10 or solids. All layers get the same weights of the points, for norms and the mean at the end."""
     name = "simulated_solids" if job["data"] is None else "modelnet10"
     changes = CloudChanges(fewest=job["fewest"])
     data = ShapeDataModule(
@@ -264,7 +264,7 @@ def data_of(job: Row) -> ShapeDataModule:
 
 
 def cost(job: Row) -> Row:
-    """Seconds and memory of one layer."""
+    """Measure seconds and memory of one layer."""
     build, graph = LAYERS[job["layer"]]
     points = data_of(job).typical_batch(job["clouds"]).domain
     assert isinstance(points, Points)
@@ -290,7 +290,7 @@ def cost(job: Row) -> Row:
     both, repeats = median(forward_backward, "cpu")
     return {
         "radius": reach.radius,
-        "parameters": sum(one.numel() for one in layer.parameters()),
+        "parameters": sum(parameter.numel() for parameter in layer.parameters()),
         "graph_s": graph_seconds if graph else "",
         "forward_s": forward_seconds,
         "forward_backward_s": both,
@@ -300,7 +300,7 @@ def cost(job: Row) -> Row:
 
 
 def accuracy(job: Row) -> Row:
-    """Share of test shapes whose class is found, after ``budget`` seconds of training."""
+    """Measure the share of test shapes whose class is found, after ``budget`` seconds of training."""
     build, graph = LAYERS[job["layer"]]
     data = data_of(job)
     typical = data.typical_batch(job["clouds"]).domain
@@ -335,7 +335,11 @@ def accuracy(job: Row) -> Row:
         "accuracy_fewest": data.loader("test", DrawnClouds(job["fewest"])),
         "accuracy_falling_density": data.loader("test", DrawnClouds(job["points"], gradient=2.0)),
     }
-    row: Row = {"steps": steps, "radius": reach.radius, "parameters": sum(one.numel() for one in network.parameters())}
+    row: Row = {
+        "steps": steps,
+        "radius": reach.radius,
+        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+    }
     with torch.no_grad():
         for name, loader in loaders.items():
             right = total = 0
@@ -352,7 +356,7 @@ def _clouds(batch: SampleBatch, neighbours: int) -> Clouds:
 
 
 def run(job: Row) -> Row:
-    """One job in this process."""
+    """Run a job in this process."""
     try:
         LAYERS[job["layer"]][0](4, WIDTH, Reach(8, 1.0))
     except ImportError as error:
@@ -362,7 +366,7 @@ def run(job: Row) -> Row:
 
 
 def isolated(job: Row, threads: int) -> Row:
-    """One job in a process of its own."""
+    """Run a job in a separate process."""
     command = [sys.executable, __file__, "--job", json.dumps(job), "--threads", str(threads)]
     process = subprocess.run(
         command, env=os.environ | {"OMP_NUM_THREADS": str(threads)}, capture_output=True, text=True, check=False
@@ -374,7 +378,7 @@ def isolated(job: Row, threads: int) -> Row:
 
 
 def jobs(quick: bool, data: str | None) -> list[Row]:
-    """All measurements."""
+    """List all measurements."""
     shapes = 100 if quick else 1000
     points = 128 if quick else 1024
     small = {"data": data, "clouds": 4 if quick else 16, "points": points, "fewest": points, "shapes": shapes}
@@ -407,12 +411,12 @@ def write(path: Path, rows: list[Row]) -> None:
         writer.writeheader()
         for row in rows:
             texts = {field: row.get(field, "") for field in FIELDS}
-            writer.writerow({name: f"{one:.6g}" if isinstance(one, float) else one for name, one in texts.items()})
+            writer.writerow({name: f"{cell:.6g}" if isinstance(cell, float) else cell for name, cell in texts.items()})
     unfinished.replace(path)
 
 
 def draw(path: Path) -> Path:
-    """Time and memory with few and many neighbours, and accuracies with the chosen learning rate: a PNG by the CSV."""
+    """Plot time and memory with few and many neighbours, and accuracies at the chosen rates, beside the CSV."""
     found = [row for row in results.read(path) if row["status"] == "ok"]
     names = [name for name in LAYERS if any(row["layer"] == name for row in found)]
     costs = {(row["layer"], int(row["neighbours"])): row for row in found if row["kind"] == "cost"}

@@ -35,7 +35,7 @@ def layer(rtol: float) -> ContinuousConv:
 
 
 def exact(cube: xr.DataArray, conv: ContinuousConv, nodes: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """The sum over all pairs at the nodes, and the numbers of the nodes in the samples' own order."""
+    """Compute the sum over all pairs at the nodes, and the numbers of the nodes in the order of the samples."""
     samples = cube.ccnn(axes=AXES, order=ORDER).to_samples()
     assert isinstance(samples.domain, Product)
     everything = samples.domain.as_points()

@@ -37,7 +37,7 @@ class Judge:
 
 @torch.no_grad()
 def judge(instance: Instance) -> Judge:
-    """Exact result and gradient at 256 random rows (64 of more than 200,000)."""
+    """Compute exact result and gradient at 256 random rows (64 of more than 200,000)."""
     points = instance.points
     generator = torch.Generator().manual_seed(1)
     count = min(_ROWS if points.count <= _MANY else _ROWS_OF_MANY, points.count)
@@ -81,17 +81,17 @@ def sums(
     starts = points.splits.tolist()
     result = []
     for query, sample in zip(queries, samples.tolist(), strict=True):
-        own = slice(starts[sample], starts[sample + 1])
-        offsets = query - points.coordinates[own]
+        rows = slice(starts[sample], starts[sample + 1])
+        offsets = query - points.coordinates[rows]
         for axis, period in enumerate(points.periods):
             if period is not None:
                 offsets[:, axis] -= period * torch.round(offsets[:, axis] / period)
         near = (offsets.abs() <= support).all(1).nonzero()[:, 0]
         offsets = -offsets[near] if mirrored else offsets[near]
-        result.append(torch.einsum("nc,nbc->bc", kernel(offsets), values[own][near]))
+        result.append(torch.einsum("nc,nbc->bc", kernel(offsets), values[rows][near]))
     return torch.stack(result)
 
 
 def relative_error(actual: Tensor, expected: Tensor) -> float:
-    """Relative difference in the L2 norm; nan where nothing is expected but zero."""
+    """Return the relative difference in the L2 norm; nan where only zero is expected."""
     return float((actual.double() - expected).norm() / expected.norm())

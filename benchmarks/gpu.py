@@ -118,7 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def failure(method: str, device: str) -> str:
-    """Why a method cannot be measured here, found out in a process of its own; empty where it can."""
+    """Say why a method cannot be measured here, tried in a separate process; empty where it can."""
     job = Timing(Problem("points", 1, 50, 2, 0.25), method).job(device, None)
     try:
         (row,) = run.isolated(torch.get_num_threads(), 100.0)(job)
@@ -143,7 +143,7 @@ def passes(device: str, log: Path, tests: Sequence[str], jobs: int, without: tup
 def rows(
     device: str, scale: Scale, sizes: Sizes, output: Path, seconds: float, without: tuple[str, ...]
 ) -> Iterator[str]:
-    """Rows of all suites, in this process: to start CUDA takes longer than most measurements."""
+    """Measure the rows of all suites in this process: to start CUDA takes longer than most measurements."""
     threads = torch.get_num_threads()
     if device != "cpu":  # so that "auto" decides by this device
         os.environ["CCNN_CACHE"] = str(output / "cache")
@@ -188,12 +188,12 @@ def _show(what: str, row: Row | None) -> None:
 
 
 def named(folder: Path, what: str, device: str) -> Path:
-    """A CSV file of a device."""
+    """Return the CSV file of a device."""
     return folder / f"{what}-{device.replace(':', '')}.csv"
 
 
 def write(path: Path, found: list[Row], identity: Row) -> None:
-    """A CSV file with machine and versions in every row, and the rows on the terminal."""
+    """Write a CSV file with machine and versions in every row, and print the rows."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, [*found[0], *identity], lineterminator="\n")
         writer.writeheader()
@@ -216,7 +216,8 @@ def bandwidth(device: str, sizes: Sizes) -> list[Row]:
     cells = spreading.spread(instance.values)
     grid = cells.T.reshape(-1, *spreading.box.sizes).contiguous()
     modes = torch.fft.rfftn(grid, dim=(1, 2, 3))
-    held = sum(_bytes(one) for one in vars(spreading).values() if isinstance(one, Tensor)) / 2  # one of two matrices
+    both = sum(_bytes(tensor) for tensor in vars(spreading).values() if isinstance(tensor, Tensor))
+    held = both / 2  # of the two matrices
     measured: dict[str, tuple[Callable[[], object], float]] = {
         "copy": (lambda: target.copy_(whole), 2 * _bytes(whole)),
         "spread": (lambda: spreading.spread(instance.values), _bytes(instance.values) + _bytes(cells) + held),
@@ -233,7 +234,7 @@ def bandwidth(device: str, sizes: Sizes) -> list[Row]:
 
 
 def _bytes(tensor: Tensor) -> int:
-    """Memory of a tensor, dense or sparse."""
+    """Return the memory of a tensor, dense or sparse."""
     if tensor.layout == torch.sparse_csr:
         return sum(map(_bytes, (tensor.values(), tensor.col_indices(), tensor.crow_indices())))
     return tensor.numel() * tensor.element_size()

@@ -52,7 +52,7 @@ def coordinates(times: int) -> dict[str, Any]:
 
 
 def field(time_step: int, level: int) -> NDArray[np.float32]:
-    """Waves that travel, with a little noise; sixteen bits of each number are kept, as packed archives have them."""
+    """Make travelling waves with a little noise; sixteen bits of each number are kept, as in packed archives."""
     rng = np.random.default_rng((time_step, level))
     lat, lon = np.linspace(-np.pi / 2, np.pi / 2, ROWS), np.linspace(0, 2 * np.pi, COLUMNS, endpoint=False)
     total = np.zeros((ROWS, COLUMNS), np.float32)
@@ -66,7 +66,7 @@ def field(time_step: int, level: int) -> NDArray[np.float32]:
 
 
 def write_cube(path: Path, times: int) -> None:
-    """Without holding more than a chunk."""
+    """Write the cube without holding more than a chunk."""
     template = xr.Dataset({}, coordinates(times), {"title": "simulated, measured nowhere"})
     template.to_zarr(path, consolidated=False)
     chunks = (min(TIMES_STORED_TOGETHER, times), 1, ROWS, COLUMNS)
@@ -85,7 +85,7 @@ def write_cube(path: Path, times: int) -> None:
 
 
 def command(folder: Path, *words: str, memory: int | None = None) -> subprocess.Popen[bytes]:
-    """``ccnn`` in ``folder``, allowed to allocate ``memory`` bytes."""
+    """Start ``ccnn`` in ``folder``, allowed to allocate ``memory`` bytes."""
 
     def limited() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # not to outlive this script
@@ -98,14 +98,14 @@ def command(folder: Path, *words: str, memory: int | None = None) -> subprocess.
 
 
 def ended(process: subprocess.Popen[bytes]) -> tuple[int, float]:
-    """Exit status and peak memory of a child, bytes."""
+    """Return exit status and peak memory of a child, bytes."""
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     return process.returncode, usage.ru_maxrss * 1024
 
 
 def train(folder: Path) -> None:
-    """A network of two channels, one epoch, on three fields."""
+    """Train a network of two channels for one epoch on three fields."""
     part = xr.Dataset({"t": (("time", "level", "latitude", "longitude"), np.empty((3, 1, ROWS, COLUMNS), np.float32))})
     part = part.assign_coords(coordinates(3) | {"level": ("level", [1000.0], {"units": "hPa", "axis": "Z"})})
     for step in range(3):
@@ -179,13 +179,13 @@ def killed_and_resumed(folder: Path, memory: int, option: str) -> dict[str, Any]
 
 
 def stored(store: Path) -> dict[str, int]:
-    """When each chunk of the variable was written, in nanoseconds, by its name in the store."""
+    """Return when each chunk of the variable was written, in nanoseconds, by its name in the store."""
     chunks = (path for path in (store / "t" / "c").rglob("*") if path.is_file())
     return {str(path.relative_to(store)): path.stat().st_mtime_ns for path in chunks}
 
 
 def difference_from_memory(folder: Path, count: int = 4) -> float:
-    """Largest difference of some whole fields from the network's answer in memory, relative to their range."""
+    """Compare some whole fields with the network's answer in memory: largest difference relative to their range."""
     model = Downscaling.load_from_checkpoint(folder / "runs" / "cube" / "best.ckpt", weights_only=True)
     load_weights(model, str(folder / "runs" / "cube" / "best.ckpt"))
     network = model.network.eval().requires_grad_(False)

@@ -20,8 +20,8 @@ from typing import Any
 
 import cases
 import torch
+from baselines import METHODS
 from exact import Judge, judge, relative_error
-from peers import METHODS
 from problems import Instance, Problem, build
 from torch import Tensor
 
@@ -38,7 +38,7 @@ _SHARE_OF_MEMORY = 0.9
 def measure(
     problem: Problem, method: str, device: str = "cpu", judges: Path | None = None, seconds: float | None = None
 ) -> Row:
-    """Seconds, memory and error of one method.
+    """Measure seconds, memory and error of one method.
 
     Args:
         problem: what is convolved.
@@ -106,7 +106,7 @@ def measure(
 
 
 def judge_of(problem: Problem, instance: Instance, folder: Path | None) -> Judge:
-    """The exact result, from ``folder`` if a method before this one left it there."""
+    """Return the exact result, from ``folder`` if an earlier method left it there."""
     if folder is None:
         return judge(instance)
     path = folder / f"{problem.name.replace(' ', '_').replace(',', '')}.pt"
@@ -120,7 +120,7 @@ def judge_of(problem: Problem, instance: Instance, folder: Path | None) -> Judge
 
 
 def rows_of(job: dict[str, Any]) -> list[Row]:
-    """The rows of one job: ``{"kind": "time" | "random" | "refinement", ...}``."""
+    """Measure the rows of one job: ``{"kind": "time" | "random" | "refinement", ...}``."""
     if job["kind"] == "time":
         judges = Path(job["judges"]) if job["judges"] else None
         return [measure(Problem(**job["problem"]), job["method"], job["device"], judges, job.get("seconds"))]
@@ -173,7 +173,7 @@ class _Memory:
 
 
 def _high_water() -> float:
-    """Largest resident size so far, MiB."""
+    """Return the largest resident size so far, MiB."""
     if sys.platform == "linux":
         status = Path("/proc/self/status").read_text().splitlines()
         return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) / 1024

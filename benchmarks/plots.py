@@ -46,7 +46,7 @@ def _numbers(rows: Sequence[Row], field: str) -> list[float]:
 
 
 def _select(rows: Sequence[Row], method: str, field: str, **fields: object) -> list[Row]:
-    """A method's rows that hold ``field``, by size."""
+    """Select a method's rows that hold ``field``, by size."""
     found = [
         row
         for row in rows
@@ -59,7 +59,7 @@ def _select(rows: Sequence[Row], method: str, field: str, **fields: object) -> l
 
 
 def _lines(axes: Axes, rows: Sequence[Row], methods: Sequence[str], field: str, **fields: object) -> None:
-    """One line a method over the size; what was extrapolated is dashed and has hollow markers."""
+    """Draw one line a method over the size; extrapolated parts are dashed and have hollow markers."""
     for method in methods:
         found = _select(rows, method, field, **fields)
         if not found:
@@ -83,13 +83,13 @@ def _lines(axes: Axes, rows: Sequence[Row], methods: Sequence[str], field: str, 
 
 
 def _legend(figure: Figure, rows: Sequence[Row], methods: Sequence[str], field: str = _BOTH) -> None:
-    """Beside the panels: the methods that are there, and what dashes mean."""
-    there = [method for method in methods if _select(rows, method, field)]
+    """Draw the legend beside the panels: the methods in them, and what dashes mean."""
+    present = [method for method in methods if _select(rows, method, field)]
     handles = [
         Line2D([], [], color=_STYLES[name][0], marker=_STYLES[name][1], lw=0 if name == "auto" else 1.6, label=name)
-        for name in there
+        for name in present
     ]
-    if any(row["status"] == "extrapolated" and row["method"] in there and row[field] for row in rows):
+    if any(row["status"] == "extrapolated" and row["method"] in present and row[field] for row in rows):
         label = "extrapolated"
         handles.append(Line2D([], [], color="0.4", ls=(0, (4, 3)), marker="o", mfc="white", label=label))
     figure.legend(handles=handles, loc="outside center right", frameon=False, fontsize=9, handlelength=3)
@@ -106,12 +106,12 @@ _POINT_METHODS = ("spectral", "auto", "finufft", "torch-geometric", "keops", "bl
 
 
 def time_of_points(rows: Sequence[Row]) -> Figure:
-    """Seconds against the number of points."""
+    """Plot seconds against the number of points."""
     return _of_points(rows, _BOTH, "forward + backward, seconds", "Time of a convolution of scattered points")
 
 
 def memory_of_points(rows: Sequence[Row]) -> Figure:
-    """Peak memory against the number of points."""
+    """Plot peak memory against the number of points."""
     return _of_points(
         rows, "peak_mib", "peak memory beyond the data, MiB", "Memory of a convolution of scattered points"
     )
@@ -129,7 +129,7 @@ def _of_points(rows: Sequence[Row], field: str, label: str, title: str) -> Figur
 
 
 def error_against_time(rows: Sequence[Row]) -> Figure:
-    """Measured error against seconds, for several rtol, at the size that was measured with most of them."""
+    """Plot measured error against seconds, for several rtol, at the size that was measured with most of them."""
     chosen = [row for row in rows if row["kind"] == "points" and row["d"] == "3" and row["status"] == "ok"]
     sizes = {row["size"]: len({other["rtol"] for other in chosen if other["size"] == row["size"]}) for row in chosen}
     size = max(sizes, key=sizes.__getitem__)
@@ -159,7 +159,7 @@ _RAGGED_METHODS = ("spectral", "auto", "keops", "blocked torch", "padded torch")
 
 
 def time_of_ragged(rows: Sequence[Row]) -> Figure:
-    """Seconds against the number of series."""
+    """Plot seconds against the number of series."""
     figure, (axes,) = _panels("Ragged batches: 30 to 200 samples a series, 64 channels", 1)
     _lines(axes, rows, _RAGGED_METHODS, _BOTH)
     axes.set_xlabel("series")
@@ -169,7 +169,7 @@ def time_of_ragged(rows: Sequence[Row]) -> Figure:
 
 
 def compact_kernel(rows: Sequence[Row]) -> Figure:
-    """Seconds and memory of a kernel that reaches about 50 neighbours."""
+    """Plot seconds and memory of a kernel that reaches about 50 neighbours."""
     size = max(rows, key=lambda row: float(row["size"] or 0))["size"]
     methods = ("auto", "neighbours", "torch-geometric", "spectral", "keops")
     figure, axes = plt.subplots(1, 2, figsize=(8.4, 3.2), sharey=True, layout="constrained")
@@ -186,7 +186,7 @@ def compact_kernel(rows: Sequence[Row]) -> Figure:
 
 
 def time_on_grids(rows: Sequence[Row]) -> Figure:
-    """Seconds of every method on grids, per number of axes and support."""
+    """Plot seconds of every method on grids, per number of axes and support."""
     methods = ("rfftn-irfftn", "fft, kernel given", "fft", "fft, uncropped", "direct convolution")
     dimensions = sorted({int(row["d"]) for row in rows})
     figure, axes = plt.subplots(
@@ -214,7 +214,7 @@ def time_on_grids(rows: Sequence[Row]) -> Figure:
 
 
 def _horizontal(axes: Axes, bars: Sequence[tuple[str, list[Row], str]], field: str) -> list[float]:
-    """A bar a method with its figure written on it, hatched where extrapolated, or why there is none; the figures."""
+    """Draw a bar a method with its figure, hatched where extrapolated, or why there is none; return the figures."""
     for place, (method, rows, status) in enumerate(bars):
         if not rows:
             missing = "not measured" if status in ("", "ok", "extrapolated") else status
@@ -236,7 +236,7 @@ def _horizontal(axes: Axes, bars: Sequence[tuple[str, list[Row], str]], field: s
 
 
 def _decades(panels: Sequence[Axes], values: Sequence[float]) -> None:
-    """One logarithmic axis for all panels, from a whole decade on, with room for the figures behind the bars."""
+    """Set one logarithmic axis for all panels, from a whole decade on, with room for the figures behind the bars."""
     low = 10.0 ** math.floor(math.log10(min(values) / 1.5))
     high = max(values) * (max(values) / low) ** 0.45
     for axes in panels:
@@ -257,13 +257,13 @@ FIGURES: dict[str, tuple[str, Callable[[Sequence[Row]], Figure]]] = {
 
 
 def _sign(figure: Figure, machine: str) -> None:
-    """Machine and versions in small print, below everything else."""
+    """Print machine and versions in small type, below everything else."""
     text = textwrap.fill(machine, width=round(figure.get_figwidth() * 20))
     figure.supxlabel(text, fontsize=6, color="0.4")
 
 
 def draw(folder: Path, device: str) -> list[Path]:
-    """The figures of the suites that ``folder`` holds."""
+    """Draw the figures of the suites that ``folder`` holds."""
     files = results.files(folder, device)
     paths: list[Path] = []
     for name, (suite, make) in FIGURES.items():

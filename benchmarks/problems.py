@@ -115,18 +115,18 @@ def build(problem: Problem, device: str = "cpu") -> Instance:
 
 
 def gridded(count: int, d: int) -> int:
-    """Nodes along each of ``d`` axes, about ``count`` in all."""
+    """Return the number of nodes along each of ``d`` axes, about ``count`` in all."""
     return round(count ** (1 / d))
 
 
 def gaussian_mask(support: list[float], threshold: float = 0.01) -> GaussianMask:
-    """A Gaussian mask that ends ``support`` from its centre."""
+    """Make a Gaussian mask that ends ``support`` from its centre."""
     reach = math.sqrt(-2 * math.log(threshold))
-    return GaussianMask([one / reach for one in support], threshold)
+    return GaussianMask([length / reach for length in support], threshold)
 
 
 def _domain(problem: Problem) -> tuple[Domain, tuple[int, ...]]:
-    """Where the values lie, and their shape."""
+    """Return the domain of the values, and their shape."""
     if problem.kind == "grid":
         sizes = (problem.size,) * problem.d
         return Grid(sizes, [1 / problem.size] * problem.d), (problem.batch, problem.channels, *sizes)

@@ -126,7 +126,7 @@ def _values(draw: random.Random, kind: str, places: Tensor, samples: Tensor) -> 
 
 
 def errors(case: Case, engine: str) -> Iterator[float]:
-    """Error of each part of the result in units of what the engine promises of it."""
+    """Measure the error of each part of the result in units of the engine's promise."""
     with torch.no_grad():
         found = convolve(case.kernel, case.values, case.source, case.query, engine=engine, rtol=case.rtol)  # type: ignore[arg-type]
     rows, sources, queries, chosen = _as_points(case, found)
@@ -143,8 +143,8 @@ def errors(case: Case, engine: str) -> Iterator[float]:
                 continue
             difference = (rows[at, channel] - exact[at, channel]).square().mean().sqrt()
             if ENGINES[engine].error(case.rtol):
-                own = queries.sample_index()[chosen][at][0]
-                inside = (sources.sample_index() == own) & ~case.loud[:, channel]
+                number = queries.sample_index()[chosen][at][0]
+                inside = (sources.sample_index() == number) & ~case.loud[:, channel]
                 white = float(masses[inside, channel].norm()) * _peak(case.kernel) / math.sqrt(int(at.sum()))
                 size = max(float(quiet[part, channel].square().mean().sqrt()), floor * white)
                 promised = case.rtol * size
@@ -156,7 +156,7 @@ def errors(case: Case, engine: str) -> Iterator[float]:
 
 
 def _as_points(case: Case, found: Tensor) -> tuple[Tensor, Points, Points, Tensor]:
-    """The result at some queries as float64 rows, and the domains as points."""
+    """Return the result at some queries as float64 rows, and the domains as points."""
     if isinstance(case.source, Grid):
         nodes = case.source.as_points(1, torch.device("cpu"))
         chosen = torch.randperm(nodes.count, generator=torch.Generator().manual_seed(0))[:_QUERIES]
@@ -179,8 +179,8 @@ def _sums(case: Case, sources: Points, queries: Points, chosen: Tensor) -> tuple
     masses = values.double() * sources.weights[:, None]
     sample, starts = queries.sample_index()[chosen].tolist(), sources.splits.tolist()
     found = []
-    for place, own in zip(queries.coordinates[chosen], sample, strict=True):
-        rows = slice(starts[own], starts[own + 1])
+    for place, number in zip(queries.coordinates[chosen], sample, strict=True):
+        rows = slice(starts[number], starts[number + 1])
         lags = place - sources.coordinates[rows]
         for axis, period in enumerate(sources.periods):
             if period is not None:
@@ -189,24 +189,24 @@ def _sums(case: Case, sources: Points, queries: Points, chosen: Tensor) -> tuple
         products = kernel(lags[near]) * masses[rows][near]
         loud = case.loud[rows][near]
         sums = (products, torch.where(loud, 0.0, products), products.abs(), loud.double())
-        found.append(torch.stack([one.sum(0) for one in sums]))
+        found.append(torch.stack([part.sum(0) for part in sums]))
     exact, quiet, terms, reached = torch.stack(found, 1)
     return exact, quiet, terms, reached > 0
 
 
 def _parts(case: Case, queries: Points, reached: Tensor, chosen: Tensor) -> Iterator[Tensor]:
-    """Sets of queries that keep an error of their own: each sample and, under a causal kernel, pasts of it."""
+    """Yield sets of queries whose errors are kept apart: each sample and, under a causal kernel, pasts of it."""
     sample, place = queries.sample_index()[chosen], queries.coordinates[chosen]
-    for one in range(queries.samples):
-        own = sample == one
-        yield own
+    for number in range(queries.samples):
+        inside = sample == number
+        yield inside
         if case.kernel.causal_axes and isinstance(case.source, Points):
-            rows = case.source.splits[one : one + 2].tolist()
+            rows = case.source.splits[number : number + 2].tolist()
             times = case.source.coordinates[rows[0] : rows[1], 0].sort().values
             for share in (0.25, 0.5):
                 until = times[int(share * (len(times) - 1))] if len(times) else torch.tensor(0.0)
                 if share * len(times) >= _LEAST_PAST:
-                    yield own & (place[:, 0] <= until)
+                    yield inside & (place[:, 0] <= until)
 
 
 def _peak(kernel: Kernel) -> float:
@@ -216,14 +216,14 @@ def _peak(kernel: Kernel) -> float:
 
 
 def _of_one_formula(kernel: Kernel) -> Kernel:
-    """A kernel as long whose formula is compiled once for all cases of as many axes and one dtype."""
+    """Replace a kernel by one of the same reach whose formula is compiled once for all cases of its axes and dtype."""
     extent = kernel.extent.tolist()
-    one = Kernel(SIREN(kernel.d, _CHANNELS, 8), kernel.mask, extent=extent, causal_axes=kernel.causal_axes)
-    return one.to(kernel.dtype)
+    drawn = Kernel(SIREN(kernel.d, _CHANNELS, 8), kernel.mask, extent=extent, causal_axes=kernel.causal_axes)
+    return drawn.to(kernel.dtype)
 
 
 def worst_error(case: Case, engine: str) -> float | None:
-    """The largest error of any part of the result in units of the promise; None for a case that is left out."""
+    """Return the largest error of any part of the result in units of the promise; None for a case that is left out."""
     cost = ENGINES[engine].assess(case.kernel, case.source, case.query, 1, case.rtol)
     if isinstance(cost, str) or (
         cost.seconds(current_rates(case.kernel.extent.device)) > _MOST_SECONDS and engine != "keops"
@@ -233,7 +233,7 @@ def worst_error(case: Case, engine: str) -> float | None:
 
 
 def worst_errors(engine: str, cases: int, first: int = 0) -> dict[str, tuple[float, str, int]]:
-    """For each kind: the largest error in units of the promise, its case, and how many cases were left out.
+    """Return, for each kind, the largest error in units of the promise, its case, and the number of cases left out.
 
     Left out is what the engine refuses, or would take long for: kernels too sharp for their number of points.
     """

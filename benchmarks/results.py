@@ -36,11 +36,11 @@ FIELDS = (
 # Rows that are not measured again; a failure may have been the machine's.
 _DONE = ("ok", "extrapolated", "refused", "too slow")
 _PACKAGES = ("torch", "numpy", "scipy", "pykeops", "torch_geometric", "finufft")
-_MEASURING = ("cases.py", "exact.py", "measure.py", "peers.py", "problems.py")
+_MEASURING = ("cases.py", "exact.py", "measure.py", "baselines.py", "problems.py")
 
 
 def read(path: Path) -> list[Row]:
-    """The rows of a file, as text; none if it does not exist."""
+    """Read the rows of a file, as text; none if it does not exist."""
     if not path.exists():
         return []
     with path.open(newline="", encoding="utf-8") as file:
@@ -59,13 +59,13 @@ def write(path: Path, rows: Iterable[Row]) -> None:
 
 
 def files(folder: Path, device: str) -> dict[str, Path]:
-    """The file of each suite; those of a GPU carry its name."""
+    """Return the file of each suite; those of a GPU carry its name."""
     suffix = "" if device == "cpu" else f"-{device.replace(':', '')}"
     return {suite: folder / f"{suite}{suffix}.csv" for suite in SUITES}
 
 
 def described(row: Row) -> str:
-    """Machine and versions of a row, in a line."""
+    """Describe machine and versions of a row, in a line."""
     packages = ", ".join(f"{name} {row[name]}" for name in _PACKAGES if row[name] != "absent")
     where = row["cpu"] if row["device"] == "cpu" else row["gpu"]
     machine = f"{where}, {row['threads']} threads of {row['cores']} cores, {row['memory_gib']} GiB"
@@ -73,19 +73,19 @@ def described(row: Row) -> str:
 
 
 def same(text: str, value: object) -> bool:
-    """Whether a field holds ``value``; numbers are compared as numbers, to the digits that are written."""
+    """Tell whether a field holds ``value``; numbers are compared as numbers, to the digits that are written."""
     if isinstance(value, int | float):
         return text != "" and math.isclose(float(text), value, rel_tol=1e-5)
     return text == value
 
 
 def done(rows: Iterable[Row]) -> set[str]:
-    """Tasks that need not run again."""
+    """Return the tasks that need not run again."""
     return {row["task"] for row in rows if row["status"] in _DONE}
 
 
 def machine(device: str, threads: int) -> Row:
-    """Machine, versions and a digest of the code that is measured, as text."""
+    """Return machine, versions and a digest of the code that is measured, as text."""
     return {
         "device": device,
         "threads": str(threads),
@@ -100,12 +100,12 @@ def machine(device: str, threads: int) -> Row:
 
 
 def cores() -> int:
-    """CPU cores this process may use."""
+    """Count the CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def now() -> str:
-    """Coordinated universal time to the second."""
+    """Return the coordinated universal time to the second."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
@@ -121,7 +121,7 @@ def _version(name: str) -> str:
 
 
 def _cpu() -> str:
-    """The processor's name, where the system tells it."""
+    """Return the processor's name, where the system tells it."""
     path = Path("/proc/cpuinfo")
     if path.exists():
         for line in path.read_text(encoding="utf-8").splitlines():
@@ -139,7 +139,7 @@ def _gpu(device: str) -> str:
 
 
 def _digest() -> str:
-    """First ten hexadecimal digits of the SHA-256 of the package's core and of what is timed here."""
+    """Return ten hexadecimal digits of the SHA-256 of the package's core and of what is timed here."""
     here = Path(__file__).resolve().parent
     files = [*sorted((here.parent / "ccnn_irregular").rglob("*.py")), *(here / name for name in _MEASURING)]
     digest = hashlib.sha256()

@@ -109,7 +109,7 @@ def _rows(task: Task, rows: list[Row], runner: Runner, device: str, judges: Path
 
 
 def _described(task: Task) -> Row:
-    """Fields of a row that are known before."""
+    """Return the fields of a row that are known before it is measured."""
     if not isinstance(task, Timing):
         return {}
     problem = task.problem
@@ -123,7 +123,7 @@ def _described(task: Task) -> Row:
 
 
 def _extrapolated(task: Timing, rows: list[Row]) -> Row:
-    """Times at a size that was not measured, by the method's complexity."""
+    """Extrapolate times to a size that was not measured, by the method's complexity."""
     assert task.measured is not None
     base = next((row for row in rows if row["task"] == Timing(task.measured, task.method).key), None)
     if base is None or base["status"] != "ok":
@@ -139,7 +139,7 @@ def _extrapolated(task: Timing, rows: list[Row]) -> Row:
 
 
 def isolated(threads: int, limit: float) -> Runner:
-    """Run a job in a process of its own, stopped after ``limit`` seconds."""
+    """Run a job in a separate process, stopped after ``limit`` seconds."""
 
     def runner(job: dict[str, Any]) -> list[Row]:
         command = [sys.executable, str(Path(measure.__file__)), json.dumps(job | {"threads": threads})]
@@ -160,7 +160,7 @@ def isolated(threads: int, limit: float) -> Runner:
 
 
 def line(row: Row) -> str:
-    """A row for the terminal."""
+    """Format a row for the terminal."""
     if row["status"] not in ("ok", "extrapolated"):
         return f"{row['problem']}, {row['method']}: {row['status']}: {row['note']}"
     parts = [

@@ -121,7 +121,7 @@ def print_case(name: str, case: Case, repeats: int, *, autocast: bool = False) -
         forward().backward()
     shares: dict[str, float] = {}
     for event in found.key_averages():
-        kind = next((kind for kind, names in KINDS.items() if any(one in event.key for one in names)), "other")
+        kind = next((kind for kind, names in KINDS.items() if any(part in event.key for part in names)), "other")
         shares[kind] = shares.get(kind, 0.0) + event.self_cpu_time_total
     whole = sum(shares.values())
     for kind, seconds in sorted(shares.items(), key=lambda item: -item[1]):
@@ -136,7 +136,7 @@ def network_loss(network: CCNN, values: Tensor, grid: Grid, labels: Tensor) -> T
 
 
 def published_form(network: CCNN, values: Tensor, grid: Grid) -> Tensor:
-    """Logits of the network by the operations of the published implementation (arXiv 2206.03398)."""
+    """Compute the network's logits by the operations of the published implementation (arXiv 2206.03398)."""
     hidden = nn.functional.gelu(published_norm(network.stem_norm, published_conv(network.stem, values, grid)))
     for block in network.blocks:
         inner = nn.functional.gelu(published_conv(block.conv, published_norm(block.norm, hidden), grid))
@@ -156,7 +156,7 @@ def published_mix(linear: nn.Linear, values: Tensor) -> Tensor:
 
 
 def published_conv(layer: SeparableContinuousConv, values: Tensor, grid: Grid) -> Tensor:
-    """Depthwise convolution, bias, channel mix: by FFT of the padded length in 1-D, by ``conv2d`` in 2-D."""
+    """Apply depthwise convolution, bias, channel mix: by FFT of the padded length in 1-D, by ``conv2d`` in 2-D."""
     lattices = [Lattice.build(axis, axis) for axis in grid.axes]
     # A correlation with the reversed kernel, as PyTorch's convolutions are.
     taps = sampled_kernel(layer.kernel, lattices).flip(list(range(-grid.d, 0))) * grid.cell_volume
@@ -174,7 +174,7 @@ def published_conv(layer: SeparableContinuousConv, values: Tensor, grid: Grid) -
 
 
 def timed(forward: Callable[[], Tensor]) -> tuple[float, float]:
-    """Seconds of a forward and a backward pass."""
+    """Measure the seconds of a forward and a backward pass."""
     start = time.perf_counter()
     loss = forward()
     middle = time.perf_counter()

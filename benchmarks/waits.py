@@ -71,7 +71,7 @@ class Waits(TorchDispatchMode):
         return result
 
     def _concerned(self, *tensors: object) -> bool:
-        return any(isinstance(one, Tensor) and one.device.type == self.device for one in tensors)
+        return any(isinstance(tensor, Tensor) and tensor.device.type == self.device for tensor in tensors)
 
 
 def _waits(name: str, args: tuple[Any, ...], given: Mapping[str, Any], result: Any) -> bool:
@@ -80,7 +80,7 @@ def _waits(name: str, args: tuple[Any, ...], given: Mapping[str, Any], result: A
     if name == "repeat_interleave":  # the form that finds out how long the result is
         return given.get("output_size") is None
     if name in _INDEXING:
-        return any(isinstance(one, Tensor) and one.dtype == torch.bool for one in args[1] or ())
+        return any(isinstance(tensor, Tensor) and tensor.dtype == torch.bool for tensor in args[1] or ())
     if name in _COPYING:
         other = args[1] if name == "copy_" else result
         return isinstance(other, Tensor) and other.device.type != args[0].device.type
@@ -88,7 +88,7 @@ def _waits(name: str, args: tuple[Any, ...], given: Mapping[str, Any], result: A
 
 
 def _place(frame: FrameType | None) -> str:
-    """The innermost line of the package, else of whoever called it; the autograd engine has none."""
+    """Return the innermost line of the package, else of its caller; the autograd engine has none."""
     outside = "autograd"
     while frame is not None:
         path = Path(frame.f_code.co_filename)
@@ -101,7 +101,7 @@ def _place(frame: FrameType | None) -> str:
 
 
 def device_waits(call: Callable[[], object]) -> int:
-    """How many times the host waits for the GPU while ``call`` runs, by CUDA's own trace."""
+    """Count how often the host waits for the GPU while ``call`` runs, by CUDA's trace."""
     torch.cuda.synchronize()
     with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as trace:
         call()

@@ -1,4 +1,4 @@
-"""What stays at full precision under ``torch.autocast``: positions do not survive the eight bits of bfloat16."""
+"""Keep full precision under ``torch.autocast``: positions do not survive the eight bits of bfloat16."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _DEVICES = ("cpu", "cuda")
 
 
 def outside_autocast(function: Callable[_Given, _Result]) -> Callable[_Given, _Result]:
-    """A function that runs with autocast off: tensors of autocast's dtype among its arguments become float32 first."""
+    """Run a function with autocast off: tensors of autocast's dtype among its arguments become float32 first."""
 
     @wraps(function)
     def run(*args: _Given.args, **options: _Given.kwargs) -> _Result:
@@ -30,8 +30,8 @@ def outside_autocast(function: Callable[_Given, _Result]) -> Callable[_Given, _R
         with ExitStack() as stack:
             for device in devices:
                 stack.enter_context(torch.autocast(device, enabled=False))
-            widened = [_widened(one, low) for one in args]
-            return function(*widened, **{name: _widened(one, low) for name, one in options.items()})  # type: ignore[arg-type]
+            widened = [_widened(value, low) for value in args]
+            return function(*widened, **{name: _widened(value, low) for name, value in options.items()})  # type: ignore[arg-type]
 
     return run
 

@@ -1,4 +1,4 @@
-"""Where this user's files that can be made again are kept between runs."""
+"""The folder of this user's files that can be made again."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["cache_folder"]
 
 
 def cache_folder() -> Path:
-    """``$CCNN_CACHE``, else ``ccnn_irregular`` in the operating system's place for caches of this user."""
+    """Return ``$CCNN_CACHE``, else ``ccnn_irregular`` in the operating system's place for caches of this user."""
     if chosen := os.environ.get("CCNN_CACHE"):
         return Path(chosen)
     if sys.platform == "win32":

@@ -15,7 +15,7 @@ _ROWS_SHOWN = 5
 
 
 def reject(argument: str, rule: str, got: object) -> NoReturn:
-    """Raise the ValueError every check of this package ends in.
+    """Raise the ValueError that every check of this package ends in.
 
     >>> reject("step", "be positive", 0.0)
     Traceback (most recent call last):

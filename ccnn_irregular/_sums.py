@@ -21,7 +21,7 @@ _ROWS_PER_PRODUCT = 4096
 
 
 def sums_of_sorted(rows: Tensor, index: Tensor, count: int) -> Tensor:
-    """Sum of the rows that share an index, ``(count, ...)``; the indices ascend. Differentiable any number of times.
+    """Sum the rows that share an index, ``(count, ...)``; the indices ascend. Differentiable any number of times.
 
     Args:
         rows: ``(N, ...)``.
@@ -34,12 +34,12 @@ def sums_of_sorted(rows: Tensor, index: Tensor, count: int) -> Tensor:
 
 
 def gathered(rows: Tensor, index: Tensor) -> Tensor:
-    """``rows[index]``, several times faster on CPUs, and with a gradient that is summed in float64."""
+    """Take ``rows[index]``, several times faster on CPUs, with a gradient that is summed in float64."""
     return rows.index_select(0, index) if transforms_active() else _Gathered.apply(rows, index)
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """``torch.nn.functional.linear`` of ``(..., n)``, with a weight's gradient that is accurate for any number of rows.
+    """Apply ``torch.nn.functional.linear`` to ``(..., n)``; the weight's gradient is accurate for any number of rows.
 
     One product of a million rows, of few columns, loses three digits in float32.
     """
@@ -78,14 +78,14 @@ class _Linear(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         along_x = None if x_slope is None else x_slope @ weight.T
         along_weight = None if weight_slope is None else x @ weight_slope.T
-        slopes = [one for one in (along_x, along_weight, bias_slope) if one is not None]
+        slopes = [slope for slope in (along_x, along_weight, bias_slope) if slope is not None]
         return sum(slopes, start=x.new_zeros(len(x), len(weight)))
 
 
 def _sum_of_products(left: Tensor, right: Tensor) -> Tensor:
-    """``left.T @ right`` of ``(N, m)`` and ``(N, n)``, the sum over N in stretches."""
+    """Compute ``left.T @ right`` of ``(N, m)`` and ``(N, n)``, the sum over N in stretches."""
     whole = len(left) // _ROWS_PER_PRODUCT * _ROWS_PER_PRODUCT
-    parts = [one[:whole].unflatten(0, (-1, _ROWS_PER_PRODUCT)) for one in (left, right)]
+    parts = [factor[:whole].unflatten(0, (-1, _ROWS_PER_PRODUCT)) for factor in (left, right)]
     return torch.bmm(parts[0].transpose(1, 2), parts[1]).sum(0) + left[whole:].T @ right[whole:]
 
 

@@ -1,4 +1,4 @@
-"""torch's function transforms (``torch.func``) and forward-mode differentiation: whether they are at work."""
+"""Detect torch's function transforms (``torch.func``) and forward-mode differentiation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["as_numpy", "is_batched", "transforms_active"]
 
 
 def transforms_active() -> bool:
-    """Whether a transform of ``torch.func`` or a level of forward-mode differentiation is at work.
+    """Tell whether a transform of ``torch.func`` or a level of forward-mode differentiation is active.
 
     They take tensor operations only: neither the functions with a backward pass of their own that make engines fast
     nor the hooks that count a kernel's work.
@@ -23,7 +23,7 @@ def transforms_active() -> bool:
 
 
 def is_batched(tensor: Tensor) -> bool:
-    """Whether ``torch.func.vmap`` runs over the tensor, so that no number can be read from it."""
+    """Tell whether ``torch.func.vmap`` runs over the tensor, so that no number can be read from it."""
     while torch._C._functorch.is_functorch_wrapped_tensor(tensor):
         if torch._C._functorch.is_batchedtensor(tensor):
             return True
@@ -32,7 +32,7 @@ def is_batched(tensor: Tensor) -> bool:
 
 
 def as_numpy(tensor: Tensor) -> NDArray[Any]:
-    """The numbers of a tensor on the CPU, without gradients; ``Tensor.numpy`` refuses inside of transforms."""
+    """Return the numbers of a tensor on the CPU, without gradients; ``Tensor.numpy`` refuses inside of transforms."""
     tensor = tensor.detach()  # first: what an operation returns is inside of the transforms again
     while torch._C._functorch.is_functorch_wrapped_tensor(tensor):
         tensor = torch._C._functorch.get_unwrapped(tensor)

@@ -38,12 +38,12 @@ class Turn:
 
     @property
     def period(self) -> float | None:
-        """The period of scattered longitudes: 360 where two of them can be nearer the other way round."""
+        """Return the period of scattered longitudes: 360 where two of them can be nearer the other way round."""
         return GLOBE if self.gap < GLOBE / 2 else None
 
 
 def one_turn(longitudes: Floats) -> Turn:
-    """Longitudes of any turns, -180 to 180 or 0 to 360 or both, as one stretch of the circle.
+    """Bring longitudes of any turns, -180 to 180 or 0 to 360 or both, into one stretch of the circle.
 
     They are cut in their widest gap: [0, 1, 359] are the stretch from 359 to 361, not one from 0 to 359.
     Numbers that lie like that already stay as they are.
@@ -80,7 +80,7 @@ class Rising:
 
 
 def longitude_line(name: str, longitudes: Floats) -> Rising:
-    """The longitudes of an axis, in the order of a file, as a rising line.
+    """Bring the longitudes of an axis, in the order of a file, into a rising line.
 
     Around the globe the line begins where the axis does, elsewhere after the widest gap, wherever the file cuts the
     circle: 0, 1, 2, 357, 358, 359 are the line from 357 to 362.
@@ -118,5 +118,5 @@ def longitude_line(name: str, longitudes: Floats) -> Rising:
 
 
 def on_circle(longitudes: Floats, centre: float) -> Floats:
-    """Longitudes in the turn about ``centre``, degrees."""
+    """Move longitudes into the turn about ``centre``, degrees."""
     return centre + np.remainder(longitudes - centre + GLOBE / 2, GLOBE) - GLOBE / 2

@@ -48,7 +48,7 @@ _ENGINE_STYLES = {
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of that size in inches, laid out so that labels do not overlap."""
+    """Make an empty figure of this size in inches, laid out so that labels do not overlap."""
     figure = import_optional("matplotlib.figure", "plotting", "plots")
     made: Figure = figure.Figure(figsize=(width, height), layout="constrained", dpi=150)
     return made
@@ -62,7 +62,7 @@ def plot_kernel(
     unit: str | None = None,
     axes: Axes | None = None,
 ) -> Axes:
-    """The values of a kernel of one coordinate axis, channel by channel, and its mask.
+    """Plot the values of a kernel of one coordinate axis, channel by channel, and its mask.
 
     Args:
         kernel: with ``d = 1``.
@@ -101,7 +101,7 @@ def plot_kernel(
 def plot_receptive_field(
     kernel: Kernel, *, reach: float | None = None, unit: str | None = None, axes: Axes | None = None
 ) -> Axes:
-    """How strongly a kernel weighs samples at each offset: root mean square over its channels, scaled to peak 1.
+    """Plot how strongly a kernel weighs samples at each offset: root mean square over its channels, scaled to peak 1.
 
     The shaded part holds 90 % of the squared kernel; what lies beyond it hardly counts.
 
@@ -139,7 +139,7 @@ def plot_samples(
     time_unit: str | None = None,
     panels: Sequence[Axes] | None = None,
 ) -> Figure:
-    """One irregular series of several channels, one panel a channel: dots where it was sampled, nothing in between
+    """Plot one irregular series, one panel a channel: dots where it was sampled, nothing in between
     but a thin line from one sample to the next.
 
     Args:
@@ -175,7 +175,7 @@ def plot_samples(
 
 
 def plot_consistency(report: ConsistencyReport, *, title: str | None = None) -> Figure:
-    """Error against the share of the nodes that is kept, and against the jitter, both axes logarithmic.
+    """Plot the error against the share of the nodes that is kept, and against the jitter, both axes logarithmic.
 
     One line for each quadrature rule: how far the answer is from the full grid's. Dashed, usually far below: how far
     each engine is from the sum over all pairs of the same samples; one that is not off at all has no line.
@@ -221,7 +221,7 @@ def plot_consistency(report: ConsistencyReport, *, title: str | None = None) -> 
 
 
 def _consistency_lines(rows: Sequence[Row]) -> Iterator[tuple[str, dict[str, Any], list[tuple[Row, float]]]]:
-    """Name, style and points (row, error) of each line of one panel."""
+    """Yield name, style and points (row, error) of each line of one panel."""
     shown = {"voronoi": 0, "density_compensation": 0, "trapezoid": 0, "plain_mean": 1, "no weights": 3}
     for rule, colour in shown.items():
         # One engine per sampling: the lines of all would lie on one another.
@@ -232,8 +232,8 @@ def _consistency_lines(rows: Sequence[Row]) -> Iterator[tuple[str, dict[str, Any
             style = {"color": COLOURS[colour], "marker": marker, "markersize": 4, "linewidth": 1.6}
             yield f"sampling: {rule.replace('_', ' ')}", style, points
     for depth, engine in enumerate(dict.fromkeys(row.engine for row in rows)):
-        own = [(row, row.engine_error) for row in rows if row.engine == engine]
-        points = [(row, error) for row, error in own if error is not None and error > 0]
+        measured = [(row, row.engine_error) for row in rows if row.engine == engine]
+        points = [(row, error) for row, error in measured if error is not None and error > 0]
         if points:
             tint, marker = _ENGINE_STYLES.get(engine, (_QUIET, "x"))
             style = {"color": tint, "marker": marker, "markersize": 5, "linewidth": 1, "linestyle": "--"}
@@ -241,12 +241,12 @@ def _consistency_lines(rows: Sequence[Row]) -> Iterator[tuple[str, dict[str, Any
 
 
 def _rows_of_panels(count: int) -> list[Axes]:
-    """A new figure of ``count`` panels with one time axis."""
+    """Make a figure of ``count`` panels with one time axis."""
     return list(new_figure(7.0, 0.6 + 0.85 * count).subplots(count, 1, sharex=True, squeeze=False)[:, 0])
 
 
 def _sampled(kernel: Kernel, reach: float | None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Offsets ``(n,)`` from -reach to reach and the flattened kernel values ``(n, C)`` there."""
+    """Return offsets ``(n,)`` from -reach to reach and the flattened kernel values ``(n, C)`` at them."""
     require(kernel.d == 1, "kernel", "have one coordinate axis to be drawn as a curve", f"{kernel.d} axes")
     reach = float(kernel.support[0]) if reach is None else reach
     require(np.isfinite(reach) and reach > 0, "reach", "be positive and finite (a kernel without mask has none)", reach)
@@ -255,7 +255,7 @@ def _sampled(kernel: Kernel, reach: float | None) -> tuple[NDArray[np.float64], 
 
 
 def _evaluate(function: torch.nn.Module, offsets: NDArray[np.float64], dtype: torch.dtype) -> NDArray[np.float64]:
-    """``function`` at offsets ``(n,)`` of one axis, as ``(n, values)``."""
+    """Evaluate ``function`` at offsets ``(n,)`` of one axis, as ``(n, values)``."""
     device = next((weight.device for weight in function.parameters()), torch.device("cpu"))
     with torch.no_grad():
         values = function(torch.as_tensor(offsets, dtype=dtype, device=device)[:, None])
@@ -263,7 +263,7 @@ def _evaluate(function: torch.nn.Module, offsets: NDArray[np.float64], dtype: to
 
 
 def _central_share(offsets: NDArray[np.float64], density: NDArray[np.float64], share: float) -> tuple[float, float]:
-    """The offsets between which the middle ``share`` of ``density`` lies."""
+    """Return the offsets between which the middle ``share`` of ``density`` lies."""
     mass = np.cumsum(density)
     tail = 0.5 * (1 - share)
     low, high = np.searchsorted(mass, [tail * mass[-1], (1 - tail) * mass[-1]])

@@ -44,7 +44,7 @@ def plot_answer_maps(
     samples: NDArray[np.floating[Any]] | None = None,
     title: str | None = None,
 ) -> Figure:
-    """The full grid's answer, that of a sampling on the same colour scale, and their difference, as maps.
+    """Plot the full grid's answer, a sampling's answer on the same colour scale, and their difference, as maps.
 
     Maps in degrees get coastlines, see ``draw_coastlines``.
 
@@ -117,7 +117,7 @@ def plot_field_maps(
     unit: str | None = None,
     title: str | None = None,
 ) -> Figure:
-    """What was observed of a field, the truth elsewhere, its reconstruction, and the error, as four maps.
+    """Plot the observations of a field, the truth elsewhere, its reconstruction, and the error, as four maps.
 
     Maps in degrees get coastlines, see ``draw_coastlines``.
 
@@ -174,7 +174,7 @@ def plot_field_maps(
 
 
 def draw_coastlines(panels: Sequence[Axes], names: Sequence[str]) -> None:
-    """Coastlines of Natural Earth on maps of latitude and longitude in degrees, within their present limits.
+    """Draw coastlines of Natural Earth on maps of latitude and longitude in degrees, within their present limits.
 
     Plain axes stay plain: where cartopy is not installed, and, with a warning, where its shapes are not on this machine
     and cannot be downloaded.
@@ -199,8 +199,8 @@ def draw_coastlines(panels: Sequence[Axes], names: Sequence[str]) -> None:
 
 
 def _coast(resolution: str) -> list[NDArray[np.float64]]:
-    """Lines ``(n, 2)`` of longitude and latitude."""
+    """Return lines ``(n, 2)`` of longitude and latitude."""
     shapes = importlib.import_module("cartopy.io.shapereader")
     path = shapes.natural_earth(resolution=resolution, category="physical", name="coastline")
     found = shapes.Reader(path).geometries()
-    return [np.asarray(part.coords)[:, :2] for one in found for part in getattr(one, "geoms", [one])]
+    return [np.asarray(part.coords)[:, :2] for shape in found for part in getattr(shape, "geoms", [shape])]

@@ -50,7 +50,7 @@ def plot_slices(
     unit: str = "mm",
     title: str | None = None,
 ) -> Figure:
-    """Three orthogonal slices of a volume, labels in colour over them, a scale bar on each.
+    """Plot three orthogonal slices of a volume, labels in colour over them, a scale bar on each.
 
     Args:
         values: ``grid.sizes``, three axes.
@@ -74,7 +74,7 @@ def plot_slices(
     _draw_grey(panels, values, grid, at, unit, axis_names)
     if labels is not None:
         top = int(labels.max())
-        shown = [f"label {one}" for one in range(1, top + 1)] if names is None else list(names)
+        shown = [f"label {label}" for label in range(1, top + 1)] if names is None else list(names)
         colours = [_LABEL_COLOURS[number % len(_LABEL_COLOURS)] for number in range(max(top, len(shown)))]
         _draw_labels(panels, labels, grid, at, colours)
         _legend(figure, list(zip(shown, colours, strict=False)))
@@ -93,7 +93,7 @@ def plot_disagreement(
     unit: str = "mm",
     title: str | None = None,
 ) -> Figure:
-    """Where predicted labels differ from the true ones: voxels missed, too much, or given another label.
+    """Plot where predicted labels differ from the true ones: voxels missed, too much, or given another label.
 
     Args:
         values: ``grid.sizes``, three axes.
@@ -132,7 +132,7 @@ def plot_disagreement(
 def plot_kernel_slices(
     kernels: Mapping[str, Kernel], *, channels: int = _MOST_KERNELS, unit: str = "mm", title: str | None = None
 ) -> Figure:
-    """Central slices of learned kernels of three axes: what each weighs, at its true size.
+    """Plot central slices of learned kernels of three axes: what each weighs, at its true size.
 
     One row a kernel: its ``channels`` values of largest norm, each in the plane of its first two axes through the
     origin, the first to the right, on a colour scale of its own. All panels span the same distance.
@@ -164,7 +164,7 @@ def plot_kernel_slices(
             axes.tick_params(labelsize="x-small")
         for axes in row[len(chosen) :]:
             axes.set_axis_off()
-        across = " x ".join(f"{2 * one:.3g}" for one in kernel.support.tolist())
+        across = " x ".join(f"{2 * half:.3g}" for half in kernel.support.tolist())
         row[0].set_title(f"{name}: {across} {unit} across", loc="left", fontsize="x-small")
     for axes in panels[-1]:
         axes.set_xlabel(f"axis 0 ({unit})", fontsize="x-small")
@@ -176,16 +176,16 @@ def plot_kernel_slices(
 
 
 def _gridded(values: Array | xr.DataArray, grid: Grid | None) -> tuple[Array, Grid, tuple[str, ...]]:
-    """Values, grid and names of the axes, the latter two from the coordinates of an array that has them."""
+    """Return values, grid and names of the axes, the latter two from the coordinates of an array that has them."""
     names = tuple(str(dim) for dim in getattr(values, "dims", _NAMES))
     if grid is None:
         if isinstance(values, np.ndarray):
             reject("grid", "be given where values have no coordinates", grid)
         nodes = [values[dim].to_numpy().astype(np.float64) for dim in values.dims]
-        steps = [float(np.diff(one).mean()) if len(one) > 1 else 1.0 for one in nodes]
+        steps = [float(np.diff(line).mean()) if len(line) > 1 else 1.0 for line in nodes]
         rising = tuple(slice(None, None, -1 if step < 0 else 1) for step in steps)
         values = values.to_numpy()[rising]
-        grid = Grid(values.shape, [abs(step) for step in steps], [float(one.min()) for one in nodes])
+        grid = Grid(values.shape, [abs(step) for step in steps], [float(line.min()) for line in nodes])
     array = np.asarray(values)
     require(grid.d == 3, "grid", "have three axes", grid.d)
     require(array.shape == grid.sizes, "values", f"have the grid's shape {grid.sizes}", array.shape)
@@ -193,15 +193,15 @@ def _gridded(values: Array | xr.DataArray, grid: Grid | None) -> tuple[Array, Gr
 
 
 def _places(grid: Grid, marked: Array | None, at: Sequence[int] | None) -> tuple[int, ...]:
-    """The slices that are drawn."""
+    """Choose the slices that are drawn."""
     if at is not None:
-        inside = len(at) == grid.d and all(0 <= one < size for one, size in zip(at, grid.sizes, strict=False))
+        inside = len(at) == grid.d and all(0 <= index < size for index, size in zip(at, grid.sizes, strict=False))
         require(inside, "at", f"be three indices inside {grid.sizes}", tuple(at))
-        return tuple(int(one) for one in at)
+        return tuple(int(index) for index in at)
     if marked is None or not marked.any():
         return tuple(size // 2 for size in grid.sizes)
     seen = marked > 0
-    others = [tuple(axis for axis in range(grid.d) if axis != own) for own in range(grid.d)]
+    others = [tuple(axis for axis in range(grid.d) if axis != normal) for normal in range(grid.d)]
     return tuple(int(np.argmax(seen.sum(axis=rest))) for rest in others)
 
 
@@ -210,26 +210,26 @@ def _extents(grid: Grid) -> list[float]:
 
 
 def _panels(grid: Grid) -> tuple[Figure, list[Axes]]:
-    """One panel a slice, each as wide as its plane."""
+    """Make one panel a slice, each as wide as its plane."""
     sizes = _extents(grid)
-    planes = [(sizes[axis] for axis in _plane(own)) for own in range(3)]
+    planes = [(sizes[axis] for axis in _plane(normal)) for normal in range(3)]
     widths, heights = zip(*planes, strict=True)
     scale = _INCHES / max(heights)
     figure = new_figure(max(5.0, scale * sum(widths) + 1.2), _INCHES + 1.0)
     return figure, list(figure.subplots(1, 3, width_ratios=widths))
 
 
-def _plane(own: int) -> tuple[int, int]:
-    """The axes of the slice across axis ``own``: to the right and upwards."""
-    first, second = (axis for axis in range(3) if axis != own)
+def _plane(normal: int) -> tuple[int, int]:
+    """Return the axes of the slice across axis ``normal``: to the right and upwards."""
+    first, second = (axis for axis in range(3) if axis != normal)
     return first, second
 
 
-def _box(grid: Grid, own: int) -> tuple[float, float, float, float]:
-    """Edges of the voxels of a slice."""
+def _box(grid: Grid, normal: int) -> tuple[float, float, float, float]:
+    """Return the edges of the voxels of a slice."""
     edges = [
         (axis.start - axis.step / 2, axis.start + (axis.size - 0.5) * axis.step)
-        for axis in (grid.axes[one] for one in _plane(own))
+        for axis in (grid.axes[number] for number in _plane(normal))
     ]
     return (*edges[0], *edges[1])
 
@@ -238,13 +238,13 @@ def _draw_grey(
     panels: Sequence[Axes], values: Array, grid: Grid, at: Sequence[int], unit: str, names: Sequence[str]
 ) -> None:
     low, high = np.nanpercentile(values, _WINDOW)
-    for own, axes in enumerate(panels):
-        plane = np.take(values, at[own], axis=own)
-        axes.imshow(plane.T, origin="lower", extent=_box(grid, own), cmap="gray", vmin=low, vmax=high or None,
+    for normal, axes in enumerate(panels):
+        plane = np.take(values, at[normal], axis=normal)
+        axes.imshow(plane.T, origin="lower", extent=_box(grid, normal), cmap="gray", vmin=low, vmax=high or None,
                     aspect="equal", interpolation="nearest")  # fmt: skip
-        place = grid.axes[own].start + at[own] * grid.axes[own].step
-        right, up = (names[one] for one in _plane(own))
-        axes.set_title(f"{names[own]} = {place:.4g} {unit}", fontsize="small")
+        place = grid.axes[normal].start + at[normal] * grid.axes[normal].step
+        right, up = (names[number] for number in _plane(normal))
+        axes.set_title(f"{names[normal]} = {place:.4g} {unit}", fontsize="small")
         axes.set_xlabel(right, fontsize="small")
         axes.set_ylabel(up, fontsize="small", rotation=0)
         axes.set_xticks([])
@@ -253,7 +253,7 @@ def _draw_grey(
 
 
 def _scale_bar(axes: Axes, unit: str) -> None:
-    """A bar of a round length in the lower left corner, black under white: seen on any grey."""
+    """Draw a bar of a round length in the lower left corner, black under white: seen on any grey."""
     left, right = axes.get_xlim()
     bottom, top = axes.get_ylim()
     length = _round_length(_BAR_SHARE * (right - left))
@@ -267,18 +267,18 @@ def _scale_bar(axes: Axes, unit: str) -> None:
 
 
 def _round_length(longest: float) -> float:
-    """The largest of 1, 2, 5, 10, ... that is not longer."""
+    """Return the largest of 1, 2, 5, 10, ... that is not longer."""
     power = 10.0 ** math.floor(math.log10(longest))
-    return max(one * power for one in (1, 2, 5) if one * power <= longest)
+    return max(factor * power for factor in (1, 2, 5) if factor * power <= longest)
 
 
 def _draw_labels(panels: Sequence[Axes], labels: Array, grid: Grid, at: Sequence[int], colours: Sequence[str]) -> None:
     from matplotlib.colors import to_rgba
 
     table = np.array([(0.0, 0.0, 0.0, 0.0), *(to_rgba(colour, _OPACITY) for colour in colours)])
-    for own, axes in enumerate(panels):
-        plane = np.take(labels, at[own], axis=own).T
-        axes.imshow(table[plane], origin="lower", extent=_box(grid, own), aspect="equal", interpolation="nearest")
+    for normal, axes in enumerate(panels):
+        plane = np.take(labels, at[normal], axis=normal).T
+        axes.imshow(table[plane], origin="lower", extent=_box(grid, normal), aspect="equal", interpolation="nearest")
 
 
 def _legend(figure: Figure, entries: Sequence[tuple[str, str]]) -> None:
@@ -289,7 +289,7 @@ def _legend(figure: Figure, entries: Sequence[tuple[str, str]]) -> None:
 
 
 def _central_slice(kernel: Kernel, reach: float) -> NDArray[np.float64]:
-    """Values ``(kernel values, nodes, nodes)`` in the plane of the first two axes through the origin."""
+    """Evaluate ``(kernel values, nodes, nodes)`` in the plane of the first two axes through the origin."""
     nodes = torch.linspace(-reach, reach, _KERNEL_NODES, dtype=torch.float64)
     plane = torch.stack(torch.meshgrid(nodes, nodes, indexing="ij"), dim=-1)
     offsets = torch.cat([plane, plane.new_zeros(*plane.shape[:2], kernel.d - 2)], dim=-1)

@@ -75,13 +75,13 @@ def assert_all_close(actual: Mapping[str, Tensor], expected: Mapping[str, Tensor
     """
     if actual.keys() != expected.keys():
         raise AssertionError(f"names are {sorted(actual)}, expected {sorted(expected)}")
-    scales = {name: float(one.detach().abs().max()) if one.numel() else 0.0 for name, one in expected.items()}
+    scales = {name: float(value.detach().abs().max()) if value.numel() else 0.0 for name, value in expected.items()}
     largest = max(scales.values(), default=0.0)
     if largest == 0:
         raise AssertionError("all that is expected is zero or empty, so zeros would pass")
-    for name, one in expected.items():
+    for name, value in expected.items():
         scale = max(scales[name], _SMALLEST_SCALE * largest)
-        if one.numel():
-            assert_close(actual[name], one, scale=scale, factor=factor, name=name)
-        elif actual[name].shape != one.shape:
-            raise AssertionError(f"{name}: shape is {tuple(actual[name].shape)}, expected {tuple(one.shape)}")
+        if value.numel():
+            assert_close(actual[name], value, scale=scale, factor=factor, name=name)
+        elif actual[name].shape != value.shape:
+            raise AssertionError(f"{name}: shape is {tuple(actual[name].shape)}, expected {tuple(value.shape)}")

@@ -134,7 +134,7 @@ def test_links_that_lead_nowhere_are_named(tmp_path: Path) -> None:
         field().to_netcdf(tmp_path / "a.nc", engine="h5netcdf")
         with h5py.File(tmp_path / "a.nc", "a") as file:
             file["u"] = link
-        with pytest.raises(ValueError, match=r"link 'u' in .*a.nc must lead to what is there, got /nowhere"):
+        with pytest.raises(ValueError, match=r"link 'u' in .*a.nc must lead to an object that exists, got /nowhere"):
             open_cube(tmp_path / "a.nc")
 
 

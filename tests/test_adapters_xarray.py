@@ -517,10 +517,10 @@ def test_dimensions_that_nobody_knows_are_refused() -> None:
     assert array.ccnn(axes={"month": "time"}).frame().axes == ("month", "lat", "lon")
     assert array.ccnn(axes=["month"]).frame().axes == ("lat", "lon", "month")
     with pytest.raises(
-        ValueError, match=r"axes must be of the coordinates \['area', 'height', 'lat', 'lon', 'month'\]"
+        ValueError, match=r"axes must be among the coordinates \['area', 'height', 'lat', 'lon', 'month'\]"
     ):
         array.ccnn(axes=["tim"]).frame()
-    with pytest.raises(ValueError, match=r"axes must have roles of \('time', .*\), got 'T'"):
+    with pytest.raises(ValueError, match=r"axes must have roles among \('time', .*\), got 'T'"):
         array.ccnn(axes={"month": "T"}).frame()
     with pytest.raises(ValueError, match=r"axes must run along a dimension, got the scalar 'height'"):
         array.ccnn(axes=["height"]).frame()
@@ -528,7 +528,7 @@ def test_dimensions_that_nobody_knows_are_refused() -> None:
         globe().ccnn(axes=["area"]).frame()
     with pytest.raises(ValueError, match=r"axes must not run along samples or channels, got 'month'"):
         array.ccnn(axes=["month"], samples="month").frame()
-    with pytest.raises(ValueError, match=r"samples must be of the dimensions .*, got 'member'"):
+    with pytest.raises(ValueError, match=r"samples must be one of the dimensions .*, got 'member'"):
         array.ccnn(samples="member").frame()
     with pytest.raises(ValueError, match=r"order must name the axes \[.*\], each once"):
         globe().ccnn(order=["lat"]).frame()
@@ -548,7 +548,7 @@ def test_two_coordinates_that_say_the_same_are_refused() -> None:
 
 def test_missing_variables_are_named() -> None:
     dataset = xr.Dataset({"u": globe(), "v": globe()})
-    with pytest.raises(ValueError, match=r"variables must be of \['u', 'v'\], got 'w'"):
+    with pytest.raises(ValueError, match=r"variables must be among \['u', 'v'\], got 'w'"):
         dataset.ccnn("w").to_samples()
     dataset["flat"] = dataset.u.isel(time=0, drop=True)
     with pytest.raises(ValueError, match=r"variables must have the same dimensions; name some of them"):

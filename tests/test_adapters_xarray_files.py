@@ -146,9 +146,9 @@ def test_a_folder_of_files_is_one_lazy_cube(tmp_path: Path) -> None:
         assert dataset["z"].attrs["units"] == "m2 s-2"
     with open_cube(tmp_path / "cube", variables=["z"]) as dataset:
         assert list(dataset.data_vars) == ["z"]
-    with pytest.raises(ValueError, match=r"variables must be of those in .*, \['t', 'z'\], got \['u'\]"):
+    with pytest.raises(ValueError, match=r"variables must be among those of .*, \['t', 'z'\], got \['u'\]"):
         open_cube(tmp_path / "cube", variables=["z", "u"])
-    with pytest.raises(ValueError, match=r"variables must be of those in .*, \['t'\], got 'u'"):
+    with pytest.raises(ValueError, match=r"variables must be among those of .*, \['t'\], got 'u'"):
         open_cube(tmp_path / "cube" / "t" / "t_2001.nc", variables=["u"])
 
 

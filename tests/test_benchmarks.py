@@ -17,10 +17,10 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY / "benchmarks"))
 
 import bars  # noqa: E402
+import baselines  # noqa: E402
 import cases  # noqa: E402
 import exact  # noqa: E402
 import measure  # noqa: E402
-import peers  # noqa: E402
 import plots  # noqa: E402
 import problems  # noqa: E402
 import results  # noqa: E402
@@ -128,7 +128,7 @@ def test_every_method_is_measured() -> None:
         for task in suites.tasks(suite, scale)
         if isinstance(task, suites.Timing)
     }
-    assert measured == set(peers.METHODS)
+    assert measured == set(baselines.METHODS)
 
 
 def test_the_judge_is_the_sum() -> None:
@@ -269,7 +269,7 @@ def test_peak_memory_counts_what_is_freed_again_and_not_what_was_before() -> Non
 
 
 def test_a_missing_package_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peers.NonUniformFFT, "requires", ("no_such_package",))
+    monkeypatch.setattr(baselines.NonUniformFFT, "requires", ("no_such_package",))
     row = measure.measure(problems.Problem("points", 1, 5, 1, 0.2), "finufft")
     assert row == {"status": "absent", "note": "No module named 'no_such_package'"}
 
@@ -367,7 +367,7 @@ def test_a_figure_names_units_and_methods(full: Path) -> None:
 def test_the_kernel_is_seen_from_all_sides() -> None:
     """The uncropped kernel is the same function, only without a support that it announces."""
     instance = problems.build(problems.Problem("grid", 2, 8, 3, 0.3, 2))
-    method = peers.FFTUncropped(instance)
+    method = baselines.FFTUncropped(instance)
     assert isinstance(method.kernel, Kernel)
     assert bool(method.kernel.support.isinf().all())
     offsets = torch.rand(50, 2) - 0.5

@@ -19,9 +19,9 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 # The benchmarks are scripts that stand side by side, not a package.
 sys.path.insert(0, str(REPOSITORY / "benchmarks"))
 
+import baselines  # noqa: E402
 import gpu  # noqa: E402
 import measure  # noqa: E402
-import peers  # noqa: E402
 import run  # noqa: E402
 from problems import Problem  # noqa: E402
 from waits import Waits  # noqa: E402
@@ -117,7 +117,7 @@ def test_the_transform_of_the_gpu_gives_the_sum_and_its_gradient(d: int, monkeyp
     module = types.ModuleType("cufinufft")
     module.Plan = DirectPlan  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "cufinufft", module)
-    monkeypatch.setattr(peers.CudaNonUniformFFT, "device", "cpu")
+    monkeypatch.setattr(baselines.CudaNonUniformFFT, "device", "cpu")
     row = measure.measure(Problem("points", d, 60, 2, 0.25), "cufinufft", seconds=0.0)
     assert row["status"] == "ok", row["note"]
     assert row["relative_error"] < 2e-3

@@ -39,7 +39,7 @@ _RESOLUTION = 1e-3
 def cloud_points(
     pos: Tensor, batch: Tensor | None = None, weight: Tensor | None = None, batch_size: int | None = None
 ) -> Points:
-    """torch-geometric's description of clouds as ``Points``.
+    """Convert torch-geometric's ``pos`` and ``batch`` to ``Points``.
 
     Args:
         pos: ``(N, d)`` positions, floating point. float64 is taken as it is, without a copy; gradients flow.
@@ -63,7 +63,7 @@ def cloud_points(
 
 
 def _splits(pos: Tensor, batch: Tensor | None, batch_size: int | None) -> Tensor:
-    """int64 offsets of the clouds."""
+    """Return the offsets of the clouds, int64."""
     if batch is None:
         require(batch_size in (None, 1), "batch", f"be given for {batch_size} clouds", batch)
         return torch.tensor([0, len(pos)], dtype=torch.int64, device=pos.device)
@@ -81,7 +81,7 @@ def _splits(pos: Tensor, batch: Tensor | None, batch_size: int | None) -> Tensor
 
 
 def to_points(data: Data, weight: str = "weight") -> Points:
-    """The positions of a ``Data`` or ``Batch`` as ``Points``; values stay where they are, in ``data.x``.
+    """Convert the positions of a ``Data`` or ``Batch`` to ``Points``; values stay in ``data.x``.
 
     Nothing is copied where ``pos`` is float64, as geometry is here; other dtypes are converted.
 
@@ -113,7 +113,7 @@ def to_points(data: Data, weight: str = "weight") -> Points:
 
 
 def _per_cloud(data: Data, name: str, splits: Tensor) -> bool:
-    """Whether a batch of as many clouds as points, where rows do not tell, holds an attribute once per cloud."""
+    """Tell whether a batch of as many clouds as points, whose rows do not tell, holds an attribute once per cloud."""
     slices = getattr(data, "_slice_dict", None) or {}
     ambiguous = len(data[name]) == len(splits) - 1 and name in slices
     return ambiguous and not torch.equal(torch.as_tensor(slices[name]), splits.cpu())
@@ -122,7 +122,7 @@ def _per_cloud(data: Data, name: str, splits: Tensor) -> bool:
 def from_points(
     points: Points, x: Tensor | None = None, *, per_point: Collection[str] | None = None, **attributes: Tensor
 ) -> Batch:
-    """Positions, weights and values as torch-geometric's ``Batch``, sharing memory with them.
+    """Convert positions, weights and values to torch-geometric's ``Batch``, which shares their memory.
 
     Args:
         points: becomes ``pos``, ``weight``, ``ptr`` and ``batch``; axes must not repeat, which ``Batch`` cannot say.
@@ -160,7 +160,7 @@ def from_points(
 
 
 def _require_rows(name: str, tensor: Tensor) -> None:
-    """Refuse what is no list of rows, or belongs to edges."""
+    """Refuse attributes that are no list of rows, or that belong to edges."""
     require(name not in _FILLED, name, "be left out: points fill it", "a tensor")
     require(isinstance(tensor, Tensor) and tensor.ndim > 0, name, "be a tensor of rows", repr(tensor)[:60])
     edges = "edge" in name or Data().__cat_dim__(name, tensor) != 0
@@ -168,7 +168,7 @@ def _require_rows(name: str, tensor: Tensor) -> None:
 
 
 def _by_point(name: str, tensor: Tensor, points: Points, told: bool | None) -> bool:
-    """Whether an attribute has one row per point, else one per cloud; ``told`` = which it must be, if anybody did."""
+    """Tell whether an attribute has one row per point, else one per cloud; ``told`` is what the caller named."""
     rows, count, clouds = len(tensor), points.count, points.samples
     if told is None and rows == count == clouds:
         # Clouds of one point each are split the same either way.
@@ -248,7 +248,7 @@ class CCNNConv(nn.Module):
         weight: Tensor | None = None,
         batch_size: int | None = None,
     ) -> Tensor:
-        """Values at the points to values there, or at other points.
+        """Convolve values at the points; results are at the points, or at other points.
 
         Args:
             x: ``(N, in_channels)`` of the layer's dtype. None = ones, for a layer with one channel in.
@@ -293,7 +293,7 @@ class CCNNConv(nn.Module):
         weight: Tensor | None,
         batch_size: int | None,
     ) -> tuple[Points, Points | None]:
-        """Where values are given, and where results are wanted; None = there."""
+        """Return the domain of the values and that of the results; None for the latter means the former."""
         if isinstance(pos, Tensor):
             require(batch is None or isinstance(batch, Tensor), "batch", "be one tensor where pos is one", type(batch))
             assert batch is None or isinstance(batch, Tensor)
@@ -301,10 +301,10 @@ class CCNNConv(nn.Module):
             return cloud_points(pos, batch, weight, batch_size), None
         given = (None, None) if batch is None else batch
         require(isinstance(given, tuple | list) and len(given) == 2, "batch", "be a pair where pos is one", type(batch))
-        for one in pos:
-            require_resolution("pos", one, self.conv.kernel)
+        for positions in pos:
+            require_resolution("pos", positions, self.conv.kernel)
         if batch_size is None and given[0] is not None and given[1] is not None:
-            batch_size = max((int(one[-1]) + 1 for one in (given[0], given[1]) if len(one)), default=1)
+            batch_size = max((int(numbers[-1]) + 1 for numbers in (given[0], given[1]) if len(numbers)), default=1)
         source = cloud_points(pos[0], given[0], weight, batch_size)
         return source, cloud_points(pos[1], given[1], None, batch_size)
 
@@ -340,7 +340,7 @@ class EdgeFree(nn.Module):
         self.model = model
 
     def forward(self, x: Tensor, edge_index: Tensor, **rest: Any) -> Tensor:
-        """What the model makes of ``x`` and ``rest``.
+        """Call the model with ``x`` and ``rest``.
 
         Raises:
             ValueError: edges, which the model would not see.

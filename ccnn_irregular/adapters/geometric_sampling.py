@@ -22,7 +22,7 @@ _MOST_CELLS = 2**62
 
 
 def farthest_points(points: Points, ratio: float) -> Tensor:
-    """Rows of well-spread points: each is the one farthest from all taken before it (Eldar et al. 1997).
+    """Choose well-spread points, as rows: each is the farthest from all chosen before (Eldar et al. 1997).
 
     The first of a cloud is the point farthest from the cloud's centre of mass. Points at one place are one place: it is
     taken once, for the first of its rows, and weighs what they weigh together. So points that are repeated and share
@@ -56,7 +56,7 @@ def farthest_points(points: Points, ratio: float) -> Tensor:
 
 @torch.no_grad()
 def places(points: Points) -> tuple[Points, Tensor]:
-    """The places of each cloud, each once, with the weight of all its points; and the first row of each, int64.
+    """Merge points at one place: return the places with their total weights, and the first row of each, int64.
 
     Places come in the order of their coordinates, whatever that of the rows. Weights of channels are added up.
 
@@ -100,7 +100,7 @@ def _farthest_of_similar(points: Points, clouds: Tensor, sizes: Tensor, count: i
 
 
 def voxel_cells(points: Points, size: float) -> Tensor:
-    """Number of the cubic cell that each point lies in.
+    """Return the number of the cubic cell that each point lies in.
 
     The cells of a cloud start at its lowest coordinate on each axis: moving a cloud moves its cells along.
 
@@ -130,7 +130,7 @@ def voxel_cells(points: Points, size: float) -> Tensor:
 
 
 def coarsen_farthest(points: Points, ratio: float) -> Points:
-    """``farthest_points``, each weighing what all points weigh that are nearer to it than to any other.
+    """Thin clouds to ``farthest_points``; each gets the weight of all points that are nearest to it.
 
     Args:
         points: clouds of any sizes; axes must not repeat.
@@ -145,7 +145,7 @@ def coarsen_farthest(points: Points, ratio: float) -> Points:
 
 
 def coarsen_voxels(points: Points, size: float) -> Points:
-    """One point for each ``voxel_cells`` cell: the centre of mass of its points, with the weight of all of them.
+    """Thin clouds to one point per ``voxel_cells`` cell: the centre of mass of its points, with their total weight.
 
     Args:
         points: clouds of any sizes; axes must not repeat. What weighs 0 does not move a centre, but where nothing in
@@ -167,7 +167,7 @@ def coarsen_voxels(points: Points, size: float) -> Points:
 
 
 def _one_weight(points: Points) -> Tensor:
-    """What each point weighs in all channels together, ``(N,)``."""
+    """Add the weights of each point over the channels, ``(N,)``."""
     return points.weights if points.weights.ndim == 1 else points.weights.sum(1)
 
 
@@ -177,7 +177,7 @@ def _splits(sample: Tensor, samples: int) -> Tensor:
 
 
 def _nearest(coarse: Tensor, coarse_sample: Tensor, fine: Tensor, fine_sample: Tensor) -> Tensor:
-    """Row of the coarse point of the same cloud that is nearest to each fine one."""
+    """Find the nearest coarse point of the same cloud for each fine point, as its row."""
     if not len(fine):
         return fine_sample
     span = float((fine.detach().amax(0) - fine.detach().amin(0)).norm())

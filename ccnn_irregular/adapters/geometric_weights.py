@@ -23,7 +23,7 @@ CloudSampling = Literal["even", "surface", "volume"]
 def cloud_weights(
     points: Points, sampling: CloudSampling, *, total: float | Tensor = 1.0, neighbours: int = 16
 ) -> Tensor:
-    """What each point of a cloud stands for: weights that follow the shape and not how densely it was sampled.
+    """Compute quadrature weights that follow the shape of a cloud and not how densely it was sampled.
 
     With r the distance to the ``neighbours``-th neighbour, a point weighs in proportion to r^m, where m is the number
     of dimensions of what was sampled: d - 1 for a surface in space (scans, meshes, terrain) or a curve in the plane, d
@@ -81,7 +81,7 @@ class QuadratureWeights(BaseTransform):
         self.neighbours = neighbours
 
     def forward(self, data: Data) -> Data:
-        """The same data with ``weight``, float64."""
+        """Return the data with ``weight``, float64, added."""
         data.weight = cloud_weights(to_points(data), self.sampling, total=self.total, neighbours=self.neighbours)
         return data
 

@@ -1,4 +1,4 @@
-"""Whether an HDF5 file has all its values: HDF5 itself reads what is not there as fill values, without a word."""
+"""Check that an HDF5 file has all its values: HDF5 itself reads missing ones as fill values, without a word."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _UNLIMITED = 2**64 - 1
 
 
 def groups_with_values(file: Any) -> list[str]:
-    """Paths of the groups that hold datasets, the root left out."""
+    """List the paths of the groups that hold datasets, without the root."""
     import h5py
 
     found: set[str] = set()
 
-    def look(name: str, one: Any) -> None:
-        if isinstance(one, h5py.Dataset) and "/" in name:
+    def look(name: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset) and "/" in name:
             found.add("/" + name.rpartition("/")[0])
 
     file.visititems(look)
@@ -39,8 +39,8 @@ def require_filters(path: Path, group: Any) -> None:
     import h5py
 
     lacking: dict[str, list[int]] = {}
-    for name, one in _datasets(path, group):
-        plan = one.id.get_create_plist()
+    for name, dataset in _datasets(path, group):
+        plan = dataset.id.get_create_plist()
         filters = [plan.get_filter(place)[0] for place in range(plan.get_nfilters())]
         missing = [number for number in filters if not h5py.h5z.filter_avail(number)]
         lacking.update({name: missing} if missing else {})
@@ -53,8 +53,8 @@ def require_sources(path: Path, group: Any) -> None:
     Raises:
         ValueError: with the name of the dataset and of the file.
     """
-    for name, one in _datasets(path, group):
-        _require_sources(path, name, one)
+    for name, dataset in _datasets(path, group):
+        _require_sources(path, name, dataset)
 
 
 def require_written(path: Path, group: Any, names: Sequence[str]) -> None:
@@ -67,18 +67,18 @@ def require_written(path: Path, group: Any, names: Sequence[str]) -> None:
         group: of it.
         names: of the datasets, those that are variables.
     """
-    for name, one in _datasets(path, group):
-        if name not in names or one.size in (None, 0, 1) or one.dtype.kind not in "iuf":
+    for name, dataset in _datasets(path, group):
+        if name not in names or dataset.size in (None, 0, 1) or dataset.dtype.kind not in "iuf":
             continue
-        unwritten = _unwritten(one)
-        if unwritten is None or _reads_as_missing(one):
+        unwritten = _unwritten(dataset)
+        if unwritten is None or _reads_as_missing(dataset):
             continue
-        rule = f"be written, or be opened with missing_chunks=True, where what is missing reads as {one.fillvalue}"
+        rule = f"be written, or be opened with missing_chunks=True, where what is missing reads as {dataset.fillvalue}"
         reject(f"all values of {name!r} in {path}", rule, unwritten)
 
 
 def _datasets(path: Path, group: Any) -> Iterator[tuple[str, Any]]:
-    """Datasets of a group with their names.
+    """Yield the datasets of a group with their names.
 
     Raises:
         ValueError: a link that leads nowhere.
@@ -90,13 +90,13 @@ def _datasets(path: Path, group: Any) -> Iterator[tuple[str, Any]]:
         return
     for name in group:
         try:
-            one = group[name]
+            item = group[name]
         except (KeyError, OSError):
             link = group.get(name, getlink=True)
             target = f"{link.path} of {link.filename}" if isinstance(link, h5py.ExternalLink) else link.path
-            reject(f"link {name!r} in {path}", "lead to what is there", target)
-        if isinstance(one, h5py.Dataset):
-            yield name, one
+            reject(f"link {name!r} in {path}", "lead to an object that exists", target)
+        if isinstance(item, h5py.Dataset):
+            yield name, item
 
 
 def _require_sources(path: Path, name: str, dataset: Any) -> None:
@@ -135,7 +135,7 @@ def _require_part(what: str, rule: str, source: Path, part: Any) -> None:
 
 
 def _holds(part: Any, source: Any) -> bool:
-    """Whether a source holds what the virtual dataset takes from it."""
+    """Tell whether a source holds what the virtual dataset takes from it."""
     import h5py
 
     if part.src_space.get_select_type() == h5py.h5s.SEL_ALL:
@@ -144,11 +144,11 @@ def _holds(part: Any, source: Any) -> bool:
         last = part.src_space.get_select_bounds()[1]
     except ValueError:  # an unlimited selection has no end
         return True
-    return len(last) == source.ndim and all(one < size for one, size in zip(last, source.shape, strict=True))
+    return len(last) == source.ndim and all(index < size for index, size in zip(last, source.shape, strict=True))
 
 
 def _count(space: Any) -> int | None:
-    """Selected entries; None = without end."""
+    """Count the selected entries; None = unlimited."""
     try:
         return int(space.get_select_npoints())
     except RuntimeError:
@@ -156,14 +156,14 @@ def _count(space: Any) -> int | None:
 
 
 def _virtual_files(path: Path, name: str) -> list[Path]:
-    """The files of a source where HDF5 looks for them; none where one is missing."""
+    """List the files of a source where HDF5 looks for them; an empty list where any is missing."""
     if name == ".":
         return [path]
     given = Path(name)
-    folders = [Path(one) for one in (*_prefix("HDF5_VDS_PREFIX", path), str(path.parent), ".")]
+    folders = [Path(folder) for folder in (*_prefix("HDF5_VDS_PREFIX", path), str(path.parent), ".")]
     # Files that were moved together keep their names only.
-    candidates = [given, *(one / given.name for one in folders)] if given.is_absolute() else [
-        one / given for one in folders
+    candidates = [given, *(folder / given.name for folder in folders)] if given.is_absolute() else [
+        folder / given for folder in folders
     ]  # fmt: skip
     for candidate in candidates:
         if _NUMBER not in name:
@@ -172,9 +172,9 @@ def _virtual_files(path: Path, name: str) -> list[Path]:
             continue
         pattern = re.compile(re.escape(candidate.name).replace(_NUMBER, r"(\d+)"))
         numbered = {
-            int(match[1]): one
-            for one in candidate.parent.glob("*")
-            if (match := pattern.fullmatch(one.name)) is not None
+            int(match[1]): file
+            for file in candidate.parent.glob("*")
+            if (match := pattern.fullmatch(file.name)) is not None
         }
         if numbered:
             whole = sorted(numbered) == list(range(len(numbered)))
@@ -183,12 +183,12 @@ def _virtual_files(path: Path, name: str) -> list[Path]:
 
 
 def _prefix(variable: str, path: Path) -> list[str]:
-    """Folders named by a variable of the environment, as HDF5 reads it."""
-    return [one.replace("${ORIGIN}", str(path.parent)) for one in os.environ.get(variable, "").split(":")]
+    """List the folders that an environment variable names, as HDF5 reads it."""
+    return [part.replace("${ORIGIN}", str(path.parent)) for part in os.environ.get(variable, "").split(":")]
 
 
 def _unwritten(dataset: Any) -> str | None:
-    """Which part of a dataset was never written, in words; None = nothing, as far as HDF5 knows."""
+    """Describe which part of a dataset was never written; None = nothing, as far as HDF5 knows."""
     import h5py
 
     if dataset.external:
@@ -206,10 +206,10 @@ def _unwritten(dataset: Any) -> str | None:
 
 
 def _reads_as_missing(dataset: Any) -> bool:
-    """Whether what was never written is masked when it is read."""
+    """Tell whether values that were never written are masked when they are read."""
     fill = np.asarray(dataset.fillvalue)
     if fill.dtype.kind == "f" and bool(np.isnan(fill)):
         return True
     named = [np.ravel(dataset.attrs[key]) for key in ("_FillValue", "missing_value") if key in dataset.attrs]
     defaults = default_fill(dataset.dtype)
-    return any(bool((one == fill).any()) for one in named) or (defaults is not None and bool(fill == defaults))
+    return any(bool((value == fill).any()) for value in named) or (defaults is not None and bool(fill == defaults))

@@ -24,7 +24,7 @@ _EAST = np.array([1, 3, 5, 7, 0, 2, 4, 6, 1, 3, 5, 7])
 
 
 def healpix_places(pixels: Integers, nside: int, order: Order) -> tuple[Floats, Floats]:
-    """Latitudes and longitudes (0 to 360) of the middle of pixels, degrees.
+    """Compute the latitudes and longitudes (0 to 360) of pixel centres, degrees.
 
     Args:
         pixels: int64 ``(n,)``, numbers from 0 to ``12 nside^2 - 1``.
@@ -53,7 +53,7 @@ def healpix_places(pixels: Integers, nside: int, order: Order) -> tuple[Floats, 
 
 
 def _nested(pixels: Integers, nside: int) -> tuple[Integers, Integers]:
-    """The ring of each pixel, from 1 at the north, and its place on it in half pixels."""
+    """Return the ring of each pixel, from 1 at the north, and its place on the ring in half pixels."""
     square, inside = np.divmod(pixels, nside**2)
     x, y = np.zeros_like(inside), np.zeros_like(inside)
     for bit in range(int(nside).bit_length() - 1):
@@ -65,7 +65,7 @@ def _nested(pixels: Integers, nside: int) -> tuple[Integers, Integers]:
 
 
 def _rings(pixels: Integers, nside: int) -> tuple[Integers, Integers]:
-    """As ``_nested``, for pixels numbered ring after ring."""
+    """Do as ``_nested`` does, for pixels numbered ring after ring."""
     cap, count = 2 * nside * (nside - 1), 12 * nside**2
     south = pixels >= count - cap
     # A southern cap is a northern one counted from the last pixel.

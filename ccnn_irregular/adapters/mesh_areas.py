@@ -33,7 +33,7 @@ def polygon_areas(latitudes: Floats, longitudes: Floats) -> Floats:
 
 
 def bounded_areas(latitudes: Floats, longitudes: Floats) -> Floats:
-    """Areas ``(*cells)`` within bounds ``(*cells, corners)``, nan where there are none.
+    """Compute areas ``(*cells)`` within bounds ``(*cells, corners)``, nan where bounds are missing.
 
     Where all edges run along meridians and parallels the cells are boxes of latitude and longitude, else their edges
     are great circles. Two corners are the ends of a box.
@@ -52,7 +52,7 @@ def bounded_areas(latitudes: Floats, longitudes: Floats) -> Floats:
 
 
 def _are_boxes(latitudes: Floats, longitudes: Floats) -> bool:
-    """Whether every edge has ends of one latitude or one longitude; at a pole any longitude is one."""
+    """Tell whether every edge runs along a meridian or a parallel; at a pole any longitude is the same."""
     around = np.abs(on_circle(longitudes - np.roll(longitudes, 1, 1), 0.0))
     across = np.abs(latitudes - np.roll(latitudes, 1, 1))
     pole = np.maximum(np.abs(latitudes), np.abs(np.roll(latitudes, 1, 1))) >= 90 - 1e-9
@@ -61,7 +61,7 @@ def _are_boxes(latitudes: Floats, longitudes: Floats) -> bool:
 
 
 def _boxes(latitudes: Floats, longitudes: Floats) -> Floats:
-    """Areas of boxes of latitude and longitude."""
+    """Compute the areas of boxes of latitude and longitude."""
     south, north = (np.radians(end(latitudes, axis=1)) for end in (np.nanmin, np.nanmax))
     height = 2 * np.cos((north + south) / 2) * np.sin((north - south) / 2)
     ends = [end(longitudes, axis=1) for end in (np.nanmin, np.nanmax)]
@@ -78,13 +78,13 @@ def _unit_vectors(latitudes: Floats, longitudes: Floats) -> Floats:
 
 
 def middles(latitudes: Floats, longitudes: Floats) -> tuple[Floats, Floats]:
-    """Latitudes and longitudes of the mean corner of polygons ``(n, corners)``."""
+    """Compute latitude and longitude of the mean corner of polygons ``(n, corners)``."""
     x, y, z = np.nansum(_unit_vectors(latitudes, longitudes), axis=1).T
     return np.degrees(np.arctan2(z, np.hypot(x, y))), np.degrees(np.arctan2(y, x))
 
 
 def areas_by_positions(latitudes: Floats, longitudes: Floats) -> Floats:
-    """Areas of cells whose corners lie in the middle of four neighbouring positions, ``(rows, columns)``.
+    """Compute the areas of cells whose corners lie amid four neighbouring positions, ``(rows, columns)``.
 
     Beyond the edge of the mesh, and beyond a missing position, it goes on as on the other side; around the globe the
     first column is beside the last, also where some columns are stored twice. A cell that has no neighbour along one
@@ -106,14 +106,14 @@ def areas_by_positions(latitudes: Floats, longitudes: Floats) -> Floats:
     corners /= np.linalg.norm(corners, axis=-1, keepdims=True)
     around = [corners[:-1, :-1], corners[:-1, 1:], corners[1:, 1:], corners[1:, :-1]]
     areas = solid_angles(torch.from_numpy(np.stack(around, axis=-2))).numpy() * STERADIAN
-    there = np.isfinite(places[..., 0])
-    known = there & np.isfinite(areas)
+    placed = np.isfinite(places[..., 0])
+    known = placed & np.isfinite(areas)
     rule = "have neighbours along both dimensions; pass the areas of such cells as weights="
     require(bool(known.any()), "positions", rule, "none that has")
-    if not known[there].all():
+    if not known[placed].all():
         nearest = distance_transform_edt(~known, return_distances=False, return_indices=True)
         areas = areas[tuple(nearest)]
-    return np.where(there, areas, np.nan)
+    return np.where(placed, areas, np.nan)
 
 
 def _join(padded: Floats, places: Floats, axis: int) -> None:
@@ -161,7 +161,7 @@ def _extend(padded: Floats) -> None:
 
 
 def shared_places(latitudes: Floats, longitudes: Floats, areas: Floats) -> Floats:
-    """How many cells of a mesh ``(rows, columns)`` lie where each one lies: halos that are stored twice.
+    """Count the cells of a mesh ``(rows, columns)`` at the place of each cell: halos are stored twice.
 
     Neighbours at one place are no copies: they share a pole. nan where a position is missing.
     """
@@ -174,12 +174,12 @@ def shared_places(latitudes: Floats, longitudes: Floats, areas: Floats) -> Float
         along[:-1] |= near
     rows = np.flatnonzero(np.isfinite(places[..., 0]) & ~pole)
     counts = np.where(np.isfinite(places[..., 0]), 1.0, np.nan).reshape(-1)
-    own = places.reshape(-1, 3)[rows]
+    chosen = places.reshape(-1, 3)[rows]
     reach = _SAME_PLACE * np.sqrt(np.nan_to_num(areas.reshape(-1)[rows]) / STERADIAN)
-    if len(own) < 2:
+    if len(chosen) < 2:
         return counts.reshape(latitudes.shape)
-    tree = cKDTree(own, balanced_tree=False, compact_nodes=False)
-    nearest = tree.query(own, k=[2], distance_upper_bound=float(reach.max()) * (1 + 1e-9))[0][:, 0]
+    tree = cKDTree(chosen, balanced_tree=False, compact_nodes=False)
+    nearest = tree.query(chosen, k=[2], distance_upper_bound=float(reach.max()) * (1 + 1e-9))[0][:, 0]
     crowded = np.flatnonzero(nearest <= reach)
-    counts[rows[crowded]] = tree.query_ball_point(own[crowded], reach[crowded], return_length=True)
+    counts[rows[crowded]] = tree.query_ball_point(chosen[crowded], reach[crowded], return_length=True)
     return counts.reshape(latitudes.shape)

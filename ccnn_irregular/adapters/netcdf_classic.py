@@ -1,4 +1,4 @@
-"""The header of a classic netCDF file: whether it and the file agree. Such files have no checksum.
+"""Check that a classic netCDF file agrees with its header. Such files have no checksum.
 
 Format: the NetCDF Classic Format Specification of the netCDF User's Guide.
 """
@@ -25,7 +25,7 @@ _TAIL = 1 << 16
 
 
 def require_whole_classic(path: Path) -> None:
-    """Refuse a file whose header is damaged or tells of other values than the file holds.
+    """Refuse a file whose header is damaged, or describes other values than the file holds.
 
     Raises:
         ValueError: see above, with what is wrong.
@@ -78,25 +78,25 @@ class _Header:
         self.end = stream.tell()
 
     def last_value(self) -> int:
-        """The byte after the last value.
+        """Return the position of the byte after the last value.
 
         Raises:
             ValueError: values that overlap the header or lie beyond the end of the file, another number of records
                 than the file holds.
         """
-        if min(one.begin for one in self.variables) < self.end:
+        if min(variable.begin for variable in self.variables) < self.end:
             _refuse(self.path, "values that begin within the header")
-        last = max((one.begin + one.size for one in self.variables if not one.records), default=0)
-        recorded = [one for one in self.variables if one.records]
+        last = max((variable.begin + variable.size for variable in self.variables if not variable.records), default=0)
+        recorded = [variable for variable in self.variables if variable.records]
         if recorded:
-            step = recorded[0].size if len(recorded) == 1 else sum(_padded(one.size) for one in recorded)
-            begin = min(one.begin for one in recorded)
+            step = recorded[0].size if len(recorded) == 1 else sum(_padded(variable.size) for variable in recorded)
+            begin = min(variable.begin for variable in recorded)
             if self.records == _STREAMING:
                 _refuse(self.path, "a number of records that was left open")
             if step and begin + (self.records + 1) * step <= self._size:
                 held = (self._size - begin) // step
                 _refuse(self.path, f"a header of {self.records} records, where the file holds {held}")
-            ends = [one.begin + (self.records - 1) * step + one.size for one in recorded if self.records]
+            ends = [variable.begin + (self.records - 1) * step + variable.size for variable in recorded if self.records]
             last = max(last, *ends, 0)
         if last > self._size:
             _refuse(self.path, f"one cut short, {self._size} of {last} bytes")

@@ -56,7 +56,7 @@ _HDF5_SPACINGS = {"element_size_mm": 1.0, "element_size_um": 1e-3}
 
 
 def read_nifti(path: str | Path, *, like: xr.DataArray | None = None) -> xr.DataArray:
-    """A NIfTI-1 or NIfTI-2 volume as an array in millimetres.
+    """Read a NIfTI-1 or NIfTI-2 volume as an array in millimetres.
 
     Args:
         path: ``.nii``, ``.nii.gz``, or the ``.hdr`` or ``.img`` file of a pair.
@@ -139,7 +139,7 @@ def write_nifti(array: xr.DataArray, path: str | Path, *, like: xr.DataArray | N
         UserWarning: the order of the slices in time (``slice_code``) is left out, since slices were cut away.
     """
     path = Path(path)
-    suffix = next((one for one in reversed(_SUFFIXES) if path.name.endswith(one)), None)
+    suffix = next((ending for ending in reversed(_SUFFIXES) if path.name.endswith(ending)), None)
     require(suffix is not None, "path", f"end in one of {_SUFFIXES}", path.name)
     if like is not None:
         array = _with_scan_of(like, array)
@@ -174,7 +174,7 @@ def read_hdf5(
     spacing: Sequence[float] | None = None,
     dims: Sequence[str] | None = None,
 ) -> xr.DataArray:
-    """A volume of an HDF5 file as an array in millimetres.
+    """Read a volume of an HDF5 file as an array in millimetres.
 
     Args:
         path: of the file.
@@ -201,7 +201,7 @@ def read_hdf5(
     try:
         with h5py.File(path, "r") as file:
             found: list[str] = []
-            file.visititems(lambda name, one: found.append(name) if isinstance(one, h5py.Dataset) else None)
+            file.visititems(lambda name, item: found.append(name) if isinstance(item, h5py.Dataset) else None)
             require(dataset in found, "dataset", f"be one of {found}", repr(dataset))
             stored = file[dataset]
             require(stored.ndim in (3, 4), f"{path} {dataset!r}", "be a 3-D or 4-D volume", f"{stored.ndim}-D data")
@@ -230,10 +230,10 @@ def _spacing(path: Path, attributes: dict[str, Any], spacing: Sequence[float] | 
         if named is None:
             rule = f"be given where the dataset of {path} has no attribute {' or '.join(_HDF5_SPACINGS)}"
             reject("spacing", rule, f"the attributes {sorted(attributes)}")
-        steps = [float(one) * _HDF5_SPACINGS[named] for one in np.ravel(attributes[named])]
+        steps = [float(step) * _HDF5_SPACINGS[named] for step in np.ravel(attributes[named])]
     else:
-        steps = [float(one) for one in spacing]
-    positive = len(steps) == 3 and all(np.isfinite(one) and one > 0 for one in steps)
+        steps = [float(step) for step in spacing]
+    positive = len(steps) == 3 and all(np.isfinite(step) and step > 0 for step in steps)
     require(positive, "spacing", "be three positive numbers of millimetres", steps)
     return steps
 
@@ -253,7 +253,7 @@ def _loaded(path: Path) -> Any:
 
 
 def _voxels(path: Path, image: Any) -> tuple[NDArray[Any], dict[str, Any]]:
-    """Voxels in the type that holds them, and how they were stored."""
+    """Read voxels in the type that holds them exactly, and how they were stored."""
     stored = image.get_data_dtype()
     require(stored.kind in "biuf", f"voxels of {path}", "be real numbers", stored)
     slope, intercept = image.dataobj.slope, image.dataobj.inter
@@ -277,7 +277,7 @@ def _voxels(path: Path, image: Any) -> tuple[NDArray[Any], dict[str, Any]]:
 
 
 def _add_qform(path: Path, attributes: dict[str, Any], header: Any, scale: Floats) -> None:
-    """The second affine of a file; where it makes no sense, the sform stands alone and says so."""
+    """Keep the second affine of a file; warn where it makes no sense, and keep the sform alone."""
     try:
         qform = scale @ np.asarray(header.get_qform(), np.float64)
         require_affine(f"the qform of {path}", qform)
@@ -290,7 +290,7 @@ def _add_qform(path: Path, attributes: dict[str, Any], header: Any, scale: Float
 
 
 def _with_scan_of(like: xr.DataArray, array: xr.DataArray) -> xr.DataArray:
-    """The array with the attributes of an image that say where and when its voxels were taken."""
+    """Add the attributes of an image that say where and when its voxels were taken."""
     taken = {name: like.attrs[name] for name in _SCAN if name in like.attrs}
     if "affine" in array.attrs and str(taken.get("voxel_axes", "")).startswith(" ".join(VOXEL)):
         # Along oblique axes millimetres count from the first voxel of the file, so they hold in its space alone.
@@ -310,7 +310,7 @@ def _image(values: NDArray[Any], affine: Floats, version: int) -> Any:
 
 
 def _set_affines(image: Any, attributes: dict[Any, Any], affine: Floats, indices: Floats) -> None:
-    """Both affines under their own codes."""
+    """Write both affines, each with its code."""
     qform_code = int(attributes.get("qform_code", 0)) if "qform" in attributes else 0
     sform_code = int(attributes.get("sform_code", 0))
     if qform_code:
@@ -325,7 +325,7 @@ def _set_affines(image: Any, attributes: dict[Any, Any], affine: Floats, indices
 
 
 def _set_fields(header: Any, attributes: dict[Any, Any], fields: dict[str, Any], rest: list[str]) -> None:
-    """Units, times and slices."""
+    """Write units, times and slices."""
     space = str(attributes.get("space_units", "mm"))
     header.set_xyzt_units(space, fields.pop("time_units", None))
     if "pixdim4" in fields:
@@ -336,7 +336,7 @@ def _set_fields(header: Any, attributes: dict[Any, Any], fields: dict[str, Any],
 
 
 def _set_about_values(header: Any, encoding: dict[Any, Any], unchanged: bool) -> None:
-    """What a file says of its values, for an array that holds them as they were read.
+    """Write what the file said of its values, for an array that still holds them as they were read.
 
     Extensions may list the file's own voxels, so they go only where no voxel did.
     """

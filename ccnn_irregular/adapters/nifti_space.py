@@ -36,7 +36,7 @@ _UNEVEN = 1e-3
 
 
 def affine_of(array: xr.DataArray) -> Floats:
-    """The affine from voxel indices to millimetres that fits the array's coordinates, ``(4, 4)``.
+    """Compute the affine from voxel indices to millimetres by the array's coordinates, ``(4, 4)``.
 
     That of the file it was read from, moved and stretched where the array was cut or thinned since; axes in the order
     of the attribute ``voxel_axes``.
@@ -57,7 +57,7 @@ def require_affine(what: str, affine: Floats) -> None:
 
 
 def space_of(affine: Floats, shape: Sequence[int]) -> tuple[tuple[str, ...], dict[str, Any]]:
-    """Names of the voxel axes and their coordinates in millimetres."""
+    """Return the names of the voxel axes and their coordinates in millimetres."""
     directions = affine[:3, :3]
     sizes = np.linalg.norm(directions, axis=0)
     cosines = directions / sizes
@@ -82,9 +82,9 @@ def space_of(affine: Floats, shape: Sequence[int]) -> tuple[tuple[str, ...], dic
 
 
 def _nearest_axes(cosines: Floats) -> list[int]:
-    """The world axis nearest to each voxel axis, each taken once."""
+    """Assign the nearest world axis to each voxel axis, each once."""
     linear_sum_assignment = import_optional("scipy.optimize", "orientations").linear_sum_assignment
-    return [int(one) for one in linear_sum_assignment(-np.abs(cosines.T))[1]]
+    return [int(axis) for axis in linear_sum_assignment(-np.abs(cosines.T))[1]]
 
 
 def space_axes(array: xr.DataArray) -> list[str]:
@@ -92,7 +92,7 @@ def space_axes(array: xr.DataArray) -> list[str]:
 
 
 def file_affine(array: xr.DataArray) -> Floats:
-    """The affine of the file an array was read from."""
+    """Return the affine of the file that an array was read from."""
     for name in ("affine", "voxel_axes"):
         require(name in array.attrs, "attributes", f"hold {name!r}, as after read_nifti", sorted(map(str, array.attrs)))
     affine = np.array(array.attrs["affine"], np.float64).reshape(4, 4)
@@ -101,7 +101,7 @@ def file_affine(array: xr.DataArray) -> Floats:
 
 
 def file_indices(array: xr.DataArray) -> Floats:
-    """The map ``(4, 4)`` from the array's voxel indices to those of the file it was read from: a step and a start."""
+    """Return the map ``(4, 4)`` from the array's voxel indices to those of its file: a step and a start per axis."""
     affine, axes = file_affine(array), space_axes(array)
     result, sizes = np.eye(4), np.linalg.norm(affine[:3, :3], axis=0)
     for axis, dim in enumerate(axes):
@@ -119,7 +119,7 @@ def file_indices(array: xr.DataArray) -> Floats:
 
 
 def uniform_axis(dim: str, nodes: Floats) -> tuple[float, float | None]:
-    """First node and step of a uniform axis; None for the step of a single node."""
+    """Return the first node and the step of a uniform axis; None for the step of a single node."""
     if len(nodes) == 1:
         return float(nodes[0]), None
     step = float(nodes[-1] - nodes[0]) / (len(nodes) - 1)
@@ -129,5 +129,5 @@ def uniform_axis(dim: str, nodes: Floats) -> tuple[float, float | None]:
 
 
 def _snapped(number: float) -> float:
-    """Whole where rounding alone keeps it from it, so that what was not cut keeps its affines to the last digit."""
+    """Round numbers that are whole but for rounding, so that uncut axes keep their affines to the last digit."""
     return float(round(number)) if abs(number - round(number)) <= 1e-6 else number

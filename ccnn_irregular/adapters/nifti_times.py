@@ -26,7 +26,7 @@ SCAN_FIELDS = {"dim_info": 0, "toffset": 0.0, **dict.fromkeys(_SLICE_FIELDS, 0)}
 
 
 def scan_fields(header: Any) -> dict[str, Any]:
-    """Fields of the header that describe the scan and that coordinates do not say."""
+    """Collect the fields of the header that describe the scan beyond its coordinates."""
     space, time = header.get_xyzt_units()
     fields: dict[str, Any] = {"space_units": space} if space == "unknown" else {}
     fields |= {"time_units": time} if time != "unknown" else {}
@@ -37,7 +37,7 @@ def scan_fields(header: Any) -> dict[str, Any]:
 
 
 def header_times(header: Any) -> Floats | None:
-    """Times of the volumes in the header's unit; None where it does not say that the fourth axis is time."""
+    """Return the times of the volumes in the header's unit; None if the fourth axis is not declared to be time."""
     step, first = float(header["pixdim"][4]), float(header["toffset"])
     shape = header.get_data_shape()
     if len(shape) < 4 or header.get_xyzt_units()[1] not in TIMES or not (np.isfinite(step) and step > 0):
@@ -46,7 +46,7 @@ def header_times(header: Any) -> Floats | None:
 
 
 def time_fields(array: xr.DataArray, rest: list[str]) -> dict[str, Any]:
-    """Unit, step and first of the times, in the unit of the file where the array came from one."""
+    """Return unit, step and first of the times, in the unit of the file that the array came from."""
     attributes = array.attrs
     fields = {name: attributes[name] for name in ("time_units", "pixdim4", "toffset") if name in attributes}
     if rest not in ([], ["t"], ["volume"]):
@@ -70,7 +70,7 @@ def time_fields(array: xr.DataArray, rest: list[str]) -> dict[str, Any]:
 
 
 def _times_of(coordinate: xr.DataArray, wanted: str | None) -> tuple[Floats, str | None]:
-    """Times in the unit that is wanted, a key of ``TIMES``, or in their own; None where they have none."""
+    """Convert times to the wanted unit, a key of ``TIMES``, or keep their unit; None where they have none."""
     rule = f"be numbers with the attribute units, one of {tuple(_SECONDS)}, or timedelta64"
     require(coordinate.dtype.kind in "iufm", "coordinate 't'", rule, coordinate.dtype)
     times, given = np.atleast_1d(coordinate.to_numpy()), coordinate.attrs.get("units")
@@ -80,13 +80,13 @@ def _times_of(coordinate: xr.DataArray, wanted: str | None) -> tuple[Floats, str
     if given is None:
         return times, None
     require(given in _SECONDS, "coordinate 't'", rule, repr(given))
-    own = next(name for name, unit in TIMES.items() if _SECONDS[unit] == _SECONDS[given])
-    unit = wanted if wanted in TIMES else own
-    return times if unit == own else times * (_SECONDS[given] / _SECONDS[TIMES[unit]]), unit
+    written = next(name for name, unit in TIMES.items() if _SECONDS[unit] == _SECONDS[given])
+    unit = wanted if wanted in TIMES else written
+    return times if unit == written else times * (_SECONDS[given] / _SECONDS[TIMES[unit]]), unit
 
 
 def slice_fields(array: xr.DataArray, axes: list[str], indices: Floats) -> dict[str, Any]:
-    """When the slices were taken, where what was cut out leaves something to say."""
+    """Return when the slices were taken, if the cut still allows to say it."""
     fields = {name: array.attrs[name] for name in _SLICE_FIELDS if name in array.attrs}
     moved = [axis for axis in range(3) if indices[axis, 3] != 0 or indices[axis, axis] != 1]
     axis = (int(array.attrs.get("dim_info", 0)) >> 4 & 3) - 1  # -1: not said

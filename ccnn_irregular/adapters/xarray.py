@@ -100,7 +100,7 @@ class DataArrayAccessor:
         return accessor
 
     def frame(self) -> Frame:
-        """The axes, in the order of a kernel's; ``print`` it.
+        """Return the axes in the order of a kernel's; ``print`` it.
 
         Raises:
             ValueError: see ``xarray_frames.frame_of``.
@@ -108,7 +108,7 @@ class DataArrayAccessor:
         return frame_of(self._array, self._options)
 
     def to_samples(self, dtype: torch.dtype | None = None) -> Samples:
-        """Values, domain, and the way back; a lazy array is loaded.
+        """Return values, domain, and the way back; a lazy array is loaded.
 
         Args:
             dtype: of the values; None = the array's, or for integers the smallest float type that holds them.
@@ -121,7 +121,7 @@ class DataArrayAccessor:
     def convolve(
         self, layer: ContinuousConv | SeparableContinuousConv, *, like: xr.DataArray | None = None
     ) -> xr.DataArray:
-        """The array convolved with a layer, everywhere: also where values are missing.
+        """Convolve the array with a layer; results are given everywhere, also where values are missing.
 
         Dimensions, coordinates and their encodings are the array's; the dtype is the layer's. Of the encoding chunks
         and compression are kept, packings and integer types are not: ``xarray_results.fitting_encoding``. Attributes
@@ -147,7 +147,7 @@ class DataArrayAccessor:
         batch_size: int | None = None,
         progress: bool = False,
     ) -> xr.DataArray:
-        """What a network in evaluation mode says to the array.
+        """Apply a network in evaluation mode to the array.
 
         A network that answers at every place gives an array like this one, one that answers once per sample an array
         ``(*samples, channel)``. What a network answers need not be the same quantity: the unit and the standard name
@@ -166,7 +166,7 @@ class DataArrayAccessor:
         return predicted(self._array, model, self._options, batch_size, progress, like)
 
     def compute(self, progress: bool = True) -> xr.DataArray:
-        """A lazy array in memory, with a progress bar."""
+        """Load a lazy array into memory, with a progress bar."""
         return _computed(self._array, progress)
 
 
@@ -212,17 +212,17 @@ class DatasetAccessor:
         return accessor
 
     def frame(self) -> Frame:
-        """The axes; see ``DataArrayAccessor.frame``."""
+        """Return the axes; see ``DataArrayAccessor.frame``."""
         return self._stacked()[1].frame()
 
     def to_samples(self, dtype: torch.dtype | None = None) -> Samples:
-        """Values with a channel for each variable; see ``DataArrayAccessor.to_samples``."""
+        """Return values with a channel for each variable; see ``DataArrayAccessor.to_samples``."""
         return self._stacked()[1].to_samples(dtype)
 
     def convolve(
         self, layer: ContinuousConv | SeparableContinuousConv, *, like: xr.DataArray | None = None
     ) -> xr.Dataset | xr.DataArray:
-        """The variables convolved with a layer; see ``DataArrayAccessor.convolve``.
+        """Convolve the variables with a layer; see ``DataArrayAccessor.convolve``.
 
         A depthwise convolution leaves them apart: the result is this Dataset with those variables replaced. One that
         mixes them gives an array with a dimension "channel".
@@ -231,14 +231,14 @@ class DatasetAccessor:
         result = accessor.convolve(layer, like=like)
         if like is not None or not (isinstance(layer, ContinuousConv) and layer.kernel.depthwise):
             return _channelled(result, self._dataset)
-        own = {name: result.isel({_VARIABLE: at}, drop=True).variable for at, name in enumerate(names)}
+        changed = {name: result.isel({_VARIABLE: at}, drop=True).variable for at, name in enumerate(names)}
         kept = smooths(layer)
-        for name, variable in own.items():
+        for name, variable in changed.items():
             array, given = xr.DataArray(variable.transpose(*self._dataset[name].dims), name=name), self._dataset[name]
-            own[name] = array.variable
-            own[name].attrs = derived_attributes(given, "convolution", same_quantity=kept)
-            own[name].encoding = fitting_encoding(array, given)
-        return self._dataset.assign(own)
+            changed[name] = array.variable
+            changed[name].attrs = derived_attributes(given, "convolution", same_quantity=kept)
+            changed[name].encoding = fitting_encoding(array, given)
+        return self._dataset.assign(changed)
 
     def predict(
         self,
@@ -248,22 +248,22 @@ class DatasetAccessor:
         batch_size: int | None = None,
         progress: bool = False,
     ) -> xr.DataArray:
-        """What a network says to the variables; see ``DataArrayAccessor.predict``."""
+        """Apply a network to the variables; see ``DataArrayAccessor.predict``."""
         result = self._stacked()[1].predict(model, like=like, batch_size=batch_size, progress=progress)
         return _channelled(result, self._dataset)
 
     def compute(self, progress: bool = True) -> xr.Dataset:
-        """A lazy Dataset in memory, with a progress bar."""
+        """Load a lazy Dataset into memory, with a progress bar."""
         return _computed(self._dataset, progress)
 
     def _stacked(self) -> tuple[tuple[str, ...], DataArrayAccessor]:
-        """The channels, and the accessor of one array that holds them."""
+        """Return the channels, and the accessor of one array that holds them."""
         named = [name for name in self._options.get("axes") or () if name in self._dataset.data_vars]
         dataset = self._dataset.set_coords(named)
         names = self._fields(dataset) if self._variables is None else self._variables
-        there = sorted(map(str, dataset.data_vars))
+        present = sorted(map(str, dataset.data_vars))
         for name in names:
-            require(name in dataset.data_vars, "variables", f"be of {there}", repr(name))
+            require(name in dataset.data_vars, "variables", f"be among {present}", repr(name))
         shapes = {name: tuple(map(str, dataset[name].dims)) for name in names}
         require(len(set(shapes.values())) == 1, "variables", "have the same dimensions; name some of them", shapes)
         if len(names) == 1:
@@ -277,17 +277,17 @@ class DatasetAccessor:
 
     @staticmethod
     def _fields(dataset: xr.Dataset) -> tuple[str, ...]:
-        """Numeric variables along dimensions that do not describe the places of others."""
+        """List the numeric variables along dimensions that do not describe the places of others."""
         described = about_places(dataset)
         return tuple(
             str(name)
-            for name, one in dataset.data_vars.items()
-            if one.dims and one.dtype.kind in "biuf" and str(name) not in described
+            for name, variable in dataset.data_vars.items()
+            if variable.dims and variable.dtype.kind in "biuf" and str(name) not in described
         )
 
 
 def _channelled(result: xr.DataArray, dataset: xr.Dataset) -> xr.DataArray:
-    """Channels that are no longer the variables lose their names."""
+    """Drop the names of channels that are no longer the variables."""
     if _VARIABLE in result.dims:
         result = result.drop_vars(_VARIABLE, errors="ignore").rename({_VARIABLE: "channel"})
     result.attrs = dict(dataset.attrs)

@@ -1,4 +1,4 @@
-"""The axes of another array in the measure of an array's own: converted exactly, or refused by name."""
+"""Express the axes of another array in an array's units: converted exactly, or refused by name."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _DAYS: dict[TimeUnit, Fraction] = {
 
 
 def in_measure_of(frame: Frame, array: xr.DataArray, query: Frame, like: xr.DataArray, time_unit: TimeUnit) -> Frame:
-    """``query``, the axes of ``like``, with numbers that mean what those of ``frame``, the axes of ``array``, mean.
+    """Express ``query``, the axes of ``like``, in the units and references of ``frame``, the axes of ``array``.
 
     Lengths, pressures and times of other units are multiplied by the exact factor; dates of calendars that are about
     the same days (standard, proleptic_gregorian, julian) are moved onto each other.
@@ -51,8 +51,8 @@ def in_measure_of(frame: Frame, array: xr.DataArray, query: Frame, like: xr.Data
         units = []
         for axis, (name, role, unit) in enumerate(zip(factor.names, factor.roles, factor.units, strict=True)):
             place = query.axes.index(name)
-            own, other = _coordinate(array, frame.axes[place]), _coordinate(like, name)
-            scale, shift = _conversion(own, other, role, frame.units[place], unit, time_unit)
+            ours, theirs = _coordinate(array, frame.axes[place]), _coordinate(like, name)
+            scale, shift = _conversion(ours, theirs, role, frame.units[place], unit, time_unit)
             if scale != 1 or shift != 0:
                 changed = numbers[:, axis] * scale.numerator / scale.denominator + float(shift)
                 numbers = np.column_stack([numbers[:, :axis], changed, numbers[:, axis + 1 :]])
@@ -62,12 +62,12 @@ def in_measure_of(frame: Frame, array: xr.DataArray, query: Frame, like: xr.Data
 
 
 def _coordinate(array: xr.DataArray, name: str) -> xr.DataArray:
-    """A coordinate; one without attributes for positions that were worked out from a mesh: they are true degrees."""
+    """Return a coordinate; positions that were worked out from a mesh are true degrees, without attributes."""
     return array[name] if name in array.coords else xr.DataArray(np.nan, name=name)
 
 
 def _replaced(factor: Line | Cloud, numbers: Floats, units: tuple[str, ...]) -> Line | Cloud:
-    """The same places by other numbers; their widths do not matter where only an answer is wanted."""
+    """Replace the numbers of places; their widths do not matter where only an answer is wanted."""
     if isinstance(factor, Cloud):
         return replace(factor, coordinates=numbers, units=units)
     nodes = numbers[:, 0]
@@ -77,58 +77,60 @@ def _replaced(factor: Line | Cloud, numbers: Floats, units: tuple[str, ...]) -> 
 
 
 def _conversion(
-    own: xr.DataArray, other: xr.DataArray, role: Role, unit: str, given: str, time_unit: TimeUnit
+    ours: xr.DataArray, theirs: xr.DataArray, role: Role, unit: str, given: str, time_unit: TimeUnit
 ) -> tuple[Fraction, Fraction]:
-    """The factor and what is added to it that turn numbers of ``other`` into those of ``own``."""
-    if role == "time" or "dates" in (kind_of_times(own).what, kind_of_times(other).what):
-        found = _time_shift(own, other)
+    """Return factor and shift that turn numbers of ``theirs`` into those of ``ours``."""
+    if role == "time" or "dates" in (kind_of_times(ours).what, kind_of_times(theirs).what):
+        found = _time_shift(ours, theirs)
         if found is not None:
             return Fraction(1), found * _DAYS[time_unit]
     else:
-        _require_same_coordinate(own, other, role)
+        _require_same_coordinate(ours, theirs, role)
     if same_unit(unit, given):
         return Fraction(1), Fraction(0)
     known, wanted = measure(given), measure(unit)
     if known is None or wanted is None or known[0] != wanted[0]:
-        reject(f"like ({str(other.name)!r})", f"be in the unit of the array's {str(own.name)!r}, {unit!r}", repr(given))
+        reject(
+            f"like ({str(theirs.name)!r})", f"be in the unit of the array's {str(ours.name)!r}, {unit!r}", repr(given)
+        )
     return known[1] / wanted[1], Fraction(0)
 
 
-def _time_shift(own: xr.DataArray, other: xr.DataArray) -> int | None:
-    """Days to add to dates; None where neither array has dates."""
-    kind, given = kind_of_times(own), kind_of_times(other)
-    where = f"times of like ({str(other.name)!r})"
-    require(kind.what == given.what, where, f"be like the array's {str(own.name)!r}, {kind}", given)
+def _time_shift(ours: xr.DataArray, theirs: xr.DataArray) -> int | None:
+    """Return the days to add to dates; None where neither array has dates."""
+    kind, given = kind_of_times(ours), kind_of_times(theirs)
+    where = f"times of like ({str(theirs.name)!r})"
+    require(kind.what == given.what, where, f"be like the array's {str(ours.name)!r}, {kind}", given)
     if kind.what != "dates":
         return None
     shift = epoch_shift(given, kind)
     if shift is None:
-        call = f"like.convert_calendar({kind.calendar!r}, {str(other.dims[0])!r}, align_on='date', use_cftime=True)"
+        call = f"like.convert_calendar({kind.calendar!r}, {str(theirs.dims[0])!r}, align_on='date', use_cftime=True)"
         rule = f"be dates of the array's calendar {kind.calendar!r}: choose how, by {call} or with align_on='year'"
         reject(where, rule, given)
     return shift
 
 
-def _require_same_coordinate(own: xr.DataArray, other: xr.DataArray, role: Role) -> None:
-    """Refuse a height for a depth or a rotated latitude for a true one; what is not said does not differ."""
-    where, name = f"like ({str(other.name)!r})", str(own.name)
+def _require_same_coordinate(ours: xr.DataArray, theirs: xr.DataArray, role: Role) -> None:
+    """Refuse a height for a depth or a rotated latitude for a true one; unstated attributes do not differ."""
+    where, name = f"like ({str(theirs.name)!r})", str(ours.name)
     if role in ("latitude", "longitude"):
-        rotated, given = _rotated(own), _rotated(other)
+        rotated, given = _rotated(ours), _rotated(theirs)
         known = rotated is not None and given is not None
         words = {True: "of a rotated pole", False: "true"}
         require(not known or rotated == given, where, f"be {words[bool(rotated)]} as {name!r} is", words[bool(given)])
         return
     if role == "vertical":
-        direction, given_direction = _direction(own), _direction(other)
+        direction, given_direction = _direction(ours), _direction(theirs)
         said = direction is not None and given_direction is not None
         require(not said or direction == given_direction, where, f"count {direction} as {name!r} does", given_direction)
-    standard, given_name = own.attrs.get("standard_name"), other.attrs.get("standard_name")
+    standard, given_name = ours.attrs.get("standard_name"), theirs.attrs.get("standard_name")
     said = standard is not None and given_name is not None
     require(not said or standard == given_name, where, f"be the {standard} that {name!r} is", given_name)
 
 
 def _rotated(coordinate: xr.DataArray) -> bool | None:
-    """Whether a latitude or longitude is that of a rotated pole; None = not said."""
+    """Tell whether a latitude or longitude is that of a rotated pole; None = not stated."""
     standard = coordinate.attrs.get("standard_name")
     if standard is not None:
         return str(standard).startswith("grid_")
@@ -136,7 +138,7 @@ def _rotated(coordinate: xr.DataArray) -> bool | None:
 
 
 def _direction(coordinate: xr.DataArray) -> str | None:
-    """Which way a vertical coordinate counts; None = not said."""
+    """Tell which way a vertical coordinate counts; None = not stated."""
     given = str(coordinate.attrs.get("positive", "")).lower()
     if given in ("up", "down"):
         return given
@@ -148,14 +150,14 @@ def _direction(coordinate: xr.DataArray) -> str | None:
 
 def _require_same_projection(array: xr.DataArray, like: xr.DataArray) -> None:
     """Refuse places on another projection or about another pole, where both arrays have their grid mapping."""
-    own, other = _grid_mapping(array), _grid_mapping(like)
-    if not own or not other:
+    ours, theirs = _grid_mapping(array), _grid_mapping(like)
+    if not ours or not theirs:
         return
-    names = [one.get("grid_mapping_name", "one without a name") for one in (own, other)]
+    names = [mapping.get("grid_mapping_name", "one without a name") for mapping in (ours, theirs)]
     require(names[0] == names[1], "grid mapping of like", f"be the array's, {names[0]}", names[1])
-    for key in sorted(set(own) & set(other) - set(_NOT_COMPARED)):
+    for key in sorted(set(ours) & set(theirs) - set(_NOT_COMPARED)):
         require(
-            _equal(own[key], other[key]), f"grid mapping of like ({key})", f"be the array's, {own[key]}", other[key]
+            _equal(ours[key], theirs[key]), f"grid mapping of like ({key})", f"be the array's, {ours[key]}", theirs[key]
         )
 
 

@@ -44,7 +44,7 @@ def convolved(
     options: Options,
     like: xr.DataArray | None = None,
 ) -> xr.DataArray:
-    """``layer`` applied to an array; lazily where the array is lazy. See the accessor."""
+    """Apply ``layer`` to an array; lazily where the array is lazy. See the accessor."""
     kinds = (ContinuousConv, SeparableContinuousConv)
     require(isinstance(layer, kinds), "layer", "be one convolution; predict takes networks", type(layer).__name__)
     frame = frame_of(array, options)
@@ -77,7 +77,7 @@ def predicted(
     progress: bool = False,
     like: xr.DataArray | None = None,
 ) -> xr.DataArray:
-    """``model`` applied to an array; lazily where the array is lazy. See the accessor."""
+    """Apply ``model`` to an array; lazily where the array is lazy. See the accessor."""
     require(batch_size is None or batch_size >= 1, "batch_size", "be at least 1", batch_size)
     frame = frame_of(array, options)
     _require_axes("model", model, frame)
@@ -101,16 +101,16 @@ def predicted(
 def _described(
     made: xr.DataArray, array: xr.DataArray, layer: ContinuousConv | SeparableContinuousConv | None = None
 ) -> xr.DataArray:
-    """A result with the attributes that still hold: of a layer's convolution, or of a network's answer."""
+    """Add the attributes that still hold for a layer's convolution, or for a network's answer."""
     what = "network's answer" if layer is None else "convolution"
     made.attrs = derived_attributes(array, what, same_quantity=layer is not None and smooths(layer))
     return made
 
 
 def _predicted_lazily(array: xr.DataArray, model: nn.Module, frame: Frame) -> xr.DataArray:
-    """A network that answers at every place, block by block; each sees as far as all of its kernels together."""
+    """Apply a network that answers at every place, block by block; each block sees as far as all kernels together."""
     _require_cast(array.dtype, model)
-    support = np.sum([one.kernel.support.tolist() for one in _convolutions(model)], axis=0).tolist()
+    support = np.sum([convolution.kernel.support.tolist() for convolution in _convolutions(model)], axis=0).tolist()
 
     def apply(packed: Array, source: Frame, wanted: Frame) -> Array:
         result = _answer(model, packed, source, None)
@@ -119,7 +119,9 @@ def _predicted_lazily(array: xr.DataArray, model: nn.Module, frame: Frame) -> xr
         return _trimmed(result, source, wanted)
 
     # A corner tells how many channels there will be.
-    corner = frame.sliced({i: (0, min(2, one.count)) for i, one in enumerate(frame.factors) if may_be_cut(one)})
+    corner = frame.sliced(
+        {i: (0, min(2, factor.count)) for i, factor in enumerate(frame.factors) if may_be_cut(factor)}
+    )
     channels = array.sizes[frame.channels] if frame.channels is not None else 1
     blank = np.zeros((1, channels, *corner.sizes), dtype=array.dtype)
     probe = apply(blank, corner, corner)
@@ -127,17 +129,17 @@ def _predicted_lazily(array: xr.DataArray, model: nn.Module, frame: Frame) -> xr
 
 
 def _trimmed(result: Array, source: Frame, wanted: Frame) -> Array:
-    """What of a block's result lies on the wanted nodes."""
-    for place, (own, part) in enumerate(zip(source.factors, wanted.factors, strict=True)):
-        if own.count != part.count:
-            first = int(np.abs(own.coordinates[:, 0] - part.coordinates[0, 0]).argmin())
+    """Cut a block's result to the wanted nodes."""
+    for place, (factor, part) in enumerate(zip(source.factors, wanted.factors, strict=True)):
+        if factor.count != part.count:
+            first = int(np.abs(factor.coordinates[:, 0] - part.coordinates[0, 0]).argmin())
             result = result.take(np.arange(first, first + part.count), 2 + place)
     return result
 
 
 @torch.no_grad()
 def _integral(layer: ContinuousConv | SeparableContinuousConv, packed: Array, source: Frame, wanted: Frame) -> Array:
-    """A convolution of ``(B, C, *sizes)``, ``(B, D, *wanted.sizes)``.
+    """Convolve ``(B, C, *sizes)``; returns ``(B, D, *wanted.sizes)``.
 
     A value meets its weight before anything else, so one that counts for nothing may as well be zero, and one that
     counts for less than its cell be multiplied: uniform axes stay a grid whatever is missing there.
@@ -146,22 +148,22 @@ def _integral(layer: ContinuousConv | SeparableContinuousConv, packed: Array, so
     values = torch.nan_to_num(as_tensor(packed, layer.kernel.dtype))
     values = values * torch.from_numpy(source.ratios(scattered)).to(values.dtype)
     domain = source.domain(scattered, batch)
-    there = wanted.scattered(weighted=True)
-    query = domain if wanted is source else wanted.domain(there, batch)
+    asked = wanted.scattered(weighted=True)
+    query = domain if wanted is source else wanted.domain(asked, batch)
     result = layer(source.to_values(values, scattered), domain, query)
-    return wanted.from_values(result, there, batch).numpy()
+    return wanted.from_values(result, asked, batch).numpy()
 
 
 @torch.no_grad()
 def _answer(model: nn.Module, packed: Array, frame: Frame, query: Frame | None) -> Array:
-    """What a network says to ``(B, C, *sizes)``: ``(B, D, *sizes)``, or ``(B, D)`` once per sample."""
+    """Apply a network to ``(B, C, *sizes)``; returns ``(B, D, *sizes)``, or ``(B, D)`` for one answer per sample."""
     scattered, observed = frame.observed_part(packed)
     batch = len(packed)
     values = frame.to_values(as_tensor(packed, _dtype(model)), scattered)
     domain = frame.domain(scattered, batch, observed)
     if query is not None:
-        there = query.scattered(weighted=False)
-        return query.from_values(model(values, domain, query.domain(there, batch)), there, batch).numpy()
+        asked = query.scattered(weighted=False)
+        return query.from_values(model(values, domain, query.domain(asked, batch)), asked, batch).numpy()
     result: Tensor = model(values, domain)
     if result.shape[:1] == values.shape[:1] and result.shape[2:] == values.shape[2:]:
         return frame.from_values(result, scattered, batch).numpy()
@@ -171,92 +173,92 @@ def _answer(model: nn.Module, packed: Array, frame: Frame, query: Frame | None) 
 
 
 def _asked(like: xr.DataArray, array: xr.DataArray, frame: Frame, options: Options) -> Frame:
-    """The axes of ``like`` in the order and the measure of ``frame``'s, longitudes in the same turn."""
+    """Return the axes of ``like`` in the order and the units of ``frame``'s, longitudes in the same turn."""
     shared = _shared(options.axes, like)
     options = replace(options, samples=(), channels=None, order=None, axes=shared, weights=None, about=None)
     found = frame_of(like, options, weighted=False)
-    roles = [role for one in frame.factors for role in one.roles]
+    roles = [role for factor in frame.factors for role in factor.roles]
     arranged: list[Line | Cloud] = []
     for role in roles:
-        fitting = [one for one in found.factors if role in one.roles]
+        fitting = [factor for factor in found.factors if role in factor.roles]
         rule = f"have each axis of the array once, {roles}"
-        require(len(fitting) == 1, "like", rule, [role for one in found.factors for role in one.roles])
+        require(len(fitting) == 1, "like", rule, [role for factor in found.factors for role in factor.roles])
         if fitting[0] not in arranged:
             arranged.append(fitting[0])
-    query = Frame(tuple(_in_turn(one, frame) for one in arranged), (), None)
-    given = [role for one in query.factors for role in one.roles]
+    query = Frame(tuple(_in_turn(factor, frame) for factor in arranged), (), None)
+    given = [role for factor in query.factors for role in factor.roles]
     require(given == roles, "like", f"have the axes {roles} in this order", given)
     return in_measure_of(frame, array, query, like, options.time_unit)
 
 
 def _shared(axes: Axes | None, like: xr.DataArray) -> Axes | None:
-    """Of the axes named for the array those that ``like`` has, too."""
-    there = [name for name in axes or () if name in like.coords and like[name].dims]
-    return {name: axes[name] for name in there} if isinstance(axes, Mapping) else there
+    """Keep those of the named axes that ``like`` has too."""
+    usable = [name for name in axes or () if name in like.coords and like[name].dims]
+    return {name: axes[name] for name in usable} if isinstance(axes, Mapping) else usable
 
 
 def _around(frame: Frame, support: Sequence[float], *, asked: bool) -> Frame:
-    """``frame``, with longitudes that repeat where a kernel reaches across the gap that they leave open.
+    """Let longitudes repeat where a kernel reaches across the gap that they leave open.
 
     A query in the gap (``asked``) lies in the turn of the nearer end: from there the kernel may reach the other one.
     """
     factors = list(frame.factors)
-    for place, one in enumerate(factors):
-        axis = one.roles.index("longitude") if "longitude" in one.roles else None
-        if axis is None or one.periods[axis] is not None:
+    for place, factor in enumerate(factors):
+        axis = factor.roles.index("longitude") if "longitude" in factor.roles else None
+        if axis is None or factor.periods[axis] is not None:
             continue
-        gap = GLOBE - float(np.ptp(one.coordinates[:, axis]))
-        if gap / (2 if asked else 1) < support[frame.axes.index(one.names[axis])] < GLOBE / 2:
-            factors[place] = _repeating(one, axis)
+        gap = GLOBE - float(np.ptp(factor.coordinates[:, axis]))
+        if gap / (2 if asked else 1) < support[frame.axes.index(factor.names[axis])] < GLOBE / 2:
+            factors[place] = _repeating(factor, axis)
     return replace(frame, factors=tuple(factors))
 
 
-def _repeating(one: Line | Cloud, axis: int) -> Line | Cloud:
-    if isinstance(one, Line):
-        return replace(one, period=GLOBE, step=None)
-    return replace(one, periods=tuple(GLOBE if place == axis else p for place, p in enumerate(one.periods)))
+def _repeating(factor: Line | Cloud, axis: int) -> Line | Cloud:
+    if isinstance(factor, Line):
+        return replace(factor, period=GLOBE, step=None)
+    return replace(factor, periods=tuple(GLOBE if place == axis else p for place, p in enumerate(factor.periods)))
 
 
-def _in_turn(one: Line | Cloud, frame: Frame) -> Line | Cloud:
-    """Longitudes in the turn about those of ``frame``; nothing repeats where nothing does there."""
-    if "longitude" not in one.roles:
-        return one
+def _in_turn(asked: Line | Cloud, frame: Frame) -> Line | Cloud:
+    """Move longitudes into the turn about those of ``frame``; they repeat only if those do."""
+    if "longitude" not in asked.roles:
+        return asked
     source = next(factor for factor in frame.factors if "longitude" in factor.roles)
     axis = source.roles.index("longitude")
     longitudes, period = source.coordinates[:, axis], source.periods[axis]
     centre = float(longitudes.min() + longitudes.max()) / 2
-    if isinstance(one, Line):
-        return _line_in_turn(one, centre, period)
-    own = one.roles.index("longitude")
-    moved = one.coordinates.copy()
-    moved[:, own] = on_circle(moved[:, own], centre)
-    periods = tuple(period if axis == own else p for axis, p in enumerate(one.periods))
-    return replace(one, coordinates=moved, periods=periods)
+    if isinstance(asked, Line):
+        return _line_in_turn(asked, centre, period)
+    turning = asked.roles.index("longitude")
+    moved = asked.coordinates.copy()
+    moved[:, turning] = on_circle(moved[:, turning], centre)
+    periods = tuple(period if axis == turning else p for axis, p in enumerate(asked.periods))
+    return replace(asked, coordinates=moved, periods=periods)
 
 
-def _line_in_turn(one: Line, centre: float, period: float | None) -> Line:
-    """A line of longitudes in the turn about ``centre``, cut opposite of it unless the source repeats."""
+def _line_in_turn(line: Line, centre: float, period: float | None) -> Line:
+    """Move a line of longitudes into the turn about ``centre``, cut opposite of it unless the source repeats."""
     if period is not None:
-        middle = np.array((one.nodes[0] + one.nodes[-1]) / 2)
-        return replace(one, nodes=one.nodes + float(on_circle(middle, centre) - middle))
-    nodes = on_circle(one.nodes, centre)
+        middle = np.array((line.nodes[0] + line.nodes[-1]) / 2)
+        return replace(line, nodes=line.nodes + float(on_circle(middle, centre) - middle))
+    nodes = on_circle(line.nodes, centre)
     first = int(nodes.argmin())
-    nodes, widths = np.roll(nodes, -first), np.roll(one.widths, -first)
-    even = one.step is not None and np.allclose(np.diff(nodes), one.step, rtol=_SEAM, atol=0)
+    nodes, widths = np.roll(nodes, -first), np.roll(line.widths, -first)
+    even = line.step is not None and np.allclose(np.diff(nodes), line.step, rtol=_SEAM, atol=0)
     return replace(
-        one,
+        line,
         nodes=nodes,
         widths=widths,
-        step=one.step if even else None,
+        step=line.step if even else None,
         period=None,
-        first=(one.first + first) % one.count,
+        first=(line.first + first) % line.count,
     )
 
 
 def _asked_array(result: Array, query: Frame, frame: Frame, array: xr.DataArray, like: xr.DataArray) -> xr.DataArray:
-    """Values ``(B, D, *dims of query)`` with the coordinates of ``like`` and the name of ``array``."""
+    """Make an array of ``(B, D, *dims of query)`` with the coordinates of ``like`` and the name of ``array``."""
     sizes = [array.sizes[dim] for dim in frame.samples]
-    dims = [*frame.samples, CHANNEL, *(dim for one in query.factors for dim in one.dims)]
+    dims = [*frame.samples, CHANNEL, *(dim for factor in query.factors for dim in factor.dims)]
     made = xr.DataArray(result.reshape(*sizes, *result.shape[1:]), dims=dims)
     made = made.isel({CHANNEL: 0}) if result.shape[1] == 1 and frame.channels is None else made
     made = framed(made.transpose(..., *(str(dim) for dim in like.dims)), like)
@@ -267,12 +269,16 @@ def _asked_array(result: Array, query: Frame, frame: Frame, array: xr.DataArray,
 
 
 def _own_of_samples(frame: Frame, array: xr.DataArray) -> dict[Any, xr.DataArray]:
-    """Coordinates that only run along the samples."""
-    return {name: one for name, one in array.coords.items() if one.dims and set(one.dims) <= set(frame.samples)}
+    """Return the coordinates that only run along the samples."""
+    return {
+        name: coordinate
+        for name, coordinate in array.coords.items()
+        if coordinate.dims and set(coordinate.dims) <= set(frame.samples)
+    }
 
 
 def _once_per_sample(result: Array, frame: Frame, array: xr.DataArray) -> xr.DataArray:
-    """``(B, D)`` with the samples' dimensions and a channel dimension."""
+    """Make an array of ``(B, D)`` with the samples' dimensions and a channel dimension."""
     sizes = [array.sizes[dim] for dim in frame.samples]
     made = xr.DataArray(result.reshape(*sizes, -1), dims=(*frame.samples, CHANNEL))
     made = set_coordinates(made, _own_of_samples(frame, array))
@@ -293,8 +299,8 @@ def _require_axes(what: str, model: nn.Module, frame: Frame) -> None:
     found = _convolutions(model)
     require(len(found) > 0, what, "hold a continuous convolution", type(model).__name__)
     rule = f"have kernels of the array's {frame.d} axes {frame.axes}"
-    for one in found:
-        require(one.kernel.d == frame.d, what, rule, f"{one.kernel.d} axes")
+    for convolution in found:
+        require(convolution.kernel.d == frame.d, what, rule, f"{convolution.kernel.d} axes")
 
 
 def _channels_out(layer: ContinuousConv | SeparableContinuousConv) -> int:
@@ -302,7 +308,7 @@ def _channels_out(layer: ContinuousConv | SeparableContinuousConv) -> int:
 
 
 def _dtype(model: nn.Module) -> Any:
-    """The dtype of a model's kernels."""
+    """Return the dtype of a model's kernels."""
     return _convolutions(model)[0].kernel.dtype
 
 

@@ -166,7 +166,7 @@ class Line:
 
 
 def line(coordinate: xr.DataArray, role: Role, *, time_unit: TimeUnit = "days", area_weights: bool = True) -> Line:
-    """A 1-D coordinate as an axis.
+    """Make an axis of a 1-D coordinate.
 
     Nodes count as uniform where none is farther from its place on a uniform axis than a thousandth of a step, or
     than the coordinate's own dtype resolves. Each node stands for half the gaps to both sides, the outermost for
@@ -213,7 +213,7 @@ def line(coordinate: xr.DataArray, role: Role, *, time_unit: TimeUnit = "days", 
 
 
 def coordinate_numbers(coordinate: xr.DataArray, role: Role, time_unit: TimeUnit) -> tuple[Floats, str, float]:
-    """A coordinate as numbers (nan where missing), their unit, and what of them the stored dtype can tell apart.
+    """Convert a coordinate to numbers (nan where missing), their unit, and the resolution of the stored dtype.
 
     Degrees west and south are turned into degrees east and north, dates and times into ``time_unit``.
 
@@ -243,7 +243,7 @@ def coordinate_numbers(coordinate: xr.DataArray, role: Role, time_unit: TimeUnit
 
 
 def _resolution(coordinate: xr.DataArray, scale: Fraction, numbers: Floats) -> float:
-    """How far apart ``numbers`` must be to be told apart: in float64, and as stored in units of ``scale``."""
+    """Return how far apart ``numbers`` must be to be told apart: in float64, and as stored in units of ``scale``."""
     stored, given = np.dtype(coordinate.encoding.get("dtype", coordinate.dtype)), coordinate.dtype
     rounding = float(np.spacing(np.nanmax(np.abs(numbers), initial=0.0)))
     if given.kind != "f":
@@ -267,7 +267,7 @@ def _require_told_apart(coordinate: xr.DataArray, gaps: Floats, smallest: float)
 
 
 def _step(nodes: Floats, resolution: float) -> float | None:
-    """The step of a uniform axis, or None."""
+    """Return the step of a uniform axis, or None."""
     if len(nodes) == 1:
         return 1.0
     step = float(nodes[-1] - nodes[0]) / (len(nodes) - 1)
@@ -276,7 +276,7 @@ def _step(nodes: Floats, resolution: float) -> float | None:
 
 
 def _rising(name: str, nodes: Floats) -> Rising:
-    """Nodes that rise or fall throughout, on an axis that is no circle."""
+    """Check that nodes rise or fall throughout, on an axis that is no circle."""
     falling = len(nodes) > 1 and bool(nodes[1] < nodes[0])
     rising = nodes[::-1].copy() if falling else nodes
     turns = np.flatnonzero(np.diff(nodes) * (-1 if falling else 1) < 0)
@@ -285,7 +285,7 @@ def _rising(name: str, nodes: Floats) -> Rising:
 
 
 def _widths(nodes: Floats, period: float | None) -> Floats:
-    """Half the gaps to both sides; the outermost nodes have the gap they lack on the side where there is none."""
+    """Add half the gaps to both sides; the outermost nodes use their only gap twice."""
     if len(nodes) == 1:
         return np.ones(1)
     gaps = np.diff(nodes)
@@ -299,7 +299,7 @@ def require_latitudes(name: str, latitudes: Floats) -> None:
 
 
 def _bands(latitudes: Floats) -> Floats:
-    """Widths of the bands around rising latitudes times their mean cosine, degrees."""
+    """Compute the widths of the bands around rising latitudes times their mean cosine, degrees."""
     if len(latitudes) == 1:
         return np.cos(np.radians(latitudes))
     clipped = torch.from_numpy(latitudes.clip(-90, 90))

@@ -21,8 +21,8 @@ __all__ = ["Blocks", "may_be_cut"]
 Array = NDArray[Any]
 
 
-def may_be_cut(one: Line | Cloud) -> bool:
-    return isinstance(one, Line) and one.may_be_cut
+def may_be_cut(factor: Line | Cloud) -> bool:
+    return isinstance(factor, Line) and factor.may_be_cut
 
 
 @final
@@ -52,19 +52,19 @@ class Blocks:
         place: list[int] = []
         chunks, axis = list(lazy.chunks), 0
         chunks[count] = (lazy.shape[count],)
-        for number, one in enumerate(frame.factors):
+        for number, factor in enumerate(frame.factors):
             first = place[-1] + len(frame.factors[number - 1].dims) if place else count + 1
             place.append(first)
-            for dim in range(first, first + len(one.dims)):
-                chunks[dim] = chunks[dim] if may_be_cut(one) else (lazy.shape[dim],)
-            if isinstance(one, Line) and len(chunks[first]) > 1:
-                chunks[first], seen = _cut(one, chunks[first], support[axis])
+            for dim in range(first, first + len(factor.dims)):
+                chunks[dim] = chunks[dim] if may_be_cut(factor) else (lazy.shape[dim],)
+            if isinstance(factor, Line) and len(chunks[first]) > 1:
+                chunks[first], seen = _cut(factor, chunks[first], support[axis])
                 depth |= {number: seen} if len(chunks[first]) > 1 else {}
-            axis += len(one.names)
+            axis += len(factor.names)
         return cls(lazy.rechunk(tuple(chunks)), replace(frame, channels=CHANNEL), depth, tuple(place))
 
     def map(self, apply: Callable[[Array, Frame, Frame], Array], channels: int, dtype: np.dtype[Any]) -> Any:
-        """``apply`` to each block, its places and the wanted ones: lazy ``(B, channels, *dims)``."""
+        """Call ``apply`` with each block, its places and the wanted ones: lazy ``(B, channels, *dims)``."""
         da = import_optional("dask.array", "a lazy array", "files")
         overlap = import_optional("dask.array.overlap", "a lazy array", "files")
         depths = {self.place[number]: seen for number, seen in self.depth.items()}
@@ -98,7 +98,7 @@ class Blocks:
         return self.frame.factors[number].periods[0] is not None
 
     def _parts(self, block_id: tuple[int, ...]) -> tuple[dict[int, tuple[int, int]], dict[int, tuple[int, int]]]:
-        """By factor, from where to where in the array a block sees, and what is wanted of it."""
+        """Yield, by factor, the range of the array that a block sees and the range that is wanted of it."""
         seen, wanted = {}, {}
         for number, depth in self.depth.items():
             sizes, at = self.array.chunks[self.place[number]], block_id[self.place[number]]
@@ -109,19 +109,19 @@ class Blocks:
         return seen, wanted
 
 
-def _cut(one: Line, chunks: tuple[int, ...], support: float) -> tuple[tuple[int, ...], int]:
-    """Chunks along a line that are no smaller than what a kernel reaches, and that reach in nodes."""
-    whole = (one.count,)
-    depth = one.count if support == float("inf") else one.reach(support)
-    if depth >= one.count:
+def _cut(line: Line, chunks: tuple[int, ...], support: float) -> tuple[tuple[int, ...], int]:
+    """Return chunks along a line no smaller than a kernel's reach, and that reach in nodes."""
+    whole = (line.count,)
+    depth = line.count if support == float("inf") else line.reach(support)
+    if depth >= line.count:
         return whole, 0
     chunks = _joined(chunks, depth)
-    meets_itself = one.period is not None and max(chunks) + 2 * depth > one.count
+    meets_itself = line.period is not None and max(chunks) + 2 * depth > line.count
     return (whole, 0) if meets_itself else (chunks, depth)
 
 
 def _joined(chunks: tuple[int, ...], least: int) -> tuple[int, ...]:
-    """Whole chunks joined with their neighbours until none is smaller: ends stay where a store's chunks end."""
+    """Join whole chunks until none is smaller than the reach: ends stay where a store's chunks end."""
     joined = [0]
     for size in chunks:
         if joined[-1] >= least:

@@ -84,7 +84,7 @@ def cloud(
     areas: Areas | None = None,
     scattered: bool = False,
 ) -> Cloud:
-    """Coordinates on the same dimensions as points.
+    """Make points of coordinates on the same dimensions.
 
     A place where one of them is missing has no position and is left out. The cells of a mesh (latitude and longitude on
     two dimensions) weigh their area on the sphere, all else one over the density of points, estimated with each axis in
@@ -112,7 +112,7 @@ def cloud(
     ]
     full = [field.transpose(*dims).to_numpy().astype(np.float64) for field in xr.broadcast(*fields)]
     names = tuple(str(coordinate.name) for coordinate in coordinates)
-    stacked = np.stack([one.reshape(-1) for one in full], axis=1)
+    stacked = np.stack([coordinate.reshape(-1) for coordinate in full], axis=1)
     rows = np.flatnonzero(np.isfinite(stacked).all(1))
     require(len(rows) > 0, f"coordinates {', '.join(names)}", "be known together at one place at least", "none")
     points = stacked[rows]
@@ -154,7 +154,7 @@ def cloud(
 def _cell_areas(
     names: dict[Role, str], latitude: Floats, longitude: Floats, areas: Areas | None, spherical: bool
 ) -> tuple[Floats, str]:
-    """Square degrees of each cell ``(*dims)``, and where they are from; cells that a mesh has twice share one area."""
+    """Return square degrees of each cell ``(*dims)`` and their origin; cells that a mesh has twice share an area."""
     mesh = latitude.ndim == 2 and min(latitude.shape) > 1
     if areas is None:
         assert mesh
@@ -170,7 +170,7 @@ def _cell_areas(
 
 
 def _mesh_areas(names: dict[Role, str], latitude: Floats, longitude: Floats, spherical: bool) -> Floats:
-    """Area of each cell of a mesh ``(rows, columns)`` from the positions of their middles."""
+    """Compute the area of each cell of a mesh ``(rows, columns)`` from the positions of their centres."""
     regular = _regular_areas(names, latitude, longitude, spherical)
     if regular is not None:
         return regular
@@ -180,12 +180,12 @@ def _mesh_areas(names: dict[Role, str], latitude: Floats, longitude: Floats, sph
 
 
 def _plain(cells: Floats, latitude: Floats) -> Floats:
-    """Areas where a degree of longitude is as wide everywhere; at a pole a cell is half a cell away from it."""
+    """Undo the cosine of latitude in areas, for plain degrees; at a pole a cell is half a cell away from it."""
     return cells / np.maximum(np.cos(np.radians(latitude)), np.radians(np.sqrt(cells)) / 2)
 
 
 def _regular_areas(names: dict[Role, str], latitude: Floats, longitude: Floats, spherical: bool) -> Floats | None:
-    """Areas of a mesh along meridians and parallels: those of its lines. None for any other mesh."""
+    """Compute the areas of a mesh along meridians and parallels from its lines; None for any other mesh."""
     for swap in (False, True):
         north, east = (latitude.T, longitude.T) if swap else (latitude, longitude)
         if (north == north[:, :1]).all() and (east == east[:1]).all():
@@ -197,7 +197,7 @@ def _regular_areas(names: dict[Role, str], latitude: Floats, longitude: Floats, 
                 ]
             except ValueError:  # no lines: halos that are stored twice, say
                 return None
-            rows, columns = (one.unpacked(one.widths, 0) for one in lines)
+            rows, columns = (axis.unpacked(axis.widths, 0) for axis in lines)
             if lines[1].closed:
                 columns[[0, -1]] /= 2
             areas = np.multiply.outer(rows, columns)
@@ -206,7 +206,7 @@ def _regular_areas(names: dict[Role, str], latitude: Floats, longitude: Floats, 
 
 
 def _density_weights(points: Floats) -> Floats:
-    """One over the density of scattered points, each axis in units of its range; they sum to their convex hull."""
+    """Weigh points by one over their density, each axis in units of its range; weights sum to the convex hull."""
     lowest, spans = points.min(0), np.ptp(points, axis=0)
     used = spans > 0
     if not used.any():
@@ -217,7 +217,7 @@ def _density_weights(points: Floats) -> Floats:
 
 
 def _hull_share(unit: Floats) -> float:
-    """Share of the unit box around points that their convex hull fills: the hull turns with them, the box does not.
+    """Return the share of the unit box that the points' convex hull fills: the hull turns with them, the box does not.
 
     1 where there is no such hull: on one axis, on more than can be afforded, and for tracks along a straight line.
     """

@@ -47,7 +47,7 @@ _PACKING = ("dtype", "_FillValue", "missing_value", "scale_factor", "add_offset"
 
 
 def decode_times(dataset: xr.Dataset, months: Months | None = None) -> xr.Dataset:
-    """Dates of a Dataset opened with ``decode_times=False``, as xarray decodes them, and those it cannot decode.
+    """Decode dates of a Dataset opened with ``decode_times=False`` as xarray does, and those it cannot decode.
 
     Dates are datetime64 in nanoseconds, or in microseconds where one is beyond 2262 or before 1678; dates of model
     calendars, and of the standard one before 1582, are objects of cftime.
@@ -68,12 +68,12 @@ def decode_times(dataset: xr.Dataset, months: Months | None = None) -> xr.Datase
     """
     require(months is None or months in get_args(Months), "months", f"be one of {get_args(Months)}", repr(months))
     times = _decodable_times(dataset, months)
-    changed = {name: one.variable for name, one in times.items() if one.attrs != dataset.variables[name].attrs}
-    beyond = any(_beyond_nanoseconds(one) for one in times.values())
+    changed = {name: time.variable for name, time in times.items() if time.attrs != dataset.variables[name].attrs}
+    beyond = any(_beyond_nanoseconds(time) for time in times.values())
     decoded = _decoded(dataset.assign(changed), list(times), "us" if beyond else "ns")
-    for name, one in times.items():
-        known = _known(one).variable
-        if one.chunks is not None or not bool(known.all()):
+    for name, time in times.items():
+        known = _known(time).variable
+        if time.chunks is not None or not bool(known.all()):
             # xarray makes the reference date of what is missing wherever cftime decodes it.
             found = decoded.variables[name]
             kept = found.where(known)
@@ -83,12 +83,13 @@ def decode_times(dataset: xr.Dataset, months: Months | None = None) -> xr.Datase
 
 
 def same_resolution(parts: Mapping[Path, xr.Dataset]) -> dict[Path, xr.Dataset]:
-    """Parts of one cube with dates of one resolution: of some that reach beyond 2262 and others that do not.
+    """Bring dates of the parts of a cube to one resolution, where some reach beyond 2262 and others do not.
 
     Nanoseconds for all, which joining them would take, cannot hold the later ones.
     """
     dates = {
-        path: [name for name, one in part.variables.items() if one.dtype.kind == "M"] for path, part in parts.items()
+        path: [name for name, variable in part.variables.items() if variable.dtype.kind == "M"]
+        for path, part in parts.items()
     }
     resolutions = {part[name].dtype for path, part in parts.items() for name in dates[path]}
     if len(resolutions) <= 1:
@@ -100,23 +101,23 @@ def same_resolution(parts: Mapping[Path, xr.Dataset]) -> dict[Path, xr.Dataset]:
 
 
 def _decodable_times(dataset: xr.Dataset, months: Months | None) -> dict[Any, xr.DataArray]:
-    """Numbers since dates, and their bounds, in units that xarray decodes."""
+    """Convert numbers since dates, and their bounds, to units that xarray decodes."""
     found: dict[Any, xr.DataArray] = {}
-    for name, one in dataset.variables.items():
-        if one.dtype.kind not in "iuf" or not SINCE.match(str(one.attrs.get("units", ""))):
+    for name, variable in dataset.variables.items():
+        if variable.dtype.kind not in "iuf" or not SINCE.match(str(variable.attrs.get("units", ""))):
             continue
-        found[name] = _decodable(xr.DataArray(one, name=name), months)
+        found[name] = _decodable(xr.DataArray(variable, name=name), months)
         # Bounds are in the unit of what they bound, without saying so.
-        bounds = one.attrs.get("bounds")
+        bounds = variable.attrs.get("bounds")
         if bounds in dataset.variables and "units" not in dataset.variables[bounds].attrs:
             named = xr.DataArray(dataset.variables[bounds], name=bounds)
-            units = {key: one.attrs[key] for key in ("units", "calendar") if key in one.attrs}
+            units = {key: variable.attrs[key] for key in ("units", "calendar") if key in variable.attrs}
             found[bounds] = _decodable(named.assign_attrs(units), months)
     return found
 
 
 def _beyond_nanoseconds(coordinate: xr.DataArray) -> bool:
-    """Whether a date of a real calendar is, or may be, none that datetime64[ns] holds.
+    """Tell whether a date of a real calendar may lie outside datetime64[ns].
 
     xarray decides it by the first and the last number, and makes NaT of such dates where another one is missing.
     """
@@ -133,12 +134,12 @@ def _beyond_nanoseconds(coordinate: xr.DataArray) -> bool:
 
 
 def _known(numbers: xr.DataArray) -> xr.DataArray:
-    """Where a number is there; xarray reads fill values of integer times as the least integer."""
+    """Tell where numbers are known; xarray reads fill values of integer times as the least integer."""
     return numbers != MISSING if numbers.dtype.kind == "i" else numbers.notnull()
 
 
 def _decoded(dataset: xr.Dataset, times: Sequence[Any], resolution: Literal["ns", "us"]) -> xr.Dataset:
-    """What xarray makes of numbers; of dates that stay objects nothing needs to be said, they are exact too.
+    """Decode numbers by xarray, without its warning about dates that stay objects: they are exact too.
 
     Times that are no dask arrays are read: what xarray leaves for later it would also warn of later.
     """
@@ -158,7 +159,7 @@ def _decoded(dataset: xr.Dataset, times: Sequence[Any], resolution: Literal["ns"
 
 
 def _decodable(coordinate: xr.DataArray, months: Months | None) -> xr.DataArray:
-    """Numbers since a date in a unit that xarray decodes; as they are where they are so already."""
+    """Convert numbers since a date to a unit that xarray decodes; unchanged where they have such a unit."""
     text = str(coordinate.attrs["units"])
     split = SINCE.match(text)
     assert split is not None

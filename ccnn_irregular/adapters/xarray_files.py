@@ -1,4 +1,4 @@
-"""Opening netCDF files, folders of them and zarr stores as Datasets, or saying why not."""
+"""Open netCDF files, folders of them and zarr stores as Datasets, or say why not."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _UNREADABLE = (OSError, ValueError, TypeError, KeyError, IndexError, EOFError, R
 @final
 @dataclass(frozen=True)
 class Reading:
-    """How files are read where they leave it open.
+    """Options of reading, for what files leave open.
 
     Attributes:
         group: of a netCDF-4 file or zarr store, "/" = the root; None = the root, which then has to be the only one.
@@ -57,7 +57,7 @@ class Reading:
     months: Months | None = None
 
     def open(self, path: str | Path) -> xr.Dataset:
-        """``open_cube`` with these options."""
+        """Call ``open_cube`` with these options."""
         return open_cube(path, **asdict(self))
 
 
@@ -72,7 +72,7 @@ def open_cube(
     zero_fill_missing: bool = False,
     months: Months | None = None,
 ) -> xr.Dataset:
-    """A netCDF file (classic or HDF5), a zarr store or a folder of netCDF files as a Dataset.
+    """Open a netCDF file (classic or HDF5), a zarr store or a folder of netCDF files as a Dataset.
 
     The format is read off the content. The files of a folder, and of the folders in it, are parts of one cube: years
     that follow one another, variables beside each other, as reanalyses and WeatherBench are stored. Nothing is filled
@@ -109,7 +109,7 @@ def open_cube(
         dataset = _open_file(path, chunks, reading)
     elif files := _netcdf_files(path):
         import_optional("dask.array", "a folder of files", "files")
-        parts = {one: _open_file(one, {} if chunks is None else chunks, reading) for one in files}
+        parts = {file: _open_file(file, {} if chunks is None else chunks, reading) for file in files}
         dataset = joined(path, parts, variables)
     else:
         dataset = _open_zarr(path, chunks, reading)
@@ -117,14 +117,14 @@ def open_cube(
 
 
 def _chosen(path: Path, dataset: xr.Dataset, variables: Sequence[str]) -> xr.Dataset:
-    there = sorted(map(str, dataset.data_vars))
+    present = sorted(map(str, dataset.data_vars))
     for name in variables:
-        require(name in there, "variables", f"be of those in {path}, {there}", repr(name))
+        require(name in present, "variables", f"be among those of {path}, {present}", repr(name))
     return dataset[list(variables)]
 
 
 def _netcdf_files(folder: Path) -> list[Path]:
-    """Files in a folder that is no store, and in those in it."""
+    """List the netCDF files in a folder that is no store, and in the folders in it."""
     if any((folder / name).exists() for name in _STORE):
         return []
     files, stores = [], []
@@ -176,7 +176,9 @@ def _open_hdf5(path: Path, chunks: Any, reading: Reading) -> xr.Dataset:
         hdf5_sources.require_sources(path, group)
         dataset = _opened(path, "h5netcdf", chunks, reading)
         phony = sorted(
-            str(name) for name, one in dataset.variables.items() if any("phony_dim" in str(d) for d in one.dims)
+            str(name)
+            for name, variable in dataset.variables.items()
+            if any("phony_dim" in str(d) for d in variable.dims)
         )
         rule = "be a netCDF file, whose dimensions have names (adapters.nifti.read_hdf5 reads volumes without)"
         require(not phony, str(path), rule, f"HDF5 without for {phony[:5]}")
@@ -187,7 +189,7 @@ def _open_hdf5(path: Path, chunks: Any, reading: Reading) -> xr.Dataset:
 
 @contextmanager
 def _complete(path: Path, what: str) -> Iterator[None]:
-    """Errors of the libraries as one of the file."""
+    """Turn errors of the libraries into an error that names the file."""
     try:
         yield
     except _UNREADABLE as error:
@@ -195,7 +197,7 @@ def _complete(path: Path, what: str) -> Iterator[None]:
 
 
 def _require_group(path: Path, reading: Reading, groups: Sequence[str]) -> None:
-    """Refuse a file of several groups where none is named, and a name that is none."""
+    """Refuse a file of several groups of which none is named, and the name of a group that it lacks."""
     if reading.group is None:
         rule = "have its variables in one group, or be opened with group=... ('/' = the root)"
         require(not groups, str(path), rule, f"the groups {list(groups)}")
@@ -207,7 +209,7 @@ def _require_group(path: Path, reading: Reading, groups: Sequence[str]) -> None:
 def _open_zarr(path: Path, chunks: Any, reading: Reading) -> xr.Dataset:
     zarr = import_optional("zarr", "a zarr store", "files")
     found = any((path / name).is_file() for name in _STORE)
-    names = sorted(one.name for one in path.iterdir())[:5]
+    names = sorted(entry.name for entry in path.iterdir())[:5]
     require(
         found, str(path), "be a netCDF file or a zarr store", f"a folder of {names}" if names else "an empty folder"
     )
@@ -235,39 +237,41 @@ class _Cube(xr.backends.BackendEntrypoint):
     def open_dataset(  # type: ignore[override]
         self, filename_or_obj: Path, *, drop_variables: Any, engine_name: str, reading: Reading
     ) -> xr.Dataset:
-        """Variables of the file, decoded, with nan where they are missing."""
+        """Read the variables of the file, decoded, with nan where values are missing."""
         path, zarr = filename_or_obj, engine_name == "zarr"
         with _complete(path, "zarr store" if zarr else "netCDF file"):
             raw = _raw(path, engine_name, reading.group)
             fills = _zarr_fills(path, reading) if zarr else {}
         stored, changed = raw.variables, {}
-        for name, one in stored.items():
-            own = one.copy(deep=False)
+        for name, variable in stored.items():
+            copied = variable.copy(deep=False)
             if name in fills:
-                own.attrs = {key: value for key, value in one.attrs.items() if key != "_FillValue"}
-                own.attrs |= {} if fills[name] is None else {"_FillValue": fills[name]}
-            if one.encoding.get("shards"):
+                copied.attrs = {key: value for key, value in variable.attrs.items() if key != "_FillValue"}
+                copied.attrs |= {} if fills[name] is None else {"_FillValue": fills[name]}
+            if variable.encoding.get("shards"):
                 # What is stored together is read and written together.
-                own.encoding |= {"preferred_chunks": dict(zip(one.dims, one.encoding["shards"], strict=True))}
+                copied.encoding |= {
+                    "preferred_chunks": dict(zip(variable.dims, variable.encoding["shards"], strict=True))
+                }
             # Zarr has fill values of its own; only floats from netCDF carry its default ones along.
-            options = {"default_fills": not zarr or one.dtype.kind == "f", "valid_range": reading.valid_range}
-            changed[name] = marked(str(path), str(name), own, **options)
+            options = {"default_fills": not zarr or variable.dtype.kind == "f", "valid_range": reading.valid_range}
+            changed[name] = marked(str(path), str(name), copied, **options)
         with _complete(path, "zarr store" if zarr else "netCDF file"):
             decoded = xr.decode_cf(raw.assign(changed), decode_times=False)
         if reading.valid_range:
-            for name, one in decoded.variables.items():
+            for name, variable in decoded.variables.items():
                 if name in stored:
-                    one.attrs = unpacked_limits(stored[name], one)
+                    variable.attrs = unpacked_limits(stored[name], variable)
         decoded.set_close(raw.close)
         return decoded
 
 
 def _raw(path: Path, engine: str, group: str | None) -> xr.Dataset:
-    """A file as it is stored, with the coordinates that the groups above have for the dimensions of one in them."""
+    """Read a group as it is stored, with the coordinates that the groups above it have for its dimensions."""
     names = (group or "").strip("/").split("/") if (group or "").strip("/") else []
-    own = _raw_group(path, engine, names)
-    opened, raw = ExitStack(), own.copy(deep=False)
-    opened.callback(own.close)
+    opened_group = _raw_group(path, engine, names)
+    opened, raw = ExitStack(), opened_group.copy(deep=False)
+    opened.callback(opened_group.close)
     for count in reversed(range(len(names))):
         above = _raw_group(path, engine, names[:count])
         opened.callback(above.close)
@@ -291,10 +295,10 @@ def _raw_group(path: Path, engine: str, names: Sequence[str]) -> xr.Dataset:
 
 
 def _zarr_fills(path: Path, reading: Reading) -> dict[str, Any]:
-    """What each array of a store calls missing; see ``zarr_stores.stated_fill``."""
+    """Return the value that each array of a store calls missing; see ``zarr_stores.stated_fill``."""
     zarr = import_optional("zarr", "a zarr store", "files")
     group = zarr.open_group(path, mode="r", path=(reading.group or "").strip("/"), use_consolidated=False)
-    return {name: zarr_stores.stated_fill(one, reading.zero_fill_missing) for name, one in group.arrays()}
+    return {name: zarr_stores.stated_fill(array, reading.zero_fill_missing) for name, array in group.arrays()}
 
 
 def _opened(path: Path, engine: str, chunks: Any, reading: Reading) -> xr.Dataset:
@@ -304,20 +308,20 @@ def _opened(path: Path, engine: str, chunks: Any, reading: Reading) -> xr.Datase
 
 
 def _with_dates(path: Path, numbers: xr.Dataset, months: Months | None) -> xr.Dataset:
-    """A Dataset with its times as dates; limits in the unit that they had are left out."""
+    """Decode the times of a Dataset; leave out limits in the unit that they had."""
     try:
         dataset = decode_times(numbers, months)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    for name, one in dataset.variables.items():
-        if one.dtype != numbers.variables[name].dtype:
-            one.attrs = without_limits(one.attrs)
+    for name, variable in dataset.variables.items():
+        if variable.dtype != numbers.variables[name].dtype:
+            variable.attrs = without_limits(variable.attrs)
     dataset.set_close(numbers.close)
     return dataset
 
 
 def _require_complete(path: Path, dataset: xr.Dataset) -> None:
-    """Classic files have no checksum: the last values of each variable must be there."""
+    """Check that the last values of each variable are in the file: classic files have no checksum."""
     for name, variable in dataset.variables.items():
         try:
             variable[{dim: slice(-1, None) for dim in variable.dims}].to_numpy()

@@ -18,7 +18,7 @@ __all__ = ["joined"]
 
 
 def joined(folder: Path, parts: Mapping[Path, xr.Dataset], variables: Sequence[str] | None) -> xr.Dataset:
-    """All files of a folder, opened lazily, as one lazy Dataset of all variables or those that are named.
+    """Join the files of a folder, opened lazily, to one lazy Dataset of all variables or those that are named.
 
     Raises:
         ValueError: a variable that is not there, files that do not fit together.
@@ -28,9 +28,9 @@ def joined(folder: Path, parts: Mapping[Path, xr.Dataset], variables: Sequence[s
         everything = sorted({str(name) for part in parts.values() for name in part.data_vars})
         parts = {path: part[[name for name in variables if name in part]] for path, part in parts.items()}
         parts = {path: part for path, part in parts.items() if part.data_vars}
-        there = sorted({str(name) for part in parts.values() for name in part.data_vars})
-        lacking = [name for name in variables if name not in there]
-        require(not lacking, "variables", f"be of those in {folder}, {everything}", lacking)
+        present = sorted({str(name) for part in parts.values() for name in part.data_vars})
+        lacking = [name for name in variables if name not in present]
+        require(not lacking, "variables", f"be among those of {folder}, {everything}", lacking)
     _require_same_units(folder, parts)
     try:
         whole = xr.combine_by_coords(
@@ -45,15 +45,15 @@ def joined(folder: Path, parts: Mapping[Path, xr.Dataset], variables: Sequence[s
         raise ValueError(f"files of {folder} must fit together, got {type(error).__name__}: {error}") from error
     assert isinstance(whole, xr.Dataset)
     _require_apart(folder, parts)
-    for name, one in whole.variables.items():
+    for name, variable in whole.variables.items():
         packings = [
             {key: str(part.variables[name].encoding.get(key)) for key in PACKING}
             for part in parts.values()
             if name in part.variables
         ]
         # Values of the other files need not fit into the packing of the first.
-        if any(packing != packings[0] for packing in packings) and one.dtype.kind in "iuf":
-            one.encoding = {key: value for key, value in one.encoding.items() if key not in PACKING}
+        if any(packing != packings[0] for packing in packings) and variable.dtype.kind in "iuf":
+            variable.encoding = {key: value for key, value in variable.encoding.items() if key not in PACKING}
     return whole
 
 
@@ -85,7 +85,7 @@ def _require_apart(folder: Path, parts: Mapping[Path, xr.Dataset]) -> None:
 
 
 def _key(index: Any) -> Any:
-    """Equal for coordinates of equal entries: thousands of files are told apart without comparing each with each."""
+    """Return a key that is equal for coordinates of equal entries, so that thousands of files are compared at once."""
     values = index.to_numpy()
     if values.dtype.kind in "iuf":
         return values.astype(np.float64).tobytes()
@@ -96,8 +96,8 @@ def _require_same_units(folder: Path, parts: Mapping[Path, xr.Dataset]) -> None:
     """Refuse files that measure one variable or coordinate in different units; dates are decoded already."""
     seen: dict[str, tuple[str, Path]] = {}
     for path, part in parts.items():
-        for name, one in part.variables.items():
-            unit = str(one.attrs.get("units", ""))
+        for name, variable in part.variables.items():
+            unit = str(variable.attrs.get("units", ""))
             known, where = seen.setdefault(str(name), (unit, path))
             rule = f"be the same in all files of {folder}"
             require(unit == known, f"units of {name!r}", rule, f"{known!r} in {where.name}, {unit!r} in {path.name}")

@@ -55,27 +55,27 @@ class Frame:
 
     def __str__(self) -> str:
         lines = []
-        for one in self.factors:
-            for axis, name in enumerate(one.names):
-                low, high = one.coordinates[:, axis].min(), one.coordinates[:, axis].max()
-                step = f"step {one.step:.6g}" if one.step is not None else "not uniform"
+        for factor in self.factors:
+            for axis, name in enumerate(factor.names):
+                low, high = factor.coordinates[:, axis].min(), factor.coordinates[:, axis].max()
+                step = f"step {factor.step:.6g}" if factor.step is not None else "not uniform"
                 kind = step
-                if isinstance(one, Cloud):
-                    kind = f"{one.count} points of {', '.join(one.dims)}, weights: {one.rule}"
-                turns = "" if one.periods[axis] is None else ", repeats"
-                unit = f" {one.units[axis]}" if one.units[axis] else ""
-                lines.append(f"{name} ({one.roles[axis]}): {low:.6g} to {high:.6g}{unit}, {kind}{turns}")
+                if isinstance(factor, Cloud):
+                    kind = f"{factor.count} points of {', '.join(factor.dims)}, weights: {factor.rule}"
+                turns = "" if factor.periods[axis] is None else ", repeats"
+                unit = f" {factor.units[axis]}" if factor.units[axis] else ""
+                lines.append(f"{name} ({factor.roles[axis]}): {low:.6g} to {high:.6g}{unit}, {kind}{turns}")
         return "\n".join(lines)
 
     @property
     def axes(self) -> tuple[str, ...]:
         """Names of the axes in the order of a kernel's."""
-        return tuple(name for one in self.factors for name in one.names)
+        return tuple(name for factor in self.factors for name in factor.names)
 
     @property
     def units(self) -> tuple[str, ...]:
         """Unit of each axis."""
-        return tuple(unit for one in self.factors for unit in one.units)
+        return tuple(unit for factor in self.factors for unit in factor.units)
 
     @property
     def d(self) -> int:
@@ -86,15 +86,15 @@ class Frame:
     def dims(self) -> tuple[str, ...]:
         """The array's dimensions in the order values are packed from: samples, channels, axes."""
         channels = (self.channels,) if self.channels is not None else ()
-        return (*self.samples, *channels, *(dim for one in self.factors for dim in one.dims))
+        return (*self.samples, *channels, *(dim for factor in self.factors for dim in factor.dims))
 
     @property
     def sizes(self) -> tuple[int, ...]:
         """Nodes or points of each factor."""
-        return tuple(one.count for one in self.factors)
+        return tuple(factor.count for factor in self.factors)
 
     def packed(self, values: NDArray[Any]) -> NDArray[Any]:
-        """An array with dimensions ``dims`` as ``(B, C, *sizes)``, samples and channels present.
+        """Convert an array with dimensions ``dims`` to ``(B, C, *sizes)``, samples and channels present.
 
         Raises:
             ValueError: infinite values, or a repeated meridian that differs.
@@ -106,23 +106,23 @@ class Frame:
         if values.dtype.kind == "f":
             infinite = int(np.isinf(values).sum())
             require(infinite == 0, "values", "be finite, or nan where missing", f"{infinite} infinite ones")
-        for place, one in enumerate(self.factors):
-            values = one.packed(values, 2 + place)
+        for place, factor in enumerate(self.factors):
+            values = factor.packed(values, 2 + place)
         return values
 
     def unpacked(self, values: NDArray[Any]) -> NDArray[Any]:
-        """Values ``(B, D, *sizes)`` as ``(B, D, *sizes of dims)``; nan where there is no position."""
+        """Convert ``(B, D, *sizes)`` to ``(B, D, *sizes of dims)``; nan where there is no position."""
         for place in reversed(range(len(self.factors))):
             values = self.factors[place].unpacked(values, 2 + place)
         return values
 
     def scattered(self, *, weighted: bool) -> int:
-        """Number of leading factors that must be points; uneven widths count unless values are to be ``weighted``."""
-        fit = [one.step is not None and (weighted or one.even) for one in self.factors]
+        """Count the leading factors that must be points; uneven widths count unless values are to be ``weighted``."""
+        fit = [factor.step is not None and (weighted or factor.even) for factor in self.factors]
         return max((place + 1 for place, fits in enumerate(fit) if not fits), default=0)
 
     def domain(self, scattered: int, batch: int = 1, observed: NDArray[np.bool_] | None = None) -> Domain:
-        """The places as a domain, the first ``scattered`` factors as points, the others as a grid.
+        """Make a domain of the places, the first ``scattered`` factors as points, the others as a grid.
 
         Args:
             scattered: number of leading factors that are points.
@@ -132,19 +132,21 @@ class Frame:
         points, lines = self.factors[:scattered], self.factors[scattered:]
         grid = None
         if lines:
-            assert all(isinstance(one, Line) and one.step is not None for one in lines)
+            assert all(isinstance(line, Line) and line.step is not None for line in lines)
             grid = Grid(
-                [one.count for one in lines],
-                [float(one.step or 0) for one in lines],
-                [float(one.coordinates[0, 0]) for one in lines],
-                [one.periods[0] is not None for one in lines],
+                [line.count for line in lines],
+                [float(line.step or 0) for line in lines],
+                [float(line.coordinates[0, 0]) for line in lines],
+                [line.periods[0] is not None for line in lines],
             )
         if not points:
             assert grid is not None
             return grid
-        places = np.indices([one.count for one in points]).reshape(len(points), -1)
-        coordinates = np.concatenate([one.coordinates[at] for one, at in zip(points, places, strict=True)], axis=1)
-        weights = np.prod([one.weights[at] for one, at in zip(points, places, strict=True)], axis=0)
+        places = np.indices([factor.count for factor in points]).reshape(len(points), -1)
+        coordinates = np.concatenate(
+            [factor.coordinates[at] for factor, at in zip(points, places, strict=True)], axis=1
+        )
+        weights = np.prod([factor.weights[at] for factor, at in zip(points, places, strict=True)], axis=0)
         count = len(coordinates)
         weights = np.tile(weights, batch)
         if observed is not None:
@@ -155,45 +157,45 @@ class Frame:
             torch.from_numpy(np.tile(coordinates, (batch, 1))),
             torch.from_numpy(weights),
             torch.arange(batch + 1, dtype=torch.int64) * count,
-            periods=[period for one in points for period in one.periods],
+            periods=[period for factor in points for period in factor.periods],
         )
         return scattering if grid is None else Product(scattering, grid)
 
     def to_values(self, values: Tensor, scattered: int) -> Tensor:
-        """``(B, C, *sizes)`` in the convention of ``domain(scattered)``."""
+        """Convert ``(B, C, *sizes)`` to the convention of ``domain(scattered)``."""
         if scattered == 0:
             return values
         flat = values.flatten(2, 1 + scattered)  # (B, C, points, *grid)
         return flat.movedim(1, 2).flatten(0, 1).contiguous()
 
     def from_values(self, values: Tensor, scattered: int, batch: int) -> Tensor:
-        """The inverse of ``to_values`` for any number of channels."""
+        """Invert ``to_values`` for any number of channels."""
         if scattered == 0:
             return values
         return values.unflatten(0, (batch, -1)).movedim(2, 1).unflatten(2, self.sizes[:scattered])
 
     def ratios(self, scattered: int) -> NDArray[np.float64]:
-        """What a value counts relative to its cell of the grid, ``(*sizes)`` with ones for length where it is even."""
+        """Return weights relative to the cells of the grid, ``(*sizes)``, of length 1 along even axes."""
         product = np.ones((1,) * len(self.factors))
-        for place, one in enumerate(self.factors):
-            if place >= scattered and not one.even:
-                assert one.step is not None
+        for place, factor in enumerate(self.factors):
+            if place >= scattered and not factor.even:
+                assert factor.step is not None
                 along = [1] * len(self.factors)
-                along[place] = one.count
-                product = product * (one.weights / one.step).reshape(along)
+                along[place] = factor.count
+                product = product * (factor.weights / factor.step).reshape(along)
         return product
 
     def sliced(self, parts: Mapping[int, tuple[int, int]]) -> Frame:
-        """The part of the array between two places on some of the factors, by their number."""
+        """Cut the array between two places on some of the factors, by their number."""
         factors = list(self.factors)
         for place, (start, stop) in parts.items():
-            one = factors[place]
-            assert isinstance(one, Line)
-            factors[place] = one.sliced(start, stop)
+            line = factors[place]
+            assert isinstance(line, Line)
+            factors[place] = line.sliced(start, stop)
         return replace(self, factors=tuple(factors))
 
     def observed_part(self, packed: NDArray[Any]) -> tuple[int, NDArray[np.bool_] | None]:
-        """How many leading factors must be points for missing values to weigh nothing, and what is observed there."""
+        """Count leading factors that must be points for missing values to weigh nothing; return what is observed."""
         scattered = self.scattered(weighted=False)
         missing = np.isnan(packed) if packed.dtype.kind == "f" else np.zeros((1,) * packed.ndim, dtype=bool)
         if not missing.any():
@@ -242,11 +244,11 @@ class Samples:
     @property
     def omitted(self) -> int:
         """Entries of the array per sample and channel that have no position, so are no samples."""
-        places = math.prod(math.prod(one.shape) for one in self.frame.factors if isinstance(one, Cloud))
-        return places - math.prod(one.count for one in self.frame.factors if isinstance(one, Cloud))
+        places = math.prod(math.prod(factor.shape) for factor in self.frame.factors if isinstance(factor, Cloud))
+        return places - math.prod(factor.count for factor in self.frame.factors if isinstance(factor, Cloud))
 
     def to_xarray(self, values: Tensor) -> xr.DataArray:
-        """Values on the domain, of any number of channels, as an array like the one they came from.
+        """Convert values on the domain, of any number of channels, to an array like the original.
 
         Dimensions, coordinates, attributes, name and what fits of the encoding (``xarray_results.fitting_encoding``)
         are the template's; another number of channels is a dimension "channel" in place of the template's, or the
@@ -257,7 +259,7 @@ class Samples:
 
 
 def samples_of(array: xr.DataArray, frame: Frame, dtype: torch.dtype | None = None) -> Samples:
-    """Values and domain of an array in memory; integers become floats that hold them exactly."""
+    """Return values and domain of an array in memory; integers become floats that hold them exactly."""
     packed = frame.packed(array.transpose(*frame.dims).to_numpy())
     scattered, observed = frame.observed_part(packed)
     batch = len(packed)
@@ -267,7 +269,7 @@ def samples_of(array: xr.DataArray, frame: Frame, dtype: torch.dtype | None = No
 
 
 def as_tensor(values: NDArray[Any], dtype: torch.dtype | None) -> Tensor:
-    """Values as a tensor of ``dtype``, or of the smallest float type that holds them; nothing is rounded.
+    """Convert values to a tensor of ``dtype``, or of the smallest float type that holds them; nothing is rounded.
 
     Raises:
         ValueError: no numbers, or numbers that ``dtype`` does not hold.
@@ -285,16 +287,16 @@ def as_tensor(values: NDArray[Any], dtype: torch.dtype | None) -> Tensor:
 
 
 def numpy_dtype(dtype: torch.dtype) -> np.dtype[Any]:
-    """The dtype of arrays that hold a tensor's values."""
+    """Return the dtype of arrays that hold a tensor's values."""
     return torch.empty(0, dtype=dtype).numpy().dtype
 
 
 def restored(values: Any, frame: Frame, template: xr.DataArray) -> xr.DataArray:
-    """``(B, D, *dims)`` (NumPy or dask) as an array like ``template``."""
+    """Make an array like ``template`` of ``(B, D, *dims)`` (NumPy or dask)."""
     shape = [template.sizes[dim] for dim in frame.samples]
     channels = values.shape[1]
     values = values.reshape(*shape, channels, *values.shape[2:])
-    dims = [*frame.samples, CHANNEL, *(dim for one in frame.factors for dim in one.dims)]
+    dims = [*frame.samples, CHANNEL, *(dim for factor in frame.factors for dim in factor.dims)]
     kept = [str(dim) for dim in template.dims]
     if frame.channels is None and channels == 1:
         values, dims = values[(slice(None),) * len(shape) + (0,)], [dim for dim in dims if dim != CHANNEL]
@@ -311,12 +313,12 @@ def restored(values: Any, frame: Frame, template: xr.DataArray) -> xr.DataArray:
 
 
 def framed(result: xr.DataArray, template: xr.DataArray) -> xr.DataArray:
-    """``result`` with the template's coordinates that still fit, attributes and name."""
+    """Add the template's coordinates that still fit, attributes and name to ``result``."""
     sizes = dict(result.sizes)
     fitting = {
-        name: one
-        for name, one in template.coords.items()
-        if all(sizes.get(dim) == size for dim, size in one.sizes.items())
+        name: coordinate
+        for name, coordinate in template.coords.items()
+        if all(sizes.get(dim) == size for dim, size in coordinate.sizes.items())
     }
     result = set_coordinates(result, fitting)
     result.attrs, result.name = dict(template.attrs), template.name

@@ -37,7 +37,7 @@ _SIDES = ("healpix_nside", "nside")
 @final
 @dataclass(frozen=True)
 class Areas:
-    """What cells count.
+    """Areas of cells, and their origin.
 
     Attributes:
         cells: square degrees, by the dimensions of the cells; nan where it is not known.
@@ -50,30 +50,30 @@ class Areas:
     given: bool = False
 
 
-def _said(one: Any, key: str) -> str | None:
-    """An attribute of a variable, or what xarray made of it when it decoded the file."""
-    found = one.attrs.get(key, one.encoding.get(key))
+def _said(variable: Any, key: str) -> str | None:
+    """Return an attribute of a variable, or what xarray made of it when it decoded the file."""
+    found = variable.attrs.get(key, variable.encoding.get(key))
     return None if found is None else str(found)
 
 
 def about_places(dataset: xr.Dataset) -> set[str]:
-    """Variables that describe the cells of others: bounds, areas, and what a mesh is made of."""
+    """List the variables that describe the cells of others: bounds, areas, and the parts of a mesh."""
     found: set[str] = set()
-    for name, one in dataset.variables.items():
-        found.update(filter(None, [_said(one, "bounds")]))
-        words = (_said(one, "cell_measures") or "").replace(":", " ").split()
+    for name, variable in dataset.variables.items():
+        found.update(filter(None, [_said(variable, "bounds")]))
+        words = (_said(variable, "cell_measures") or "").replace(":", " ").split()
         found.update(words[1::2])
-        if one.attrs.get("standard_name") in ("cell_area", "healpix_index"):
+        if variable.attrs.get("standard_name") in ("cell_area", "healpix_index"):
             found.add(str(name))
-        if one.attrs.get("cf_role") == "mesh_topology":
-            for key, text in one.attrs.items():
+        if variable.attrs.get("cf_role") == "mesh_topology":
+            for key, text in variable.attrs.items():
                 found.update(str(text).split() if str(key).endswith(("_connectivity", "_coordinates")) else ())
     return found
 
 
 @final
 class CellsOf:
-    """What a file says of the cells of one of its variables.
+    """The description, in a file, of the cells of one of its variables.
 
     Args:
         variable: with the attributes ``mesh``, ``location``, ``grid_mapping``, ``cell_measures``.
@@ -86,7 +86,7 @@ class CellsOf:
         self._about = about
 
     def positions(self) -> dict[str, xr.DataArray]:
-        """Latitudes and longitudes of cells that have none as coordinates of the variable."""
+        """Return latitudes and longitudes of cells that the variable has not as coordinates."""
         if (mesh := self._mesh) is not None:
             return self._mesh_positions(*mesh)
         if (pixels := self._healpix) is not None:
@@ -95,7 +95,7 @@ class CellsOf:
         return {}
 
     def areas(self, dims: tuple[str, ...], latitude: xr.DataArray, longitude: xr.DataArray) -> Areas | None:
-        """Areas of the cells on ``dims``, or None where the file does not say any.
+        """Return the areas of the cells on ``dims``, or None where the file states none.
 
         Raises:
             ValueError: areas of a unit that is none, a mesh or bounds that are none.
@@ -109,7 +109,7 @@ class CellsOf:
             dim, places, area = pixels
             count = len(places["latitude"])
             return Areas(xr.DataArray(np.full(count, area), dims=(dim,)), "the area of a HEALPix pixel")
-        bounds = [_said(one, "bounds") for one in (latitude, longitude)]
+        bounds = [_said(centre, "bounds") for centre in (latitude, longitude)]
         if all(name is not None and name in self._about.variables for name in bounds):
             corners = [self._corners(cast("str", name), dims) for name in bounds]
             return Areas(
@@ -118,15 +118,15 @@ class CellsOf:
         return None
 
     def square_degrees(self, areas: xr.DataArray) -> xr.DataArray:
-        """Areas by their unit; those in square metres are taken on a sphere as large as the file says the earth is."""
+        """Convert areas to square degrees; those in square metres lie on a sphere as large as the file's earth."""
         radius = _earth_radius(self._about, self._mapping())
         return _square_degrees(areas, radius)
 
     def lacking(self, latitude: xr.DataArray, longitude: xr.DataArray) -> str | None:
-        """What the variable says of its cells that is not with it, in words."""
+        """Describe what the variable's attributes name and the array lacks."""
         names = [("mesh", _said(self._variable, "mesh"))]
         names += [("cell areas", name) for name in self._measure_names()]
-        names += [("bounds", _said(one, "bounds")) for one in (latitude, longitude)]
+        names += [("bounds", _said(centre, "bounds")) for centre in (latitude, longitude)]
         lost = [f"{what} {name!r}" for what, name in names if name is not None and name not in self._about.variables]
         if self._variable.attrs.get("location") == "edge":
             lost.append("areas that belong to edges")
@@ -135,7 +135,7 @@ class CellsOf:
         return ", ".join(lost) or None
 
     def _mapping(self) -> str | None:
-        """Name of the grid mapping, of the first one where the long form names several."""
+        """Return the name of the grid mapping, of the first where the long form names several."""
         words = (_said(self._variable, "grid_mapping") or "").replace(":", " ").split()
         return words[0] if words else None
 
@@ -146,15 +146,19 @@ class CellsOf:
         return [name for what, name in zip(words[::2], words[1::2], strict=False) if what == "area"]
 
     def _measured(self, dims: tuple[str, ...]) -> xr.DataArray | None:
-        """The variable that holds the areas of cells on ``dims``."""
+        """Return the variable that holds the areas of cells on ``dims``."""
         about = self._about
         named = [name for name in self._measure_names() if name in about.variables]
-        named += [str(name) for name, one in about.variables.items() if one.attrs.get("standard_name") == "cell_area"]
+        named += [
+            str(name)
+            for name, variable in about.variables.items()
+            if variable.attrs.get("standard_name") == "cell_area"
+        ]
         fitting = [about[name] for name in dict.fromkeys(named) if set(map(str, about[name].dims)) == set(dims)]
         return fitting[0].transpose(*dims) if fitting else None
 
     def _corners(self, name: str, dims: tuple[str, ...]) -> Floats:
-        """Bounds ``(*dims, corners)``."""
+        """Return bounds ``(*dims, corners)``."""
         bounds = self._about[name]
         rest = [str(dim) for dim in bounds.dims if dim not in dims]
         fits = len(rest) == 1 and set(dims) <= set(map(str, bounds.dims))
@@ -165,7 +169,7 @@ class CellsOf:
 
     @cached_property
     def _mesh(self) -> tuple[xr.DataArray, str] | None:
-        """The mesh of the variable, and the dimension of its faces or nodes that the variable has."""
+        """Return the mesh of the variable, and the dimension of its faces or nodes that the variable has."""
         name = _said(self._variable, "mesh")
         if name is None or name not in self._about.variables:
             return None
@@ -173,12 +177,12 @@ class CellsOf:
         location = _said(self._variable, "location") or "face"
         if location == "edge" or "face_node_connectivity" not in mesh.attrs:
             return None
-        lacking = [one for one in self._mesh_names(mesh) if one not in self._about.variables]
+        lacking = [needed for needed in self._mesh_names(mesh) if needed not in self._about.variables]
         require(not lacking, f"mesh {name!r}", "come with its nodes and faces", f"none of the name {lacking}")
         nodes, faces = self._mesh_names(mesh)[:2], self._about[mesh.attrs["face_node_connectivity"]]
-        there = self._about[nodes[0]].dims if location == "node" else faces.dims
-        own = [str(dim) for dim in there if dim in self._dims]
-        return (mesh, own[0]) if len(own) == 1 else None
+        dims = self._about[nodes[0]].dims if location == "node" else faces.dims
+        met = [str(dim) for dim in dims if dim in self._dims]
+        return (mesh, met[0]) if len(met) == 1 else None
 
     @staticmethod
     def _mesh_names(mesh: xr.DataArray) -> list[str]:
@@ -187,22 +191,22 @@ class CellsOf:
         return [*nodes[:2], str(mesh.attrs["face_node_connectivity"])]
 
     def _nodes(self, mesh: xr.DataArray) -> tuple[Floats, Floats]:
-        """Latitudes and longitudes of the nodes."""
+        """Return latitudes and longitudes of the nodes."""
         found: dict[str, Floats] = {}
         for name in self._mesh_names(mesh)[:2]:
-            one = self._about[name]
-            unit = str(one.attrs.get("units", ""))
+            centres = self._about[name]
+            unit = str(centres.attrs.get("units", ""))
             way = compass(unit)
-            kind = str(one.attrs.get("standard_name", "latitude" if way in ("north", "south") else ""))
+            kind = str(centres.attrs.get("standard_name", "latitude" if way in ("north", "south") else ""))
             kind = kind or ("longitude" if way in ("east", "west") else "")
             scale = math.degrees(1) if unit.lower().startswith("rad") else -1.0 if way in ("south", "west") else 1.0
-            found[kind] = scale * one.to_numpy().astype(np.float64)
+            found[kind] = scale * centres.to_numpy().astype(np.float64)
         rule = "have latitudes and longitudes as node_coordinates; pass the areas of other cells as weights="
         require(set(found) == {"latitude", "longitude"}, f"mesh {str(mesh.name)!r}", rule, sorted(found))
         return found["latitude"], found["longitude"]
 
     def _faces(self, mesh: xr.DataArray) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """Node of each corner ``(faces, corners)``, and which corners there are: faces may have fewer than others."""
+        """Return the node of each corner ``(faces, corners)``, and which corners exist: faces may have fewer."""
         name = str(mesh.attrs["face_node_connectivity"])
         faces = self._about[name]
         dim = str(mesh.attrs.get("face_dimension", next((d for d in faces.dims if d in self._dims), faces.dims[0])))
@@ -210,26 +214,26 @@ class CellsOf:
         start = int(faces.attrs.get("start_index", 0))
         count = self._about[self._mesh_names(mesh)[0]].size
         fill = faces.attrs.get("_FillValue", faces.encoding.get("_FillValue"))
-        there = np.isfinite(table) & (table >= start)
-        there &= table != fill if fill is not None else True
-        corners = np.where(there, table, start).astype(np.int64) - start
+        used = np.isfinite(table) & (table >= start)
+        used &= table != fill if fill is not None else True
+        corners = np.where(used, table, start).astype(np.int64) - start
         rule = f"hold nodes from {start} to {start + count - 1}"
         last = int(corners.max(initial=0))
         require(last < count, f"connectivity {name!r}", rule, last + start)
-        return corners, there
+        return corners, used
 
     def _mesh_corners(self, mesh: xr.DataArray) -> tuple[Floats, Floats]:
-        """Latitudes and longitudes ``(faces, corners)``, nan where a face has fewer."""
-        corners, there = self._faces(mesh)
+        """Return latitudes and longitudes ``(faces, corners)``, nan where a face has fewer."""
+        corners, used = self._faces(mesh)
         latitudes, longitudes = self._nodes(mesh)
-        return np.where(there, latitudes[corners], np.nan), np.where(there, longitudes[corners], np.nan)
+        return np.where(used, latitudes[corners], np.nan), np.where(used, longitudes[corners], np.nan)
 
     def _mesh_areas(self, mesh: xr.DataArray, dim: str) -> xr.DataArray:
-        """Areas of faces; a node has an equal part of each of its faces."""
+        """Compute areas of faces; a node gets an equal part of each of its faces."""
         areas = polygon_areas(*self._mesh_corners(mesh))
         if _said(self._variable, "location") == "node":
-            corners, there = self._faces(mesh)
-            shares = np.where(there, (areas / there.sum(1))[:, None], 0.0)
+            corners, used = self._faces(mesh)
+            shares = np.where(used, (areas / used.sum(1))[:, None], 0.0)
             areas = np.bincount(corners.ravel(), shares.ravel(), self._about.sizes[dim]).astype(np.float64)
         return xr.DataArray(areas, dims=(dim,))
 
@@ -250,7 +254,7 @@ class CellsOf:
 
     @cached_property
     def _healpix(self) -> tuple[str, dict[str, Floats], float] | None:
-        """The dimension of the pixels, their latitudes and longitudes, and the area of each."""
+        """Return the dimension of the pixels, their latitudes and longitudes, and the area of each."""
         found = list(self._healpix_attributes())
         if not found:
             return None
@@ -270,20 +274,22 @@ class CellsOf:
 
     def _healpix_attributes(self) -> Iterator[Mapping[Hashable, Any]]:
         named = self._mapping()
-        for name, one in self._about.variables.items():
-            if one.attrs.get("grid_mapping_name") == "healpix" and named in (None, str(name)):
-                yield one.attrs
-            if one.attrs.get("grid_name") == "healpix":
-                yield one.attrs
+        for name, described in self._about.variables.items():
+            if described.attrs.get("grid_mapping_name") == "healpix" and named in (None, str(name)):
+                yield described.attrs
+            if described.attrs.get("grid_name") == "healpix":
+                yield described.attrs
 
     def _pixels(self, count: int) -> tuple[str | None, NDArray[np.int64]]:
-        """The dimension of the pixels and their numbers."""
+        """Return the dimension of the pixels and their numbers."""
         sizes = {str(dim): size for dim, size in self._variable.sizes.items()}
-        for name, one in self._about.variables.items():
-            index = one.attrs.get("standard_name") == "healpix_index" or one.attrs.get("grid_name") == "healpix"
+        for name, numbered in self._about.variables.items():
+            index = (
+                numbered.attrs.get("standard_name") == "healpix_index" or numbered.attrs.get("grid_name") == "healpix"
+            )
             index |= str(name) in ("healpix_index", "cell_ids") or (name in self._dims and name in ("cell", "cells"))
-            if index and one.dtype.kind in "iu" and one.ndim == 1 and str(one.dims[0]) in self._dims:
-                return str(one.dims[0]), one.to_numpy().astype(np.int64)
+            if index and numbered.dtype.kind in "iu" and numbered.ndim == 1 and str(numbered.dims[0]) in self._dims:
+                return str(numbered.dims[0]), numbered.to_numpy().astype(np.int64)
         whole = [dim for dim, size in sizes.items() if size == count]
         if len(whole) != 1:
             mapped = [dim for dim in self._dims if dim in ("cell", "cells", "pix", "pixel", "healpix")]
@@ -294,7 +300,7 @@ class CellsOf:
 
 
 def _square_degrees(areas: xr.DataArray, radius: float) -> xr.DataArray:
-    """Areas in square degrees by their unit; those in metres are taken on a sphere of ``radius`` metres.
+    """Convert areas to square degrees by unit; those in metres lie on a sphere of ``radius`` metres.
 
     Raises:
         ValueError: a unit that is none of an area, negative or infinite areas.
@@ -312,7 +318,7 @@ def _square_degrees(areas: xr.DataArray, radius: float) -> xr.DataArray:
 
 
 def _earth_radius(about: xr.Dataset, mapping: str | None) -> float:
-    """Radius of the sphere of the same area as the file's earth, metres."""
+    """Return the radius of the sphere of the same area as the file's earth, metres."""
     attributes = about.variables[mapping].attrs if mapping in about.variables else {}
     if "earth_radius" in attributes:
         return float(attributes["earth_radius"])

@@ -37,7 +37,7 @@ _BLOCK = 1 << 23
 
 
 def default_fill(dtype: np.dtype[Any]) -> Any:
-    """What an entry of this type holds that was never written, or None."""
+    """Return the value of an entry of this type that was never written, or None."""
     value = _DEFAULT_FILLS.get(f"{dtype.kind}{dtype.itemsize}")
     return None if value is None else dtype.type(value)
 
@@ -45,7 +45,7 @@ def default_fill(dtype: np.dtype[Any]) -> Any:
 def marked(
     where: str, name: str, variable: xr.Variable, *, default_fills: bool = True, valid_range: bool = True
 ) -> xr.Variable:
-    """A variable as stored, with what is missing marked so that decoding makes nan of it.
+    """Mark missing values of a variable as stored, so that decoding makes them nan.
 
     Floats become nan. Integers become the variable's ``_FillValue``; those that have none, and hold missing values,
     get one. Integers that hold none stay as they are.
@@ -83,7 +83,7 @@ def marked(
 
 
 def unpacked_limits(stored: xr.Variable, decoded: xr.Variable) -> dict[Any, Any]:
-    """Attributes of a decoded variable: limits of packed values become those of the unpacked ones."""
+    """Convert the limits of packed values in a decoded variable's attributes to those of the unpacked values."""
     attributes = dict(decoded.attrs)
     if not set(_PACKED) & set(stored.attrs):
         return attributes
@@ -102,7 +102,7 @@ def unpacked_limits(stored: xr.Variable, decoded: xr.Variable) -> dict[Any, Any]
 @final
 @dataclass(frozen=True)
 class _Rule:
-    """What of the stored values is missing.
+    """The rule by which stored values are missing.
 
     Attributes:
         fill: what entries hold that were never written, or None.
@@ -117,11 +117,11 @@ class _Rule:
 
     @classmethod
     def of(cls, where: str, name: str, variable: xr.Variable, default_fills: bool, valid_range: bool) -> _Rule | None:
-        """The rule of a variable by its type and attributes; None where nothing can be missing."""
+        """Make the rule of a variable by its type and attributes; None where nothing can be missing."""
         fill = default_fill(variable.dtype) if default_fills else None
         # An integer that has a fill value of its own may hold the default as a value.
-        own = variable.attrs.get("_FillValue")
-        if own is not None and (variable.dtype.kind != "f" or bool(np.all(np.asarray(own) == fill))):
+        stated = variable.attrs.get("_FillValue")
+        if stated is not None and (variable.dtype.kind != "f" or bool(np.all(np.asarray(stated) == fill))):
             fill = None
         low, high = _limits(where, name, variable) if valid_range else (None, None)
         if fill is None and low is None and high is None:
@@ -129,7 +129,7 @@ class _Rule:
         return cls(fill, low, high, _seen_as(variable))
 
     def missing(self, values: Array) -> NDArray[np.bool_]:
-        """Where values as stored are missing."""
+        """Tell where values as stored are missing."""
         found = np.zeros(values.shape, bool) if self.fill is None else np.asarray(values == self.fill)
         seen = values.astype(self.seen, copy=False)
         if self.low is not None:
@@ -139,7 +139,7 @@ class _Rule:
         return found
 
     def missing_value(self, dtype: np.dtype[Any]) -> Any:
-        """An integer of ``dtype`` that is missing by this rule, or None where none is."""
+        """Return an integer of ``dtype`` that is missing by this rule, or None."""
         ends = np.iinfo(self.seen)
         # Where any number lies outside the limits, an end of the type does.
         candidates = np.array([ends.min, ends.max], self.seen).astype(dtype)
@@ -167,7 +167,7 @@ class _Marked(xr.backends.BackendArray):
 
 
 def _seen_as(variable: xr.Variable) -> np.dtype[Any]:
-    """The type of stored integers, with the sign that ``_Unsigned`` gives them."""
+    """Return the type of stored integers, with the sign that ``_Unsigned`` gives them."""
     unsigned = str(variable.attrs.get("_Unsigned", "")).lower()
     kind = {"true": "u", "false": "i"}.get(unsigned, variable.dtype.kind)
     return np.dtype(f"{kind}{variable.dtype.itemsize}") if variable.dtype.kind in "iu" else variable.dtype
@@ -179,7 +179,7 @@ def _packing(attributes: Mapping[Any, Any]) -> tuple[float, float]:
 
 
 def _is_packed(limits: Array, variable: xr.Variable) -> bool:
-    """Whether limits are meant for the packed values.
+    """Tell whether limits are meant for the packed values.
 
     They are in the packed type by the conventions; limits in the type of the scale are meant for the unpacked values.
     """
@@ -190,32 +190,32 @@ def _is_packed(limits: Array, variable: xr.Variable) -> bool:
 
 
 def _limits(where: str, name: str, variable: xr.Variable) -> tuple[Any, Any]:
-    """The smallest and the largest valid value as they are stored, or None."""
+    """Return the smallest and the largest valid value as they are stored, or None."""
     given = {key: np.ravel(variable.attrs[key]) for key in _LIMITS if key in variable.attrs}
-    for key, one in given.items():
+    for key, limit in given.items():
         count = 2 if key == "valid_range" else 1
         rule = f"be {count} number{'s' if count > 1 else ''}; valid_range=False reads all values"
-        require(len(one) == count and one.dtype.kind in "iuf", f"{key} of {name!r} in {where}", rule, list(one))
+        require(len(limit) == count and limit.dtype.kind in "iuf", f"{key} of {name!r} in {where}", rule, list(limit))
     lows = [given[key][:1] for key in ("valid_range", "valid_min") if key in given]
     highs = [given[key][-1:] for key in ("valid_range", "valid_max") if key in given]
     if _packing(variable.attrs)[0] < 0:
         # A falling scale turns what is meant for unpacked values around.
         lows, highs = (
-            [one for one in lows if _is_packed(one, variable)]
-            + [one for one in highs if not _is_packed(one, variable)],
-            [one for one in highs if _is_packed(one, variable)]
-            + [one for one in lows if not _is_packed(one, variable)],
+            [limit for limit in lows if _is_packed(limit, variable)]
+            + [limit for limit in highs if not _is_packed(limit, variable)],
+            [limit for limit in highs if _is_packed(limit, variable)]
+            + [limit for limit in lows if not _is_packed(limit, variable)],
         )
-    low = max((_stored_limit(one, variable, -1) for one in lows), default=None)
-    high = min((_stored_limit(one, variable, 1) for one in highs), default=None)
+    low = max((_stored_limit(limit, variable, -1) for limit in lows), default=None)
+    high = min((_stored_limit(limit, variable, 1) for limit in highs), default=None)
     if low is not None and high is not None and low > high:
-        shown = {key: one.tolist() for key, one in given.items()}
+        shown = {key: limit.tolist() for key, limit in given.items()}
         reject(f"limits of {name!r} in {where}", "leave valid values; valid_range=False reads all values", shown)
     return low, high
 
 
 def _stored_limit(limit: Array, variable: xr.Variable, side: int) -> Any:
-    """A limit as a number of the stored type, moved outwards by what rounding can have moved it."""
+    """Convert a limit to the stored type, moved outwards by what rounding can have moved it."""
     if (
         limit.dtype.kind in "iu"
         and variable.dtype.kind in "iu"
@@ -236,7 +236,7 @@ def _stored_limit(limit: Array, variable: xr.Variable, side: int) -> Any:
 
 
 def _stored_fill(variable: xr.Variable) -> Any:
-    """The first fill value of an integer variable that its type holds, or None."""
+    """Return the first fill value of an integer variable that its type holds, or None."""
     for key in _FILLS:
         for value in np.ravel(variable.attrs.get(key, [])):
             if np.asarray(value).dtype.kind in "iuf" and variable.dtype.type(value) == value:
@@ -245,7 +245,7 @@ def _stored_fill(variable: xr.Variable) -> Any:
 
 
 def _any_missing(variable: xr.Variable, rule: _Rule) -> bool:
-    """Whether any value is missing, a block of rows at a time."""
+    """Tell whether any value is missing, a block of rows at a time."""
     rows = max(1, _BLOCK // max(1, variable.size // max(1, variable.shape[0])))
     first = variable.dims[0]
     starts = range(0, variable.shape[0], rows)

@@ -45,7 +45,7 @@ _UNIT_MASS = 0.01
 
 
 def fitting_encoding(result: xr.DataArray, template: xr.DataArray) -> dict[Any, Any]:
-    """The template's encoding without what does not fit a computed result.
+    """Drop from the template's encoding what does not fit a computed result.
 
     Compression stays; so does the layout of chunks where the result has the template's sizes, a new dimension in one
     chunk. A float type stays that holds the result exactly, with a fill value that no value of the result equals (a
@@ -93,20 +93,20 @@ def _fitting_layout(result: xr.DataArray, template: xr.DataArray) -> dict[Any, A
 
 
 def set_coordinates(result: xr.DataArray, coordinates: Mapping[Any, xr.DataArray]) -> xr.DataArray:
-    """``result`` with coordinates, and their encodings."""
-    result = result.assign_coords({name: one.variable for name, one in coordinates.items()})
-    for name, one in coordinates.items():
-        result.coords[name].encoding = dict(one.encoding)
+    """Set coordinates of ``result``, with their encodings."""
+    result = result.assign_coords({name: coordinate.variable for name, coordinate in coordinates.items()})
+    for name, coordinate in coordinates.items():
+        result.coords[name].encoding = dict(coordinate.encoding)
     return result
 
 
 def without_limits(attributes: Mapping[Any, Any]) -> dict[Any, Any]:
-    """Attributes without those that bound the values, which computed ones need not keep to."""
+    """Drop the attributes that bound the values: computed values need not keep to them."""
     return {key: value for key, value in attributes.items() if key not in _LIMITS}
 
 
 def derived_attributes(array: xr.DataArray, what: str, *, same_quantity: bool) -> dict[Any, Any]:
-    """Attributes of what is computed from an array.
+    """Derive the attributes of an array that is computed from another.
 
     Limits, methods of the cells, flags and ancillary variables are those of its values, so they are left out. Unless
     the result is the same quantity, its unit and standard name are too, and the long name says what it is.
@@ -131,7 +131,7 @@ def derived_attributes(array: xr.DataArray, what: str, *, same_quantity: bool) -
 
 @torch.no_grad()
 def smooths(layer: ContinuousConv | SeparableContinuousConv) -> bool:
-    """Whether a layer is a moving average: each channel by itself, with a kernel that integrates to 1 and no bias."""
+    """Tell whether a layer is a moving average: each channel by itself, a kernel that integrates to 1, no bias."""
     if not isinstance(layer, ContinuousConv) or (layer.bias is not None and bool((layer.bias != 0).any())):
         return False
     kernel = layer.kernel

@@ -53,7 +53,7 @@ _SPHERE: tuple[Role, Role] = ("latitude", "longitude")
 @final
 @dataclass(frozen=True)
 class Options:
-    """How an array is to be understood, where its attributes do not say so or say too much.
+    """How to read an array where its attributes say too little or too much.
 
     Attributes:
         axes: coordinates that are axes, with or without their roles ("time", "vertical", "latitude", "longitude", "x",
@@ -79,7 +79,7 @@ class Options:
 
 
 def frame_of(array: xr.DataArray, options: Options, *, weighted: bool = True) -> Frame:
-    """The axes of an array by CF conventions and by what ``options`` name.
+    """Find the axes of an array by CF conventions and by what ``options`` name.
 
     Args:
         array: whose dimensions are axes, samples and channels.
@@ -91,14 +91,14 @@ def frame_of(array: xr.DataArray, options: Options, *, weighted: bool = True) ->
             that say the same of one dimension; horizontal axes of different units; an axis that cannot be one, see
             ``xarray_axes.line`` and ``xarray_axes.cloud``; cells whose areas the file says somewhere else.
     """
-    beside, own = options.about or (array.coords.to_dataset(), array)
-    cells = CellsOf(own, beside)
+    beside, about = options.about or (array.coords.to_dataset(), array)
+    cells = CellsOf(about, beside)
     array = _placed(array, cells)
     samples = (options.samples,) if isinstance(options.samples, str) else tuple(options.samples)
     dims = [str(dim) for dim in array.dims]
     for what, names in (("samples", samples), ("channels", (options.channels,) if options.channels else ())):
         for name in names:
-            require(name in dims, what, f"be of the dimensions {dims}", repr(name))
+            require(name in dims, what, f"be one of the dimensions {dims}", repr(name))
     free = [dim for dim in dims if dim not in (*samples, options.channels)]
     known = cf_roles(array)
     groups = _named_groups(array, options.axes, known, free)
@@ -109,7 +109,7 @@ def frame_of(array: xr.DataArray, options: Options, *, weighted: bool = True) ->
     given = _given_weights(array, beside, options)
     spans = [{str(dim) for name in group for dim in array[name].dims} for group in groups]
     fits = given is None or set(map(str, given.dims)) in spans
-    rule = f"run along the dimensions of one axis or set of points: {[sorted(one) for one in spans]}"
+    rule = f"run along the dimensions of one axis or set of points: {[sorted(span) for span in spans]}"
     require(fits, "weights", rule, None if given is None else given.dims)
     factors = [_factor(array, group, options, cells, given, weighted) for group in groups]
     _require_same_units(factors)
@@ -117,7 +117,7 @@ def frame_of(array: xr.DataArray, options: Options, *, weighted: bool = True) ->
 
 
 def cf_roles(array: xr.DataArray) -> dict[str, Role]:
-    """Coordinates that CF conventions give a role."""
+    """Find the coordinates that CF conventions give a role."""
     roles: dict[str, Role] = {}
     import_optional("cf_xarray", "recognising axes by CF conventions", "files")
     for table, found in ((_CF_AXES, array.cf.axes), (_CF_COORDINATES, array.cf.coordinates)):
@@ -136,13 +136,13 @@ def cf_roles(array: xr.DataArray) -> dict[str, Role]:
 def _named_groups(
     array: xr.DataArray, axes: Axes | None, known: Mapping[str, Role], free: Sequence[str]
 ) -> list[dict[str, Role]]:
-    """The coordinates the caller names, those that share dimensions together."""
+    """Group the coordinates that the caller names: those that share dimensions together."""
     named = dict(axes) if isinstance(axes, Mapping) else {name: known.get(name, "other") for name in axes or ()}
     groups: list[dict[str, Role]] = []
     for name, role in named.items():
-        there = sorted(str(one) for one in array.coords)
-        require(name in array.coords, "axes", f"be of the coordinates {there}", repr(name))
-        require(role in get_args(Role), "axes", f"have roles of {get_args(Role)}", repr(role))
+        present = sorted(str(coordinate) for coordinate in array.coords)
+        require(name in array.coords, "axes", f"be among the coordinates {present}", repr(name))
+        require(role in get_args(Role), "axes", f"have roles among {get_args(Role)}", repr(role))
         dims = set(array[name].dims)
         outside = sorted(map(str, dims - set(free)))
         require(bool(dims), "axes", "run along a dimension", f"the scalar {name!r}")
@@ -154,15 +154,15 @@ def _named_groups(
 
 
 def _recognised_groups(array: xr.DataArray, known: Mapping[str, Role], free: list[str]) -> list[dict[str, Role]]:
-    """Axes by CF conventions along ``free``: dimensions with a coordinate of their own, else points."""
+    """Group axes by CF conventions along ``free``: dimensions with their own coordinate, else points."""
     groups: list[dict[str, Role]] = []
     for dim in list(free):
-        own = known.get(dim) if dim in array.coords else None
+        along_itself = known.get(dim) if dim in array.coords else None
         along = {name: role for name, role in known.items() if array[name].dims == (dim,)}
         where = {role for name, role in along.items() if name != dim}
-        if own is None or (own in ("time", "vertical") and {"latitude", "longitude"} <= where):
+        if along_itself is None or (along_itself in ("time", "vertical") and {"latitude", "longitude"} <= where):
             continue  # points, or the track of something that moves
-        groups.append({dim: own})
+        groups.append({dim: along_itself})
         free.remove(dim)
     while free:
         dim = free[0]
@@ -176,7 +176,7 @@ def _recognised_groups(array: xr.DataArray, known: Mapping[str, Role], free: lis
         while grown:
             more = {n: r for n, r in group.items() if n not in connected and reached & set(map(str, array[n].dims))}
             connected |= more
-            reached |= {str(one) for name in more for one in array[name].dims}
+            reached |= {str(met) for name in more for met in array[name].dims}
             grown = bool(more)
         if not connected:
             _refuse_dimension(array, dim)
@@ -185,7 +185,7 @@ def _recognised_groups(array: xr.DataArray, known: Mapping[str, Role], free: lis
         rule = "be told apart: name the ones to use in axes"
         require(not twice, f"coordinates of {sorted(reached)}", rule, f"several for {twice}: {sorted(connected)}")
         groups.append(dict(sorted(connected.items(), key=lambda item: _PLACES.index(item[1]))))
-        free[:] = [one for one in free if one not in reached]
+        free[:] = [coordinate for coordinate in free if coordinate not in reached]
     return groups
 
 
@@ -200,8 +200,8 @@ def _announce_counted_axes(
         formula = str(array[name].attrs.get("formula_terms", "")).split()
         beside = [
             str(other)
-            for other, one in array.coords.items()
-            if other != name and str(other) not in formula and name in one.dims and _measures(one, role)
+            for other, coordinate in array.coords.items()
+            if other != name and str(other) not in formula and name in coordinate.dims and _measures(coordinate, role)
         ]
         if beside:
             named = {other: known.get(other, role) for other in (beside if role in ("x", "y") else beside[:1])}
@@ -213,7 +213,7 @@ def _announce_counted_axes(
 
 
 def _measures(coordinate: xr.DataArray, role: Role) -> bool:
-    """Whether a coordinate has the unit of what a role measures."""
+    """Tell whether a coordinate has the unit of what a role measures."""
     if role == "time":
         return coordinate.dtype.kind in "MO"
     if coordinate.dtype.kind not in "iuf":
@@ -225,8 +225,8 @@ def _measures(coordinate: xr.DataArray, role: Role) -> bool:
 
 
 def _refuse_dimension(array: xr.DataArray, dim: str) -> None:
-    there = sorted(str(one) for one in array.coords if dim in array[one].dims)
-    got = f"coordinates {there} without a role" if there else "no coordinate"
+    present = sorted(str(coordinate) for coordinate in array.coords if dim in array[coordinate].dims)
+    got = f"coordinates {present} without a role" if present else "no coordinate"
     for key in ("mesh", "grid_mapping"):
         name = array.attrs.get(key)
         if name is not None and name not in array.coords:
@@ -235,24 +235,26 @@ def _refuse_dimension(array: xr.DataArray, dim: str) -> None:
 
 
 def _placed(array: xr.DataArray, cells: CellsOf) -> xr.DataArray:
-    """The array with the positions of a mesh's cells as coordinates, where it has none of its own."""
+    """Add the positions of a mesh's cells as coordinates, where the array has none."""
     positions = cells.positions()
     known = cf_roles(array) if positions else {}
     for name, position in positions.items():
         role = "latitude" if "lat" in str(position.attrs.get("standard_name", name)) else "longitude"
-        there = any(known[one] == role and set(position.dims) <= set(array[one].dims) for one in known)
-        array = array if there else array.assign_coords({name: position.variable})
+        found = any(
+            known[coordinate] == role and set(position.dims) <= set(array[coordinate].dims) for coordinate in known
+        )
+        array = array if found else array.assign_coords({name: position.variable})
     return array
 
 
 def _given_weights(array: xr.DataArray, beside: xr.Dataset, options: Options) -> xr.DataArray | None:
-    """The weights that ``options`` name, areas in square degrees."""
+    """Return the weights that ``options`` name, areas in square degrees."""
     given = options.weights
     if given is None or (isinstance(given, str) and given == SCATTERED):
         return None
     if isinstance(given, str):
-        there = sorted(map(str, beside.variables))
-        require(given in beside.variables, "weights", f"be {SCATTERED!r}, an array, or one of {there}", repr(given))
+        present = sorted(map(str, beside.variables))
+        require(given in beside.variables, "weights", f"be {SCATTERED!r}, an array, or one of {present}", repr(given))
         given = beside[given]
     require(isinstance(given, xr.DataArray), "weights", "be an array of xarray or a name", type(given).__name__)
     given = given.transpose(*(dim for dim in array.dims if dim in given.dims), ...)
@@ -278,19 +280,19 @@ def _factor(
     kept = {"time_unit": options.time_unit, "area_weights": options.area_weights}
     names, roles = list(group), list(group.values())
     dims = tuple(str(dim) for dim in array.dims if any(dim in array[name].dims for name in names))
-    own = given if given is not None and set(map(str, given.dims)) == set(dims) else None
+    weights = given if given is not None and set(map(str, given.dims)) == set(dims) else None
     if len(names) == 1 and len(dims) == 1:
         found = line(array[names[0]], roles[0], **kept)  # type: ignore[arg-type]
-        return found if own is None else replace(found, widths=found.packed(own.to_numpy(), 0))
+        return found if weights is None else replace(found, widths=found.packed(weights.to_numpy(), 0))
     rule = "give more than one coordinate, or one of one dimension"
     require(len(names) > 1, "axes", rule, f"{names[0]!r} on {dims}")
     areas, scattered, sphere = None, True, set(roles) == set(_SPHERE)
     if not weighted:
         areas = Areas(xr.DataArray(np.zeros([array.sizes[dim] for dim in dims]), dims=dims), "none", given=True)
-    elif own is not None:
-        own = own.transpose(*dims)
-        unitless = str(own.attrs.get("units", "")) in ("", "1")
-        areas = Areas(own if unitless or not sphere else cells.square_degrees(own), "as given", given=True)
+    elif weights is not None:
+        weights = weights.transpose(*dims)
+        unitless = str(weights.attrs.get("units", "")) in ("", "1")
+        areas = Areas(weights if unitless or not sphere else cells.square_degrees(weights), "as given", given=True)
     elif sphere:
         areas, scattered = _areas_of(array, group, dims, options, cells)
     coordinates = [array[name] for name in names]
@@ -300,13 +302,13 @@ def _factor(
 def _areas_of(
     array: xr.DataArray, group: Mapping[str, Role], dims: tuple[str, ...], options: Options, cells: CellsOf
 ) -> tuple[Areas | None, bool]:
-    """Areas of the cells at latitudes and longitudes, or None; and whether to weigh by the density of points.
+    """Return the areas of cells at latitudes and longitudes, or None; and whether to weigh by density instead.
 
     Warns where that is taken for want of anything else: points may be stations, or cells that came without areas.
     """
     if isinstance(options.weights, str) and options.weights == SCATTERED:
         return None, True
-    latitude, longitude = (array[next(n for n, one in group.items() if one == role)] for role in _SPHERE)
+    latitude, longitude = (array[next(n for n, found in group.items() if found == role)] for role in _SPHERE)
     areas = cells.areas(dims, latitude, longitude)
     if areas is not None or (len(dims) == 2 and min(array.sizes[dim] for dim in dims) > 1):
         return areas, False
@@ -326,7 +328,10 @@ def _require_same_units(factors: Sequence[Line | Cloud]) -> None:
     """Refuse a plane whose axes are measured in different units."""
     for pair in (("x", "y"), ("longitude", "latitude")):
         found = {
-            unit for one in factors for role, unit in zip(one.roles, one.units, strict=True) if role in pair and unit
+            unit
+            for factor in factors
+            for role, unit in zip(factor.roles, factor.units, strict=True)
+            if role in pair and unit
         }
         require(
             all(same_unit(unit, next(iter(found))) for unit in found),
@@ -339,19 +344,22 @@ def _require_same_units(factors: Sequence[Line | Cloud]) -> None:
 def _ordered(
     factors: Sequence[Line | Cloud], dims: Sequence[str], order: Sequence[str] | None
 ) -> tuple[Line | Cloud, ...]:
-    """Factors in the order of a kernel's axes."""
+    """Sort factors into the order of a kernel's axes."""
     if order is None:
         # Neither the order in a file nor whether an axis happens to be uniform may decide which axis a kernel takes
         # for which.
         return tuple(
             sorted(
                 factors,
-                key=lambda one: (min(_ORDER[role] for role in one.roles), min(dims.index(dim) for dim in one.dims)),
+                key=lambda factor: (
+                    min(_ORDER[role] for role in factor.roles),
+                    min(dims.index(dim) for dim in factor.dims),
+                ),
             )
         )
-    names = [name for one in factors for name in one.names]
+    names = [name for factor in factors for name in factor.names]
     require(sorted(order) == sorted(names), "order", f"name the axes {names}, each once", list(order))
-    arranged = sorted(factors, key=lambda one: min(list(order).index(name) for name in one.names))
-    found = [name for one in arranged for name in one.names]
+    arranged = sorted(factors, key=lambda factor: min(list(order).index(name) for name in factor.names))
+    found = [name for factor in arranged for name in factor.names]
     require(found == list(order), "order", f"keep together what are coordinates of one set of points: {found}", order)
     return tuple(arranged)

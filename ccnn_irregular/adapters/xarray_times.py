@@ -73,7 +73,7 @@ class Kind(NamedTuple):
 
 
 def kind_of_times(coordinate: xr.DataArray) -> Kind:
-    """Whether times are dates, and of which calendar ("gregorian" is "standard"), or spans."""
+    """Tell whether times are dates, and of which calendar ("gregorian" is "standard"), or spans."""
     if coordinate.dtype.kind == "M":
         return Kind("dates", "proleptic_gregorian")
     if coordinate.dtype.kind == "m":
@@ -89,7 +89,7 @@ def kind_of_times(coordinate: xr.DataArray) -> Kind:
 
 
 def time_numbers(coordinate: xr.DataArray, time_unit: TimeUnit) -> tuple[Floats, Fraction] | None:
-    """Dates since 1970-01-01 of their calendar, or spans, in ``time_unit``; nan where missing.
+    """Convert dates (since 1970-01-01 of their calendar) or spans to numbers in ``time_unit``; nan where missing.
 
     Every number is the right one rounded once or twice, however far from 1970. Returned with the length of one stored
     unit in ``time_unit``. None = numbers without a unit of time.
@@ -120,7 +120,7 @@ def time_numbers(coordinate: xr.DataArray, time_unit: TimeUnit) -> tuple[Floats,
 
 
 def days_since_first(coordinate: xr.DataArray) -> Floats:
-    """Days from the first of dates or spans to each, without missing ones.
+    """Return the days from the first of dates or spans to each; none may be missing.
 
     Exact where NumPy's own difference is: numbers since 1970 cannot tell nanoseconds apart.
     """
@@ -134,7 +134,7 @@ def days_since_first(coordinate: xr.DataArray) -> Floats:
 
 
 def epoch_shift(kind: Kind, other: Kind) -> int | None:
-    """Days to add to numbers of dates of ``kind`` to have those of ``other``; None = no day is the same in both."""
+    """Return the days to add to dates of ``kind`` to have those of ``other``; None = the calendars share no day."""
     if kind.calendar == other.calendar:
         return 0
     if kind.calendar not in REAL_CALENDARS or other.calendar not in REAL_CALENDARS:
@@ -149,7 +149,7 @@ def _missing(date: Any) -> bool:
 
 
 def _ticks(values: NDArray[Any], name: str) -> tuple[NDArray[np.int64], Fraction]:
-    """datetime64 or timedelta64 as whole numbers of a length in seconds."""
+    """Convert datetime64 or timedelta64 to whole numbers of a length in seconds."""
     unit, count = np.datetime_data(values.dtype)
     if values.dtype.kind == "M" and unit in ("Y", "M"):
         values, unit, count = values.astype("datetime64[D]"), "D", 1
@@ -159,7 +159,7 @@ def _ticks(values: NDArray[Any], name: str) -> tuple[NDArray[np.int64], Fraction
 
 
 def rescaled(numbers: NDArray[Any], factor: Fraction) -> Floats:
-    """``numbers * factor``; of integers the whole part is taken off first, so that no digit is lost."""
+    """Multiply ``numbers`` by ``factor``; of integers the whole part is taken off first, so that no digit is lost."""
     if numbers.dtype.kind != "i" or factor.denominator > np.iinfo(np.int64).max:
         return np.asarray(numbers.astype(np.float64) * factor.numerator / factor.denominator)
     # Both with the sign of the number: neither cancels out the other.
@@ -170,7 +170,7 @@ def rescaled(numbers: NDArray[Any], factor: Fraction) -> Floats:
 
 
 def _calendar_numbers(values: NDArray[Any], name: str, time_unit: TimeUnit) -> Floats:
-    """Dates of any calendar as time since 1970-01-01 in it."""
+    """Convert dates of any calendar to time since 1970-01-01 in it."""
     cftime = import_optional("cftime", f"the dates of {name!r}", "files")
     flat = values.reshape(-1)
     known = np.array([not _missing(value) for value in flat], dtype=bool)
@@ -194,7 +194,7 @@ def calendar_of(coordinate: xr.DataArray) -> str:
 
 
 def parsed_unit(coordinate: xr.DataArray) -> tuple[str, str, Any]:
-    """The unit, the reference as text that cftime reads, and as a date."""
+    """Return the unit, the reference as text that cftime reads, and as a date."""
     cftime = import_optional("cftime", f"the dates of {str(coordinate.name)!r}", "files")
     text = str(coordinate.attrs["units"])
     found = SINCE.match(text)
@@ -210,7 +210,7 @@ def parsed_unit(coordinate: xr.DataArray) -> tuple[str, str, Any]:
 
 
 def with_zone(coordinate: xr.DataArray, reference: str) -> str:
-    """The reference with its time zone as "-06:00": cftime takes "-6:00" and "EST" for UTC, and "+530" for 53 hours."""
+    """Write the reference's time zone as "-06:00": cftime takes "-6:00" and "EST" for UTC, and "+530" for 53 hours."""
     parts = _REFERENCE.fullmatch(reference)
     if parts is None or (parts[3] or "").lower() in _UTC:
         return reference
@@ -222,7 +222,7 @@ def with_zone(coordinate: xr.DataArray, reference: str) -> str:
 
 
 def _since_epoch(coordinate: xr.DataArray) -> Fraction:
-    """Seconds from 1970 to the reference date, in its calendar."""
+    """Return the seconds from 1970 to the reference date, in its calendar."""
     cftime = import_optional("cftime", f"the dates of {str(coordinate.name)!r}", "files")
     date = parsed_unit(coordinate)[2]
     unit = f"microseconds since {_EPOCH}"
@@ -230,7 +230,7 @@ def _since_epoch(coordinate: xr.DataArray) -> Fraction:
 
 
 def elapsed(coordinate: xr.DataArray, months: Months | None) -> tuple[NDArray[Any], Fraction]:
-    """Numbers since the reference date, and the length of their unit in seconds."""
+    """Return numbers since the reference date, and the length of their unit in seconds."""
     unit, _, _ = parsed_unit(coordinate)
     known = measure(unit)
     if known is not None and known[0] == "time":
@@ -241,7 +241,7 @@ def elapsed(coordinate: xr.DataArray, months: Months | None) -> tuple[NDArray[An
 
 
 def _days_of_months(coordinate: xr.DataArray, length: int, months: Months | None) -> Floats:
-    """Days since the reference date of numbers of ``length`` months."""
+    """Convert numbers of ``length`` months to days since the reference date."""
     _, text, reference = parsed_unit(coordinate)
     numbers = rescaled(coordinate.to_numpy(), Fraction(1))
     calendar = calendar_of(coordinate)
@@ -268,7 +268,7 @@ def _days_of_months(coordinate: xr.DataArray, length: int, months: Months | None
 
 
 def _days_until(what: str, reference: Any, months: int) -> float:
-    """Days from the reference to the same day and time some months later."""
+    """Return the days from the reference to the same day and time some months later."""
     total = 12 * reference.year + reference.month - 1 + months
     year, month = divmod(total, 12)
     rule = f"reach months that have its day {reference.day}, or be read with months='mean'"

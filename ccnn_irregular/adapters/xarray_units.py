@@ -44,7 +44,7 @@ _COMPASS = {"N": "north", "S": "south", "E": "east", "W": "west"}
 
 
 def _spellings() -> dict[str, tuple[Quantity, Fraction]]:
-    """Every spelling and what it measures, in m, Pa or s."""
+    """Return every spelling and what it measures, in m, Pa or s."""
     found: dict[str, tuple[Quantity, Fraction]] = {}
     for quantity, names, symbols, size in (*_PREFIXABLE, *_PLAIN):
         found |= {spelt: (quantity, size) for name in names for spelt in (name, f"{name}s")}
@@ -72,7 +72,7 @@ _DEGREES: dict[str, str] = {
 
 
 def measure(unit: str) -> tuple[Quantity, Fraction] | None:
-    """What a unit measures and its size in m, Pa or s; None = not a length, pressure or time that is known.
+    """Return what a unit measures and its size in m, Pa or s; None = no known length, pressure or time.
 
     >>> measure("hPa")
     ('pressure', Fraction(100, 1))
@@ -83,13 +83,13 @@ def measure(unit: str) -> tuple[Quantity, Fraction] | None:
 
 
 def same_unit(first: str, second: str) -> bool:
-    """Whether two spellings mean one unit."""
+    """Tell whether two spellings mean one unit."""
     known = measure(first)
     return first.strip() == second.strip() or (known is not None and known == measure(second))
 
 
 def compass(unit: str) -> str | None:
-    """The way degrees count: "north", "south", "east", "west", "" if not said; None = no degrees.
+    """Return the way degrees count: "north", "south", "east", "west", "" if not stated; None = no degrees.
 
     >>> compass("degreesE"), compass("degreeS"), compass("Degrees_West"), compass("radian")
     ('east', 'south', 'west', None)

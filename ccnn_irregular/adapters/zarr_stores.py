@@ -1,4 +1,4 @@
-"""Whether a zarr store on disk is whole, and which value of its arrays stands for missing ones."""
+"""Check that a zarr store on disk is whole, and find the value that stands for missing ones."""
 
 from __future__ import annotations
 
@@ -27,38 +27,42 @@ _LARGE_GAP = 2.0
 
 @contextmanager
 def quiet_about_foreign_files() -> Iterator[None]:
-    """Without zarr's warnings about files of the operating system in a store, which are no part of it."""
+    """Silence zarr's warnings about files of the operating system in a store, which are no part of it."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Object at .* is not recognized as a component of a Zarr hierarchy")
         yield
 
 
 def groups_with_arrays(group: Any) -> list[str]:
-    """Paths of the groups below one that hold arrays."""
+    """List the paths of the groups below a group that hold arrays."""
     return sorted(
-        {"/" + name.rpartition("/")[0] for name, one in group.members(max_depth=None) if _is_array(one) and "/" in name}
+        {
+            "/" + name.rpartition("/")[0]
+            for name, member in group.members(max_depth=None)
+            if _is_array(member) and "/" in name
+        }
     )
 
 
-def _is_array(one: Any) -> bool:
-    return hasattr(one, "chunks")
+def _is_array(member: Any) -> bool:
+    return hasattr(member, "chunks")
 
 
 def lacking_arrays(path: Path) -> list[str]:
-    """Arrays that the consolidated metadata of a group in a folder names and that are not there."""
+    """List the arrays that the consolidated metadata of a group names and the folder lacks."""
     named: list[str] = []
     if (path / "zarr.json").is_file():
         content = json.loads((path / "zarr.json").read_text(encoding="utf-8"))
         known = (content.get("consolidated_metadata") or {}).get("metadata", {})
-        named = [name for name, one in known.items() if one.get("node_type") == "array"]
+        named = [name for name, entry in known.items() if entry.get("node_type") == "array"]
     elif (path / ".zmetadata").is_file():
         known = json.loads((path / ".zmetadata").read_text(encoding="utf-8")).get("metadata", {})
         named = [name.removesuffix("/.zarray") for name in known if name.endswith("/.zarray")]
-    return [name for name in sorted(named) if not any((path / name / one).is_file() for one in _METADATA)]
+    return [name for name in sorted(named) if not any((path / name / file).is_file() for file in _METADATA)]
 
 
 def missing_parts(path: Path, group: Any) -> dict[str, str]:
-    """How many of the stored objects of each array are not there, in words; arrays that are whole are left out.
+    """Describe how many stored objects of each array are missing; whole arrays are left out.
 
     A stored object is a shard, or a chunk of an array without shards. Stores leave out objects that hold the fill value
     only: an array of one number without any object is whole, and so is a coordinate of which that value is the next
@@ -77,26 +81,26 @@ def missing_parts(path: Path, group: Any) -> dict[str, str]:
 
 
 def _missing_objects(folder: Path, array: Any) -> tuple[list[tuple[int, ...]], int]:
-    """Places of the stored objects that are not there or empty, and the number of all."""
+    """Return the places of the stored objects that are missing or empty, and the number of all."""
     sizes = array.shards or array.chunks
     counts = [-(-size // step) for size, step in zip(array.shape, sizes, strict=True)]
     key = array.metadata.encode_chunk_key
-    there = set(_filled_files(folder))
-    return [place for place in np.ndindex(*counts) if key(place) not in there], int(np.prod(counts, dtype=int))
+    filled = set(_filled_files(folder))
+    return [place for place in np.ndindex(*counts) if key(place) not in filled], int(np.prod(counts, dtype=int))
 
 
 def _filled_files(folder: Path, prefix: str = "") -> Iterator[str]:
-    """Names of the files in a folder and those in it that are not empty; stores have millions."""
+    """Yield the names of the files in a folder and below that are not empty; stores have millions."""
     with os.scandir(folder) as entries:
-        for one in entries:
-            if one.is_dir():
-                yield from _filled_files(Path(one.path), f"{prefix}{one.name}/")
-            elif one.stat().st_size > 0:
-                yield prefix + one.name
+        for entry in entries:
+            if entry.is_dir():
+                yield from _filled_files(Path(entry.path), f"{prefix}{entry.name}/")
+            elif entry.stat().st_size > 0:
+                yield prefix + entry.name
 
 
 def _left_out(name: str, array: Any, missing: list[tuple[int, ...]]) -> bool:
-    """Whether a missing object is one number that a writer left out, because it is the fill value."""
+    """Tell whether a missing object is a single number that a writer left out because it is the fill value."""
     if array.size == 1:
         return True
     if array.ndim != 1 or (array.shards or array.chunks) != (1,) or len(missing) > 1 or array.dtype.kind not in "iuf":
@@ -106,13 +110,13 @@ def _left_out(name: str, array: Any, missing: list[tuple[int, ...]]) -> bool:
     gaps = np.diff(nodes)
     if not (gaps > 0).all() and not (gaps < 0).all():
         return False
-    others = np.delete(np.abs(gaps), [one for one in (place - 1, place) if 0 <= one < len(gaps)])
-    own = np.abs(gaps[max(0, place - 1) : place + 1]).max()
-    return bool(own <= _LARGE_GAP * others.max()) if len(others) else place == 0
+    others = np.delete(np.abs(gaps), [gap for gap in (place - 1, place) if 0 <= gap < len(gaps)])
+    beside = np.abs(gaps[max(0, place - 1) : place + 1]).max()
+    return bool(beside <= _LARGE_GAP * others.max()) if len(others) else place == 0
 
 
 def stated_fill(array: Any, zero_fill_missing: bool) -> Any:
-    """The value that an array's writer calls missing, or None.
+    """Return the value that an array's writer calls missing, or None.
 
     The attribute ``_FillValue`` says so. In format 2, where xarray keeps that value as the array's fill value, a fill
     value says so too, unless it is 0: arrays whose writer gave none have that.
@@ -132,7 +136,7 @@ def stated_fill(array: Any, zero_fill_missing: bool) -> Any:
 
 
 def _decoded(attribute: Any, dtype: np.dtype[Any]) -> Any:
-    """An attribute as a value: a number, a list of one (NCZarr), or bytes in base 64 (xarray in format 3)."""
+    """Convert an attribute to a value: a number, a list of one (NCZarr), or bytes in base 64 (xarray in format 3)."""
     value = attribute[0] if isinstance(attribute, list) and len(attribute) == 1 else attribute
     if dtype.kind not in "iuf":
         return value

@@ -32,7 +32,7 @@ def plain_mean(
     volume: float = 1.0,
     cap: float | None = None,
 ) -> Tensor:
-    """Equal weights: each sample's ``volume`` divided by its number of observations.
+    """Give all observations of a sample equal weights: ``volume`` divided by their number.
 
     Exact for constants, and on the nodes of a uniform periodic axis for trigonometric polynomials below the
     sampling rate. On random points of even density the error falls as ``count^(-1/2)`` (Monte Carlo); on
@@ -65,7 +65,7 @@ def plain_mean(
 
 
 def voronoi(points: Tensor, *, bounds: Bounds, splits: Tensor | None = None, cap: float | None = None) -> Tensor:
-    """Volumes of the Voronoi cells of points in a box, in 2-D or 3-D.
+    """Compute the volumes of the Voronoi cells of points in a box, in 2-D or 3-D.
 
     Each point stands for the part of the box that is nearer to it than to any other point of its sample.
     Exact for functions that are constant on each cell; for smooth functions the error falls as the square of
@@ -94,7 +94,7 @@ def voronoi(points: Tensor, *, bounds: Bounds, splits: Tensor | None = None, cap
     require_finite("points", points)
     low, high = _checked_box("points", points, bounds)
     _require_volumes(1.0, cap)
-    return _per_sample(points, splits, lambda own: _box_cells(own, low, high), cap)
+    return _per_sample(points, splits, lambda places: _box_cells(places, low, high), cap)
 
 
 def density_compensation(
@@ -108,7 +108,7 @@ def density_compensation(
     splits: Tensor | None = None,
     cap: float | None = None,
 ) -> Tensor:
-    """Weights of a large cloud from the density around each point, in any number of dimensions.
+    """Compute weights of a large cloud from the density around each point, in any number of dimensions.
 
     A place weighs in proportion to the volume of the ball that reaches its ``neighbours``-th neighbour of the
     same sample, or, with ``radius``, to one over the number of places within ``radius``. Points at one place share
@@ -151,24 +151,24 @@ def density_compensation(
     assert total is not None
     _require_volumes(total, cap)
 
-    def weigh_points(own: np.ndarray) -> np.ndarray:
-        places, place, repeats = np.unique(own, axis=0, return_inverse=True, return_counts=True)
+    def weigh_points(rows: np.ndarray) -> np.ndarray:
+        places, place, repeats = np.unique(rows, axis=0, return_inverse=True, return_counts=True)
         return (weigh(places) / repeats)[place.reshape(-1)]
 
-    def weigh(own: np.ndarray) -> np.ndarray:
-        if len(own) == 1:
+    def weigh(places: np.ndarray) -> np.ndarray:
+        if len(places) == 1:
             return np.full(1, total)
-        reach = min(neighbours, len(own) - 1) + 1  # the point itself is the first
-        sites, share = own, np.ones(len(own))
+        reach = min(neighbours, len(places) - 1) + 1  # the point itself is the first
+        sites, share = places, np.ones(len(places))
         if box is not None:
             # Mirrored points only bring neighbours closer: those beyond the farthest neighbour cannot matter.
-            far = float(cKDTree(own).query(own, [reach])[0].max()) if radius is None else radius
-            sites, share = _mirrored(own, *box, far * (1 + 1e-9))
+            far = float(cKDTree(places).query(places, [reach])[0].max()) if radius is None else radius
+            sites, share = _mirrored(places, *box, far * (1 + 1e-9))
         tree = cKDTree(sites)
         if radius is not None:
-            weights = share / tree.query_ball_point(own, radius, return_length=True)
+            weights = share / tree.query_ball_point(places, radius, return_length=True)
         else:
-            distance = tree.query(own, [reach])[0][:, 0]
+            distance = tree.query(places, [reach])[0][:, 0]
             weights = share * (distance / distance.max()) ** power
         return weights * (total / weights.sum())
 
@@ -181,7 +181,7 @@ def _require_volumes(volume: float, cap: float | None) -> None:
 
 
 def _checked_box(argument: str, points: Tensor, bounds: Bounds) -> tuple[np.ndarray, np.ndarray]:
-    """Lower and upper corner of a box that holds all points."""
+    """Return the lower and the upper corner of a box, and check that it holds all points."""
     box = np.asarray(bounds, dtype=np.float64)
     d = points.shape[1]
     require(box.shape == (d, 2), "bounds", f"have a lower and an upper end for each of {d} axes", bounds)
@@ -196,7 +196,7 @@ def _checked_box(argument: str, points: Tensor, bounds: Bounds) -> tuple[np.ndar
 def _per_sample(
     points: Tensor, splits: Tensor | None, rule: Callable[[np.ndarray], np.ndarray], cap: float | None
 ) -> Tensor:
-    """``rule`` on the points of each sample that has any, on the CPU in float64; at most ``cap``."""
+    """Apply ``rule`` to the points of each sample that has any, on the CPU in float64; cut weights at ``cap``."""
     count = len(points)
     offsets = torch.tensor([0, count]) if splits is None else splits
     require_splits(offsets, count)
@@ -210,7 +210,7 @@ def _per_sample(
 
 
 def _mirrored(points: np.ndarray, low: np.ndarray, high: np.ndarray, width: float) -> tuple[np.ndarray, np.ndarray]:
-    """Points followed by their images at walls (edges and corners too) nearer than ``width``; and shares.
+    """Append the points' images at walls (edges and corners too) nearer than ``width``; return points and shares.
 
     A point on a wall is its own image: the part of its surroundings that lies in the box is its share,
     halved for each wall it lies on.
@@ -235,7 +235,7 @@ def _mirrored(points: np.ndarray, low: np.ndarray, high: np.ndarray, width: floa
 
 
 def _box_cells(points: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """Volumes of the Voronoi cells of one sample's points in a box."""
+    """Compute the volumes of the Voronoi cells of one sample's points in a box."""
     # In a box of size 1 around the origin, and one point for each place.
     size = float((high - low).max())
     centre = (low + high) / 2
@@ -267,7 +267,7 @@ def _box_cells(points: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndar
 
 
 def _diagram_volumes(sites: np.ndarray) -> np.ndarray:
-    """Volumes of all Voronoi cells of ``sites`` (2-D or 3-D), inf where a cell has no end.
+    """Compute the volumes of all Voronoi cells of ``sites`` (2-D or 3-D), inf for unbounded cells.
 
     A cell is made of one pyramid for each of its faces, with the site as apex; the two sites that share a
     face are equally far from it.
@@ -287,6 +287,6 @@ def _diagram_volumes(sites: np.ndarray) -> np.ndarray:
         fan[starts[1:] - 1] = 0
         area = np.linalg.norm(np.add.reduceat(np.concatenate([fan, np.zeros((1, 3))]), starts), axis=1) / 2
     area[np.logical_or.reduceat(corner < 0, starts)] = np.inf
-    one, other = diagram.ridge_points.T
-    pyramid = area * np.linalg.norm(sites[one] - sites[other], axis=1) / (2 * d)
-    return np.bincount(one, pyramid, len(sites)) + np.bincount(other, pyramid, len(sites))
+    first, second = diagram.ridge_points.T
+    pyramid = area * np.linalg.norm(sites[first] - sites[second], axis=1) / (2 * d)
+    return np.bincount(first, pyramid, len(sites)) + np.bincount(second, pyramid, len(sites))

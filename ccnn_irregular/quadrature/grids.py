@@ -14,7 +14,7 @@ __all__ = ["cell_volumes", "product_rule", "spherical_areas"]
 
 
 def cell_volumes(sizes: tuple[int, ...], steps: tuple[float, ...]) -> Tensor:
-    """Weights of a uniform grid's nodes: every node stands for one cell of volume ``prod(steps)``.
+    """Give each node of a uniform grid the volume of its cell, ``prod(steps)``.
 
     Exact for functions that are constant on each cell (midpoint rule).
 
@@ -32,7 +32,7 @@ def cell_volumes(sizes: tuple[int, ...], steps: tuple[float, ...]) -> Tensor:
 
 
 def product_rule(*weights: Tensor) -> Tensor:
-    """Weights of a grid from one rule per axis: ``w[i, j, ...] = w_0[i] w_1[j] ...``.
+    """Multiply the weights of one rule per axis: ``w[i, j, ...] = w_0[i] w_1[j] ...``.
 
     Exact for products (and sums of products) of functions that the rules of the axes integrate exactly.
 
@@ -47,10 +47,10 @@ def product_rule(*weights: Tensor) -> Tensor:
     """
     require(len(weights) >= 1, "weights", "be given for at least one axis", "none")
     product = torch.ones((), dtype=torch.float64, device=weights[0].device)
-    for axis, one in enumerate(weights):
-        require(one.ndim == 1, f"weights of axis {axis}", "have shape (n,)", tuple(one.shape))
-        require_finite(f"weights of axis {axis}", one)
-        product = product[..., None] * one.to(torch.float64)
+    for axis, line in enumerate(weights):
+        require(line.ndim == 1, f"weights of axis {axis}", "have shape (n,)", tuple(line.shape))
+        require_finite(f"weights of axis {axis}", line)
+        product = product[..., None] * line.to(torch.float64)
     return product
 
 
@@ -62,7 +62,7 @@ def spherical_areas(
     globe: bool = False,
     gaussian: bool = False,
 ) -> Tensor:
-    """Areas of the cells of a latitude-longitude grid on a sphere.
+    """Compute the areas of the cells of a latitude-longitude grid on a sphere.
 
     Cells end half-way between neighbouring nodes and their area is exact, so functions that are constant on
     each cell are integrated exactly. The outermost cells reach half a gap beyond their node but never across
@@ -95,7 +95,7 @@ def spherical_areas(
     rising = latitudes.flip(0) if falling else latitudes
     require(bool((rising.diff() > 0).all()), "latitudes", "rise or fall strictly", "a turn or a repeated value")
     if gaussian:
-        sines, bands = (one.to(latitudes.device) for one in gauss_legendre(len(latitudes)))
+        sines, bands = (rule.to(latitudes.device) for rule in gauss_legendre(len(latitudes)))
         nodes = torch.rad2deg(torch.arcsin(sines))
         gap = 180 / len(nodes)
         off = float((rising - nodes).abs().max())
@@ -132,7 +132,7 @@ def spherical_areas(
 
 
 def _edges(nodes: Tensor) -> Tensor:
-    """Ends of the cells around increasing nodes: half-way between them, and half a gap beyond the outermost."""
+    """Return the ends of the cells around rising nodes: half-way between them, and half a gap beyond the outermost."""
     if len(nodes) == 1:
         return nodes.repeat(2)
     middle = (nodes[1:] + nodes[:-1]) / 2

@@ -20,7 +20,7 @@ def trapezoid(
     splits: Tensor | None = None,
     cap: float | None = None,
 ) -> Tensor:
-    """Trapezoid weights of sorted irregular 1-D samples, per sample of a ragged batch and per channel.
+    """Compute trapezoid weights of sorted irregular 1-D samples, per sample of a ragged batch and per channel.
 
     Each observation stands for the half gaps to the previous and the next observation *of its own
     channel*. Exact for functions that are linear between observations, where no gap is capped.
@@ -50,7 +50,7 @@ def trapezoid(
 
 
 def simpson(positions: Tensor, *, splits: Tensor | None = None, allow_negative: bool = False) -> Tensor:
-    """Composite Simpson weights of sorted irregular 1-D samples, per sample of a ragged batch.
+    """Compute composite Simpson weights of sorted irregular 1-D samples, per sample of a ragged batch.
 
     A parabola through each three nodes that follow one another. Exact for quadratics on any nodes, and for
     cubics on uniform nodes with an even number of intervals. With an odd number the last interval is
@@ -107,7 +107,7 @@ def simpson(positions: Tensor, *, splits: Tensor | None = None, allow_negative: 
 
 
 def gauss_legendre(count: int, start: float = -1.0, stop: float = 1.0) -> tuple[Tensor, Tensor]:
-    """Nodes and weights of the Gauss-Legendre rule between ``start`` and ``stop``.
+    """Compute nodes and weights of the Gauss-Legendre rule between ``start`` and ``stop``.
 
     Exact for polynomials of degree ``2 count - 1``, on these nodes only. All weights are positive.
 
@@ -125,13 +125,13 @@ def gauss_legendre(count: int, start: float = -1.0, stop: float = 1.0) -> tuple[
     require(count >= 1, "count", "be at least 1", count)
     require(math.isfinite(start) and math.isfinite(stop), "start and stop", "be finite", (start, stop))
     require(start < stop, "start", "be below stop", (start, stop))
-    nodes, weights = (torch.from_numpy(one) for one in roots_legendre(count))
+    nodes, weights = (torch.from_numpy(array) for array in roots_legendre(count))
     half = (stop - start) / 2
     return (start + stop) / 2 + half * nodes, half * weights
 
 
 def sample_of_row(splits: Tensor, count: int) -> Tensor:
-    """Number of the sample that each of ``count`` rows belongs to, int64 ``(count,)``."""
+    """Return the number of the sample that each of ``count`` rows belongs to, int64 ``(count,)``."""
     samples = torch.arange(len(splits) - 1, device=splits.device)
     return torch.repeat_interleave(samples, splits.diff(), output_size=count)
 
@@ -148,7 +148,7 @@ def require_observed(observed: Tensor, count: int) -> None:
 
 
 def _checked_line(positions: Tensor, splits: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    """Positions as float64, splits, and the sample of each row, of samples that are sorted."""
+    """Check sorted samples; return positions as float64, splits, and the sample of each row."""
     require(positions.ndim == 1, "positions", "have shape (N,)", tuple(positions.shape))
     require_finite("positions", positions)
     positions = positions.to(torch.float64)
@@ -173,7 +173,7 @@ def _require_sorted(positions: Tensor, sample: Tensor) -> None:
 
 
 def _half_gaps(positions: Tensor, sample: Tensor, observed: Tensor, cap: float | None) -> Tensor:
-    """Half the gap to the previous plus half the gap to the next observation; all arrays (N, C)."""
+    """Add half the gap to the previous and half the gap to the next observation; all arrays (N, C)."""
     limit = float("inf") if cap is None else cap / 2
     # Observations in column order: within a channel they are sorted by sample, then by position.
     channel, row = torch.nonzero(observed.T, as_tuple=True)

@@ -13,7 +13,7 @@ __all__ = ["solid_angles", "spherical_polygons"]
 
 
 def spherical_polygons(latitudes: Tensor, longitudes: Tensor, *, radius: float = 1.0) -> Tensor:
-    """Areas of polygons whose edges are great circles.
+    """Compute the areas of polygons whose edges are great circles.
 
     Exact, from a few millimetres to half the sphere: across the date line, around a pole, with a corner on it. Faces of
     a mesh without holes sum to ``4 pi radius^2``.
@@ -42,7 +42,7 @@ def spherical_polygons(latitudes: Tensor, longitudes: Tensor, *, radius: float =
     require(len(few) == 0, "polygons", "have 3 corners or more", f"{len(few)} with fewer, the first {few[:1].tolist()}")
     farthest = float(latitudes[known].abs().max()) if bool(known.any()) else 0.0
     require(farthest <= 90 + 1e-4, "latitudes", "lie between -90 and 90 degrees", farthest)
-    north, east = (torch.deg2rad(one.to(torch.float64)) for one in (latitudes, longitudes))
+    north, east = (torch.deg2rad(degrees.to(torch.float64)) for degrees in (latitudes, longitudes))
     corners = torch.stack([north.cos() * east.cos(), north.cos() * east.sin(), north.sin()], -1)
     # A corner that is not there lies on the first that is: what it spans has no area.
     first = corners[torch.arange(len(corners)), known.to(torch.uint8).argmax(1)]
@@ -50,7 +50,7 @@ def spherical_polygons(latitudes: Tensor, longitudes: Tensor, *, radius: float =
 
 
 def solid_angles(corners: Tensor) -> Tensor:
-    """Solid angles of polygons whose corners are unit vectors, float64 ``(..., k, 3)`` to ``(...)``.
+    """Compute the solid angles of polygons whose corners are unit vectors, float64 ``(..., k, 3)`` to ``(...)``.
 
     The signed triangles of a fan (Van Oosterom and Strackee, IEEE Trans. Biomed. Eng. 30(2), 1983); products are those
     of the small differences between corners, so that small polygons lose nothing.

@@ -1,4 +1,4 @@
-"""How much of the plane or of space scattered points cover, where nobody knows the outline they were drawn from."""
+"""Area or volume that scattered points cover, where their outline is unknown."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _FLAT = 1e-12
 
 
 def covered_volume(points: Tensor, *, splits: Tensor | None = None) -> Tensor:
-    """Area (2-D) or volume (3-D) of the region that points cover: outline, bays and holes follow the points.
+    """Compute the area (2-D) or volume (3-D) that points cover: outline, bays and holes follow the points.
 
     The region is made of the Delaunay simplices whose circumscribed ball has a radius of at most three spacings (an
     alpha shape: Edelsbrunner, Kirkpatrick and Seidel, IEEE Trans. Inf. Theory 29(4), 1983). The spacing is that around
@@ -55,7 +55,7 @@ def covered_volume(points: Tensor, *, splits: Tensor | None = None) -> Tensor:
 
 
 def _covered(points: np.ndarray) -> float:
-    """The volume that the points of one sample cover."""
+    """Compute the volume that the points of one sample cover."""
     places = np.unique(points, axis=0)
     d = places.shape[1]
     if len(places) <= d:
@@ -77,13 +77,13 @@ def _covered(points: np.ndarray) -> float:
 
 
 def _circumradii(edges: np.ndarray) -> np.ndarray:
-    """Radius of the ball through the corners of each simplex, whose ``edges`` ``(n, d, d)`` start at one of them."""
+    """Compute the circumradius of each simplex, whose ``edges`` ``(n, d, d)`` start at one of its corners."""
     centres = np.linalg.solve(2 * edges, np.square(edges).sum(2)[..., None])[..., 0]
     return np.linalg.norm(centres, axis=1)
 
 
 def _spacings(places: np.ndarray) -> np.ndarray:
-    """Edge of the cube that each place has for itself, by the density within reach of its neighbours."""
+    """Estimate the local spacing: the edge of the cube per point, by the density within reach of its neighbours."""
     d, neighbours = places.shape[1], min(_NEIGHBOURS, len(places) - 1)
     radius = cKDTree(places).query(places, [neighbours + 1])[0][:, 0]  # the place itself is the first
     ball = math.pi ** (d / 2) / math.gamma(d / 2 + 1)

@@ -1,4 +1,4 @@
-"""The methods that are compared, each as good as a careful user would write it.
+"""The baselines that the engines are compared with, each as good as a careful user would write it.
 
 A method is a class: made from an ``Instance`` it plans (geometry, edges, FFT plans), called with values it
 convolves. All use the instance's own kernel, so that all have the same parameters to learn.
@@ -355,7 +355,7 @@ class _NonUniformFFT(Method):
         rows = (values * self.weights).T
         transfer = self._transfer()
         if channels % 2:
-            rows, transfer = (torch.cat([one, one[:1]]) for one in (rows, transfer))
+            rows, transfer = (torch.cat([part, part[:1]]) for part in (rows, transfer))
         strengths = torch.complex(rows[0::2].contiguous(), rows[1::2].contiguous())
         spectrum = _Transform.apply(strengths, self.analysis, self.synthesis)
         dims = tuple(range(1, spectrum.ndim))
