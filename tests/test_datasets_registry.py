@@ -230,7 +230,7 @@ def test_the_page_on_a_new_data_set_is_followed_literally(
     names["main"]([
         *shlex.split(command[1].replace("\\\n", " ")),
         *("--trainer.max_epochs", "1", "--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"),
-        *(f"{network}.hidden_channels", "4", f"{network}.blocks", "1", f"{network}.generator_hidden", "4"),
+        *(f"{network}.hidden_channels", "4", f"{network}.blocks", "1"),
     ])  # fmt: skip
     about = json.loads(Path("runs/mine/summary.json").read_text())["data"]
     assert about["dataset"] == "mine"
