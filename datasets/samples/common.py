@@ -12,6 +12,7 @@ __all__ = ["as_positions", "require_alike", "require_labels"]
 
 
 def require_labels(labels: Tensor, count: int) -> None:
+    """Refuse labels that are not int64 ``(count,)``."""
     require(labels.dtype == torch.int64, "labels", "be int64", labels.dtype)
     require(tuple(labels.shape) == (count,), "labels", f"have shape ({count},)", tuple(labels.shape))
 
