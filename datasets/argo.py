@@ -7,7 +7,7 @@ have a mode for each parameter of a profile.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -100,8 +100,6 @@ def load_fields(root: str | Path, variables: Sequence[str] = ()) -> FieldSet:
         FileNotFoundError: no such folder or files.
         ValueError: several parameters; see :func:`load`.
     """
-    import xarray as xr
-
     from ccnn_irregular.adapters.xarray_axes import coordinate_numbers
 
     require(len(variables) <= 1, "variables", "name one parameter of the floats", variables)
@@ -124,6 +122,25 @@ def load_fields(root: str | Path, variables: Sequence[str] = ()) -> FieldSet:
         units.append(before + profile[there])
         kept.append(there)
         before += one.sizes["profile"]
+    return FieldSet(
+        coordinates=torch.from_numpy(np.concatenate(places)),
+        values=torch.from_numpy(np.concatenate(values)[:, None]),
+        splits=torch.tensor([0, *(len(one) for one in values)]).cumsum(0),
+        units=torch.from_numpy(np.concatenate(units)),
+        names=tuple(f"float {one.attrs['float']}" for one in floats),
+        channels=(parameter,),
+        channel_units=(str(floats[0][parameter].attrs.get("units", "1")),),
+        axes=("time", "pressure"),
+        axis_units=("days", "decibar"),
+        restored=_way_back(floats, kept, parameter),
+    )
+
+
+def _way_back(
+    floats: Sequence[xr.Dataset], kept: Sequence[NDArray[np.bool_]], parameter: str
+) -> Callable[[Array], xr.Dataset]:
+    """Values at the ``kept`` places of all floats -> one Dataset of all profiles."""
+    import xarray as xr
 
     def restored(filled: Array) -> xr.Dataset:
         ends = np.cumsum([int(there.sum()) for there in kept])[:-1]
@@ -138,18 +155,7 @@ def load_fields(root: str | Path, variables: Sequence[str] = ()) -> FieldSet:
             filled_floats.append(named.assign_coords(float=("profile", [one.attrs["float"]] * one.sizes["profile"])))
         return xr.concat(filled_floats, "profile", combine_attrs="drop_conflicts")
 
-    return FieldSet(
-        coordinates=torch.from_numpy(np.concatenate(places)),
-        values=torch.from_numpy(np.concatenate(values)[:, None]),
-        splits=torch.tensor([0, *(len(one) for one in values)]).cumsum(0),
-        units=torch.from_numpy(np.concatenate(units)),
-        names=tuple(f"float {one.attrs['float']}" for one in floats),
-        channels=(parameter,),
-        channel_units=(str(floats[0][parameter].attrs.get("units", "1")),),
-        axes=("time", "pressure"),
-        axis_units=("days", "decibar"),
-        restored=restored,
-    )
+    return restored
 
 
 def _chosen(dataset: xr.Dataset, name: str, good: tuple[str, ...]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:

@@ -100,19 +100,14 @@ def fields_of(
     areas = _areas(lines, [roles.get(axis, "other") for axis in axes])
     nodes = np.stack(np.meshgrid(*lines, indexing="ij"), -1).reshape(-1, len(axes))
     levels = [dict(zip(stacked, one, strict=True)) for one in np.ndindex(*(dataset.sizes[dim] for dim in stacked))]
-    per_field = cube.values.reshape(len(variables), count, len(levels), len(nodes))
-    values = per_field.transpose(1, 3, 0, 2).reshape(count * len(nodes), -1)
+    per_field = cube.values.reshape(len(variables), count, len(levels), len(nodes)).transpose(1, 3, 0, 2)
     return FieldSet(
         coordinates=torch.from_numpy(np.tile(nodes, (count, 1))),
-        values=torch.from_numpy(np.ascontiguousarray(values)),
+        values=torch.from_numpy(np.ascontiguousarray(per_field.reshape(count * len(nodes), -1))),
         splits=torch.arange(count + 1) * len(nodes),
         units=torch.arange(count * len(nodes)),
         names=tuple(f"{fields} {value}" for value in dataset[fields].values) if fields else (name,),
-        channels=tuple(
-            " ".join([str(one), *(f"{dataset[dim].values[node]}" for dim, node in level.items())])
-            for one in variables
-            for level in levels
-        ),
+        channels=tuple(_channel(dataset, one, level) for one in variables for level in levels),
         channel_units=tuple(str(dataset[one].attrs.get("units", "1")) for one in variables for _ in levels),
         axes=tuple(axes),
         restored=_way_back(dataset, variables, order, (count, len(nodes), len(variables), len(levels))),
@@ -120,6 +115,11 @@ def fields_of(
         axis_units=tuple(unit for _, unit, _ in read),
         areas=None if areas is None else torch.from_numpy(np.tile(areas, count)),
     )
+
+
+def _channel(dataset: xr.Dataset, variable: str, level: dict[str, int]) -> str:
+    """Name of the channel that a variable is at a node of the stacked dimensions."""
+    return " ".join([str(variable), *(f"{dataset[dim].values[node]}" for dim, node in level.items())])
 
 
 def _way_back(

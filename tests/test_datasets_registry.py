@@ -275,20 +275,34 @@ def test_the_package_offers_what_the_registry_offers(module: ModuleType) -> None
 # -------------------------------------------------------------------------------------------------------- joining
 
 
-@given(st.integers(0, 5), st.integers(0, 5), st.integers(0, 100))
-def test_joined_samples_are_those_of_both(first: int, second: int, seed: int) -> None:
-    whole = {
-        "strokes": simulated_samples.pen_strokes(12, seed=seed, rate=20.0),
-        "images": simulated_samples.shapes(12, seed=seed, sizes=(4, 5)),
-        "volumes": datasets.load("simulated_volumes", count=12, seed=seed, voxels=[[6, 6, 6], [6, 8, 12]]),
-    }
-    for samples in whole.values():
-        head = samples.subset(torch.arange(first))
-        tail = samples.subset(torch.arange(first, first + second))
-        joined, expected = head.joined(tail), samples.subset(torch.arange(first + second))
-        for name, value in vars(expected).items():
-            found = getattr(joined, name)
-            assert torch.equal(found, value) if isinstance(value, torch.Tensor) else found == value
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("simulated_strokes", {"rate": 20.0}),
+        ("simulated_shapes", {"sizes": (4, 5)}),
+        ("simulated_volumes", {"voxels": [[6, 6, 6], [6, 8, 12]]}),
+    ],
+)
+@given(st.lists(st.integers(0, 11), min_size=1, max_size=6), st.lists(st.integers(0, 11), min_size=1, max_size=6))
+def test_joined_samples_are_those_of_both(
+    name: str, options: dict[str, Any], first: list[int], second: list[int]
+) -> None:
+    samples = _loaded(name, **options)
+    head, tail = (samples.subset(torch.tensor(rows)) for rows in (first, second))
+    joined, expected = head.joined(tail), samples.subset(torch.tensor(first + second))
+    for field, value in vars(expected).items():
+        found = getattr(joined, field)
+        assert torch.equal(found, value) if isinstance(value, torch.Tensor) else found == value
+
+
+_LOADED: dict[str, Any] = {}
+
+
+def _loaded(name: str, **options: Any) -> Any:
+    """Twelve samples, made once."""
+    if name not in _LOADED:
+        _LOADED[name] = datasets.load(name, count=12, **options)
+    return _LOADED[name]
 
 
 def test_what_is_not_alike_is_not_joined() -> None:

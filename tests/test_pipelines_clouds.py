@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ccnn_irregular.adapters.geometric import CLOUD_KERNEL
 from ccnn_irregular.adapters.geometric_weights import cloud_weights
@@ -29,6 +31,7 @@ from ccnn_irregular.pipelines.tasks.cloud_segmentation.data import Discs, LabelD
 from ccnn_irregular.pipelines.tasks.cloud_segmentation.module import PointPredictions
 from ccnn_irregular.pipelines.tasks.cloud_segmentation.network import CloudSegmenter
 from ccnn_irregular.pipelines.tasks.cloud_segmentation.task import class_iou, height_filter, mean_over_shapes
+from ccnn_irregular.pipelines.train.batches import parts_loader
 from ccnn_irregular.pipelines.train.draws import Draws
 from ccnn_irregular.quadrature import covered_volume
 
@@ -84,6 +87,8 @@ def test_solids_are_told_apart_whatever_their_points(capsys: pytest.CaptureFixtu
     for name, accuracy in weighed.items():
         begin = name.partition(" by")[0]  # a long name goes on in the next line
         assert any(line.strip().startswith(begin) and f"{100 * accuracy:.2f}" in line for line in printed.splitlines())
+    # No number is cut to fit a narrow console.
+    assert all(f"{100 * row['difference']:+.2f}" in printed for row in report["weighted"] + report["without_weights"])
     assert {path.name for path in Path("runs/simulated_clouds/test").glob("*.png")} == {"confusion.png", "drawn.png"}
 
     rows = list(csv.DictReader(Path("runs/simulated_clouds/test/predictions.csv").read_text().splitlines()))
@@ -193,6 +198,30 @@ def test_points_are_the_same_in_every_call_and_others_in_every_epoch() -> None:
     assert not torch.equal(next(iter(loader)).domain.coordinates[:20], batches[0].domain.coordinates[:20])  # type: ignore[union-attr]
 
 
+def test_all_shapes_come_part_after_part_as_in_their_parts() -> None:
+    data = shapes(batch_size=16)
+    drawn = DrawnClouds(50, 1.0)
+    found = list(data.loader("all", drawn))
+    assert sum(map(len, found)) == 100
+    assert torch.equal(torch.cat([batch.labels for batch in found[:-3]]), data.labels("train"))
+    parts = [batch for part in ("validation", "test") for batch in data.loader(part, drawn)]  # type: ignore[arg-type]
+    for batch, wanted in zip(found[-len(parts) :], parts, strict=True):
+        assert torch.equal(batch.labels, wanted.labels)
+        assert torch.equal(batch.domain.coordinates, wanted.domain.coordinates)  # type: ignore[union-attr]
+    with pytest.raises(ValueError, match="variant must be left out for the training part"):
+        data.loader("train", drawn)
+
+
+@given(sizes=st.lists(st.integers(1, 9), min_size=1, max_size=4), batch_size=st.integers(1, 5))
+def test_rows_of_parts_are_taken_once_and_in_order(sizes: list[int], batch_size: int) -> None:
+    parts = {f"part {number}": np.arange(size)[::-1] + 10 * number for number, size in enumerate(sizes)}
+    batches = list(parts_loader(lambda part, rows: [f"{part}: {row}" for row in rows.tolist()], parts, batch_size))
+    assert [taken for batch in batches for taken in batch] == [
+        f"{part}: {row}" for part in parts for row in parts[part]
+    ]
+    assert all(len(batch) <= batch_size and len({taken[:6] for taken in batch}) == 1 for batch in batches)
+
+
 def test_numbers_of_points_are_log_uniform() -> None:
     data = shapes(changes=CloudChanges(fewest=20))
     counts = torch.cat([data.training_batch(torch.arange(40), epoch).domain.splits.diff() for epoch in range(40)])  # type: ignore[union-attr]
@@ -291,6 +320,15 @@ def test_a_reversed_tile_is_trained_on_the_other_half() -> None:
     assert (
         float(north.parts["train"].coordinates[:, 1].mean()) < 0 < float(south.parts["train"].coordinates[:, 1].mean())
     )
+
+
+def test_all_points_of_a_tile_are_one_batch() -> None:
+    data = terrain()
+    (batch,) = data.loader("all")
+    assert data.tile is not None
+    assert torch.equal(batch.labels, data.tile.labels)
+    (tested,) = data.loader("test")
+    assert torch.equal(tested.values, data.tile.values[data.rows["test"]])
 
 
 def test_discs_keep_the_weights_of_the_tile() -> None:

@@ -181,6 +181,24 @@ def test_patches_cover_the_fields_and_leave_their_margins_out() -> None:
         assert float(batch.weights.sum()) == float(batch.weights[4:-4, 4:-4].numel())
 
 
+@pytest.mark.parametrize("patch", [None, 8])
+def test_the_test_part_is_whole_fields_one_by_one(patch: int | None) -> None:
+    data = DownscalingDataModule(count=10, factor=4, patch=patch)
+    data.setup("test")
+    batches = list(data.loader("test"))
+    assert [len(batch) for batch in batches] == [1] * len(data.testing)
+    assert torch.equal(torch.cat([batch.fine for batch in batches]), data.testing)
+    count, _, rows, columns = data.testing.shape
+    boxes = data.testing.double().reshape(count, 1, rows // 4, 4, columns // 4, 4).mean((3, 5))
+    found = torch.cat([batch.coarse for batch in batches]).double()
+    torch.testing.assert_close(found, boxes, rtol=1e-5, atol=1e-6)
+    assert batches[0].source.sizes == data.coarse_plane.sizes
+    assert batches[0].query.sizes == tuple(batches[0].weights.shape) == (rows, columns)
+    assert torch.equal(
+        torch.cat([batch.fine for batch in data.loader("all")]), torch.cat([data.training, data.testing])
+    )
+
+
 def one_month(months: int, calendar: str = "noleap") -> xr.Dataset:
     """Noise on a grid of latitudes and longitudes, on two levels, at the beginning of some months."""
     rows, columns = np.linspace(60, 20, 41), np.arange(0.0, 73)

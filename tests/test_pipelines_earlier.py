@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,15 @@ def test_each_option_goes_where_it_belongs() -> None:
     clouds = built(migrated(CLOUDS)).cnn.encoder.finest
     assert clouds.mask.exact_numbers("initial_width") == pytest.approx([0.4] * 3)
     torch.testing.assert_close(clouds.extent, clouds.support)
+
+
+def test_a_run_that_is_resumed_has_the_options_of_before() -> None:
+    """Every key that this version would write, so that nothing differs."""
+    for options in ALL:
+        now = migrated(options)["init_args"]
+        recipes = [now["kernel"]] if now["kernel"] is not None else []
+        recipes += [now["filter_bank"]["kernel"]] if "filter_bank" in now else []
+        assert all(recipe.keys() == {one.name for one in fields(KernelSpec)} for recipe in recipes)
 
 
 def test_other_networks_are_left_alone() -> None:

@@ -322,8 +322,8 @@ def test_scores_of_a_globe_are_by_area_and_by_nodes_beside_it(tmp_path: Path) ->
     cli.main(["test", *run])
     (score,) = json.loads((tmp_path / "run" / "test" / "metrics.json").read_text())["scores"]
     cli.main(["predict", *run, "--data.predict_from", "test", "--output", str(tmp_path / "out.nc")])
-    module = FieldDataModule("cube", str(tmp_path / "globe.nc"), ["t"], ["lat", "lon"], "time", test_fields=[1],
-                             show=0.3, watched=0.1)  # fmt: skip
+    module = FieldDataModule("cube", str(tmp_path / "globe.nc"), variables=["t"], axes=["lat", "lon"], fields="time",
+                             test_fields=[1], show=0.3, watched=0.1)  # fmt: skip
     module.setup("test")
     asked = ~module.parts.shown.reshape(3, 13, 15)[1].numpy()
     with xr.open_dataset(tmp_path / "out.nc", engine="h5netcdf") as written:
@@ -382,7 +382,7 @@ def test_too_few_observations_are_refused(tmp_path: Path) -> None:
     xr.Dataset({"t": ("x", [1.0, np.nan, np.nan])}, {"x": [1.0, 2.0, 3.0]}).to_netcdf(
         tmp_path / "line.nc", engine="h5netcdf"
     )
-    data = FieldDataModule("cube", str(tmp_path / "line.nc"), ["t"], ["x"], held=0.1, watched=0.1)
+    data = FieldDataModule("cube", str(tmp_path / "line.nc"), variables=["t"], axes=["x"], held=0.1, watched=0.1)
     with pytest.raises(ValueError, match=r"hold a field of at least 2 known places for training.*got at most"):
         data.setup("fit")
 

@@ -191,6 +191,25 @@ def test_what_is_kept_for_the_test_changes_nothing_in_training(
         assert not any(torch.equal(first.targets, second.targets) for first, second in tested)
 
 
+def test_a_part_may_be_had_whole_and_as_it_was_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = module(stations(), monkeypatch, held_units=0.2, watched_units=0.2, queries=2, watched_fields=5)
+
+    def rows(batches: list[FieldBatch]) -> set[int]:
+        return {row for batch in batches for row in batch.rows.tolist()}
+
+    some, whole, as_read = (list(data.loader("validation", variant)) for variant in (None, "whole", "as read"))
+    assert rows(whole) == rows(as_read) == set(torch.nonzero(data.parts.known("validation")).flatten().tolist())
+    assert rows(some) < rows(whole)
+    assert sum(map(len, some)) == 5
+    for first, second in zip(whole, as_read, strict=True):
+        assert torch.equal(first.observed.coordinates, second.observed.coordinates)
+        assert not torch.isin(first.values, data.samples.values).any()
+        assert torch.isin(second.values, data.samples.values).all()
+        assert torch.equal(first.targets, data.samples.values[first.rows])
+    with pytest.raises(ValueError, match="variant must be left out for the training part, got 'whole'"):
+        data.loader("train", "whole")
+
+
 def test_differences_are_from_the_mean_of_the_training_part_or_of_the_only_part_there_is() -> None:
     fields = stations()
     part = torch.where(fields.units < 5, 2, torch.where(torch.arange(len(fields.units)) % 7 == 0, 1, 0))

@@ -143,7 +143,7 @@ def test_series_of_48_hours(kernel: KernelSpec, latent: GridOptions | None, name
 
 
 def test_a_filter_bank_is_told_of_by_its_own_names() -> None:
-    bank = FilterBank(GridOptions([98], [1800.0]), 2, KernelSpec(extent=[20.0], width=[1.0], omega_0=1.0))
+    bank = FilterBank(GridOptions([98], [1800.0]), 2, KernelSpec([20.0], [1.0], 1.0, "siren", hidden=4))
     kernel = KernelSpec(extent=[86400.0], width=[20000.0])
     found = hourly(kernel, latent=GridOptions([49], [3600.0]), filter_bank=bank)
     assert [message.partition(" ")[0] for message in found] == ["filter_bank.kernel.width", "filter_bank.kernel.extent"]

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from jsonargparse import ArgumentParser
 from scipy.ndimage import map_coordinates
 from torchmetrics.functional.classification import multiclass_f1_score
 
@@ -324,14 +325,16 @@ def test_the_baseline_learns_too_and_bad_options_are_named(pairs: Path, capsys: 
 
 def test_the_baseline_has_the_same_budget() -> None:
     found = [yaml.safe_load((cli.CONFIGS / f"segmentation{end}.yaml").read_text()) for end in ("", "_baseline")]
-    networks = [options["model"].pop("network") for options in found]
+    counts = []
+    for options in found:
+        parser = ArgumentParser()
+        parser.add_class_arguments(Segmentation, "model")
+        network = parser.instantiate(parser.parse_object({"model": options["model"]})).model.network
+        counts.append(sum(parameter.numel() for parameter in network.parameters()))
+        del options["model"]["network"]
+    assert counts[1] >= counts[0]
     assert found[1]["model"]["augmentation"].pop("resample") is True
     assert found[1] == found[0]
-    counts = []
-    for kind, options in zip((ContinuousSegmenter, FixedKernelSegmenter), networks, strict=True):
-        network = kind(**options["init_args"])
-        counts.append(sum(parameter.numel() for parameter in network.parameters()))
-    assert counts[1] >= counts[0]
 
 
 # ---------------------------------------------------------------------------------------------------- data and parts
@@ -357,6 +360,14 @@ def test_volumes_are_the_same_from_memory_and_from_the_files(pairs: Path) -> Non
     assert batches[0].grid == batches[1].grid == batches[0].query
     torch.testing.assert_close(batches[0].values, batches[1].values)
     assert batches[0].values.shape[3] == math.ceil(data.volume(data.part("test")[0]).grid.sizes[1] / 2)
+
+
+def test_all_volumes_come_by_name_whatever_part_they_are_in(pairs: Path) -> None:
+    data = VolumeDataModule(str(pairs), ["a", "b", "c"], validation=0.15, in_memory=False)
+    data.setup("fit")
+    found = list(data.loader("all", (1, 1, 2)))
+    assert [batch.name for batch in found] == [pair.name for pair in data.pairs]
+    assert found[3].grid.sizes[2] == math.ceil(data.volume(3).grid.sizes[2] / 2)
 
 
 def test_too_few_volumes_and_missing_names_are_refused(pairs: Path, tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ class DataArrayAccessor:
         """Return the axes in the order of a kernel's; ``print`` it.
 
         Raises:
-            ValueError: see ``xarray_frames.frame_of``.
+            ValueError: see ``xarray_roles.frame_of``.
         """
         return frame_of(self._array, self._options)
 

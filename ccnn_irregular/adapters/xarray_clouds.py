@@ -106,23 +106,12 @@ def cloud(
     numbers = [
         coordinate_numbers(coordinate, role, time_unit) for coordinate, role in zip(coordinates, roles, strict=True)
     ]
-    fields = [
-        xr.DataArray(values, dims=coordinate.dims)
-        for (values, _, _), coordinate in zip(numbers, coordinates, strict=True)
-    ]
-    full = [field.transpose(*dims).to_numpy().astype(np.float64) for field in xr.broadcast(*fields)]
+    full = _along_all([values for values, _, _ in numbers], coordinates, dims)
     names = tuple(str(coordinate.name) for coordinate in coordinates)
     stacked = np.stack([coordinate.reshape(-1) for coordinate in full], axis=1)
     rows = np.flatnonzero(np.isfinite(stacked).all(1))
     require(len(rows) > 0, f"coordinates {', '.join(names)}", "be known together at one place at least", "none")
-    points = stacked[rows]
-    periods: list[float | None] = [None] * len(roles)
-    for axis, role in enumerate(roles):
-        if role == "latitude":
-            require_latitudes(names[axis], points[:, axis])
-        if role == "longitude":
-            turn = one_turn(points[:, axis])
-            points[:, axis], periods[axis] = turn.degrees, turn.period
+    points, periods = _in_one_turn(stacked[rows], roles, names)
     shape = full[0].shape
     mesh = set(roles) == {"latitude", "longitude"} and len(dims) == 2 and min(shape) > 1 and not scattered
     if areas is not None and areas.given:
@@ -146,9 +135,28 @@ def cloud(
         rows.astype(np.int64),
         points,
         weights,
-        tuple(periods),
+        periods,
         rule,
     )
+
+
+def _along_all(values: list[Floats], coordinates: list[xr.DataArray], dims: tuple[str, ...]) -> list[Floats]:
+    """Values of each coordinate repeated along the dimensions that it does not have, ``(*dims)``."""
+    fields = [xr.DataArray(one, dims=coordinate.dims) for one, coordinate in zip(values, coordinates, strict=True)]
+    return [field.transpose(*dims).to_numpy().astype(np.float64) for field in xr.broadcast(*fields)]
+
+
+def _in_one_turn(points: Floats, roles: list[Role], names: tuple[str, ...]) -> tuple[Floats, tuple[float | None, ...]]:
+    """Points ``(n, axes)`` with longitudes in one turn, and the period of each axis; refuses what is no latitude."""
+    points = points.copy()
+    periods: list[float | None] = [None] * len(roles)
+    for axis, role in enumerate(roles):
+        if role == "latitude":
+            require_latitudes(names[axis], points[:, axis])
+        if role == "longitude":
+            turn = one_turn(points[:, axis])
+            points[:, axis], periods[axis] = turn.degrees, turn.period
+    return points, tuple(periods)
 
 
 def _cell_areas(

@@ -89,7 +89,7 @@ def frame_of(array: xr.DataArray, options: Options, *, weighted: bool = True) ->
     Raises:
         ValueError: a dimension that is neither recognised nor named; names the array does not have; two coordinates
             that say the same of one dimension; horizontal axes of different units; an axis that cannot be one, see
-            ``xarray_axes.line`` and ``xarray_axes.cloud``; cells whose areas the file says somewhere else.
+            ``xarray_axes.line`` and ``xarray_clouds.cloud``; cells whose areas the file says somewhere else.
     """
     beside, about = options.about or (array.coords.to_dataset(), array)
     cells = CellsOf(about, beside)

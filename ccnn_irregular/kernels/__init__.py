@@ -4,7 +4,8 @@ from ccnn_irregular.kernels.generators import GENERATORS, MLP, SIREN, Generator,
 from ccnn_irregular.kernels.generators import register as register_generator
 from ccnn_irregular.kernels.isotropic import Isotropic, RadialMask
 from ccnn_irregular.kernels.kernel import Kernel
-from ccnn_irregular.kernels.masks import GaussianMask, Mask
+from ccnn_irregular.kernels.masks import MASKS, GaussianMask, Mask
+from ccnn_irregular.kernels.masks import register as register_mask
 from ccnn_irregular.kernels.spec import KernelSpec
 from ccnn_irregular.kernels.spectrum import energy_above
 from ccnn_irregular.kernels.substitution import with_tensors

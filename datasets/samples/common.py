@@ -12,7 +12,7 @@ __all__ = ["as_positions", "require_alike", "require_labels"]
 
 
 def require_labels(labels: Tensor, count: int) -> None:
-    """Refuse labels that are not int64 ``(count,)``."""
+    """Refuse labels that are not int64, one for each of ``count`` samples."""
     require(labels.dtype == torch.int64, "labels", "be int64", labels.dtype)
     require(tuple(labels.shape) == (count,), "labels", f"have shape ({count},)", tuple(labels.shape))
 

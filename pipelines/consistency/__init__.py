@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ccnn_irregular._checks import require
-from ccnn_irregular.consistency import check_consistency
+from ccnn_irregular.consistency import ConsistencyReport, check_consistency
+from ccnn_irregular.layers import ContinuousConv
 from ccnn_irregular.pipelines.consistency.layers import checkpoint_layer, smooth_layer
 from ccnn_irregular.pipelines.consistency.options import chosen_layer, less_mean, option_parser, read_variable
 from ccnn_irregular.pipelines.consistency.report import described, pictures
@@ -19,8 +21,6 @@ __all__ = ["GriddedVariable", "checkpoint_layer", "read_netcdf", "read_npz", "ru
 
 def run(arguments: list[str]) -> None:
     """Read the file, check, print the table, write table, report and pictures into a folder."""
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
     options = option_parser().parse_args(arguments)
     path, folder = Path(options.file), Path(options.output or f"consistency/{Path(options.file).stem}")
     occupied = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
@@ -30,6 +30,21 @@ def run(arguments: list[str]) -> None:
     variable = read_variable(path, options)
     variable = less_mean(variable) if options.anomaly else variable
     layer, in_words = chosen_layer(variable, options)
+    report = _checked(layer, variable, options)
+    text = described(path, variable, in_words, layer.kernel.in_channels) + "\n\n" + str(report)
+    print(text)
+    write_text(folder / "consistency.csv", report.to_csv())
+    write_text(folder / "report.txt", text + "\n")
+    for one in pictures(folder, variable, layer, report, options):
+        print(one)
+    print(folder / "consistency.csv")
+    print(folder / "report.txt")
+
+
+def _checked(layer: ContinuousConv, variable: GriddedVariable, options: Any) -> ConsistencyReport:
+    """The report of the check that the options ask for, with a progress bar meanwhile."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
     channels = layer.kernel.in_channels
     with Progress(
         TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"), TimeElapsedColumn(),
@@ -40,7 +55,7 @@ def run(arguments: list[str]) -> None:
         def progress(done: int, total: int, what: str) -> None:
             bar.update(task, completed=done, total=total, description=what)
 
-        report = check_consistency(
+        return check_consistency(
             layer,
             np.broadcast_to(variable.values, (channels, *variable.grid.sizes)).copy(),
             variable.grid,
@@ -53,11 +68,3 @@ def run(arguments: list[str]) -> None:
             seed=options.seed,
             progress=progress,
         )
-    text = described(path, variable, in_words, channels) + "\n\n" + str(report)
-    print(text)
-    write_text(folder / "consistency.csv", report.to_csv())
-    write_text(folder / "report.txt", text + "\n")
-    for one in pictures(folder, variable, layer, report, options):
-        print(one)
-    print(folder / "consistency.csv")
-    print(folder / "report.txt")

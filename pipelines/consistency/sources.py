@@ -88,16 +88,8 @@ def read_netcdf(
     values = array.values.astype(np.float64)
     axes, units = [], []
     for place, dimension in enumerate(array.dims):
-        if _is_longitude(array, str(dimension)):
-            axis, unit, values, moved = _longitude_axis(array, str(dimension), values, place)
-            notes += moved
-        else:
-            axis, unit, falls = _uniform_axis(array, str(dimension))
-            if falls:
-                values = np.flip(values, place)
-                notes.append(f"axis {str(dimension)!r} falls in the file and was flipped")
-        if axis.periodic:
-            notes.append(f"axis {str(dimension)!r} goes round the globe and repeats after 360 degrees")
+        axis, unit, values, done = _rising_axis(array, str(dimension), values, place)
+        notes += done
         axes.append(axis)
         units.append(unit)
     if any(unit is not None and unit.startswith("degree") for unit in units) and len(units) > 1:
@@ -185,6 +177,21 @@ def _place_of(array: Any, axis: str, text: str) -> int:
         shown = ", ".join(map(str, nodes)) if len(nodes) <= 12 else f"{nodes[0]} ... {nodes[-1]} ({len(nodes)} nodes)"
         reject(f"select {axis}", f"be one of {shown} (or --index {axis}=0 to {len(nodes) - 1})", repr(text))
     return int(np.flatnonzero(found)[0])
+
+
+def _rising_axis(
+    array: Any, name: str, values: NDArray[np.float64], place: int
+) -> tuple[Axis, str | None, NDArray[np.float64], list[str]]:
+    """The axis, its unit, the values along it as it rises, and what was done to them."""
+    if _is_longitude(array, name):
+        axis, unit, values, notes = _longitude_axis(array, name, values, place)
+    else:
+        axis, unit, falls = _uniform_axis(array, name)
+        values = np.flip(values, place) if falls else values
+        notes = [f"axis {name!r} falls in the file and was flipped"] if falls else []
+    if axis.periodic:
+        notes.append(f"axis {name!r} goes round the globe and repeats after 360 degrees")
+    return axis, unit, values, notes
 
 
 def _uniform_axis(array: Any, name: str) -> tuple[Axis, str | None, bool]:

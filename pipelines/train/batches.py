@@ -14,7 +14,6 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 __all__ = ["AlikeBatches", "EqualBatches", "batch_loader", "drawn_loader", "parts_loader"]
 
 Batch = TypeVar("Batch")
-PartName = TypeVar("PartName", bound=str)
 
 
 class EqualBatches(Sampler[NDArray[np.int64]]):
@@ -134,10 +133,10 @@ def drawn_loader(take: Callable[[Tensor, int], Batch], batches: AlikeBatches | E
 
 
 def parts_loader(
-    take: Callable[[PartName, Tensor], Batch], parts: Mapping[PartName, NDArray[np.int64]], batch_size: int
+    take: Callable[[str, Tensor], Batch], parts: Mapping[str, NDArray[np.int64]], batch_size: int
 ) -> DataLoader[Batch]:
     """A loader of ``take(part, indices)``, part after part in order; no batch is of two parts."""
-    names, indices = list(parts), np.concatenate(list(parts.values()))
+    names, indices = list(parts), torch.from_numpy(np.concatenate(list(parts.values())))
     part_of = np.repeat(np.arange(len(names)), [len(rows) for rows in parts.values()])
     batches = AlikeBatches(np.arange(len(indices)), part_of, batch_size, None)
-    return batch_loader(lambda rows: take(names[part_of[rows[0]]], torch.from_numpy(indices[rows])), batches)
+    return batch_loader(lambda rows: take(names[part_of[int(rows[0])]], indices[rows]), batches)

@@ -38,7 +38,16 @@ _OF_KERNEL = {
     "causal": "causal",
 }
 _OF_SCHEDULE = tuple(field.name for field in dataclasses.fields(Schedule))
-# Kernels of the U-net ended at this many widths, which no option told.
+# What no option told.
+_UNTOLD = {
+    "extent": None,
+    "mask": "smooth",
+    "threshold": None,
+    "learned_mean": False,
+    "causal": False,
+    "isotropic": False,
+}
+# Kernels of the U-net ended at this many widths.
 _UNET_EXTENT = 3.0
 
 
@@ -53,11 +62,12 @@ def migrated(network: dict[str, Any]) -> dict[str, Any]:
         return network
     arguments = dict(network.get("init_args") or {})
     recipe = {new: arguments.pop(old) for old, new in _OF_KERNEL.items() if old in arguments}
-    if recipe and name == "ContinuousSegmenter":
-        recipe["extent"] = _UNET_EXTENT * recipe.get("width", 1.0)
     if recipe:
+        recipe = {**_UNTOLD, **recipe}
+        if name == "ContinuousSegmenter":
+            recipe["extent"] = _UNET_EXTENT * recipe["width"]
         # A field without a latent grid has no kernels, and had no lengths.
-        arguments["kernel"] = None if recipe.get("extent", True) == [] else recipe
+        arguments["kernel"] = None if recipe["extent"] == [] else recipe
     if "rtol" in arguments:
         arguments["solver"] = {"engine": "auto", "rtol": arguments.pop("rtol")}
     if recipe and arguments.get("filter_bank"):
@@ -74,6 +84,9 @@ def migrated_config(config: Any) -> Any:
         return {**config, **changed}
     changed["network"] = migrated(config["network"])
     schedule = {name: config[name] for name in _OF_SCHEDULE if name in config}
+    if schedule:  # what no option told
+        decayed = str(config["network"].get("class_path")).endswith(".ICURiskNetwork")
+        schedule = {"mask_rate": 1.0, "decay_generators": decayed} | schedule
     kept = {name: value for name, value in config.items() if name not in schedule}
     return {**kept, **changed, **({"schedule": schedule} if schedule else {})}
 

@@ -13,7 +13,6 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from ccnn_irregular._checks import reject, require
-from ccnn_irregular.pipelines.train.data import TaskData
 from ccnn_irregular.pipelines.train.draws import Draws
 from ccnn_irregular.pipelines.train.schedule import Schedule
 from ccnn_irregular.pipelines.train.trained_on import ENTRY, KeyedData, TrainedOn
@@ -92,7 +91,7 @@ class TaskModule(LightningModule):
         self.require_trainable(data)
         self.prepare(data)
 
-    def prepare(self, data: TaskData[Any, Any]) -> None:
+    def prepare(self, data: Any) -> None:
         """Hand the network what it is normalised and calibrated by."""
         self.network.prepare(data.typical_batch(), data.training_values())  # type: ignore[operator]  # see above
 

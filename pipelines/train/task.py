@@ -380,7 +380,7 @@ class Task(LightningCLI):
         found.files.insert(0, folder / "metrics.json")
         found.print()
 
-    def predict(self, model: TaskModule, datamodule: TaskData[Any, Any], ckpt_path: str, **_: Any) -> None:
+    def predict(self, model: Any, datamodule: Any, ckpt_path: str, **_: Any) -> None:
         """Write the predictions."""
         self._ready(model, datamodule, ckpt_path)
         if (overlap := overlap_with(datamodule, ckpt_path, "test", allowed=True)) is not None and overlap.met:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
-from functools import partial
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -216,7 +215,7 @@ class SampleDataModule(TaskData[SampleBatch, Sampling]):
         if watched is not None:
             assert held is not None
             counts = (len(samples), len(watched))
-            samples = samples.joined(watched)
+            samples = cast("Any", samples).joined(watched)  # of one class, as both are of one data set
             self._parts = Parts(torch.arange(counts[0]), torch.arange(counts[0], sum(counts)), torch.arange(len(held)))
         elif held is None:
             self._parts = Parts(*split_together(keys, samples.labels, self._in_three))
@@ -244,7 +243,11 @@ class SampleDataModule(TaskData[SampleBatch, Sampling]):
         """
         known = self._known
         options = known.in_training(self.options, download=self.download, count=self.count, seed=self.split_seed)
-        read = partial(known.read, self.root, **options)
+
+        def read(part: str | None) -> Samples:
+            samples: Samples = known.read(self.root, part, **options)
+            return samples
+
         if known.split:
             return read("train"), read("validation") if "validation" in known.split else None, read("test")
         samples = read("all" if known.parts else None)
@@ -414,20 +417,19 @@ class SampleDataModule(TaskData[SampleBatch, Sampling]):
         return SampleBatch.of(samples, self.cap, ids)
 
 
-AnySamples = TypeVar("AnySamples", RaggedSeries, RaggedVolumes)
-
-
-def in_order_of_content(samples: AnySamples) -> AnySamples:
+def in_order_of_content(samples: Samples) -> Samples:
     """The same samples in an order that follows from what they hold; volumes on equal grids stand side by side."""
+    kinds, places = [""] * len(samples), [b""] * len(samples)
     if isinstance(samples, RaggedSeries):
         counts = samples.splits.diff().tolist()
-        kinds = [""] * len(samples)
         places = [rows.numpy().tobytes() for rows in samples.coordinates.split(counts)]
+        values = samples.values.split(counts)
+    elif isinstance(samples, GriddedSamples):
+        values = samples.values.unbind()
     else:
-        counts = [grid.count for grid in samples.grids]
         kinds = [repr(grid) for grid in samples.grids]
-        places = [b""] * len(samples)
-    held = zip(samples.labels.tolist(), places, samples.values.split(counts), strict=True)
+        values = samples.values.split([grid.count for grid in samples.grids])
+    held = zip(samples.labels.tolist(), places, values, strict=True)
     ids = [content_id(samples.classes[label], place, rows.numpy().tobytes()) for label, place, rows in held]
     order = sorted(range(len(samples)), key=lambda one: (kinds[one], ids[one]))
     return samples.subset(torch.tensor(order))

@@ -10,15 +10,15 @@ from scipy.spatial import cKDTree
 from torch import Tensor, nn
 from torch_geometric.nn import PointNetConv, global_max_pool
 
-from ccnn_irregular._checks import reject, require
-from ccnn_irregular.adapters.geometric_sampling import coarsen_voxels
+from ccnn_irregular._checks import require
 from ccnn_irregular.domains import Points
 from ccnn_irregular.pipelines.tasks.classification.data import SampleBatch
+from ccnn_irregular.pipelines.tasks.cloud_classification.network import CloudNetwork
 
 __all__ = ["PointNetClassifier", "nearest_edges"]
 
 
-class PointNetClassifier(nn.Module):
+class PointNetClassifier(CloudNetwork):
     """Layers of ``PointNetConv`` on the nearest neighbours, the largest value of each channel, a linear layer.
 
     A cloud is first thinned to one point for each voxel that holds some, as users do where density varies: the mean of
@@ -42,14 +42,8 @@ class PointNetClassifier(nn.Module):
         neighbours: int = 16,
         dropout: float = 0.0,
     ) -> None:
-        super().__init__()
-        require(in_channels == 1, "in_channels", "be 1, the constant on the cloud", in_channels)
-        require(classes >= 2, "classes", "be at least 2", classes)
-        require(reading is None or reading > 0, "reading", "be positive", reading)
+        super().__init__(in_channels, classes, reading)
         require(neighbours >= 1, "neighbours", "be at least 1", neighbours)
-        self.in_channels = in_channels
-        self.classes = classes
-        self.reading = reading
         self.neighbours = neighbours
         self.layers = nn.ModuleList()
         self.norms = nn.ModuleList(nn.BatchNorm1d(width) for width in channels)
@@ -66,12 +60,7 @@ class PointNetClassifier(nn.Module):
 
     def forward(self, batch: SampleBatch) -> Tensor:
         """Logits ``(B, classes)``."""
-        points = batch.domain
-        if not isinstance(points, Points) or points.d != 3:
-            reject("batch", "hold points in three dimensions", f"{points!r}")
-        points = Points(points.coordinates, splits=points.splits)
-        if self.reading is not None:
-            points = coarsen_voxels(points, self.reading)
+        points = self.read(batch, weighed=False)
         positions = points.coordinates.to(self.output.weight.dtype)
         edges = nearest_edges(points, self.neighbours)
         values = positions

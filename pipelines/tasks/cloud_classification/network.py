@@ -1,4 +1,4 @@
-"""The network that tells clouds apart: batches in, logits out."""
+"""Networks that tell clouds apart: batches in, logits out."""
 
 from __future__ import annotations
 
@@ -17,12 +17,47 @@ from ccnn_irregular.kernels import KernelSpec
 from ccnn_irregular.pipelines.tasks.classification.data import SampleBatch
 from ccnn_irregular.pipelines.train.reach import sampling_of, warn_of_reach
 
-__all__ = ["CloudClassifier"]
+__all__ = ["CloudClassifier", "CloudNetwork"]
 
 _CLASSIFIER_KERNEL = replace(CLOUD_KERNEL, hidden=16)
 
 
-class CloudClassifier(nn.Module):
+class CloudNetwork(nn.Module):
+    """A network that tells clouds apart by one point for each voxel that holds some: their centre of mass.
+
+    Args:
+        in_channels: 1, the constant on the cloud.
+        classes: number of classes.
+        reading: edge of the voxels, coordinate units; null = read all points.
+
+    Raises:
+        ValueError: a size out of range.
+    """
+
+    def __init__(self, in_channels: int, classes: int, reading: float | None) -> None:
+        super().__init__()
+        require(in_channels == 1, "in_channels", "be 1, the constant on the cloud", in_channels)
+        require(classes >= 2, "classes", "be at least 2", classes)
+        require(reading is None or reading > 0, "reading", "be positive", reading)
+        self.in_channels = in_channels
+        self.classes = classes
+        self.reading = reading
+
+    def read(self, batch: SampleBatch, *, weighed: bool = True) -> Points:
+        """The points that are read, with the weight of all that they stand for; or with equal weights all.
+
+        Raises:
+            ValueError: no points in three dimensions.
+        """
+        points = batch.domain
+        if not isinstance(points, Points) or points.d != 3:
+            reject("batch", "hold points in three dimensions", f"{points!r}")
+        if not weighed:
+            points = Points(points.coordinates, splits=points.splits)
+        return points if self.reading is None else coarsen_voxels(points, self.reading)
+
+
+class CloudClassifier(CloudNetwork):
     """A ``CloudCCNN`` that reads the shape of a cloud and gives one logit per class.
 
     It reads one point for each voxel of edge ``reading``, their centre of mass, with the weight of all of them: the
@@ -52,45 +87,28 @@ class CloudClassifier(nn.Module):
         blocks: int = 1,
         dropout: float = 0.0,
     ) -> None:
-        super().__init__()
-        require(in_channels == 1, "in_channels", "be 1, the constant on the cloud", in_channels)
-        require(classes >= 2, "classes", "be at least 2", classes)
-        require(reading is None or reading > 0, "reading", "be positive", reading)
+        super().__init__(in_channels, classes, reading)
         require(set(positions) <= {0, 1, 2}, "positions", "name axes 0 to 2", tuple(positions))
-        self.in_channels = in_channels
-        self.classes = classes
-        self.reading = reading
         self.positions = tuple(positions)
         self.spacing = spacing
+        read = in_channels + len(self.positions)
         self.cnn = CloudCCNN(
-            in_channels + len(self.positions),
-            classes,
-            channels=channels,
-            spacing=spacing,
-            kernel=kernel,
-            blocks=blocks,
-            dropout=dropout,
+            read, classes, channels=channels, spacing=spacing, kernel=kernel, blocks=blocks, dropout=dropout
         )
 
     @torch.no_grad()
     def prepare(self, batch: SampleBatch, values: None = None) -> None:
         """Scale all layers for clouds like these, and say so where their kernels do not suit them."""
-        points = self._read(batch)
+        points = self.read(batch)
         support = self.cnn.encoder.finest.support
         warn_of_reach("spacing", self.spacing, support, sampling_of(points, "the points that are read"))
         self.cnn.calibrate(self._values(points), points.coordinates, points.sample_index(), points.weights)
 
     def forward(self, batch: SampleBatch) -> Tensor:
         """Logits ``(B, classes)``."""
-        points = self._read(batch)
+        points = self.read(batch)
         sample = points.sample_index()
         return self.cnn(self._values(points), points.coordinates, sample, points.weights, points.samples)
-
-    def _read(self, batch: SampleBatch) -> Points:
-        points = batch.domain
-        if not isinstance(points, Points) or points.d != 3:
-            reject("batch", "hold points in three dimensions", f"{points!r}")
-        return points if self.reading is None else coarsen_voxels(points, self.reading)
 
     def _values(self, points: Points) -> Tensor:
         """``(N, 1 + positions)``: the constant, and coordinates."""

@@ -52,13 +52,7 @@ class CloudSegmenter(nn.Module):
         self.spacing = spacing
         self.standardise = Standardise(in_channels)
         self.cnn = CloudUNet(
-            in_channels,
-            classes,
-            channels=channels,
-            spacing=spacing,
-            kernel=kernel,
-            blocks=blocks,
-            dropout=dropout,
+            in_channels, classes, channels=channels, spacing=spacing, kernel=kernel, blocks=blocks, dropout=dropout
         )
 
     @torch.no_grad()

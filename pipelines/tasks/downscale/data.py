@@ -57,8 +57,8 @@ class DownscalingBatch:
 
     def to(self, device: Any, **_: Any) -> DownscalingBatch:
         """On another device."""
-        coarse, fine, weights, areas = (one.to(device) for one in (self.coarse, self.fine, self.weights, self.areas))
-        return DownscalingBatch(coarse, fine, self.source, self.query, weights, areas)
+        moved = [part.to(device) if isinstance(part, Tensor) else part for part in vars(self).values()]
+        return DownscalingBatch(*moved)
 
 
 class DownscalingDataModule(TaskData[DownscalingBatch, None]):
@@ -167,8 +167,8 @@ class DownscalingDataModule(TaskData[DownscalingBatch, None]):
             return Fields.of(dataset, self.variables or ("front",))
         dataset = self.reading.open(self.path)
         for name, value in self.select.items():
-            there = sorted(map(str, dataset.indexes))
-            require(name in there, "select", f"name coordinates of {there}", repr(name))
+            known = sorted(map(str, dataset.indexes))
+            require(name in known, "select", f"name coordinates of {known}", repr(name))
             try:
                 dataset = dataset.sel({name: value})
             except KeyError:
@@ -236,7 +236,7 @@ class DownscalingDataModule(TaskData[DownscalingBatch, None]):
             _tiles(0, self.coarse_plane.sizes[0], self.patch, self.margin),
             _tiles(*columns, self.patch, self.margin),
         ]
-        rows = np.stack([one.ravel() for one in np.meshgrid(fields, *firsts, indexing="ij")], axis=1)
+        rows = np.stack([numbers.ravel() for numbers in np.meshgrid(fields, *firsts, indexing="ij")], axis=1)
         return rows[self._known(fields, firsts).ravel()] if any(self.missing()["training"].values()) else rows
 
     def _known(self, fields: NDArray[np.int64], firsts: list[NDArray[np.int64]]) -> NDArray[np.bool_]:

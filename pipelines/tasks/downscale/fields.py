@@ -129,11 +129,11 @@ class Fields:
         """
         names = tuple(variables)
         require(len(names) > 0, "variables", "name the variables", list(variables))
-        there = sorted(
-            str(name) for name, one in dataset.data_vars.items() if one.ndim >= 2 and one.dtype.kind in "iuf"
+        known = sorted(
+            str(name) for name, array in dataset.data_vars.items() if array.ndim >= 2 and array.dtype.kind in "iuf"
         )
         for name in names:
-            require(name in there, "variables", f"be of the fields {there}", repr(name))
+            require(name in known, "variables", f"be of the fields {known}", repr(name))
         shapes = {name: tuple(map(str, dataset[name].dims)) for name in names}
         require(len(set(shapes.values())) == 1, "variables", "have the same dimensions", shapes)
         array = dataset[names[0]]
@@ -193,8 +193,8 @@ def coarsened_values(values: Tensor, factor: int, coarse: Coarse, sizes: tuple[i
         return values[..., ::factor, ::factor][..., :rows, :columns]
     cut = values[..., : rows * factor, : columns * factor]
 
-    def boxes(one: Tensor) -> Tensor:
-        return one.unflatten(-1, (columns, factor)).mean(-1).unflatten(-2, (rows, factor)).mean(-2)
+    def boxes(nodes: Tensor) -> Tensor:
+        return nodes.unflatten(-1, (columns, factor)).mean(-1).unflatten(-2, (rows, factor)).mean(-2)
 
     means = boxes(cut)
     if not bool(means.isnan().any()):

@@ -158,7 +158,7 @@ class _Prediction:
             low, high, first, last = count - high, count - low, fine_count - last, fine_count - first
         source, query = self.coarse.part(low, high), self.fine.part(first, last)
         values, missing = self._read(part, (low, high), (first, last))
-        answers = [self.network(one, source.grid(), query.grid()).numpy() for one in values.split(batch)]
+        answers = [self.network(some, source.grid(), query.grid()).numpy() for some in values.split(batch)]
         found = np.concatenate(answers)
         if missing is not None:
             found[missing] = np.nan
@@ -215,10 +215,10 @@ def _chunks(fields: Fields) -> tuple[int, ...]:
 
 def _digest(path: Path) -> str:
     """Of names, sizes and times of change: telling a file of terabytes from another one takes no reading."""
-    files = sorted(one for one in path.rglob("*") if one.is_file()) if path.is_dir() else [path]
+    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
     digest = hashlib.sha256()
-    for one in files:
-        facts = one.stat()
-        name = one.relative_to(path) if path.is_dir() else one.name
+    for file in files:
+        facts = file.stat()
+        name = file.relative_to(path) if path.is_dir() else file.name
         digest.update(f"{name} {facts.st_size} {facts.st_mtime_ns}\n".encode())
     return digest.hexdigest()

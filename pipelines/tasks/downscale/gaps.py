@@ -61,6 +61,6 @@ def answerable(values: Tensor, source: Grid, query: Grid) -> Tensor:
     for dim, (nodes, wanted) in enumerate(zip(source.axes, query.axes, strict=True), values.ndim - 2):
         places = (wanted.nodes(values.device) - nodes.start) / nodes.step
         ends = [(places - 0.5 - _TIE).ceil().long(), (places + 0.5 + _TIE).floor().long()]
-        ends = [one.remainder(nodes.size) if nodes.periodic else one.clamp(0, nodes.size - 1) for one in ends]
+        ends = [end.remainder(nodes.size) if nodes.periodic else end.clamp(0, nodes.size - 1) for end in ends]
         known = known.index_select(dim, ends[0]) | known.index_select(dim, ends[1])
     return known

@@ -41,13 +41,6 @@ class Downscaling(TaskModule):
         self.val_error = MeanMetric(nan_strategy=math.inf)
         self.val_interpolation = MeanMetric(nan_strategy=math.inf)
 
-    def require_fits(self, data: DownscalingDataModule) -> None:
-        """Refuse other variables, and once the network is trained, other units or steps."""
-        super().require_fits(data)
-        trained, given = self.network.format, data.format()
-        rule = f"be what the checkpoint was trained on, {trained}"
-        require(trained is None or trained == given, "data", rule, given)
-
     def prepare(self, data: DownscalingDataModule) -> None:
         """Tell the network what its fields are, too."""
         self.network.format = data.format()

@@ -55,12 +55,14 @@ class FieldFormat:
 
     def plain(self) -> dict[str, Any]:
         """As values that a checkpoint may hold."""
-        return {name: list(one) if isinstance(one, tuple) else one for name, one in asdict(self).items()}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
     @classmethod
     def from_plain(cls, content: dict[str, Any]) -> FieldFormat:
         """The inverse of ``plain``."""
-        made: dict[str, Any] = {name: tuple(one) if isinstance(one, list) else one for name, one in content.items()}
+        made: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in content.items()
+        }
         return cls(**made)
 
 
@@ -159,7 +161,7 @@ class DownscalingNetwork(nn.Module):
 
     def reach(self, steps: Sequence[float]) -> tuple[int, int]:
         """Coarse nodes beyond a place, along rows and columns, that its answer may depend on."""
-        supports = [one.kernel.support.tolist() for one in self.modules() if isinstance(one, ContinuousConv)]
+        supports = [layer.kernel.support.tolist() for layer in self.modules() if isinstance(layer, ContinuousConv)]
         total = [sum(support) for support in zip(*supports, strict=True)]
         rows, columns = (math.ceil(far / step) + _LEAST_REACH for far, step in zip(total, steps, strict=True))
         return rows, columns
@@ -233,8 +235,8 @@ def _difference(values: Tensor, source: Grid) -> Tensor:
     """Values minus the mean of their four neighbours; one that is missing or beyond an end is the value itself."""
     total = torch.zeros_like(values)
     for dim, axis in enumerate(source.axes, 2):
-        for one in beside(values, dim, axis, torch.nan):
-            total += torch.where(one.isnan(), values, one)
+        for neighbour in beside(values, dim, axis, torch.nan):
+            total += torch.where(neighbour.isnan(), values, neighbour)
     return values - total / 4
 
 

@@ -91,7 +91,7 @@ class PartialOutput:
         rule = "hold a partial output of the same input, checkpoint and options; remove it, or name another output"
         require(not differing, str(self.path), rule, f"another {', '.join(differing)}")
         given = content["blocks"].items()
-        blocks: dict[str, Any] = {name: tuple(one) if isinstance(one, list) else one for name, one in given}
+        blocks: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in given}
         return Blocks(**blocks)
 
     def begin(self, identity: Mapping[str, Any], blocks: Blocks) -> None:
@@ -109,7 +109,7 @@ class PartialOutput:
         """A block's values are on the disk."""
         whole = f"{number}\n"
         if self.done.is_file() and not self.done.read_bytes().endswith(b"\n"):
-            self.done.write_text("".join(f"{one}\n" for one in sorted(self.finished())), encoding="ascii")
+            self.done.write_text("".join(f"{block}\n" for block in sorted(self.finished())), encoding="ascii")
         with self.done.open("a", encoding="ascii") as stream:
             stream.write(whole)
             stream.flush()
@@ -131,11 +131,11 @@ def _to_netcdf(store: Path, file: Path, variables: Sequence[str]) -> None:
     dask = import_optional("dask", "a netCDF file", "files")
     import_optional("h5netcdf", "a netCDF file", "files")
     with xr.open_zarr(store, consolidated=False, chunks={}) as dataset:
-        for name, one in dataset.variables.items():
-            chunks = one.encoding.get("chunks")
-            one.encoding = {key: value for key, value in one.encoding.items() if key in _KEPT_ENCODING}
+        for name, variable in dataset.variables.items():
+            chunks = variable.encoding.get("chunks")
+            variable.encoding = {key: value for key, value in variable.encoding.items() if key in _KEPT_ENCODING}
             if name in variables:
-                one.encoding["chunksizes"] = chunks
+                variable.encoding["chunksizes"] = chunks
         with dask.config.set(scheduler="synchronous"):
             dataset.to_netcdf(file, engine="h5netcdf")
 
@@ -187,7 +187,8 @@ def write_template(store: Path, fields: Fields, fine: Plane, blocks: Blocks, fac
     da = import_optional("dask.array", "a zarr store", "files")
     dataset = fields.dataset
     planar = (fine.rows.dim, fine.columns.dim)
-    template = dataset.drop_vars([name for name, one in dataset.variables.items() if set(planar) & set(one.dims)])
+    on_plane = [name for name, variable in dataset.variables.items() if set(planar) & set(variable.dims)]
+    template = dataset.drop_vars(on_plane)
     for dim, nodes in fine.coordinates().items():
         given = dataset[dim]
         attributes = {key: value for key, value in without_limits(given.attrs).items() if key != "bounds"}
@@ -195,9 +196,9 @@ def write_template(store: Path, fields: Fields, fine: Plane, blocks: Blocks, fac
         # Nodes are degrees north and east, the file's may be degrees south and west.
         nodes = -nodes if compass(str(given.attrs.get("units", ""))) in ("south", "west") else nodes
         template = template.assign_coords({dim: (dim, nodes.astype(kind), attributes)})
-    for name, one in template.variables.items():
-        encoding = one.encoding if name in planar else dataset[name].encoding
-        one.encoding = {key: value for key, value in encoding.items() if key in _KEPT_ENCODING}
+    for name, variable in template.variables.items():
+        encoding = variable.encoding if name in planar else dataset[name].encoding
+        variable.encoding = {key: value for key, value in encoding.items() if key in _KEPT_ENCODING}
     first = blocks.row_step * factor
     columns = template.sizes[fine.columns.dim]
     steps = dict(zip(fields.samples, _chunked(blocks, 4 * first * columns), strict=True))

@@ -73,6 +73,8 @@ class DownscaleTask(Task):
 
         Nodes of a grid of latitudes count by the area they stand for, and all alike beside it ("by nodes").
         """
+        trained, given = model.network.format, datamodule.format()
+        require(trained == given, "data", f"be what the checkpoint was trained on, {trained}", given)
         answers = self._answers(model, datamodule)
         fine, areas = datamodule.testing.numpy(), datamodule.fine_plane.areas().numpy()
         errors, by_nodes = (

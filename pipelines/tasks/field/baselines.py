@@ -89,7 +89,7 @@ def about_the_origin(*places: Array) -> tuple[Array, ...]:
     """
     first = places[0].astype(np.float64)
     middle = (first.min(0) + first.max(0)) / 2 if len(first) else 0.0
-    return tuple(one.astype(np.float64) - middle for one in places)
+    return tuple(array.astype(np.float64) - middle for array in places)
 
 
 def inverse_distance(places: Array, values: Array, queries: Array, axes: Sequence[FieldAxis], power: float) -> Array:

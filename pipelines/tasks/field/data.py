@@ -82,11 +82,11 @@ class FieldBatch:
         rows = torch.cat(list(asked))
         return FieldBatch(
             observed=points(observed),
-            values=torch.cat([one.values[seen] for one, seen in zip(in_line, observed, strict=True)]),
+            values=torch.cat([source.values[seen] for source, seen in zip(in_line, observed, strict=True)]),
             query=points(asked),
-            targets=torch.cat([one[seen] for one, seen in zip(wanted, asked, strict=True)]),
+            targets=torch.cat([values[hidden] for values, hidden in zip(wanted, asked, strict=True)]),
             rows=rows,
-            noise=torch.cat([one.noise[seen] for one, seen in zip(in_line, observed, strict=True)]),
+            noise=torch.cat([source.noise[seen] for source, seen in zip(in_line, observed, strict=True)]),
             weights=fields.weights(rows),
         )
 
@@ -144,10 +144,7 @@ class FieldDataModule(TaskData[FieldBatch, FieldVariant]):
     """
 
     rows_are = "places"
-    described = (
-        *("dataset", "root", "test_fields", "hide", "hide_units", "show", "seed"),
-        *_SHARES,
-    )
+    described = ("dataset", "root", "test_fields", "hide", "hide_units", "show", "seed", *_SHARES)
 
     def __init__(
         self,
@@ -322,7 +319,7 @@ class FieldDataModule(TaskData[FieldBatch, FieldVariant]):
     def _drawn(self, numbers: Tensor, epoch: int) -> FieldBatch:
         """Training fields for the draws ``numbers`` of an epoch, a random part of each hidden and asked for."""
         observed, asked, in_line = zip(*self.hiding.drawn(Draws(self.seed, epoch, numbers)), strict=True)
-        return FieldBatch.of(self.samples, observed, asked, in_line, [one.values for one in in_line])
+        return FieldBatch.of(self.samples, observed, asked, in_line, [source.values for source in in_line])
 
     def _fields_of(self, part: Part) -> Tensor:
         """Numbers of the fields of which a part asks for something and shows something."""
@@ -356,7 +353,7 @@ class FieldDataModule(TaskData[FieldBatch, FieldVariant]):
             asked &= ~shown
         if part == "validation" and self.test_fields:
             rows = parts.rows(numbers)
-            keys = uniform_rows(Draws(self.seed, 0, numbers), "watched", [len(one) for one in rows])
+            keys = uniform_rows(Draws(self.seed, 0, numbers), "watched", [len(places) for places in rows])
             shown = shown.clone()
             shown[torch.cat(rows)] &= torch.cat(keys) < 1 - sum(self.hide) / 2
         spans = [self.samples.splits[number : number + 2].tolist() for number in numbers.tolist()]

@@ -16,7 +16,6 @@ from ccnn_irregular.pipelines.train.draws import Draws
 
 __all__ = ["GroupHiding", "PlaceHiding", "uniform_rows"]
 
-
 # Rows of a field that stay, rows that are hidden and asked for, and what the values of both are taken from.
 Hidden = tuple[Tensor, Tensor, BroughtInLine]
 
@@ -107,7 +106,7 @@ class GroupHiding:
         """Training values brought in line without each of the groups, whose own are brought in line with the rest."""
         usable = self.parts.usable
         hidden = [self.group == group for group in range(int(self.group.max()) + 1)]
-        return [bring_in_line(self.parts.fields, usable & ~one, usable & one) for one in hidden]
+        return [bring_in_line(self.parts.fields, usable & ~group, usable & group) for group in hidden]
 
 
 def uniform_rows(draws: Draws, purpose: str, counts: Sequence[int]) -> tuple[Tensor, ...]:

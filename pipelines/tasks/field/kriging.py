@@ -117,15 +117,15 @@ class Metric:
         """
         fewest = int(source.splits.diff().min())
         require(fewest >= 1, "the observations", "hold at least one point in every field", fewest)
-        here, there = self._places(source), self._places(query)
+        sources, queries = self._places(source), self._places(query)
         # Samples lie farther apart than any two points of one, whatever the unit.
-        both = np.concatenate([here, there])
+        both = np.concatenate([sources, queries])
         apart = _APART * (float(np.linalg.norm(np.ptp(both, axis=0))) or 1.0)
-        here, there = (
+        sources, queries = (
             np.column_stack([places, apart * points.sample_index().numpy()])
-            for places, points in ((here, source), (there, query))
+            for places, points in ((sources, source), (queries, query))
         )
-        distances, rows = cKDTree(here).query(there, k=np.arange(1, count + 1))
+        distances, rows = cKDTree(sources).query(queries, k=np.arange(1, count + 1))
         present = distances < apart / 2
         rows = np.where(present, rows, 0)
         return torch.from_numpy(rows.astype(np.int64)), torch.from_numpy(present)
@@ -172,7 +172,7 @@ class LocalKriging(nn.Module):
         require(nugget > 0, "nugget", "be positive", nugget)
         require(neighbours >= 1, "neighbours", "be at least 1", neighbours)
         self.neighbours = neighbours
-        widths = torch.tensor([float(one) for one in width], dtype=torch.float64)
+        widths = torch.tensor([float(number) for number in width], dtype=torch.float64)
         shares = widths.square() / widths.square().sum()  # long waves carry most of a field's variance
         # Widths of the groups add up in the exponent: each starts wider than all together.
         self.register_buffer("first_width", (widths * math.sqrt(groups)).log()[None, :, None])
@@ -240,12 +240,12 @@ class LocalKriging(nn.Module):
         self, source: Sequence[Tensor], query: Sequence[Tensor], rows: Tensor, present: Tensor, noise: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         near = [vectors[rows] for vectors in source]  # (M, k, e) each
-        among = torch.stack([(one[:, :, None] - one[:, None]).square().sum(-1) for one in near])
-        ahead = torch.stack([(one - there[:, None]).square().sum(-1) for one, there in zip(near, query, strict=True)])
+        among = torch.stack([(places[:, :, None] - places[:, None]).square().sum(-1) for places in near])
+        ahead = torch.stack([(places - at[:, None]).square().sum(-1) for places, at in zip(near, query, strict=True)])
         nugget = self.nuggets
         eye = torch.eye(rows.shape[1], dtype=among.dtype)
-        own = nugget[:, None, None] * (1 if noise is None else noise[rows].permute(2, 0, 1))  # (C, M, k) or (C, 1, 1)
-        matrix = self.covariance(among) + _MEAN_VARIANCE + own[..., None] * eye  # (C, M, k, k)
+        noisy = nugget[:, None, None] * (1 if noise is None else noise[rows].permute(2, 0, 1))  # (C, M, k) or (C, 1, 1)
+        matrix = self.covariance(among) + _MEAN_VARIANCE + noisy[..., None] * eye  # (C, M, k, k)
         matrix = torch.where(present[:, :, None] & present[:, None], matrix, eye)
         wanted = (self.covariance(ahead) + _MEAN_VARIANCE) * present  # (C, M, k)
         factor, failed = torch.linalg.cholesky_ex(matrix)

@@ -83,7 +83,7 @@ class FieldParts:
 
     def rows(self, numbers: Tensor) -> list[Tensor]:
         """Rows of some fields, those of each in the order of their places."""
-        return [self.order[slice(*self.fields.splits[one : one + 2].tolist())] for one in numbers.tolist()]
+        return [self.order[slice(*self.fields.splits[number : number + 2].tolist())] for number in numbers.tolist()]
 
     def training_rows(self, numbers: Tensor) -> list[Tensor]:
         """Rows of some fields that training may use, those of each in the order of their places."""

@@ -153,13 +153,13 @@ def _unexplained(fields: FieldSet, rows: Tensor, shown: Tensor) -> tuple[Tensor,
     present &= shown[near] != rows[answered][:, None]
     # Stations of one month are mostly those of the next: each arrangement of them is solved once.
     _, place = torch.unique(torch.cat([source.coordinates, query.coordinates]), dim=0, return_inverse=True)
-    here, there = place[: len(shown)], place[len(shown) :]
-    arrangement = torch.cat([there[:, None], here[near].masked_fill(~present, -1)], 1)
+    told_at, asked_at = place[: len(shown)], place[len(shown) :]
+    arrangement = torch.cat([asked_at[:, None], told_at[near].masked_fill(~present, -1)], 1)
     distinct, which = torch.unique(arrangement, dim=0, return_inverse=True)
-    one = torch.empty(len(distinct), dtype=torch.int64).scatter_(0, which, torch.arange(len(which)))
-    vectors = [vectors[one] for vectors in metric.embedded(query.coordinates)]
+    solved = torch.empty(len(distinct), dtype=torch.int64).scatter_(0, which, torch.arange(len(which)))
+    vectors = [vectors[solved] for vectors in metric.embedded(query.coordinates)]
     with torch.no_grad():
-        weights, left = kriging(metric.embedded(source.coordinates), vectors, near[one], present[one])
+        weights, left = kriging(metric.embedded(source.coordinates), vectors, near[solved], present[solved])
     estimate = (weights[which] * fields.values[shown][near]).sum(1)
     alone = ~present.any(1, keepdim=True)
     residual[answered] = (fields.values[rows[answered]] - estimate).masked_fill(alone, torch.nan)
@@ -181,5 +181,5 @@ def _persisting(fields: FieldSet, rows: Tensor, residual: Tensor) -> Tensor:
     counts[field + 1, unit] = (~residual.isnan()).double()
     first = torch.searchsorted(fields.times, fields.times - _YEARS / 2)
     last = torch.searchsorted(fields.times, fields.times + _YEARS / 2, right=True)
-    sums, totals = (one.cumsum(0)[last] - one.cumsum(0)[first] for one in (table, counts))
+    sums, totals = (column.cumsum(0)[last] - column.cumsum(0)[first] for column in (table, counts))
     return (sums / (totals + _PRIOR))[field, unit]

@@ -97,7 +97,7 @@ def scores_of(network: Array, test: Answers, validation: Answers, fields: FieldS
     scores = []
     for channel, (name, unit) in enumerate(zip(fields.channels, fields.channel_units, strict=True)):
         baselines = dict(by_area[channel])
-        own, best = baselines.pop("network"), _least(chosen[channel])
+        error, best = baselines.pop("network"), _least(chosen[channel])
         nodes = by_nodes[channel] if fields.areas is not None else None
         with_treatment = treated[channel]
         scores.append(
@@ -105,13 +105,13 @@ def scores_of(network: Array, test: Answers, validation: Answers, fields: FieldS
                 channel=name,
                 unit=unit,
                 n=int(np.isfinite(test.targets[:, channel]).sum()),
-                network=own,
+                network=error,
                 rivals=baselines,
                 best_rival=best,
-                ratio=own / baselines[best],
-                ratio_in_hindsight=own / min(baselines.values()),
+                ratio=error / baselines[best],
+                ratio_in_hindsight=error / min(baselines.values()),
                 treated_rivals=with_treatment,
-                treated_ratio=own / with_treatment[_least(chosen_treated[channel])] if with_treatment else None,
+                treated_ratio=error / with_treatment[_least(chosen_treated[channel])] if with_treatment else None,
                 by_nodes=nodes,
                 ratio_by_nodes=None if nodes is None else nodes["network"] / nodes[best],
             )

@@ -186,7 +186,7 @@ class VolumeAugmentation:
         (rng,) = draws.generators("augmentation")
         factors = (1 + self.stretch * rng.uniform(-1, 1, d)).tolist()
         thinned, axis, begin = rng.random() < self.thin, int(rng.integers(d)), int(rng.integers(2))
-        grid, query = (_stretched(one, factors) for one in (batch.grid, batch.query))
+        grid, query = (_stretched(nodes, factors) for nodes in (batch.grid, batch.query))
         batch = dataclasses.replace(batch, values=self._intensities(batch.values, rng), grid=grid, query=query)
         batch = self._thinned(batch, axis, begin) if thinned else batch
         return resampled_batch(batch, steps) if self.resample else batch

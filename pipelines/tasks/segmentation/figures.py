@@ -22,7 +22,7 @@ __all__ = ["case", "dice_by_sampling", "typical_cases"]
 
 def typical_cases(scores: NDArray[np.float64]) -> dict[str, int]:
     """Numbers of the worst, the median and the best volume by a score each; nan is none of them."""
-    order = [int(one) for one in np.argsort(scores, kind="stable") if not np.isnan(scores[one])]
+    order = [int(place) for place in np.argsort(scores, kind="stable") if not np.isnan(scores[place])]
     return {"worst": order[0], "median": order[len(order) // 2], "best": order[-1]} if order else {}
 
 
@@ -52,15 +52,15 @@ def dice_by_sampling(tables: Sequence[tuple[str, NDArray[np.float64]]], classes:
     panels = figure.subplots(1, len(classes) - 1, sharey=True, sharex=True, squeeze=False)[0]
     for label, axes in enumerate(panels):
         for place, (_, table) in enumerate(tables):
-            there = table[~np.isnan(table[:, label]), label]
+            known = table[~np.isnan(table[:, label]), label]
             # Spread by their order, so that equal ones are seen side by side; the same picture in every run.
-            spread = 0.24 * np.sin(2.4 * np.arange(len(there)))
-            axes.plot(there, place + spread, ".", color=COLOURS[5], markersize=3)
-            if len(there):
-                axes.plot([there.mean()] * 2, [place - 0.34, place + 0.34], color=COLOURS[0], linewidth=2)
+            spread = 0.24 * np.sin(2.4 * np.arange(len(known)))
+            axes.plot(known, place + spread, ".", color=COLOURS[5], markersize=3)
+            if len(known):
+                axes.plot([known.mean()] * 2, [place - 0.34, place + 0.34], color=COLOURS[0], linewidth=2)
                 axes.annotate(
-                    f"{there.mean():.3f}",
-                    (there.mean(), place - 0.34),
+                    f"{known.mean():.3f}",
+                    (known.mean(), place - 0.34),
                     (0, 2),
                     textcoords="offset points",
                     ha="center",

@@ -34,13 +34,13 @@ def surface_distance(predicted: Tensor, labels: Tensor, classes: int, steps: Seq
     """
     rule = f"have the labels' shape {tuple(labels.shape)}"
     require(predicted.shape == labels.shape, "predicted", rule, tuple(predicted.shape))
-    pairs = [[(one == label).cpu().numpy() for one in (predicted, labels)] for label in range(1, classes)]
+    pairs = [[(voxels == label).cpu().numpy() for voxels in (predicted, labels)] for label in range(1, classes)]
     return np.array([_distance(first, second, steps) for first, second in pairs])
 
 
 def _distance(first: NDArray[np.bool_], second: NDArray[np.bool_], steps: Sequence[float]) -> float:
     if not first.any() or not second.any():
         return float("nan")
-    surfaces = [one & ~binary_erosion(one) for one in (first, second)]
+    surfaces = [inside & ~binary_erosion(inside) for inside in (first, second)]
     to_first, to_second = (distance_transform_edt(~surface, sampling=steps) for surface in surfaces)
     return float(np.concatenate([to_second[surfaces[0]], to_first[surfaces[1]]]).mean())

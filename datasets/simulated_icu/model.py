@@ -1,7 +1,4 @@
-"""A simulated ICU cohort in the files of the PhysioNet/CinC Challenge 2012, for tests, examples and method studies.
-
-Nothing in it is measured on anybody: record ids start at 900001 and every written set holds a file SIMULATED.txt, which
-the report of the loader lists. The loader is :mod:`ccnn_irregular.datasets.physionet2012`.
+"""The random model of simulated intensive-care stays.
 
 The model of one stay, t in hours since admission, 0 <= t < 48:
 
@@ -33,35 +30,26 @@ Outcome, from the mean severity over the last and the first 12 hours:
 
 from __future__ import annotations
 
-import gzip
-import io
-import tarfile
-import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from ccnn_irregular._checks import require
-from ccnn_irregular.datasets import physionet2012
-from ccnn_irregular.datasets.physionet2012 import OUTCOMES, SERIES, Cohort
-from ccnn_irregular.datasets.physionet2012.record import HEADER
-from ccnn_irregular.datasets.registry import DataSet, register
+from ccnn_irregular.datasets.physionet2012 import SERIES
 
-__all__ = ["FIRST_RECORD_ID", "load", "write"]
+__all__ = [
+    "STEPS",
+    "STEP_MINUTES",
+    "Patients",
+    "Rows",
+    "draw_outcomes",
+    "draw_patients",
+    "draw_rows",
+    "draw_severity",
+]
 
-FIRST_RECORD_ID = 900001
-_IDS_PER_SET = 100_000
-_SETS = ("a", "b", "c")
-_NOTE = (
-    "SIMULATED data: drawn from a random model, not measured on any patient.\n"
-    "Written by ccnn_irregular.datasets.simulated_icu: set {letter}, {stays} stays, seed {seed}.\n"
-)
-
-_STEP_MINUTES = 30
-_STEPS = 96
+STEP_MINUTES = 30
+STEPS = 96
 _HOURS = 48.0
 _HALF_DAY = 24  # steps
 _TAU = 8.0  # hours
@@ -155,63 +143,8 @@ _SIGNALS = (
 )
 
 
-def write(
-    root: str | Path,
-    *,
-    stays: int = 2000,
-    seed: int = 0,
-    sets: Sequence[str] = ("a",),
-    archive: bool = False,
-) -> None:
-    """Write simulated sets: ``set-<name>/`` (or ``set-<name>.tar.gz``) and ``Outcomes-<name>.txt``.
-
-    The files depend on ``stays``, ``seed`` and the name of the set only. As in the real sets some statics are -1
-    (missing), some (time, parameter) pairs occur twice, and (in sets of 20 or more) some stay has no measurement.
-
-    Args:
-        root: folder, made if need be; may hold nothing of the sets to be written yet.
-        stays: stays per set, 1 to 100,000.
-        seed: not negative.
-        sets: any of "a", "b", "c"; each is another draw with other record ids.
-        archive: write ``.tar.gz`` archives instead of folders.
-
-    Raises:
-        FileExistsError: a file or folder of one of the sets stands in ``root`` already.
-    """
-    require(1 <= stays <= _IDS_PER_SET, "stays", f"lie in 1..{_IDS_PER_SET}", stays)
-    require(seed >= 0, "seed", "not be negative", seed)
-    known = len(sets) > 0 and set(sets) <= set(_SETS) and len(set(sets)) == len(sets)
-    require(known, "sets", f"be different ones of {_SETS}", repr(sets))
-    root = Path(root)
-    for letter in sets:
-        for name in (f"set-{letter}", f"set-{letter}.tar.gz", f"Outcomes-{letter}.txt"):
-            if (root / name).exists():
-                raise FileExistsError(f"root must not hold {name} yet, got {root} with it")
-    root.mkdir(parents=True, exist_ok=True)
-    for letter in sets:
-        rng = np.random.default_rng([seed, _SETS.index(letter)])
-        patients = _draw_patients(stays, rng)
-        severity = _draw_severity(patients, rng)
-        record_ids = FIRST_RECORD_ID + _IDS_PER_SET * _SETS.index(letter) + np.arange(stays)
-        files = {"SIMULATED.txt": _NOTE.format(letter=letter, stays=stays, seed=seed)}
-        files |= _record_files(record_ids, patients, _draw_rows(patients, severity, rng), rng)
-        (_write_archive if archive else _write_folder)(root, f"set-{letter}", files)
-        outcomes = _outcome_file(record_ids, _draw_outcomes(patients, severity, rng))
-        (root / f"Outcomes-{letter}.txt").write_text(outcomes, encoding="ascii", newline="\n")
-
-
-def load(count: int = 200, *, seed: int = 0, sets: Sequence[str] = ("a",)) -> Cohort:
-    """Simulated stays as ``physionet2012.load`` reads them: ``count`` a set, see :func:`write`."""
-    with tempfile.TemporaryDirectory() as folder:
-        write(folder, stays=count, seed=seed, sets=sets)
-        return physionet2012.load(folder, sets, cache=False, progress=False)
-
-
-# ------------------------------------------------------------------------------------------------------- the model
-
-
 @dataclass(frozen=True)
-class _Patients:
+class Patients:
     """B patients; all arrays (B,) float64 except where said."""
 
     age: np.ndarray  # years
@@ -224,7 +157,8 @@ class _Patients:
     clock: np.ndarray  # hour of the day at admission
 
 
-def _draw_patients(stays: int, rng: np.random.Generator) -> _Patients:
+def draw_patients(stays: int, rng: np.random.Generator) -> Patients:
+    """Patients of ``stays`` stays."""
     age = np.clip(rng.normal(_AGE_MEAN, _AGE_SD, stays), 16, 90).round()
     male = (rng.random(stays) < 0.56).astype(np.float64)
     icu_type = rng.choice(len(_ICU_TYPES), stays, p=_ICU_TYPES)
@@ -232,28 +166,29 @@ def _draw_patients(stays: int, rng: np.random.Generator) -> _Patients:
     weight = np.clip(rng.normal(73, 17, stays) + 13 * male, 35, 220)
     level = 0.25 * (age - _AGE_MEAN) / _AGE_SD + _ICU_EFFECTS[icu_type] + rng.normal(0, 0.8, stays)
     drift = rng.normal(-0.5, 0.9, stays)
-    return _Patients(age, male, height, weight, icu_type, level, drift, rng.uniform(0, 24, stays))
+    return Patients(age, male, height, weight, icu_type, level, drift, rng.uniform(0, 24, stays))
 
 
-def _draw_severity(patients: _Patients, rng: np.random.Generator) -> np.ndarray:
+def draw_severity(patients: Patients, rng: np.random.Generator) -> np.ndarray:
     """Severity at the start of every step, (B, 96) float64; the step of the process is exact for a constant level."""
     stays = len(patients.age)
-    hours = _STEP_MINUTES / 60
+    hours = STEP_MINUTES / 60
     kept = np.exp(-hours / _TAU)
     spread = _SIGMA * np.sqrt(1 - kept**2)
-    relapses = rng.poisson((0.01 * hours * np.exp(0.4 * patients.level))[:, None], (stays, _STEPS))
+    relapses = rng.poisson((0.01 * hours * np.exp(0.4 * patients.level))[:, None], (stays, STEPS))
     jumps = rng.gamma(np.maximum(relapses, 1), 1.2) * (relapses > 0)  # a sum of exponential sizes
-    shocks = rng.normal(0, spread, (stays, _STEPS))
-    severity = np.empty((stays, _STEPS))
+    shocks = rng.normal(0, spread, (stays, STEPS))
+    severity = np.empty((stays, STEPS))
     current = patients.level + rng.normal(0, _SIGMA, stays)
-    for step in range(_STEPS):
+    for step in range(STEPS):
         severity[:, step] = current
         level = patients.level + patients.drift * (step * hours / _HOURS)
         current = level + (current - level) * kept + shocks[:, step] + jumps[:, step]
     return severity
 
 
-def _draw_outcomes(patients: _Patients, severity: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
+def draw_outcomes(patients: Patients, severity: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Columns of the outcomes file: who dies, and when the patients leave."""
     stays = len(patients.age)
     early, late = severity[:, :_HALF_DAY].mean(1), severity[:, -_HALF_DAY:].mean(1)
     logit = -2.6 + 1.9 * late + 0.5 * (late - early) + 0.3 * (patients.age - _AGE_MEAN) / _AGE_SD
@@ -272,11 +207,8 @@ def _draw_outcomes(patients: _Patients, severity: np.ndarray, rng: np.random.Gen
     }
 
 
-# -------------------------------------------------------------------------------------------------------- the rows
-
-
 @dataclass(frozen=True)
-class _Rows:
+class Rows:
     """Measurements as they go into the files, in any order."""
 
     stay: np.ndarray  # (n,) int64
@@ -285,15 +217,16 @@ class _Rows:
     text: np.ndarray  # (n,) str, the value
 
 
-def _draw_rows(patients: _Patients, severity: np.ndarray, rng: np.random.Generator) -> _Rows:
+def draw_rows(patients: Patients, severity: np.ndarray, rng: np.random.Generator) -> Rows:
+    """What is measured of all stays, and when."""
     stays = len(severity)
-    rounds = _STEP_MINUTES * np.arange(_STEPS) + rng.integers(0, _STEP_MINUTES, severity.shape)
+    rounds = STEP_MINUTES * np.arange(STEPS) + rng.integers(0, STEP_MINUTES, severity.shape)
     measured = {name: _draw_times(panel, severity, rounds, rng) for name, panel in _PANELS.items()}
     parts = [_measure(signal, patients, severity, *measured[signal.panel], rng) for signal in _SIGNALS]
     stay, minute, series, text = (np.concatenate(columns) for columns in zip(*parts, strict=True))
     empty = rng.choice(stays, max(stays // _EMPTY_EVERY, 1 if stays >= 20 else 0), replace=False)
     kept = ~np.isin(stay, empty)
-    return _Rows(stay[kept], minute[kept], series[kept], text[kept])
+    return Rows(stay[kept], minute[kept], series[kept], text[kept])
 
 
 def _draw_times(
@@ -301,13 +234,13 @@ def _draw_times(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Stays and minutes at which the panel is taken, (n,) int64 each; ``rounds`` (B, 96) are the minutes it may be."""
     rate = panel.highest / (1 + np.exp(-panel.slope * (severity - panel.centre)))
-    taken = rng.random(severity.shape) < 1 - np.exp(-rate * _STEP_MINUTES / 60)
+    taken = rng.random(severity.shape) < 1 - np.exp(-rate * STEP_MINUTES / 60)
     return np.nonzero(taken)[0], rounds[taken]
 
 
 def _measure(
     signal: _Signal,
-    patients: _Patients,
+    patients: Patients,
     severity: np.ndarray,
     stay: np.ndarray,
     minute: np.ndarray,
@@ -318,7 +251,7 @@ def _measure(
     if signal.name == "Weight":
         person = patients.weight - signal.mean
     phase = 2 * np.pi * (patients.clock[stay] + minute / 60 - 16) / 24
-    change = signal.load * severity[stay, minute // _STEP_MINUTES] + person[stay] + signal.circadian * np.cos(phase)
+    change = signal.load * severity[stay, minute // STEP_MINUTES] + person[stay] + signal.circadian * np.cos(phase)
     change += rng.normal(0, signal.noise, len(stay))
     values = signal.mean * np.exp(change) if signal.proportional else signal.mean + change
 
@@ -328,76 +261,3 @@ def _measure(
     rows = np.concatenate([np.arange(len(stay)), again])
     text = np.array([f"{value:.{signal.decimals}f}" for value in values.tolist()], dtype="U8")
     return stay[rows], minute[rows], np.full(len(rows), SERIES.index(signal.name)), text
-
-
-# ------------------------------------------------------------------------------------------------------- the files
-
-
-def _record_files(record_ids: np.ndarray, patients: _Patients, rows: _Rows, rng: np.random.Generator) -> dict[str, str]:
-    """File name -> text of every stay."""
-    order = np.lexsort((rows.series, rows.minute, rows.stay))
-    clock = [f"{minute // 60:02}:{minute % 60:02}" for minute in range(_STEPS * _STEP_MINUTES)]
-    columns = (rows.minute[order].tolist(), rows.series[order].tolist(), rows.text[order].tolist())
-    lines = [f"{clock[minute]},{SERIES[series]},{text}\n" for minute, series, text in zip(*columns, strict=True)]
-    splits = np.searchsorted(rows.stay[order], np.arange(len(record_ids) + 1)).tolist()
-    heads = _heads(record_ids, patients, rng)
-    return {
-        f"{record_id}.txt": head + "".join(lines[start:stop])
-        for record_id, head, start, stop in zip(record_ids, heads, splits, splits[1:], strict=False)
-    }
-
-
-def _heads(record_ids: np.ndarray, patients: _Patients, rng: np.random.Generator) -> list[str]:
-    """Header and descriptors of every stay; a missing descriptor is -1."""
-    stays = len(record_ids)
-    descriptors = {
-        "RecordID": [str(record_id) for record_id in record_ids],
-        "Age": [f"{age:.0f}" for age in patients.age],
-        "Gender": _with_gaps([f"{male:.0f}" for male in patients.male], rng.random(stays) < 0.001),
-        "Height": _with_gaps([f"{height:.1f}" for height in patients.height], rng.random(stays) < 0.47),
-        "ICUType": [f"{icu_type + 1}" for icu_type in patients.icu_type],
-        "Weight": _with_gaps([f"{weight:.1f}" for weight in patients.weight], rng.random(stays) < 0.08),
-    }
-    columns = [[f"00:00,{name},{entry}\n" for entry in column] for name, column in descriptors.items()]
-    return [f"{HEADER}\n" + "".join(entries) for entries in zip(*columns, strict=True)]
-
-
-def _with_gaps(entries: list[str], missing: np.ndarray) -> list[str]:
-    return ["-1" if gap else entry for entry, gap in zip(entries, missing, strict=True)]
-
-
-def _outcome_file(record_ids: np.ndarray, outcomes: dict[str, np.ndarray]) -> str:
-    table = np.column_stack([record_ids, *(outcomes[name] for name in OUTCOMES)]).tolist()
-    lines = [",".join(map(str, row)) for row in table]
-    return "\n".join([",".join(("RecordID", *OUTCOMES)), *lines]) + "\n"
-
-
-def _write_folder(root: Path, name: str, files: dict[str, str]) -> None:
-    (root / name).mkdir()
-    for file_name, text in files.items():
-        (root / name / file_name).write_text(text, encoding="ascii", newline="\n")
-
-
-def _write_archive(root: Path, name: str, files: dict[str, str]) -> None:
-    """No dates go into the archive, so that equal files give equal bytes."""
-    with (
-        (root / f"{name}.tar.gz").open("wb") as raw,
-        gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as stream,
-        tarfile.open(fileobj=stream, mode="w") as archive,
-    ):
-        for file_name, text in files.items():
-            content = text.encode("ascii")
-            entry = tarfile.TarInfo(f"{name}/{file_name}")
-            entry.size = len(content)
-            archive.addfile(entry, io.BytesIO(content))
-
-
-register(
-    DataSet(
-        name="simulated_icu",
-        about="simulated intensive-care stays in the form of physionet2012",
-        load=load,
-        samples=Cohort,
-        shape="37 series, 5 descriptors, 48 hours",
-    )
-)
