@@ -29,6 +29,13 @@ def test_every_public_name_has_a_docstring(installed: style.Figures) -> None:
     assert installed.undocumented == []
 
 
+def test_files_are_short(installed: style.Figures) -> None:
+    """None over 400 lines in pipelines/, and at most four elsewhere, each of which is one concept."""
+    long = [path for path, _ in installed.long_files]
+    assert [path for path in long if path.startswith("pipelines/")] == []
+    assert len(long) <= 4
+
+
 def test_a_run_shared_by_two_places_counts_once() -> None:
     texts = {"datasets/a.py": f"def a():\n{SHARED}\n", "pipelines/b.py": f"# another\n\ndef b():\n    x()\n{SHARED}\n"}
     assert style.duplicates(texts) == [(("datasets/a.py", 2), ("pipelines/b.py", 5))]
