@@ -23,7 +23,7 @@ from ccnn_irregular.datasets.simulated_terrain import terrain as simulated_terra
 from ccnn_irregular.domains import Points
 from ccnn_irregular.pipelines import cli
 from ccnn_irregular.pipelines.tasks.classification.data import SampleBatch
-from ccnn_irregular.pipelines.tasks.classification.network import Standardise
+from ccnn_irregular.pipelines.tasks.classification.standardise import Standardise
 from ccnn_irregular.pipelines.tasks.cloud_classification.data import CloudChanges, DrawnClouds, ShapeDataModule
 from ccnn_irregular.pipelines.tasks.cloud_classification.module import CloudClassification
 from ccnn_irregular.pipelines.tasks.cloud_classification.network import CloudClassifier
@@ -87,6 +87,8 @@ def test_solids_are_told_apart_whatever_their_points(capsys: pytest.CaptureFixtu
     for name, accuracy in weighed.items():
         begin = name.partition(" by")[0]  # a long name goes on in the next line
         assert any(line.strip().startswith(begin) and f"{100 * accuracy:.2f}" in line for line in printed.splitlines())
+    # No number is cut to fit a narrow console.
+    assert all(f"{100 * row['difference']:+.2f}" in printed for row in report["weighted"] + report["without_weights"])
     assert {path.name for path in Path("runs/simulated_clouds/test").glob("*.png")} == {"confusion.png", "drawn.png"}
 
     rows = list(csv.DictReader(Path("runs/simulated_clouds/test/predictions.csv").read_text().splitlines()))

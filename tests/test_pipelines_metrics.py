@@ -100,9 +100,9 @@ def test_a_part_with_one_outcome_alone_is_refused() -> None:
         cohort = SimpleNamespace(outcomes={OUTCOME: np.array([0, 1, 0, 1, 0, 0, 1])})
         return SimpleNamespace(cohort=cohort, indices=parts.__getitem__)
 
-    BinaryRisk(GivenRisk()).require_fits(data([5, 6]))
+    BinaryRisk(GivenRisk()).require_trainable(data([5, 6]))
     with pytest.raises(ValueError, match=r"both outcomes in the validation part .*, got 0 deaths in 2"):
-        BinaryRisk(GivenRisk()).require_fits(data([4, 5]))
+        BinaryRisk(GivenRisk()).require_trainable(data([4, 5]))
 
 
 @pytest.mark.parametrize("size", SIZES)

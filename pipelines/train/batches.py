@@ -14,7 +14,6 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 __all__ = ["AlikeBatches", "EqualBatches", "batch_loader", "drawn_loader", "parts_loader"]
 
 Batch = TypeVar("Batch")
-PartName = TypeVar("PartName", bound=str)
 
 
 class EqualBatches(Sampler[NDArray[np.int64]]):
@@ -134,7 +133,7 @@ def drawn_loader(take: Callable[[Tensor, int], Batch], batches: AlikeBatches | E
 
 
 def parts_loader(
-    take: Callable[[PartName, Tensor], Batch], parts: Mapping[PartName, NDArray[np.int64]], batch_size: int
+    take: Callable[[str, Tensor], Batch], parts: Mapping[str, NDArray[np.int64]], batch_size: int
 ) -> DataLoader[Batch]:
     """A loader of ``take(part, indices)``, part after part in order; no batch is of two parts."""
     names, indices = list(parts), torch.from_numpy(np.concatenate(list(parts.values())))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -64,8 +64,8 @@ def samplings(names: Sequence[str], found: Mapping[str, Sequence[Accuracy]], pat
         bars = np.maximum([values - low, high - values], 0)
         axes.errorbar(values, rows, xerr=bars, fmt="o", color=colour, capsize=3, label=label)
         for row, value, end in zip(rows, values, high, strict=True):
-            style = {"textcoords": "offset points", "va": "center", "fontsize": "small", "color": colour}
-            axes.annotate(f"{value:.2f}", (end, row), xytext=(5, 0), **style)
+            style: dict[str, Any] = {"va": "center", "fontsize": "small", "color": colour}
+            axes.annotate(f"{value:.2f}", (end, row), xytext=(5, 0), textcoords="offset points", **style)
     axes.set(xlabel="test accuracy, % (95 % interval)", ylim=(len(names) - 0.5, -0.5))
     axes.set_yticks(places, names)
     axes.margins(x=0.15)

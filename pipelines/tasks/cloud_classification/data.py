@@ -246,8 +246,9 @@ class ShapeDataModule(TaskData[SampleBatch, DrawnClouds]):
         if part == "train":
             require(variant is None, "variant", "be left out for the training part", variant)
             return drawn_loader(self.training_batch, EqualBatches(self._parts["train"], self.batch_size, self.seed))
-        parts = self._parts if part == "all" else {part: self._parts[part]}
+        names = self._parts if part == "all" else (part,)
         drawn = variant or self.as_trained
+        parts = {name: self._parts[name] for name in names}
         return parts_loader(lambda name, index: self.drawn_batch(name, index, drawn), parts, self.batch_size)
 
     def drawn_batch(self, part: str, index: Tensor, drawn: DrawnClouds) -> SampleBatch:
