@@ -6,12 +6,14 @@ import inspect
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import Any
 
 import torch
 
 from ccnn_irregular._checks import require
-from ccnn_irregular.kernels.generators import GENERATORS, Generator
+from ccnn_irregular._registry import require_known
+from ccnn_irregular.kernels.generators import GENERATORS, Generator, MAGNet
 from ccnn_irregular.kernels.isotropic import Isotropic
 from ccnn_irregular.kernels.kernel import Kernel
 from ccnn_irregular.kernels.masks import MASKS, Mask
@@ -43,7 +45,7 @@ class KernelSpec:
         generator: a name in ``GENERATORS``: "magnet", "siren", "random_fourier", "mlp", or one that was registered.
         hidden: width of the generator's hidden layers.
         mask: "smooth" reaches zero without a step, "cropped" is the published one (see ``GaussianMask``), "none" leaves
-            the generator as it is, as far as the domain reaches; ``width`` then only places MAGNet's filters; or
+            the generator as it is, as far as the domain reaches; ``width`` then only places MAGNet's filters. Or
             another name in ``MASKS``.
         threshold: value of the Gaussian at which the mask ends. None = the mask's own: 0.01, for "cropped" 0.1.
         learned_mean: let the mask's centre, zero at first, be learned.
@@ -71,10 +73,8 @@ class KernelSpec:
             object.__setattr__(self, name, _lengths(f"kernel.{name}", getattr(self, name)))
         counts = {len(one) for one in (self.extent, self.width) if isinstance(one, tuple)}
         require(len(counts) < 2, "kernel.width", "have one entry per axis, as kernel.extent has", self.width)
-        names = tuple(GENERATORS)
-        require(self.generator in names, "kernel.generator", f"be one of {names}", repr(self.generator))
-        masks = (*MASKS, "none")
-        require(self.mask in masks, "kernel.mask", f"be one of {masks}", repr(self.mask))
+        require_known(GENERATORS, "kernel.generator", self.generator)
+        require_known(MASKS, "kernel.mask", self.mask, besides=("none",))
         given = self.extent is not None or (self.width is not None and self.mask != "none")
         require(given, "kernel.extent", "be given, or kernel.width of a kernel with a mask", self.extent)
         require(self.omega_0 > 0, "kernel.omega_0", "be positive", self.omega_0)
@@ -98,8 +98,8 @@ class KernelSpec:
         rule = "be False for isotropic kernels, which know no direction"
         require(not self.causal, "kernel.causal", rule, True)
         require(not self.learned_mean, "kernel.learned_mean", rule, True)
-        known = self.mask in ("smooth", "none")
-        require(known, "kernel.mask", "be 'smooth' or 'none' for isotropic kernels", repr(self.mask))
+        radial = self.mask in ("smooth", "radial", "none")
+        require(radial, "kernel.mask", "be 'smooth', 'radial' or 'none' for isotropic kernels", repr(self.mask))
         for name, length in (("kernel.extent", self.extent), ("kernel.width", self.width)):
             alike = not isinstance(length, tuple) or len(set(length)) == 1
             require(alike, name, "be the same on all axes for isotropic kernels", length)
@@ -147,16 +147,16 @@ class KernelSpec:
         if extent is None:
             with torch.device("cpu"):  # built on the meta device, a mask has no numbers
                 mask = self._mask(width)
-                assert mask is not None
-                extent = tuple(mask.support.tolist())
+            assert mask is not None
+            extent = tuple(mask.support.tolist())
         return extent, width
 
     def _generator(self, d: int, channels: int, relative_width: float) -> Generator:
-        axes = 1 if self.isotropic else d
         options: dict[str, Any] = {"hidden": self.hidden, "omega_0": self.omega_0}
-        if self.generator == "magnet":
+        make = GENERATORS[self.generator]
+        if make is MAGNet:
             options |= {"spread": _SPREAD_IN_WIDTHS * relative_width, "one_sided": self.causal}
-        network = GENERATORS[self.generator](axes, channels, **options)
+        network = make(1 if self.isotropic else d, channels, **options)
         return Isotropic(network, d) if self.isotropic else network
 
     def _mask(self, width: tuple[float, ...]) -> Mask | None:
@@ -165,17 +165,23 @@ class KernelSpec:
         options: dict[str, Any] = {} if self.threshold is None else {"threshold": self.threshold}
         if self.learned_mean:
             options["mean"] = (0.0,) * len(width)
-        return MASKS["radial" if self.isotropic else self.mask](width, **options)
+        name = "radial" if self.isotropic else self.mask
+        try:
+            return MASKS[name](width, **options)
+        except TypeError as error:  # a mask that was registered without these options
+            if not options:
+                raise
+            raise ValueError(f"kernel.mask must take {' and '.join(options)}, got {name!r}: {error}") from error
 
 
 def _lengths(name: str, given: float | Sequence[float] | None) -> float | tuple[float, ...] | None:
     """One positive number, or a tuple of them."""
     if given is None:
         return None
-    numbers = (float(given),) if isinstance(given, int | float) else tuple(map(float, given))
+    numbers = (float(given),) if isinstance(given, Real) else tuple(map(float, given))
     fits = len(numbers) >= 1 and all(math.isfinite(one) and one > 0 for one in numbers)
     require(fits, name, "be positive and finite, one number or one per axis", given)
-    return numbers[0] if isinstance(given, int | float) else numbers
+    return numbers[0] if isinstance(given, Real) else numbers
 
 
 def _times(name: str, given: float | Sequence[float] | None, lengths: Sequence[float]) -> tuple[float, ...] | None:
