@@ -202,7 +202,8 @@ class Cost:
     study: Any = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        for name, work in (("plan", self.plan), ("forward", self.forward), ("backward", self.backward)):
+        given: dict[str, object] = {"plan": self.plan, "forward": self.forward, "backward": self.backward}
+        for name, work in given.items():
             if not isinstance(work, Work):
                 rule = "be counted in operations, Work(call=..., pair=...): the machine says how long they take"
                 reject(name, rule, work)
