@@ -96,9 +96,9 @@ def packaged_configs(arguments: Sequence[str]) -> list[str]:
 
 
 def _train(arguments: list[str]) -> None:
-    from ccnn_irregular.pipelines.train import task
+    from ccnn_irregular.pipelines.train.run import run
 
-    task.run(arguments)
+    run(arguments)
 
 
 def _baseline(arguments: list[str]) -> None:

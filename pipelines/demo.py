@@ -8,7 +8,7 @@ from jsonargparse import ArgumentParser
 
 from ccnn_irregular.datasets import simulated_icu
 from ccnn_irregular.pipelines.cli import config_path
-from ccnn_irregular.pipelines.train import task
+from ccnn_irregular.pipelines.train import run as training
 from ccnn_irregular.pipelines.train.run_folder import RunFolder
 
 __all__ = ["run"]
@@ -38,6 +38,6 @@ def run(arguments: list[str]) -> None:
     print(f"writing {options.stays} simulated stays to {cohort}")
     simulated_icu.write(cohort, stays=options.stays, seed=options.seed)
     config = ["--config", config_path(CONFIGURATION), "--data.root", str(cohort), "--run_dir", str(folder / "run")]
-    task.run(["fit", *config, "--seed_everything", str(options.seed)])
-    task.run(["test", *config])
+    training.run(["fit", *config, "--seed_everything", str(options.seed)])
+    training.run(["test", *config])
     print(_OWN_STAYS)

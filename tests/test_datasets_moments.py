@@ -15,7 +15,7 @@ from ccnn_irregular import Grid
 from ccnn_irregular.datasets import volume_folder
 from ccnn_irregular.datasets.physionet2012 import STATICS
 from ccnn_irregular.datasets.processing.moments import mean_and_deviation
-from ccnn_irregular.pipelines.tasks.classification.network import Standardise
+from ccnn_irregular.pipelines.tasks.classification.standardise import Standardise
 from ccnn_irregular.pipelines.tasks.risk.network import StandardScore
 
 # What float32 holds: none of these is a sum of few powers of two, so that means of them are rounded.

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from ccnn_irregular import Grid
 from ccnn_irregular.datasets.processing.audio import resample
 from ccnn_irregular.datasets.samples import GriddedSamples, RaggedSeries, average_cells, resize_images
-from ccnn_irregular.pipelines.tasks.classification.data import on_one_grid, resample_series
+from ccnn_irregular.pipelines.tasks.classification.sampling import on_one_grid, resample_series
 
 RATES = [(44100, 16000), (8000, 6400), (8000, 4000), (8000, 11025), (1, 3), (10, 1), (16000, 44100)]
 STOP = 10 ** (-75 / 20)  # what is left of a tone in the stop band

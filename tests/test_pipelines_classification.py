@@ -18,8 +18,9 @@ from scipy.stats import binomtest
 from ccnn_irregular.datasets.samples import GriddedSamples, RaggedSeries
 from ccnn_irregular.domains import Grid
 from ccnn_irregular.pipelines import cli
-from ccnn_irregular.pipelines.tasks.classification.data import SampleBatch, SampleDataModule, Samples
+from ccnn_irregular.pipelines.tasks.classification.data import SampleBatch, SampleDataModule
 from ccnn_irregular.pipelines.tasks.classification.module import Classification
+from ccnn_irregular.pipelines.tasks.classification.sampling import Samples
 from ccnn_irregular.pipelines.train.draws import Draws
 from ccnn_irregular.pipelines.train.evaluation import wilson_interval
 from ccnn_irregular.pipelines.train.registry import TASKS

@@ -19,7 +19,7 @@ from pipelines_stand_in import StandIn
 from ccnn_irregular.datasets import simulated_icu
 from ccnn_irregular.pipelines import cli, demo
 from ccnn_irregular.pipelines.tasks.risk.module import BinaryRisk
-from ccnn_irregular.pipelines.train import task as training_cli
+from ccnn_irregular.pipelines.train import run as training_cli
 
 # Lightning calls jsonargparse by names that its version 5 will no longer have.
 pytestmark = [

@@ -23,7 +23,7 @@ from ccnn_irregular.datasets.simulated_terrain import terrain as simulated_terra
 from ccnn_irregular.domains import Points
 from ccnn_irregular.pipelines import cli
 from ccnn_irregular.pipelines.tasks.classification.data import SampleBatch
-from ccnn_irregular.pipelines.tasks.classification.network import Standardise
+from ccnn_irregular.pipelines.tasks.classification.standardise import Standardise
 from ccnn_irregular.pipelines.tasks.cloud_classification.data import CloudChanges, DrawnClouds, ShapeDataModule
 from ccnn_irregular.pipelines.tasks.cloud_classification.module import CloudClassification
 from ccnn_irregular.pipelines.tasks.cloud_classification.network import CloudClassifier

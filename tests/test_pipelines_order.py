@@ -18,7 +18,8 @@ from torch import Tensor
 from ccnn_irregular.datasets.samples import drop_samples
 from ccnn_irregular.datasets.simulated_fronts import fronts
 from ccnn_irregular.datasets.simulated_samples import pen_strokes
-from ccnn_irregular.pipelines.tasks.classification.data import SampleDataModule, Sampling
+from ccnn_irregular.pipelines.tasks.classification.data import SampleDataModule
+from ccnn_irregular.pipelines.tasks.classification.sampling import Sampling
 from ccnn_irregular.pipelines.tasks.cloud_segmentation.data import Discs, LabelDataModule
 from ccnn_irregular.pipelines.tasks.downscale.data import DownscalingDataModule
 from ccnn_irregular.pipelines.tasks.field.data import FieldDataModule
@@ -75,7 +76,7 @@ def test_series_of_ts_files_may_stand_in_any_order_and_file(tmp_path: Path) -> N
         for part in ("train", "validation"):
             same(tensors(first.part(part)), tensors(other.part(part)))
         for sampling in (Sampling(), Sampling(drop=0.5)):
-            same(tensors(first.test_part(sampling)), tensors(other.test_part(sampling)))
+            same(tensors(first.sampled_part("test", sampling)), tensors(other.sampled_part("test", sampling)))
     task = TASKS["series"]
     models = [fitted(task, data, tmp_path) for data in (first, third)]
     same(models[0].state_dict(), models[1].state_dict())
@@ -90,7 +91,7 @@ def test_the_rows_of_a_table_of_volumes_may_stand_in_any_order(tmp_path: Path) -
         found.append(ready(SampleDataModule("volume_folder", str(tmp_path), validation=0.2, test=0.2)))
     for part in ("train", "validation"):
         same(*(tensors(data.part(part)) for data in found))
-    same(*(tensors(data.test_part(Sampling())) for data in found))
+    same(*(tensors(data.sampled_part("test", Sampling())) for data in found))
 
 
 def test_dropped_samples_of_a_series_do_not_depend_on_the_series_before_it() -> None:

@@ -17,19 +17,14 @@ from ccnn_irregular.adapters.geometric_weights import cloud_weights
 from ccnn_irregular.datasets.samples import GriddedSamples, RaggedSeries
 from ccnn_irregular.domains import Points
 from ccnn_irregular.pipelines.tasks.classification.augmentation import Augmentation
-from ccnn_irregular.pipelines.tasks.classification.data import (
-    SampleBatch,
-    SampleDataModule,
-    on_one_grid,
-    resample_series,
-    sampled_points,
-)
+from ccnn_irregular.pipelines.tasks.classification.data import SampleBatch, SampleDataModule, sampled_points
 from ccnn_irregular.pipelines.tasks.classification.network import (
     ContinuousClassifier,
     FixedKernelClassifier,
     GridOptions,
     Standardise,
 )
+from ccnn_irregular.pipelines.tasks.classification.sampling import on_one_grid, resample_series
 from ccnn_irregular.pipelines.tasks.cloud_classification.network import CloudClassifier
 from ccnn_irregular.pipelines.train.draws import Draws
 

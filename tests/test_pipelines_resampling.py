@@ -29,9 +29,10 @@ from ccnn_irregular.datasets.samples import (
 )
 from ccnn_irregular.domains import Grid
 from ccnn_irregular.pipelines import cli
-from ccnn_irregular.pipelines.tasks.classification.data import SampleBatch, SampleDataModule, Sampling, resample_series
+from ccnn_irregular.pipelines.tasks.classification.data import SampleBatch, SampleDataModule
 from ccnn_irregular.pipelines.tasks.classification.module import Classification, ClassPredictions
 from ccnn_irregular.pipelines.tasks.classification.network import FixedKernelClassifier, GridOptions
+from ccnn_irregular.pipelines.tasks.classification.sampling import Sampling, resample_series
 from ccnn_irregular.pipelines.train.resampling import covering_grid, onto_grid, sampled_like
 
 # Lightning calls jsonargparse by names that its version 5 will no longer have.
@@ -198,11 +199,11 @@ def test_gaps_are_one_block_between_the_ends(fraction: float, lengths: list[int]
 def test_parts_come_back_at_the_training_sampling() -> None:
     images = SampleDataModule("simulated_shapes", count=90)
     images.setup("test")
-    plain = images.test_part(Sampling())
+    plain = images.sampled_part("test", Sampling())
     assert isinstance(plain, GriddedSamples)
     for sizes in ((14, 14), (42, 42)):
         changed = resize_images(plain, sizes)
-        back = images.test_part(Sampling(image_size=sizes, resample="linear"))
+        back = images.sampled_part("test", Sampling(image_size=sizes, resample="linear"))
         assert isinstance(back, GriddedSamples)
         assert back.grid == plain.grid
         mode = {"mode": "bilinear", "antialias": True, "align_corners": False}

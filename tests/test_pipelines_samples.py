@@ -15,14 +15,7 @@ from ccnn_irregular.datasets import simulated_samples
 from ccnn_irregular.datasets.samples import GriddedSamples, RaggedSeries, split_stratified
 from ccnn_irregular.domains import Grid, Points
 from ccnn_irregular.pipelines.tasks.classification.augmentation import Augmentation
-from ccnn_irregular.pipelines.tasks.classification.data import (
-    SampleBatch,
-    SampleDataModule,
-    Sampling,
-    grid_sizes,
-    on_one_grid,
-    resample_series,
-)
+from ccnn_irregular.pipelines.tasks.classification.data import SampleBatch, SampleDataModule
 from ccnn_irregular.pipelines.tasks.classification.network import (
     ContinuousClassifier,
     FilterBank,
@@ -30,6 +23,7 @@ from ccnn_irregular.pipelines.tasks.classification.network import (
     GridOptions,
     Standardise,
 )
+from ccnn_irregular.pipelines.tasks.classification.sampling import Sampling, grid_sizes, on_one_grid, resample_series
 from ccnn_irregular.pipelines.train.draws import Draws
 from ccnn_irregular.quadrature import trapezoid
 
@@ -91,18 +85,18 @@ def test_sizes_in_words() -> None:
 def test_parts_are_stratified_disjoint_and_seeded() -> None:
     data = SampleDataModule("simulated_strokes", count=120, validation=0.2, test=0.2, drop_seed=3)
     data.setup("fit")
-    train, watched, held = data.part("train"), data.part("validation"), data.test_part(Sampling())
+    train, watched, held = data.part("train"), data.part("validation"), data.sampled_part("test", Sampling())
     assert [len(part) for part in (train, watched, held)] == [72, 24, 24]
     for part in (train, watched, held):
         assert torch.bincount(part.labels).unique().numel() == 1
     parts = split_stratified(data.samples.labels, validation=0.2, test=0.2, seed=0)
     assert torch.equal(held.values, data.samples.subset(parts.test).values)
     # Dropping comes before the split: the test series lose what they would have lost in the whole set.
-    thinned = data.test_part(Sampling(drop=0.5))
+    thinned = data.sampled_part("test", Sampling(drop=0.5))
     assert isinstance(thinned, RaggedSeries)
     assert isinstance(held, RaggedSeries)
     assert torch.equal(thinned.splits.diff(), held.splits.diff() - held.splits.diff() // 2)
-    assert torch.equal(data.test_part(Sampling(drop=0.5)).values, thinned.values)
+    assert torch.equal(data.sampled_part("test", Sampling(drop=0.5)).values, thinned.values)
     batches = list(data.train_dataloader())
     assert sum(len(batch) for batch in batches) == 72
 

@@ -19,12 +19,13 @@ from ccnn_irregular.datasets.samples import GriddedSamples, RaggedVolumes, avera
 from ccnn_irregular.domains import Grid
 from ccnn_irregular.pipelines import cli
 from ccnn_irregular.pipelines.tasks.classification.augmentation import Augmentation
-from ccnn_irregular.pipelines.tasks.classification.data import SampleBatch, SampleDataModule, Sampling
+from ccnn_irregular.pipelines.tasks.classification.data import SampleBatch, SampleDataModule
 from ccnn_irregular.pipelines.tasks.classification.network import (
     ContinuousClassifier,
     FixedKernelClassifier,
     GridOptions,
 )
+from ccnn_irregular.pipelines.tasks.classification.sampling import Sampling
 from ccnn_irregular.pipelines.train.batches import AlikeBatches
 from ccnn_irregular.pipelines.train.draws import Draws
 
@@ -77,16 +78,16 @@ def test_scans_come_in_batches_of_one_grid_and_are_tested_in_order() -> None:
     assert sum(len(batch) for batch in batches) == len(data.part("train"))
     assert {batch.domain for batch in batches} == set(data.samples.grids)
     assert all(batch.values.shape[2:] == batch.domain.sizes for batch in batches)  # type: ignore[union-attr]
-    held = data.test_part(Sampling())
+    held = data.sampled_part("test", Sampling())
     tested = list(data.loader("test"))
     assert torch.equal(torch.cat([batch.labels for batch in tested]), held.labels)
     assert torch.equal(tested[0].values[0], held.volume(0))  # type: ignore[union-attr]
     typical = data.typical_batch()
     assert 1 <= len(typical) <= 8
     with pytest.raises(ValueError, match=r"test\.volume_size must be asked for volumes only"):
-        data.test_part(Sampling(volume_size=(4, 4, 4)))
+        data.sampled_part("test", Sampling(volume_size=(4, 4, 4)))
     with pytest.raises(ValueError, match=r"test\.rate must be asked for series only"):
-        data.test_part(Sampling(rate=2.0))
+        data.sampled_part("test", Sampling(rate=2.0))
 
 
 def test_official_validation_parts_are_used_as_such(tmp_path: Path) -> None:
@@ -260,7 +261,7 @@ def test_sizes_of_volumes_are_refused_elsewhere(capsys: pytest.CaptureFixture[st
     data = SampleDataModule("simulated_shapes", count=90)
     data.setup("fit")
     with pytest.raises(ValueError, match=r"test\.volume_size must be asked for volumes only"):
-        data.test_part(Sampling(volume_size=(7, 7, 7)))
+        data.sampled_part("test", Sampling(volume_size=(7, 7, 7)))
     grid = Grid((4, 4, 4), (1.0,) * 3)
     volumes = GriddedSamples(torch.zeros(1, 1, 4, 4, 4), grid, torch.zeros(1).long(), ("a",), "mm")
     with pytest.raises(ValueError, match=r"test\.image_size must be asked for images only"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 import warnings
 from collections.abc import Mapping
@@ -23,7 +22,6 @@ from ccnn_irregular.pipelines.train.data import TaskData
 from ccnn_irregular.pipelines.train.evaluation import Evaluation, say
 from ccnn_irregular.pipelines.train.module import TaskModule, parameter_count
 from ccnn_irregular.pipelines.train.overlap import differing_data, overlap_with
-from ccnn_irregular.pipelines.train.registry import task_class
 from ccnn_irregular.pipelines.train.reports import versions, write_json
 from ccnn_irregular.pipelines.train.run_end import (
     FiniteMetrics,
@@ -41,23 +39,7 @@ from ccnn_irregular.pipelines.train.run_folder import (
     checkpoints,
 )
 
-__all__ = ["Task", "run"]
-
-
-def run(args: list[str]) -> None:
-    """Run one of the four commands; ``args`` starts with its name."""
-    # Lightning greets, advertises and reports what it found; the commands report what a user asked for.
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
-    with warnings.catch_warnings():
-        # A batch is one gather from memory: worker processes would only copy it once more.
-        warnings.filterwarnings("ignore", ".*does not have many workers.*")
-        # History and checkpoints lie in one folder that a resumed run finds again.
-        warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
-        # Lightning's own use of PyTorch.
-        warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.* is deprecated.*")
-        words = Words.of(args)
-        task_class(words.task_name())(words)
+__all__ = ["Task"]
 
 
 # Exit statuses of a process that a signal ended, as shells have them.

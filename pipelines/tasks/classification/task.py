@@ -11,8 +11,9 @@ from typing import Any, ClassVar
 from torch.utils.data import DataLoader
 
 from ccnn_irregular.pipelines.tasks.classification import figures
-from ccnn_irregular.pipelines.tasks.classification.data import SampleBatch, SampleDataModule, Sampling, grid_sizes
+from ccnn_irregular.pipelines.tasks.classification.data import SampleBatch, SampleDataModule
 from ccnn_irregular.pipelines.tasks.classification.module import Classification, ClassPredictions, SampleClasses
+from ccnn_irregular.pipelines.tasks.classification.sampling import Sampling, grid_sizes
 from ccnn_irregular.pipelines.train.equal_samples import EqualSamples
 from ccnn_irregular.pipelines.train.evaluation import Evaluation, ResultTable, wilson_interval
 from ccnn_irregular.pipelines.train.reports import write_csv

@@ -12,7 +12,7 @@ from ccnn_irregular._checks import require
 from ccnn_irregular.adapters.geometric import CLOUD_KERNEL
 from ccnn_irregular.adapters.geometric_networks import CloudUNet
 from ccnn_irregular.kernels import KernelSpec
-from ccnn_irregular.pipelines.tasks.classification.network import Standardise
+from ccnn_irregular.pipelines.tasks.classification.standardise import Standardise
 from ccnn_irregular.pipelines.tasks.cloud_segmentation.data import LabelBatch
 from ccnn_irregular.pipelines.train.reach import sampling_of, warn_of_reach
 

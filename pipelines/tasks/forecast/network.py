@@ -10,13 +10,11 @@ from ccnn_irregular.datasets.samples import RaggedSeries
 from ccnn_irregular.domains import Grid
 from ccnn_irregular.kernels import KernelSpec
 from ccnn_irregular.networks import CCNN
-from ccnn_irregular.pipelines.tasks.risk.network import HatBasis, calibrate_by_noise
+from ccnn_irregular.pipelines.tasks.risk.network import STAY_KERNEL, HatBasis, calibrate_by_noise
 from ccnn_irregular.pipelines.train.reach import sampling_of, warn_of_kernel
 from ccnn_irregular.pipelines.train.value_scale import ValueScale
 
 __all__ = ["ForecastBatch", "ForecastNetwork"]
-
-KERNEL = KernelSpec(extent=24.0, width=6.0, omega_0=10.0, generator="siren")
 
 
 class ForecastBatch(NamedTuple):
@@ -48,7 +46,7 @@ class ForecastNetwork(nn.Module):
         in_channels: int,
         hidden_channels: int = 64,
         blocks: int = 2,
-        kernel: KernelSpec = KERNEL,
+        kernel: KernelSpec = STAY_KERNEL,
         dropout: float = 0.1,
         cap: float = 6.0,
         hours: int = 48,

@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from ccnn_irregular.datasets.samples import RaggedSeries
     from ccnn_irregular.pipelines.tasks.risk.data import StayBatch
 
-__all__ = ["HatBasis", "ICURiskNetwork", "StandardScore", "calibrate_by_noise"]
+__all__ = ["STAY_KERNEL", "HatBasis", "ICURiskNetwork", "StandardScore", "calibrate_by_noise"]
 
 # A measurement repeated within minutes still counts as one of this many hours.
 _LEAST_WEIGHT = 0.1
 _CALIBRATION_STAYS = 64
-_KERNEL = KernelSpec(extent=24.0, width=6.0, omega_0=10.0, generator="siren")
+STAY_KERNEL = KernelSpec(extent=24.0, width=6.0, omega_0=10.0, generator="siren")
 _UNITS = 4  # coronary care, cardiac surgery recovery, medical, surgical
 
 
@@ -65,7 +65,7 @@ class ICURiskNetwork(nn.Module):
         members: int = 1,
         hidden_channels: int = 64,
         blocks: int = 2,
-        kernel: KernelSpec = _KERNEL,
+        kernel: KernelSpec = STAY_KERNEL,
         dropout: float = 0.2,
         knots: int = 4,
         cap: float = 6.0,

@@ -1,0 +1,27 @@
+"""Runs ``ccnn fit | validate | test | predict`` for the task that the words or the configuration name."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+
+from ccnn_irregular.pipelines.train.arguments import Words
+from ccnn_irregular.pipelines.train.registry import task_class
+
+__all__ = ["run"]
+
+
+def run(args: list[str]) -> None:
+    """Run one of the four commands; ``args`` starts with its name."""
+    # Lightning greets, advertises and reports what it found; the commands report what a user asked for.
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    with warnings.catch_warnings():
+        # A batch is one gather from memory: worker processes would only copy it once more.
+        warnings.filterwarnings("ignore", ".*does not have many workers.*")
+        # History and checkpoints lie in one folder that a resumed run finds again.
+        warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
+        # Lightning's own use of PyTorch.
+        warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.* is deprecated.*")
+        words = Words.of(args)
+        task_class(words.task_name())(words)
