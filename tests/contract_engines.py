@@ -46,7 +46,7 @@ from contract_checks import Checks, assert_gradients
 from tested_device import convolve, explain, make_plan
 from torch import Tensor
 
-from ccnn_irregular import ContinuousConv, Grid, Kernel, Points, Product
+from ccnn_irregular import ContinuousConv, Grid, Kernel, Points, Product, Solver
 from ccnn_irregular.domains import Domain
 from ccnn_irregular.operators import ENGINES, Cost
 from ccnn_irregular.operators.planning.rates import DEFAULT_RATES
@@ -300,7 +300,7 @@ def weighs_channels_apart(engine: str, dtype: torch.dtype, product: bool) -> Non
 @GRID_CHECKS_OF_EXACT.add([("plain",), ("causal",), ("periodic",)])
 def gradients_equal_finite_differences(engine: str, mode: str) -> None:
     kernel, grid, query = grid_case((3, 4), mode, torch.float64)
-    layer = ContinuousConv(kernel, bias=False, engine=engine)
+    layer = ContinuousConv(kernel, bias=False, solver=Solver(engine))
     names = list(dict(layer.named_parameters()))
 
     def function(values: Tensor, *parameters: Tensor) -> Tensor:
@@ -751,7 +751,7 @@ def a_plan_gives_the_same(engine: str, kind: str) -> None:
 
 @GRID_CHECKS.add()
 def lengths_in_any_order_answer_as_a_fresh_layer(engine: str) -> None:
-    layer = ContinuousConv(small_kernel(1), engine=engine).to(torch.float64)
+    layer = ContinuousConv(small_kernel(1), solver=Solver(engine)).to(torch.float64)
     untouched = copy.deepcopy(layer)
     for length in (5, 97, 2, 30, 1, 5, 96):
         grid, values = Grid((length,), (0.5,)), seeded(2, 2, length, seed=length)
@@ -763,7 +763,7 @@ def lengths_in_any_order_answer_as_a_fresh_layer(engine: str) -> None:
 
 @POINT_CHECKS.add()
 def series_of_any_length_in_any_order_answer_as_a_fresh_layer(engine: str) -> None:
-    layer = ContinuousConv(small_kernel(1, causal_axes=(0,)), engine=engine).to(torch.float64)
+    layer = ContinuousConv(small_kernel(1, causal_axes=(0,)), solver=Solver(engine)).to(torch.float64)
     untouched = copy.deepcopy(layer)
     for length in (5, 97, 2, 30, 1, 5, 96):
         source, values = Points(uniform(length, 1, high=0.1 * length, seed=length)), seeded(length, 2, seed=length)

@@ -161,11 +161,11 @@ KERNELS: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "latent grid of another d": (
         lambda: CCNN(1, 4, 1, kernel=KernelSpec(extent=[1.0], width=[1.0]), latent=Grid((4, 4), (1.0, 1.0))),
-        "latent must have the kernels' 1 axes, got 2",
+        "kernel.extent must be one number or one per axis, 2, got (1.0,)",
     ),
     "widths of another d": (
         lambda: CCNN(1, 4, 1, kernel=KernelSpec(extent=[1.0, 1.0], width=[1.0])),
-        "width must have one entry per axis, 2, got (1.0,)",
+        "kernel.width must have one entry per axis, as kernel.extent has, got (1.0,)",
     ),
 }
 

@@ -17,7 +17,7 @@ from engine_contract import contract
 from extending_page import blocks, followed
 from torch import Tensor
 
-from ccnn_irregular import SIREN, GaussianMask
+from ccnn_irregular import SIREN, GaussianMask, KernelSpec
 from ccnn_irregular.kernels import GENERATORS, MASKS, Generator, Mask, register_generator, register_mask
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -46,6 +46,9 @@ def test_a_new_generator() -> None:
 def test_a_new_mask() -> None:
     with followed("A new mask") as names:
         assert names["result"].shape == (500, 4)
+        for option in ({"threshold": 0.1}, {"learned_mean": True}):
+            with pytest.raises(ValueError, match=rf"kernel.{next(iter(option))} must be .* for mask 'bump', wh"):
+                KernelSpec(width=[1.0], mask="bump", **option)
         assert [check for part, check in contract() if part == "bump"] == MASK_CHECKS
         for check in MASK_CHECKS:
             check("bump")
@@ -92,7 +95,7 @@ def test_broken_generators_fail() -> None:
         class SeesOthers(right):  # type: ignore[valid-type,misc]
             def forward(self, offsets: Tensor) -> Tensor:
                 values = super().forward(offsets)
-                return values - values.flatten(0, -2).mean(0)
+                return values - values.reshape(-1, self.out_channels).mean(0)
 
         class AnotherOutput(right):  # type: ignore[valid-type,misc]
             @property

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from contract_cases import seeded
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 from ccnn_irregular import CCNN, MLP, SIREN, GaussianMask, Grid, Kernel, KernelSpec, MAGNet, RandomFourier, Solver
 from ccnn_irregular.adapters.geometric import CLOUD_KERNEL, CCNNConv
+from ccnn_irregular.kernels import GENERATORS, MASKS
 from ccnn_irregular.kernels.isotropic import Isotropic, RadialMask
 from ccnn_irregular.networks import PUBLISHED_KERNEL, ccnn_4_110, ccnn_6_380
 from ccnn_irregular.networks_unet import UNET_KERNEL, ContinuousUNet
@@ -74,6 +76,21 @@ def test_the_parts_are_those_that_are_named() -> None:
         assert torch.equal(kernel(offsets), expected(offsets))
 
 
+@pytest.mark.parametrize("mask", [*MASKS, "none"])
+@pytest.mark.parametrize("generator", GENERATORS)
+def test_every_registered_part_can_be_named(generator: str, mask: str) -> None:
+    kernel = KernelSpec([2.0, 2.0], [0.5, 0.5], omega_0=2.0, generator=generator, hidden=8, mask=mask)(3)
+    values = kernel(torch.rand(20, 2))
+    assert values.shape == (20, 3)
+    assert bool(values.isfinite().all())
+    assert type(kernel.generator) is GENERATORS[generator]
+
+
+def test_a_mask_without_a_learned_centre_is_named() -> None:
+    with pytest.raises(ValueError, match=r"kernel\.mask must take mean, got 'radial'"):
+        KernelSpec(1.0, 0.5, mask="radial", learned_mean=True)(1)
+
+
 def test_a_full_kernel_has_the_weights_of_a_depthwise_one_of_as_many_values() -> None:
     spec = KernelSpec([1.0], [0.2], generator="siren", omega_0=5.0)
     torch.manual_seed(0)
@@ -103,6 +120,7 @@ def test_one_number_is_one_axis_or_as_many_as_asked_for() -> None:
     assert spec.on_axes(3)(4).d == 3
     assert spec.scaled([1.0, 10.0]) == replace(spec, extent=(2.0, 20.0), width=(0.5, 5.0))
     assert KernelSpec(width=0.5).scaled([2.0]).extent is None
+    assert KernelSpec(np.float32(2.0), np.array([0.5])) == KernelSpec(2.0, (0.5,))  # type: ignore[arg-type]
 
 
 @given(
@@ -149,7 +167,7 @@ def test_an_isotropic_kernel_depends_on_the_distance_alone() -> None:
         ({"extent": 1.0, "isotropic": True, "learned_mean": True}, r"kernel\.learned_mean must be False for isotropic"),
         (
             {"extent": 1.0, "isotropic": True, "mask": "cropped"},
-            r"kernel\.mask must be 'smooth' or 'none' for isotropic",
+            r"kernel\.mask must be 'smooth', 'radial' or 'none'",
         ),
         ({"width": [1.0, 2.0], "isotropic": True}, r"kernel\.width must be the same on all axes for isotropic kernels"),
     ],

@@ -122,7 +122,7 @@ def test_unit_grid() -> None:
         ),
         (lambda: unit_grid([1]), "sizes must hold an axis of at least 2 nodes"),
         (lambda: small(head="mean"), r"head must be one of \('classify', 'dense', 'anywhere'\), got 'mean'"),
-        (lambda: small(mask="box"), "mask must be one of"),
+        (lambda: small(mask="box"), "kernel.mask must be 'none' or one of"),
         (lambda: small(mask="none", learned_mean=True), "learned_mean must be False without a mask"),
         (lambda: small()(seeded(14, 2), RAGGED, RAGGED), "query must be given with head 'anywhere' and with no other"),
         (lambda: small(head="anywhere")(seeded(14, 2), RAGGED), "query must be given with head 'anywhere'"),

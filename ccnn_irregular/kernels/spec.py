@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from numbers import Real
+from typing import Any
 
 import torch
 
 from ccnn_irregular._checks import require
-from ccnn_irregular.kernels.generators import MLP, SIREN, Generator, MAGNet, RandomFourier
-from ccnn_irregular.kernels.isotropic import Isotropic, RadialMask
+from ccnn_irregular._registry import require_known
+from ccnn_irregular.kernels.generators import GENERATORS, Generator, MAGNet
+from ccnn_irregular.kernels.isotropic import Isotropic
 from ccnn_irregular.kernels.kernel import Kernel
-from ccnn_irregular.kernels.masks import GaussianMask, Mask
+from ccnn_irregular.kernels.masks import MASKS, Mask
 
 __all__ = ["KernelSpec"]
 
-_GENERATORS: dict[str, type[Generator]] = {
-    "magnet": MAGNet,
-    "siren": SIREN,
-    "random_fourier": RandomFourier,
-    "mlp": MLP,
-}
-# Value of the Gaussian at which a mask ends, where none is given. The published mask, cropped there, has 0.1 (arXiv
-# 2110.08059).
-_THRESHOLDS = {"smooth": 0.01, "cropped": 0.1, "none": 0.01}
 # Width over extent of the published masks (arXiv 2301.10540).
 _PUBLISHED_WIDTH = 0.075
 # Centres of MAGNet's filters spread over this many initial mask widths (arXiv 2206.03398).
@@ -47,11 +42,12 @@ class KernelSpec:
         width: initial standard deviation of the mask, coordinate units, one number or one per axis. None = 0.075 of the
             extent, as published.
         omega_0: frequency of the generator, per extent; its unit is the generator's.
-        generator: "magnet", "siren", "random_fourier" or "mlp".
+        generator: a name in ``GENERATORS``: "magnet", "siren", "random_fourier", "mlp", or one that was registered.
         hidden: width of the generator's hidden layers.
         mask: "smooth" reaches zero without a step, "cropped" is the published one (see ``GaussianMask``), "none" leaves
-            the generator as it is, as far as the domain reaches; ``width`` then only places MAGNet's filters.
-        threshold: value of the Gaussian at which the mask ends. None = 0.01, for "cropped" 0.1.
+            the generator as it is, as far as the domain reaches; ``width`` then only places MAGNet's filters. Or
+            another name in ``MASKS``.
+        threshold: value of the Gaussian at which the mask ends. None = the mask's own: 0.01, for "cropped" 0.1.
         learned_mean: let the mask's centre, zero at first, be learned.
         causal: zero for the future along axis 0.
         isotropic: depend on the distance alone, see ``Isotropic``; extent and width are the same on all axes.
@@ -77,10 +73,8 @@ class KernelSpec:
             object.__setattr__(self, name, _lengths(f"kernel.{name}", getattr(self, name)))
         counts = {len(one) for one in (self.extent, self.width) if isinstance(one, tuple)}
         require(len(counts) < 2, "kernel.width", "have one entry per axis, as kernel.extent has", self.width)
-        names = tuple(_GENERATORS)
-        require(self.generator in names, "kernel.generator", f"be one of {names}", repr(self.generator))
-        masks = tuple(_THRESHOLDS)
-        require(self.mask in masks, "kernel.mask", f"be one of {masks}", repr(self.mask))
+        require_known(GENERATORS, "kernel.generator", self.generator)
+        require_known(MASKS, "kernel.mask", self.mask, besides=("none",))
         given = self.extent is not None or (self.width is not None and self.mask != "none")
         require(given, "kernel.extent", "be given, or kernel.width of a kernel with a mask", self.extent)
         require(self.omega_0 > 0, "kernel.omega_0", "be positive", self.omega_0)
@@ -89,6 +83,13 @@ class KernelSpec:
         require(threshold, "kernel.threshold", "lie between 0 and 1", self.threshold)
         unmasked = self.mask == "none"
         require(not (self.learned_mean and unmasked), "kernel.learned_mean", "be False without a mask", True)
+        if not unmasked:
+            taken = inspect.signature(MASKS[self.mask]).parameters
+            has_mean, has_threshold = "mean" in taken, "threshold" in taken
+            rule = f"be False for mask {self.mask!r}, whose centre is no argument"
+            require(has_mean or not self.learned_mean, "kernel.learned_mean", rule, True)
+            rule = f"be None for mask {self.mask!r}, which has no threshold"
+            require(has_threshold or self.threshold is None, "kernel.threshold", rule, self.threshold)
         if self.isotropic:
             self._require_no_direction()
 
@@ -97,7 +98,8 @@ class KernelSpec:
         rule = "be False for isotropic kernels, which know no direction"
         require(not self.causal, "kernel.causal", rule, True)
         require(not self.learned_mean, "kernel.learned_mean", rule, True)
-        require(self.mask != "cropped", "kernel.mask", "be 'smooth' or 'none' for isotropic kernels", repr(self.mask))
+        radial = self.mask in ("smooth", "radial", "none")
+        require(radial, "kernel.mask", "be 'smooth', 'radial' or 'none' for isotropic kernels", repr(self.mask))
         for name, length in (("kernel.extent", self.extent), ("kernel.width", self.width)):
             alike = not isinstance(length, tuple) or len(set(length)) == 1
             require(alike, name, "be the same on all axes for isotropic kernels", length)
@@ -144,40 +146,42 @@ class KernelSpec:
             width = tuple(_PUBLISHED_WIDTH * one for one in extent)
         if extent is None:
             with torch.device("cpu"):  # built on the meta device, a mask has no numbers
-                extent = tuple(GaussianMask(width, self._threshold).support.tolist())
+                mask = self._mask(width)
+            assert mask is not None
+            extent = tuple(mask.support.tolist())
         return extent, width
 
-    @property
-    def _threshold(self) -> float:
-        return _THRESHOLDS[self.mask] if self.threshold is None else self.threshold
-
     def _generator(self, d: int, channels: int, relative_width: float) -> Generator:
-        axes = 1 if self.isotropic else d
-        network: Generator
-        if self.generator == "magnet":
-            spread = _SPREAD_IN_WIDTHS * relative_width
-            network = MAGNet(axes, channels, self.hidden, omega_0=self.omega_0, spread=spread, one_sided=self.causal)
-        else:
-            network = _GENERATORS[self.generator](axes, channels, self.hidden, omega_0=self.omega_0)  # type: ignore[call-arg]
+        options: dict[str, Any] = {"hidden": self.hidden, "omega_0": self.omega_0}
+        make = GENERATORS[self.generator]
+        if make is MAGNet:
+            options |= {"spread": _SPREAD_IN_WIDTHS * relative_width, "one_sided": self.causal}
+        network = make(1 if self.isotropic else d, channels, **options)
         return Isotropic(network, d) if self.isotropic else network
 
     def _mask(self, width: tuple[float, ...]) -> Mask | None:
         if self.mask == "none":
             return None
-        if self.isotropic:
-            return RadialMask(width[0], len(width), self._threshold)
-        mean = (0.0,) * len(width) if self.learned_mean else None
-        return GaussianMask(width, self._threshold, mean=mean, smooth=self.mask == "smooth")
+        options: dict[str, Any] = {} if self.threshold is None else {"threshold": self.threshold}
+        if self.learned_mean:
+            options["mean"] = (0.0,) * len(width)
+        name = "radial" if self.isotropic else self.mask
+        try:
+            return MASKS[name](width, **options)
+        except TypeError as error:  # a mask that was registered without these options
+            if not options:
+                raise
+            raise ValueError(f"kernel.mask must take {' and '.join(options)}, got {name!r}: {error}") from error
 
 
 def _lengths(name: str, given: float | Sequence[float] | None) -> float | tuple[float, ...] | None:
     """One positive number, or a tuple of them."""
     if given is None:
         return None
-    numbers = (float(given),) if isinstance(given, int | float) else tuple(map(float, given))
+    numbers = (float(given),) if isinstance(given, Real) else tuple(map(float, given))
     fits = len(numbers) >= 1 and all(math.isfinite(one) and one > 0 for one in numbers)
     require(fits, name, "be positive and finite, one number or one per axis", given)
-    return numbers[0] if isinstance(given, int | float) else numbers
+    return numbers[0] if isinstance(given, Real) else numbers
 
 
 def _times(name: str, given: float | Sequence[float] | None, lengths: Sequence[float]) -> tuple[float, ...] | None:
