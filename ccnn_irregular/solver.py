@@ -10,7 +10,7 @@ from torch import Tensor
 from ccnn_irregular._checks import require
 from ccnn_irregular.domains import Domain
 from ccnn_irregular.kernels import Kernel
-from ccnn_irregular.operators import ENGINES, Plan, convolve, make_plan
+from ccnn_irregular.operators import Plan, convolve, make_plan, require_engine
 
 __all__ = ["Solver"]
 
@@ -22,7 +22,7 @@ class Solver:
 
     Args:
         engine: a name in ``ENGINES``, or "auto" for the cheapest that suits.
-        rtol: relative error the "spectral" engine may make; all others are exact.
+        rtol: relative error that "spectral", or another engine whose ``error`` is not 0, may make; others are exact.
 
     Raises:
         ValueError: an unknown engine, an error that does not lie between 0 and 1.
@@ -32,8 +32,7 @@ class Solver:
     rtol: float = 1e-3
 
     def __post_init__(self) -> None:
-        known = self.engine == "auto" or self.engine in ENGINES
-        require(known, "solver.engine", f"be 'auto' or one of {sorted(ENGINES)}", repr(self.engine))
+        require_engine(self.engine, "solver.engine")
         require(0 < self.rtol < 1, "solver.rtol", "lie between 0 and 1", self.rtol)
 
     @classmethod

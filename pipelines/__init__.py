@@ -5,7 +5,7 @@ Nothing is imported here: ``ccnn --help`` and the errors of a mistyped command m
 ===============  ====================================================================================================
 ``cli``          the ``ccnn`` command: finds the subcommand and the configuration in its arguments
 ``configs``      packaged configurations, found by name; each names its task
-``train``        what all tasks share: command line, run folder, module, data, evaluation, figures; the registry of tasks
+``train``        what all tasks share: command line, run folder, module, data, evaluation, figures, registry
 ``tasks``        one folder a task
 ``consistency``  ``ccnn consistency``
 ``machine``      ``ccnn machine``

@@ -36,6 +36,8 @@ from ccnn_irregular.pipelines.tasks.field.data import FieldDataModule
 from ccnn_irregular.pipelines.tasks.field.kriging import FieldAxis
 from ccnn_irregular.pipelines.tasks.field.module import FieldReconstruction
 from ccnn_irregular.pipelines.tasks.field.network import FieldNetwork
+from ccnn_irregular.pipelines.tasks.forecast.network import ForecastNetwork
+from ccnn_irregular.pipelines.tasks.forecast.task import ForecastData, Forecasting
 from ccnn_irregular.pipelines.tasks.risk.data import ICUDataModule
 from ccnn_irregular.pipelines.tasks.risk.module import BinaryRisk
 from ccnn_irregular.pipelines.tasks.risk.network import ICURiskNetwork
@@ -372,6 +374,24 @@ def spoil_tile(data: LabelDataModule, value: float) -> None:
         values[data.rows["test"]] = value
 
 
+# --------------------------------------------------------------------------------------------------------- forecast
+
+
+def gappy(folder: Path, batch_size: int) -> ForecastData:
+    options = {"count": 30, "seed": 3}
+    return ForecastData(dataset="simulated_series", options=options, test=0.3, batch_size=batch_size)
+
+
+def forecast() -> Forecasting:
+    return Forecasting(ForecastNetwork(5, hidden_channels=4, blocks=1), schedule=Schedule(warmup_epochs=0))
+
+
+def spoil_gappy(data: ForecastData, value: float) -> None:
+    mine = torch.zeros(len(data.series), dtype=torch.bool)
+    mine[data.parts.test] = True
+    data.series.values[mine[data.series.sample_index()]] = value
+
+
 TASKS: dict[str, Task] = {
     "risk": Task(stays, risk, lambda data: data.loader("test"), spoil_stays),
     "series": Task(samples("simulated_strokes", 30), strokes, tested_samples, spoil_samples),
@@ -382,4 +402,5 @@ TASKS: dict[str, Task] = {
     "downscale": Task(fronts, downscaling, lambda data: data.loader("test"), spoil_fronts, draws=False),
     "shapes": Task(shapes, cloud_classes, lambda data: data.loader("test"), spoil_shapes),
     "tile": Task(tile, cloud_labels, lambda data: data.loader("test"), spoil_tile),
+    "forecast": Task(gappy, forecast, lambda data: data.loader("test"), spoil_gappy, draws=False),
 }

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -977,15 +975,3 @@ def test_kernels_of_clouds_end_at_their_extent() -> None:
     assert (kernel.shape, kernel.d) == ((3, 2), 2)
     assert_close(kernel.support, kernel.extent)
     assert float(kernel.extent[0]) == pytest.approx(0.5 * math.sqrt(-2 * math.log(0.01)), rel=1e-6)
-
-
-def test_the_documentation_runs(repository: Path) -> None:
-    text = (repository / "docs" / "point_clouds.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    assert len(blocks) == 3
-    names: dict[str, Any] = {}
-    exec("\n".join(blocks), names)
-    assert names["answers"].shape == (3, 2)
-    assert names["classes"].shape == (3, 10)
-    assert names["per_point"].shape == (427, 5)
-    assert names["smoothed"].shape == (200, 4)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import numpy as np
@@ -630,22 +629,6 @@ def test_official_stations(shared_data: Path) -> None:
     samples = array.ccnn.to_samples()
     assert samples.domain.count == 1200
     assert int((samples.domain.weights == 0).sum()) == int(np.isnan(record).sum())
-
-
-def test_the_documentation_runs(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The Python of docs/volumes_and_climate.md, as it stands there."""
-    text = (repository / "docs" / "volumes_and_climate.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
-    assert len(blocks) >= 3
-    monkeypatch.chdir(tmp_path)
-    names: dict[str, object] = {}
-    for block in blocks:
-        exec(compile(block, "volumes_and_climate.md", "exec"), names)
-    smooth, written = names["smooth"], names["filtered"]
-    assert isinstance(smooth, xr.DataArray)
-    assert isinstance(written, xr.DataArray)
-    assert float(smooth.std()) > 0
-    assert (tmp_path / "filtered.nii.gz").is_file()
 
 
 @pytest.mark.parametrize("dtype", [np.int64, np.uint64])

@@ -5,11 +5,8 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import hypothesis.strategies as st
 import numpy as np
@@ -923,13 +920,3 @@ def test_kinds_combine() -> None:
         assert_close(nn.ChannelShuffle(2)(layer(values, grid, query)), nn.ChannelShuffle(2)(expected))
     offsets = list(itertools.product(range(3), range(2), range(2)))
     assert kernel.generator.output.weight.shape == (8, len(offsets))
-
-
-def test_the_documentation_runs(repository: Path) -> None:
-    (block,) = re.findall(r"```python\n(.*?)```", (repository / "docs/convolutions.md").read_text(), flags=re.DOTALL)
-    torch.manual_seed(0)
-    names: dict[str, Any] = {}
-    exec(compile(block, "convolutions.md", "exec"), names)
-    assert names["on_points"].shape == (25, 8)
-    assert names["on_grid"].shape == (1, 8, 12)
-    assert_close(names["ours"], names["theirs"], factor=0.1)

@@ -260,8 +260,8 @@ def test_whole_speakers_can_be_held_out(tmp_path: Path) -> None:
         spoken_digits.load(tmp_path, held_speakers=["theo", "lucas"])
     data = SampleDataModule("spoken_digits", str(tmp_path), options={"held_speakers": ["theo"]}, validation=0.3)
     data.setup("fit")
-    assert data.description()["samples"]["test"] == 14
-    assert data.description()["options"] == {"held_speakers": ["theo"]}
+    assert data.describe()["samples"]["test"] == 14
+    assert data.describe()["options"] == {"held_speakers": ["theo"]}
     with pytest.raises(ValueError, match="options of mnist must be among download, progress, got held_speakers"):
         SampleDataModule("mnist", str(tmp_path), options={"held_speakers": ["theo"]})
 

@@ -115,6 +115,26 @@ def test_values_times_statics_and_outcomes_of_a_small_set(tmp_path: Path) -> Non
     assert (cohort.report.rows, cohort.report.measurements) == (4, 5)
 
 
+def test_stays_become_series_of_all_41_parameters(tmp_path: Path) -> None:
+    """Descriptors are observed once, before everything else."""
+    body = "00:07,HR,73\n30:00,Weight,70\n30:00,HR,60\n"
+    write_set(tmp_path, {132539: record(132539, body), 132540: record(132540, "", weight="-1")})
+    cohort = physionet2012.load(tmp_path, cache=False, progress=False)
+    series = cohort.as_series()
+    assert series.channels == (*SERIES, "Age", "Gender", "Height", "ICUType")
+    assert series.ids is not None
+    assert series.ids.tolist() == [132539, 132540]
+    assert series.labels.tolist() == (cohort.labels if cohort.labels is not None else np.zeros(2)).tolist()
+    np.testing.assert_allclose(series.times, [-1 / 60, 7 / 60, 30.0, -1 / 60])
+    cells = [(number, round(time, 3), name, value) for number, time, name, value in series.cells()]
+    statics = {name: float(value) for name, value in zip(STATICS, cohort.statics[0], strict=True)}
+    assert {cell[2]: cell[3] for cell in cells if cell[0] == 132539 and cell[1] < 0} == pytest.approx(
+        {name: value for name, value in statics.items() if not np.isnan(value)}
+    )
+    later = sorted(cell[1:] for cell in cells if cell[1] > 0)
+    assert later == [(0.117, "HR", 73.0), (30.0, "HR", 60.0), (30.0, "Weight", 70.0)]
+
+
 def test_only_the_first_weight_at_admission_is_a_static(tmp_path: Path) -> None:
     cohort = read(write_set(tmp_path, {11: record(11, "00:00,Weight,70.4\n")}))
     assert cohort.statics[0, STATICS.index("Weight")] == np.float32(71.5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pkgutil
 import re
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -83,6 +85,14 @@ def test_the_documentation_follows_the_registry(repository: Path) -> None:
     text = (repository / "docs" / "datasets.md").read_text(encoding="utf-8")
     table = text.partition("## All data sets")[2].partition("\n`fetch`")[0]
     assert [line for line in table.splitlines() if line.startswith("| `")] == rows
+
+
+def test_configurations_name_data_sets_that_are_known() -> None:
+    for path in sorted(cli.CONFIGS.glob("*.yaml")):
+        data = yaml.safe_load(path.read_text(encoding="utf-8")).get("data", {})
+        if "dataset" in data:
+            assert data["dataset"] in NAMES, path.name
+            datasets.get(data["dataset"]).require_options(data.get("options", {}))
 
 
 @pytest.mark.parametrize("name", SIMULATED)
@@ -303,6 +313,19 @@ def _loaded(name: str, **options: Any) -> Any:
     if name not in _LOADED:
         _LOADED[name] = datasets.load(name, count=12, **options)
     return _LOADED[name]
+
+
+def test_series_keep_what_their_source_calls_them() -> None:
+    stays = datasets.load("simulated_icu", count=12).as_series()
+    halves = stays.subset(torch.arange(5)), stays.subset(torch.arange(5, 12))
+    joined = halves[0].joined(halves[1])
+    assert joined.ids is not None
+    assert joined.ids.tolist() == stays.ids.tolist()
+    assert joined.channels == stays.channels
+    with pytest.raises(ValueError, match="samples to be joined must all have ids, or none, got ids of one part"):
+        halves[0].joined(dataclasses.replace(halves[1], ids=None))
+    with pytest.raises(ValueError, match="samples to be joined must have the same channels"):
+        halves[0].joined(dataclasses.replace(halves[1], channels=()))
 
 
 def test_what_is_not_alike_is_not_joined() -> None:

@@ -60,6 +60,47 @@ def test_a_subset_holds_the_chosen_series_whole(series: RaggedSeries, index: lis
             )
 
 
+def test_rows_are_kept_by_a_mask(series: RaggedSeries) -> None:
+    rows = torch.rand(len(series.values)) < 0.4
+    rows[rows_of(series, 2)] = False  # nothing is left of the third one
+    kept = series.keep(rows)
+    for sample in range(5):
+        own = rows_of(series, sample)
+        assert torch.equal(kept.values[rows_of(kept, sample)], series.values[own][rows[own]])
+        assert torch.equal(kept.coordinates[rows_of(kept, sample)], series.coordinates[own][rows[own]])
+    assert torch.equal(kept.labels, series.labels)
+
+
+def test_other_coordinates_are_the_same_for_all(series: RaggedSeries) -> None:
+    asked = series.at([0.5, 2.0])
+    assert asked.times.tolist() == [0.5, 2.0] * 5
+    assert asked.splits.tolist() == [0, 2, 4, 6, 8, 10]
+    assert asked.sample_index().tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
+    assert not bool(asked.values.any())
+    assert len(series.at([]).values) == 0
+
+
+@pytest.mark.parametrize("missing", [0.0, 0.6, 0.95, 1.0])
+def test_the_last_value_is_that_of_a_plain_loop(series: RaggedSeries, missing: float) -> None:
+    values = torch.where(torch.rand(series.values.shape) < missing, torch.nan, series.values)
+    gappy = dataclasses.replace(series, values=values).keep(torch.arange(len(values)) != 3)  # the second one is empty
+    wanted = torch.full((5, 2), torch.nan)
+    for sample in range(5):
+        for row in gappy.values[rows_of(gappy, sample)]:
+            wanted[sample] = torch.where(row.isnan(), wanted[sample], row)
+    torch.testing.assert_close(gappy.last(), wanted, rtol=0, atol=0, equal_nan=True)
+
+
+def test_cells_are_a_long_table(series: RaggedSeries) -> None:
+    first = dataclasses.replace(series, ids=torch.tensor([7, 5, 3, 2, 1]), channels=("a", "b")).subset(
+        torch.tensor([1])
+    )
+    gappy = dataclasses.replace(first, values=torch.tensor([[torch.nan, 4.0]]))
+    assert gappy.cells() == [(5, 0.0, "b", 4.0)]
+    assert gappy.cells(torch.tensor([[1.0, 2.0]])) == [(5, 0.0, "b", 2.0)]
+    assert [cell[:3] for cell in series.subset(torch.tensor([1])).cells()] == [(0, 0.0, "0"), (0, 0.0, "1")]
+
+
 def test_points_carry_the_trapezoid_rule_of_each_series(series: RaggedSeries) -> None:
     thinned = samples.drop_samples(series, 0.5, seed=3)
     points = thinned.points()

@@ -13,9 +13,9 @@ import yaml
 from jsonargparse import ArgumentParser
 from torch import nn
 
-from ccnn_irregular import KernelSpec, Solver
+from ccnn_irregular import KernelSpec, Solver, datasets
 from ccnn_irregular.kernels import GaussianMask
-from ccnn_irregular.pipelines.train.earlier import config_argument, migrated, migrated_config
+from ccnn_irregular.pipelines.train.earlier import config_argument, migrated, migrated_config, migrated_data
 
 OLD = "ccnn_irregular.pipelines"
 RISK = {
@@ -75,6 +75,49 @@ def built(options: dict[str, Any]) -> Any:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--network", type=nn.Module)
     return parser.instantiate(parser.parse_object({"network": options})).network
+
+
+# Every option of a data module, as a run folder keeps them.
+UNTOLD = {
+    "medmnist3d": "organ", "volume_table": "labels.csv", "hdf5_dataset": "volume", "standardise": False,
+    "held_speakers": [],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ({"dataset": "mnist", **UNTOLD}, {"dataset": "mnist", "options": None}),
+        (
+            {"dataset": "medmnist3d", **UNTOLD, "medmnist3d": "nodule"},
+            {"dataset": "medmnist3d", "options": {"name": "nodule"}},
+        ),
+        (
+            {"dataset": "volume_folder", **UNTOLD, "standardise": True, "volume_table": "table.csv"},
+            {"dataset": "volume_folder", "options": {"table": "table.csv", "standardise": True}},
+        ),
+        (
+            {"dataset": "spoken_digits", "held_speakers": ["theo"]},
+            {"dataset": "spoken_digits", "options": {"held_speakers": ["theo"]}},
+        ),
+        ({"dataset": "ghcnm", "drop_flagged": False}, {"dataset": "ghcnm", "options": {"drop_flagged": False}}),
+        ({"dataset": "solids", "count": 3}, {"dataset": "simulated_solids", "count": 3}),
+        ({"dataset": "terrain"}, {"dataset": "simulated_terrain"}),
+        ({"dataset": "simulated", "held": 0.2}, {"dataset": "simulated_fields", "held": 0.2}),
+    ],
+)
+def test_options_of_data_are_those_of_the_loader(old: dict[str, Any], new: dict[str, Any]) -> None:
+    assert migrated_data(old) == new
+    assert migrated_data(new) == new
+    config = migrated_config({"task": "any", "data": old})
+    assert config["data"] == new
+    datasets.get(new["dataset"]).require_options(new.get("options") or {})
+
+
+def test_options_of_another_data_set_are_not_lost() -> None:
+    data = migrated_data({"dataset": "mnist", **UNTOLD, "held_speakers": ["theo"]})
+    with pytest.raises(ValueError, match="options of mnist must be among download, progress, got held_speakers"):
+        datasets.get("mnist").require_options(data["options"])
 
 
 @pytest.mark.parametrize("options", ALL, ids=lambda options: options["class_path"].rpartition(".")[2])

@@ -183,6 +183,7 @@ def test_validation_scores_do_not_depend_on_the_size_of_the_batches(
         "field",
         "downscale",
         "segmentation",
+        "forecast",
     ):  # scikit-learn has no score of theirs: see test_pipelines_metrics
         return
     labels = torch.cat([batch.labels for batch in data.val_dataloader()])

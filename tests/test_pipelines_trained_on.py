@@ -497,6 +497,7 @@ TASKS: dict[str, tuple[list[str], list[str]]] = {
     "simulated_terrain": (["--data.count", "600", "--data.discs.count", "8"], ["--data.reverse", "true"]),
     "field": (["--data.draws", "4", "--model.network.init_args.neighbours", "6"], ["--data.held", "0.5"]),
     "downscale": (["--data.count", "10"], ["--data.test", "0.5"]),
+    "simulated_forecast": (["--data.options", "{count: 40}"], ["--data.split_seed", "1"]),
 }  # fmt: skip
 
 

@@ -89,6 +89,21 @@ def test_drawn_points_are_the_domains(count: int) -> None:
                 assert torch.equal(*here)
 
 
+@pytest.mark.parametrize("name", ["reference", "neighbours", "keops"])
+def test_samples_of_points_are_counted_once(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel, grid = kernel_of(1), Grid((30,), (0.1,))
+    ragged = Points(torch.rand(40, 1, dtype=torch.float64), splits=torch.arange(5) * 10)
+    of_points = explain(kernel, ragged).costs[name]
+    assert explain(kernel, ragged, batch=4).costs[name] == of_points
+    # The nodes as four samples of points: the same pairs, and the same rows of values.
+    on_grid = explain(kernel, grid, ragged, batch=4).costs[name]
+    assert on_grid == explain(kernel, grid.as_points(4), ragged).costs[name]
+    assert explain(kernel, ragged, grid, batch=4).costs[name] == explain(kernel, ragged, grid.as_points(4)).costs[name]
+    assert isinstance(of_points, Cost)
+    monkeypatch.setattr(planner, "available_memory", lambda device: of_points.bytes)
+    assert make_plan(kernel, ragged, engine=name, batch=4).engine == name
+
+
 # ---- memory ----
 
 

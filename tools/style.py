@@ -10,7 +10,7 @@ For each folder of Python files:
 - ``long files``: files of more than 400 lines.
 - ``docstrings``: the share of public modules, classes, functions and methods that have one. Public are names without
   a leading underscore, in modules and classes that are public themselves, in the installed folders. A method that a
-  base class documents, here or as a hook of Lightning or PyTorch, is documented.
+  base class documents, here or as a hook of Lightning, torchmetrics or PyTorch, is documented.
 
 ``--list`` names each place that is counted.
 """
@@ -42,10 +42,10 @@ FILE_LINES = 400
 Place = tuple[str, int]  # a file and a line of it, from 1
 Pair = tuple[Place, Place]
 Classes = dict[str, tuple[set[str], set[str]]]
-# Methods that Lightning and PyTorch call, and document.
+# Methods that Lightning, torchmetrics and PyTorch call, and document.
 _HOOKS = re.compile(
     r"on_\w+|(training|validation|test|predict)_step|(train|val|test|predict)_dataloader|configure_\w+|prepare_data|setup"
-    r"|(load_)?state_dict|[gs]et_extra_state|extra_repr|reset_parameters"
+    r"|(load_)?state_dict|[gs]et_extra_state|extra_repr|reset_parameters|compute|reset|update"
 )
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
 _Statement = ast.Module | ast.Import | ast.ImportFrom | ast.ClassDef | _Function

@@ -27,7 +27,7 @@ _HALO = 2
 
 
 def polygon_areas(latitudes: Floats, longitudes: Floats) -> Floats:
-    """Areas of polygons ``(n, corners)`` whose edges are great circles; nan corners are left out."""
+    """Compute the areas of polygons ``(n, corners)`` of great circles, square degrees."""
     return np.asarray(
         spherical_polygons(torch.from_numpy(latitudes), torch.from_numpy(longitudes), radius=math.degrees(1))
     )

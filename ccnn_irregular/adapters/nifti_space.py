@@ -48,7 +48,7 @@ def affine_of(array: xr.DataArray) -> Floats:
 
 
 def require_affine(what: str, affine: Floats) -> None:
-    """Refuse an affine that is singular or not finite."""
+    """Refuse an affine that is not finite, or singular."""
     require(bool(np.isfinite(affine).all()), f"affine of {what}", "be finite", affine.tolist())
     directions = affine[:3, :3]
     sizes = np.linalg.norm(directions, axis=0)
@@ -89,7 +89,7 @@ def _nearest_axes(cosines: Floats) -> list[int]:
 
 
 def space_axes(array: xr.DataArray) -> list[str]:
-    """Names of the voxel axes, in the order of the file."""
+    """Return the names of the three voxel axes of an array that was read from NIfTI."""
     return str(array.attrs["voxel_axes"]).split()[:3]
 
 

@@ -294,7 +294,7 @@ def _widths(nodes: Floats, period: float | None) -> Floats:
 
 
 def require_latitudes(name: str, latitudes: Floats) -> None:
-    """Refuse latitudes beyond a pole."""
+    """Refuse latitudes beyond the poles."""
     farthest = float(np.abs(latitudes).max())
     require(farthest <= 90 + 1e-4, f"latitudes {name!r}", "lie between -90 and 90 degrees", farthest)
 

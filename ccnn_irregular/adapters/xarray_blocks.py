@@ -22,7 +22,7 @@ Array = NDArray[Any]
 
 
 def may_be_cut(factor: Line | Cloud) -> bool:
-    """Whether blocks may be cut along it: neighbours in the array are neighbours on the axis."""
+    """Tell whether a factor may be cut into blocks: a line whose neighbours in the array are neighbours on it."""
     return isinstance(factor, Line) and factor.may_be_cut
 
 
@@ -45,7 +45,7 @@ class Blocks:
 
     @classmethod
     def of(cls, array: xr.DataArray, frame: Frame, support: Sequence[float]) -> Blocks:
-        """The array in its own blocks, joined where a kernel of this support reaches farther than one."""
+        """Cut a lazy array into blocks no smaller than the reach of ``support``, one entry per axis of ``frame``."""
         lazy = array.transpose(*frame.dims).data
         count = len(frame.samples)
         if frame.channels is None:

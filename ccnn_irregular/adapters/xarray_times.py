@@ -187,7 +187,7 @@ def _calendar_numbers(values: NDArray[Any], name: str, time_unit: TimeUnit) -> F
 
 
 def calendar_of(coordinate: xr.DataArray) -> str:
-    """Name of the calendar of numbers since a date; "gregorian" is "standard"."""
+    """Return the calendar of a coordinate, "standard" where it names none; refuse unknown calendars."""
     given = str(coordinate.attrs.get("calendar", "standard")).strip()
     rule = f"be one of {_CALENDARS}; with decode_times=False set its attribute to the one meant, then decode_times"
     require(given.lower() in _CALENDARS, f"calendar of {str(coordinate.name)!r}", rule, repr(given))

@@ -66,7 +66,7 @@ def check_consistency(
         queries: number of random nodes at which answers are compared, where the layer takes a query. Other layers
             answer at the samples (compared with the full grid's answer there, interpolated where jittered) or
             at places that do not depend on the sampling (compared as they are).
-        rtol: error that "spectral" may make.
+        rtol: error that an approximate engine may make.
         limit_seconds: an evaluation that is predicted to take longer is left out.
         seed: of samplings and queries.
         progress: called as ``progress(done, total, what comes next)``.

@@ -83,9 +83,9 @@ class RadialMask(Mask):
         return self.profile.formula(offsets, operations)
 
 
-def _radial(width: Sequence[float], **options: Any) -> RadialMask:
+def _radial(width: Sequence[float], threshold: float = 0.01) -> RadialMask:
     """``RadialMask`` of the largest of the widths."""
-    return RadialMask(max(width), len(width), **options)
+    return RadialMask(max(width), len(width), threshold)
 
 
 register("radial", _radial)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -82,6 +83,13 @@ class KernelSpec:
         require(threshold, "kernel.threshold", "lie between 0 and 1", self.threshold)
         unmasked = self.mask == "none"
         require(not (self.learned_mean and unmasked), "kernel.learned_mean", "be False without a mask", True)
+        if not unmasked:
+            taken = inspect.signature(MASKS[self.mask]).parameters
+            has_mean, has_threshold = "mean" in taken, "threshold" in taken
+            rule = f"be False for mask {self.mask!r}, whose centre is no argument"
+            require(has_mean or not self.learned_mean, "kernel.learned_mean", rule, True)
+            rule = f"be None for mask {self.mask!r}, which has no threshold"
+            require(has_threshold or self.threshold is None, "kernel.threshold", rule, self.threshold)
         if self.isotropic:
             self._require_no_direction()
 

@@ -9,8 +9,6 @@ from ccnn_irregular.operators.engines import ENGINES, Cost, Engine, Plan, regist
 from ccnn_irregular.operators.planning.planner import Explanation, explain, make_plan
 from ccnn_irregular.operators.planning.rates import Work
 
-EngineName = str
-
 __all__ = [
     "ENGINES",
     "CheckReport",

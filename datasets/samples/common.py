@@ -28,8 +28,8 @@ def as_positions(index: Tensor, count: int) -> Tensor:
     return index
 
 
-def require_alike(first: Samples, second: Samples) -> None:
-    """Refuse to join samples of other classes or another unit."""
-    for name in ("classes", "unit"):
+def require_alike(first: Samples, second: Samples, *names: str) -> None:
+    """Refuse to join samples that differ in one of the attributes ``names``."""
+    for name in names:
         given = getattr(first, name), getattr(second, name)
         require(given[0] == given[1], "samples to be joined", f"have the same {name}", given)

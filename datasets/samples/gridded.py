@@ -71,7 +71,7 @@ class GriddedSamples:
 
     def joined(self, other: GriddedSamples) -> GriddedSamples:
         """These samples, and behind them the ``other`` ones on the same grid, of the same classes."""
-        require_alike(self, other)
+        require_alike(self, other, "classes", "unit")
         require(self.grid == other.grid, "samples to be joined", "lie on one grid", (self.grid, other.grid))
         lengths = None
         if self.lengths is not None or other.lengths is not None:

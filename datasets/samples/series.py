@@ -111,8 +111,8 @@ class RaggedSeries:
     def keep(self, rows: Tensor) -> RaggedSeries:
         """Every series without the rows where ``rows``, bool ``(N,)``, is False; a series may be left without any."""
         before = torch.nn.functional.pad(torch.cumsum(rows, 0), (1, 0))
-        kept = {"values": self.values[rows], "coordinates": self.coordinates[rows]}
-        return dataclasses.replace(self, **kept, splits=before[self.splits])
+        values, coordinates = self.values[rows], self.coordinates[rows]
+        return dataclasses.replace(self, values=values, coordinates=coordinates, splits=before[self.splits])
 
     def at(self, coordinates: Sequence[float]) -> RaggedSeries:
         """The same series with rows at other ``coordinates``, rising and the same for all; their values are 0."""
@@ -159,8 +159,10 @@ class RaggedSeries:
         return sample_of_row(self.splits, len(self.values))
 
     def joined(self, other: RaggedSeries) -> RaggedSeries:
-        """These series, and behind them the ``other`` ones of the same classes and unit."""
-        require_alike(self, other)
+        """These series, and behind them the ``other`` ones of the same classes, unit and channels."""
+        require_alike(self, other, "classes", "unit", "channels")
+        named = [one.ids for one in (self, other) if one.ids is not None]
+        require(len(named) != 1, "samples to be joined", "all have ids, or none", "ids of one part")
         return dataclasses.replace(
             self,
             values=torch.cat([self.values, other.values]),

@@ -84,7 +84,7 @@ class RaggedVolumes:
 
     def joined(self, other: RaggedVolumes) -> RaggedVolumes:
         """These samples, and behind them the ``other`` ones of the same classes and unit."""
-        require_alike(self, other)
+        require_alike(self, other, "classes", "unit")
         values, labels = torch.cat([self.values, other.values]), torch.cat([self.labels, other.labels])
         return dataclasses.replace(self, values=values, grids=self.grids + other.grids, labels=labels)
 

@@ -1,4 +1,4 @@
-"""Options of networks as earlier versions wrote them, into checkpoints and the configurations of runs."""
+"""Options of networks and data as earlier versions wrote them, into checkpoints and the configurations of runs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import yaml
 
 from ccnn_irregular.pipelines.train.schedule import Schedule
 
-__all__ = ["config_argument", "migrated", "migrated_config"]
+__all__ = ["config_argument", "migrated", "migrated_config", "migrated_data"]
 
 _TASKS = "ccnn_irregular.pipelines.tasks"
 # Each network that earlier versions trained -> the module that holds it now.
@@ -47,6 +47,17 @@ _UNTOLD = {
     "causal": False,
     "isotropic": False,
 }
+# Each data set that had another name -> its name in the registry.
+_DATASETS = {"solids": "simulated_solids", "terrain": "simulated_terrain", "simulated": "simulated_fields"}
+# Each option that all data sets had for the sake of one -> its name in the loader of that one, and what no option told.
+_OF_DATASET: dict[str, tuple[str, Any]] = {
+    "medmnist3d": ("name", "organ"),
+    "volume_table": ("table", "labels.csv"),
+    "hdf5_dataset": ("hdf5_dataset", "volume"),
+    "standardise": ("standardise", False),
+    "held_speakers": ("held_speakers", []),
+    "drop_flagged": ("drop_flagged", True),
+}
 # Kernels of the U-net ended at this many widths.
 _UNET_EXTENT = 3.0
 
@@ -75,11 +86,25 @@ def migrated(network: dict[str, Any]) -> dict[str, Any]:
     return {**network, "class_path": f"{_MODULES[name]}.{name}", "init_args": arguments}
 
 
+def migrated_data(data: dict[str, Any]) -> dict[str, Any]:
+    """Options of a data module as this version writes them; those of this version unchanged.
+
+    What a loader does not take stays among its options, where it is refused.
+    """
+    old = {name: data[name] for name in _OF_DATASET if name in data}
+    told = {_OF_DATASET[name][0]: value for name, value in old.items() if value != _OF_DATASET[name][1]}
+    kept = {name: value for name, value in data.items() if name not in old}
+    options = {"options": {**(data.get("options") or {}), **told} or None} if old else {}
+    return {**kept, **options, "dataset": _DATASETS.get(data["dataset"], data["dataset"])}
+
+
 def migrated_config(config: Any) -> Any:
-    """A configuration, or what a checkpoint keeps under ``model``, with its network's options ``migrated``."""
+    """A configuration, or what a checkpoint keeps under ``model``, with the options of network and data migrated."""
     if not isinstance(config, dict):
         return config
     changed = {"model": migrated_config(config["model"])} if "model" in config else {}
+    if isinstance(config.get("data"), dict) and "dataset" in config["data"]:
+        changed["data"] = migrated_data(config["data"])
     if not isinstance(config.get("network"), dict):
         return {**config, **changed}
     changed["network"] = migrated(config["network"])

@@ -51,14 +51,14 @@ def training_curves(rows: Sequence[Mapping[str, float]], path: Path, curves: Cur
     return save(figure, path)
 
 
-def forecasts(history: RaggedSeries, asked: RaggedSeries, values: Tensor, path: Path) -> Path:
+def forecasts(history: RaggedSeries, asked: RaggedSeries, values: Tensor, folder: Path) -> Path:
     """What was observed of some series, what was forecast, and what came: one column a series, one row a variable.
 
     Args:
         history: B series as they were known.
         asked: the same series at the times asked for, nan where the truth is not known.
         values: ``(M, C)``, what was forecast at these times.
-        path: of the PNG file.
+        folder: of the picture ``forecasts.png``.
     """
     known = ~asked.values.isnan()
     channels = known.sum(0).topk(min(_VARIABLES_SHOWN, known.shape[1])).indices.sort().values
@@ -86,4 +86,4 @@ def forecasts(history: RaggedSeries, asked: RaggedSeries, values: Tensor, path: 
         )
         panels[-1, column].set_xlabel(with_unit("time", asked.unit), fontsize="small")
     figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside upper center", frameon=False, ncols=3)
-    return save(figure, path)
+    return save(figure, folder / "forecasts.png")

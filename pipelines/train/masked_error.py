@@ -16,6 +16,7 @@ from torchmetrics import Metric
 
 from ccnn_irregular.pipelines.train.evaluation import Evaluation, ResultTable
 from ccnn_irregular.pipelines.train.reports import write_csv
+from ccnn_irregular.pipelines.train.series_data import SeriesData
 
 __all__ = ["MaskedError", "MaskedSkill", "compare", "masked_squared_error"]
 
@@ -95,22 +96,22 @@ class MaskedSkill(Metric):
 
 
 def compare(
-    answers: Mapping[str, Tensor], targets: Tensor, names: Sequence[str], title: str, folder: Path
+    answers: Mapping[str, Tensor], targets: Tensor, data: SeriesData[Any, Any], checkpoint: str, folder: Path
 ) -> Evaluation:
     """Errors of several answers to the same question: figures, a table, and ``errors.csv`` by variable.
 
     Args:
         answers: by their name, ``(M, C)`` each.
         targets: ``(M, C)``, nan where not known.
-        names: of the C variables.
-        title: of the table.
+        data: what they are about.
+        checkpoint: for the title of the table.
         folder: of the CSV file.
     """
     results = {}
     for name, answer in answers.items():
-        error = MaskedError(len(names))
+        error = MaskedError(len(data.channels))
         error.update(answer, targets)
-        results[name] = error.figures(names)
+        results[name] = error.figures(data.channels)
     path = folder / "errors.csv"
     lines = [
         (name, variable, *scores.values())
@@ -120,6 +121,7 @@ def compare(
     write_csv(path, ("answer", "variable", "mse", "mae", "n"), lines)
     rows = [(name, f"{1e3 * result['mse']:.3f}", f"{1e2 * result['mae']:.3f}") for name, result in results.items()]
     caption = "of scaled values, averaged within each variable, then over the variables"
+    title = f"{data.dataset}, {data.part_sizes()['test']} test series, {checkpoint}"
     table = ResultTable(title, ("", "MSE x 10^-3", "MAE x 10^-2"), rows, caption=caption)
     return Evaluation({"results": results}, tables=[table], files=[path])
 

@@ -65,22 +65,27 @@ class RunFolder:
 
     @property
     def config(self) -> Path:
+        """Configuration of the run."""
         return self.path / "config.yaml"
 
     @property
     def best(self) -> Path:
+        """Checkpoint of the best epoch."""
         return self.path / "best.ckpt"
 
     @property
     def last(self) -> Path:
+        """Checkpoint of the last epoch, from which the run resumes."""
         return self.path / "last.ckpt"
 
     @property
     def history(self) -> Path:
+        """Metrics of every epoch."""
         return self.path / "history.csv"
 
     @property
     def summary(self) -> Path:
+        """How training ended."""
         return self.path / "summary.json"
 
     def is_run(self, config: Path) -> bool:

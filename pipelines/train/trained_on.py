@@ -58,6 +58,7 @@ class Overlap:
 
     @property
     def met(self) -> int:
+        """Number of rows that were trained on or chose the epoch."""
         return self.trained_on + self.chose_epoch
 
     def __str__(self) -> str:

@@ -202,10 +202,13 @@ class Cost:
     study: Any = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        for name in ("plan", "forward", "backward"):
-            rule = "be counted in operations, Work(call=..., pair=...): the machine says how long they take"
-            require(isinstance(getattr(self, name), Work), name, rule, getattr(self, name))
-        require(bool(self.forward.counts), "forward", "count the operations of a forward pass", self.forward)
+        given: dict[str, object] = {"plan": self.plan, "forward": self.forward, "backward": self.backward}
+        for name, work in given.items():
+            if not isinstance(work, Work):
+                rule = "be counted in operations, Work(call=..., pair=...): the machine says how long they take"
+                reject(name, rule, work)
+        if not self.forward.counts:
+            reject("forward", "count the operations of a forward pass", self.forward)
 
     def seconds(self, rates: Rates) -> float:
         """Wall time of planning and of one forward and one backward pass."""

@@ -59,6 +59,7 @@ class Lattice:
 
     @classmethod
     def build(cls, source: Axis, query: Axis) -> Lattice:
+        """Make the common lattice of two axes whose steps are in a rational ratio."""
         ratio = _rational(query.step / source.step)
         assert ratio is not None  # FFT.assess came first
         up, down, step = ratio.denominator, ratio.numerator, source.step / ratio.denominator

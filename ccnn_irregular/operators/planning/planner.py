@@ -43,7 +43,8 @@ def make_plan(
         query: where results are wanted; None = at the source.
         engine: a name in ``ENGINES``, or "auto".
         rtol: relative error an approximate engine may make; the plan serves this and any larger one.
-        batch: number of entries on a grid, for the choice under "auto".
+        batch: number of entries on grids, for the choice under "auto"; between points and any domain the samples of
+            the points count instead.
 
     Returns:
         A plan that holds as long as the domains stay what they are and kernels do not reach farther: see ``Plan``.
@@ -62,7 +63,7 @@ def make_plan(
         require_transformable(kernel, engine, source, query)
         runner = ENGINES[_transformable(kernel, source, query) if engine == "auto" else engine]
         return Plan(runner, source, query, runner.prepare(kernels, source, query, rtol), rtol)
-    name, cost = _chosen(kernel, source, query, engine, batch, rtol)
+    name, cost = _chosen(kernel, source, query, engine, _entries(source, query, batch), rtol)
     runner = ENGINES[name]
     study = cost.study if len(kernels) == 1 else None
     character = {what: of(kernel) for what, of in CHARACTER.items()} if runner.error(rtol) else {}
@@ -141,19 +142,24 @@ def explain(
         source: where values are given.
         query: where the result is wanted; None = at the source.
         rtol: relative error an approximate engine may make.
-        batch: number of entries on a grid.
+        batch: number of entries, where both domains are grids; else the samples of the points count.
 
     Raises:
         ValueError: domains that disagree.
     """
     query = source if query is None else query
     _check_case(kernel, source, query, rtol)
-    device = kernel.extent.device
+    device, batch = kernel.extent.device, _entries(source, query, batch)
     costs = {name: engine.assess(kernel, source, query, batch, rtol) for name, engine in ENGINES.items()}
     available, rates = available_memory(device), current_rates(device)
     fits = any(isinstance(cost, Cost) and cost.bytes <= available for cost in costs.values())
     choice = _cheapest(costs, rates, available)[0] if fits else None
     return Explanation(choice, costs, rtol, available, rates, measured(device))
+
+
+def _entries(source: Domain, query: Domain, batch: int) -> int:
+    """Entries that share one geometry. Points bring their samples along, and a grid is repeated for each of them."""
+    return batch if source.samples is None and query.samples is None else 1
 
 
 def require_transformable(kernel: Kernel, engine: str, source: Domain, query: Domain) -> None:

@@ -162,7 +162,7 @@ class SampleDataModule(TaskData[SampleBatch, Sampling]):
         if watched is not None:
             assert held is not None
             counts = (len(samples), len(watched))
-            samples = cast("Any", samples).joined(watched)  # of one class, as both are of one data set
+            samples = _joined(samples, watched)
             self._parts = Parts(torch.arange(counts[0]), torch.arange(counts[0], sum(counts)), torch.arange(len(held)))
         elif held is None:
             self._parts = Parts(*split_together(keys, samples.labels, self._in_three))
@@ -260,7 +260,7 @@ class SampleDataModule(TaskData[SampleBatch, Sampling]):
         """All samples in the order of the files, the official test part last."""
         assert self._read is not None
         read = self._prepare(self._read, sampling)
-        return read if self._held is None else read.joined(self._prepare(self._held, sampling))
+        return read if self._held is None else _joined(read, self._prepare(self._held, sampling))
 
     def keys(self, part: Literal["train", "validation", "test"]) -> NDArray[np.uint64]:
         """A key of the content of each sample as it was read, ``(B, 1)``; labels are no part of it."""
@@ -328,6 +328,12 @@ class SampleDataModule(TaskData[SampleBatch, Sampling]):
     def as_batch(self, samples: Samples, ids: Tensor | None = None) -> SampleBatch:
         """All of ``samples`` as one batch."""
         return SampleBatch.of(samples, self.cap, ids)
+
+
+def _joined(first: Samples, second: Samples) -> Samples:
+    """Samples of one data set, which are of one kind, one after the other."""
+    joined: Samples = cast("Any", first).joined(second)
+    return joined
 
 
 def in_order_of_content(samples: Samples) -> Samples:

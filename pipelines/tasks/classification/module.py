@@ -52,10 +52,12 @@ class ClassPredictions:
 
     @property
     def predicted(self) -> NDArray[np.int64]:
+        """Number of the most probable class of each sample, ``(B,)``."""
         return self.probabilities.argmax(1)
 
     @property
     def correct(self) -> int:
+        """Number of samples whose predicted class is right."""
         return int((self.predicted == self.labels).sum())
 
     @property

@@ -43,6 +43,7 @@ class GridOptions:
     starts: list[float] | None = None
 
     def grid(self) -> Grid:
+        """Make the grid."""
         return Grid(self.sizes, self.steps, self.starts)
 
 

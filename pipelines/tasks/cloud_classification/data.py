@@ -201,6 +201,7 @@ class ShapeDataModule(TaskData[SampleBatch, DrawnClouds]):
 
     @property
     def classes(self) -> tuple[str, ...]:
+        """Names of the classes."""
         return self.samples.classes
 
     def keys(self, part: str) -> NDArray[np.uint64]:
@@ -235,6 +236,7 @@ class ShapeDataModule(TaskData[SampleBatch, DrawnClouds]):
 
     @property
     def as_trained(self) -> DrawnClouds:
+        """How clouds are drawn as in training: their number of points and their weights."""
         return DrawnClouds(self.points, weights=self.weights)
 
     def loader(self, part: Part, variant: DrawnClouds | None = None) -> DataLoader[SampleBatch]:

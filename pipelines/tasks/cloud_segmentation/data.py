@@ -210,6 +210,7 @@ class LabelDataModule(TaskData[LabelBatch, None]):
 
     @property
     def classes(self) -> tuple[str, ...]:
+        """Names of the classes."""
         return self.samples.classes
 
     @property

@@ -52,6 +52,7 @@ class PointPredictions:
 
     @property
     def predicted(self) -> NDArray[np.int64]:
+        """Number of the most probable class of each point, ``(N,)``."""
         return self.probabilities.argmax(1)
 
 

@@ -57,7 +57,7 @@ class DownscalingBatch:
 
     def to(self, device: Any, **_: Any) -> DownscalingBatch:
         """On another device."""
-        moved = [part.to(device) if isinstance(part, Tensor) else part for part in vars(self).values()]
+        moved: list[Any] = [part.to(device) if isinstance(part, Tensor) else part for part in vars(self).values()]
         return DownscalingBatch(*moved)
 
 

@@ -86,8 +86,3 @@ class Downscaling(TaskModule):
         errors = (fine - batch.fine).masked_fill(missing, 0.0) / self.network.residual.reshape(1, -1, 1, 1)
         total = (weights * ~missing).sum()
         return (errors.square() * weights).sum() / total, total
-
-    def predict_step(self, batch: DownscalingBatch, batch_idx: int) -> Tensor:
-        """Fine fields ``(B, C, rows, columns)``, on the CPU."""
-        fine: Tensor = self(batch).cpu()
-        return fine

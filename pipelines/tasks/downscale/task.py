@@ -23,6 +23,7 @@ from ccnn_irregular.pipelines.tasks.downscale.module import Downscaling
 from ccnn_irregular.pipelines.train.checkpoint import load_weights
 from ccnn_irregular.pipelines.train.evaluation import Evaluation, ResultTable, weighted_rmse
 from ccnn_irregular.pipelines.train.task import Task
+from ccnn_irregular.plotting import with_unit
 
 __all__ = ["DownscaleTask", "PredictOptions"]
 
@@ -163,11 +164,10 @@ def _maps(data: DownscalingDataModule, answers: dict[str, NDArray[Any]], folder:
     fine = data.testing.numpy()
     paths = []
     for place, name in enumerate(data.variables):
-        unit = data.units[name]
         field = int(np.isfinite(fine[:, place]).any((1, 2)).argmax())
         coarse = data.whole(data.testing[field : field + 1]).coarse[0, place].numpy()
         shown = {method: answers[method][field, place] for method in (_CUBIC, _NETWORK)}
-        label = f"{name} ({unit})" if unit else name
+        label = with_unit(name, data.units[name] or None)
         planes = data.coarse_plane, data.fine_plane
         paths.append(figures.maps(coarse, fine[field, place], shown, planes, label, folder / f"{name}.png"))
     return paths

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics import MeanMetric
 
@@ -17,28 +13,9 @@ from ccnn_irregular.pipelines.tasks.field.network import FieldNetwork
 from ccnn_irregular.pipelines.train.module import TaskModule
 from ccnn_irregular.pipelines.train.schedule import Schedule
 
-__all__ = ["FieldEstimates", "FieldReconstruction"]
+__all__ = ["FieldReconstruction"]
 
 SCHEDULE = Schedule(final_share=0.02)
-
-
-@dataclass  # not frozen: Lightning refuses to pass frozen dataclasses from a step to the callbacks
-class FieldEstimates:
-    """Estimates at the queries of a batch.
-
-    Attributes:
-        rows: ``(m,)`` int64, rows in the set of fields.
-        values: ``(m, C)`` float64, in the field's units.
-    """
-
-    rows: NDArray[np.int64]
-    values: NDArray[np.float64]
-
-    @staticmethod
-    def joined(batches: Sequence[FieldEstimates]) -> FieldEstimates:
-        """All batches as one."""
-        rows, values = zip(*((batch.rows, batch.values) for batch in batches), strict=True)
-        return FieldEstimates(np.concatenate(rows), np.concatenate(values))
 
 
 class FieldReconstruction(TaskModule):
@@ -79,6 +56,6 @@ class FieldReconstruction(TaskModule):
     def on_validation_epoch_end(self) -> None:
         self.log("val_score", -self.val_error.compute(), prog_bar=True)
 
-    def predict_step(self, batch: FieldBatch, batch_idx: int) -> FieldEstimates:
-        """Estimates in the field's units, on the CPU."""
-        return FieldEstimates(batch.rows.cpu().numpy(), self.network.predict(batch).cpu().numpy())
+    def predict_step(self, batch: FieldBatch, batch_idx: int) -> Tensor:
+        """Estimates at the queries ``(m, C)``, float64, in the field's units, on the CPU."""
+        return self.network.predict(batch).cpu()

@@ -8,15 +8,17 @@ from typing import ClassVar, Literal
 import numpy as np
 import torch
 from lightning.pytorch.cli import LightningArgumentParser
-from torch.utils.data import DataLoader
+from numpy.typing import NDArray
+from torch import Tensor
 
 from ccnn_irregular.pipelines.tasks.field import figures
 from ccnn_irregular.pipelines.tasks.field.baselines import BaselineName, baseline_values
-from ccnn_irregular.pipelines.tasks.field.data import FieldBatch, FieldDataModule
+from ccnn_irregular.pipelines.tasks.field.data import FieldDataModule
 from ccnn_irregular.pipelines.tasks.field.kriging import FieldAxis
-from ccnn_irregular.pipelines.tasks.field.module import FieldEstimates, FieldReconstruction
+from ccnn_irregular.pipelines.tasks.field.module import FieldReconstruction
 from ccnn_irregular.pipelines.tasks.field.records import in_own_reference
 from ccnn_irregular.pipelines.tasks.field.scores import CSV_HEAD, Answers, csv_lines, mean_ratios, scores_of, table
+from ccnn_irregular.pipelines.train.data import Part
 from ccnn_irregular.pipelines.train.evaluation import Evaluation
 from ccnn_irregular.pipelines.train.reports import whole, write_csv
 from ccnn_irregular.pipelines.train.task import Task
@@ -52,13 +54,12 @@ class FieldTask(Task):
         """Errors of network and baselines on the same observations: table, JSON, CSV, maps."""
         fields, axes = datamodule.samples, model.network.metric.axes
         test, validation = (self._answers(datamodule, part, axes) for part in ("test", "validation"))
-        estimates = self._estimates(model, datamodule, datamodule.loader("test"))
-        scores = scores_of(estimates.values, test, validation, fields)
+        estimates = self._estimates(model, datamodule, "test", test.rows)
+        scores = scores_of(estimates, test, validation, fields)
         write_csv(folder / "metrics.csv", CSV_HEAD, csv_lines(scores))
         plots = []
         if len(fields.axes) == 2:  # maps have two axes
-            batches = list(datamodule.loader("test"))
-            plots = figures.save_test_figures(folder, batches, estimates.values, fields, _MAPS)
+            plots = figures.save_test_figures(folder, list(datamodule.loader("test")), estimates, fields, _MAPS)
         by_nodes = [score.ratio_by_nodes for score in scores if score.ratio_by_nodes is not None]
         return Evaluation(
             {
@@ -73,9 +74,9 @@ class FieldTask(Task):
 
     def predicted_rows(self, model: FieldReconstruction, datamodule: FieldDataModule, path: Path) -> str:
         """Write a netCDF file of the coordinates and attributes of what was read."""
-        estimates = self._estimates(model, datamodule, datamodule.loader("all"))
+        rows = torch.cat([batch.rows for batch in datamodule.loader("all")])
         filled = np.full(datamodule.samples.values.shape, np.nan)
-        filled[estimates.rows] = estimates.values
+        filled[rows] = self._estimates(model, datamodule, "all", rows)
         dataset = datamodule.samples.restored(filled)
         dataset.attrs["source"] = f"ccnn predict from {datamodule.predict_from} observations, {self.checkpoint}"
         with whole(path) as temporary:
@@ -83,12 +84,11 @@ class FieldTask(Task):
         return f"{int(np.isfinite(filled).sum())} values"
 
     def _estimates(
-        self, model: FieldReconstruction, data: FieldDataModule, loader: DataLoader[FieldBatch]
-    ) -> FieldEstimates:
-        """The network's answers in the stations' own reference."""
-        found = FieldEstimates.joined(self.predictions(model, loader))
-        rows, values = torch.from_numpy(found.rows), torch.from_numpy(found.values)
-        return FieldEstimates(found.rows, in_own_reference(data.samples, values, rows).numpy())
+        self, model: FieldReconstruction, data: FieldDataModule, part: Part, rows: Tensor
+    ) -> NDArray[np.float64]:
+        """The network's answers at the places ``rows`` that a part asks for, in the stations' own reference."""
+        values = torch.cat(self.predictions(model, data.loader(part)))
+        return in_own_reference(data.samples, values, rows).numpy()
 
     def _answers(
         self, data: FieldDataModule, part: Literal["validation", "test"], axes: tuple[FieldAxis, ...]

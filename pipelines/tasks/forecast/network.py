@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from ccnn_irregular.datasets.samples import RaggedSeries
 from ccnn_irregular.domains import Grid
 from ccnn_irregular.kernels import KernelSpec
 from ccnn_irregular.networks import CCNN
-from ccnn_irregular.pipelines.tasks.risk.network import STAY_KERNEL, HatBasis
+from ccnn_irregular.pipelines.tasks.risk.network import STAY_KERNEL, HatBasis, calibrate_by_noise
+from ccnn_irregular.pipelines.train.reach import sampling_of, warn_of_kernel
 from ccnn_irregular.pipelines.train.value_scale import ValueScale
 
 __all__ = ["ForecastBatch", "ForecastNetwork"]
@@ -36,8 +36,8 @@ class ForecastNetwork(nn.Module):
         hidden_channels: of the CCNN.
         blocks: its residual blocks.
         kernel: recipe of all kernels, hours.
-        cap: hours one value may stand for.
         dropout: in the blocks.
+        cap: hours one value may stand for.
         hours: length of the latent grid, of hourly nodes.
     """
 
@@ -47,41 +47,34 @@ class ForecastNetwork(nn.Module):
         hidden_channels: int = 64,
         blocks: int = 2,
         kernel: KernelSpec = STAY_KERNEL,
-        cap: float = 6.0,
         dropout: float = 0.1,
+        cap: float = 6.0,
         hours: int = 48,
     ) -> None:
         super().__init__()
-        self.in_channels, self.cap = in_channels, cap
+        self.in_channels, self.kernel = in_channels, kernel
         self.scale = ValueScale(in_channels)
-        self.basis = HatBasis(in_channels)
-        self.cnn = CCNN(
-            self.basis.channels,
-            hidden_channels,
-            2 * in_channels,
-            kernel=kernel,
-            blocks=blocks,
-            dropout=dropout,
-            latent=Grid([hours], [1.0], [1.0]),
-            head="anywhere",
-        )
+        self.basis = HatBasis(in_channels, cap=cap)
+        sizes = (self.basis.channels, hidden_channels, 2 * in_channels)
+        latent = Grid([hours], [1.0], [1.0])
+        self.cnn = CCNN(*sizes, kernel=kernel, blocks=blocks, dropout=dropout, latent=latent, head="anywhere")
 
     def prepare(self, batch: ForecastBatch, values: tuple[Tensor, None]) -> None:
         """Take scales and knots from ``values``, scale the kernels for the batch, and begin with the last value."""
         self.scale.fit(values[0])
         self.basis.fit(values[0].numpy())
-        channels, source = self.basis.read(batch.history, self.cap)
-        self.cnn.calibrate(source, channels)
-        for parameter in self.cnn.output.parameters():
-            nn.init.zeros_(parameter)
+        _, source = self.basis.read(batch.history)
+        warn_of_kernel(self.kernel, self.cnn.stem.kernel.support, sampling_of(source, "the histories"))
+        calibrate_by_noise(self.cnn, source)
+        nn.init.zeros_(self.cnn.output.weight)
 
     def last_value(self, batch: ForecastBatch) -> Tensor:
         """The baseline: last values carried forward, the mean where there is none ``(M, C)``, scaled."""
-        last = batch.history.last()
-        return torch.where(last.isnan(), self.scale.mean, self.scale(last))[batch.asked.sample_index()]
+        last = self.scale(batch.history.last())
+        return last.where(~last.isnan(), self.scale.mean)[batch.asked.sample_index()]
 
     def forward(self, batch: ForecastBatch) -> Tensor:
         """Forecasts of all variables at the times asked for ``(M, C)``, scaled."""
-        gain, shift = self.cnn(*self.basis.read(batch.history, self.cap), batch.asked.points()).chunk(2, 1)
+        gain, shift = self.cnn(*self.basis.read(batch.history), batch.asked.points()).chunk(2, 1)
         last = self.last_value(batch)
         return last + gain * (last - self.scale.mean) + shift * self.scale.deviation

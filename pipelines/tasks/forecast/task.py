@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from ccnn_irregular._checks import require
 from ccnn_irregular.datasets.samples import RaggedSeries
 from ccnn_irregular.datasets.simulated_series import best_forecast
 from ccnn_irregular.pipelines.tasks.forecast.network import ForecastBatch, ForecastNetwork
@@ -40,6 +41,11 @@ class ForecastData(SeriesData[ForecastBatch, list[float]]):
         super().__init__(**options)
         self.cut = cut
 
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        inside = float(self.series.times.min()) < self.cut <= float(self.series.times.max())
+        require(inside, "data.cut", "lie within the times of the series", self.cut)
+
     def batch(self, series: RaggedSeries, variant: list[float] | None = None) -> ForecastBatch:
         asked = series.keep(series.times >= self.cut) if variant is None else series.at(variant)
         return ForecastBatch(series.keep(series.times < self.cut), asked)
@@ -65,8 +71,7 @@ class Forecasting(TaskModule):
         return loss
 
     def validation_step(self, batch: ForecastBatch, batch_idx: int) -> None:
-        targets = self.network.scale(batch.asked.values)
-        self.val_skill.update(self(batch), self.network.last_value(batch), targets)
+        self.val_skill.update(self(batch), self.network.last_value(batch), self.network.scale(batch.asked.values))
         self.log_epoch({"val_loss": self.val_skill.error, "val_skill": self.val_skill})
 
 
@@ -95,10 +100,8 @@ class ForecastTask(Task):
         }
         if datamodule.dataset == "simulated_series":
             forecasts["best possible"] = network.scale(best_forecast(*batch))
-        title = f"{datamodule.dataset}, {len(batch.asked)} test series, {self.checkpoint}"
-        found = compare(forecasts, network.scale(batch.asked.values), datamodule.channels, title, folder)
-        shown = network.scale.inverse(forecasts["network"])
-        found.files.append(figures.forecasts(*batch, shown, folder / "forecasts.png"))
+        found = compare(forecasts, network.scale(batch.asked.values), datamodule, self.checkpoint, folder)
+        found.files.append(figures.forecasts(*batch, network.scale.inverse(forecasts["network"]), folder))
         return found
 
     def predicted_rows(self, model: Forecasting, datamodule: ForecastData, path: Path) -> str:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ccnn_irregular.datasets.samples import RaggedSeries
     from ccnn_irregular.pipelines.tasks.risk.data import StayBatch
 
-__all__ = ["STAY_KERNEL", "HatBasis", "ICURiskNetwork", "StandardScore"]
+__all__ = ["STAY_KERNEL", "HatBasis", "ICURiskNetwork", "StandardScore", "calibrate_by_noise"]
 
 # A measurement repeated within minutes still counts as one of this many hours.
 _LEAST_WEIGHT = 0.1
@@ -81,10 +81,9 @@ class ICURiskNetwork(nn.Module):
         require(step > 0, "step", "be positive", step)
         require(hours >= step, "hours", f"be at least one step {step}", hours)
         self.kernel = kernel
-        self.cap = cap
         self.thinning = thinning
         self.series_dropout = series_dropout
-        self.basis = HatBasis(len(SERIES), knots)
+        self.basis = HatBasis(len(SERIES), knots, cap)
         self.statics = StandardScore(len(STATICS))
         self.members = nn.ModuleList(
             _Member(
@@ -116,7 +115,7 @@ class ICURiskNetwork(nn.Module):
             self._warn(sampling)
             for member in self.members:
                 assert isinstance(member, _Member)
-                member.calibrate(sampling)
+                calibrate_by_noise(member.cnn, sampling)
 
     def forward(self, batch: StayBatch) -> Tensor:
         """Logits: ``(B,)``, or in training ``(members, B)``, one row to be trained for each member.
@@ -135,7 +134,7 @@ class ICURiskNetwork(nn.Module):
 
     def sampling(self, times: Tensor, splits: Tensor, observed: Tensor) -> Points:
         """The measurements as points in hours with weights per channel, ``(N, 37 * (knots + 1))``."""
-        return self.basis.sampling(times, splits, observed, self.cap)
+        return self.basis.sampling(times, splits, observed)
 
     def _warn(self, sampling: Points) -> None:
         """Say so where kernels do not suit the stays or the latent grid; see ``pipelines.train.reach``."""
@@ -153,7 +152,7 @@ class ICURiskNetwork(nn.Module):
 
     def _read(self, batch: StayBatch, observed: Tensor) -> tuple[Tensor, Points]:
         """Channel values of the measurements and where they were taken."""
-        return self.basis.read(batch, self.cap, observed)
+        return self.basis.read(batch, observed)
 
     def _thinned(self, batch: StayBatch, member: int) -> Tensor:
         """What a member sees of the measurements: a random share of those of each stay, without some of its series."""
@@ -189,19 +188,27 @@ class _Member(nn.Module):
             nn.Linear(channels, 1),
         )
 
-    def calibrate(self, sampling: Points) -> None:
-        """Scale each kernel for white noise on the domain it works on: two blocks are too few to drift."""
-        assert self.cnn.latent is not None
-        self.cnn.stem.calibrate(sampling, self.cnn.latent)
-        for block in self.cnn.blocks:
-            assert isinstance(block, ResidualBlock)
-            block.conv.calibrate(self.cnn.latent)
-
     def forward(self, values: Tensor, source: Points, statics: Tensor) -> Tensor:
         """Logits ``(B,)``."""
         features = self.cnn(values, source)  # (B, channels, nodes)
         pooled = [features.mean(2), features.amax(2), features[:, :, -1], self.statics(statics)]
         return self.head(torch.cat(pooled, dim=1))[:, 0]
+
+
+def calibrate_by_noise(cnn: CCNN, source: Points) -> None:
+    """Scale each kernel for white noise on the domain it works on: two blocks are too few to drift.
+
+    Args:
+        cnn: on a latent grid.
+        source: a typical sampling of what its first layer reads; a channel may be observed nowhere.
+    """
+    assert cnn.latent is not None
+    cnn.stem.calibrate(source, cnn.latent)
+    for block in cnn.blocks:
+        assert isinstance(block, ResidualBlock)
+        block.conv.calibrate(cnn.latent)
+    if cnn.readout is not None:
+        cnn.readout.calibrate(cnn.latent)
 
 
 class HatBasis(nn.Module):
@@ -213,6 +220,7 @@ class HatBasis(nn.Module):
     Args:
         series: number of series.
         knots: number of hats per series, at least 2.
+        cap: hours one value may stand for.
 
     Attributes:
         channels: number of channels that ``read`` gives.
@@ -220,10 +228,11 @@ class HatBasis(nn.Module):
 
     knots: Tensor
 
-    def __init__(self, series: int, knots: int = 4) -> None:
+    def __init__(self, series: int, knots: int = 4, cap: float = 6.0) -> None:
         super().__init__()
         require(knots >= 2, "knots", "be at least 2", knots)
         self.channels = series * (knots + 1)
+        self.cap = cap
         self.register_buffer("knots", torch.linspace(-2.0, 2.0, knots).repeat(series, 1))
 
     @torch.no_grad()
@@ -243,14 +252,11 @@ class HatBasis(nn.Module):
         one, zero = torch.ones_like(rise[..., :1]), torch.zeros_like(rise[..., :1])
         return torch.cat([one, rise], dim=-1) - torch.cat([rise, zero], dim=-1)
 
-    def read(
-        self, series: StayBatch | RaggedSeries, cap: float, observed: Tensor | None = None
-    ) -> tuple[Tensor, Points]:
+    def read(self, series: StayBatch | RaggedSeries, observed: Tensor | None = None) -> tuple[Tensor, Points]:
         """What a convolution reads of irregular series, and where.
 
         Args:
             series: their values are ``(N, series)``, nan where not observed.
-            cap: hours one value may stand for.
             observed: bool ``(N, series)``, a part of what was observed; None = all of it.
 
         Returns:
@@ -260,11 +266,11 @@ class HatBasis(nn.Module):
         observed = ~series.values.isnan() if observed is None else observed
         hats = self(torch.where(observed, series.values, 0.0))
         channels = torch.cat([hats.flatten(1), observed.to(hats.dtype)], dim=1)
-        return channels, self.sampling(series.times, series.splits, observed, cap)
+        return channels, self.sampling(series.times, series.splits, observed)
 
-    def sampling(self, times: Tensor, splits: Tensor, observed: Tensor, cap: float) -> Points:
-        """Where ``read`` finds values: hats weigh the hours they stand for, up to ``cap``, and ones 1 each."""
-        hours = trapezoid(times, observed=observed, splits=splits, cap=cap)
+    def sampling(self, times: Tensor, splits: Tensor, observed: Tensor) -> Points:
+        """Where ``read`` finds values: hats weigh the hours they stand for, ones 1 each."""
+        hours = trapezoid(times, observed=observed, splits=splits, cap=self.cap)
         hours = torch.where(observed, hours.clamp(min=_LEAST_WEIGHT), 0.0)
         per_hat = hours.repeat_interleave(self.knots.shape[1], dim=1)
         return Points(times[:, None], torch.cat([per_hat, observed.to(hours.dtype)], dim=1), splits)

@@ -55,7 +55,7 @@ def transform_cost(kernel: Kernel, source: Domain, query: Domain, batch: int, rt
 
 def least_work(kernel: Kernel, axes: int) -> Work:
     """Lower bound on the work for this kernel on ``axes`` irregular axes: its calls, and the look at its spectrum."""
-    return Work(call=_PLAN_CALLS + 3 * _CALLS) + _study_work(kernel, axes)
+    return Work(call=_PLAN_CALLS + 2 * _CALLS) + _study_work(kernel, axes)
 
 
 def best_box(kernels: Sequence[Kernel], factors: Factors, place: Place, rtol: float) -> Box | None:

@@ -42,6 +42,7 @@ class Factors:
 
     @classmethod
     def build(cls, source: Domain, query: Domain) -> Factors:
+        """Split a pair of domains into irregular axes and uniform lattices."""
         products = _on_one_lattice(source, query)
         if products is not None:
             first, second = products
