@@ -7,11 +7,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from numbers import Real
-from typing import Any
+from typing import Any, cast
 
 import torch
 
-from ccnn_irregular._checks import require
+from ccnn_irregular._checks import reject, require
 from ccnn_irregular._registry import require_known
 from ccnn_irregular.kernels.generators import GENERATORS, Generator, MAGNet
 from ccnn_irregular.kernels.isotropic import Isotropic
@@ -178,10 +178,15 @@ def _lengths(name: str, given: float | Sequence[float] | None) -> float | tuple[
     """One positive number, or a tuple of them."""
     if given is None:
         return None
-    numbers = (float(given),) if isinstance(given, Real) else tuple(map(float, given))
+    single = isinstance(given, Real)
+    rule = "be positive and finite, one number or one per axis"
+    try:
+        numbers = tuple(float(one) for one in ((given,) if single else cast("Sequence[float]", given)))
+    except (TypeError, ValueError):
+        reject(name, rule, repr(given))
     fits = len(numbers) >= 1 and all(math.isfinite(one) and one > 0 for one in numbers)
-    require(fits, name, "be positive and finite, one number or one per axis", given)
-    return numbers[0] if isinstance(given, Real) else numbers
+    require(fits, name, rule, given)
+    return numbers[0] if single else numbers
 
 
 def _times(name: str, given: float | Sequence[float] | None, lengths: Sequence[float]) -> tuple[float, ...] | None:
