@@ -181,7 +181,7 @@ def _lengths(name: str, given: float | Sequence[float] | None) -> float | tuple[
     single = isinstance(given, Real)
     rule = "be positive and finite, one number or one per axis"
     try:
-        numbers = tuple(float(one) for one in ((given,) if single else cast("Sequence[float]", given)))
+        numbers = tuple(map(float, cast("Sequence[float]", [given] if single else given)))
     except (TypeError, ValueError):
         reject(name, rule, repr(given))
     fits = len(numbers) >= 1 and all(math.isfinite(one) and one > 0 for one in numbers)
