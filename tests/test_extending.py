@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import json
 import os
 import subprocess
 import sys
@@ -19,6 +21,7 @@ from torch import Tensor
 
 from ccnn_irregular import SIREN, GaussianMask, KernelSpec
 from ccnn_irregular.kernels import GENERATORS, MASKS, Generator, Mask, register_generator, register_mask
+from ccnn_irregular.pipelines.train.registry import _registered, task_class
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -53,6 +56,28 @@ def test_a_new_mask() -> None:
         for check in MASK_CHECKS:
             check("bump")
     assert "bump" not in MASKS
+
+
+@pytest.mark.filterwarnings(r"ignore:\s*By default only one Jsonargparse:DeprecationWarning")
+@pytest.mark.filterwarnings(r"ignore:[\s\S]*removed in\s+v5\.0\.0:DeprecationWarning")
+def test_a_new_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """In a file, as the page says: the command line looks classes up by their module."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    Path("slope_task.py").write_text("\n".join(blocks("A new task")), encoding="utf-8")
+    try:
+        assert importlib.import_module("slope_task").SlopeTask.task == "slope"
+    finally:
+        _registered.pop("slope", None)
+        sys.modules.pop("slope_task", None)
+    assert "400 lines" in capsys.readouterr().out
+    report = json.loads(Path("runs/slope/test/metrics.json").read_text(encoding="utf-8"))
+    assert report["rmse"]["network"] < 0.7 * report["rmse"]["mean"]
+    assert report["data"] == {"count": 400, "lines": {"train": 240, "validation": 80, "test": 80}}
+    assert report["overlap"]["trained_on"] == 0
+    assert len(Path("slopes.csv").read_text(encoding="utf-8").splitlines()) == 81
+    with pytest.raises(ValueError, match="task must be one of risk"):
+        task_class("slope")
 
 
 def test_the_command_of_the_page(tmp_path: Path) -> None:

@@ -161,7 +161,7 @@ def test_a_run_that_is_resumed_has_the_options_of_before() -> None:
 def test_other_networks_are_left_alone() -> None:
     mine = {"class_path": "my_package.Network", "init_args": {"extent": [1.0]}}
     assert migrated(mine) == mine
-    assert migrated_config({"learning_rate": 0.1, "network": mine}) == {"learning_rate": 0.1, "network": mine}
+    assert migrated_config({"drop": 0.1, "network": mine}) == {"drop": 0.1, "network": mine}
     assert migrated_config("no configuration") == "no configuration"
 
 
@@ -170,7 +170,8 @@ def test_a_configuration_of_before_is_given_by_its_content(tmp_path: Path) -> No
     content = {"task": "risk", "model": {"learning_rate": 0.1, "network": RISK}, "data": {"root": "x"}}
     before.write_text(yaml.safe_dump(content))
     text = config_argument(before)
-    expected = {**content, "model": {"learning_rate": 0.1, "network": migrated(RISK)}}
+    schedule = {"learning_rate": 0.1, "mask_rate": 1.0, "decay_generators": True}
+    expected = {**content, "model": {"network": migrated(RISK), "schedule": schedule}}
     assert yaml.safe_load(text.removeprefix("--config=")) == expected
     now.write_text(yaml.safe_dump(expected))
     assert config_argument(now) == f"--config={now}"

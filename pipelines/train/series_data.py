@@ -49,7 +49,7 @@ class SeriesData(TaskData[Batch, Variant], Generic[Batch, Variant]):
     """
 
     rows_are = "series"
-    described = ("dataset", "root", "options", "test", "validation", "split_seed")
+    described: ClassVar[tuple[str, ...]] = ("dataset", "root", "options", "test", "validation", "split_seed")
     scaled_by: ClassVar[tuple[Part, ...]] = ("train",)  # parts whose values are handed to the network
 
     def __init__(
