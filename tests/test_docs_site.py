@@ -19,12 +19,15 @@ import docs_tree  # noqa: E402
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The site, built as ``make docs`` builds it."""
-    folder = tmp_path_factory.mktemp("site")
-    docs_tree.main()
+    """The site, built as ``make docs`` builds it, in folders of this test."""
+    root = tmp_path_factory.mktemp("documentation")
+    folder, configuration = root / "site", root / "mkdocs.yml"
+    docs_tree.main(root / "docs")
+    text = (REPOSITORY / "mkdocs.yml").read_text(encoding="utf-8")
+    configuration.write_text(text.replace("build/docs/", "docs/"), encoding="utf-8")
     process = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)],
-        cwd=REPOSITORY,
+        cwd=root,
         env=os.environ | {"NO_MKDOCS_2_WARNING": "1"},
         capture_output=True,
         text=True,
