@@ -114,6 +114,9 @@ def load_fields(root: str | Path, *, element: str = "TAVG", drop_flagged: bool =
         element: see :func:`load`, as ``drop_flagged``.
         drop_flagged: see there.
         least: see :func:`anomalies`.
+
+    Raises:
+        ValueError: no calendar month of any station has so many years.
     """
     from ccnn_irregular.adapters.xarray_axes import coordinate_numbers
 
@@ -122,6 +125,8 @@ def load_fields(root: str | Path, *, element: str = "TAVG", drop_flagged: bool =
     temperature = dataset["temperature"]
     table = temperature.where(anomalies(temperature, least).notnull())
     known_months = table.notnull().sum("station").values > 0
+    rule = f"hold a station with {least} years of some calendar month, to take anomalies from"
+    require(bool(known_months.any()), str(root), rule, f"{dataset.sizes['station']} stations of fewer years")
     table = table.isel(time=known_months)
     stations, months = table.sizes["station"], table.sizes["time"]
     places = np.stack([dataset["latitude"].values, dataset["longitude"].values], 1)

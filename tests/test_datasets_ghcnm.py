@@ -110,3 +110,12 @@ def test_texas(shared_data: Path) -> None:
     assert int(everything.notnull().sum()) == 86268 - path.read_text().count("-9999")
     assert int(table["temperature"].notnull().sum()) == 78994
     assert -25 < float(table["temperature"].min()) < float(table["temperature"].max()) < 45
+
+
+def test_stations_of_too_few_years_for_anomalies_are_refused_by_name(tmp_path: Path) -> None:
+    path = written(tmp_path, [line(2000 + year, [100] * 12) for year in range(9)], [inventory_line()])
+    with pytest.raises(
+        ValueError, match=r"some\.dat must hold a station with 10 years .*, got 1 stations of fewer years"
+    ):
+        ghcnm.load_fields(path)
+    assert len(ghcnm.load_fields(path, least=9)) == 9 * 12
