@@ -150,12 +150,12 @@ Command = Callable[[list[str]], None]
 
 COMMANDS: dict[str, tuple[Command, str]] = {
     "fit": (_train, "train a network; the same command resumes an interrupted run"),
-    "validate": (_train, "losses and metrics on the validation stays"),
-    "test": (_train, "metrics with intervals as a table and JSON, and plots, on held-out stays or another folder"),
-    "predict": (_train, "predictions as CSV, or fine fields from file to file; needs no outcomes"),
-    "baseline": (_baseline, "gradient-boosted trees on hand-made statistics, same split and metrics"),
+    "validate": (_train, "losses and metrics on the validation part"),
+    "test": (_train, "metrics of what was held out, beside baselines: tables, JSON and pictures"),
+    "predict": (_train, "answers for rows or files: CSV, netCDF, zarr or NIfTI"),
+    "baseline": (_baseline, "gradient-boosted trees on statistics of intensive-care stays, same split and metrics"),
     "datasets": (_datasets, "list the data sets, or tell what one of them is and where its files come from"),
-    "simulate": (_simulate, "write a simulated cohort in the file format of the challenge"),
+    "simulate": (_simulate, "write simulated intensive-care stays in the file format of PhysioNet 2012"),
     "machine": (_machine, "measure this machine for the cost model that chooses the engines"),
     "demo": (_demo, "simulate, train, test and plot in about two minutes"),
     "consistency": (_consistency, "how far engines and thinned or jittered samplings of a file are from its full grid"),

@@ -167,11 +167,16 @@ class KernelSpec:
             options["mean"] = (0.0,) * len(width)
         name = "radial" if self.isotropic else self.mask
         try:
-            return MASKS[name](width, **options)
+            mask = MASKS[name](width, **options)
         except TypeError as error:  # a mask that was registered without these options
             if not options:
                 raise
             raise ValueError(f"kernel.mask must take {' and '.join(options)}, got {name!r}: {error}") from error
+        made = type(mask).__name__
+        require(
+            isinstance(mask, Mask), "kernel.mask", "name a function or class that makes a Mask", f"{name!r}: {made}"
+        )
+        return mask
 
 
 def _lengths(name: str, given: float | Sequence[float] | None) -> float | tuple[float, ...] | None:

@@ -14,6 +14,7 @@ from typing import Any, Union, get_args, get_origin
 import yaml
 from jsonargparse import ArgumentParser
 
+from ccnn_irregular._checks import require
 from ccnn_irregular.pipelines.train.earlier import config_argument
 from ccnn_irregular.pipelines.train.evaluation import say
 from ccnn_irregular.pipelines.train.run_folder import RunFolder, is_free, others_than
@@ -64,8 +65,11 @@ class Words:
     def task_name(self) -> str:
         """The task as typed, or as the configurations name it."""
         files: tuple[str | Path, ...] = self.configs
-        if not files and self.command != "fit" and (own := self.tested_run.config).is_file():
-            files = (own,)
+        if not files and self.command != "fit" and not {"-h", "--help"} & set(self.others):
+            own = self.tested_run.config
+            rule = "be a folder of ccnn fit (or name a configuration with --config)"
+            require(own.is_file() or self.task is not None, f"run_dir {own.parent}", rule, f"no file {own}")
+            files = (own,) if own.is_file() else ()
         named = [content["task"] for content in map(_content, files) if "task" in content]
         return self.task or (named[-1] if named else _DEFAULT_TASK)
 

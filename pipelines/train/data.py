@@ -16,6 +16,7 @@ __all__ = ["Part", "TaskData"]
 Part = Literal["train", "validation", "test", "all"]
 Batch = TypeVar("Batch")
 Variant = TypeVar("Variant")
+_IMPLEMENTED = ("loader", "keys", "sizes", "typical_batch", "part_sizes", "summary")
 
 
 class TaskData(LightningDataModule, Generic[Batch, Variant]):
@@ -31,6 +32,10 @@ class TaskData(LightningDataModule, Generic[Batch, Variant]):
     rows_are: str = "samples"
     described: ClassVar[tuple[str, ...]] = ()
 
+    def _missing(self) -> NotImplementedError:
+        left = [name for name in _IMPLEMENTED if getattr(type(self), name) is getattr(TaskData, name)]
+        return NotImplementedError(f"{type(self).__name__} must implement {', '.join(left)}, see TaskData")
+
     def loader(self, part: Part, variant: Variant | None = None) -> DataLoader[Batch]:
         """The rows of a part in batches; those of "train" shuffled, drawn and changed as in training.
 
@@ -38,19 +43,19 @@ class TaskData(LightningDataModule, Generic[Batch, Variant]):
             part: "train", "validation", "test" or "all".
             variant: another way to sample the rows, of a type of the task's own; None = as trained.
         """
-        raise NotImplementedError
+        raise self._missing()
 
     def keys(self, part: Literal["train", "validation", "test"]) -> NDArray[np.uint64]:
         """``(B, K)``, keys of each row of a part, any of which tells it; see ``sample_keys``."""
-        raise NotImplementedError
+        raise self._missing()
 
     def sizes(self) -> dict[str, int]:
         """Sizes that a network must have, by their names in it (``in_channels``, ``classes``)."""
-        raise NotImplementedError
+        raise self._missing()
 
     def typical_batch(self) -> Batch:
         """Rows of the training part that a network is calibrated by; the same ones in every call."""
-        raise NotImplementedError
+        raise self._missing()
 
     def training_values(self) -> tuple[Tensor, Tensor | None] | None:
         """Values ``(N, C, ...)`` that a network is normalised by, nan where missing, and weights; None = by the batch.
@@ -61,11 +66,11 @@ class TaskData(LightningDataModule, Generic[Batch, Variant]):
 
     def part_sizes(self) -> dict[str, int]:
         """Number of rows by the name of their part."""
-        raise NotImplementedError
+        raise self._missing()
 
     def summary(self) -> str:
         """What was read, in a line for the reader."""
-        raise NotImplementedError
+        raise self._missing()
 
     def describe(self) -> dict[str, Any]:
         """What was read and how it was split, for the JSON."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
+from ccnn_irregular import _registry
 from ccnn_irregular._checks import require
 
 if TYPE_CHECKING:
@@ -29,13 +30,12 @@ _registered: dict[str, type[Task]] = {}
 def register(task: type[Task]) -> type[Task]:
     """Make a task of your own known under its name; to be used as a decorator of its class.
 
+    A class that is defined again, as when a notebook's cell runs twice, replaces the one of before.
+
     Raises:
-        ValueError: a task of that name is known already.
+        ValueError: a name that is no word in small letters, or that another task has.
     """
-    known = (*TASKS, *_registered)
-    require(task.task not in known, "task", f"have a name of its own, unlike {', '.join(known)}", repr(task.task))
-    _registered[task.task] = task
-    return task
+    return _registry.add(_registered, "a task", task.task, task, reserved=tuple(TASKS))
 
 
 def task_class(name: str) -> type[Task]:
@@ -46,7 +46,8 @@ def task_class(name: str) -> type[Task]:
     """
     if name in _registered:
         return _registered[name]
-    require(name in TASKS, "task", f"be one of {', '.join((*TASKS, *_registered))}", repr(name))
+    rule = f"be one of {', '.join((*TASKS, *_registered))}, or one whose module is imported first"
+    require(name in TASKS, "task", rule, repr(name))
     module, _, kind = TASKS[name].partition(":")
     found: type[Task] = getattr(importlib.import_module(module), kind)
     return found

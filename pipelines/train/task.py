@@ -176,8 +176,8 @@ class Task(LightningCLI):
         if options.restart and (aside := self.run_folder.set_aside()):
             say(f"the earlier run is now {aside}")
         before = self.run_folder.saved_config()
-        if before is None:
-            return
+        if before is None or not self.run_folder.last.is_file():
+            return  # nothing was trained that other options could spoil
         self.run_folder.require_same(self._plain_config())
         end, trained = self.run_folder.end(), len(self.run_folder.saved_rows())
         epochs, more = before["trainer"]["max_epochs"], options.trainer.max_epochs
@@ -188,7 +188,7 @@ class Task(LightningCLI):
                 f"--{EPOCHS} than {epochs} goes on where that ended it)",
                 f"one that is finished after {trained} epochs: {end['why']}; see {self.run_folder.summary}",
             )
-        if options.ckpt_path is None and self.run_folder.last.is_file():
+        if options.ckpt_path is None:
             options.ckpt_path = str(self.run_folder.last)
             why = end["why"] if end is not None else "it ended without a word"
             say(f"resuming from {options.ckpt_path} after {trained} epochs ({why})")
@@ -227,6 +227,7 @@ class Task(LightningCLI):
             self.history = History(self.run_folder)
             stopping = self._get(self.config, "early_stopping")
             needed = [self.monitor, *([stopping.monitor] if stopping.strict else [])]
+            needed += [column for _, column, *_ in self.curves]
             seed = self._get(self.config, "seed_everything")
             callbacks += [EpochSeed(seed), self.history, FiniteMetrics(needed), StepLimit()]
             callbacks += [] if options.max_time is None else [TimeLimit(options.max_time)]
@@ -286,6 +287,7 @@ class Task(LightningCLI):
         told = f"finished after {len(rows)} epochs: {end.why}"
         if not end.finished:
             next_step = "--restart true starts anew" if end.by == "no_number" else "the same command resumes"
+            next_step = next_step if rows else "nothing is kept"
             told = f"not finished: {end.why}\n{len(rows)} epochs are in {self.run_folder.path}; {next_step}"
         if best is not None:
             plot = figures.training_curves(rows, self.run_folder.path / "training.png", self.curves)
