@@ -87,7 +87,9 @@ def test_every_registered_part_can_be_named(generator: str, mask: str) -> None:
 
 
 def test_a_mask_without_a_learned_centre_is_named() -> None:
-    with pytest.raises(ValueError, match=r"kernel\.mask must take mean, got 'radial'"):
+    with pytest.raises(
+        ValueError, match=r"kernel\.learned_mean must be False for mask 'radial', whose centre is no argument"
+    ):
         KernelSpec(1.0, 0.5, mask="radial", learned_mean=True)(1)
 
 

@@ -14,12 +14,14 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from jsonargparse import ArgumentParser
 from pipelines_stand_in import StandIn
 
 from ccnn_irregular.datasets import simulated_icu
 from ccnn_irregular.pipelines import cli, demo
 from ccnn_irregular.pipelines.tasks.risk.module import BinaryRisk
 from ccnn_irregular.pipelines.train import run as training_cli
+from ccnn_irregular.pipelines.train.arguments import join_lists
 
 # Lightning calls jsonargparse by names that its version 5 will no longer have.
 pytestmark = [
@@ -263,7 +265,7 @@ def test_input_that_is_refused(config: str, tmp_path: Path, capsys: pytest.Captu
         ("fit", "--config", config, "--model.learning_rat", "1"): "learning_rat",
         ("test", "--config", config): "ckpt_path must be a trained checkpoint, got no file runs/tiny/best.ckpt",
         ("predict", "--config", config, "--ckpt_path", "no.ckpt"): "got no file no.ckpt",
-        ("nonsense",): "the command must be one of fit, validate, test, predict, baseline, simulate, machine, demo",
+        ("nonsense",): "the command must be one of fit, validate, test, predict, baseline, datasets, simulate",
         ("simulate", "data", "--stays", "0"): "stays must lie in 1..100000, got 0",
     }
     for arguments, message in cases.items():
@@ -284,12 +286,25 @@ def test_the_traceback_is_there_for_who_wants_it(config: str, monkeypatch: pytes
         (["--data.sets", "a"], ["--data.sets", '["a"]']),
         (["--data.sets=a", "b"], ["--data.sets", '["a", "b"]']),
         (["--data.sets=[a,b]"], ["--data.sets", "[a,b]"]),
-        (["--data.sets", "[a, b]", "--y=2"], ["--data.sets", "[a, b]", "--y=2"]),
+        (["--data.sets", "[a, b]", "--w=2"], ["--data.sets", "[a, b]", "--w=2"]),
         (["--other", "a", "b", "--flag="], ["--other", "a", "b", "--flag="]),
+        (["--y", "1", "2"], ["--y", "[1, 2]"]),
+        (["--y", "3"], ["--y", "[3]"]),
+        (["--y", "null"], ["--y", "null"]),
+        (["--z", "true"], ["--z", "true"]),
+        (["--z", "0", "1"], ["--z", "[0, 1]"]),
     ],
 )
 def test_lists_may_be_words(given: list[str], expected: list[str]) -> None:
-    assert cli.join_lists(given) == expected
+    parser = ArgumentParser(exit_on_error=False)
+    for name, kind in (
+        ("--data.sets", tuple[str, ...]),
+        ("--x", int),
+        ("--y", list[int] | None),
+        ("--z", bool | list[int]),
+    ):
+        parser.add_argument(name, type=kind)
+    assert join_lists(given, parser) == expected
 
 
 def test_configurations_are_found_by_name_and_by_path(config: str) -> None:

@@ -158,5 +158,5 @@ def test_bad_options(root: Path) -> None:
         _ = module(root).cohort
     data = module(root, held_out=0.0)
     data.setup("fit")
-    with pytest.raises(ValueError, match="the part 'held_out' must hold at least one stay, got none of 160"):
+    with pytest.raises(ValueError, match="the part 'test' must hold at least one stay, got none of 160"):
         data.loader("test")

@@ -40,8 +40,7 @@ def test_a_checkpoint_from_python_loads_with_weights_only(data: ICUDataModule, t
     path = tmp_path / "model.ckpt"
     fit.save_checkpoint(path)
     content = torch.load(path, weights_only=True)
-    assert "network" not in content["hyper_parameters"]
-    assert "schedule" not in content["hyper_parameters"]
+    assert "hyper_parameters" not in content  # both are objects
     again = BinaryRisk.load_from_checkpoint(path, network=StandIn())
     batch = next(iter(data.val_dataloader()))
     torch.testing.assert_close(again.eval().probabilities(batch), model.eval().probabilities(batch), rtol=0, atol=0)

@@ -81,3 +81,9 @@ class TaskData(LightningDataModule, Generic[Batch, Variant]):
 
     def val_dataloader(self) -> DataLoader[Batch]:
         return self.loader("validation")
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        return self.loader("test")
+
+    def predict_dataloader(self) -> DataLoader[Batch]:
+        return self.loader("test")

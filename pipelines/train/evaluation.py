@@ -15,6 +15,7 @@ from rich.table import Table
 __all__ = ["Evaluation", "ResultTable", "mean_interval", "say", "weighted_rmse", "wilson_interval"]
 
 _Z = 1.959964  # of a 95 % interval
+_LEAST_WIDTH = 14  # characters of a column of words that are not wrapped in a narrow console
 
 
 def say(text: object) -> None:
@@ -78,7 +79,11 @@ class ResultTable:
         style: dict[str, Any] = {"title_justify": "left", "box": box.SIMPLE_HEAD, "pad_edge": False}
         table = Table(title=self.title, caption=self.caption, padding=(0, 1, 0, 0), **style)
         for number, label in enumerate(self.head):
-            table.add_column(label, justify="left" if number < self.words else "right", no_wrap=number >= self.words)
+            if number < self.words:
+                longest = max((len(row[number]) for row in self.rows), default=0)
+                table.add_column(label, min_width=min(longest, _LEAST_WIDTH))
+            else:
+                table.add_column(label, justify="right", no_wrap=True)
         for row in self.rows:
             table.add_row(*row)
         get_console().print(table)
