@@ -144,6 +144,7 @@ def test_accuracy_is_told_with_and_without_them(tmp_path: Path, capsys: pytest.C
         cli.main(["fit", *config, "--model.network.init_args.classes", "10"])
     cli.main(["test", *config])
     printed = capsys.readouterr().out
+    assert printed.count("note:") == 1  # told once, with the accuracy without them
     assert "4 of 30 test samples equal one trained on or validated with, 1 with another label" in printed
     report = json.loads(Path("runs/simulated_clouds/test/metrics.json").read_text())["equal_samples"]
     rows = list(csv.DictReader(Path("runs/simulated_clouds/test/predictions.csv").read_text().splitlines()))

@@ -12,6 +12,7 @@ from torchmetrics.functional.classification import binary_calibration_error
 
 from ccnn_irregular.pipelines.tasks.risk import evaluation
 from ccnn_irregular.pipelines.tasks.risk.evaluation import METRICS, Predictions, evaluate
+from ccnn_irregular.pipelines.train.evaluation import ResultTable
 from ccnn_irregular.pipelines.train.reports import write_json
 
 
@@ -126,3 +127,15 @@ def test_predictions_are_joined_in_order() -> None:
     assert both.record_ids.tolist() == [3, 1, 3, 1]
     assert both.labels is not None
     assert evaluation.joined([parts[0], Predictions(np.array([1]), np.array([0.5]), None)]).labels is None
+
+
+def test_no_number_is_cut_off_in_a_narrow_console(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "30")
+    cells = ("rate 4000, resampled (polyphase)", "99.33", "97.60 - 99.82", "-10.00", "123.4")
+    ResultTable("title", ("sampling", "accuracy %", "95 % interval", "difference", "seconds"), [cells]).print()
+    ResultTable("empty", ("sampling", ""), []).print()
+    printed = capsys.readouterr().out
+    assert all(number in printed for number in cells[1:])
+    assert all(word in printed for word in cells[0].split())

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich import box, get_console
 from rich.table import Table
+from rich.text import Text
 
 __all__ = ["Evaluation", "ResultTable", "mean_interval", "say", "weighted_rmse", "wilson_interval"]
 
@@ -78,15 +79,26 @@ class ResultTable:
         """In the style of all tables."""
         style: dict[str, Any] = {"title_justify": "left", "box": box.SIMPLE_HEAD, "pad_edge": False}
         table = Table(title=self.title, caption=self.caption, padding=(0, 1, 0, 0), **style)
+        least = [self._least_width(number) for number in range(len(self.head))]
         for number, label in enumerate(self.head):
-            if number < self.words:
-                longest = max((len(row[number]) for row in self.rows), default=0)
-                table.add_column(label, min_width=min(longest, _LEAST_WIDTH))
-            else:
-                table.add_column(label, justify="right", no_wrap=True)
+            table.add_column(label, justify="left" if number < self.words else "right", min_width=least[number])
         for row in self.rows:
             table.add_row(*row)
-        get_console().print(table)
+        console = get_console()
+        # A console that is too narrow wraps lines: no number is cut off.
+        console.print(table, width=max(console.width, sum(least) + 2 * len(least)), crop=False)
+
+    def _least_width(self, column: int) -> int:
+        """Characters of a column: names go on in the next line where there is no room, numbers do not."""
+        longest = max((_width(row[column]) for row in self.rows), default=0)
+        if column < self.words:
+            return min(longest, _LEAST_WIDTH)
+        return max([longest, *map(len, self.head[column].split())])
+
+
+def _width(cell: str) -> int:
+    """Characters of the longest line of a cell, marks of style left out."""
+    return max((len(line) for line in Text.from_markup(cell).plain.splitlines()), default=0)
 
 
 @dataclass
