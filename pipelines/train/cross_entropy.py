@@ -42,7 +42,7 @@ class CrossEntropy(TaskModule):
     @staticmethod
     def new_metric(classes: int) -> Metric:
         """What is measured of logits and labels, over an epoch."""
-        raise NotImplementedError
+        raise NotImplementedError("a module with CrossEntropy must implement new_metric")
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         logits = self(batch)

@@ -70,7 +70,7 @@ class SeriesData(TaskData[Batch, Variant], Generic[Batch, Variant]):
 
     def batch(self, series: RaggedSeries, variant: Variant | None = None) -> Batch:
         """Make a batch of some series."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must implement batch, see SeriesData")
 
     def setup(self, stage: str) -> None:
         """Read the series once, and split them.

@@ -115,11 +115,11 @@ class Task(LightningCLI):
 
     def evaluate(self, model: Any, datamodule: Any, folder: Path) -> Evaluation:
         """Test a model that has its weights on data that are set up; files go into ``folder``."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must implement evaluate, see Task")
 
     def predicted_rows(self, model: Any, datamodule: Any, path: Path) -> str:
         """Write the predictions of a model that has its weights to ``path``; what was written, for the reader."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must implement predicted_rows or predict, see Task")
 
     @property
     def checkpoint(self) -> str:
