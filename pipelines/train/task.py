@@ -186,7 +186,8 @@ class Task(LightningCLI):
         told = {name: value for name, value in self._read_data.inferred().items() if given.get(name) is None}
         for name, value in told.items():
             given[name] = value
-            say(f"{name} {value}, as the data tell (--model.network.init_args.{name})")
+            shown = f"{value:.4g}" if isinstance(value, float) else value
+            say(f"{name} {shown}, as the data tell (--model.network.init_args.{name})")
 
     def instantiate_classes(self) -> None:
         """The data that told the arguments of the network are read once."""

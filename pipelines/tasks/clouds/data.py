@@ -319,7 +319,8 @@ class CloudFiles(TaskData[LabelBatch, None]):
         return {"classes": len(self.reading.classes.codes), "in_channels": self.reading.channels}
 
     def inferred(self) -> dict[str, Any]:
-        return {**self.sizes(), "spacing": float(f"{_LEVEL * self.reading.spacing:.4g}")}
+        # Not rounded: points of files lie on lattices of centimetres, and none should lie on the edge of a voxel.
+        return {**self.sizes(), "spacing": _LEVEL * self.reading.spacing}
 
     def keys(self, part: str) -> NDArray[np.uint64]:
         """A key of the place of each point, ``(B, 1)``."""
