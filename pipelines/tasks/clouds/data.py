@@ -32,7 +32,7 @@ from ccnn_irregular.pipelines.tasks.clouds.labels import (
 )
 from ccnn_irregular.pipelines.tasks.clouds.pieces import Piece, ReadCloud, measures, pieces
 from ccnn_irregular.pipelines.train.batches import EqualBatches, batch_loader, drawn_loader
-from ccnn_irregular.pipelines.train.data import Part, TaskData
+from ccnn_irregular.pipelines.train.data import Evaluated, Part, TaskData
 from ccnn_irregular.pipelines.train.draws import Draws
 from ccnn_irregular.pipelines.train.sample_keys import row_keys
 
@@ -156,9 +156,9 @@ class CloudFiles(TaskData[LabelBatch, None]):
         test: float = 0.2,
         seed: int = 0,
         batch_size: int = 8,
-        evaluate: Literal["test", "all"] = "test",
+        evaluate: Evaluated = "test",
     ) -> None:
-        super().__init__()
+        super().__init__(evaluate)
         for name, size in (("spacing", spacing), ("radius", radius), ("discs", discs), ("batch_size", batch_size)):
             require(size is None or size > 0, f"data.{name}", "be positive", size)
         require(weights in get_args(CloudSampling), "weights", f"be one of {get_args(CloudSampling)}", repr(weights))
@@ -183,7 +183,6 @@ class CloudFiles(TaskData[LabelBatch, None]):
         self.test = test
         self.seed = seed
         self.batch_size = batch_size
-        self.evaluate = evaluate
         self.read: Read | None = None
         self.parts: dict[str, list[ReadCloud]] = {}
 
@@ -201,7 +200,7 @@ class CloudFiles(TaskData[LabelBatch, None]):
         if self.read is None:
             self.read = self._told(columns)
         clouds = [self._cloud(one, labelled=True) for one in columns]
-        if self.evaluate == "all" and stage == "test":
+        if self.takes_all(stage):
             self.parts = {"train": [], "validation": [], "test": clouds}
         else:
             self.parts = self._split(clouds)
