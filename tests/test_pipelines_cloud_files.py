@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -387,3 +388,17 @@ def test_labels_of_a_gzipped_table_in_words() -> None:
     data = read("a.csv.gz", terrain=True, fields=None, test=0.3)
     assert data.reading.classes.codes == ("roof", "soil")
     assert data.sizes() == {"classes": 2, "in_channels": 9}
+
+
+def test_the_recipe_of_the_documents_runs() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "own_files.md").read_text(encoding="utf-8")
+    section = page.partition("## Clouds")[2].partition("\n## ")[0]
+    commands = [shlex.split(line) for line in section.partition("```sh\n")[2].partition("```")[0].splitlines()]
+    for number in range(4):
+        write_las(Path(f"tiles/{number}.laz"), *scene(number, 200))
+    write_las(Path("new/a.las"), *scene(9, 200))
+    for words in commands:
+        if words[0] == "ccnn":
+            short = [*SMALL, "--trainer.max_epochs", "1"] if words[1] == "fit" else SMALL[:4]
+            cli.main([*words[1:], *short])
+    assert len(laspy.read("labelled/a.las")["prediction"]) == 200
