@@ -1,7 +1,7 @@
 """Clouds of your own with a class each: a folder for each class, or a table of files and labels.
 
-Files are read by :mod:`ccnn_irregular.datasets.cloud_files`. Each cloud is brought into the cube from -1 to 1: its shape
-counts, and not its size or where it stands.
+Files are read by :mod:`ccnn_irregular.datasets.cloud_files`. Each cloud is brought into the cube from -1 to 1: its
+shape counts, and not its size or where it stands.
 """
 
 from __future__ import annotations
@@ -76,7 +76,9 @@ register(
         load=load,
         samples=ShapePool,
         files=f"a folder for each class, or clouds and labels.csv of file and label: {', '.join(SUFFIXES)}",
+        shape="points of a shape",
         size="of the files",
         licence="yours",
+        source="yours",
     )
 )

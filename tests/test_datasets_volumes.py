@@ -346,7 +346,7 @@ def test_broken_scans_are_named(scans: Path, fault: str) -> None:
 
 TABLES: dict[str, tuple[str, str]] = {
     "columns": ("name,label\na.nii,x\n", r"labels\.csv must have the columns file and label, got \['name', 'label'\]"),
-    "rows": ("file,label\n", r"labels\.csv must name a volume, got no row below the header"),
+    "rows": ("file,label\n", r"labels\.csv must name a file, got no row below the header"),
     "empty": ("", r"labels\.csv must have the columns file and label, got \[\]"),
     "label": ("file,label\nturned.nii,\n", r"line 2 of labels\.csv must hold a file and a label"),
     "short": ("file,label\nturned.nii\n", r"line 2 of labels\.csv must hold a file and a label"),

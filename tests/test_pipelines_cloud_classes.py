@@ -1,4 +1,4 @@
-"""Your own clouds with a class each: folders, a table, clouds of torch-geometric; every file is answered by its name."""
+"""Your own clouds with a class each: folders, tables, clouds of torch-geometric; every file is answered by name."""
 
 from __future__ import annotations
 
