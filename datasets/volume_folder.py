@@ -7,7 +7,6 @@ x), whatever the order and the direction in the file, with the middle of the vol
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +18,8 @@ from torch import Tensor
 
 from ccnn_irregular._checks import reject, require
 from ccnn_irregular.datasets.processing.moments import mean_and_deviation
-from ccnn_irregular.datasets.reading.files import existing_folder, missing_file
+from ccnn_irregular.datasets.reading.files import existing_folder
+from ccnn_irregular.datasets.reading.label_table import read_labels
 from ccnn_irregular.datasets.registry import DataSet, register
 from ccnn_irregular.datasets.samples import RaggedVolumes
 from ccnn_irregular.domains import Grid
@@ -62,7 +62,7 @@ def load(
             message names the line of the table or the file.
     """
     root = existing_folder(root)
-    names, words = _read_table(root, table)
+    names, words = read_labels(root, table, _NIFTI + _HDF5)
     known = tuple(sorted(set(words))) if classes is None else tuple(classes)
     for line, word in enumerate(words, 2):
         require(word in known, f"label on line {line} of {table}", f"be one of {known}", repr(word))
@@ -81,34 +81,6 @@ def _standardised(values: Tensor) -> Tensor:
     """Mean 0 and standard deviation 1; zeros where the volume is constant."""
     mean, deviation = mean_and_deviation(values.reshape(-1, 1))
     return torch.zeros_like(values) if not deviation > 0 else ((values.double() - mean) / deviation).to(values.dtype)
-
-
-def _read_table(root: Path, table: str) -> tuple[list[str], list[str]]:
-    """Files and labels, checked before any volume is opened."""
-    path = root / table
-    if not path.is_file():
-        raise missing_file(root, f"the table of labels {table}")
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            columns = list(reader.fieldnames or [])
-            require({"file", "label"} <= set(columns), table, "have the columns file and label", columns)
-            rows = [((row["file"] or "").strip(), (row["label"] or "").strip()) for row in reader]
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise ValueError(f"{table} must be a CSV file in UTF-8, got {error}") from error
-    require(len(rows) > 0, table, "name a volume", "no row below the header")
-    seen: set[str] = set()
-    for line, (name, label) in enumerate(rows, 2):
-        where = f"line {line} of {table}"
-        require(bool(name) and bool(label), where, "hold a file and a label", (name, label))
-        inside = not Path(name).is_absolute() and ".." not in Path(name).parts
-        require(inside, f"file on {where}", f"lie in the folder {root}", repr(name))
-        require(name.endswith(_NIFTI + _HDF5), f"file on {where}", f"end in one of {_NIFTI + _HDF5}", repr(name))
-        require(name not in seen, f"file on {where}", "be named once", repr(name))
-        seen.add(name)
-        if not (root / name).is_file():
-            raise FileNotFoundError(f"file on {where} must exist in {root}, got {name}")
-    return [name for name, _ in rows], [label for _, label in rows]
 
 
 def _read_volume(path: Path, hdf5_dataset: str) -> tuple[Tensor, Grid]:
