@@ -26,6 +26,7 @@ from ccnn_irregular.adapters.xarray_apply import convolved, predicted
 from ccnn_irregular.adapters.xarray_axes import Line, Role, TimeUnit
 from ccnn_irregular.adapters.xarray_clouds import Cloud
 from ccnn_irregular.adapters.xarray_decoding import decode_times
+from ccnn_irregular.adapters.xarray_discrete import observations
 from ccnn_irregular.adapters.xarray_files import Reading, open_cube
 from ccnn_irregular.adapters.xarray_frames import Frame, Samples, samples_of
 from ccnn_irregular.adapters.xarray_meshes import about_places
@@ -251,6 +252,14 @@ class DatasetAccessor:
         """Apply a network to the variables; see ``DataArrayAccessor.predict``."""
         result = self._stacked()[1].predict(model, like=like, batch_size=batch_size, progress=progress)
         return _channelled(result, self._dataset)
+
+    def observations(self) -> xr.Dataset:
+        """Return the observations of a discrete sampling geometry of CF conventions along one dimension.
+
+        Stations, profiles and tracks that lie end to end, indexed, or in rectangles with missing entries; see
+        ``xarray_discrete.observations``.
+        """
+        return observations(self._dataset)
 
     def compute(self, progress: bool = True) -> xr.Dataset:
         """Load a lazy Dataset into memory, with a progress bar."""

@@ -63,6 +63,12 @@ class FieldParts:
             shown = _some_shown(fields, order, test_fields, show, seed)
         return FieldParts(referred_to(fields, part), part, order, units, shown)
 
+    @staticmethod
+    def undivided(fields: FieldSet) -> FieldParts:
+        """All of it for the test, and all that is known shown."""
+        part = torch.full((len(fields.units),), PARTS.index("test"))
+        return FieldParts(referred_to(fields, part), part, _in_order(fields), fields.units, fields.known)
+
     @cached_property
     def usable(self) -> Tensor:
         """Places that training may use, bool ``(N,)``."""
