@@ -107,7 +107,8 @@ def _fields(
     units, told = _hidden_together(observations, unit[rows], coordinates[rows], axes, group)
     order = np.lexsort((rows, units, group))
     rows, group, units = rows[order], group[order], units[order]
-    coordinates, values = coordinates[rows], _without_duplicates(observations, rows, group, coordinates, values, rule)
+    coordinates = coordinates[rows]
+    values = _without_duplicates(observations, rows, group, coordinates, values[rows], rule)
     reference = None
     if least is not None:
         values, reference = _monthly(observations, values, keys, group, units, least)
@@ -213,8 +214,8 @@ def _without_duplicates(
     values: Array,
     rule: Duplicates,
 ) -> Array:
-    """Values of the rows ``(N, C)``; of those that share place and time all but one are missing."""
-    values = values[rows]
+    """Values of rows ``(N, C)`` without those that share place and time with another, of which one is left."""
+    values = values.copy()
     known = np.flatnonzero(~np.isnan(values).any(1))
     places = np.column_stack([group[known], coordinates[known]])
     _, which, counts = np.unique(places, axis=0, return_inverse=True, return_counts=True)

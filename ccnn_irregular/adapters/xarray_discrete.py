@@ -1,7 +1,7 @@
-"""Discrete sampling geometries of CF conventions (chapter 9): stations, profiles and tracks as one line of observations.
+"""Discrete sampling geometries of CF conventions (chapter 9): stations, profiles, tracks as one line of observations.
 
-A file holds features (stations, profiles, trajectories) whose observations stand in one of four ways: end to end with the
-number of each (contiguous ragged), mixed with the number of the feature of each (indexed ragged), or as a rectangle
+A file holds features (stations, profiles, trajectories) whose observations stand in one of four ways: end to end with
+the number of each (contiguous ragged), mixed with the number of the feature of each (indexed ragged), or as a rectangle
 (orthogonal, or incomplete with missing entries). Ragged profiles may belong to stations or trajectories themselves.
 """
 
@@ -15,11 +15,16 @@ from numpy.typing import NDArray
 
 from ccnn_irregular._checks import reject, require
 
-__all__ = ["observations"]
+__all__ = ["is_ragged", "observations"]
 
 _OBSERVATION = "obs"
 _ROLES = ("timeseries_id", "trajectory_id", "profile_id")  # cf_role
 _FEATURE = "feature of "
+
+
+def is_ragged(dataset: xr.Dataset) -> bool:
+    """Whether a Dataset holds ragged arrays of CF conventions."""
+    return any({"sample_dimension", "instance_dimension"} & one.attrs.keys() for one in dataset.variables.values())
 
 
 def observations(dataset: xr.Dataset) -> xr.Dataset:
@@ -54,7 +59,7 @@ def observations(dataset: xr.Dataset) -> xr.Dataset:
 
 
 def _linked(dataset: xr.Dataset) -> tuple[xr.Dataset, dict[str, str]]:
-    """The number of the feature of each observation, in a variable of a name of ours, and feature by observation dimension."""
+    """The number of the feature of each observation, in a variable of our own; features by observation dimension."""
     links: dict[str, str] = {}
     for name, variable in list(dataset.variables.items()):
         attributes = variable.attrs
@@ -109,7 +114,10 @@ def _along(dataset: xr.Dataset, dim: str) -> xr.Dataset:
         if not variable.dims and (variable.dtype.kind in "fmM" or variable.attrs.get("cf_role") in _ROLES)
     }
     along = dataset[[name for name, variable in dataset.variables.items() if dim in variable.dims]]
-    return along.drop_vars([name for name, one in along.coords.items() if not one.dims]).assign(alone)
+    along = along.drop_vars([name for name, one in along.coords.items() if not one.dims]).assign(alone)
+    if dim in along.indexes:  # times of a lone series, which are not those of any other
+        along = along.drop_indexes(dim).rename_dims({dim: _OBSERVATION})
+    return along
 
 
 def _flat(dataset: xr.Dataset) -> xr.Dataset:
