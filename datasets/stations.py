@@ -49,6 +49,11 @@ class StationSet(FieldSet):
     stamps: NDArray[Any] | None = field(kw_only=True)
     about: tuple[str, ...] = field(kw_only=True, default=())
 
+    @property
+    def known(self) -> torch.Tensor:
+        """Where some channel is known, bool ``(N,)``: those of a station need not be measured together."""
+        return ~self.values.isnan().all(1)
+
 
 def load(
     root: str | Path,
@@ -216,7 +221,7 @@ def _without_duplicates(
 ) -> Array:
     """Values of rows ``(N, C)`` without those that share place and time with another, of which one is left."""
     values = values.copy()
-    known = np.flatnonzero(~np.isnan(values).any(1))
+    known = np.flatnonzero(~np.isnan(values).all(1))
     places = np.column_stack([group[known], coordinates[known]])
     _, which, counts = np.unique(places, axis=0, return_inverse=True, return_counts=True)
     which = which.reshape(-1)
@@ -236,7 +241,10 @@ def _without_duplicates(
     keeps = order[ends - 1] if rule == "last" else order[ends - counts]
     kept = values[keeps]
     if rule == "mean":
-        kept = np.add.reduceat(values[order], ends - counts) / counts[:, None]
+        there = ~np.isnan(values[order])
+        sums = np.add.reduceat(np.where(there, values[order], 0), ends - counts)
+        counted = np.add.reduceat(there.astype(np.int64), ends - counts)
+        kept = np.where(counted > 0, sums / np.maximum(counted, 1), np.nan)
     values[known] = np.nan
     values[keeps] = kept
     return values
@@ -255,7 +263,9 @@ def _monthly(
         reject("anomalies", "be left out where times are no dates, or an axis", f"the axes of {observations.path}")
     month = keys.astype("datetime64[M]").astype(np.int64) % 12 + 1
     reference = month[group] + 12 * units
-    known = ~np.isnan(values).any(1)
+    known, partly = ~np.isnan(values).all(1), np.isnan(values).any(1)
+    rule = "be of variables that are measured together (--data.variables NAME takes one)"
+    require(not (known & partly).any(), "anomalies", rule, f"{int((known & partly).sum())} rows with some of them")
     counts = np.bincount(reference[known], minlength=int(reference.max()) + 1)
     enough = counts[reference] >= least
     rule = f"hold a station with {least} years of some calendar month, to take anomalies from"

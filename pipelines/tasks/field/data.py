@@ -239,6 +239,9 @@ class FieldDataModule(TaskData[FieldBatch, FieldVariant]):
         if self._parts is not None:
             return
         fields = self._read()
+        partly = int((fields.known & fields.values.isnan().any(1)).sum())
+        rule = "be left out, or data.variables name one, where channels are not measured together"
+        require(not self.records or partly == 0, "records", rule, f"{partly} places of which some are known")
         if self.evaluate == "all" or (stage == "predict" and self.predict_from == "all" and self.dataset == STATIONS):
             self._parts = FieldParts.undivided(fields)
             return

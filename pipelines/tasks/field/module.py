@@ -64,16 +64,20 @@ class FieldReconstruction(TaskModule):
         )
 
     def training_step(self, batch: FieldBatch, batch_idx: int) -> Tensor:
-        loss = self._squares(batch).mean().float()
+        squares, known = self._squares(batch)
+        loss = (squares.sum() / known.sum().clamp_min(1)).float()
         self.log_epoch({"train_loss": loss}, len(batch.targets))
         return loss
 
-    def _squares(self, batch: FieldBatch) -> Tensor:
-        """Squared errors at the queries ``(m, C)``, that of the first guess being 1."""
-        return ((self(batch) - self.network.normalised(batch.targets)) / self.network.first_error).square()
+    def _squares(self, batch: FieldBatch) -> tuple[Tensor, Tensor]:
+        """Squared errors at the queries ``(m, C)``, that of the first guess being 1, 0 where no target is known."""
+        answer, known = self(batch), batch.targets.isfinite()
+        targets = self.network.normalised(batch.targets).where(known, answer.detach())
+        return ((answer - targets) / self.network.first_error).square(), known
 
     def validation_step(self, batch: FieldBatch, batch_idx: int) -> None:
-        self.val_error.update(self._squares(batch).mean(1), batch.weights)
+        squares, known = self._squares(batch)
+        self.val_error.update(squares.sum(1) / known.sum(1).clamp_min(1), batch.weights)
         self.log_epoch({"val_loss": self.val_error})
 
     def on_validation_epoch_end(self) -> None:

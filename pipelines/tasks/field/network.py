@@ -21,6 +21,8 @@ from ccnn_irregular.pipelines.train.reach import Sampling, sampling_of, warn_of_
 
 __all__ = ["NINETY", "NORMAL_90", "Analysis", "FieldNetwork"]
 
+# Noise of a channel that an observation lacks, in units of the nugget: nothing follows from it.
+_LACKING = 1e10
 # Points the readout answers at once when no gradient is wanted.
 _AT_ONCE = 20_000
 NINETY, NORMAL_90 = 0.9, 1.6448536269514722  # the share of an interval, and its half width in standard deviations
@@ -125,8 +127,8 @@ class FieldNetwork(nn.Module):
             assert self.latent is not None
             self.correction.calibrate(self.latent)
             nn.init.zeros_(self.correction.output.weight)
-        error = (self(batch) - self.normalised(batch.targets)).square().mean(0).sqrt()
-        self.first_error = error.clamp_min(1e-6)
+        error = (self(batch) - self.normalised(batch.targets)).square().nanmean(0).sqrt()
+        self.first_error = error.nan_to_num(1.0).clamp_min(1e-6)
 
     def _warn(self, observed: Points) -> None:
         """Say so where covariance or kernels do not suit the observations or the latent grid."""
@@ -174,7 +176,7 @@ class FieldNetwork(nn.Module):
 
         Args:
             places: ``(n, d)``, where it is observed, in the units of ``axes``.
-            values: ``(n, C)`` there.
+            values: ``(n, C)`` there, nan where missing.
             queries: ``(m, d)``.
 
         Returns:
@@ -204,11 +206,13 @@ class FieldNetwork(nn.Module):
         self.spread = self.spread.nan_to_num(1.0) * torch.nanquantile(off, NINETY, 0) / NORMAL_90
 
     def analyse(self, observed: Points, values: Tensor, noise: Tensor | None = None) -> Analysis:
-        """What the observations ``(n, C)`` say about the fields; ``noise`` as in ``FieldBatch``, None = 1."""
+        """What the observations ``(n, C)``, nan where missing, say; ``noise`` as in ``FieldBatch``, None = 1."""
         require(values.shape[1] == self.channels, "channels", f"be the data's {values.shape[1]}", self.channels)
         values = self.normalised(values)
         vectors = self.metric.embedded(observed.coordinates)
         noise = torch.ones_like(values) if noise is None else noise
+        if bool((lacking := values.isnan()).any()):
+            values, noise = values.nan_to_num(0.0), noise.masked_fill(lacking, _LACKING)
         plain = Analysis(observed, vectors, values, values, noise, None)
         if self.correction is None:
             return plain
