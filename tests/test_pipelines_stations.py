@@ -92,7 +92,7 @@ def test_what_is_found_is_told_with_the_option_and_kept_in_the_checkpoint(run: R
     network = options["network"]["init_args"]
     assert [axis["name"] for axis in network["axes"]] == ["latitude", "longitude"]
     assert list(options["variables"]) == ["tavg"]
-    assert not any(network["latent"]["init_args"]["periodic"])
+    assert network["latent"]["periodic"] == [False, False]
     saved = yaml.safe_load((run.folder / "config.yaml").read_text())
     assert saved["model"]["network"] is None  # as typed, so that the same command goes on
 
@@ -406,7 +406,7 @@ def test_columns_of_the_command_line_reach_the_table(tmp_path: Path) -> None:
     data = FieldDataModule(table=str(tmp_path / "a.csv"), columns=columns, held_units=0.2, watched_units=0.1)
     data.setup("fit")
     assert data.samples.channels == ("tavg",)
-    with pytest.raises(ValueError, match="be given for stations: --data.table FILE"):
+    with pytest.raises(ValueError, match=r"be given for stations: --data\.table FILE"):
         FieldDataModule(held_units=0.2, watched_units=0.1)
-    with pytest.raises(ValueError, match="be left out for argo"):
+    with pytest.raises(ValueError, match=r"data\.table must be left out for argo"):
         FieldDataModule("argo", "folder", table="a.csv", held_units=0.2, watched_units=0.1)

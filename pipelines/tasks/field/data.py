@@ -23,7 +23,7 @@ from ccnn_irregular.pipelines.tasks.field.hiding import GroupHiding, PlaceHiding
 from ccnn_irregular.pipelines.tasks.field.parts import PARTS, FieldParts
 from ccnn_irregular.pipelines.tasks.field.records import BroughtInLine, as_they_are, bring_in_line
 from ccnn_irregular.pipelines.train.batches import EqualBatches, batch_loader, drawn_loader
-from ccnn_irregular.pipelines.train.data import Part, TaskData
+from ccnn_irregular.pipelines.train.data import Evaluated, Part, TaskData
 from ccnn_irregular.pipelines.train.draws import Draws
 from ccnn_irregular.pipelines.train.sample_keys import row_keys, text_keys
 
@@ -146,7 +146,8 @@ class FieldDataModule(TaskData[FieldBatch, FieldVariant]):
         batch_size: fields a step.
         watched_fields: fields that are looked at in validation at most, spread evenly over all.
         seed: of what is kept, of what is shown of test fields, and of what is hidden in training.
-        evaluate: what is tested: what was "held_out", or "all" places, each group of stations from the other nine.
+        evaluate: what is tested or predicted: what is kept for the "test", or "all" places: in a test each tenth of the
+            stations from the others.
         predict_from: for ``ccnn predict``: "all" that is known, or what the "test" shows.
         reading: how the file of a cube is read where it leaves it open.
     """
@@ -179,11 +180,11 @@ class FieldDataModule(TaskData[FieldBatch, FieldVariant]):
         batch_size: int = 1,
         watched_fields: int = 32,
         seed: int = 0,
-        evaluate: Literal["held_out", "all"] = "held_out",
+        evaluate: Evaluated = "test",
         predict_from: Literal["all", "test"] = "all",
         reading: Reading | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(evaluate)
         self._known = datasets.get(dataset, FieldSet)
         if dataset == STATIONS:
             rule = "be given for stations: --data.table FILE (CSV, Parquet or netCDF)"
@@ -221,7 +222,8 @@ class FieldDataModule(TaskData[FieldBatch, FieldVariant]):
         self.hide, self.hide_units, self.show = tuple(hide), hide_units, show
         self.queries, self.draws, self.batch_size, self.seed = queries, draws, batch_size, seed
         self.watched_fields = watched_fields
-        self.evaluate, self.predict_from = evaluate, predict_from
+        self.predict_from = predict_from
+        self.undivided = False
         self._parts: FieldParts | None = None
         self._brought: dict[Part, BroughtInLine] = {}
 
@@ -242,7 +244,8 @@ class FieldDataModule(TaskData[FieldBatch, FieldVariant]):
         partly = int((fields.known & fields.values.isnan().any(1)).sum())
         rule = "be left out, or data.variables name one, where channels are not measured together"
         require(not self.records or partly == 0, "records", rule, f"{partly} places of which some are known")
-        if self.evaluate == "all" or (stage == "predict" and self.predict_from == "all" and self.dataset == STATIONS):
+        self.undivided = self.takes_all(stage) and (stage == "test" or self.predict_from == "all")
+        if self.undivided:
             self._parts = FieldParts.undivided(fields)
             return
         outside = [number for number in self.test_fields if not 0 <= number < len(fields)]
@@ -300,7 +303,7 @@ class FieldDataModule(TaskData[FieldBatch, FieldVariant]):
         cubes may share their grid. A single field is named after its file, so its name is left out.
         """
         fields, rows = self.samples, self.parts.known(part)
-        if part == "test" and self.evaluate != "all":
+        if part == "test" and not self.undivided:
             rows &= ~self.parts.shown
         names = text_keys(fields.names if len(fields) > 1 else [""])[self.parts.field[rows].numpy()]
         columns = [names, fields.coordinates[rows].numpy()]
@@ -339,7 +342,7 @@ class FieldDataModule(TaskData[FieldBatch, FieldVariant]):
         if part == "train":
             require(variant is None, "variant", "be left out for the training part", repr(variant))
             return drawn_loader(self._drawn, EqualBatches(np.arange(self.draws), self.batch_size, self.seed))
-        if part == "test" and self.evaluate == "all":
+        if part == "test" and self.undivided:
             return self._folds(variant)
         numbers, most = self._fields_of(part), None
         if part == "validation" and variant is None:
@@ -420,7 +423,8 @@ class FieldDataModule(TaskData[FieldBatch, FieldVariant]):
         if part == "test":
             asked = parts.counts(parts.known("test")) > 0
             return torch.nonzero(asked & (parts.counts(parts.shown) > 0)).flatten()
-        numbers = torch.tensor(self.test_fields) if self.test_fields else torch.arange(len(self.samples))
+        some = bool(self.test_fields) and not self.undivided
+        numbers = torch.tensor(self.test_fields) if some else torch.arange(len(self.samples))
         return numbers[parts.counts(self._shown(part))[numbers] > 0]
 
     def _shown(self, part: Part) -> Tensor:

@@ -26,6 +26,7 @@ Array = NDArray[np.float64]
 
 _DEVIATION = "_std"
 _ESTIMATE = "_estimate"
+_PARQUET = (".parquet", ".pq")
 _MOST_NODES = 200_000_000
 # CF standard names, units and the direction of axes that are made here.
 _ABOUT = {
@@ -68,6 +69,12 @@ class WantedPlaces:
         """Whether one is named."""
         return bool(self.like or self.grid or self.table)
 
+    def suffix(self, table: Path) -> str:
+        """The end of the name of what is written: netCDF for a grid, for a table Parquet if it is one, else CSV."""
+        if self.like or self.grid:
+            return ".nc"
+        return table.suffix if table.suffix.lower() in _PARQUET else ".csv"
+
     def of(self, fields: StationSet) -> AtGrid | AtTable:
         """The places, for the coordinates of some fields.
 
@@ -97,8 +104,6 @@ class AtTable:
     field: Tensor
     own: bool
 
-    suffix = ".csv"
-
     @staticmethod
     def of(fields: StationSet, path: str | None) -> AtTable:
         """The rows of a table, or of that of the observations."""
@@ -125,7 +130,7 @@ class AtTable:
                 require(column not in frame.columns, self.observations.path, rule, "one")
                 frame[column] = found[:, channel]
         with whole(path) as temporary:
-            if path.suffix.lower() in (".parquet", ".pq"):
+            if path.suffix.lower() in _PARQUET:
                 frame.attrs["source"] = source
                 frame.to_parquet(temporary, index=False)
             else:
@@ -140,11 +145,11 @@ class AtGrid:
     """Nodes of a grid, at the times of fields where those are no axis.
 
     Attributes:
-        coordinates: of the result, by the names of the dimensions, in the order of the result's axes.
-        roles: what each dimension is.
+        coordinates: of the result, by their names.
+        shape: of the result.
+        dims: names of its dimensions.
         places: float64 ``(M, d)``, of all nodes at all times.
-        field: int64 ``(M,)``.
-        beside: further coordinates of the result, such as latitudes on two dimensions.
+        field: int64 ``(M,)``, -1 where nothing is observed at that time.
         attributes: of the result's Dataset.
     """
 
@@ -154,8 +159,6 @@ class AtGrid:
     places: Tensor
     field: Tensor
     attributes: dict[str, Any]
-
-    suffix = ".nc"
 
     def write(self, path: Path, fields: StationSet, values: Array, deviations: Array, source: str) -> str:
         """Write a netCDF file."""

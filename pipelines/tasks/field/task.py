@@ -27,6 +27,7 @@ from ccnn_irregular.pipelines.tasks.field.scores import CSV_HEAD, Answers, csv_l
 from ccnn_irregular.pipelines.tasks.field.sizes import FieldSizes, network_options
 from ccnn_irregular.pipelines.train.checkpoint import load_weights, read_checkpoint
 from ccnn_irregular.pipelines.train.evaluation import Evaluation, say
+from ccnn_irregular.pipelines.train.outputs import record, require_own
 from ccnn_irregular.pipelines.train.reports import whole, write_csv
 from ccnn_irregular.pipelines.train.task import Task
 
@@ -110,7 +111,7 @@ class FieldTask(Task):
         """Errors of network and baselines on the same observations: table, JSON, CSV, maps."""
         fields, axes = datamodule.samples, model.network.metric.axes
         test = self._answers(datamodule, "test", axes)
-        whole_source = datamodule.evaluate == "all"
+        whole_source = datamodule.undivided
         validation = test if whole_source else self._answers(datamodule, "validation", axes)
         estimates, deviations = self._estimates(model, datamodule, datamodule.loader("test"), test.rows)
         fitted = bool(model.network.spread.isfinite().all())
@@ -134,7 +135,7 @@ class FieldTask(Task):
 
     def output(self, datamodule: FieldDataModule, name: str) -> Path:
         """As asked, or under a name in the run folder that tells a whole source from the run's own test."""
-        if self.config.subcommand == "test" and datamodule.evaluate == "all":
+        if self.config.subcommand == "test" and datamodule.undivided:
             name = f"{name}_{Path(str(datamodule.root)).stem}_all"
         return super().output(datamodule, name)
 
@@ -146,15 +147,19 @@ class FieldTask(Task):
             require(not wanted.any, "--predict.like, .grid and .table", rule, "one")
             super().predict(model, datamodule, ckpt_path, **kwargs)
             return
+        table = Path(wanted.table or datamodule.root)
+        path = self.output(datamodule, f"{table.name.split('.')[0]}_field{wanted.suffix(table)}")
+        require_own(path)
         self._ready(model, datamodule, ckpt_path)
         fields: StationSet = datamodule.samples
         places = wanted.of(fields)
         values, deviations = self._answered(model, datamodule, places)
         if not bool(model.network.spread.isfinite().all()):
             say(_NOT_FITTED)
-        path = self.output(datamodule, f"{Path(fields.observations.path).stem}_field{places.suffix}")
         source = f"ccnn predict from {fields.observations.path}, {self.checkpoint}"
-        say(f"{places.write(path, fields, values, deviations, source)}: {path}")
+        written = places.write(path, fields, values, deviations, source)
+        record(path, self.task, ckpt_path, datamodule.describe())
+        say(f"{written}: {path}")
 
     def _answered(
         self, model: FieldReconstruction, data: FieldDataModule, places: AtGrid | AtTable
