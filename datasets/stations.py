@@ -318,12 +318,13 @@ def _way_back(observations: Observations, names: Sequence[str], rows: NDArray[np
 register(
     DataSet(
         name="stations",
-        about="a table of stations, tracks or profiles of one's own",
+        about="your table of stations, tracks or profiles, one field for each time or time as an axis",
         load=load,
         samples=FieldSet,
         shape="values at latitudes and longitudes (or y and x), levels, times",
-        files="path of a CSV, Parquet or netCDF file, a row an observation (--data.table)",
-        licence="one's own",
-        source="the table",
+        files="path of a CSV, Parquet or netCDF file, a row an observation",
+        size="of the file",
+        licence="yours",
+        source="yours",
     )
 )

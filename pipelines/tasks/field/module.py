@@ -12,6 +12,7 @@ from torchmetrics import MeanMetric
 from ccnn_irregular._checks import reject, require
 from ccnn_irregular.pipelines.tasks.field.data import FieldBatch, FieldDataModule
 from ccnn_irregular.pipelines.tasks.field.network import FieldNetwork
+from ccnn_irregular.pipelines.tasks.field.records import in_own_reference
 from ccnn_irregular.pipelines.tasks.field.sizes import FieldSizes
 from ccnn_irregular.pipelines.train.module import TaskModule
 from ccnn_irregular.pipelines.train.schedule import Schedule
@@ -82,6 +83,14 @@ class FieldReconstruction(TaskModule):
 
     def on_validation_epoch_end(self) -> None:
         self.log("val_score", -self.val_error.compute(), prog_bar=True)
+
+    def fit_spread(self, data: FieldDataModule) -> None:
+        """Fit the standard deviations of the answers to the validation part, whose stations were not trained on."""
+        batches = list(data.loader("validation", "whole"))
+        values, deviations = (torch.cat(parts) for parts in zip(*map(self.network.predict, batches), strict=True))
+        rows = torch.cat([batch.rows for batch in batches])
+        values = in_own_reference(data.samples, values, rows)
+        self.network.fit_spread(values, deviations, data.samples.values[rows])
 
     def predict_step(self, batch: FieldBatch, batch_idx: int) -> Tensor:
         """Estimates at the queries and their standard deviations ``(m, 2, C)``, float64, in the field's units."""

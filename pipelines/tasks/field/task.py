@@ -100,10 +100,7 @@ class FieldTask(Task):
         """Fit the standard deviations of the best epoch to the validation part, and keep that in its checkpoint."""
         path = self.run_folder.best
         load_weights(model, path)
-        loader = datamodule.loader("validation", "whole")
-        rows = torch.cat([batch.rows for batch in loader])
-        values, deviations = self._estimates(model, datamodule, loader, rows)
-        model.network.fit_spread(*map(torch.from_numpy, (values, deviations)), datamodule.samples.values[rows])
+        model.fit_spread(datamodule)
         with whole(path) as partial:
             torch.save(read_checkpoint(path) | {"state_dict": model.state_dict()}, partial)
 
