@@ -240,10 +240,7 @@ def _of_times(fields: StationSet, times: Sequence[str]) -> dict[str, xr.DataArra
     import xarray as xr
 
     if times:
-        try:
-            stamps = np.array([str(time).replace("Z", "") for time in times], "datetime64[us]")
-        except ValueError as error:
-            raise ValueError(f"predict.times must be dates such as 2024-01-31T18:00, got {error}") from error
+        stamps = _asked_times(times, dates=_counts_dates(fields))
     elif "time" in fields.axes:
         reject("predict.times", "be given where the grid has no time (--predict.times 2024-01-31 ...)", "none")
     elif fields.stamps is None:
@@ -251,6 +248,22 @@ def _of_times(fields: StationSet, times: Sequence[str]) -> dict[str, xr.DataArra
     else:
         stamps = fields.stamps
     return {"time": xr.DataArray(stamps, dims="time", attrs=dict(_ABOUT["time"]))}
+
+
+def _counts_dates(fields: StationSet) -> bool:
+    if fields.stamps is not None:
+        return fields.stamps.dtype.kind == "M"
+    return "time" in fields.axes and fields.axis_units[fields.axes.index("time")].startswith("days since")
+
+
+def _asked_times(times: Sequence[str], *, dates: bool) -> NDArray[Any]:
+    """Times as typed: dates of UTC, or numbers where the table has those."""
+    try:
+        texts = [str(time).removesuffix("Z") for time in times]
+        return np.array(texts, "datetime64[us]") if dates else np.array(texts, np.float64)
+    except ValueError as error:
+        kind = "dates such as 2024-01-31T18:00" if dates else "numbers, as the table's times are"
+        raise ValueError(f"predict.times must be {kind}, got {error}") from error
 
 
 def _nodes(
