@@ -64,7 +64,7 @@ def _linked(dataset: xr.Dataset) -> tuple[xr.Dataset, dict[str, str]]:
     for name, variable in list(dataset.variables.items()):
         attributes = variable.attrs
         if "sample_dimension" in attributes:
-            dim, (feature,) = str(attributes["sample_dimension"]), variable.dims
+            dim, (feature,) = str(attributes["sample_dimension"]), map(str, variable.dims)
             counts = _integers(str(name), variable)
             require(dim in dataset.sizes, f"sample_dimension of {name!r}", "be a dimension", repr(dim))
             total = int(counts.sum())
@@ -72,7 +72,7 @@ def _linked(dataset: xr.Dataset) -> tuple[xr.Dataset, dict[str, str]]:
             require(total == dataset.sizes[dim], f"the counts {name!r}", rule, total)
             index = np.repeat(np.arange(len(counts)), counts)
         elif "instance_dimension" in attributes:
-            feature, (dim,) = str(attributes["instance_dimension"]), variable.dims
+            feature, (dim,) = str(attributes["instance_dimension"]), map(str, variable.dims)
             index = _integers(str(name), variable)
             require(feature in dataset.sizes, f"instance_dimension of {name!r}", "be a dimension", repr(feature))
             inside = (index >= 0) & (index < dataset.sizes[feature])
@@ -124,7 +124,7 @@ def _flat(dataset: xr.Dataset) -> xr.Dataset:
     """The entries of rectangles one by one, without those where nothing was measured."""
     shapes = [one.sizes for one in dataset.data_vars.values() if one.dtype.kind in "fiu" and one.dims]
     require(len(shapes) > 0, "the file", "hold variables of observations", ", ".join(map(str, dataset.variables)))
-    sizes = dict(max(shapes, key=len))
+    sizes = dict(max(shapes, key=lambda sizes: len(sizes)))
     if len(sizes) == 1:
         return _along(dataset, str(next(iter(sizes))))
     first = str(next(iter(sizes)))

@@ -17,7 +17,7 @@ __all__ = ["PARTS", "FieldParts"]
 
 # Their numbers are their places here.
 PARTS = ("train", "validation", "test")
-_ABOVE = 1 + 1e-9  # a factor that makes a drawn number lie below its product
+_ABOVE = 1 + 1e-6  # a factor that makes a number drawn in float32 lie below its product
 
 
 @dataclass(frozen=True)
