@@ -1,8 +1,8 @@
 """Networks of irregular series with statics: values at times of their own in, a few numbers for each sample out.
 
 Every variable keeps its own times: a measurement enters with the quadrature weight of its own variable, and what was
-not measured weighs nothing. The first continuous convolution reads these irregular samples and answers at the nodes of a
-regular grid, where the CCNN goes on by FFT.
+not measured weighs nothing. The first continuous convolution reads these irregular samples and answers at the nodes of
+a regular grid, where the CCNN goes on by FFT.
 """
 
 from __future__ import annotations

@@ -26,8 +26,8 @@ SCHEDULE = Schedule(learning_rate=1.5e-3, final_share=0.01, decay_generators=Tru
 class SeriesModel(TaskModule):
     """Trained by the cross-entropy, of numbers by the squared error.
 
-    The best epoch has the highest AUROC of two classes, accuracy of several, or share of the variance of numbers that is
-    explained.
+    The best epoch has the highest AUROC of two classes, accuracy of several, or share of the variance of numbers that
+    is explained.
 
     Args:
         network: see ``SeriesNetwork``.

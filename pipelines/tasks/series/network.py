@@ -17,7 +17,7 @@ __all__ = ["SeriesNetwork"]
 
 
 class SeriesNetwork(SeriesEnsemble):
-    """The ensemble of ``SeriesEnsemble`` for what a schema names. ``ccnn fit`` takes what is None from the training rows.
+    """The ensemble of ``SeriesEnsemble`` for what a schema names; ``ccnn fit`` takes what is None from training rows.
 
     Args:
         schema: variables, statics and labels.
@@ -61,7 +61,11 @@ class SeriesNetwork(SeriesEnsemble):
         given = {"schema": schema, "start": start, "step": step, "nodes": nodes, "extent": extent, "cap": cap}
         for name, value in given.items():
             require(value is not None, name, "be given where no table is read", None)
-        assert schema is not None and start is not None and step is not None and nodes is not None and cap is not None
+        assert schema is not None
+        assert start is not None
+        assert step is not None
+        assert nodes is not None
+        assert cap is not None
         counts = [len(categories) for categories in schema.statics.values()]
         super().__init__(
             len(schema.variables),
