@@ -62,11 +62,11 @@ def chunks(path: Path, words: Words, only: Words | None = None) -> Iterator[pd.D
         raise ValueError(f"{path} must be a table in CSV or Parquet, got {error}") from error
 
 
-def whole_table(path: str | Path, words: Words) -> pd.DataFrame:
-    """All rows of a small table, or of all tables of a folder."""
+def whole_table(paths: str | Path | Sequence[str | Path], words: Words) -> pd.DataFrame:
+    """All rows of small tables."""
     import pandas as pd
 
-    frames = [frame for file in table_files(path) for frame in chunks(file, words)]
+    frames = [frame for file in table_files(paths) for frame in chunks(file, words)]
     return pd.concat(frames, ignore_index=True)
 
 

@@ -313,6 +313,7 @@ def label_frame(frame: pd.DataFrame, columns: Columns) -> tuple[pd.DataFrame, st
     """
     import pandas as pd
 
+    frame = frame.dropna(axis=1, how="all")  # tables of labels may have a column for each kind of them
     names = [str(name) for name in frame.columns]
     where = "the labels"
     key = find("id", columns.id if columns.id in names else None, names, where)

@@ -38,6 +38,7 @@ class SeriesTables(TaskData[SeriesBatch, None]):
         labels: table of an id and a label a row; with a time, the label is judged by what was known by then.
         statics: table of an id and its numbers and categories a row.
         source: format of the table, see ``ccnn_irregular.datasets.tables.SOURCES``.
+        source_options: of the format's reader: sets of physionet2012, step and unit of ts.
         columns: names of columns; found by their usual names where they are not given.
         layout: of the table; auto = long where columns of variables and of values are found.
         time_since: given = times as the table has them; first = since the first row of each series; label = since the
@@ -69,6 +70,7 @@ class SeriesTables(TaskData[SeriesBatch, None]):
         labels: str | None = None,
         statics: str | None = None,
         source: Literal["table", "meds", "psv", "ts", "wfdb", "physionet2012"] = "table",
+        source_options: dict[str, Any] | None = None,
         columns: Columns = Columns(),  # noqa: B008
         layout: Literal["auto", "long", "wide"] = "auto",
         time_since: Literal["given", "first", "label"] | None = None,
@@ -90,6 +92,7 @@ class SeriesTables(TaskData[SeriesBatch, None]):
         require(batch_size >= 1, "batch_size", "be at least 1", batch_size)
         require(most_variables >= 1, "most_variables", "be at least 1", most_variables)
         self.table, self.labels, self.statics, self.source = table, labels, statics, source
+        self.source_options = dict(source_options or {})
         self.columns, self.layout, self.time_since, self.unit = columns, layout, time_since, unit
         self.repeats, self.variables, self.most_variables = repeats, variables, most_variables
         self.static_columns, self.categories = static_columns, categories
@@ -126,6 +129,7 @@ class SeriesTables(TaskData[SeriesBatch, None]):
                 self.labels,
                 self.statics,
                 source=self.source,
+                source_options=self.source_options,
                 columns=self.columns,
                 layout=self.layout,
                 variables=self.variables,
