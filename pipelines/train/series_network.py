@@ -316,6 +316,8 @@ class StandardScore(nn.Module):
     @torch.no_grad()
     def fit(self, statics: NDArray[np.float32]) -> None:
         """Standardise by the columns of ``statics``, nan where missing."""
+        if not len(self.mean):
+            return
         mean, deviation = mean_and_deviation(torch.from_numpy(statics))
         known = ~mean.isnan()
         self.mean[known] = mean[known].to(self.mean)

@@ -103,6 +103,13 @@ class SeriesTables(TaskData[SeriesBatch, None]):
         self.tables: Tables | None = None
         self._samples: Samples | None = None
 
+    @staticmethod
+    def of(read: Tables, schema: Schema | None = None, **options: Any) -> SeriesTables:
+        """A data module of tables that are read already, in the form of a schema where one is given."""
+        data = SeriesTables("frames", **options)
+        data.tables, data.schema = read, schema
+        return data
+
     # What is read
 
     def setup(self, stage: str) -> None:
@@ -196,11 +203,11 @@ class SeriesTables(TaskData[SeriesBatch, None]):
         pairs = np.unique(series.variable[rows] * len(training) + owner)
         counts = np.bincount(pairs // max(len(training), 1), minlength=len(series.variables))
         order = np.argsort(-counts, kind="stable")
-        kept = sorted(order[: self.most_variables].tolist())
+        kept = order[: self.most_variables].tolist()
         if left := int((counts[order[self.most_variables :]] > 0).sum()):
             text = f"{left} variables that fewer training series have are left out (data.most_variables takes more)"
             warnings.warn(text, UserWarning, stacklevel=2)
-        return [series.variables[one] for one in kept if counts[one]]
+        return sorted(series.variables[one] for one in kept if counts[one])
 
     def inferred_options(self) -> dict[str, Any]:
         """Arguments of ``SeriesNetwork`` that follow from the training rows, by their names; ``setup`` comes first."""
