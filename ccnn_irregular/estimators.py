@@ -220,11 +220,11 @@ class _SeriesEstimator(BaseEstimator):
         X = self._checked(X)
         data = SeriesTables.of(self._read(X, times), self.schema_, evaluate="all", batch_size=self.batch_size)
         data.setup("predict")
-        if times is None:
-            data.answer_all()
         with torch.no_grad():
-            found = torch.cat([self.network_.answers(batch) for batch in data.loader("all")]).numpy()
-        ids, _ = data.names("all")
+            found = torch.cat([self.network_.answers(batch) for batch in data.loader("test")]).numpy()
+        ids = data.ids("test")
+        if times is not None:
+            found, ids = found[: len(times)], ids[: len(times)]
         if _is_table(X):
             return found, pd.Index(ids, name="id")
         order = pd.Index(ids).get_indexer(pd.Index(_ids(X)))

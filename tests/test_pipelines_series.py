@@ -214,7 +214,7 @@ def test_series_are_split_whole_and_whatever_their_order(tmp_path: Path) -> None
         pd.read_csv(table).sample(frac=1, random_state=order).to_csv(table, index=False)
         data = SeriesTables(str(table), str(labels), validation=0.2)
         data.setup("fit")
-        parts.append({part: set(data.names(part)[0]) for part in ("train", "validation", "test")})
+        parts.append({part: set(data.ids(part)) for part in ("train", "validation", "test")})
     assert parts[0] == parts[1]
     assert sum(map(len, parts[0].values())) == 40
     assert not parts[0]["train"] & parts[0]["test"]
@@ -224,7 +224,7 @@ def test_only_training_series_make_the_schema(tmp_path: Path) -> None:
     table, labels = write_tables(tmp_path)
     data = SeriesTables(str(table), str(labels), validation=0.2)
     data.setup("fit")
-    tested = data.names("test")[0]
+    tested = data.ids("test")
     with table.open("a") as file:
         file.writelines(f"{one},1.0,only in the test,1\n" for one in tested)
     again = SeriesTables(str(table), str(labels), validation=0.2)

@@ -21,7 +21,7 @@ from ccnn_irregular.datasets.tables.frames import listed
 from ccnn_irregular.datasets.tables.times import SECONDS
 from ccnn_irregular.pipelines.tasks.series.samples import Samples, Schema, SeriesBatch, timing_of
 from ccnn_irregular.pipelines.train.batches import EqualBatches, batch_loader
-from ccnn_irregular.pipelines.train.data import Part, TaskData
+from ccnn_irregular.pipelines.train.data import Evaluated, Part, TaskData
 from ccnn_irregular.pipelines.train.sample_keys import ragged_keys, text_keys
 
 __all__ = ["SeriesTables"]
@@ -52,7 +52,7 @@ class SeriesTables(TaskData[SeriesBatch, None]):
         labels_are: what labels are; default: binary for two values, classes for words and few whole numbers, else
             number.
         classes: names of the classes in their order; of two the last one is the outcome whose probability is told.
-        evaluate: what is tested: the held-out series or all; default: all of tables the network was not trained on.
+        evaluate: see ``TaskData``; all, where a test is of other tables than those of the training.
         test: share of the series that training never sees.
         validation: share of the series that chooses the best epoch.
         split_seed: seed of the split and of the order of the batches.
@@ -82,13 +82,13 @@ class SeriesTables(TaskData[SeriesBatch, None]):
         categories: tuple[str, ...] = (),
         labels_are: Literal["binary", "classes", "number"] | None = None,
         classes: list[str] | None = None,
-        evaluate: Literal["held_out", "all"] | None = None,
+        evaluate: Evaluated = "test",
         test: float = 0.2,
         validation: float = 0.1,
         split_seed: int = 0,
         batch_size: int = 64,
     ) -> None:
-        super().__init__()
+        super().__init__(evaluate)
         require(batch_size >= 1, "batch_size", "be at least 1", batch_size)
         require(most_variables >= 1, "most_variables", "be at least 1", most_variables)
         self.table, self.labels, self.statics, self.source = table, labels, statics, source
@@ -97,7 +97,7 @@ class SeriesTables(TaskData[SeriesBatch, None]):
         self.repeats, self.variables, self.most_variables = repeats, variables, most_variables
         self.static_columns, self.categories = static_columns, categories
         self.labels_are, self.classes = labels_are, classes
-        self.evaluate, self.test, self.validation = evaluate, test, validation
+        self.test, self.validation = test, validation
         self.split_seed, self.batch_size = split_seed, batch_size
         self.schema: Schema | None = None
         self.tables: Tables | None = None
@@ -124,6 +124,12 @@ class SeriesTables(TaskData[SeriesBatch, None]):
         if self.schema is None:
             self.schema = self.inferred_schema()
         self._conform(self.schema)
+        if self.takes_all(stage):
+            if not self.needs_labels(stage):
+                self._answer_all()
+            known = self.needs_labels(stage) & np.isnan(self.samples.targets)
+            none = np.zeros(0, np.int64)
+            self._split = {"train": none, "validation": none, "test": np.flatnonzero(~known)}
 
     def read(self) -> Tables:
         """The tables, whatever a network takes of them; read once."""
@@ -247,7 +253,7 @@ class SeriesTables(TaskData[SeriesBatch, None]):
     def _split(self) -> dict[str, Indices]:
         """Rows of each part, made when first asked for: tables that are tested whole need none."""
         if self._found is None:
-            reject("data.labels", "name a table of labels, by which series are split", self.labels)
+            reject("data.labels", "name a table of labels (ccnn predict needs none)", self.labels)
         return self._parts(self._found)
 
     def _parts(self, found: Targets) -> dict[str, Indices]:
@@ -267,16 +273,13 @@ class SeriesTables(TaskData[SeriesBatch, None]):
 
     def indices(self, part: Part) -> Indices:
         """Samples of a part; the test part is what ``evaluate`` names, as far as labels are known."""
-        if part == "all" or (part == "test" and self.evaluate == "all"):
-            everything = np.arange(len(self.samples))
-            return everything if part == "all" else everything[~np.isnan(self.samples.targets)]
-        return self._split[part]
+        return np.arange(len(self.samples)) if part == "all" else self._split[part]
 
     def targets(self, part: Part) -> NDArray[np.float64]:
         """Labels of a part as numbers."""
         return self.samples.targets[self.indices(part)]
 
-    def answer_all(self) -> None:
+    def _answer_all(self) -> None:
         """Add a sample of each series that the labels do not name, judged by all of its rows."""
         samples = self.samples
         missing = np.setdiff1d(np.arange(len(samples.series)), samples.index)
@@ -290,15 +293,17 @@ class SeriesTables(TaskData[SeriesBatch, None]):
             samples.since_cut,
         )
 
-    def names(self, part: Part) -> tuple[list[str], list[str] | None]:
-        """Ids of the samples of a part, and times of their labels as the table has them; None = labels have none."""
-        rows = self.indices(part)
-        ids = [str(self.samples.series.ids[one]) for one in self.samples.index[rows]]
+    def ids(self, part: Part) -> list[str]:
+        """The series of each sample of a part."""
+        return [str(one) for one in self.samples.series.ids[self.samples.index[self.indices(part)]]]
+
+    def written_times(self, part: Part) -> list[str] | None:
+        """Times of the labels of a part as the table has them, "" of a sample without one; None = labels have none."""
         labels = self.read().labels
         if labels is None or "time" not in labels:
-            return ids, None
+            return None
         written = labels["time"].astype(str).tolist()
-        return ids, [written[row] if row < len(written) else "" for row in rows.tolist()]
+        return [written[row] if row < len(written) else "" for row in self.indices(part).tolist()]
 
     def loader(self, part: Part, variant: None = None) -> DataLoader[SeriesBatch]:
         rows = self.indices(part)
@@ -340,8 +345,7 @@ class SeriesTables(TaskData[SeriesBatch, None]):
         return np.split(series.values[order], ends)
 
     def part_sizes(self) -> dict[str, int]:
-        whole = self.evaluate == "all" or self._found is None
-        parts: tuple[Part, ...] = ("all",) if whole else ("train", "validation", "test")
+        parts: tuple[Part, ...] = ("train", "validation", "test")
         return {part: len(self.indices(part)) for part in parts}
 
     def summary(self) -> str:

@@ -14,7 +14,6 @@ from ccnn_irregular.pipelines.tasks.series.data import SeriesTables, told
 from ccnn_irregular.pipelines.tasks.series.evaluation import decided, evaluate, labels_of
 from ccnn_irregular.pipelines.tasks.series.module import SeriesModel
 from ccnn_irregular.pipelines.tasks.series.samples import Schema
-from ccnn_irregular.pipelines.train.data import Part
 from ccnn_irregular.pipelines.train.evaluation import Evaluation, say
 from ccnn_irregular.pipelines.train.reports import write_csv
 from ccnn_irregular.pipelines.train.task import Task
@@ -52,63 +51,60 @@ class SeriesTask(Task):
             typed = {word.partition("=")[0] for word in self.words.others}
             for name in ("labels", "statics"):
                 options[name] = options[name] if f"--data.{name}" in typed else None
-            options.evaluate = options.evaluate or "all"
-        if self.config.subcommand == "predict":
-            options.evaluate = "all"
+            options.evaluate = options.evaluate if "--data.evaluate" in typed else "all"
 
     def _find_resumable(self, options: Any) -> None:
         """Fill in what the training rows say of the network, before the options are compared with an earlier run's."""
-        self._read = SeriesTables(**{**vars(options.data), "columns": Columns(**vars(options.data.columns))})
-        self._read.setup("fit")
+        self._training = SeriesTables(**{**vars(options.data), "columns": Columns(**vars(options.data.columns))})
+        self._training.setup("fit")
         own = options.model.network.init_args.as_dict()
-        found = self._read.inferred_options()
+        found = self._training.inferred_options()
         found |= {name: own[name] for name in found if own[name] is not None and name != "schema"}
         network = {"class_path": options.model.network.class_path, "init_args": own | found}
         self.config = self.parser.parse_object({"fit": {"model": {"network": network}}}, self.config)
-        assert self._read.schema is not None
-        say(told(self._read.schema, found))
+        assert self._training.schema is not None
+        say(told(self._training.schema, found))
         super()._find_resumable(self.config["fit"])
 
     def instantiate_classes(self) -> None:
         """Hand the data what the network was trained on: its variables, statics, classes and units."""
         super().instantiate_classes()
         if self.config.subcommand == "fit":
-            self.datamodule = self._read
+            self.datamodule = self._training
         else:
             self.datamodule.schema = self.model.network.schema
 
     def evaluate(self, model: SeriesModel, datamodule: SeriesTables, folder: Path) -> Evaluation:
         """Metrics with intervals, and the predictions beside the labels."""
         rows, schema = datamodule.indices("test"), model.network.schema
-        answers = self._answers(model, datamodule, "test")
+        answers = self._answers(model, datamodule)
         mean = float(model.network.target_mean)
         found = evaluate(answers, datamodule.targets("test"), datamodule.samples.index[rows], schema, mean)
-        _write(folder / "predictions.csv", answers, datamodule, schema, "test")
+        _write(folder / "predictions.csv", answers, datamodule, schema, labelled=True)
         found.files.append(folder / "predictions.csv")
         return found
 
     def predicted_rows(self, model: SeriesModel, datamodule: SeriesTables, path: Path) -> str:
         """Write a line for each label that asks for one, and for each other series."""
-        datamodule.answer_all()
-        answers = self._answers(model, datamodule, "all")
-        _write(path, answers, datamodule, model.network.schema, "all")
-        return f"{len(answers)} predictions for {len(datamodule.samples.series)} series"
+        answers = self._answers(model, datamodule)
+        _write(path, answers, datamodule, model.network.schema, labelled=False)
+        return f"{len(answers)} predictions for {len(set(datamodule.ids('test')))} series"
 
-    def _answers(self, model: SeriesModel, datamodule: SeriesTables, part: Part) -> NDArray[np.float64]:
+    def _answers(self, model: SeriesModel, datamodule: SeriesTables) -> NDArray[np.float64]:
         say(datamodule.summary())
-        return np.asarray(torch.cat(self.predictions(model, datamodule.loader(part))).numpy(), np.float64)
+        return np.asarray(torch.cat(self.predictions(model, datamodule.loader("test"))).numpy(), np.float64)
 
 
 def _listed(value: Any) -> list[str]:
     return [value] if isinstance(value, str) else list(value or [])
 
 
-def _write(path: Path, answers: NDArray[np.float64], data: SeriesTables, schema: Schema, part: Part) -> None:
+def _write(path: Path, answers: NDArray[np.float64], data: SeriesTables, schema: Schema, labelled: bool) -> None:
     """A CSV of id, time where labels have one, prediction and probabilities."""
-    ids, times = data.names(part)
-    columns: dict[str, Any] = {"id": ids} | ({} if times is None else {"time": times})
-    if part == "test":
-        columns["label"] = labels_of(data.targets(part), schema)
+    times = data.written_times("test")
+    columns: dict[str, Any] = {"id": data.ids("test")} | ({} if times is None else {"time": times})
+    if labelled:
+        columns["label"] = labels_of(data.targets("test"), schema)
     columns["prediction"] = decided(answers, schema)
     if schema.kind == "binary":
         columns["probability"] = [f"{one:.6f}" for one in answers[:, 0]]
