@@ -76,6 +76,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("",),  # ccnn_irregular/__init__.py itself: it may offer everything above, and nothing above may import it
     ("datasets",),
     ("pipelines",),
+    ("estimators",),
 )
 # Lines whose files form one unit: inside it they may import one another.
 FOLDERS = ("quadrature", "domains", "integral", "shiftwise", "adapters", "consistency", "datasets", "pipelines")
