@@ -104,12 +104,12 @@ def sample_scales(energy: Tensor, volumes: Tensor, *, joint: bool, alike: float 
     return torch.where(density > 0, torch.exp2(exponent), 0.0)
 
 
-def outliers(rows: Tensor, points: Points, queries: int) -> Tensor | None:
+def outliers(rows: Tensor, points: Points, queries: int, *, of_nodes: bool = False) -> Tensor | None:
     """Which of the ``(N, C, F)`` rows' values dwarf the rest of their sample and channel; None where none does.
 
     The typical size is the mean of fourth roots, to the fourth power, over the values that are not zero: one value of
     1e8 among a hundred of 1 moves it to 16. Warns where there are too many to be summed pair by pair with so many
-    ``queries``.
+    ``queries``. ``of_nodes``: each of the F is a node of a grid, whose rows are summed one by one.
     """
     size, sample = rows.detach().abs(), points.sample_index()
     count, typical = _typical(size, points)
@@ -124,12 +124,12 @@ def outliers(rows: Tensor, points: Points, queries: int) -> Tensor | None:
         found |= beyond
         size = torch.where(beyond, 0.0, size)
         _, typical = _typical(size, points)
-    rows_found = int(found.flatten(1).any(1).sum())
+    rows_found = int(found.any(1).sum() if of_nodes else found.flatten(1).any(1).sum())
     if rows_found > _MOST_ROWS and rows_found * queries > _MOST_PAIRS:
         warnings.warn(
-            f"values must not be dwarfed by more than a few others of their sample, got {rows_found} of {len(rows)} "
+            f"values must not be dwarfed by more than a few others of their sample, got {rows_found} of {rows[:, 0].numel() if of_nodes else len(rows)} "
             f"rows that are {_OUTLYING:g} times the typical size: the error of 'spectral' is relative to these "
-            f"everywhere, that of engine='neighbours' is not",
+            f"everywhere, that of engine={'reference' if of_nodes else 'neighbours'!r} is not",
             stacklevel=2,
         )
         return None
