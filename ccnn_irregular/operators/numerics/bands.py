@@ -34,10 +34,8 @@ _SHARE_OF_TAIL = 0.9
 _SAFETY = 0.5
 # Kernel samples along an axis to look for the end of its spectrum, doubled up to the most; in all, with the other axes.
 _FIRST_SAMPLES, _MOST_SAMPLES, _MOST_IN_ALL = 64, 1 << 15, 1 << 21
-# Samples along each other irregular axis, where the energy is only summed up.
+# Samples along each other axis, where the energy is only summed up; of a uniform one, nodes within the support.
 _OTHER_SAMPLES = 16
-# Nodes of a uniform axis at which the kernel is looked at, of those within its support.
-_LATTICE_SAMPLES = 16
 
 
 @dataclass(frozen=True)
@@ -76,13 +74,13 @@ def bands_by_width(
     return {width: tuple(axis[width] for axis in per_axis) for width in _WIDTHS if all(width in a for a in per_axis)}
 
 
-def least_samples(axes: int) -> int:
-    """Kernel values that ``bands_by_width`` looks at, or more, on ``axes`` irregular axes."""
-    return axes * _FIRST_SAMPLES * _OTHER_SAMPLES ** (axes - 1)
+def least_samples(axes: int, samples: int = _OTHER_SAMPLES) -> int:
+    """Kernel values that a look at the spectrum along each of ``axes`` axes takes, or more."""
+    return axes * _FIRST_SAMPLES * samples ** (axes - 1)
 
 
 def cut_frequency(
-    kernels: Sequence[Kernel], axis: int, reach: float, others: Sequence[Tensor], rtol: float, axes: int
+    kernels: Sequence[Kernel], axis: int, reach: float, others: Sequence[Tensor], share: float
 ) -> float | None:
     """Frequency along ``axis`` beyond which the kernels have too little energy to count, cycles per coordinate unit.
 
@@ -91,21 +89,19 @@ def cut_frequency(
         axis: along which.
         reach: half width of their support there.
         others: ``box_offsets`` of all axes.
-        rtol: relative error that may be made.
-        axes: number of axes that share it.
+        share: of their energy that may lie beyond.
 
     Returns:
         None where a kernel is too sharp.
     """
-    budget = (_SAFETY * rtol) ** 2 / axes
-    energy = _resolved_energy(kernels, axis, reach, others, budget)
-    return None if energy is None else max(1, _end(_tails(energy), budget)) / (4 * reach)
+    energy = _resolved_energy(kernels, axis, reach, others, share)
+    return None if energy is None else max(1, _end(_tails(energy), share)) / (4 * reach)
 
 
-def box_offsets(axes: Sequence[float | Tensor], device: torch.device) -> list[Tensor]:
+def box_offsets(axes: Sequence[float | Tensor], device: torch.device, samples: int = _OTHER_SAMPLES) -> list[Tensor]:
     """A few offsets per axis: over a support of a half width, or out of those of a uniform axis, coordinate units."""
     return [
-        _thinned(one).to(device) if isinstance(one, Tensor) else _over_support(one, _OTHER_SAMPLES, device)
+        _thinned(one, samples).to(device) if isinstance(one, Tensor) else _over_support(one, samples, device)
         for one in axes
     ]
 
@@ -114,10 +110,10 @@ def _over_support(reach: float, count: int, device: torch.device) -> Tensor:
     return (torch.arange(count, dtype=torch.float64, device=device) - count // 2) * (2 * reach / count)
 
 
-def _thinned(offsets: Tensor) -> Tensor:
-    if len(offsets) <= _LATTICE_SAMPLES:
+def _thinned(offsets: Tensor, samples: int) -> Tensor:
+    if len(offsets) <= samples:
         return offsets
-    return offsets[torch.linspace(0, len(offsets) - 1, _LATTICE_SAMPLES).round().long()]
+    return offsets[torch.linspace(0, len(offsets) - 1, samples).round().long()]
 
 
 def _resolved_energy(

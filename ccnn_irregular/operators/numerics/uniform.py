@@ -11,7 +11,7 @@ k j = (k^2 + j^2 - (k - j)^2) / 2 the sum becomes a convolution. Both are exact 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -81,14 +81,21 @@ class UniformSum:
         """Length of the transforms that take the matrix's place."""
         return self.nodes.whole or fast_length(self.nodes.count + self.count - 1)
 
+    @cached_property
+    def distinct(self) -> UniformSum:
+        """The sum to those of its modes from which on they repeat."""
+        whole = self.nodes.whole
+        repeats = whole is not None and self.nodes.first == 0 and whole < self.count
+        return replace(self, count=whole) if repeats else self
+
     def to_modes(self, values: Tensor, dim: int) -> Tensor:
         """Values at the nodes along ``dim``, counted from the end, to modes; real ones along the last axis only."""
+        if self.dense and values.is_complex():
+            return _product(self._conjugate, values, dim)
         if self.dense:
-            matrix = self._matrix.conj()
-            if values.is_complex():
-                return _product(matrix, values, dim)
-            parts = values @ torch.cat([matrix.real, matrix.imag]).T
-            return torch.complex(parts[..., : self.count], parts[..., self.count :])
+            # One real product, whose columns are real and imaginary parts in turn.
+            pairs = torch.view_as_real(self._conjugate.T.contiguous()).flatten(1)
+            return torch.view_as_complex((values @ pairs).unflatten(-1, (-1, 2)))
         values, whole = values.movedim(dim, -1), self.nodes.whole
         if whole is None:
             place, frequency = self.nodes.first, self.first * self.nodes.step
@@ -99,7 +106,7 @@ class UniformSum:
     def at_nodes(self, modes: Tensor, dim: int) -> Tensor:
         """Modes along ``dim``, counted from the end, to complex values at the nodes."""
         if self.dense:
-            return _product(self._matrix.T, modes, dim)
+            return _product(self._conjugate.mH, modes, dim)
         modes, whole = modes.movedim(dim, -1), self.nodes.whole
         if whole is None or whole < self.count:
             place, frequency = self.first * self.nodes.step, self.nodes.first
@@ -108,22 +115,26 @@ class UniformSum:
         circle = modes.new_zeros(*modes.shape[:-1], whole).index_copy(-1, self._modes % whole, modes)
         return torch.fft.ifft(circle, norm="forward")[..., : self.nodes.count].movedim(-1, dim)
 
-    def real_at_nodes(self, modes: Tensor) -> Tensor:
-        """The real part of ``at_nodes`` along the last axis."""
+    def real_at_nodes(self, modes: Tensor, cells: int) -> Tensor:
+        """Modes 0 to at most half of ``cells`` along the last axis to real values: the other half mirrors them."""
+        shares = torch.full((self.count,), 2.0, dtype=modes.real.dtype, device=self.device)
+        shares[0] = 1.0
+        if 2 * (self.count - 1) == cells:
+            shares[-1] = 1.0
         if not self.dense:
-            return self.at_nodes(modes, -1).real
-        matrix = torch.cat([self._matrix.real, -self._matrix.imag])
-        return torch.cat([modes.real, modes.imag], -1) @ matrix
+            return self.at_nodes(modes * shares, -1).real
+        pairs = torch.view_as_real(self._conjugate * shares[:, None]).movedim(-1, 1).flatten(0, 1)
+        return torch.view_as_real(modes).flatten(-2) @ pairs
 
     @cached_property
     def _modes(self) -> Tensor:
         return torch.arange(self.first, self.first + self.count, device=self.device)
 
     @cached_property
-    def _matrix(self) -> Tensor:
-        """exp(2 pi i k t), ``(modes, nodes)``."""
+    def _conjugate(self) -> Tensor:
+        """exp(-2 pi i k t), ``(modes, nodes)``."""
         places = self.nodes.first + self.nodes.step * self._counted(self.nodes.count)
-        return self._phases(self._modes[:, None] * places, 1)
+        return self._phases(self._modes[:, None] * places, -1)
 
     def _counted(self, count: int) -> Tensor:
         return torch.arange(count, dtype=torch.float64, device=self.device)
@@ -153,4 +164,7 @@ def _product(matrix: Tensor, values: Tensor, dim: int) -> Tensor:
     """A matrix times values along ``dim``."""
     if dim == -1:
         return values @ matrix.T
-    return (matrix @ values.flatten(dim + 1)).unflatten(-1, values.shape[dim + 1 :])
+    before = math.prod(values.shape[:dim])
+    columns = values.reshape(before, values.shape[dim], math.prod(values.shape[dim + 1 :]))
+    result = torch.bmm(matrix.expand(before, *matrix.shape), columns)
+    return result.reshape(*values.shape[:dim], len(matrix), *values.shape[dim + 1 :])

@@ -23,6 +23,7 @@ from ccnn_irregular.operators.numerics.transforms import real_spectrum, real_win
 
 __all__ = ["accurate"]
 
+
 def accurate(kernel: Kernel, rows: Tensor, energy: Tensor, plan: Plan) -> Tensor:
     """The convolution of weighted rows, its error at most rtol of the result of its own sample and channel."""
 

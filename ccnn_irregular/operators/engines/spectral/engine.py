@@ -34,9 +34,8 @@ from ccnn_irregular.operators.engines.spectral.factors import Factors, irregular
 from ccnn_irregular.operators.engines.spectral.geometry import Geometry
 from ccnn_irregular.operators.engines.spectral.grids import between_grids
 from ccnn_irregular.operators.engines.spectral.pairs import pair_by_pair
-from ccnn_irregular.operators.engines.spectral.separable import GridGeometry, band_axes, grid_cost
+from ccnn_irregular.operators.engines.spectral.separable import GridGeometry, band_axes, grid_cost, least_grid_work
 from ccnn_irregular.operators.layout import balance, both_grids, from_rows, restored, to_rows, weighted
-from ccnn_irregular.operators.numerics.lattice import no_common_lattice
 from ccnn_irregular.operators.numerics.sizes import energy_and_peaks, outliers, sample_energy
 from ccnn_irregular.operators.planning.rates import Work
 
@@ -54,7 +53,7 @@ class Spectral(Engine):
 
     def refuses(self, kernel: Kernel, source: Domain, query: Domain) -> str | None:
         grids = both_grids(source, query)
-        if grids is not None and no_common_lattice(*grids) is None:
+        if grids is not None and not band_axes(*grids, kernel.causal_axes):
             return "both domains are grids on a common lattice: 'fft' is exact there"
         if kernel.mask is None:
             return "the kernel has no mask, so no support that could separate the samples"
@@ -71,7 +70,9 @@ class Spectral(Engine):
         return rtol
 
     def least_work(self, kernel: Kernel, source: Domain) -> Work:
-        axes = source.d if source.irregular is None else source.irregular.d
+        if source.irregular is None:
+            return least_grid_work(kernel)
+        axes = source.irregular.d
         return least_work(kernel, axes) if axes <= _MOST_AXES else Work(call=math.inf)
 
     def cost(self, kernel: Kernel, source: Domain, query: Domain, batch: int, rtol: float) -> Cost | str:
@@ -112,7 +113,7 @@ class Spectral(Engine):
 
 
 def _refuses_grids(kernel: Kernel, source: Grid, query: Grid) -> str | None:
-    bands = band_axes(source, query)
+    bands = band_axes(source, query, kernel.causal_axes)
     if len(bands) > _MOST_AXES:
         return f"more than {_MOST_AXES} axes have steps in no ratio of small integers"
     if any(axis in bands for axis in kernel.causal_axes):

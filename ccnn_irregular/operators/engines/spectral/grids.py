@@ -1,4 +1,4 @@
-"""The convolution between grids by sums along each axis, its error at most rtol of the result of its own entry and channel."""
+"""The convolution between grids by sums along each axis, as finely as its error has to be small."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ccnn_irregular.operators.engines.neighbours import Neighbours
 from ccnn_irregular.operators.engines.reference import Reference
 from ccnn_irregular.operators.engines.spectral.boxes import SMALLEST_RTOL
 from ccnn_irregular.operators.engines.spectral.refinement import refined
-from ccnn_irregular.operators.engines.spectral.separable import GridGeometry, at_nodes, grid_cost, to_modes
+from ccnn_irregular.operators.engines.spectral.separable import GridGeometry, grid_cost, to_modes
 from ccnn_irregular.operators.layout import balance, restored
 from ccnn_irregular.operators.numerics.sizes import Pasts, energy_and_peaks, outliers, sample_energy
 from ccnn_irregular.operators.planning.memory import available_memory
@@ -85,11 +85,11 @@ def _convolved(rows: Tensor, transfer: Tensor, geometry: GridGeometry, *, depthw
     kept = tuple(slice(way.kept.start, way.kept.stop) for way in geometry.ways)
     spectrum = to_modes(rows[(slice(None), slice(None), *kept)], [way.source for way in geometry.ways])
     product = spectrum * transfer if depthwise else torch.einsum("bc...,dc...->bd...", spectrum, transfer)
-    return at_nodes(product, [way.query for way in geometry.ways])
+    return geometry.at_queries(product)
 
 
 def _transfer_for(kernel: Kernel, plan: Plan, rtol: float) -> tuple[GridGeometry, Tensor, Tensor] | str:
-    """A geometry that suits the kernel and ``rtol``, the kernel's transform and the error of it; or why there is none."""
+    """A geometry that suits the kernel and ``rtol``, the kernel's transform and its error; or why there is none."""
     planned: GridGeometry = plan.geometry
     geometry = planned.renewed.get(rtol, planned if rtol == planned.rtol else None)
     if geometry is not None and _reaches(kernel, geometry):

@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ccnn_irregular._checks import reject
 from ccnn_irregular.domains import Axis, Grid
 from ccnn_irregular.kernels import Kernel
 from ccnn_irregular.operators.engines.engine import Cost
@@ -24,23 +23,31 @@ from ccnn_irregular.operators.engines.spectral.boxes import SMALLEST_RTOL
 from ccnn_irregular.operators.engines.spectral.factors import largest_support, tapered_from
 from ccnn_irregular.operators.numerics.bands import box_offsets, cut_frequency, least_samples
 from ccnn_irregular.operators.numerics.lattice import Lattice, common_ratio, tap_offsets
+from ccnn_irregular.operators.numerics.sizes import energy_of_taps
 from ccnn_irregular.operators.numerics.splitting import shorten
 from ccnn_irregular.operators.numerics.transforms import fast_length
 from ccnn_irregular.operators.numerics.uniform import Nodes, UniformSum
 from ccnn_irregular.operators.planning.rates import Work
 from ccnn_irregular.operators.planning.work import evaluation_work, kernel_work, scale
 
-__all__ = ["AxisWay", "GridGeometry", "band_axes", "grid_cost"]
+__all__ = ["FINEST_LATTICE", "AxisWay", "GridGeometry", "band_axes", "grid_cost", "least_grid_work"]
 
-# Modes kept beyond the end of the spectrum: what they hold tells whether it still ends there.
-_SHELL = 0.1
+FINEST_LATTICE = 4
+"""Cells of a common lattice per step of the source beyond which an axis has sums of its own."""
+
+# What lies beyond the spectrum's end is less than so many rtol; kernel values per axis that this is found by.
+_SAFETY, _SAMPLES = 0.6, 8
+# Share of the modes kept beyond the end of the spectrum: what they hold tells whether it still ends there.
+_SHELL = 0.05
 # Length of an axis from which on its circle is a whole number of steps, so that the source is transformed by an FFT.
 _LONG = 512
 # Calls of array operations in a pass and in a plan.
 _CALLS, _PLAN_CALLS = 120, 400
 # Small complex products run at this share of the speed of a generator's.
-_SLOWER = 3.0
-_MOST_MODES = 1 << 24
+_SLOWER = 1.5
+_MOST_MODES = 1 << 30
+# Numbers that live at once for each mode or node of what is transformed.
+_COPIES = 6.0
 
 
 @dataclass(frozen=True)
@@ -68,15 +75,10 @@ class AxisWay:
         """Number of modes."""
         return self.source.count
 
-    def shares(self) -> Tensor:
-        """What each mode adds to the result, ``(modes,)``: one over the cells of the circle, twice for two modes."""
-        cells = round(1 / self.taps.nodes.step)
-        shares = torch.full((self.modes,), 1 / cells, dtype=torch.float64, device=self.source.device)
-        if self.half:
-            shares[1:] *= 2
-            if 2 * (self.modes - 1) == cells:
-                shares[-1] /= 2
-        return shares
+    @property
+    def cells(self) -> int:
+        """Number of taps that go round the circle."""
+        return round(1 / self.taps.nodes.step)
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ class GridGeometry:
     def build(cls, kernels: Sequence[Kernel], source: Grid, query: Grid, rtol: float) -> GridGeometry | str:
         """What serves all of the kernels, or why there is none."""
         support = largest_support(kernels).tolist()
-        bands, pairs = band_axes(source, query), list(zip(source.axes, query.axes, strict=True))
+        bands, pairs = band_axes(source, query, kernels[0].causal_axes), list(zip(source.axes, query.axes, strict=True))
         spans: list[float | None] = [None] * source.d
         for axis in bands:
             if not source.axes[axis].periodic:
@@ -114,7 +116,9 @@ class GridGeometry:
                     for axis in range(source.d) if axis not in bands}  # fmt: skip
         device, dtype = kernels[0].extent.device, kernels[0].dtype.to_complex()
         others = box_offsets(
-            [lattices[axis].offsets() if axis in lattices else reaches[axis] for axis in range(source.d)], device
+            [lattices[axis].offsets() if axis in lattices else reaches[axis] for axis in range(source.d)],
+            device,
+            _SAMPLES,
         )
         ways = []
         for axis, ends in enumerate(pairs):
@@ -122,51 +126,64 @@ class GridGeometry:
             if axis in lattices:
                 ways.append(lattices[axis].way(device, dtype, half=half))
                 continue
-            frequency = cut_frequency(short, axis, reaches[axis], others, rtol, len(bands))
+            frequency = cut_frequency(short, axis, reaches[axis], others, (_SAFETY * rtol) ** 2 / len(bands))
             if frequency is None:
                 return f"the kernel is too sharp to be sampled finely enough for rtol {rtol:g}"
             ways.append(_band_way(*ends, support[axis], reaches[axis], frequency, device, dtype, half=half))
-        if math.prod(way.modes for way in ways) > _MOST_MODES * 64:
+        if math.prod(way.modes for way in ways) > _MOST_MODES:
             return f"{'x'.join(str(way.modes) for way in ways)} modes are too many"
         limits = [reach if span is None else math.inf for reach, span in zip(support, spans, strict=True)]
         return cls(rtol, tuple(ways), tuple(limits), tuple(spans))
 
     def transfer(self, kernel: Kernel) -> tuple[Tensor, Tensor, Tensor]:
-        """The kernel's transform ``(*kernel.shape, *modes)``, times the shares of the modes.
+        """The kernel's transform ``(*kernel.shape, *modes)``, over the number of cells of the circles.
 
         And squared, float64 ``(*kernel.shape)``: the error made of one row of size 1, and that row's result, on average
         over all places.
         """
         kernel = shorten(kernel, self.spans, self.rtol) if any(self.spans) else kernel
-        taps = kernel.sampled([way.offsets for way in self.ways])
+        cells = math.prod(way.cells for way in self.ways)
+        taps = kernel.sampled([way.offsets for way in self.ways]) / cells
+        energy, dtype = energy_of_taps(taps.detach().flatten(0, kernel.d - 1))
         modes = to_modes(taps.permute(*range(kernel.d, taps.ndim), *range(kernel.d)), [way.taps for way in self.ways])
-        shares = [way.shares() for way in self.ways]
-        power = torch.view_as_real(modes.detach()).double().square().sum(-1)
-        for axis, share in enumerate(shares, -kernel.d):
-            # Of half a spectrum, a mode that stands for two is twice the share, and twice its energy in that of one.
-            single = share.clamp(max=float(share[0]))
-            power = power * _along(share * single, axis)
-            modes = modes * _along(share.to(modes.real.dtype), axis)
-        return modes, _in_shells(power, self.ways), power.flatten(len(kernel.shape)).sum(-1)
+        return modes, _in_shells(modes.detach(), self.ways, dtype), energy * cells
+
+    def at_queries(self, modes: Tensor) -> Tensor:
+        """Modes ``(..., *modes)`` of a result to its values at the queries, the last axis at the end."""
+        for dim, way in enumerate(self.ways[:-1], -len(self.ways)):
+            modes = way.query.at_nodes(modes, dim)
+        return self.ways[-1].query.real_at_nodes(modes, self.ways[-1].cells)
 
 
-def band_axes(source: Grid, query: Grid) -> list[int]:
-    """The axes on which source and query have no common lattice."""
-    return [axis for axis, (a, b) in enumerate(zip(source.axes, query.axes, strict=True)) if not common_ratio(a, b)]
+def band_axes(source: Grid, query: Grid, causal_axes: Sequence[int]) -> list[int]:
+    """The axes whose nodes have no common lattice, or a fine one, on which most cells would be empty.
+
+    A causal kernel, whose spectrum never ends, stays on a fine one.
+    """
+    found = []
+    for axis, ends in enumerate(zip(source.axes, query.axes, strict=True)):
+        ratio = common_ratio(*ends)
+        if ratio is None or (ratio.denominator > FINEST_LATTICE and axis not in causal_axes):
+            found.append(axis)
+    return found
 
 
 def to_modes(values: Tensor, sums: Sequence[UniformSum]) -> Tensor:
-    """Real values ``(..., *sizes)`` to modes, the last axis first."""
+    """Real values ``(..., *sizes)`` to modes, the last axis first; modes that repeat are copied at the end."""
+    distinct = [one.distinct for one in sums]
     for dim in range(-1, -len(sums) - 1, -1):
-        values = sums[dim].to_modes(values, dim)
+        values = distinct[dim].to_modes(values, dim)
+    for dim in range(-1, -len(sums) - 1, -1):
+        whole, count = distinct[dim].count, sums[dim].count
+        if whole < count:
+            values = torch.cat([values] * (-(-count // whole)), dim).narrow(dim, 0, count)
     return values
 
 
-def at_nodes(modes: Tensor, sums: Sequence[UniformSum]) -> Tensor:
-    """Modes ``(..., *modes)`` to the real part of what they are at the nodes, the last axis at the end."""
-    for dim in range(-len(sums), -1):
-        modes = sums[dim].at_nodes(modes, dim)
-    return sums[-1].real_at_nodes(modes)
+def least_grid_work(kernel: Kernel) -> Work:
+    """Lower bound on the work for this kernel between grids: the calls of a plan, and the look at its spectrum."""
+    study, _ = kernel_work(kernel, least_samples(kernel.d, _SAMPLES))
+    return Work(call=_PLAN_CALLS) + study
 
 
 def grid_cost(kernel: Kernel, source: Grid, query: Grid, batch: int, rtol: float) -> Cost | str:
@@ -182,13 +199,14 @@ def grid_cost(kernel: Kernel, source: Grid, query: Grid, batch: int, rtol: float
     taps = math.prod(len(way.offsets) for way in ways)
     evaluated, evaluated_backward = kernel_work(kernel, taps)
     passes = Work(call=_CALLS, element=scale(kernel) * 2.0 * modes * max(read + written + values, batch * values))
-    for columns, sums in ((read, [w.source for w in ways]), (values, [w.taps for w in ways]), (written, [w.query for w in ways])):
+    largest = 0.0
+    for columns, side in ((read, "source"), (values, "taps"), (written, "query")):
+        sums = [getattr(way, side) for way in ways]
         passes += _sum_work(sums) * (scale(kernel) * columns)
-    largest = max(math.prod(max(w.modes, w.source.nodes.count) for w in ways), math.prod(max(w.modes, w.query.nodes.count) for w in ways))
-    numbers = 6.0 * largest * (read + written + values) + taps * (evaluation_work(kernel).saved + 3 * values)
-    study, _ = kernel_work(kernel, least_samples(len(band_axes(source, query))))
+        largest += columns * math.prod(max(one.count, one.nodes.count) for one in sums)
+    numbers = _COPIES * largest + taps * (evaluation_work(kernel).saved + 3 * values)
     return Cost(
-        Work(call=_PLAN_CALLS) + study,
+        least_grid_work(kernel),
         passes + evaluated,
         passes + evaluated_backward,
         kernel.extent.element_size() * numbers,
@@ -211,22 +229,24 @@ def _sum_work(sums: Sequence[UniformSum]) -> Work:
     return work
 
 
-def _in_shells(power: Tensor, ways: Sequence[AxisWay]) -> Tensor:
-    """Sum over the modes of a band that lie in the shell of any axis."""
-    lost = power.new_zeros(power.shape[: power.ndim - len(ways)])
-    for axis, way in enumerate(ways, -len(ways)):
-        if way.shell:
-            ends = [power.narrow(axis, way.modes - way.shell, way.shell)]
-            ends += [] if way.half else [power.narrow(axis, 0, way.shell)]
-            lost = lost + sum(end.flatten(power.ndim - len(ways)).sum(-1) for end in ends)
-            first = 0 if way.half else way.shell
-            power = power.narrow(axis, first, way.modes - way.shell - first)
+def _in_shells(modes: Tensor, ways: Sequence[AxisWay], dtype: torch.dtype) -> Tensor:
+    """Energy of the modes of a band that lie in the shell of any axis, squared in ``dtype``, float64."""
+    d = len(ways)
+    lost = torch.zeros(modes.shape[: modes.ndim - d], dtype=torch.float64, device=modes.device)
+    for axis, way in enumerate(ways, -d):
+        if not way.shell:
+            continue
+        upper, first = modes.narrow(axis, way.modes - way.shell, way.shell), 0 if way.half else way.shell
+        lost += _energy(upper, d, dtype) * (2 if way.half else 1)
+        if not way.half:
+            lost += _energy(modes.narrow(axis, 0, way.shell), d, dtype)
+        modes = modes.narrow(axis, first, way.modes - way.shell - first)
     return lost
 
 
-def _along(vector: Tensor, axis: int) -> Tensor:
-    """A vector that broadcasts along ``axis``, counted from the end."""
-    return vector.reshape(-1, *(1,) * (-axis - 1))
+def _energy(modes: Tensor, d: int, dtype: torch.dtype) -> Tensor:
+    """Sum of squares over the last ``d`` axes."""
+    return torch.view_as_real(modes).flatten(-d - 1).to(dtype).square().sum(-1).to(torch.float64)
 
 
 @dataclass(frozen=True)
@@ -276,8 +296,11 @@ def _band_way(
     circle = source.period
     if circle is None:
         circle = _largest_lag(cropped, query) + reach
+        steps = max(cropped.size, math.ceil(circle / source.step))
         if cropped.size >= _LONG:
-            circle = source.step * fast_length(max(cropped.size, math.ceil(circle / source.step)))
+            circle = source.step * fast_length(steps)
+        elif 2 * frequency * source.step > 1:  # the source's modes repeat
+            circle = source.step * steps
     inner = math.ceil(frequency * circle)
     shell = max(1, math.ceil(_SHELL * inner))
     highest = inner + shell
