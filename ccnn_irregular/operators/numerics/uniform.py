@@ -101,7 +101,7 @@ class UniformSum:
             place, frequency = self.nodes.first, self.first * self.nodes.step
             return self._chirp(values, self.count, place, frequency, -1).movedim(-1, dim)
         modes = torch.fft.fft(values, n=whole)[..., self._modes % whole]
-        return (modes * self._phases(self._modes * self.nodes.first, -1)).movedim(-1, dim)
+        return (modes * self._phases(self._modes.double() * self.nodes.first, -1)).movedim(-1, dim)
 
     def at_nodes(self, modes: Tensor, dim: int) -> Tensor:
         """Modes along ``dim``, counted from the end, to complex values at the nodes."""
@@ -111,7 +111,7 @@ class UniformSum:
         if whole is None or whole < self.count:
             place, frequency = self.first * self.nodes.step, self.nodes.first
             return self._chirp(modes, self.nodes.count, place, frequency, 1).movedim(-1, dim)
-        modes = modes * self._phases(self._modes * self.nodes.first, 1)
+        modes = modes * self._phases(self._modes.double() * self.nodes.first, 1)
         circle = modes.new_zeros(*modes.shape[:-1], whole).index_copy(-1, self._modes % whole, modes)
         return torch.fft.ifft(circle, norm="forward")[..., : self.nodes.count].movedim(-1, dim)
 
