@@ -28,8 +28,8 @@ from ccnn_irregular.domains import Grid
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["Pair", "Volume", "VolumePairs", "canonical", "find_pairs", "label_dtype", "like_file", "nifti_files",
-           "read_labels", "read_volume", "volume_name"]  # fmt: skip
+__all__ = ["Pair", "Volume", "VolumePairs", "canonical", "find_images", "find_pairs", "label_dtype", "like_file",
+           "nifti_files", "read_labels", "read_volume", "volume_name"]  # fmt: skip
 
 _SUFFIXES = (".nii.gz", ".nii")
 _NAMES_SHOWN = 3
@@ -129,6 +129,24 @@ def find_pairs(root: str | Path) -> VolumePairs:
     require(bool(image_files), str(images), "hold NIfTI files", "none")
     pairs = tuple(Pair(name, image_files[name], label_files[name]) for name in sorted(image_files))
     return VolumePairs(pairs)
+
+
+def find_images(root: str | Path) -> list[Path]:
+    """All images in a folder of either layout, those without labels too, or the NIfTI files in the folder itself.
+
+    Raises:
+        FileNotFoundError: no such folder.
+        ValueError: no NIfTI file in any of these places, or two of one name.
+    """
+    root = existing_folder(root)
+    layouts = [[root / "images"], [root / "imagesTr", root / "imagesTs"], [root]]
+    folders = next((held for held in layouts if held[0].is_dir()), [root])
+    images = [path for folder in folders if folder.is_dir() for path in nifti_files(folder)]
+    require(bool(images), str(root), "hold NIfTI files, or a folder images or imagesTr of them", "none")
+    names = [volume_name(path) for path in images]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    require(not twice, str(root), "hold one image of each name", twice[:_NAMES_SHOWN])
+    return images
 
 
 def nifti_files(folder: Path) -> list[Path]:

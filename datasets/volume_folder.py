@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -73,7 +74,7 @@ def load(
         volumes.append(values[None])
         grids.append(grid)
     labels = torch.tensor([known.index(word) for word in words], dtype=torch.int64)
-    return RaggedVolumes.of(volumes, grids, labels, known, "mm")
+    return replace(RaggedVolumes.of(volumes, grids, labels, known, "mm"), names=tuple(names))
 
 
 def _standardised(values: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,13 +11,14 @@ import numpy as np
 import pytest
 import torch
 from torch_geometric.data import Batch
+from torch_geometric.datasets import ModelNet
 from torch_geometric.loader import DataLoader
 from torch_geometric.transforms import RandomRotate
 
 from ccnn_irregular.adapters.geometric import to_points
 from ccnn_irregular.adapters.geometric_networks import CloudCCNN
 from ccnn_irregular.datasets.lidar_ground import load_tile
-from ccnn_irregular.datasets.modelnet import CLASSES10, load_clouds, load_voxel_centres
+from ccnn_irregular.datasets.modelnet import CLASSES10, load_clouds, load_pool, load_voxel_centres
 from ccnn_irregular.testing import assert_close
 
 # A box of 2 x 1 x 1; each of its two ends is a tenth of its surface.
@@ -75,6 +77,43 @@ def test_meshes_become_points_on_their_surfaces(meshes: Path) -> None:
     assert float(turned.weight.std()) > 0
     (batch,) = DataLoader(test, batch_size=10)
     assert to_points(batch).splits.diff().tolist() == [50] * 10
+
+
+def test_meshes_are_those_of_torch_geometric(meshes: Path) -> None:
+    """Its class keeps what it has parsed as a pickle; ours reads the meshes, and keeps arrays."""
+    ours = load_clouds(meshes)
+    theirs = ModelNet(str(meshes), "10")
+    assert ours.y.tolist() == theirs.y.tolist()
+    for mine, other in zip((ours.get(n) for n in range(20)), (theirs.get(n) for n in range(20)), strict=True):
+        assert torch.equal(mine.pos, other.pos)
+        assert torch.equal(mine.face, other.face)
+    assert (meshes / "meshes_train.h5").is_file()
+    assert torch.equal(load_clouds(meshes).get(3).pos, ours.get(3).pos)
+
+
+def test_a_changed_mesh_is_parsed_anew(meshes: Path) -> None:
+    first = load_clouds(meshes).get(0).pos
+    path = meshes / "raw" / CLASSES10[0] / "train" / f"{CLASSES10[0]}_0000.off"
+    path.write_text(path.read_text().replace("0.5", "0.7"))
+    assert not torch.equal(load_clouds(meshes).get(0).pos, first)
+
+
+def test_what_others_have_pickled_is_not_opened(meshes: Path, tmp_path: Path) -> None:
+    processed = tmp_path / "other" / "processed"
+    processed.mkdir(parents=True)
+    for name in ("training.pt", "test.pt"):
+        (processed / name).write_text("not opened")
+    with pytest.raises(FileNotFoundError, match=r"must hold the meshes of ModelNet10 in raw"):
+        load_pool(tmp_path / "other", "10")
+    (meshes / "processed").mkdir()
+    (meshes / "processed" / "training.pt").write_text("not opened")
+    assert len(load_pool(meshes, "10")) == 20
+
+
+def test_a_class_without_meshes_is_named(meshes: Path) -> None:
+    shutil.rmtree(meshes / "raw" / "chair")
+    with pytest.raises(FileNotFoundError, match=r"meshes <class>/train/\*\.off of each class, got none of chair"):
+        load_clouds(meshes)
 
 
 def test_voxels_become_their_centres(tmp_path: Path) -> None:

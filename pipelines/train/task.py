@@ -20,7 +20,8 @@ from ccnn_irregular.pipelines.train.arguments import Words, default_run_dir, joi
 from ccnn_irregular.pipelines.train.checkpoint import load_weights, read_checkpoint, saved_options
 from ccnn_irregular.pipelines.train.data import TaskData
 from ccnn_irregular.pipelines.train.evaluation import Evaluation, say
-from ccnn_irregular.pipelines.train.module import TaskModule, parameter_count
+from ccnn_irregular.pipelines.train.module import CLASSES, TaskModule, parameter_count
+from ccnn_irregular.pipelines.train.outputs import record, require_own
 from ccnn_irregular.pipelines.train.overlap import differing_data, overlap_with
 from ccnn_irregular.pipelines.train.reports import versions, write_json
 from ccnn_irregular.pipelines.train.run_end import (
@@ -148,6 +149,8 @@ class Task(LightningCLI):
         own = {"test": self.test_options, "predict": self.predict_options}.get(subcommand)
         if own is not None:
             parser.add_class_arguments(own, subcommand, as_group=False)
+        if subcommand == "predict" and any(action.dest == "data.evaluate" for action in parser._actions):
+            parser.set_defaults({"data.evaluate": "all"})
         self.add_task_arguments(parser, subcommand)
         if subcommand in ("test", "validate"):
             text = "go on where rows were trained on, and count them in the report; else such a test is refused"
@@ -209,7 +212,9 @@ class Task(LightningCLI):
         subcommand = self.config.subcommand
         text = self._parser(subcommand).dump(self.config[subcommand], format="yaml", skip_none=False)
         once = ("restart", "ckpt_path", "config", "weights_only")
-        return {name: value for name, value in yaml.safe_load(text).items() if name not in once}
+        kept = {name: value for name, value in yaml.safe_load(text).items() if name not in once}
+        kept["data"].pop("evaluate", None)
+        return kept
 
     def _parse_ckpt_path(self) -> None:
         """Take the options of the model from the checkpoint, which the configuration may no longer match."""
@@ -315,7 +320,7 @@ class Task(LightningCLI):
         """
         path = self._get(self.config, "ckpt_path")
         allowed = self._get(self.config, "allow_overlap")
-        self.datamodule.setup("test" if part == "test" else "validate")
+        self._read("test" if part == "test" else "validate", self.datamodule, path)
         self.overlap = overlap_with(self.datamodule, path, part, allowed)
         end = RunFolder(Path(path).parent).end()
         if end is not None and not end["finished"]:
@@ -368,17 +373,27 @@ class Task(LightningCLI):
 
     def predict(self, model: Any, datamodule: Any, ckpt_path: str, **_: Any) -> None:
         """Write the predictions."""
+        path = self.output(datamodule, self.predicted)
+        require_own(path)
         self._ready(model, datamodule, ckpt_path)
         if (overlap := overlap_with(datamodule, ckpt_path, "test", allowed=True)) is not None and overlap.met:
             say(f"note: {overlap}")
-        path = self.output(datamodule, self.predicted)
-        say(f"{self.predicted_rows(model, datamodule, path)}: {path}")
+        written = self.predicted_rows(model, datamodule, path)
+        record(path, self.task, ckpt_path, datamodule.describe())
+        say(f"{written}: {path}")
 
     def _ready(self, model: TaskModule, datamodule: TaskData[Any, Any], ckpt_path: str) -> None:
         """Read the data, and give the model its weights."""
-        datamodule.setup(self.config.subcommand)
+        self._read(self.config.subcommand, datamodule, ckpt_path)
         load_weights(model, ckpt_path)
         model.require_fits(datamodule)
+
+    @staticmethod
+    def _read(stage: str, datamodule: TaskData[Any, Any], ckpt_path: str) -> None:
+        """Read the data for a checkpoint, whose classes they are to have."""
+        names = read_checkpoint(ckpt_path).get(CLASSES)
+        datamodule.trained_classes = None if names is None else tuple(names)
+        datamodule.setup(stage)
 
     def predictions(self, model: TaskModule, loader: DataLoader[Any]) -> list[Any]:
         """What ``predict_step`` answers to each batch."""

@@ -208,6 +208,9 @@ class ShapeDataModule(TaskData[SampleBatch, DrawnClouds]):
         """A key of the places of each shape, in any order, ``(B, 1)``; labels are no part of it."""
         return _shape_keys(self._pools[part])[self._parts[part], None]
 
+    def ids(self, part: Part) -> list[int]:
+        return self._parts[part].tolist()
+
     def labels(self, part: str) -> Tensor:
         """Labels of a part, ``(B,)``."""
         return self._pools[part].labels[self._parts[part]]

@@ -16,8 +16,9 @@ from ccnn_irregular.datasets.decathlon import Volume, canonical, like_file, nift
 from ccnn_irregular.pipelines.tasks.segmentation.data import VolumeBatch
 from ccnn_irregular.pipelines.tasks.segmentation.module import Segmentation
 from ccnn_irregular.pipelines.train.evaluation import say
+from ccnn_irregular.pipelines.train.outputs import earlier, record, require_own, sha256
 
-__all__ = ["FileJob", "file_jobs", "predict_files"]
+__all__ = ["FileJob", "file_jobs", "jobs_of", "predict_files"]
 
 
 @dataclass(frozen=True)
@@ -42,9 +43,7 @@ def file_jobs(source: Path, output: Path) -> list[FileJob]:
     if source.is_dir():
         files = nifti_files(source)
         require(bool(files), f"predict.input {source}", "hold NIfTI files", "none")
-        rule = "be another folder than the input's"
-        require(output.resolve() != source.resolve(), "output", rule, str(output))
-        return [FileJob(file, output / f"{volume_name(file)}.nii.gz") for file in files]
+        return jobs_of(files, output)
     if not source.is_file():
         raise FileNotFoundError(f"predict.input must be a NIfTI file or a folder of them, got {source}")
     require(output.name.endswith((".nii", ".nii.gz")), "output", "end in .nii or .nii.gz", str(output))
@@ -52,8 +51,19 @@ def file_jobs(source: Path, output: Path) -> list[FileJob]:
     return [FileJob(source, output)]
 
 
+def jobs_of(images: Sequence[Path], output: Path) -> list[FileJob]:
+    """One job for each image, whose labels go into a folder.
+
+    Raises:
+        ValueError: the folder of an image.
+    """
+    own = {image.parent.resolve() for image in images}
+    require(output.resolve() not in own, "output", "be another folder than the input's", str(output))
+    return [FileJob(image, output / f"{volume_name(image)}.nii.gz") for image in images]
+
+
 def predict_files(model: Segmentation, jobs: Sequence[FileJob], checkpoint: Path) -> list[Path]:
-    """Write the labels of each image; what is there and younger than image and checkpoint is left as it is.
+    """Write the labels of each image; those that this checkpoint wrote, younger than the image, are left as they are.
 
     So a run over a folder that was interrupted goes on where it stopped: a file is written under another name and
     renamed when it is complete.
@@ -62,11 +72,15 @@ def predict_files(model: Segmentation, jobs: Sequence[FileJob], checkpoint: Path
         The files that were written.
 
     Raises:
-        ValueError: see ``read_nifti`` and ``canonical``; an image of other channels than the network reads.
+        ValueError: see ``read_nifti`` and ``canonical``; an image of other channels than the network reads; a file in
+            place of an output that ``ccnn predict`` did not write.
     """
-    waiting = [job for job in jobs if not _is_done(job, checkpoint)]
+    by = sha256(checkpoint)
+    waiting = [job for job in jobs if not _is_done(job, by)]
+    for job in waiting:
+        require_own(job.output)
     if len(waiting) < len(jobs):
-        say(f"{len(jobs) - len(waiting)} of {len(jobs)} written before and younger than their input")
+        say(f"{len(jobs) - len(waiting)} of {len(jobs)} written before by this checkpoint, younger than their input")
     was_training = model.training
     model.eval()
     for job in track(waiting, "labels", console=get_console(), transient=True, disable=len(waiting) < 2):
@@ -80,12 +94,14 @@ def predict_files(model: Segmentation, jobs: Sequence[FileJob], checkpoint: Path
         job.output.parent.mkdir(parents=True, exist_ok=True)
         # The encoding says what the image's values mean: none of that holds for labels.
         write_nifti(like_file(labels, image).drop_encoding(), job.output)
+        record(job.output, "segmentation", checkpoint)
     model.train(was_training)
     return [job.output for job in waiting]
 
 
-def _is_done(job: FileJob, checkpoint: Path) -> bool:
-    """Whether the labels are there and no older than what they follow from."""
-    if not job.output.is_file():
+def _is_done(job: FileJob, checkpoint: str) -> bool:
+    """Whether the labels are there, by the checkpoint of this checksum, and no older than the image."""
+    before = earlier(job.output)
+    if before is None or before["checkpoint sha256"] != checkpoint:
         return False
-    return job.output.stat().st_mtime >= max(job.image.stat().st_mtime, checkpoint.stat().st_mtime)
+    return job.output.stat().st_mtime >= job.image.stat().st_mtime
