@@ -19,7 +19,16 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException, SI
 
 from ccnn_irregular._checks import reject, require
 
-__all__ = ["FiniteMetrics", "NoNumberError", "RunEnd", "StepLimit", "TimeLimit", "ends_at_sigterm", "require_epochs", "require_numbers"]
+__all__ = [
+    "FiniteMetrics",
+    "NoNumberError",
+    "RunEnd",
+    "StepLimit",
+    "TimeLimit",
+    "ends_at_sigterm",
+    "require_epochs",
+    "require_numbers",
+]
 
 By = Literal[
     "max_epochs",
