@@ -212,7 +212,7 @@ def test_a_folder_of_neither_layout_is_refused(tmp_path: Path) -> None:
         find_pairs(tmp_path)
     (tmp_path / "images").mkdir()
     (tmp_path / "labels").mkdir()
-    with pytest.raises(ValueError, match="images must hold scans: NIfTI .*, got none"):
+    with pytest.raises(ValueError, match=r"images must hold scans: NIfTI .*, got none"):
         find_pairs(tmp_path)
 
 
