@@ -30,6 +30,7 @@ from ccnn_irregular.pipelines.train.run_end import (
     RunEnd,
     StepLimit,
     TimeLimit,
+    ends_at_sigterm,
     require_epochs,
     require_numbers,
 )
@@ -292,7 +293,8 @@ class Task(LightningCLI):
         self.run_folder.start(self._plain_config())
         before = len(self.run_folder.saved_rows())
         try:
-            self.trainer.fit(model, datamodule=datamodule, **kwargs)
+            with ends_at_sigterm():
+                self.trainer.fit(model, datamodule=datamodule, **kwargs)
         except BaseException as error:
             end = RunEnd.broken(error)
             self._summarise(end, time.monotonic() - started)
