@@ -56,8 +56,9 @@ def _help() -> str:
         "usage: ccnn COMMAND [options]\n\n"
         f"commands:\n{commands}\n\n"
         f"packaged configurations: {', '.join(config_names())}\n\n"
-        "ccnn COMMAND --help lists every option of a command. A configuration (--config NAME or FILE) sets them,\n"
-        "any of them can be overridden after it: ccnn fit --config physionet2012 --data.root FOLDER --data.sets a b\n"
+        "ccnn COMMAND --help lists the options of a command, ccnn fit --config NAME --help those of its task with what it\n"
+        "sets, --help-all every one. A configuration (--config NAME or FILE) sets options; any of them can be\n"
+        "overridden after it: ccnn fit --config physionet2012 --data.root FOLDER --data.sets a b\n"
         f"{_TRACEBACK}=1 in the environment shows where an error came from."
     )
 
