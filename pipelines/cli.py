@@ -56,7 +56,7 @@ def _help() -> str:
         "usage: ccnn COMMAND [options]\n\n"
         f"commands:\n{commands}\n\n"
         f"packaged configurations: {', '.join(config_names())}\n\n"
-        "ccnn COMMAND --help lists the options of a command, ccnn fit --config NAME --help those of its task with what it\n"
+        "ccnn COMMAND --help lists the options of a command, with --config NAME --help those of its task and what it\n"
         "sets, --help-all every one. A configuration (--config NAME or FILE) sets options; any of them can be\n"
         "overridden after it: ccnn fit --config physionet2012 --data.root FOLDER --data.sets a b\n"
         f"{_TRACEBACK}=1 in the environment shows where an error came from."
