@@ -55,6 +55,8 @@ def _meets_constant(tracer: Tracer, labels: Tensor, tensor: Tensor) -> None:
 
 def moved(tracer: Tracer, call: Call) -> None:
     """Entries are moved about: so are their labels."""
+    for tensor in call.tensors:
+        _label_parameter(tracer, tensor)
     labelled = [tensor for tensor in call.tensors if tracer.labels(tensor) is not None]
     if not labelled:
         for result in call.results:
@@ -64,6 +66,8 @@ def moved(tracer: Tracer, call: Call) -> None:
     several = isinstance(first, list | tuple)
     if several:
         _promise_equal(tracer, call, first)
+        if call.name in ("cat", "concat", "concatenate") and _side_by_side(tracer, first, call.argument(1, "dim", 0)):
+            return elementwise(tracer, Call(call.name, first, {}, call.result))
     replaced = [_whole(tracer, one) for one in first] if several else _whole(tracer, first)
     with torch._C.DisableTorchFunction():
         assert call.function is not None
@@ -75,6 +79,22 @@ def moved(tracer: Tracer, call: Call) -> None:
         parts = [_numbers(tracer.labels(result)) for result in call.results]
         for part in parts[1:]:
             tracer.tied.append((parts[0], part))
+
+
+def _label_parameter(tracer: Tracer, tensor: Tensor) -> None:
+    """A parameter that is used as a value (a class token) has channels of its own along its only axis."""
+    long = [axis for axis, length in enumerate(tensor.shape) if length > 1]
+    plain = tracer.name(tensor) is not None and tensor.is_floating_point() and len(long) == 1
+    if plain and tracer.labels(tensor) is None:
+        made = tracer.outputs_of(tensor, long[0], tensor.shape[long[0]])
+        tracer.use(tensor, {long[0]: made})
+        tracer.made(tensor, long[0], made)
+
+
+def _side_by_side(tracer: Tracer, tensors: Sequence[Tensor], axis: int) -> bool:
+    """Whether tensors are joined along positions: what has the same place on the other axes is one channel."""
+    labels = [tracer.labels(tensor) for tensor in tensors]
+    return all(one is not None and one.shape[axis] == 1 for one in labels)
 
 
 def _promise_equal(tracer: Tracer, call: Call, tensors: Sequence[Tensor]) -> None:

@@ -84,6 +84,7 @@ class Partition(nn.Module):
 
     Attributes:
         roots: the parameter whose squares are the intervals' shares.
+        is_whole: whether the samples are the nodes themselves.
 
     Raises:
         ValueError: names that are not known, or fewer nodes than the rule needs.
@@ -119,12 +120,6 @@ class Partition(nn.Module):
     def learned(self) -> bool:
         """Whether the positions are learned."""
         return self.roots.requires_grad
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether the samples are the nodes themselves."""
-        even = not self.learned and bool((self.roots == self.roots[0]).all())
-        return self.size == self.count and even and self.rule != "gauss_legendre"
 
     def intervals(self) -> Tensor:
         """Lengths of the intervals, float64, which sum to 1."""
@@ -164,8 +159,7 @@ class Partition(nn.Module):
         """
         require(not learned or RULES[self.rule].learns, "rule", "follow a partition to be learned", repr(self.rule))
         self.roots.requires_grad_(learned)
-        if not learned:
-            self._store()
+        self._store()
 
     def extra_repr(self) -> str:
         return f"{self.size} samples of {self.count} nodes, rule={self.rule!r}, interpolation={self.interpolation!r}"
@@ -186,6 +180,8 @@ class Partition(nn.Module):
     def _store(self) -> None:
         """Keep what does not change until the next size."""
         self.matrix, self.weights = self._sampling()
+        even = not self.learned and bool((self.roots == self.roots[0]).all())
+        self.is_whole = even and self.size == self.count and self.rule != "gauss_legendre"
 
     def _set_roots(self, roots: Tensor) -> None:
         self.roots = nn.Parameter(roots.to(self.roots), requires_grad=self.learned)
