@@ -407,7 +407,7 @@ FUNCTIONS: dict[str, FunctionRule] = {
         "max_pool1d max_pool2d max_pool3d max_pool1d_with_indices max_pool2d_with_indices max_pool3d_with_indices "
         "avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d "
         "adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d adaptive_max_pool1d_with_indices "
-        "adaptive_max_pool2d_with_indices adaptive_max_pool3d_with_indices lp_pool1d lp_pool2d interpolate pad",
+        "adaptive_max_pool2d_with_indices adaptive_max_pool3d_with_indices lp_pool1d lp_pool2d interpolate pad segment_reduce",
     ),
     **_table(within, "softmax log_softmax cumsum cumprod sort argsort normalize glu"),
     **_table(reduced, "mean sum amax amin max min std var norm argmax argmin logsumexp prod any all"),

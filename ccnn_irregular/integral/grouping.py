@@ -89,7 +89,7 @@ class _Grouping:
         for use, number, axis in sorted(self.axes, key=lambda one: one[2].role != "samples"):
             labels = axis.labels.reshape(-1)
             for group in np.unique(self.group[self.channel[labels[labels >= 0]]]):
-                names[group] = names[group] or use.name.rpartition(".")[0] or use.name
+                names[group] = names[group] or _layer_name(use.name)
         repeats = {name: names.count(name) for name in names}
         seen: dict[str, int] = {}
         for place, name in enumerate(names):
@@ -211,7 +211,7 @@ class _Grouping:
             for number, axis in weight.axes.items():
                 found = [one.group for one in axis.segments if one.group is not None]
                 for group in found:
-                    layers[group][weight.layer] = None
+                    layers[group][_layer_name(weight.name)] = None
                 if any(self.groups[group].fixed is None for group in found):
                     axes[number] = AxisPlan(self._free(axis.segments), axis.cut)
             if axes:
@@ -219,6 +219,11 @@ class _Grouping:
         for number, group in enumerate(self.groups):
             group.layers = tuple(layers[number])
         return kept
+
+
+def _layer_name(weight: str) -> str:
+    """Name of the layer that a weight belongs to: a convolution for all parts of its kernel."""
+    return weight.partition(".kernel.")[0] if ".kernel." in weight else weight.rpartition(".")[0] or weight
 
 
 def _joined(count: int, pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:

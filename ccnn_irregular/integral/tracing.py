@@ -121,6 +121,13 @@ class Tracer(TorchFunctionMode):
         self.opaque = tuple(opaque)
         self.names = {id(one): name for name, one in [*model.named_parameters(), *model.named_buffers()]}
         self.shared = _shared_names(model)
+        # Weights of layers that are followed as a whole: who evaluates them outside (to plan, say) tells nothing.
+        self._private = {
+            id(one)
+            for module in model.modules()
+            if type(module) in layers
+            for one in [*module.parameters(), *module.buffers()]
+        }
         self.modules = {id(module): name for name, module in model.named_modules()}
         self.atoms = 0
         self.same: list[tuple[np.ndarray, np.ndarray]] = []
@@ -132,6 +139,7 @@ class Tracer(TorchFunctionMode):
         self.weighed: list[tuple[np.ndarray, Role]] = []
         self._labels: dict[int, tuple[Tensor, Tensor]] = {}  # the tensors too, lest their addresses be used again
         self._depth = 0
+        self._in_layer = False
         self._stack: list[str] = []
 
     def trace(self, run: Callable[[], Any]) -> None:
@@ -189,7 +197,8 @@ class Tracer(TorchFunctionMode):
 
     def name(self, tensor: object) -> str | None:
         """Name of a parameter or buffer."""
-        return self.names.get(id(tensor))
+        hidden = id(tensor) in self._private and not self._in_layer
+        return None if hidden else self.names.get(id(tensor))
 
     @property
     def where(self) -> str:
@@ -267,21 +276,12 @@ class Tracer(TorchFunctionMode):
             return before.axes[axis].labels.reshape(-1)
         return self.new(count)
 
-    @contextlib.contextmanager
-    def whole(self) -> Iterator[None]:
-        """Follow nothing inside."""
-        self._depth += 1
-        try:
-            yield
-        finally:
-            self._depth -= 1
-
     def _follow(self, call: Call) -> None:
+        if not call.results:
+            return
         rule = self.functions.get(call.name)
         if rule is not None:
             rule(self, call)
-            return
-        if not call.results:
             return
         for tensor in call.tensors:
             self.fix(self.labels(tensor), f"read by {call.name!r} in {self.where}, which is not known")
@@ -314,8 +314,10 @@ class Tracer(TorchFunctionMode):
             if rule is not None:
                 self._depth -= 1
                 if self._depth == 0:
+                    self._in_layer = True
                     with torch._C.DisableTorchFunction():
                         rule(self, Call(type(module).__name__, args, kwargs, result, module=module))
+                    self._in_layer = False
             self._stack.pop()
 
         return hook
