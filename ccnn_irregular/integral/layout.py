@@ -74,6 +74,11 @@ class WeightPlan:
         """Name of the module that holds it."""
         return self.name.rpartition(".")[0]
 
+    @property
+    def positive(self) -> bool:
+        """Whether it is a variance."""
+        return self.name.rpartition(".")[2] == "running_var"
+
     def join(self, values: Tensor) -> Tensor:
         """The tensor as the network has it."""
         lengths, start = [], 0

@@ -72,6 +72,7 @@ class SampledWeight(_ContinuousWeight):
     """A weight that is interpolated between its values at nodes: F(x) = sum_i f_i prod_a kernel(u_a - i_a).
 
     Sampled on the partitions of its axes and multiplied by quadrature weights it is an ordinary weight of their sizes.
+    Variances are interpolated by their logarithms, so that they stay positive.
 
     Args:
         plan: what lies along its axes.
@@ -84,7 +85,8 @@ class SampledWeight(_ContinuousWeight):
         values = nodes
         for axis, plan in self.plan.axes.items():
             values = self.along(values, axis, plan, _to_samples, back=False)
-        return self.plan.join(values)
+        values = self.plan.join(values)
+        return values.exp() if self.plan.positive else values
 
     def right_inverse(self, weight: Tensor) -> Tensor:
         """Values at the nodes that the weight follows from; the smallest ones where many do."""
@@ -97,6 +99,8 @@ class SampledWeight(_ContinuousWeight):
                 for one in plan.segments
             )
         values = weight.reshape(lengths)
+        if self.plan.positive:
+            values = values.clamp(min=torch.finfo(values.dtype).tiny).log()
         for axis, plan in self.plan.axes.items():
             values = self.along(values, axis, plan, _to_nodes, back=True)
         return values.contiguous()
