@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, final
@@ -95,7 +96,9 @@ class ChannelGroups:
             row = (group.name, size, str(group.channels), str(group.blocks), change, ", ".join(group.layers))
             rows.append(row)
         widths = [max(len(row[column]) for row in rows) for column in range(5)]
-        lines = ["  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[5]]) for row in rows]
+        lines = [
+            "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[5]]) for row in rows
+        ]
         return "\n".join(lines)
 
 
@@ -151,8 +154,9 @@ def convert(
     with torch.no_grad():
         wanted = _run(result, example)
     interpolation = "cubic" if generated else str(function)
+    device = next(result.parameters()).device
     partitions = {
-        number: Partition(plan.groups[number].channels // plan.groups[number].blocks, rule, interpolation)
+        number: Partition(plan.groups[number].channels // plan.groups[number].blocks, rule, interpolation).to(device)
         for number in plan.resizable()
     }
     groups = ChannelGroups(plan, partitions)
@@ -250,6 +254,9 @@ def discretise(model: nn.Module) -> nn.Module:
     for layer in {weight.layer for weight in groups.plan.weights}:
         _make_plain(result.get_submodule(layer))
     delattr(result, _NAME)
+    hooks = result._load_state_dict_post_hooks
+    for key in [key for key, hook in hooks.items() if hook is _follow_loaded]:
+        del hooks[key]
     return result
 
 
@@ -311,8 +318,8 @@ def _generator(function: str | Callable[[int, int], Generator]) -> Callable[[int
 def _generated(
     weight: WeightPlan, plan: NetworkPlan, partitions: Mapping[int, Partition], make: Callable[[int, int], Generator]
 ) -> nn.Module:
-    """Matrices are generated; what lies along one axis alone (biases, norms) is interpolated."""
-    if len(weight.shape) < 2:
+    """Biases and norms, and what several groups or blocks lie along, are interpolated."""
+    if not GeneratedWeight.suits(weight, plan.groups):
         return SampledWeight(weight, plan.groups, partitions)
     return GeneratedWeight(weight, plan.groups, partitions, make)
 
@@ -357,7 +364,9 @@ def _reorder(model: nn.Module, plan: NetworkPlan, order: Order | None) -> dict[i
         found = given
         if order is not None:
             starts = range(0, group.channels, size)
-            found = np.concatenate([start + order(between[start : start + size, start : start + size]) for start in starts])
+            found = np.concatenate(
+                [start + order(between[start : start + size, start : start + size]) for start in starts]
+            )
             sorted_ = np.array_equal(np.sort(found), given)
             require(sorted_, "order", "give each channel of a block once", found)
         orders[number] = found
@@ -376,7 +385,8 @@ def _reorder(model: nn.Module, plan: NetworkPlan, order: Order | None) -> dict[i
 def _register(model: nn.Module, weight: WeightPlan, function: nn.Module) -> None:
     module = model.get_submodule(weight.layer)
     tensor = getattr(module, weight.name.rpartition(".")[2])
-    function.to(tensor.device, tensor.dtype)
+    if isinstance(function, GeneratedWeight):
+        function.generator.to(tensor.device, tensor.dtype)
     # Unsafe only in that a gain of another shape may stand for a weight.
     parametrize.register_parametrization(module, weight.name.rpartition(".")[2], function, unsafe=True)
 
@@ -430,13 +440,12 @@ def _set_attributes(model: nn.Module, groups: ChannelGroups) -> None:
 
 
 def _follow_loaded(model: nn.Module, incompatible: object) -> None:
-    if hasattr(model, _NAME):  # a discretised copy has the hook too
-        _set_attributes(model, channel_groups(model))
+    _set_attributes(model, channel_groups(model))
 
 
 def _joined_shape(lengths: Sequence[int], joined: Sequence[int]) -> tuple[int, ...]:
     ends = np.cumsum([0, *joined])
-    return tuple(math.prod(lengths[start:stop]) for start, stop in zip(ends[:-1], ends[1:], strict=True))
+    return tuple(math.prod(lengths[start:stop]) for start, stop in itertools.pairwise(ends))
 
 
 def _value(plan: NetworkPlan, attribute: AttributePlan, sizes: Mapping[int, int]) -> object:

@@ -186,7 +186,8 @@ def _product(tracer: Tracer, a: Tensor, b: Tensor, result: Tensor, role: Role) -
     summed_left = left is not None and left.shape[-1] > 1
     summed_right = right is not None and right.shape[-2] > 1
     if summed_left and summed_right:
-        assert left is not None and right is not None
+        assert left is not None
+        assert right is not None
         _contract(tracer, left, right.transpose(-1, -2), role)
         tracer.set_labels(result, None)
         return
@@ -407,7 +408,8 @@ FUNCTIONS: dict[str, FunctionRule] = {
         "max_pool1d max_pool2d max_pool3d max_pool1d_with_indices max_pool2d_with_indices max_pool3d_with_indices "
         "avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d "
         "adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d adaptive_max_pool1d_with_indices "
-        "adaptive_max_pool2d_with_indices adaptive_max_pool3d_with_indices lp_pool1d lp_pool2d interpolate pad segment_reduce",
+        "adaptive_max_pool2d_with_indices adaptive_max_pool3d_with_indices lp_pool1d lp_pool2d interpolate pad "
+        "segment_reduce",
     ),
     **_table(within, "softmax log_softmax cumsum cumprod sort argsort normalize glu"),
     **_table(reduced, "mean sum amax amin max min std var norm argmax argmin logsumexp prod any all"),

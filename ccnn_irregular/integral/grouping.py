@@ -35,9 +35,7 @@ class _Grouping:
         self.channel = _joined(tracer.atoms, tracer.same)  # of each label
         self.uses = list(tracer.uses.values())
         self.axes = [(use, number, axis) for use in self.uses for number, axis in use.axes.items()]
-        self._weighed: dict[int, Role] = {
-            int(label): role for labels, role in tracer.weighed for label in labels
-        }
+        self._weighed: dict[int, Role] = {int(label): role for labels, role in tracer.weighed for label in labels}
         self.group, self.place = self._groups()
         counts = np.bincount(self.group[self.group >= 0], minlength=self.group.max(initial=-1) + 1)
         names = self._names(len(counts))
@@ -86,7 +84,7 @@ class _Grouping:
     def _names(self, count: int) -> list[str]:
         """The layer whose weight's outputs they are; numbered where a layer makes several."""
         names = [""] * count
-        for use, number, axis in sorted(self.axes, key=lambda one: one[2].role != "samples"):
+        for use, _, axis in sorted(self.axes, key=lambda one: one[2].role != "samples"):
             labels = axis.labels.reshape(-1)
             for group in np.unique(self.group[self.channel[labels[labels >= 0]]]):
                 names[group] = names[group] or _layer_name(use.name)

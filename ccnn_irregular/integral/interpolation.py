@@ -66,9 +66,7 @@ class Interpolation:
 def _lagrange(place: float, count: int) -> np.ndarray:
     """Weights of the polynomial through the nodes 0 ... count - 1, at ``place``."""
     nodes = np.arange(count)
-    return np.array(
-        [np.prod([(place - other) / (node - other) for other in nodes if other != node]) for node in nodes]
-    )
+    return np.array([np.prod([(place - other) / (node - other) for other in nodes if other != node]) for node in nodes])
 
 
 def _hat(distance: Tensor) -> Tensor:

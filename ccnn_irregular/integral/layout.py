@@ -75,6 +75,11 @@ class WeightPlan:
         return self.name.rpartition(".")[0]
 
     @property
+    def measured(self) -> bool:
+        """Whether it holds the running statistics of a norm."""
+        return self.name.rpartition(".")[2] in ("running_mean", "running_var")
+
+    @property
     def positive(self) -> bool:
         """Whether it is a variance."""
         return self.name.rpartition(".")[2] == "running_var"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import final
 
 import torch
 from torch import Tensor, nn
 
-from ccnn_irregular._checks import require
 from ccnn_irregular.integral.layout import AxisPlan, GroupPlan, Segment, WeightPlan
 from ccnn_irregular.integral.partitions import Partition
 from ccnn_irregular.kernels import Generator
@@ -86,6 +86,8 @@ class SampledWeight(_ContinuousWeight):
         for axis, plan in self.plan.axes.items():
             values = self.along(values, axis, plan, _to_samples, back=False)
         values = self.plan.join(values)
+        if self.plan.measured:
+            values = values.detach()  # norms want statistics without gradients, which learned places would bring
         return values.exp() if self.plan.positive else values
 
     def right_inverse(self, weight: Tensor) -> Tensor:
@@ -111,17 +113,14 @@ class GeneratedWeight(_ContinuousWeight):
     """A weight whose values are those of a kernel generator: F(x) = gain generator(x).
 
     The generator sees one coordinate from -1 to 1 for each axis that channels lie along and gives the values of all
-    other axes (the taps of a convolution) at once.
+    other axes (the taps of a convolution, the positions of a flattened image) at once.
 
     Args:
-        plan: what lies along its axes; each holds one group, or fixed channels.
+        plan: what lies along its axes, see ``suits``.
         groups: all groups of the network.
         partitions: one for each group that can be resized, by its number.
         make: a name's entry in ``ccnn_irregular.kernels.GENERATORS``, or another function of the number of coordinates
             and of values.
-
-    Raises:
-        ValueError: an axis along which several groups lie.
     """
 
     def __init__(
@@ -132,33 +131,49 @@ class GeneratedWeight(_ContinuousWeight):
         make: Callable[[int, int], Generator],
     ) -> None:
         super().__init__(plan, groups, partitions)
-        for axis in plan.axes.values():
-            single = len(axis.segments) == 1 and axis.segments[0].repeat == 1
-            rule = "hold one group along each axis to be generated (use interpolation instead)"
-            require(single and self.inner_blocks(axis.segments[0], axis.cut) == 1, plan.name, rule, axis.segments)
-        rest = [length for axis, length in enumerate(plan.shape) if axis not in plan.axes]
-        self.rest = tuple(rest)
-        self.generator = make(len(plan.axes), int(torch.tensor(rest).prod()) if rest else 1)
+        self.repeats = tuple(axis.segments[0].repeat for axis in plan.axes.values())
+        self.rest = tuple(length for axis, length in enumerate(plan.shape) if axis not in plan.axes)
+        self.generator = make(len(plan.axes), math.prod(self.rest) * math.prod(self.repeats))
+
+    @staticmethod
+    def suits(plan: WeightPlan, groups: list[GroupPlan]) -> bool:
+        """Whether one group, in one block, lies along each axis that has channels, of two axes or more in all."""
+        segments = [axis.segments for axis in plan.axes.values()]
+        single = all(len(one) == 1 and one[0].group is not None for one in segments)
+        return len(plan.shape) > 1 and single and all(groups[one[0].group or 0].blocks == 1 for one in segments)
 
     def forward(self, gain: Tensor) -> Tensor:
         """The gain, ``()``, to the weight."""
         lines, factors = [], []
         for plan in self.plan.axes.values():
             partition = self.partition(plan.segments[0])
-            lines.append(2 * partition.positions().to(gain.device) - 1)
+            lines.append(2 * partition.positions() - 1)
             factors.append(partition.sampling()[1].to(gain) ** _ROLE_POWER[plan.segments[0].role])
-        mesh = torch.stack(torch.meshgrid(*lines, indexing="ij"), -1).to(gain.dtype)
+        mesh = torch.stack(torch.meshgrid(*lines, indexing="ij"), -1).to(gain)
         values = self.generator(mesh) * gain
         for axis, factor in enumerate(factors):
             values = values * factor.reshape(-1, *(1,) * (values.ndim - 1 - axis))
-        values = values.unflatten(-1, self.rest) if self.rest else values[..., 0]
-        return self.plan.join(values.movedim(tuple(range(len(lines))), tuple(self.plan.axes)))
+        values = values.unflatten(-1, (*self.repeats, *self.rest))
+        return self.plan.join(self._in_order(values))
 
     def right_inverse(self, weight: Tensor) -> Tensor:
         """The gain that gives generated values the mean square of ``weight``."""
         with torch.no_grad():
             made = self(weight.new_ones(()))
         return (weight.square().mean() / made.square().mean()).sqrt()
+
+    def _in_order(self, values: Tensor) -> Tensor:
+        """Axes in the weight's order, from those with channels, their repeats, and all others."""
+        count = len(self.repeats)
+        places, others = [], iter(range(2 * count, values.ndim))
+        for axis in range(len(self.plan.shape)):
+            along = list(self.plan.axes).index(axis) if axis in self.plan.axes else None
+            places += [next(others)] if along is None else [along, count + along]
+        values = values.permute(places)
+        for axis in range(len(self.plan.shape)):
+            if axis in self.plan.axes:
+                values = values.flatten(axis, axis + 1)
+        return values
 
 
 def _to_samples(partition: Partition, power: float) -> Tensor | None:
