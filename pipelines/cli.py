@@ -140,6 +140,12 @@ def _consistency(arguments: list[str]) -> None:
     consistency.run(arguments[1:])
 
 
+def _resize(arguments: list[str]) -> None:
+    from ccnn_irregular.pipelines import resize
+
+    resize.run(arguments[1:])
+
+
 def _machine(arguments: list[str]) -> None:
     from ccnn_irregular.pipelines import machine
 
@@ -153,6 +159,7 @@ COMMANDS: dict[str, tuple[Command, str]] = {
     "validate": (_train, "losses and metrics on the validation part"),
     "test": (_train, "metrics of what was held out, beside baselines: tables, JSON and pictures"),
     "predict": (_train, "answers for rows or files: CSV, netCDF, zarr or NIfTI"),
+    "resize": (_resize, "a trained run at another width, without training: a folder that test and predict take"),
     "baseline": (_baseline, "gradient-boosted trees on statistics of intensive-care stays, same split and metrics"),
     "datasets": (_datasets, "list the data sets, or tell what one of them is and where its files come from"),
     "simulate": (_simulate, "write simulated intensive-care stays in the file format of PhysioNet 2012"),

@@ -348,7 +348,8 @@ def _outputs(outputs: Any) -> list[Tensor]:
 def _difference(found: list[Tensor], wanted: list[Tensor]) -> float:
     """Largest difference relative to the largest value, over all outputs."""
     pairs = zip(found, wanted, strict=True)
-    return max((float((a - b).abs().max() / b.abs().max().clamp(min=1e-300)) for a, b in pairs), default=0.0)
+    wide = ((a.to(torch.float64), b.to(torch.float64)) for a, b in pairs if b.numel())
+    return max((float((a - b).abs().max() / b.abs().max().clamp(min=1e-300)) for a, b in wide), default=0.0)
 
 
 @torch.no_grad()

@@ -1,8 +1,9 @@
 """Which entry of which tensor is which channel: a network is run once, and labels follow its values.
 
-Each tensor may have a label for each of its entries: the number of the channel ("atom") that it belongs to, or -1. Labels are held with length 1 along all axes on which they do not vary, as tensors that broadcast. What moves entries
-about (reshape, cat, chunk, getitem, ...) is applied to the labels as it is; what combines entries (addition, products
-of attention) makes channels one; layers with weights make new ones and note what lies along their weights' axes. A
+Each tensor may have a label for each of its entries: the number of the channel that the entry belongs to, or -1. Labels
+are held with length 1 along all axes on which they do not vary, as tensors that broadcast. What moves entries about
+(reshape, cat, chunk, getitem, ...) is applied to the labels as it is; what combines entries (addition, products of
+attention) makes channels one; layers with weights make new ones and note what lies along their weights' axes. A
 function that is not known fixes the channels that it reads: the result is then smaller than it could be, never wrong.
 """
 
