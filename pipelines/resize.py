@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import torch
 import yaml
 from jsonargparse import ArgumentParser
-from torch import Tensor, nn
+from torch import nn
 
 from ccnn_irregular import integral
 from ccnn_irregular._checks import reject, require
@@ -20,6 +21,7 @@ from ccnn_irregular.pipelines.train.evaluation import say
 from ccnn_irregular.pipelines.train.module import parameter_count
 from ccnn_irregular.pipelines.train.registry import task_class
 from ccnn_irregular.pipelines.train.reports import write_json, write_text
+from ccnn_irregular.pipelines.train.run import run_task
 from ccnn_irregular.pipelines.train.run_folder import RunFolder
 
 __all__ = ["run"]
@@ -27,6 +29,7 @@ __all__ = ["run"]
 # Options of networks that are numbers of channels of hidden layers, and what resizing does with them.
 _WIDTHS = ("hidden_channels", "channels")
 # What a checkpoint needs to train on, which a resized network cannot.
+_BATCHES = 16  # whose statistics become those of the norms
 _OF_TRAINING = ("optimizer_states", "lr_schedulers", "loops", "callbacks")
 
 
@@ -42,64 +45,85 @@ def run(arguments: list[str]) -> None:
     require(source.best.is_file(), "run_dir", "be a folder of ccnn fit with best.ckpt", options.run_dir)
     target = RunFolder(Path(options.output or f"{options.run_dir.rstrip('/')}_{options.ratio:g}"))
     require(not target.path.exists(), "output", "be a folder that does not exist yet", target.path)
-    module, example = _trained(source)
-    groups, smaller = _resized(module.network, example, options.ratio)
+    module, batches = _opened(source)
+    converted = integral.convert(module, batches[0])
     try:
+        _write(source, target, module, options.ratio)
+        empty, _ = _opened(target, weights=False)
+        integral.resize(converted, sizes=_sizes(integral.channel_groups(converted), empty))
+        smaller = integral.discretise(converted)
+        integral.recalibrate(smaller, batches)
         _write(source, target, smaller, options.ratio)
-        answers = _trained(target)[0].network  # as test and predict load it
+        found, _ = _opened(target)  # as test and predict load it
     except ValueError as error:
         shutil.rmtree(target.path, ignore_errors=True)
         reject("run_dir", "hold a network whose options give all of its layers' widths", f"{error}")
-    say(f"{groups}\n{parameter_count(module.network):,} parameters are now {parameter_count(answers):,}: {target.path}")
+    before, after = parameter_count(module.network), parameter_count(found.network)
+    say(f"{integral.channel_groups(converted)}\n{before:,} parameters are now {after:,}: {target.path}")
 
 
-def _trained(folder: RunFolder) -> tuple[Any, Any]:
-    """The module of a run with its weights, and a batch of what it was trained on."""
+def _opened(folder: RunFolder, weights: bool = True) -> tuple[Any, list[Any]]:
+    """The module of a run, with its weights or as it starts, and some batches of what it was trained on."""
     words = Words("validate", (), None, str(folder.path), None, ())
     found: dict[str, Any] = {}
 
-    class Loaded(task_class(words.task_name())):  # type: ignore[misc]  # a class that is looked up
+    class Opened(task_class(words.task_name())):  # type: ignore[misc]  # a class that is looked up
         """The run's options, read as ``ccnn validate`` reads them; nothing is validated."""
 
         def before_validate(self) -> None:
             pass
 
         def validate(self, model: Any, datamodule: Any, ckpt_path: str, **_: Any) -> None:
-            datamodule.setup("validate")
-            load_weights(model, ckpt_path)
-            found.update(model=model.eval(), example=datamodule.typical_batch())
+            found["model"] = model.eval()
+            if weights:
+                datamodule.setup("fit")
+                load_weights(model, ckpt_path)
+                found["batches"] = list(itertools.islice(datamodule.train_dataloader(), _BATCHES))
 
-    Loaded(words)
-    return found["model"], found["example"]
-
-
-def _resized(network: nn.Module, example: Any, ratio: float) -> tuple[integral.ChannelGroups, nn.Module]:
-    converted = integral.resize(integral.convert(network, example), ratio)
-    return integral.channel_groups(converted), integral.discretise(converted)
+    run_task(Opened, words)
+    return found["model"], found.get("batches", [])
 
 
-def _write(source: RunFolder, target: RunFolder, network: nn.Module, ratio: float) -> None:
+def _sizes(groups: integral.ChannelGroups, wanted: nn.Module) -> dict[str, int]:
+    """The sizes of all groups in a network that the narrowed options give."""
+    tensors = [*wanted.named_parameters(), *wanted.named_buffers()]
+    shapes = {name: tensor.shape for name, tensor in tensors}
+    sizes = {}
+    for weight in groups.plan.weights:
+        whole = all(count == 1 for count in weight.joined)
+        for axis, plan in weight.axes.items() if whole else ():
+            (first, *others) = plan.segments
+            if first.group is not None and not others and plan.cut == 1:
+                sizes[groups.plan.groups[first.group].name] = shapes[weight.name][axis] // first.repeat
+    return sizes
+
+
+def _write(source: RunFolder, target: RunFolder, module: nn.Module, ratio: float) -> None:
     """The checkpoint, the configuration and the summary of the smaller run."""
     content = {name: value for name, value in read_checkpoint(source.best).items() if name not in _OF_TRAINING}
-    weights: dict[str, Tensor] = content["state_dict"]
-    own = {f"network.{name}": value for name, value in network.state_dict().items()}
-    content["state_dict"] = {name: own.get(name, value) for name, value in weights.items()}
+    own = module.state_dict()
+    content["state_dict"] = {name: own[name] for name in content["state_dict"]}
     content["hyper_parameters"] = _narrowed(content["hyper_parameters"], ratio)
     config = source.saved_config()
     assert config is not None
-    target.path.mkdir(parents=True)
+    target.path.mkdir(parents=True, exist_ok=True)
     torch.save(content, target.best)
     config |= {"model": _narrowed(config["model"], ratio), "run_dir": str(target.path)}
     write_text(target.config, yaml.safe_dump(config, sort_keys=False))
     summary = json.loads(source.summary.read_text(encoding="utf-8")) if source.summary.is_file() else {}
-    write_json(target.summary, summary | {"checkpoint": str(target.best), "resized": {"from": str(source.path), "ratio": ratio}})
+    write_json(
+        target.summary,
+        summary | {"checkpoint": str(target.best), "resized": {"from": str(source.path), "ratio": ratio}},
+    )
 
 
 def _narrowed(options: Any, ratio: float) -> Any:
     """Options with every number of hidden channels times ``ratio``, rounded as ``integral.resize`` does."""
     if not isinstance(options, dict):
         return options
-    return {name: _width(value, ratio) if name in _WIDTHS else _narrowed(value, ratio) for name, value in options.items()}
+    return {
+        name: _width(value, ratio) if name in _WIDTHS else _narrowed(value, ratio) for name, value in options.items()
+    }
 
 
 def _width(value: Any, ratio: float) -> Any:
