@@ -41,7 +41,7 @@ def load(
     root = Path(root)
     base = root.parent if root.is_file() else root
     if labelled and (base / table).is_file():
-        names, words = read_labels(base, table, _is_cloud, f"files that end in {SUFFIXES}")
+        names, words = read_labels(base, table, _is_cloud, f"a file that ends in one of {SUFFIXES}")
     else:
         names = [path.relative_to(base).as_posix() for path in cloud_paths(root) if path != base / table]
         words = [_folder(name, root, table) for name in names] if labelled else []

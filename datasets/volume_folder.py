@@ -66,7 +66,7 @@ def load(
     """
     root = existing_folder(root)
     if labelled or (root / table).is_file():
-        names, words = read_labels(root, table, _is_volume, f"{SCANS}, or HDF5", labelled=labelled)
+        names, words = read_labels(root, table, _is_volume, f"a scan: {SCANS}, or HDF5", labelled=labelled)
     else:
         names = [path.name for path in sorted(root.iterdir()) if _is_volume(path)]
         words = [""] * len(names)

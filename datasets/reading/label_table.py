@@ -21,7 +21,7 @@ def read_labels(
         root: folder of the files and the table.
         table: CSV file with a header line and the columns ``file``, relative to ``root``, and ``label``.
         is_one: whether a path is of a kind that is read.
-        kinds: what they are, for messages.
+        kinds: what such a path is, for messages: "a scan".
         labelled: whether each file must have a label; else labels may be empty.
 
     Raises:
@@ -51,5 +51,5 @@ def read_labels(
         seen.add(name)
         if not (root / name).exists():
             raise FileNotFoundError(f"file on {where} must exist in {root}, got {name}")
-        require(is_one(root / name), f"file on {where}", f"be one of {kinds}", repr(name))
+        require(is_one(root / name), f"file on {where}", f"be {kinds}", repr(name))
     return [name for name, _ in rows], [label for _, label in rows]
