@@ -273,6 +273,8 @@ def recalibrate(model: nn.Module, batches: Iterable[Any]) -> None:
     """
     require(not hasattr(model, _NAME), "model", "be discretised first", "an integral network")
     norms = [one for one in model.modules() if isinstance(one, nn.modules.batchnorm._BatchNorm)]
+    if not norms:
+        return  # there is nothing to measure
     kept = [(norm, norm.training, norm.momentum) for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
