@@ -99,7 +99,7 @@ def test_train_test_predict(config: str, root: Path, tmp_path: Path, capsys: pyt
     assert "at least 10 of each are needed" in capsys.readouterr().out
     cli.main(["test", "--config", config, "--data.sets=[a,b]"])
     printed = capsys.readouterr().out
-    folder = run / f"test_{root.name}_a+b_held_out"
+    folder = run / f"test_{root.name}_a+b_test"
     report = json.loads((folder / "metrics.json").read_text())
     assert report["n"] == 50
     assert report["checkpoint"] == "runs/tiny/best.ckpt"
@@ -126,7 +126,7 @@ def test_train_test_predict(config: str, root: Path, tmp_path: Path, capsys: pyt
     assert len(lines) == 101
     message = refused(capsys, "test", "--config", config, *data, "--data.evaluate", "all")
     assert "must hold Outcomes-b.txt" in message
-    message = refused(capsys, "predict", "--config", config, *data, "--data.evaluate", "held_out")
+    message = refused(capsys, "predict", "--config", config, *data, "--data.evaluate", "test")
     assert "must hold Outcomes-b.txt" in message
 
     # With its outcomes every stay of it is evaluated, from another run folder too, and a stay can be named.

@@ -198,11 +198,11 @@ def test_fit_test_and_predict(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert (tmp_path / "run" / "test" / "forecasts.png").stat().st_size > 10_000
 
     cli.main(["predict", *run, "--predict.times", "24", "36.5", "--output", str(tmp_path / "asked.csv")])
-    cli.main(["predict", *run, "--output", str(tmp_path / "observed.csv")])
+    cli.main(["predict", *run, "--data.evaluate", "test", "--output", str(tmp_path / "observed.csv")])
     with (tmp_path / "asked.csv").open() as lines:
         rows = list(csv.DictReader(lines))
     assert list(rows[0]) == ["id", "time", "variable", "value"]
-    assert len(rows) == 20 * 2 * 5
+    assert len(rows) == 100 * 2 * 5
     assert {row["time"] for row in rows} == {"24.0", "36.5"}
     daily = [float(row["value"]) for row in rows if row["variable"] == "daily"]
     assert 8 < np.mean(daily) < 12  # units of the data

@@ -215,7 +215,8 @@ def test_predict_writes_labels_on_the_voxels_of_each_file_and_goes_on_where_it_s
         scores.append(dice(found, read_labels(pairs / "labels" / path.name, image, 3), 3))
     assert np.mean(scores) > 0.65
     assert nibabel.load("labelled/case_00.nii.gz").get_data_dtype() == np.uint8
-    assert sorted(path.suffix for path in Path("labelled").iterdir()) == [".gz"] * 16
+    names = {path.name for path in (pairs / "images").iterdir()}
+    assert {path.name for path in Path("labelled").iterdir()} == names | {f"{name}.json" for name in names}
 
     kept, again = Path("labelled/case_03.nii.gz"), Path("labelled/case_05.nii.gz")
     before = kept.stat().st_mtime_ns
@@ -223,7 +224,7 @@ def test_predict_writes_labels_on_the_voxels_of_each_file_and_goes_on_where_it_s
     os.utime(Path("labelled/case_07.nii.gz"), (0, 0))
     cli.main(command)
     printed = capsys.readouterr().out
-    assert "14 of 16 written before and younger than their input" in printed
+    assert "14 of 16 written before by this checkpoint, younger than their input" in printed
     assert "2 label volumes written" in printed
     assert again.is_file()
     assert kept.stat().st_mtime_ns == before
@@ -267,9 +268,9 @@ def test_predict_labels_one_file_and_the_test_part(
     image = pairs / "images" / "case_01.nii.gz"
     cli.main(["predict", *options(trained), "--predict.input", str(image), "--output", "one.nii"])
     assert read_nifti("one.nii", like=read_nifti(image)).dtype == np.uint8
-    cli.main(["predict", *options(trained), "--output", "held"])
+    cli.main(["predict", *options(trained), "--data.evaluate", "test", "--output", "held"])
     names = json.loads((trained / "summary.json").read_text())["data"]["names"]["test"]
-    assert sorted(path.name for path in Path("held").iterdir()) == [f"{name}.nii.gz" for name in names]
+    assert sorted(path.name for path in Path("held").glob("*.nii.gz")) == [f"{name}.nii.gz" for name in names]
     capsys.readouterr()
 
 
@@ -284,7 +285,7 @@ def test_what_predict_refuses(trained: Path, pairs: Path, capsys: pytest.Capture
     same = refused(capsys, *command, "--predict.input", str(images), "--output", str(images))
     assert "must be another folder than the input's" in same
     assert "end in .nii or .nii.gz" in refused(capsys, *command, "--predict.input", file, "--output", "one.mgz")
-    assert "must be a NIfTI file or a folder" in refused(capsys, *command, "--predict.input", "none.nii.gz")
+    assert "must be a scan or a folder" in refused(capsys, *command, "--predict.input", "none.nii.gz")
     Path("empty").mkdir()
     assert "must hold NIfTI files, got none" in refused(capsys, *command, "--predict.input", "empty", "--output", "x")
     both = nibabel.Nifti1Image(np.zeros((5, 5, 5, 2), np.float32), np.eye(4))

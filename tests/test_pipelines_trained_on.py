@@ -194,8 +194,8 @@ def volumes(root: Path) -> Path:
 
 def compared(trained: Any, tested: Any) -> tuple[int, int, int]:
     """Rows tested, and those of them in the training and in the validation part of another data module."""
-    for data in (trained, tested):
-        data.setup("fit")
+    trained.setup("fit")
+    tested.setup("test")
     overlap = TrainedOn.of(trained).overlap(tested.keys("test"))
     assert overlap.looked_at == overlap.tested
     return overlap.tested, overlap.trained_on, overlap.chose_epoch

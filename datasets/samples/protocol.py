@@ -40,7 +40,8 @@ def summary(samples: Samples, **sizes: Any) -> dict[str, Any]:
     """What ``describe`` returns: the protocol's part, with the ``sizes`` of a kind of samples."""
     counts: dict[str, int] = {}
     if samples.labels is not None:
-        frequencies = torch.bincount(torch.as_tensor(samples.labels).flatten().cpu(), minlength=len(samples.classes))
+        labels = torch.as_tensor(samples.labels).flatten().cpu()
+        frequencies = torch.bincount(labels[labels >= 0], minlength=len(samples.classes))  # -1 = not known
         counts = dict(zip(samples.classes, frequencies.tolist(), strict=True))
     return {
         "kind": type(samples).__name__,

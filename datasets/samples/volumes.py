@@ -29,6 +29,7 @@ class RaggedVolumes:
         labels: ``(B,)`` int64, index into ``classes``.
         classes: what the labels mean.
         unit: of the grids' coordinates.
+        names: what the source calls each sample; () = it numbers them.
 
     Raises:
         ValueError: shapes or dtypes that disagree.
@@ -39,6 +40,7 @@ class RaggedVolumes:
     labels: Tensor
     classes: tuple[str, ...]
     unit: str
+    names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         shape, count = tuple(self.values.shape), sum(grid.count for grid in self.grids)
@@ -47,6 +49,7 @@ class RaggedVolumes:
         axes = sorted({grid.d for grid in self.grids})
         require(len(axes) <= 1, "grids", "have the same number of axes", axes)
         require_labels(self.labels, len(self.grids))
+        require(len(self.names) in (0, len(self)), "names", f"be of {len(self)} samples", len(self.names))
 
     def __repr__(self) -> str:
         size = f"samples={len(self)}, channels={self.values.shape[1]}, grids={len(set(self.grids))}"
@@ -80,13 +83,16 @@ class RaggedVolumes:
         pieces = [self.values[first : first + count] for first, count in zip(firsts[index], counts[index], strict=True)]
         values = torch.cat(pieces) if pieces else self.values[:0]
         grids = tuple(self.grids[place] for place in index.tolist())
-        return dataclasses.replace(self, values=values, grids=grids, labels=self.labels[index])
+        names = tuple(self.names[place] for place in index.tolist()) if self.names else ()
+        return dataclasses.replace(self, values=values, grids=grids, labels=self.labels[index], names=names)
 
     def joined(self, other: RaggedVolumes) -> RaggedVolumes:
         """These samples, and behind them the ``other`` ones of the same classes and unit."""
         require_alike(self, other, "classes", "unit")
+        require(bool(self.names) == bool(other.names), "samples to be joined", "all have names, or none", "some")
         values, labels = torch.cat([self.values, other.values]), torch.cat([self.labels, other.labels])
-        return dataclasses.replace(self, values=values, grids=self.grids + other.grids, labels=labels)
+        grids, names = self.grids + other.grids, self.names + other.names
+        return dataclasses.replace(self, values=values, grids=grids, labels=labels, names=names)
 
     def stacked(self) -> GriddedSamples:
         """All samples as one array.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Generic, Literal, TypeVar
+from collections.abc import Sequence
+from typing import Any, ClassVar, Generic, Literal, TypeVar, get_args
 
 import numpy as np
 from lightning.pytorch import LightningDataModule
@@ -10,10 +11,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-__all__ = ["Part", "TaskData"]
+from ccnn_irregular._checks import require
+
+__all__ = ["Evaluated", "Part", "TaskData"]
 
 # "all" are all rows of a source, whatever part they are in.
 Part = Literal["train", "validation", "test", "all"]
+# What ``ccnn test`` and ``ccnn predict`` look at: the rows kept from training, or a source that training never saw.
+Evaluated = Literal["test", "all"]
 Batch = TypeVar("Batch")
 Variant = TypeVar("Variant")
 _IMPLEMENTED = ("loader", "keys", "sizes", "typical_batch", "part_sizes", "summary")
@@ -22,15 +27,46 @@ _IMPLEMENTED = ("loader", "keys", "sizes", "typical_batch", "part_sizes", "summa
 class TaskData(LightningDataModule, Generic[Batch, Variant]):
     """The rows of a source in parts; ``setup`` reads them once.
 
-    A subclass implements ``setup``, ``loader``, ``keys``, ``sizes``, ``typical_batch``, ``part_sizes`` and ``summary``.
+    A subclass implements ``setup``, ``loader``, ``keys``, ``sizes``, ``typical_batch``, ``part_sizes`` and ``summary``;
+    ``ids`` too, where predictions are a table of rows.
+
+    ``ccnn test`` and ``ccnn predict`` look at the part "test". An argument ``evaluate`` that a subclass hands on, as
+    ``super().__init__(evaluate)``, is the option ``--data.evaluate`` (default of predict: all). Its ``setup`` asks
+
+    - ``takes_all(stage)``: make no split; "test" holds every row, in the order of the source, the other parts none;
+    - ``needs_labels(stage)``: False where the source may lack labels.
+
+    Args:
+        evaluate: what test and predict look at: the part kept for the "test", or "all" of the source.
 
     Attributes:
         rows_are: what a row is, for messages.
         described: options that ``describe`` tells.
+        trained_classes: names of the classes that a checkpoint which is tested or predicts was trained on, for
+            ``setup``; None in training, and of a checkpoint that does not tell.
     """
 
     rows_are: str = "samples"
     described: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, evaluate: Evaluated = "test") -> None:
+        super().__init__()
+        require(evaluate in get_args(Evaluated), "evaluate", "be 'test' or 'all'", repr(evaluate))
+        self.evaluate: Evaluated = evaluate
+        self.trained_classes: tuple[str, ...] | None = None
+
+    def takes_all(self, stage: str) -> bool:
+        """Whether the part "test" holds every row of the source at a stage of the commands."""
+        return self.evaluate == "all" and stage in ("test", "predict")
+
+    def needs_labels(self, stage: str) -> bool:
+        """Whether labels have to be there: not where everything is only to be predicted."""
+        return not (self.evaluate == "all" and stage == "predict")
+
+    def require_validation(self, option: str) -> None:
+        """Refuse an ``option`` that the validation part decides, where there is none."""
+        rule = "be left out with data.evaluate all: the validation part decides it, and no row is left for that"
+        require(self.part_sizes().get("validation") != 0, option, rule, "true")
 
     def _missing(self) -> NotImplementedError:
         left = [name for name in _IMPLEMENTED if getattr(type(self), name) is getattr(TaskData, name)]
@@ -49,9 +85,17 @@ class TaskData(LightningDataModule, Generic[Batch, Variant]):
         """``(B, K)``, keys of each row of a part, any of which tells it; see ``sample_keys``."""
         raise self._missing()
 
+    def ids(self, part: Part) -> Sequence[Any]:
+        """What each row of a part is called in its source: an id, the name of a file, or its number there."""
+        raise NotImplementedError(f"{type(self).__name__} must implement ids to have its rows predicted, see TaskData")
+
     def sizes(self) -> dict[str, int]:
         """Sizes that a network must have, by their names in it (``in_channels``, ``classes``)."""
         raise self._missing()
+
+    def inferred(self) -> dict[str, Any]:
+        """Arguments of the network that follow from the training part, where they are left null; none by default."""
+        return {}
 
     def typical_batch(self) -> Batch:
         """Rows of the training part that a network is calibrated by; the same ones in every call."""

@@ -103,8 +103,10 @@ def migrated_config(config: Any) -> Any:
     if not isinstance(config, dict):
         return config
     changed = {"model": migrated_config(config["model"])} if "model" in config else {}
-    if isinstance(config.get("data"), dict) and "dataset" in config["data"]:
-        changed["data"] = migrated_data(config["data"])
+    if isinstance(config.get("data"), dict):
+        data = migrated_data(config["data"]) if "dataset" in config["data"] else config["data"]
+        # What a test looks at when nothing is said, under its former name.
+        changed["data"] = {name: value for name, value in data.items() if (name, value) != ("evaluate", "held_out")}
     if not isinstance(config.get("network"), dict):
         return {**config, **changed}
     changed["network"] = migrated(config["network"])

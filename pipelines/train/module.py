@@ -17,7 +17,9 @@ from ccnn_irregular.pipelines.train.draws import Draws
 from ccnn_irregular.pipelines.train.schedule import Schedule
 from ccnn_irregular.pipelines.train.trained_on import ENTRY, KeyedData, TrainedOn
 
-__all__ = ["TaskModule", "parameter_count", "timed"]
+__all__ = ["CLASSES", "TaskModule", "parameter_count", "timed"]
+
+CLASSES = "classes"  # their names in a checkpoint
 
 
 class TaskModule(LightningModule):
@@ -38,6 +40,7 @@ class TaskModule(LightningModule):
         self.network = network
         self.schedule = schedule
         self.trained_on: TrainedOn | None = None
+        self.class_names: tuple[str, ...] | None = None
         self._seed = 0
         self._save_plain_hyperparameters()
 
@@ -118,6 +121,8 @@ class TaskModule(LightningModule):
         data = self.trainer.datamodule  # type: ignore[attr-defined]  # a Lightning attribute without annotation
         if isinstance(data, KeyedData):  # none of the caller's own
             self.note_rows(data)
+        if (names := getattr(data, "classes", None)) is not None:
+            self.class_names = tuple(names)
 
     def note_rows(self, data: KeyedData) -> None:
         """Keep what is trained on, for the checkpoint.
@@ -143,6 +148,8 @@ class TaskModule(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if self.trained_on is not None:
             checkpoint[ENTRY] = self.trained_on.state()
+        if self.class_names is not None:
+            checkpoint[CLASSES] = list(self.class_names)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.trained_on = TrainedOn.from_checkpoint(checkpoint, "to resume from") if ENTRY in checkpoint else None

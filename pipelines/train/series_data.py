@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Generic
 
 import numpy as np
@@ -14,9 +14,9 @@ from torch.utils.data import DataLoader
 from ccnn_irregular._checks import require
 from ccnn_irregular.datasets import registry
 from ccnn_irregular.datasets.physionet2012 import Cohort
-from ccnn_irregular.datasets.samples import RaggedSeries, split_stratified
+from ccnn_irregular.datasets.samples import Parts, RaggedSeries, split_stratified
 from ccnn_irregular.pipelines.train.batches import EqualBatches, batch_loader
-from ccnn_irregular.pipelines.train.data import Batch, Part, TaskData, Variant
+from ccnn_irregular.pipelines.train.data import Batch, Evaluated, Part, TaskData, Variant
 from ccnn_irregular.pipelines.train.sample_keys import ragged_keys
 
 __all__ = ["AskedTimes", "SeriesData"]
@@ -46,10 +46,13 @@ class SeriesData(TaskData[Batch, Variant], Generic[Batch, Variant]):
         validation: share of all series that chooses the best epoch.
         split_seed: seed of the split and of the order of the batches.
         batch_size: series a step.
+        evaluate: what test and predict look at: the part kept for the "test", or "all" of the source.
     """
 
     rows_are = "series"
-    described: ClassVar[tuple[str, ...]] = ("dataset", "root", "options", "test", "validation", "split_seed")
+    described: ClassVar[tuple[str, ...]] = (
+        *("dataset", "root", "options", "evaluate", "test", "validation", "split_seed"),
+    )
     scaled_by: ClassVar[tuple[Part, ...]] = ("train",)  # parts whose values are handed to the network
 
     def __init__(
@@ -61,8 +64,9 @@ class SeriesData(TaskData[Batch, Variant], Generic[Batch, Variant]):
         validation: float = 0.2,
         split_seed: int = 0,
         batch_size: int = 64,
+        evaluate: Evaluated = "test",
     ) -> None:
-        super().__init__()
+        super().__init__(evaluate)
         require(batch_size >= 1, "batch_size", "be at least 1", batch_size)
         self.dataset, self.root, self.options = dataset, root, dict(options or {})
         self.test, self.validation, self.split_seed = test, validation, split_seed
@@ -78,11 +82,19 @@ class SeriesData(TaskData[Batch, Variant], Generic[Batch, Variant]):
         Raises:
             ValueError, FileNotFoundError: from the registry or the reader, with the option or the file at fault.
         """
-        if not hasattr(self, "series"):
-            found = registry.load(registry.get(self.dataset, RaggedSeries, Cohort), self.root, **self.options)
-            self.series: RaggedSeries = found.as_series() if isinstance(found, Cohort) else found
+        if hasattr(self, "series"):
+            return
+        known = registry.get(self.dataset, RaggedSeries, Cohort)
+        own = known.taken(outcomes=self.needs_labels(stage))
+        found = registry.load(known, self.root, **{**own, **self.options})
+        series: RaggedSeries = found.as_series() if isinstance(found, Cohort) else found
+        rows = torch.arange(len(series))
+        self.series = series if series.ids is not None else replace(series, ids=rows)
+        if self.takes_all(stage):
+            self.parts = Parts(rows[:0], rows[:0], rows)
+        else:
             shares = {"validation": self.validation, "test": self.test}
-            self.parts = split_stratified(self.series.labels, **shares, seed=self.split_seed)
+            self.parts = split_stratified(series.labels, **shares, seed=self.split_seed)
 
     @property
     def channels(self) -> tuple[str, ...]:
@@ -103,8 +115,15 @@ class SeriesData(TaskData[Batch, Variant], Generic[Batch, Variant]):
         batches = EqualBatches(self._index(part).numpy(), self.batch_size, self.split_seed if part == "train" else None)
         return batch_loader(lambda index: self.batch(self.series.subset(index), variant), batches)
 
+    def ids(self, part: Part) -> list[int]:
+        ids = self.part(part).ids
+        assert ids is not None
+        return ids.tolist()
+
     def keys(self, part: Part) -> NDArray[np.uint64]:
         """One key for each series, of all that was observed."""
+        if len(self._index(part)) == 0:
+            return np.empty((0, 1), np.uint64)
         series = self.part(part)
         return ragged_keys(series.splits.numpy(), series.coordinates.numpy(), series.values.numpy())[:, None]
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import reduce
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -20,6 +21,7 @@ from ccnn_irregular.datasets.samples import (
     Parts,
     RaggedSeries,
     RaggedVolumes,
+    ShapePool,
     as_sequences,
     permute_sequences,
     split_stratified,
@@ -27,12 +29,12 @@ from ccnn_irregular.datasets.samples import (
 from ccnn_irregular.domains import Grid, Points
 from ccnn_irregular.pipelines.tasks.classification.sampling import Reading, Samples, Sampling, on_one_grid
 from ccnn_irregular.pipelines.train.batches import AlikeBatches, EqualBatches, batch_loader
-from ccnn_irregular.pipelines.train.data import Part, TaskData
+from ccnn_irregular.pipelines.train.data import Evaluated, Part, TaskData
 from ccnn_irregular.pipelines.train.equal_samples import split_together
 from ccnn_irregular.pipelines.train.sample_keys import ragged_keys, row_keys
 from ccnn_irregular.quadrature import trapezoid
 
-__all__ = ["SampleBatch", "SampleDataModule", "carved", "in_order_of_content", "sampled_points"]
+__all__ = ["SampleBatch", "SampleDataModule", "carved", "in_order_of_content", "labelled_as", "sampled_points"]
 
 _CALIBRATION_SAMPLES = 64  # that a network is calibrated on, at most
 
@@ -102,9 +104,12 @@ class SampleDataModule(TaskData[SampleBatch, Sampling]):
         drop_seed: seed of the samples that are dropped, and of the gaps, in tests.
         batch_size: samples a step.
         download: fetch official files with published checksums where they are missing.
+        evaluate: what test and predict look at: the part kept for the "test", or "all" of the source.
     """
 
-    described = ("dataset", "root", "reading", "window", "cap", "validation", "test", "split_seed", "drop_seed")
+    described = (
+        *("dataset", "root", "evaluate", "reading", "window", "cap", "validation", "test", "split_seed", "drop_seed"),
+    )
 
     def __init__(
         self,
@@ -121,8 +126,9 @@ class SampleDataModule(TaskData[SampleBatch, Sampling]):
         drop_seed: int = 0,
         batch_size: int = 64,
         download: bool = False,
+        evaluate: Evaluated = "test",
     ) -> None:
-        super().__init__()
+        super().__init__(evaluate)
         self._known = datasets.get(dataset, RaggedSeries, GriddedSamples, RaggedVolumes)
         self._known.require_root(root)
         require(batch_size >= 1, "batch_size", "be at least 1", batch_size)
@@ -157,9 +163,13 @@ class SampleDataModule(TaskData[SampleBatch, Sampling]):
         """
         if self._read is not None:
             return
-        samples, watched, held = self._load()
+        everything = self.takes_all(stage)
+        samples, watched, held = self._load(everything, self.needs_labels(stage))
         keys = _sample_keys(samples)
-        if watched is not None:
+        if everything:
+            rows = torch.arange(len(samples))
+            self._parts = Parts(rows[:0], rows[:0], rows)
+        elif watched is not None:
             assert held is not None
             counts = (len(samples), len(watched))
             samples = _joined(samples, watched)
@@ -169,6 +179,8 @@ class SampleDataModule(TaskData[SampleBatch, Sampling]):
         else:
             train, aside = split_together(keys, samples.labels, self._in_two)
             self._parts = Parts(train, aside, torch.arange(len(held)))
+        if self.trained_classes is not None:
+            samples, held = (None if one is None else labelled_as(one, self.trained_classes) for one in (samples, held))
         self._held = held
         self._read_keys = keys if watched is None else np.concatenate([keys, _sample_keys(watched)])
         self._held_keys = self._read_keys if held is None else _sample_keys(held)
@@ -182,23 +194,28 @@ class SampleDataModule(TaskData[SampleBatch, Sampling]):
     def _in_two(self, labels: Tensor) -> tuple[Tensor, Tensor]:
         return carved(labels, self.validation, self.split_seed)
 
-    def _load(self) -> tuple[Samples, Samples | None, Samples | None]:
+    def _load(self, everything: bool, labelled: bool) -> tuple[Samples, Samples | None, Samples | None]:
         """Samples to train on, and the official parts for validation and test where there are such.
 
         Where files and rows may stand in any order they are put in one that does not depend on it: it decides which
-        samples are in which part, and what is drawn for each.
+        samples are in which part, and what is drawn for each. With ``everything`` they are all together, as they stand.
         """
         known = self._known
-        options = known.in_training(self.options, download=self.download, count=self.count, seed=self.split_seed)
+        own = {"count": self.count, "seed": self.split_seed, "labelled": labelled}
+        options = known.in_training(self.options, download=self.download, **own)
 
         def read(part: str | None) -> Samples:
             samples: Samples = known.read(self.root, part, **options)
             return samples
 
-        if known.split:
+        if known.split and not everything:
             return read("train"), read("validation") if "validation" in known.split else None, read("test")
+        if known.split:
+            return reduce(_joined, map(read, known.split)), None, None
         samples = read("all" if known.parts else None)
-        return samples if known.ordered else in_order_of_content(samples), None, None
+        if isinstance(samples, RaggedSeries) and samples.ids is None:
+            samples = dataclasses.replace(samples, ids=torch.arange(len(samples)))
+        return samples if everything or known.ordered else in_order_of_content(samples), None, None
 
     def _prepare(self, samples: Samples, sampling: Sampling) -> Samples:
         """``samples`` as the network is to read them, sampled otherwise if so wanted."""
@@ -261,6 +278,17 @@ class SampleDataModule(TaskData[SampleBatch, Sampling]):
         assert self._read is not None
         read = self._prepare(self._read, sampling)
         return read if self._held is None else _joined(read, self._prepare(self._held, sampling))
+
+    def ids(self, part: Literal["train", "validation", "test"]) -> Sequence[Any]:
+        """What the source calls each sample, or its number there."""
+        assert self._parts is not None
+        assert self._read is not None
+        source = self._held if part == "test" and self._held is not None else self._read
+        named = source.names if isinstance(source, RaggedVolumes) else ()
+        if isinstance(source, RaggedSeries) and source.ids is not None:
+            named = source.ids.tolist()
+        rows = getattr(self._parts, part).tolist()
+        return [named[row] for row in rows] if named else rows
 
     def keys(self, part: Literal["train", "validation", "test"]) -> NDArray[np.uint64]:
         """A key of the content of each sample as it was read, ``(B, 1)``; labels are no part of it."""
@@ -334,6 +362,22 @@ def _joined(first: Samples, second: Samples) -> Samples:
     """Samples of one data set, which are of one kind, one after the other."""
     joined: Samples = cast("Any", first).joined(second)
     return joined
+
+
+def labelled_as(samples: Samples | ShapePool, classes: tuple[str, ...]) -> Any:
+    """The samples with their labels counted as in ``classes``, those that were trained on.
+
+    Raises:
+        ValueError: a sample of a class that is none of them.
+    """
+    if samples.classes == classes:
+        return samples
+    met = {samples.classes[label] for label in samples.labels.unique().tolist() if label >= 0}
+    rule = f"be of the classes that the checkpoint was trained on, {', '.join(classes)}"
+    require(met <= set(classes), "labels", rule, ", ".join(sorted(met - set(classes))))
+    # The last entry is for -1, a label that is not known.
+    numbers = torch.tensor([classes.index(name) if name in met else -1 for name in samples.classes] + [-1])
+    return dataclasses.replace(samples, labels=numbers[samples.labels], classes=classes)
 
 
 def in_order_of_content(samples: Samples) -> Samples:

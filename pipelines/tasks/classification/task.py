@@ -135,7 +135,7 @@ class ClassesTask(Task):
         """
         equal, trained = EqualSamples.of(datamodule), found[0][1]
         others = [without_equal(str(sampling), predictions, equal) for sampling, predictions in found]
-        write_predictions(folder / "predictions.csv", trained, datamodule.classes)
+        write_predictions(folder / "predictions.csv", datamodule.ids("test"), trained, datamodule.classes)
         return Evaluation(
             {"equal_samples": equal.counts() | {"without_them": others}},
             notes=equal_note(equal, others),
@@ -148,7 +148,7 @@ class ClassesTask(Task):
     def predicted_rows(self, model: SampleClasses, datamodule: Any, path: Path) -> str:
         """Write ``sample,label,predicted,probability`` lines."""
         predictions = self.classes_of(model, datamodule.loader("test"))
-        write_predictions(path, predictions, datamodule.classes)
+        write_predictions(path, datamodule.ids("test"), predictions, datamodule.classes)
         return f"{len(predictions.labels)} {datamodule.rows_are}"
 
 
@@ -160,7 +160,7 @@ class ClassificationTask(ClassesTask):
     data = SampleDataModule
     summaries: ClassVar[dict[str, str]] = {
         "test": "accuracy on the test part, at other rates, sizes and drop rates too, as table, JSON and figures",
-        "predict": "a CSV of sample,predicted,probability of the test part",
+        "predict": "a CSV of sample,label,predicted,probability of all samples; needs no labels",
     }
     test_options = TestOptions
 
@@ -169,6 +169,7 @@ class ClassificationTask(ClassesTask):
         options: TestOptions = self.asked()
         samplings = options.samplings()
         if options.resample:
+            datamodule.require_validation("test.resample")
             better = [self._better_resampled(model, datamodule, sampling) for sampling in samplings[1:]]
             samplings[1:] = itertools.chain(*zip(samplings[1:], better, strict=True))
         found = [(sampling, self.classes_of(model, datamodule.loader("test", sampling))) for sampling in samplings]
@@ -204,12 +205,12 @@ class ClassificationTask(ClassesTask):
         return max((replace(sampling, resample=method) for method in sampling.methods()), key=likelihood)
 
 
-def write_predictions(path: Path, predictions: ClassPredictions, classes: tuple[str, ...]) -> None:
-    """``sample,label,predicted,probability`` lines, in the order of the test part."""
+def write_predictions(path: Path, ids: Sequence[Any], predictions: ClassPredictions, classes: tuple[str, ...]) -> None:
+    """``sample,label,predicted,probability`` lines; the label is empty where none is known."""
     largest = predictions.probabilities.max(1)
-    rows = zip(predictions.labels.tolist(), predictions.predicted.tolist(), largest.tolist(), strict=True)
+    rows = zip(ids, predictions.labels.tolist(), predictions.predicted.tolist(), largest.tolist(), strict=True)
     lines = (
-        (sample, classes[label], classes[predicted], f"{probability:.6f}")
-        for sample, (label, predicted, probability) in enumerate(rows)
+        (sample, classes[label] if label >= 0 else "", classes[predicted], f"{probability:.6f}")
+        for sample, label, predicted, probability in rows
     )
     write_csv(path, ("sample", "label", "predicted", "probability"), lines)

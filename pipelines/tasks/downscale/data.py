@@ -20,7 +20,7 @@ from ccnn_irregular.pipelines.tasks.downscale.fields import Coarse, Fields, Plan
 from ccnn_irregular.pipelines.tasks.downscale.gaps import answerable
 from ccnn_irregular.pipelines.tasks.downscale.network import FieldFormat
 from ccnn_irregular.pipelines.train.batches import EqualBatches, batch_loader
-from ccnn_irregular.pipelines.train.data import Part, TaskData
+from ccnn_irregular.pipelines.train.data import Evaluated, Part, TaskData
 from ccnn_irregular.pipelines.train.sample_keys import row_keys
 
 __all__ = ["DownscalingBatch", "DownscalingDataModule"]
@@ -28,6 +28,8 @@ __all__ = ["DownscalingBatch", "DownscalingDataModule"]
 # Bytes held per byte of float32 values: as they are read, as they stay, coarse ones beside them.
 _HELD = 4
 _LEAST_PATCH = 8
+# Parts that are cut into patches.
+_TRAINED = ("train", "validation")
 # Patches the network is prepared with.
 _PREPARED_WITH = 64
 
@@ -88,11 +90,13 @@ class DownscalingDataModule(TaskData[DownscalingBatch, None]):
         shuffle_seed: of the order of the training patches.
         count: number of simulated fields.
         reading: how the files are read where they leave it open.
+        evaluate: what test and predict look at: the part kept for the "test", or "all" of the source.
     """
 
     rows_are = "fields"
     described = (
-        *("path", "variables", "select", "factor", "coarse", "split", "test", "validation", "split_seed", "patch"),
+        *("path", "variables", "select", "evaluate", "factor", "coarse", "split", "test", "validation", "split_seed"),
+        "patch",
     )
 
     def __init__(
@@ -112,8 +116,9 @@ class DownscalingDataModule(TaskData[DownscalingBatch, None]):
         shuffle_seed: int = 0,
         count: int = 80,
         reading: Reading | None = None,
+        evaluate: Evaluated = "test",
     ) -> None:
-        super().__init__()
+        super().__init__(evaluate)
         require(factor >= 2, "factor", "be at least 2", factor)
         require(coarse in ("nodes", "means"), "coarse", "be 'nodes' or 'means'", repr(coarse))
         for name, share in (("test", test), ("validation", validation)):
@@ -146,19 +151,25 @@ class DownscalingDataModule(TaskData[DownscalingBatch, None]):
         require(split in fields.samples, "split", f"be of the dimensions {fields.samples}", repr(split))
         fields = _sorted_along(fields, split)
         entries = fields.dataset.sizes[split]
-        tested = max(1, round(self.test * entries))
-        require(entries - tested >= 1, "data", f"have 2 entries or more along {split!r}", entries)
+        everything = self.takes_all(stage)
+        tested = entries if everything else max(1, round(self.test * entries))
+        require(everything or entries > tested, "data", f"have 2 entries or more along {split!r}", entries)
         _require_memory(fields)
         self.coarse_plane = fields.plane.coarsened(self.factor, self.coarse)
         self.fine_plane = self.coarse_plane.refined(self.factor, self.coarse)
         self.units = fields.attributes()
         self.variables = fields.variables
-        self.training = self._cut(fields.read({split: slice(0, entries - tested)}), "training")
+        if not everything:
+            self.training = self._cut(fields.read({split: slice(0, entries - tested)}), "training")
         sizes = [entries - tested if dim == split else fields.dataset.sizes[dim] for dim in fields.samples]
         self._entry = np.indices(sizes)[fields.samples.index(split)].ravel()
         self.testing = self._cut(fields.read({split: slice(entries - tested, entries)}), "test")
         self.split = split
-        self.patches = self._patches()
+        if everything:
+            none = np.empty((0, 3), np.int64)
+            self.training, self.patches, self.validated = self.testing[:0], dict.fromkeys(_TRAINED, none), "nothing"
+        else:
+            self.patches = self._patches()
         self._ready = True
 
     def _opened(self) -> Fields:
@@ -196,7 +207,7 @@ class DownscalingDataModule(TaskData[DownscalingBatch, None]):
         """
         fields, columns = self._parts()
         found = {}
-        for part in ("train", "validation"):
+        for part in _TRAINED:
             rows = self._tiled(fields[part], columns[part])
             rule = f"hold patches that know something for {part}: give smaller ones with data.patch"
             require(len(rows) > 0, "data", rule, f"none of {len(self.training)} fields")
@@ -218,14 +229,14 @@ class DownscalingDataModule(TaskData[DownscalingBatch, None]):
             first = self._entry < watched
             self.validated = f"the first {watched} of {entries} entries along {self.split}"
             return {"train": everything[~first], "validation": everything[first]}, {
-                part: (0, wide) for part in ("train", "validation")
+                part: (0, wide) for part in _TRAINED
             }
         assert self.patch is not None
         stretch = max(self.patch, round(self.validation * wide))
         rule = f"be at least {stretch + self.patch} coarse nodes wide, for a patch of training beside the validation"
         require(wide - stretch >= self.patch, "data", f"{rule}: give a smaller data.patch", wide)
         self.validated = f"the last {stretch} of {wide} coarse columns"
-        return {part: everything for part in ("train", "validation")}, {
+        return dict.fromkeys(_TRAINED, everything), {
             "train": (0, wide - stretch),
             "validation": (wide - stretch, wide),
         }
@@ -282,7 +293,7 @@ class DownscalingDataModule(TaskData[DownscalingBatch, None]):
 
     def loader(self, part: Part, variant: None = None) -> DataLoader[DownscalingBatch]:
         """Patches of "train" and of "validation"; whole fields of "test" and of "all", one a batch."""
-        if part in ("train", "validation"):
+        if part in _TRAINED:
             rows = self.patches[part]
             seed = self.shuffle_seed if part == "train" else None
             batches = EqualBatches(np.arange(len(rows)), self.batch_size, seed)

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ccnn_irregular._checks import require
 from ccnn_irregular.adapters.xarray import Reading
@@ -22,6 +23,7 @@ from ccnn_irregular.pipelines.tasks.downscale.gaps import filled
 from ccnn_irregular.pipelines.tasks.downscale.module import Downscaling
 from ccnn_irregular.pipelines.train.checkpoint import load_weights
 from ccnn_irregular.pipelines.train.evaluation import Evaluation, ResultTable, weighted_rmse
+from ccnn_irregular.pipelines.train.outputs import record
 from ccnn_irregular.pipelines.train.task import Task
 from ccnn_irregular.plotting import with_unit
 
@@ -84,7 +86,7 @@ class DownscaleTask(Task):
         )
         on_sphere = bool((areas != 1).any())
         title = (
-            f"root mean square error over {len(fine)} held-out fields, {'by area, ' if on_sphere else ''}"
+            f"root mean square error over {len(fine)} fields, {'by area, ' if on_sphere else ''}"
             f"and ratio to the cubic spline's; {self.checkpoint}"
         )
         units = {name: datamodule.units[name] for name in datamodule.variables}
@@ -103,20 +105,19 @@ class DownscaleTask(Task):
     def _answers(self, model: Downscaling, data: DownscalingDataModule) -> dict[str, NDArray[Any]]:
         """Fine fields ``(B, C, rows, columns)`` for the test part, by method; splines have an answer everywhere."""
         source, query = data.coarse_plane.grid(), data.fine_plane.grid()
-        known, trained = (
-            filled(coarsened_values(fine, data.factor, data.coarse, data.coarse_plane.sizes), source).numpy()
-            for fine in (data.testing, data.training)
-        )
-        smooth = spline(known, source, query, 3)
-        # What a spline gets wrong on average in training, node by node: the part that belongs to the place.
-        wrong = torch.from_numpy(data.training.numpy() - spline(trained, source, query, 3))
-        offset = wrong.nanmean(0).nan_to_num(0.0).numpy()
-        return {
-            "linear": spline(known, source, query, 1),
-            _CUBIC: smooth,
-            "cubic spline + mean error in training": smooth + offset,
-            _NETWORK: torch.cat(self.predictions(model, data.loader("test"))).numpy(),
-        }
+
+        def known(fine: Tensor) -> NDArray[np.float32]:
+            coarse = coarsened_values(fine, data.factor, data.coarse, data.coarse_plane.sizes)
+            return filled(coarse, source).numpy()
+
+        tested = known(data.testing)
+        smooth = spline(tested, source, query, 3)
+        found = {"linear": spline(tested, source, query, 1), _CUBIC: smooth}
+        if len(data.training):
+            # What a spline gets wrong on average in training, node by node: the part that belongs to the place.
+            wrong = torch.from_numpy(data.training.numpy() - spline(known(data.training), source, query, 3))
+            found["cubic spline + mean error in training"] = smooth + wrong.nanmean(0).nan_to_num(0.0).numpy()
+        return found | {_NETWORK: torch.cat(self.predictions(model, data.loader("test"))).numpy()}
 
     def predict(self, model: Downscaling, datamodule: DownscalingDataModule, ckpt_path: str, **_: Any) -> None:
         """From file to file, see ``files``; the data trained on need not be there."""
@@ -126,7 +127,7 @@ class DownscaleTask(Task):
         require(output is not None, "output", "name the file (.nc) or store (.zarr) to write", output)
         load_weights(model, ckpt_path)
         assert options.input is not None
-        predict_file(
+        written = predict_file(
             model.network,
             Path(options.input),
             Path(output),
@@ -135,6 +136,7 @@ class DownscaleTask(Task):
             coarsen=options.coarsen,
             reading=options.reading,
         )
+        record(written, self.task, ckpt_path)
 
 
 def _ratios(errors: Errors) -> Errors:

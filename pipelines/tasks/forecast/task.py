@@ -43,8 +43,10 @@ class ForecastData(SeriesData[ForecastBatch, list[float]]):
 
     def setup(self, stage: str) -> None:
         super().setup(stage)
-        inside = float(self.series.times.min()) < self.cut <= float(self.series.times.max())
-        require(inside, "data.cut", "lie within the times of the series", self.cut)
+        first, last = float(self.series.times.min()), float(self.series.times.max())
+        # What is only to be predicted need not have come yet.
+        inside = first < self.cut and (self.cut <= last or not self.needs_labels(stage))
+        require(inside, "data.cut", f"lie within the times of the series, {first:g} to {last:g}", self.cut)
 
     def batch(self, series: RaggedSeries, variant: list[float] | None = None) -> ForecastBatch:
         asked = series.keep(series.times >= self.cut) if variant is None else series.at(variant)
@@ -108,6 +110,8 @@ class ForecastTask(Task):
         """Write ``id,time,variable,value`` lines, in units of the data."""
         times = self.asked().times
         asked = datamodule.batch(datamodule.part("test"), times).asked
+        rule = f"be given where nothing was observed from data.cut ({datamodule.cut:g}) on"
+        require(len(asked.values) > 0, "predict.times", rule, times)
         forecasts = torch.cat(self.predictions(model, datamodule.loader("test", times)))
         cells = asked.cells(model.network.scale.inverse(forecasts))
         write_csv(path, ("id", "time", "variable", "value"), cells)

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from ccnn_irregular._checks import reject, require
 from ccnn_irregular.datasets import physionet2012
 from ccnn_irregular.pipelines.train.batches import EqualBatches, batch_loader
-from ccnn_irregular.pipelines.train.data import Part, TaskData
+from ccnn_irregular.pipelines.train.data import Evaluated, Part, TaskData
 from ccnn_irregular.pipelines.train.draws import Draws
 from ccnn_irregular.pipelines.train.sample_keys import ragged_keys, row_keys
 
@@ -175,7 +175,7 @@ class ICUDataModule(TaskData["StayBatch", None]):
     Args:
         root: folder that holds the sets (folders or archives) and their outcomes files.
         sets: which sets to read, for example a b.
-        evaluate: what test and predict look at: the held_out stays, or all (a hidden set).
+        evaluate: what test and predict look at: the stays held out for the "test", or "all" (a hidden set).
         held_out: share of the stays that training never sees.
         validation: share of the rest that early stopping watches.
         split_seed: seed of the split; the same seed and records give the same parts, whatever is trained.
@@ -194,7 +194,7 @@ class ICUDataModule(TaskData["StayBatch", None]):
         self,
         root: str,
         sets: tuple[str, ...] = ("a",),
-        evaluate: Literal["held_out", "all"] = "held_out",
+        evaluate: Evaluated = "test",
         held_out: float = 0.15,
         validation: float = 0.1,
         split_seed: int = 0,
@@ -205,12 +205,11 @@ class ICUDataModule(TaskData["StayBatch", None]):
         download: bool = False,
         progress: bool = True,
     ) -> None:
-        super().__init__()
+        super().__init__(evaluate)
         require(batch_size >= 1, "batch_size", "be at least 1", batch_size)
         require(len(sets) > 0, "sets", "name at least one set", sets)
         self.root = root
         self.sets: Sequence[str] = tuple(sets)
-        self.evaluate = evaluate
         self.held_out = held_out
         self.validation = validation
         self.split_seed = split_seed
@@ -243,9 +242,12 @@ class ICUDataModule(TaskData["StayBatch", None]):
         Raises:
             ValueError, FileNotFoundError: from the reader, with the file and line at fault.
         """
-        needs_outcomes = stage != "predict" or self.evaluate == "held_out"
+        needs_outcomes = self.needs_labels(stage)
         if self._cohort is None or (needs_outcomes and self._cohort.outcomes is None):
             self._read(needs_outcomes)
+        if self.takes_all(stage):
+            everything = np.arange(len(self.cohort), dtype=np.int64)
+            self._split = StaySplit(everything[:0], everything[:0], everything)
 
     def _read(self, outcomes: bool) -> None:
         cohort = physionet2012.load(
@@ -277,14 +279,9 @@ class ICUDataModule(TaskData["StayBatch", None]):
 
     @property
     def split(self) -> StaySplit:
-        """The parts of the cohort, made when first asked for: a hidden set that is evaluated whole needs none."""
+        """The parts of the cohort, made when first asked for."""
         if self._split is None:
-            if self.cohort.outcomes is None:
-                reject(
-                    "data.evaluate",
-                    "be 'all' where no outcomes are read (the held-out stays are chosen by outcome)",
-                    repr(self.evaluate),
-                )
+            assert self.cohort.outcomes is not None
             self._split = split_stays(
                 self.cohort.record_ids,
                 self.cohort.outcomes[OUTCOME],
@@ -296,7 +293,7 @@ class ICUDataModule(TaskData["StayBatch", None]):
 
     def indices(self, part: Part) -> NDArray[np.int64]:
         """Indices into ``cohort`` of the stays of a part; the test part is what ``evaluate`` names."""
-        if part == "all" or (part == "test" and self.evaluate == "all"):
+        if part == "all":
             return np.arange(len(self.cohort), dtype=np.int64)
         return getattr(self.split, "held_out" if part == "test" else part)
 
@@ -305,6 +302,9 @@ class ICUDataModule(TaskData["StayBatch", None]):
         indices = self.indices(part)
         assert self._stays is not None
         return self._stays.take(torch.from_numpy(indices))
+
+    def ids(self, part: Part) -> list[int]:
+        return self.cohort.record_ids[self.indices(part)].tolist()
 
     def keys(self, part: Part) -> NDArray[np.uint64]:
         """Two keys of each stay ``(B, 2)``, see ``cohort_keys``."""
@@ -319,7 +319,7 @@ class ICUDataModule(TaskData["StayBatch", None]):
         return self.stays("train")
 
     def part_sizes(self) -> dict[str, int]:
-        parts: tuple[Part, ...] = ("all",) if self.evaluate == "all" else ("train", "validation", "test")
+        parts: tuple[Part, ...] = ("train", "validation", "test")
         return {part: len(self.indices(part)) for part in parts}
 
     def summary(self) -> str:

@@ -57,12 +57,10 @@ class RiskTask(Task):
     stops_early = True
 
     def add_task_arguments(self, parser: LightningArgumentParser, subcommand: str) -> None:
-        """Intervals and a stay to plot for test; predict looks at every stay."""
+        """Intervals and a stay to plot for test."""
         if subcommand == "test":
             parser.add_class_arguments(Bootstrap, "bootstrap")
             parser.add_argument("--record_id", type=int | None, help="the stay whose risk over time is plotted")
-        if subcommand == "predict":
-            parser.set_defaults({"data.evaluate": "all"})
 
     def finish(self, model: BinaryRisk, datamodule: ICUDataModule) -> None:
         """Calibrate the best epoch on the validation stays, and keep that in its checkpoint."""

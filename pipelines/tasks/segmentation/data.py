@@ -20,7 +20,7 @@ from ccnn_irregular.datasets.processing.moments import mean_and_deviation
 from ccnn_irregular.datasets.reading.content import content_id
 from ccnn_irregular.domains import Grid
 from ccnn_irregular.pipelines.train.batches import EqualBatches, batch_loader
-from ccnn_irregular.pipelines.train.data import Part, TaskData
+from ccnn_irregular.pipelines.train.data import Evaluated, Part, TaskData
 from ccnn_irregular.pipelines.train.draws import Draws
 from ccnn_irregular.pipelines.train.groups import parts_by_group, read_groups
 from ccnn_irregular.pipelines.train.resampling import covering_grid, onto_grid
@@ -258,10 +258,11 @@ class VolumeDataModule(TaskData[VolumeBatch, Thinning]):
             group are in one part, so that parts may be larger than their shares by a group. null = not known.
         split_seed: seed of the split and of the order of the volumes.
         in_memory: read all volumes once at the start; else each whenever it is needed.
+        evaluate: what test and predict look at: the part kept for the "test", or "all" of the source.
     """
 
     rows_are = "volumes"
-    described = ("root", "classes", "validation", "test", "split_seed", "groups")
+    described = ("root", "classes", "evaluate", "validation", "test", "split_seed", "groups")
 
     def __init__(
         self,
@@ -272,8 +273,9 @@ class VolumeDataModule(TaskData[VolumeBatch, Thinning]):
         split_seed: int = 0,
         groups: str | None = None,
         in_memory: bool = True,
+        evaluate: Evaluated = "test",
     ) -> None:
-        super().__init__()
+        super().__init__(evaluate)
         for name, share in (("validation", validation), ("test", test)):
             require(0 < share < 1, name, "lie in (0, 1)", share)
         require(validation + test < 1, "validation + test", "be below 1", validation + test)
@@ -304,21 +306,29 @@ class VolumeDataModule(TaskData[VolumeBatch, Thinning]):
         stated = not task.classes or len(self.classes) in (0, len(task.classes))
         require(stated, "classes", f"be as many as dataset.json has: {task.classes}", self.classes)
         self.classes = self.classes or task.classes
-        count = len(task.pairs)
+        self._pairs = task.pairs
+        self._parts = self._divided(self.takes_all(stage))
+        if self.in_memory:
+            self._volumes = [read_volume(pair, len(self.classes)) for pair in self._pairs]
+
+    def _divided(self, everything: bool) -> dict[str, NDArray[np.int64]]:
+        """Numbers of the volumes of each part."""
+        count = len(self._pairs)
+        names = [pair.name for pair in self._pairs]
+        groups = names if self.groups is None or everything else read_groups(self.groups, names)
+        self._groups = len(set(groups))
+        if everything:
+            none = np.empty(0, np.int64)
+            return {"test": np.arange(count), "validation": none, "train": none}
         held, watched = round(self.test * count), round(self.validation * count)
         sizes = {"test": held, "validation": watched, "train": count - held - watched}
         require(min(sizes.values()) >= 1, "validation and test", "leave a volume to each part", sizes)
-        names = [pair.name for pair in task.pairs]
-        groups = names if self.groups is None else read_groups(self.groups, names)
         tested, watched_ones, rest = parts_by_group(groups, (held, watched), self.split_seed)
-        self._parts = {"test": tested, "validation": watched_ones, "train": rest}
+        parts = {"test": tested, "validation": watched_ones, "train": rest}
         rule = "leave volumes to each part (smaller shares, or smaller groups)"
-        sizes = {part: len(numbers) for part, numbers in self._parts.items()}
+        sizes = {part: len(numbers) for part, numbers in parts.items()}
         require(min(sizes.values()) >= 1, "groups", rule, f"{len(set(groups))} groups in parts of {sizes}")
-        self._pairs = task.pairs
-        self._groups = len(set(groups))
-        if self.in_memory:
-            self._volumes = [read_volume(pair, len(self.classes)) for pair in self._pairs]
+        return parts
 
     @property
     def pairs(self) -> tuple[Pair, ...]:
@@ -333,6 +343,9 @@ class VolumeDataModule(TaskData[VolumeBatch, Thinning]):
     def part(self, part: Part) -> list[int]:
         """Numbers of the volumes of a part."""
         return list(range(len(self._pairs))) if part == "all" else self._parts[part].tolist()
+
+    def ids(self, part: Part) -> list[str]:
+        return [self._pairs[number].name for number in self.part(part)]
 
     def keys(self, part: Part) -> NDArray[np.uint64]:
         """A key of the image of each volume, ``(B, 1)``: whatever its file is called, and however it is oriented."""
@@ -356,7 +369,7 @@ class VolumeDataModule(TaskData[VolumeBatch, Thinning]):
     def describe(self) -> dict[str, Any]:
         """What was read and how it was split, with the names of the volumes that are not trained on."""
         parts: tuple[Part, ...] = ("validation", "test")
-        names = {part: [self._pairs[number].name for number in self.part(part)] for part in parts}
+        names = {part: self.ids(part) for part in parts}
         split = "volume: which ones are of one subject is not known" if self.groups is None else "group"
         return super().describe() | {"names": names, "split by": split, "number of groups": self._groups}
 

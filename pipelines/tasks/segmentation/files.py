@@ -1,4 +1,4 @@
-"""Labels of NIfTI files as NIfTI files, on the voxels of the input."""
+"""Labels of scans as NIfTI files, on the voxels of the input."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ from rich import get_console
 from rich.progress import track
 
 from ccnn_irregular._checks import require
-from ccnn_irregular.adapters.nifti import read_nifti, write_nifti
-from ccnn_irregular.datasets.decathlon import Volume, canonical, like_file, nifti_files, volume_name
+from ccnn_irregular.adapters.nifti import write_nifti
+from ccnn_irregular.adapters.scan_files import SCANS, is_scan, scan_files, scan_name
+from ccnn_irregular.adapters.scans import read_scan
+from ccnn_irregular.datasets.decathlon import Volume, canonical, like_file
 from ccnn_irregular.pipelines.tasks.segmentation.data import VolumeBatch
 from ccnn_irregular.pipelines.tasks.segmentation.module import Segmentation
 from ccnn_irregular.pipelines.train.evaluation import say
+from ccnn_irregular.pipelines.train.outputs import earlier, record, require_own, sha256
 
-__all__ = ["FileJob", "file_jobs", "predict_files"]
+__all__ = ["FileJob", "file_jobs", "jobs_of", "predict_files"]
 
 
 @dataclass(frozen=True)
@@ -29,31 +32,40 @@ class FileJob:
 
 
 def file_jobs(source: Path, output: Path) -> list[FileJob]:
-    """One job for a file, or one for each NIfTI file of a folder.
+    """One job for a scan, or one for each in a folder.
 
     Args:
-        source: a NIfTI file, or a folder of them.
-        output: for a file, the file to write (``.nii`` or ``.nii.gz``); for a folder, the folder, made if need be.
+        source: a scan, or a folder of them.
+        output: for a scan, the file to write (``.nii`` or ``.nii.gz``); for a folder, the folder, made if need be.
 
     Raises:
         FileNotFoundError: nothing is at ``source``.
-        ValueError: a folder without NIfTI files, an output of another suffix, or one that is the input itself.
+        ValueError: a folder without scans, an output of another suffix, or one that is the input itself.
     """
-    if source.is_dir():
-        files = nifti_files(source)
-        require(bool(files), f"predict.input {source}", "hold NIfTI files", "none")
-        rule = "be another folder than the input's"
-        require(output.resolve() != source.resolve(), "output", rule, str(output))
-        return [FileJob(file, output / f"{volume_name(file)}.nii.gz") for file in files]
-    if not source.is_file():
-        raise FileNotFoundError(f"predict.input must be a NIfTI file or a folder of them, got {source}")
+    if not source.exists():
+        raise FileNotFoundError(f"predict.input must be a scan or a folder of them, got {source}")
+    if not is_scan(source):
+        files = scan_files(source) if source.is_dir() else []
+        require(bool(files), f"predict.input {source}", f"be or hold scans: {SCANS}", "none")
+        return jobs_of(files, output)
     require(output.name.endswith((".nii", ".nii.gz")), "output", "end in .nii or .nii.gz", str(output))
     require(output.resolve() != source.resolve(), "output", "be another file than the input", str(output))
     return [FileJob(source, output)]
 
 
+def jobs_of(images: Sequence[Path], output: Path) -> list[FileJob]:
+    """One job for each image, whose labels go into a folder.
+
+    Raises:
+        ValueError: the folder of an image.
+    """
+    own = {image.parent.resolve() for image in images}
+    require(output.resolve() not in own, "output", "be another folder than the input's", str(output))
+    return [FileJob(image, output / f"{scan_name(image)}.nii.gz") for image in images]
+
+
 def predict_files(model: Segmentation, jobs: Sequence[FileJob], checkpoint: Path) -> list[Path]:
-    """Write the labels of each image; what is there and younger than image and checkpoint is left as it is.
+    """Write the labels of each image; those that this checkpoint wrote, younger than the image, are left as they are.
 
     So a run over a folder that was interrupted goes on where it stopped: a file is written under another name and
     renamed when it is complete.
@@ -62,30 +74,36 @@ def predict_files(model: Segmentation, jobs: Sequence[FileJob], checkpoint: Path
         The files that were written.
 
     Raises:
-        ValueError: see ``read_nifti`` and ``canonical``; an image of other channels than the network reads.
+        ValueError: see ``read_scan`` and ``canonical``; an image of other channels than the network reads; a file in
+            place of an output that ``ccnn predict`` did not write.
     """
-    waiting = [job for job in jobs if not _is_done(job, checkpoint)]
+    by = sha256(checkpoint)
+    waiting = [job for job in jobs if not _is_done(job, by)]
+    for job in waiting:
+        require_own(job.output)
     if len(waiting) < len(jobs):
-        say(f"{len(jobs) - len(waiting)} of {len(jobs)} written before and younger than their input")
+        say(f"{len(jobs) - len(waiting)} of {len(jobs)} written before by this checkpoint, younger than their input")
     was_training = model.training
     model.eval()
     for job in track(waiting, "labels", console=get_console(), transient=True, disable=len(waiting) < 2):
-        image = read_nifti(job.image)
+        image = read_scan(job.image)
         values, grid = canonical(image)
         expected = int(model.network.in_channels)  # type: ignore[arg-type]  # an attribute of every such network
         require(len(values) == expected, f"channels of {job.image}", f"be the network's {expected}", len(values))
-        batch = VolumeBatch.of(Volume(volume_name(job.image), values, grid)).to(model.device)
+        batch = VolumeBatch.of(Volume(scan_name(job.image), values, grid)).to(model.device)
         with torch.inference_mode():
             labels = model.predict_step(batch, 0).labels
         job.output.parent.mkdir(parents=True, exist_ok=True)
         # The encoding says what the image's values mean: none of that holds for labels.
         write_nifti(like_file(labels, image).drop_encoding(), job.output)
+        record(job.output, "segmentation", checkpoint)
     model.train(was_training)
     return [job.output for job in waiting]
 
 
-def _is_done(job: FileJob, checkpoint: Path) -> bool:
-    """Whether the labels are there and no older than what they follow from."""
-    if not job.output.is_file():
+def _is_done(job: FileJob, checkpoint: str) -> bool:
+    """Whether the labels are there, by the checkpoint of this checksum, and no older than the image."""
+    before = earlier(job.output)
+    if before is None or before["checkpoint sha256"] != checkpoint:
         return False
-    return job.output.stat().st_mtime >= max(job.image.stat().st_mtime, checkpoint.stat().st_mtime)
+    return job.output.stat().st_mtime >= job.image.stat().st_mtime

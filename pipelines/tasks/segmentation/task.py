@@ -10,11 +10,12 @@ from typing import Any, ClassVar, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from ccnn_irregular.datasets.decathlon import volume_name
+from ccnn_irregular.adapters.scan_files import is_scan, scan_name
+from ccnn_irregular.datasets.decathlon import find_images
 from ccnn_irregular.datasets.processing.interpolation import NodeMethod
 from ccnn_irregular.pipelines.tasks.segmentation import figures
 from ccnn_irregular.pipelines.tasks.segmentation.data import Thinning, VolumeBatch, VolumeDataModule, thinnings
-from ccnn_irregular.pipelines.tasks.segmentation.files import FileJob, file_jobs, predict_files
+from ccnn_irregular.pipelines.tasks.segmentation.files import file_jobs, jobs_of, predict_files
 from ccnn_irregular.pipelines.tasks.segmentation.module import Segmentation, SegmentedVolume, VoxelResampling
 from ccnn_irregular.pipelines.tasks.segmentation.network import ContinuousSegmenter
 from ccnn_irregular.pipelines.train.checkpoint import load_weights
@@ -51,7 +52,8 @@ class SegmentationPredictOptions:
     """What is labelled.
 
     Attributes:
-        input: a NIfTI file, or a folder of them; null = the images of the test part.
+        input: a scan of any format that is read, or a folder of them; null = the images of data.root, with or without
+            labels (data.evaluate all), or those of its test part.
     """
 
     input: str | None = None
@@ -143,7 +145,7 @@ class SegmentationTask(Task):
     monitor_label = "mean Dice"
     summaries: ClassVar[dict[str, str]] = {
         "test": "Dice of each label on the test part, with slices removed too, as table, JSON, CSV and figures",
-        "predict": "label volumes of NIfTI files, on their own voxels",
+        "predict": "label volumes of scans as NIfTI files, on their own voxels; needs no labels",
     }
     curves = (
         ("loss", "train_loss", "training", "-"),
@@ -158,6 +160,7 @@ class SegmentationTask(Task):
         options: SegmentationTestOptions = self.asked()
         samplings = [SliceSampling(), *(SliceSampling(thin) for thin in thinnings(options.thin))]
         if options.resample:
+            datamodule.require_validation("test.resample")
             better = [self._better_resampled(model, datamodule, sampling) for sampling in samplings[1:]]
             samplings[1:] = [sampling for pair in zip(samplings[1:], better, strict=True) for sampling in pair]
         found = {sampling: self._volumes(model, datamodule, sampling, "test") for sampling in samplings}
@@ -193,18 +196,22 @@ class SegmentationTask(Task):
         return max((replace(sampling, resample=method) for method in get_args(NodeMethod)), key=mean_dice)
 
     def predict(self, model: Any, datamodule: Any, ckpt_path: str, **_: Any) -> None:
-        """Write label volumes; those that are there already and younger than their image are kept."""
+        """Write label volumes; those that this checkpoint wrote before and that are younger than their image are kept.
+
+        Unless the test part is asked for, the data that were trained on need not be at hand.
+        """
         options: SegmentationPredictOptions = self.asked()
         folder = self.output(datamodule, "predictions")
-        if options.input is None:
+        if options.input is None and datamodule.evaluate == "test":
             self._ready(model, datamodule, ckpt_path)
-            images = [datamodule.pairs[number].image for number in datamodule.part("test")]
-            jobs = [FileJob(image, folder / f"{volume_name(image)}.nii.gz") for image in images]
-        else:  # the data that were trained on need not be at hand
+            jobs = jobs_of([datamodule.pairs[number].image for number in datamodule.part("test")], folder)
+        elif options.input is None:
+            jobs = jobs_of(find_images(datamodule.root), folder)
+        else:
             path = Path(options.input)
-            single = self._get(self.config, "output") is None and not path.is_dir()
-            jobs = file_jobs(path, folder / f"{volume_name(path)}.nii.gz" if single else folder)
-            load_weights(model, ckpt_path)
+            single = self._get(self.config, "output") is None and is_scan(path)
+            jobs = file_jobs(path, folder / f"{scan_name(path)}.nii.gz" if single else folder)
+        load_weights(model, ckpt_path)
         written = predict_files(model, jobs, Path(ckpt_path))
         where = jobs[0].output if len(jobs) == 1 else jobs[0].output.parent
         say(f"{len(written)} label volumes written: {where}")
