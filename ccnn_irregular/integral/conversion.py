@@ -273,6 +273,8 @@ def recalibrate(model: nn.Module, batches: Iterable[Any]) -> None:
     """
     require(not hasattr(model, _NAME), "model", "be discretised first", "an integral network")
     norms = [one for one in model.modules() if isinstance(one, nn.modules.batchnorm._BatchNorm)]
+    if not norms:
+        return  # there is nothing to measure
     kept = [(norm, norm.training, norm.momentum) for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
@@ -412,7 +414,6 @@ def _checked_sizes(groups: ChannelGroups, sizes: Mapping[str, int]) -> dict[int,
         fits = isinstance(size, int) and size >= least and size % multiple == 0
         require(fits, f"sizes[{name!r}]", f"be a multiple of {multiple}, at least {least}", size)
         wanted[number] = size
-    families: dict[int, tuple[str, int]] = {}
     for number in wanted:
         group = groups.plan.groups[number]
         for other in groups.plan.resizable():
@@ -420,7 +421,6 @@ def _checked_sizes(groups: ChannelGroups, sizes: Mapping[str, int]) -> dict[int,
             if partner.family == group.family and wanted.get(other, now[other]) != wanted[number]:
                 rule = f"give {group.name!r} and {partner.name!r} equal sizes"
                 reject("sizes", rule, (wanted[number], wanted.get(other, now[other])))
-        families[group.family] = (group.name, wanted[number])
     return wanted
 
 

@@ -10,7 +10,17 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-__all__ = ["AttributePlan", "AxisPlan", "GroupPlan", "NetworkPlan", "Role", "Segment", "WeightPlan"]
+__all__ = [
+    "AttributePlan",
+    "AxisPlan",
+    "GroupPlan",
+    "NetworkPlan",
+    "Role",
+    "Segment",
+    "WeightPlan",
+    "channels_first",
+    "reordered",
+]
 
 Role = Literal["samples", "integral", "root_integral"]
 """What happens to an axis: its function is sampled; or sampled and multiplied by quadrature weights, since the network

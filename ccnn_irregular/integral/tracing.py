@@ -22,7 +22,7 @@ from torch.utils._pytree import tree_leaves
 
 from ccnn_irregular.integral.layout import Role
 
-__all__ = ["Axis", "Call", "LayerRule", "Tracer", "Use"]
+__all__ = ["AttributeUse", "Axis", "Call", "FunctionRule", "LayerRule", "Tracer", "Use"]
 
 
 @dataclass(frozen=True)
