@@ -7,6 +7,7 @@ from front to back.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
@@ -19,13 +20,13 @@ from ccnn_irregular._checks import require
 from ccnn_irregular.datasets.processing.meshes import read_off, voxelise
 from ccnn_irregular.datasets.reading.content import content_id
 from ccnn_irregular.datasets.reading.files import existing_folder, labels_in_range, missing_file, one_of, read_npz
+from ccnn_irregular.datasets.reading.parsed import fetch_unchecked, parsed_once
 from ccnn_irregular.datasets.registry import DataSet, register
 from ccnn_irregular.datasets.samples import GriddedSamples, ShapePool
 from ccnn_irregular.domains import Grid
 
 if TYPE_CHECKING:
-    from torch_geometric.data import Data
-    from torch_geometric.datasets import ModelNet
+    from torch_geometric.data import Data, InMemoryDataset
     from torch_geometric.transforms import BaseTransform
 
     from ccnn_irregular.adapters.geometric_weights import CloudSampling
@@ -52,6 +53,11 @@ CLASSES40 = (
     "table", "tent", "toilet", "tv_stand", "vase", "wardrobe", "xbox",
 )  # fmt: skip
 
+_CLASSES: dict[Name, tuple[str, ...]] = {"10": CLASSES10, "40": CLASSES40}
+_ARCHIVES: dict[Name, str] = {
+    "10": "http://3dvision.princeton.edu/projects/2014/3DShapeNets/ModelNet10.zip",
+    "40": "http://modelnet.cs.princeton.edu/ModelNet40.zip",
+}
 _NPZ = "modelnet10_voxels.npz"
 _CELLS = 30  # along each axis of its voxels
 
@@ -151,30 +157,32 @@ def load_clouds(
     points: int = 1024,
     sampling: CloudSampling = "even",
     augmentation: BaseTransform | None = None,
-) -> ModelNet:
-    """ModelNet's meshes, by torch-geometric's own data set class, as points on their surfaces.
+    download: bool = False,
+) -> InMemoryDataset:
+    """ModelNet's meshes as points on their surfaces.
 
     Each access draws new points, evenly by area, and scales them into the cube [-1, 1]^3, the centre of the points in
-    the middle. That class downloads the official archive (ModelNet10 450 MB, ModelNet40 2 GB) into ``root`` unless
-    ``root/raw/<class>/<part>/*.off`` is there, and keeps what it has parsed in ``root/processed``.
+    the middle. What was parsed is kept in ``root/meshes_<part>.h5``.
 
     Args:
-        root: folder of the data set.
+        root: folder of ``raw/<class>/<part>/*.off``.
         name: "10" or "40".
         part: "train" or "test", as published.
         points: number of points drawn of each shape.
         sampling: how they are weighed, see ``cloud_weights``. Points are drawn evenly, so "even" has the least
             noise; "surface" is for augmentations that thin them out in places.
         augmentation: a transform of the points drawn, rotations say; weights are taken behind it.
+        download: fetch the official archive (ModelNet10 450 MB, ModelNet40 2 GB) where ``root/raw`` is missing.
 
     Returns:
         A data set of ``Data`` with ``pos`` float32 ``(points, 3)``, ``weight`` float64 ``(points,)`` and the class
-        ``y``.
+        ``y``, sorted by class and name of the file.
 
     Raises:
-        ValueError: an unknown name or part, a number of points below 1.
+        FileNotFoundError: no meshes of this part, or not of all classes.
+        ValueError: an unknown name or part, a number of points below 1; a file that is no mesh.
     """
-    from torch_geometric.datasets import ModelNet
+    from torch_geometric.data import Data, InMemoryDataset
     from torch_geometric.transforms import Compose, NormalizeScale, SamplePoints
 
     from ccnn_irregular.adapters.geometric_weights import QuadratureWeights
@@ -182,10 +190,42 @@ def load_clouds(
     one_of("name", name, get_args(Name))
     one_of("part", part, get_args(Part))
     require(points >= 1, "points", "be at least 1", points)
+    root = Path(root)
+    if download and not (root / "raw").is_dir():
+        fetch_unchecked(_ARCHIVES[name], root, "raw")
+    read = _meshes(root, _CLASSES[name], part)
+    pieces = [np.split(read[kind], read[f"{kind}_splits"][1:-1]) for kind in ("vertices", "faces")]
+    shapes = [
+        Data(pos=torch.from_numpy(vertices), face=torch.from_numpy(faces.T.copy()), y=torch.tensor([int(label)]))
+        for vertices, faces, label in zip(*pieces, read["labels"], strict=True)
+    ]
     steps: list[BaseTransform] = [SamplePoints(points), NormalizeScale()]
     if augmentation is not None:
         steps.append(augmentation)
-    return ModelNet(str(root), name, part == "train", Compose([*steps, QuadratureWeights(sampling)]))
+    found = InMemoryDataset(transform=Compose([*steps, QuadratureWeights(sampling)]))
+    found.data, found.slices = found.collate(shapes)
+    return found
+
+
+def _meshes(root: Path, classes: Sequence[str], part: Part) -> dict[str, np.ndarray]:
+    """Meshes of a part, end to end, and the class of each, sorted by class and name of the file."""
+    raw = existing_folder(root) / "raw"
+    files = [sorted((raw / kind / part).glob("*.off")) for kind in classes]
+    lacking = [kind for kind, found in zip(classes, files, strict=True) if not found]
+    if lacking:
+        raise FileNotFoundError(f"{raw} must hold meshes <class>/{part}/*.off of each class, got none of {lacking[0]}")
+
+    def parse(paths: Sequence[Path]) -> dict[str, np.ndarray]:
+        vertices, faces = zip(*map(read_off, paths), strict=True)
+        labels = np.repeat(np.arange(len(classes)), [len(found) for found in files])
+        ends = {
+            f"{kind}_splits": np.cumsum([0, *map(len, found)])
+            for kind, found in (("vertices", vertices), ("faces", faces))
+        }
+        whole = {"vertices": np.concatenate(vertices).astype(np.float32), "faces": np.concatenate(faces)}
+        return {**whole, **ends, "labels": labels}
+
+    return parsed_once(root / f"meshes_{part}.h5", raw, [path for found in files for path in found], parse)
 
 
 def load_voxel_centres(root: str | Path, part: Part = "train") -> list[Data]:
@@ -240,27 +280,24 @@ def load_pool(
         FileNotFoundError: neither meshes nor voxels.
     """
     root = Path(root)
-    meshes = (root / "raw").is_dir() or (root / "processed").is_dir()
+    meshes = (root / "raw").is_dir()
     if not meshes and name == "10" and (root / _NPZ).is_file():
         clouds = load_voxel_centres(root, part)
         half_edge = 1 / _CELLS
     elif meshes or download:
-        clouds = _drawn(load_clouds(root, name, part, points=places))
+        clouds = _drawn(load_clouds(root, name, part, points=places, download=download))
         half_edge = 0.0
     else:
         raise FileNotFoundError(
             f"root must hold the meshes of ModelNet{name} in raw/<class>/<part>/*.off (--data.download true fetches "
             f"them){f' or {_NPZ}' if name == '10' else ''}, got {root}"
         )
-    classes = CLASSES10 if name == "10" else CLASSES40
+    classes = _CLASSES[name]
     return ShapePool.of([cloud.pos for cloud in clouds], torch.cat([cloud.y for cloud in clouds]), classes, half_edge)
 
 
-def _drawn(shapes: ModelNet) -> list[Data]:
-    """Points of each mesh, which follow from the mesh, in an order that follows from the meshes.
-
-    torch-geometric keeps them as the folder was listed, which differs from machine to machine.
-    """
+def _drawn(shapes: InMemoryDataset) -> list[Data]:
+    """Points of each mesh, which follow from the mesh, in an order that follows from the meshes."""
     meshes = (shapes.get(number) for number in range(len(shapes)))
     ids = [content_id(*(one.numpy().tobytes() for one in (mesh.pos, mesh.face))) for mesh in meshes]
     clouds = []

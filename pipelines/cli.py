@@ -156,6 +156,12 @@ def _consistency(arguments: list[str]) -> None:
     consistency.run(arguments[1:])
 
 
+def _resize(arguments: list[str]) -> None:
+    from ccnn_irregular.pipelines import resize
+
+    resize.run(arguments[1:])
+
+
 def _machine(arguments: list[str]) -> None:
     from ccnn_irregular.pipelines import machine
 
@@ -181,6 +187,7 @@ COMMANDS: dict[str, tuple[Command, str]] = {
     "validate": (_train, "losses and metrics on the validation part"),
     "test": (_train, "metrics of what was held out, beside baselines: tables, JSON and pictures"),
     "predict": (_train, "answers for rows or files: CSV, netCDF, zarr or NIfTI"),
+    "resize": (_resize, "a trained run at another width, without training: a folder that test and predict take"),
     "baseline": (_baseline, "gradient-boosted trees on statistics of intensive-care stays, same split and metrics"),
     "inspect": (_inspect, "what a file or folder holds, what looks wrong in it, and the command to type next"),
     "info": (_info, "versions, devices, compiler, engines, and what each optional reader needs"),

@@ -13,10 +13,10 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 _WORKER = os.environ.get("PYTEST_XDIST_WORKER")
 
 os.environ.setdefault("MPLBACKEND", "Agg")
-if _WORKER is not None and "KEOPS_CACHE_FOLDER" not in os.environ:
-    # KeOps compiles into one folder without a lock: two test processes would overwrite each other's half-written files.
+if "KEOPS_CACHE_FOLDER" not in os.environ:
+    # KeOps compiles into one folder without a lock: two processes would overwrite each other's half-written files.
     # Set before pykeops is imported, which is when it is read.
-    keops_cache = REPOSITORY / "build" / "keops" / _WORKER
+    keops_cache = REPOSITORY / "build" / "keops" / (_WORKER or "alone")
     keops_cache.mkdir(parents=True, exist_ok=True)
     os.environ["KEOPS_CACHE_FOLDER"] = str(keops_cache)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch_geometric.datasets import ShapeNet
 
 from ccnn_irregular.datasets import lidar_ground, shapenet_parts, simulated_terrain
 from ccnn_irregular.datasets.processing.terrain import ground_features, height_above_lowest, lowest_in_cells
@@ -121,6 +123,65 @@ def test_a_tile_of_large_coordinates_keeps_its_shape(tmp_path: Path) -> None:
 def test_shapenet_is_not_fetched_unasked(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="root must hold ShapeNet's parts"):
         shapenet_parts.load(tmp_path, "train")
+
+
+@pytest.fixture
+def shapes(tmp_path: Path) -> Path:
+    """ShapeNet's parts as their archive unpacks: three shapes of two kinds to train on, one of each other kind."""
+    raw, generator = tmp_path / "raw", np.random.default_rng(0)
+    lists: dict[str, list[str]] = {"train": [], "val": [], "test": []}
+    first = 0
+    for kind, (_, parts) in shapenet_parts.KINDS.items():
+        (raw / kind).mkdir(parents=True)
+        for number in range(3):
+            rows = generator.normal(size=(5 + number, 6)).round(5)
+            labels = first + generator.integers(0, parts, 5 + number)
+            np.savetxt(raw / kind / f"shape{number}.txt", np.column_stack([rows, labels]), fmt="%.6f")
+            lists[("train", "val", "test")[number]].append(f"shape_data/{kind}/shape{number}")
+        first += parts
+    (raw / "train_test_split").mkdir()
+    for part, names in lists.items():
+        (raw / "train_test_split" / f"shuffled_{part}_file_list.json").write_text(json.dumps(names[::-1]))
+    return tmp_path
+
+
+@pytest.mark.parametrize("part", ["train", "validation", "test"])
+def test_shapenet_is_that_of_torch_geometric(shapes: Path, part: str) -> None:
+    """Its class keeps what it has parsed as a pickle; ours reads the files, and keeps arrays."""
+    ours = shapenet_parts.load(shapes, part)  # type: ignore[arg-type]
+    theirs = ShapeNet(str(shapes), split={"validation": "val"}.get(part, part))
+    assert len(ours) == len(theirs) == 16
+    assert torch.equal(ours.coordinates, theirs.pos.double())
+    assert torch.equal(ours.values[:, :3], theirs.x)
+    assert torch.equal(ours.labels, theirs.y)
+    assert ours.kinds is not None
+    assert torch.equal(ours.kinds, theirs.category)
+    assert ours.possible is not None
+    assert torch.equal(ours.possible, theirs.y_mask)
+    assert ours.classes[:5] == ("Airplane 0", "Airplane 1", "Airplane 2", "Airplane 3", "Bag 4")
+    again = shapenet_parts.load(shapes, part)  # type: ignore[arg-type]
+    assert torch.equal(again.values, ours.values)
+
+
+def test_broken_files_of_shapenet_are_named(shapes: Path) -> None:
+    split = shapes / "raw" / "train_test_split" / "shuffled_train_file_list.json"
+    kind = next(iter(shapenet_parts.KINDS))
+    for content, message in (
+        (json.dumps([f"shape_data/{kind}/../x"]), "list shape_data/<kind>/<name> of known kinds"),
+        (json.dumps(["shape_data/12345/x"]), "of known kinds, got shape_data/12345/x"),
+        ("{", "must be a JSON list"),
+    ):
+        split.write_text(content)
+        with pytest.raises(ValueError, match=message):
+            shapenet_parts.load(shapes, "train")
+    split.write_text(json.dumps([f"shape_data/{kind}/shape0"]))
+    for content, message in (
+        ("1 2 3\n", r"normal and label a row, got \(1, 3\)"),
+        ("a b\n", "must hold rows of numbers"),
+    ):
+        (shapes / "raw" / kind / "shape0.txt").write_text(content)
+        with pytest.raises(ValueError, match=message):
+            shapenet_parts.load(shapes, "train")
 
 
 def test_official_tile(shared_data: Path) -> None:

@@ -20,12 +20,13 @@ import torch
 import xarray as xr
 from torch import nn
 
-from ccnn_irregular._checks import require
+from ccnn_irregular._checks import reject, require
 from ccnn_irregular._optional import import_optional
 from ccnn_irregular.adapters.xarray_apply import convolved, predicted
 from ccnn_irregular.adapters.xarray_axes import Line, Role, TimeUnit
 from ccnn_irregular.adapters.xarray_clouds import Cloud
 from ccnn_irregular.adapters.xarray_decoding import decode_times
+from ccnn_irregular.adapters.xarray_discrete import is_ragged, observations
 from ccnn_irregular.adapters.xarray_files import Reading, open_cube
 from ccnn_irregular.adapters.xarray_frames import Frame, Samples, samples_of
 from ccnn_irregular.adapters.xarray_meshes import about_places
@@ -285,12 +286,23 @@ class DatasetAccessor:
         result = self._stacked()[1].predict(model, like=like, batch_size=batch_size, progress=progress)
         return _channelled(result, self._dataset)
 
+    def observations(self) -> xr.Dataset:
+        """Return the observations of a discrete sampling geometry of CF conventions along one dimension.
+
+        Stations, profiles and tracks that lie end to end, indexed, or in rectangles with missing entries; see
+        ``xarray_discrete.observations``.
+        """
+        return observations(self._dataset)
+
     def compute(self, progress: bool = True) -> xr.Dataset:
         """Load a lazy Dataset into memory, with a progress bar."""
         return _computed(self._dataset, progress)
 
     def _stacked(self) -> tuple[tuple[str, ...], DataArrayAccessor]:
         """Return the channels, and the accessor of one array that holds them."""
+        if self._options.get("axes") is None and is_ragged(self._dataset):
+            rule = "have a place for each observation (dataset.ccnn.observations() gives it to them), or axes be named"
+            reject("a ragged array of CF conventions", rule, f"sizes {dict(self._dataset.sizes)}")
         named = [name for name in self._options.get("axes") or () if name in self._dataset.data_vars]
         dataset = self._dataset.set_coords(named)
         names = self._fields(dataset) if self._variables is None else self._variables

@@ -34,6 +34,7 @@ _STANDARD_NAMES: dict[str, Role] = {
     "projection_x_coordinate": "x",
     "projection_y_coordinate": "y",
     "time": "time",
+    "forecast_period": "time",
 }
 # What cf-xarray calls them, the more telling ones first.
 _CF_COORDINATES: dict[str, Role] = {
@@ -95,7 +96,9 @@ def frame_of(array: xr.DataArray, options: Options, *, weighted: bool = True) ->
     beside, about = options.about or (array.coords.to_dataset(), array)
     cells = CellsOf(about, beside)
     array = _placed(array, cells)
+    array, told = _without_starts(array, options)
     samples = (options.samples,) if isinstance(options.samples, str) else tuple(options.samples)
+    samples = (*samples, *(dim for dim in told if dim not in (*samples, options.channels)))
     dims = [str(dim) for dim in array.dims]
     for what, names in (("samples", samples), ("channels", (options.channels,) if options.channels else ())):
         for name in names:
@@ -115,6 +118,23 @@ def frame_of(array: xr.DataArray, options: Options, *, weighted: bool = True) ->
     factors = [_factor(array, group, options, cells, given, weighted) for group in groups]
     _require_same_units(factors)
     return Frame(_ordered(factors, free, options.order), samples, options.channels)
+
+
+def _without_starts(array: xr.DataArray, options: Options) -> tuple[xr.DataArray, list[str]]:
+    """The array as its axes are looked for, and the dimensions that CF conventions tell to be independent samples.
+
+    Those are the members of an ensemble ("realization") and, beside lead times ("forecast_period"), the starts of the
+    forecasts; dates on both dimensions then say nothing more. What ``options.axes`` names settles its dimensions.
+    """
+    named = {dim for name in options.axes or () if name in array.coords for dim in array[name].dims}
+    standard = {str(dim): array[dim].attrs.get("standard_name") for dim in array.dims if dim in array.coords}
+    told = [dim for dim, name in standard.items() if name == "realization" and dim not in named]
+    by_name = {name: dim for dim, name in standard.items()}
+    start, lead = by_name.get("forecast_reference_time"), by_name.get("forecast_period")
+    if start is None or lead is None or start in named or lead in named:
+        return array, told
+    dates = [name for name, one in array.coords.items() if set(one.dims) == {start, lead}]
+    return array.drop_vars(dates), [*told, start]
 
 
 def cf_roles(array: xr.DataArray) -> dict[str, Role]:

@@ -166,7 +166,7 @@ def join_lists(words: Sequence[str], parser: ArgumentParser) -> list[str]:
             joined.append(option + equals + first)
             continue
         values = [first] if equals else []
-        while left and not left[0].startswith("-"):
+        while left and (not left[0].startswith("-") or isinstance(_number_or_word(left[0]), float | int)):
             values.append(left.pop(0))
         single = len(values) == 1 and (values[0].startswith("[") or values[0] == "null" or _takes_one(kind))
         joined += [option, values[0] if single else json.dumps([_number_or_word(value) for value in values])]

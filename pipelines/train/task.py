@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import yaml
+from jsonargparse import ArgumentParser, Namespace
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -30,6 +31,7 @@ from ccnn_irregular.pipelines.train.run_end import (
     RunEnd,
     StepLimit,
     TimeLimit,
+    ends_at_sigterm,
     require_epochs,
     require_numbers,
 )
@@ -94,6 +96,7 @@ class Task(LightningCLI):
 
     def __init__(self, words: Words) -> None:
         self.words = words
+        self._read_data: TaskData[Any, Any] | None = None
         summaries = _SUMMARIES | dict(self.summaries)
         super().__init__(
             self.module,
@@ -186,9 +189,39 @@ class Task(LightningCLI):
         options = self.config[self.config.subcommand]
         self.run_folder = RunFolder(Path(options.run_dir))
         if self.config.subcommand == "fit":
+            self._ask_data(options)
             self._find_resumable(options)
         else:
             options.ckpt_path = options.ckpt_path or str(self.run_folder.best)
+
+    def _ask_data(self, options: Any) -> None:
+        """Fill in the arguments of the network that were left null and that the data tell."""
+        if self.data.inferred is TaskData.inferred:
+            return
+        parser = ArgumentParser()
+        parser.add_class_arguments(self.data, "data")
+        self._read_data = parser.instantiate(Namespace(data=options.data)).data
+        self._read_data.setup("fit")
+        given = options.model.network.init_args
+        told = {name: value for name, value in self._read_data.inferred().items() if given.get(name) is None}
+        for name, value in told.items():
+            given[name] = value
+            shown = f"{value:.4g}" if isinstance(value, float) else value
+            say(f"{name} {shown}, as the data tell (--model.network.init_args.{name})")
+
+    def instantiate_classes(self) -> None:
+        """The data that told the arguments of the network are read once."""
+        super().instantiate_classes()
+        if self._read_data is not None:
+            self.datamodule = self._read_data
+
+    def after_instantiate_classes(self) -> None:
+        """Let data be read as those of the training were, where its checkpoint holds how that was."""
+        path = self._get(self.config, "ckpt_path")
+        if self.config.subcommand != "fit" and Path(path).is_file():
+            state = read_checkpoint(path).get(self.data.__qualname__)
+            if state is not None:
+                self.datamodule.load_state_dict(state)
 
     def _find_resumable(self, options: Any) -> None:
         """Resume from ``last.ckpt`` where the folder holds an unfinished run with the same options."""
@@ -280,7 +313,8 @@ class Task(LightningCLI):
         self.run_folder.start(self._plain_config())
         before = len(self.run_folder.saved_rows())
         try:
-            self.trainer.fit(model, datamodule=datamodule, **kwargs)
+            with ends_at_sigterm():
+                self.trainer.fit(model, datamodule=datamodule, **kwargs)
         except BaseException as error:
             end = RunEnd.broken(error)
             self._summarise(end, time.monotonic() - started)

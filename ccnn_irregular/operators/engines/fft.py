@@ -70,11 +70,13 @@ class FFT(Engine):
         # Spectra and the kernel's activations are kept; forward and backward, both work on copies beside them.
         numbers = float(points) * (2 * read + 3 * written + 3 * kernel.generator.out_channels)
         numbers += taps * (evaluation_work(kernel).saved + 3 * kernel.generator.out_channels)
-        return Cost(Work(), forward, backward, item * numbers)
+        return Cost(Work(), forward, backward, item * numbers, study=lattices)
 
     def prepare(
         self, kernels: Sequence[Kernel], source: Domain, query: Domain, rtol: float, study: Any = None
     ) -> tuple[Lattice, ...]:
+        if study is not None:
+            return study  # type: ignore[no-any-return]
         grids = both_grids(source, query)
         assert grids is not None
         return tuple(Lattice.build(a, b) for a, b in zip(*(grid.axes for grid in grids), strict=True))

@@ -29,6 +29,8 @@ __all__ = ["KeOps", "compiler"]
 
 # Calls of array operations: to lay out the geometry once, and around each reduction.
 _PLAN_CALLS, _CALLS = 80, 300
+# The sum, and its transpose for the gradient of the values.
+_LEAST_FORMULAS = 2
 # Bytes of the geometry per row of either domain, where a grid is expanded too.
 _BYTES_PER_ROW = 64
 # Kernel values that one formula may have. KeOps keeps its vectors in registers, and a GPU's hold about 100 numbers;
@@ -44,9 +46,14 @@ _NO_COMPILER = "no C++ compiler found (looked for $CXX, g++, clang++): runs as t
 
 def compiler() -> str | None:
     """Path of the C++ compiler KeOps would use, or None."""
-    return next(
-        (path for name in (os.environ.get("CXX"), "g++", "clang++") if name and (path := shutil.which(name))), None
-    )
+    return _found(os.environ.get("CXX"), os.environ.get("PATH"))
+
+
+@cache
+def _found(named: str | None, folders: str | None) -> str | None:
+    """Looked up once: planning may not take as long as it takes to search the folders."""
+    paths = (shutil.which(name, path=folders) for name in (named, "g++", "clang++") if name)
+    return next((path for path in paths if path), None)
 
 
 @cache
@@ -64,6 +71,9 @@ class KeOps(Engine):
 
     name: ClassVar[str] = "keops"
 
+    def least_work(self, kernel: Kernel, source: Domain) -> Work:
+        return Work() if compiler() is None else Work(keops_compile=_LEAST_FORMULAS)
+
     def cost(self, kernel: Kernel, source: Domain, query: Domain, batch: int, rtol: float) -> Cost:
         if compiler() is None:
             return replace(Reference().cost(kernel, source, query, batch, rtol), note=_NO_COMPILER)
@@ -74,8 +84,8 @@ class KeOps(Engine):
         outputs = kernel.generator.output.weight.numel()
         operations = parts * (work.multiply_adds - outputs + work.elements) + outputs
         reduced = Work(call=_CALLS * parts, keops=scale(kernel) * batch * sizes.pairs * operations)
-        # Forward, and its transpose for the values' gradient; channels that are left over have formulas of their own.
-        formulas = 2 * min(parts, 1 if written % _MOST_VALUES == 0 else 2)
+        # Channels that are left over have formulas of their own.
+        formulas = _LEAST_FORMULAS * min(parts, 1 if written % _MOST_VALUES == 0 else 2)
         # The kernel's gradients are a sum over blocks of pairs.
         blocked = pair_cost(kernel, sizes, sizes.pairs, batch)
         rows = sizes.sources + sizes.queries

@@ -23,6 +23,8 @@ __all__ = ["Explanation", "explain", "make_plan", "require_transformable"]
 
 # It takes every kernel on every domain, and reads no number of the kernel's.
 _JUDGE = "reference"
+# Bytes that are there: to ask how many are left takes as long as a small convolution.
+_LITTLE = 2**24
 
 
 def make_plan(
@@ -74,13 +76,12 @@ def make_plan(
 
 def _chosen(kernel: Kernel, source: Domain, query: Domain, engine: str, batch: int, rtol: float) -> tuple[str, Cost]:
     """Name and cost of the engine that is asked for, or of the cheapest under "auto"."""
-    available = available_memory(kernel.extent.device)
     if engine == "auto":
-        return _cheapest(*_promising(kernel, source, query, batch, rtol, available), available)
+        return _fitting(kernel, source, query, batch, rtol)
     cost = ENGINES[engine].assess(kernel, source, query, batch, rtol)
     if isinstance(cost, str):
         _cannot_be_used(engine, cost, source, query)
-    if cost.bytes > available:
+    if cost.bytes > _LITTLE and cost.bytes > (available := available_memory(kernel.extent.device)):
         need = f"{engine!r} needs about {as_size(cost.bytes)}"
         reject("engine", f"fit into memory: {need}", f"{as_size(available)} available")
     return engine, cost
@@ -188,6 +189,14 @@ def _transformable(kernel: Kernel, source: Domain, query: Domain) -> str:
         return _JUDGE
     serve = (name for name, runner in ENGINES.items() if runner.transformable)
     return [name for name in serve if ENGINES[name].refuses(kernel, source, query) is None][-1]
+
+
+def _fitting(kernel: Kernel, source: Domain, query: Domain, batch: int, rtol: float) -> tuple[str, Cost]:
+    """Name and cost of the cheapest engine that fits into memory."""
+    chosen = _cheapest(*_promising(kernel, source, query, batch, rtol, math.inf), math.inf)
+    if chosen[1].bytes <= _LITTLE or chosen[1].bytes <= (available := available_memory(kernel.extent.device)):
+        return chosen
+    return _cheapest(*_promising(kernel, source, query, batch, rtol, available), available)
 
 
 def _promising(
