@@ -241,7 +241,7 @@ def test_what_a_classification_cannot_read_is_refused_by_its_cause(
         ValueError, match=r"channel 1 \(from 0 on\) must be measured in some sample of the training part"
     ):
         new_model(TASKS["series"]).require_trainable(data)
-    with pytest.raises(ValueError, match="data.window must be null where values are missing"):
+    with pytest.raises(ValueError, match=r"data\.window must be null where values are missing"):
         SampleDataModule("never_measured", window=0.3).setup("fit")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit):
