@@ -15,6 +15,11 @@ __all__ = ["run"]
 
 CONFIGURATION = "simulated_icu"
 _OWN_STAYS = """
+For a table of your own (id, time, variable, value, or a column for each variable; CSV or Parquet) and its labels, type
+  ccnn inspect  TABLE.csv                                     # what it holds, and what looks wrong
+  ccnn fit      --config series --data.table TABLE.csv --data.labels LABELS.csv --run_dir runs/mine
+  ccnn test     --run_dir runs/mine
+  ccnn predict  --run_dir runs/mine --data.table NEW.csv      # an answer for every id, as CSV
 For stays of your own, in PhysioNet 2012's layout (FOLDER/set-a/RECORD.txt and FOLDER/Outcomes-a.txt), type
   ccnn fit      --config physionet2012 --data.root FOLDER     # train; --data.held_out 0.15 is kept for the test
   ccnn test     --config physionet2012 --data.root FOLDER     # scores with intervals, and figures

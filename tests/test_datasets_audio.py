@@ -35,6 +35,28 @@ def ramp(length: int, start: int = 0) -> np.ndarray:
 # ------------------------------------------------------------------------------------------------------------- waves
 
 
+def test_waves_with_an_extended_format_and_from_a_pipe() -> None:
+    samples = np.random.default_rng(1).integers(-(2**15), 2**15, 300).astype(np.int16)
+    plain = wav(samples)
+    # Format 0xFFFE of 40 bytes: size of the extension, valid bits, speakers, and an identifier that begins with 1, PCM.
+    identifier = bytes.fromhex("0100000000001000800000aa00389b71")
+    extended = b"\xfe\xff" + plain[22:36] + b"\x16\x00\x10\x00" + (4).to_bytes(4, "little") + identifier
+    chunks = b"WAVEfmt " + (40).to_bytes(4, "little") + extended + plain[36:]
+    found = read_wave("x.wav", b"RIFF" + len(chunks).to_bytes(4, "little") + chunks, 8000)
+    np.testing.assert_array_equal(found, samples)
+    for unknown in (b"\xff" * 4, bytes(4)):
+        piped = plain[:4] + unknown + plain[8:40] + unknown + plain[44:]
+        np.testing.assert_array_equal(read_wave("x.wav", piped, 8000), samples)
+
+
+def test_rates_of_any_decimal_numbers() -> None:
+    values = np.cumsum(np.random.default_rng(2).standard_normal(400))
+    for old, new in ((1.0, 0.1), (100.0, 33.3), (1 / 0.03, 10.0)):
+        assert len(resample(values, old, new)) == int(np.ceil(400 * round(new / old, 9)))
+    with pytest.raises(ValueError, match=r"to_rate must be p / q times 1 .* such as 0\.3141\d+, got 0\.31415926"):
+        resample(values, 1.0, 0.31415926)
+
+
 def test_samples_of_a_wave() -> None:
     samples = np.random.default_rng(0).integers(-(2**15), 2**15, 500).astype(np.int16)
     np.testing.assert_array_equal(read_wave("x.wav", wav(samples), 8000), samples)
@@ -124,7 +146,7 @@ def test_what_is_missing_is_not_spread() -> None:
     ("rate", "smooth", "message"),
     [
         (0, True, r"rates must be positive, got \(8000, 0\)"),
-        (8000 / np.pi, True, "to_rate must be a ratio of small integers times 8000"),
+        (8000 / np.pi, True, "to_rate must be p / q times 8000 with whole numbers up to 10,000, such as 2546.47887"),
         (6400, False, "to_rate must be 8000 divided by an integer without smoothing, got 6400"),
     ],
 )

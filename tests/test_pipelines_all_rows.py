@@ -221,3 +221,30 @@ def test_stays_without_outcomes_get_forecasts(tmp_path: Path, monkeypatch: pytes
     stays = {path.stem for path in (tmp_path / "new" / "set-a").glob("*.txt")}
     assert {row["id"] for row in rows_of("new.csv")} == stays - {"SIMULATED"}
     assert len(stays) == 10
+
+
+# ------------------------------------------------------------------------------------------- what is refused, and why
+
+
+def test_what_a_classification_cannot_read_is_refused_by_its_cause(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    values = torch.randn(120, 2, generator=torch.Generator().manual_seed(0))
+    values[:, 1] = torch.nan
+    labels = torch.arange(40) % 2
+    series = RaggedSeries.uniform(values, 0.1, torch.arange(41) * 3, labels, ("a", "b"), "s")
+    dataset = registry.DataSet(name="never_measured", about="", load=lambda: series, samples=RaggedSeries)
+    registry.register(dataset, replace=True)
+    data = SampleDataModule("never_measured", validation=0.2, test=0.2)
+    data.setup("fit")
+    with pytest.raises(
+        ValueError, match=r"channel 1 \(from 0 on\) must be measured in some sample of the training part"
+    ):
+        new_model(TASKS["series"]).require_trainable(data)
+    with pytest.raises(ValueError, match=r"data\.window must be null where values are missing"):
+        SampleDataModule("never_measured", window=0.3).setup("fit")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        cli.main(["fit", "--config", "simulated_strokes", "--trainer.precision", "bf16-true"])
+    assert "trainer.precision must be one of 32-true, bf16-mixed, 16-mixed" in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())

@@ -26,6 +26,7 @@ __all__ = ["mfcc", "read_wave", "resample"]
 
 _LONGEST_RATIO = 10_000  # a ratio of rates with larger terms needs a filter of millions of taps
 _SAME_RATIO = 1e-9  # relative: rounding of 1 / step must not spoil a simple ratio
+_EXTENSIBLE, _UNKNOWN = b"\xfe\xff", 2**32 - 1
 _SMALLEST_POWER = 1e-6
 _BATCH = 256
 _VALUES_AT_ONCE = 2**22
@@ -43,7 +44,7 @@ def read_wave(name: str, content: bytes, rate: int) -> np.ndarray:
         ValueError: the file is truncated, no wave file or of another kind.
     """
     try:
-        with wave.open(io.BytesIO(content)) as file:
+        with wave.open(io.BytesIO(_plain(content))) as file:
             kind = (file.getnchannels(), 8 * file.getsampwidth(), file.getframerate())
             announced = file.getnframes()
             data = file.readframes(announced)
@@ -55,6 +56,26 @@ def read_wave(name: str, content: bytes, rate: int) -> np.ndarray:
     require(len(data) == 2 * announced, name, f"hold the {announced} samples it announces", len(data) // 2)
     require(announced > 0, name, "hold at least one sample", "none")
     return np.frombuffer(data, "<i2")
+
+
+def _plain(content: bytes) -> bytes:
+    """A wave file as Python's reader takes it: PCM by its plain name, and sizes that were not known when it was piped.
+
+    WAVE_FORMAT_EXTENSIBLE tells PCM by the first two bytes of an identifier. Programs that write to a pipe leave the
+    largest number, or 0, where a size belongs: the samples then go on to the end of the file.
+    """
+    changed, place = bytearray(content), 12
+    while content[:4] == b"RIFF" and place + 8 <= len(content):
+        size = int.from_bytes(content[place + 4 : place + 8], "little")
+        left = len(content) - place - 8
+        if content[place : place + 4] == b"fmt " and content[place + 8 : place + 10] == _EXTENSIBLE:
+            changed[place + 8 : place + 10] = content[place + 32 : place + 34]
+        if content[place : place + 4] == b"data" and size in (0, _UNKNOWN) and left > 0:
+            changed[place + 4 : place + 8] = left.to_bytes(4, "little")
+            changed[4:8] = (len(content) - 8).to_bytes(4, "little")
+            break
+        place += 8 + size + size % 2
+    return bytes(changed)
 
 
 def resample(values: np.ndarray, from_rate: float, to_rate: float, *, smooth: bool = True) -> np.ndarray:
@@ -85,7 +106,9 @@ def resample(values: np.ndarray, from_rate: float, to_rate: float, *, smooth: bo
     exact = to_rate / from_rate
     ratio = Fraction(exact).limit_denominator(_LONGEST_RATIO)
     simple = 0 < ratio.numerator <= _LONGEST_RATIO and abs(ratio / exact - 1) <= _SAME_RATIO
-    require(simple, "to_rate", f"be a ratio of small integers times {from_rate}", to_rate)
+    nearest = f"{from_rate * float(ratio):.9g}"
+    rule = f"be p / q times {from_rate:g} with whole numbers up to {_LONGEST_RATIO:,}, such as {nearest}"
+    require(simple, "to_rate", rule, to_rate)
     length = values.shape[-1]
     if ratio == 1 or length == 0:
         return values

@@ -16,7 +16,7 @@ from lightning.pytorch.callbacks import EarlyStopping, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from torch.utils.data import DataLoader
 
-from ccnn_irregular._checks import reject
+from ccnn_irregular._checks import reject, require
 from ccnn_irregular.pipelines.train import figures
 from ccnn_irregular.pipelines.train.arguments import Words, join_lists
 from ccnn_irregular.pipelines.train.checkpoint import load_weights, read_checkpoint, saved_options
@@ -56,6 +56,7 @@ _SUMMARIES = {
 }
 # A mistyped option is refused by us, with the nearest ones.
 _STRICT = {"allow_abbrev": False, "exit_on_error": False}
+_PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 _NEVER = 100_000  # epochs without a gain before training stops early, where a task trains to the end of its schedule
 
 
@@ -274,6 +275,10 @@ class Task(LightningCLI):
         subcommand = self.config.subcommand
         options = self._get(self.config_init, "trainer")
         callbacks: list[Callback] = []
+        # The others turn batches into their type, positions too, which are float64 whatever the network is.
+        rule = f"be one of {', '.join(_PRECISIONS)}: values have the network's type and positions are float64"
+        require(options.precision is None or str(options.precision) in (*_PRECISIONS, "32"), "trainer.precision", rule,
+                repr(options.precision))  # fmt: skip
         if options.enable_progress_bar is not False:
             callbacks.append(RichProgressBar(leave=False))
         if subcommand == "fit":

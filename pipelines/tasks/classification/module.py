@@ -131,6 +131,13 @@ class Classification(SampleClasses):
             drop, stretch, low_pass, tuple(shift), flip if isinstance(flip, bool) else tuple(flip)
         )
 
+    def require_trainable(self, data: SampleDataModule) -> None:
+        """Refuse a channel of which the training part holds no value."""
+        missing = data.training_values()[0].isnan().movedim(1, 0).flatten(1).all(1)
+        never = missing.nonzero().flatten().tolist()
+        rule = "be measured in some sample of the training part; leave it out of the files"
+        require(not never, f"channel {', '.join(map(str, never))} (from 0 on)", rule, "missing values alone")
+
     def prepare(self, data: SampleDataModule) -> None:
         """Normalise and calibrate the network; weigh the points that augmentation leaves as the data module does."""
         self.augmentation = Augmentation(**vars(self.augmentation) | {"cap": data.cap})

@@ -146,6 +146,9 @@ def on_one_grid(series: RaggedSeries, window: float) -> GriddedSamples:
         ValueError: series that are not uniformly sampled, that begin at a fraction of a step from one another or behind
             the window, or a window of less than two samples.
     """
+    missing = int(series.values.isnan().sum())
+    rule = "be null where values are missing: series are then read as points, each channel at the times it was measured"
+    require(missing == 0, "data.window", rule, f"{window:g} with {missing:,} missing values")
     starts = _starts(series)
     step = _uniform_step(series)
     size = round(window / step)

@@ -1,0 +1,125 @@
+"""``ccnn inspect``, ``ccnn info``, versions and completion: small files of each kind, made in their real formats."""
+
+from __future__ import annotations
+
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+from pipelines_tasks import write_volumes
+from scipy.io import wavfile
+
+import ccnn_irregular
+from ccnn_irregular.datasets import simulated_icu
+from ccnn_irregular.pipelines import cli
+from ccnn_irregular.pipelines.inspection import inspected
+
+
+def test_long_table(tmp_path: Path) -> None:
+    path = tmp_path / "stays.csv.gz"
+    times = ["2001-01-01 00:00", "2001-01-01 01:30", "2001-01-01 01:30", "no date", "2001-01-05 03:00"]
+    frame = {
+        "patient_id": [1, 1, 1, 1, 2],
+        "charttime": times,
+        "itemid": ["hr"] * 5,
+        "valuenum": [80, -9999, 82, 3, 97],
+    }
+    pd.DataFrame(frame).to_csv(path, index=False)
+    found = inspected(path)
+    assert found.what == "a table of 5 rows, 4 columns, series in long form"
+    assert found.facts["series"] == "2, by the column patient_id"
+    assert "01:30:00" in found.facts["gaps"]
+    told = "\n".join(found.doubts)
+    assert "1 times that are no dates of ISO 8601, such as no date" in told
+    assert "1 rows repeat another one's patient_id, charttime, itemid" in told
+    assert "valuenum: -9999 or the like" in told
+    assert found.next == f"ccnn fit --config series --data.table {path} --data.labels LABELS.csv --run_dir runs/mine"
+
+
+def test_stations_and_clouds_in_tables(tmp_path: Path) -> None:
+    places = pd.DataFrame(
+        {"station": ["a", "b"], "lat": [50.0, 95.0], "lon": [7, 8], "time": [0, 1], "t": [1.0, np.nan]}
+    )
+    places.to_parquet(tmp_path / "places.parquet")
+    found = inspected(tmp_path / "places.parquet")
+    assert "values at places" in found.what
+    assert found.doubts == ["lat beyond -90 to 90"]
+    assert "50.0% missing" in found.facts["t"]
+    assert found.next is not None
+    assert "--config stations" in found.next
+    pd.DataFrame({"x": [0.0, 1], "y": [0.0, 1], "z": [0.0, 2], "label": [0, 1]}).to_csv(tmp_path / "c.csv", index=False)
+    assert "a cloud of points" in inspected(tmp_path / "c.csv").what
+
+
+def test_cube(tmp_path: Path) -> None:
+    times = pd.date_range("2001-01-01", periods=4, freq="6h")
+    field = xr.DataArray(np.zeros((4, 3)), {"time": times, "what": [0, 1, 2]}, ("time", "what"), name="t2m")
+    field[0, 0] = np.nan
+    field.to_netcdf(tmp_path / "cube.nc", engine="h5netcdf")
+    found = inspected(tmp_path / "cube.nc")
+    assert found.facts["time"] == "4 from 2001-01-01T00:00:00 to 2001-01-01T18:00:00, even steps"
+    assert found.facts["t2m"] == "float64, time 4 x what 3, unit not stated, 8.3% missing"
+    assert found.doubts[0] == "no unit: t2m"
+    assert "dimension 'what' must be an axis" in found.doubts[1]
+    assert found.next is not None
+    assert found.next.startswith(f"ccnn consistency {tmp_path / 'cube.nc'} --variable t2m")
+
+
+def test_scans_recordings_and_stays(tmp_path: Path) -> None:
+    found = inspected(write_volumes(tmp_path / "scans", 3))
+    assert (found.what, found.facts["images"], found.facts["with labels"]) == ("scans with labels", "3", "3")
+    image = nibabel.Nifti1Image(np.zeros((3, 4, 5), np.float32), np.diag([1, 1, 5.5, 1]))
+    image.header.set_xyzt_units("mm")
+    nibabel.save(image, tmp_path / "one.nii.gz")
+    found = inspected(tmp_path / "one.nii.gz")
+    assert (found.facts["voxels"], found.facts["steps"]) == ("3 x 4 x 5", "1, 1, 5.5 mm")
+    wavfile.write(tmp_path / "a.wav", 8000, np.zeros(4000, np.int16))
+    assert inspected(tmp_path / "a.wav").facts == {"rate": "8000 Hz", "length": "0.500 s", "channels": "1"}
+    simulated_icu.write(tmp_path / "stays", stays=3)
+    assert "PhysioNet challenge of 2012" in inspected(tmp_path / "stays").what
+
+
+def test_formats_without_a_reader_and_what_nobody_knows(tmp_path: Path) -> None:
+    (tmp_path / "a.xlsx").touch()
+    (tmp_path / "a.foo").touch()
+    told = inspected(tmp_path / "a.xlsx").facts["convert it"]
+    assert told.startswith('pip install openpyxl; python -c "import pandas; pandas.read_excel(')
+    assert "suffix '.foo' is not known" in inspected(tmp_path / "a.foo").what
+    with pytest.raises(FileNotFoundError, match="path must be a file or a folder"):
+        inspected(tmp_path / "none")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="path must hold files"):
+        inspected(tmp_path / "empty")
+
+
+def test_lines_fit_the_console(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "wide.csv"
+    pd.DataFrame({f"column_{number}": ["word " * 9] for number in range(40)}).to_csv(path, index=False)
+    cli.main(["inspect", str(path)])
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 120
+    assert any(line.startswith("looks wrong") for line in lines)
+
+
+def test_version_info_and_completion(capsys: pytest.CaptureFixture[str]) -> None:
+    cli.main(["--version"])
+    assert capsys.readouterr().out.strip() == ccnn_irregular.__version__ == metadata.version("ccnn-irregular")
+    cli.main(["info"])
+    shown = capsys.readouterr().out
+    for word in ("torch", "compiler", "spectral", "laspy", "(LAS, LAZ and COPC clouds)", "devices"):
+        assert word in shown
+    cli.main(["--print_completion", "bash"])
+    script = capsys.readouterr().out
+    assert "simulated_strokes" in script
+    subprocess.run(["bash", "-n"], input=script, text=True, check=True)
+    with pytest.raises(SystemExit):
+        cli.main(["--print_completion", "fish"])
+    assert "--print_completion must be one of bash, zsh, tcsh" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        cli.main(["inspct"])
+    assert "did you mean inspect?" in capsys.readouterr().err
