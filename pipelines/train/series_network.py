@@ -113,7 +113,7 @@ class SeriesEnsemble(nn.Module):
         sizes = (self.basis.channels, hidden_channels, hidden_channels)
         self.members = nn.ModuleList(
             _Member(
-                CCNN(*sizes, latent=latent, head="dense", dropout_unit="value", **recipe),
+                CCNN(*sizes, latent=latent, **recipe),
                 hidden_channels,
                 self.statics.channels,
                 outputs,
