@@ -145,7 +145,7 @@ class _SeriesEstimator(BaseEstimator):
         model, best = SeriesModel(network, schedule), _BestWeights()
         model.require_trainable(data)
         stopping = EarlyStopping("val_score", patience=self.patience, mode="max")
-        quiet = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}
+        quiet: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}
         levels = {name: logging.getLogger(name).level for name in ("lightning.pytorch", "lightning.fabric")}
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".*does not have many workers.*")
@@ -195,8 +195,8 @@ class _SeriesEstimator(BaseEstimator):
         """Series of X, with labels."""
         unit = self.unit if fitting else self.schema_.unit
         since = (self.time_since if fitting else self.schema_.since) or None
-        options = {"unit": unit, "since": None if since == "label" else since, "repeats": self.repeats}
-        names = {"columns": self.columns, "layout": self.layout}
+        options: dict[str, Any] = {"unit": unit, "since": None if since == "label" else since, "repeats": self.repeats}
+        names: dict[str, Any] = {"columns": self.columns, "layout": self.layout}
         if _is_table(X):
             return from_frames(X, labels, self.statics, **names, **options)
         if X.ndim == 1:

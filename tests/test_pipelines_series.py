@@ -19,6 +19,7 @@ from ccnn_irregular.pipelines.tasks.series.data import SeriesTables
 from ccnn_irregular.pipelines.tasks.series.evaluation import evaluate
 from ccnn_irregular.pipelines.tasks.series.network import SeriesNetwork
 from ccnn_irregular.pipelines.tasks.series.samples import Samples, Schema, timing_of
+from ccnn_irregular.pipelines.tasks.series.utility import best_threshold, normalised_utility
 
 pytestmark = [
     pytest.mark.filterwarnings(r"ignore:\s*By default only one Jsonargparse:DeprecationWarning"),
@@ -283,3 +284,43 @@ def test_other_tables_meet_what_was_trained_on(tmp_path: Path, capsys: pytest.Ca
     with pytest.raises(SystemExit):
         cli.main(["test", *run, "--data.table", str(copy), "--data.labels", str(labels)])
     assert "that were trained on" in capsys.readouterr().err
+
+
+# ----------------------------------------------------------------------------------------- utility of alarms of sepsis
+
+
+def utility_by_hand(alarms: list[int], labels: list[int]) -> float:
+    """The published definition, hour by hour."""
+    onset = labels.index(1) + 6 if 1 in labels else None
+    total = 0.0
+    for hour, alarm in enumerate(alarms):
+        since = None if onset is None else hour - onset
+        if since is None or since > 3:
+            total -= 0.05 * alarm * (since is None)
+        elif since <= -6:
+            total += alarm * max((since + 12) / 6, -0.05)
+        else:
+            total += (3 - since) / 9 if alarm else -2 * (since + 6) / 9
+    return total
+
+
+def test_the_utility_is_that_of_the_challenge() -> None:
+    rng = np.random.default_rng(0)
+    labels = [[0] * 20 + [1] * 12, [0] * 15, [1] * 8, [0] * 3 + [1] * 4]
+    stays = np.repeat(np.arange(4), [len(one) for one in labels])
+    flat = np.concatenate(labels).astype(float)
+    alarms = rng.random(len(flat)) < 0.4
+    best = [[int(1 in one and abs(hour - one.index(1) - 1.5) <= 7.5) for hour in range(len(one))] for one in labels]
+    given, ideal, none = (
+        sum(utility_by_hand(list(a), y) for a, y in zip(chosen, labels, strict=True))
+        for chosen in (
+            [alarms[stays == one].astype(int).tolist() for one in range(4)],
+            best,
+            [[0] * len(y) for y in labels],
+        )
+    )
+    assert normalised_utility(alarms, flat, stays) == pytest.approx((given - none) / (ideal - none))
+    assert normalised_utility(np.concatenate(best) > 0, flat, stays) == pytest.approx(1.0)
+    risks = rng.random(len(flat)).round(1)
+    every = [normalised_utility(risks >= one, flat, stays) for one in np.unique(risks)]
+    assert normalised_utility(risks >= best_threshold(risks, flat, stays), flat, stays) == pytest.approx(max(every))

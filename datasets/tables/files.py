@@ -58,7 +58,7 @@ def chunks(path: Path, words: Words, only: Words | None = None) -> Iterator[pd.D
     """
     try:
         yield from _parquet(path, only) if path.name.lower().endswith(_PARQUET) else _csv(path, words, only)
-    except (UnicodeDecodeError, OSError, *_broken()) as error:
+    except _broken() as error:
         raise ValueError(f"{path} must be a table in CSV or Parquet, got {error}") from error
 
 
@@ -71,9 +71,10 @@ def whole_table(paths: str | Path | Sequence[str | Path], words: Words) -> pd.Da
 
 
 def _broken() -> tuple[type[Exception], ...]:
+    """Errors of pandas and PyArrow, whose own are ValueErrors and OSErrors, at files that are no tables."""
     import pandas as pd
 
-    return (pd.errors.ParserError, pd.errors.EmptyDataError)
+    return (UnicodeDecodeError, OSError, pd.errors.ParserError, pd.errors.EmptyDataError)
 
 
 def _csv(path: Path, words: Words, only: Words | None) -> Iterator[pd.DataFrame]:

@@ -126,9 +126,9 @@ def merge_repeats(events: Events, repeats: Repeats) -> Events:
     """
     require(repeats in REPEATS, "repeats", f"be one of {', '.join(REPEATS)}", repr(repeats))
     order = np.lexsort((events.variable, events.times, events.series))
-    columns = [column[order] for column in (events.series, events.times, events.variable)]
+    columns: list[NDArray[Any]] = [column[order] for column in (events.series, events.times, events.variable)]
     same = np.logical_and.reduce([np.diff(column) == 0 for column in columns]) if len(order) else np.zeros(0, bool)
-    values = events.values[order]
+    values: NDArray[Any] = events.values[order]
     if same.any():
         if repeats == "refuse":
             _refuse(events, order, same)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from torch import nn
 from ccnn_irregular._checks import reject
 from ccnn_irregular.pipelines.train.earlier import migrated_config
 
-__all__ = ["load_weights", "read_checkpoint", "saved_options"]
+__all__ = ["load_weights", "read_checkpoint", "save_weights", "saved_options"]
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -55,3 +56,10 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
         model.load_state_dict(read_checkpoint(path)["state_dict"])
     except (KeyError, RuntimeError) as error:
         raise ValueError(f"ckpt_path must hold the weights of the configured network, got {path}: {error}") from error
+
+
+def save_weights(model: nn.Module, path: Path) -> None:
+    """Put the weights of a model into a checkpoint in place of its own; the file is there whole or not at all."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    torch.save(read_checkpoint(path) | {"state_dict": model.state_dict()}, partial)
+    partial.replace(path)

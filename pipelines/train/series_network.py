@@ -8,7 +8,7 @@ a regular grid, where the CCNN goes on by FFT.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -103,10 +103,22 @@ class SeriesEnsemble(nn.Module):
         self.kernel, self.thinning, self.series_dropout, self.rows_are = kernel, thinning, series_dropout, rows_are
         self.basis = HatBasis(variables, knots, cap, least)
         self.statics = StandardScore(statics, categories)
-        recipe = {"kernel": kernel, "blocks": blocks, "dropout": dropout, "dropout_unit": "value", "head": "dense"}
+        recipe: dict[str, Any] = {
+            "kernel": kernel,
+            "blocks": blocks,
+            "dropout": dropout,
+            "dropout_unit": "value",
+            "head": "dense",
+        }
         sizes = (self.basis.channels, hidden_channels, hidden_channels)
         self.members = nn.ModuleList(
-            _Member(CCNN(*sizes, latent=latent, **recipe), hidden_channels, self.statics.channels, outputs, dropout)
+            _Member(
+                CCNN(*sizes, latent=latent, **recipe),
+                hidden_channels,
+                self.statics.channels,
+                outputs,
+                dropout,
+            )
             for _ in range(members)
         )
 

@@ -11,7 +11,7 @@ from ccnn_irregular._checks import require
 from ccnn_irregular.datasets.physionet2012 import SERIES, STATICS
 from ccnn_irregular.domains import Grid
 from ccnn_irregular.kernels import KernelSpec
-from ccnn_irregular.pipelines.train.series_network import SeriesEnsemble
+from ccnn_irregular.pipelines.train.series_network import SeriesEnsemble, SeriesRows
 
 if TYPE_CHECKING:
     from ccnn_irregular.pipelines.tasks.risk.data import StayBatch
@@ -80,6 +80,6 @@ class ICURiskNetwork(SeriesEnsemble):
         first = batch.take(torch.arange(min(len(batch), _CALIBRATION_STAYS)))
         self.fit(batch.values.numpy().T, batch.statics.numpy(), first)
 
-    def forward(self, batch: StayBatch) -> Tensor:
+    def forward(self, batch: SeriesRows) -> Tensor:
         """Logits: ``(B,)``, or in training ``(members, B)``, one row to be trained for each member."""
         return super().forward(batch)[..., 0]

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-import torch
 from lightning.pytorch.cli import LightningArgumentParser
 
 from ccnn_irregular.pipelines.tasks.risk import figures
 from ccnn_irregular.pipelines.tasks.risk.data import ICUDataModule
 from ccnn_irregular.pipelines.tasks.risk.evaluation import Predictions, evaluate, joined, table, write_predictions
 from ccnn_irregular.pipelines.tasks.risk.module import BinaryRisk
-from ccnn_irregular.pipelines.train.checkpoint import load_weights, read_checkpoint
+from ccnn_irregular.pipelines.train.checkpoint import load_weights, save_weights
 from ccnn_irregular.pipelines.train.evaluation import Evaluation, say
 from ccnn_irregular.pipelines.train.task import Task
 
@@ -67,9 +65,7 @@ class RiskTask(Task):
         path = self.run_folder.best
         load_weights(model, path)
         say(model.calibrate(datamodule.stays("validation")))
-        partial = path.with_name(f".{path.name}.{os.getpid()}")
-        torch.save(read_checkpoint(path) | {"state_dict": model.state_dict()}, partial)
-        partial.replace(path)
+        save_weights(model, path)
 
     def evaluate(self, model: BinaryRisk, datamodule: ICUDataModule, folder: Path) -> Evaluation:
         """Metrics with intervals, plots, on the stays that ``data.evaluate`` names."""

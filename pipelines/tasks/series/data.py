@@ -134,9 +134,8 @@ class SeriesTables(TaskData[SeriesBatch, None]):
     def read(self) -> Tables:
         """The tables, whatever a network takes of them; read once."""
         if self.tables is None:
-            known, since = self.schema, None if self.time_since == "label" else self.time_since
-            if known is not None and since is None and known.since != "label":
-                since = known.since
+            known = self.schema
+            since = self.time_since if known is None else known.since
             self.tables = tables.read(
                 self.table,
                 self.labels,
@@ -147,7 +146,7 @@ class SeriesTables(TaskData[SeriesBatch, None]):
                 layout=self.layout,
                 variables=self.variables,
                 unit=self.unit if known is None else known.unit,
-                since=since,
+                since=None if since == "label" else since,
                 repeats=self.repeats,
             )
         return self.tables

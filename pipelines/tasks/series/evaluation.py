@@ -21,11 +21,11 @@ Floats = NDArray[np.float64]
 _RESAMPLES = 1000
 
 
-def decided(answers: Floats, schema: Schema) -> list[Any]:
+def decided(answers: Floats, schema: Schema, threshold: float) -> list[Any]:
     """The class, or the number, that each row of ``SeriesNetwork.answers`` stands for."""
     if schema.kind == "number":
         return answers[:, 0].tolist()
-    chosen = (answers[:, 0] >= 0.5).astype(int) if schema.kind == "binary" else answers.argmax(1)
+    chosen = (answers[:, 0] >= threshold).astype(int) if schema.kind == "binary" else answers.argmax(1)
     return [schema.classes[one] for one in chosen]
 
 

@@ -39,6 +39,7 @@ class SeriesNetwork(SeriesEnsemble):
 
     target_mean: Tensor
     target_scale: Tensor
+    threshold: Tensor
 
     def __init__(
         self,
@@ -88,6 +89,7 @@ class SeriesNetwork(SeriesEnsemble):
         self.schema = schema
         self.register_buffer("target_mean", torch.tensor(0.0, dtype=torch.float64))
         self.register_buffer("target_scale", torch.tensor(1.0, dtype=torch.float64))
+        self.register_buffer("threshold", torch.tensor(0.5, dtype=torch.float64))  # probability of the outcome it takes
 
     def prepare(self, batch: SeriesBatch, values: Any) -> None:
         """Take knots and scales from the training rows, see ``SeriesTables.training_values``."""

@@ -115,7 +115,7 @@ class Samples:
         values[place, self.series.variable[taken]] = self.series.values[taken]
         splits = np.searchsorted(owner[first], np.arange(len(rows) + 1))
         found = (times[first], values, splits, self.statics[index], self.targets[rows], rows)
-        return SeriesBatch(*(torch.from_numpy(np.ascontiguousarray(one)) for one in found))
+        return SeriesBatch._make((*(torch.from_numpy(np.ascontiguousarray(one)) for one in found), None))
 
     def _last(self, index: NDArray[np.int64], cuts: NDArray[np.float64]) -> NDArray[np.float64]:
         """The time that samples are judged by."""

@@ -13,12 +13,17 @@ from ccnn_irregular.datasets.tables import Columns
 from ccnn_irregular.pipelines.tasks.series.data import SeriesTables, told
 from ccnn_irregular.pipelines.tasks.series.evaluation import decided, evaluate, labels_of
 from ccnn_irregular.pipelines.tasks.series.module import SeriesModel
-from ccnn_irregular.pipelines.tasks.series.samples import Schema
+from ccnn_irregular.pipelines.tasks.series.network import SeriesNetwork
+from ccnn_irregular.pipelines.tasks.series.utility import best_threshold, normalised_utility
+from ccnn_irregular.pipelines.train.checkpoint import load_weights, save_weights
 from ccnn_irregular.pipelines.train.evaluation import Evaluation, say
 from ccnn_irregular.pipelines.train.reports import write_csv
 from ccnn_irregular.pipelines.train.task import Task
 
 __all__ = ["SeriesTask"]
+
+
+Answers = NDArray[np.float64]
 
 
 class SeriesTask(Task):
@@ -74,23 +79,44 @@ class SeriesTask(Task):
         else:
             self.datamodule.schema = self.model.network.schema
 
+    def finish(self, model: SeriesModel, datamodule: SeriesTables) -> None:
+        """Where alarms have a utility, find the risk from which on they are worth it, by the validation part."""
+        if datamodule.source != "psv":
+            return
+        load_weights(model, self.run_folder.best)
+        model.eval()
+        with torch.no_grad():
+            risks = torch.cat([model.network.answers(batch) for batch in datamodule.loader("validation")])[:, 0]
+        series = datamodule.samples.index[datamodule.indices("validation")]
+        found = best_threshold(risks.numpy(), datamodule.targets("validation"), series)
+        model.network.threshold.fill_(found)
+        save_weights(model, self.run_folder.best)
+
     def evaluate(self, model: SeriesModel, datamodule: SeriesTables, folder: Path) -> Evaluation:
         """Metrics with intervals, and the predictions beside the labels."""
         rows, schema = datamodule.indices("test"), model.network.schema
         answers = self._answers(model, datamodule)
         mean = float(model.network.target_mean)
         found = evaluate(answers, datamodule.targets("test"), datamodule.samples.index[rows], schema, mean)
-        _write(folder / "predictions.csv", answers, datamodule, schema, labelled=True)
+        _write(folder / "predictions.csv", answers, datamodule, model.network, labelled=True)
         found.files.append(folder / "predictions.csv")
+        if datamodule.source == "psv":
+            threshold = float(model.network.threshold)
+            series = datamodule.samples.index[rows]
+            utility = normalised_utility(answers[:, 0] >= threshold, datamodule.targets("test"), series)
+            found.figures |= {"utility": utility, "threshold": threshold}
+            found.notes.append(
+                f"utility as in the challenge of 2019: {utility:.3f}, alarms at a risk of {threshold:.3f}"
+            )
         return found
 
     def predicted_rows(self, model: SeriesModel, datamodule: SeriesTables, path: Path) -> str:
         """Write a line for each label that asks for one, and for each other series."""
         answers = self._answers(model, datamodule)
-        _write(path, answers, datamodule, model.network.schema, labelled=False)
+        _write(path, answers, datamodule, model.network, labelled=False)
         return f"{len(answers)} predictions for {len(set(datamodule.ids('test')))} series"
 
-    def _answers(self, model: SeriesModel, datamodule: SeriesTables) -> NDArray[np.float64]:
+    def _answers(self, model: SeriesModel, datamodule: SeriesTables) -> Answers:
         say(datamodule.summary())
         return np.asarray(torch.cat(self.predictions(model, datamodule.loader("test"))).numpy(), np.float64)
 
@@ -99,13 +125,15 @@ def _listed(value: Any) -> list[str]:
     return [value] if isinstance(value, str) else list(value or [])
 
 
-def _write(path: Path, answers: NDArray[np.float64], data: SeriesTables, schema: Schema, labelled: bool) -> None:
+def _write(
+    path: Path, answers: NDArray[np.float64], data: SeriesTables, network: SeriesNetwork, labelled: bool
+) -> None:
     """A CSV of id, time where labels have one, prediction and probabilities."""
-    times = data.written_times("test")
+    schema, times = network.schema, data.written_times("test")
     columns: dict[str, Any] = {"id": data.ids("test")} | ({} if times is None else {"time": times})
     if labelled:
         columns["label"] = labels_of(data.targets("test"), schema)
-    columns["prediction"] = decided(answers, schema)
+    columns["prediction"] = decided(answers, schema, float(network.threshold))
     if schema.kind == "binary":
         columns["probability"] = [f"{one:.6f}" for one in answers[:, 0]]
     if schema.kind == "classes":
