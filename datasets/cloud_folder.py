@@ -41,7 +41,7 @@ def load(
     root = Path(root)
     base = root.parent if root.is_file() else root
     if labelled and (base / table).is_file():
-        names, words = read_labels(base, table, SUFFIXES)
+        names, words = read_labels(base, table, _is_cloud, f"a file that ends in one of {SUFFIXES}")
     else:
         names = [path.relative_to(base).as_posix() for path in cloud_paths(root) if path != base / table]
         words = [_folder(name, root, table) for name in names] if labelled else []
@@ -51,6 +51,10 @@ def load(
     labels = [known.index(word) for word in words] if labelled else [-1] * len(names)
     shapes = [_places(base / name) for name in names]
     return replace(ShapePool.of(shapes, torch.tensor(labels), known), names=tuple(names))
+
+
+def _is_cloud(path: Path) -> bool:
+    return path.is_file() and path.name.lower().endswith(SUFFIXES)
 
 
 def _folder(name: str, root: Path, table: str) -> str:

@@ -352,7 +352,7 @@ TABLES: dict[str, tuple[str, str]] = {
     "short": ("file,label\nturned.nii\n", r"line 2 of labels\.csv must hold a file and a label"),
     "twice": ("file,label\nturned.nii,a\nturned.nii,b\n", r"file on line 3 of labels\.csv must be named once"),
     "outside": ("file,label\n../turned.nii,a\n", r"file on line 2 of labels\.csv must lie in the folder"),
-    "suffix": ("file,label\nlabels.csv,a\n", r"file on line 2 of labels\.csv must end in one of"),
+    "suffix": ("file,label\nlabels.csv,a\n", r"file on line 2 of labels\.csv must be a scan: NIfTI"),
     "unknown": ("file,label\nturned.nii,c\n", r"label on line 2 of labels\.csv must be one of \('a', 'b'\), got 'c'"),
 }
 

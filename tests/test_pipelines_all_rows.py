@@ -27,7 +27,10 @@ pytestmark = [
 ]
 
 # Tasks whose data modules take all of a source.
-WHOLE = ("risk", "series", "images", "scans", "segmentation", "downscale", "forecast", "shapes", "tile", "clouds")
+WHOLE = (
+    *("tables", "risk", "series", "images", "scans", "segmentation", "downscale", "forecast"),
+    *("shapes", "tile", "clouds"),
+)
 QUIET = ("--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false")
 
 

@@ -130,10 +130,10 @@ def test_the_network_begins_with_kriging_and_returns_to_the_observations() -> No
     corrected = FieldNetwork(1, axes, latent=Grid([11, 11], [1.0, 1.0]), **options | shape)  # type: ignore[arg-type]
     for one in (plain, corrected):
         one.prepare(batch, data.training_values())
-    torch.testing.assert_close(corrected.predict(batch), plain.predict(batch))
+    torch.testing.assert_close(corrected.predict(batch)[0], plain.predict(batch)[0])
     assert corrected.correction is not None
     torch.nn.init.normal_(corrected.correction.output.weight, std=3.0)
-    changed = corrected.predict(batch) - plain.predict(batch)
+    changed = corrected.predict(batch)[0] - plain.predict(batch)[0]
     with torch.no_grad():
         analysis = corrected.analyse(batch.observed, batch.values)
         at_observations = corrected.at(analysis, batch.observed) - analysis.values

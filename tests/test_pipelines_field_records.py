@@ -302,7 +302,7 @@ def test_records_help_at_real_stations_that_were_never_seen(shared_data: Path) -
         network.prepare(data.typical_batch(), data.training_values())
         batches = list(data.loader("test"))
         rows = torch.cat([batch.rows for batch in batches])
-        estimates = torch.cat([network.predict(batch) for batch in batches])
+        estimates = torch.cat([network.predict(batch)[0] for batch in batches])
         targets = data.samples.values[rows]
         for name, values in (("field's", estimates), ("own", in_own_reference(data.samples, estimates, rows))):
             errors[records, name] = float((values - targets).square().mean().sqrt())

@@ -20,17 +20,19 @@ import torch
 import xarray as xr
 from torch import nn
 
-from ccnn_irregular._checks import require
+from ccnn_irregular._checks import reject, require
 from ccnn_irregular._optional import import_optional
 from ccnn_irregular.adapters.xarray_apply import convolved, predicted
 from ccnn_irregular.adapters.xarray_axes import Line, Role, TimeUnit
 from ccnn_irregular.adapters.xarray_clouds import Cloud
 from ccnn_irregular.adapters.xarray_decoding import decode_times
+from ccnn_irregular.adapters.xarray_discrete import is_ragged, observations
 from ccnn_irregular.adapters.xarray_files import Reading, open_cube
 from ccnn_irregular.adapters.xarray_frames import Frame, Samples, samples_of
 from ccnn_irregular.adapters.xarray_meshes import about_places
 from ccnn_irregular.adapters.xarray_results import derived_attributes, fitting_encoding, smooths
 from ccnn_irregular.adapters.xarray_roles import Options, frame_of
+from ccnn_irregular.adapters.xarray_smooth import smoothed
 from ccnn_irregular.layers import ContinuousConv, SeparableContinuousConv
 
 __all__ = [
@@ -139,6 +141,24 @@ class DataArrayAccessor:
         """
         return convolved(self._array, layer, self._options, like)
 
+    def smooth(self, sigma: float | Mapping[str, float], *, keep_missing: bool = False) -> xr.DataArray:
+        """Smooth the array by a Gaussian of unit mass, in the units of its coordinates.
+
+        Missing values are left out of the average (normalised convolution), and so is what lies beyond the array's
+        ends: a constant stays what it is. Name, unit and dtype are the array's (integers become float64), attributes
+        that hold for its own values only are left out. A lazy array stays lazy.
+
+        Args:
+            sigma: standard deviation in coordinate units (times: ``time_unit``, days by default), the same along all
+                axes, or by the names of those to smooth along: the others' entries are smoothed each by itself.
+            keep_missing: missing values stay missing, such as land in an ocean's field; else they are filled where
+                something within six standard deviations is known.
+
+        Raises:
+            ValueError: a sigma that is not positive, or of a name that is no axis; see ``frame``.
+        """
+        return smoothed(self._array, sigma, self._options, keep_missing)
+
     def predict(
         self,
         model: nn.Module,
@@ -240,6 +260,20 @@ class DatasetAccessor:
             changed[name].encoding = fitting_encoding(array, given)
         return self._dataset.assign(changed)
 
+    def smooth(self, sigma: float | Mapping[str, float], *, keep_missing: bool = False) -> xr.Dataset:
+        """Smooth each variable; see ``DataArrayAccessor.smooth``."""
+        names, stacked = self._stacked()
+        result = stacked.smooth(sigma, keep_missing=keep_missing)
+        changed = {}
+        for name in names:
+            given = self._dataset[name]
+            array = result.sel({_VARIABLE: name}, drop=True).transpose(*given.dims)
+            array = array.astype(given.dtype if given.dtype.kind == "f" else array.dtype).rename(name)
+            array.attrs = derived_attributes(given, "smooth", same_quantity=True)
+            array.encoding = fitting_encoding(array, given)
+            changed[name] = array.variable
+        return self._dataset.assign(changed)
+
     def predict(
         self,
         model: nn.Module,
@@ -252,12 +286,23 @@ class DatasetAccessor:
         result = self._stacked()[1].predict(model, like=like, batch_size=batch_size, progress=progress)
         return _channelled(result, self._dataset)
 
+    def observations(self) -> xr.Dataset:
+        """Return the observations of a discrete sampling geometry of CF conventions along one dimension.
+
+        Stations, profiles and tracks that lie end to end, indexed, or in rectangles with missing entries; see
+        ``xarray_discrete.observations``.
+        """
+        return observations(self._dataset)
+
     def compute(self, progress: bool = True) -> xr.Dataset:
         """Load a lazy Dataset into memory, with a progress bar."""
         return _computed(self._dataset, progress)
 
     def _stacked(self) -> tuple[tuple[str, ...], DataArrayAccessor]:
         """Return the channels, and the accessor of one array that holds them."""
+        if self._options.get("axes") is None and is_ragged(self._dataset):
+            rule = "have a place for each observation (dataset.ccnn.observations() gives it to them), or axes be named"
+            reject("a ragged array of CF conventions", rule, f"sizes {dict(self._dataset.sizes)}")
         named = [name for name in self._options.get("axes") or () if name in self._dataset.data_vars]
         dataset = self._dataset.set_coords(named)
         names = self._fields(dataset) if self._variables is None else self._variables

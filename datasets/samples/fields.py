@@ -67,7 +67,7 @@ class FieldSet:
         require(not bool(bad.any()), "coordinates", "be finite", f"row {int(bad.double().argmax())} of {len(bad)}")
         field = torch.repeat_interleave(torch.arange(len(self.names)), self.splits.diff()).double()
         places = torch.cat([field[:, None], self.coordinates], 1)
-        known = ~self.values.isnan().any(1)
+        known = self.known
         distinct = len(torch.unique(places[known], dim=0))
         rule = "be distinct within a field where values are known"
         require(distinct == int(known.sum()), "coordinates", rule, f"{int(known.sum()) - distinct} repeated places")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
+from argparse import ArgumentError
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -17,7 +18,7 @@ from torch.utils.data import DataLoader
 
 from ccnn_irregular._checks import reject
 from ccnn_irregular.pipelines.train import figures
-from ccnn_irregular.pipelines.train.arguments import Words, default_run_dir, join_lists
+from ccnn_irregular.pipelines.train.arguments import Words, join_lists
 from ccnn_irregular.pipelines.train.checkpoint import load_weights, read_checkpoint, saved_options
 from ccnn_irregular.pipelines.train.data import TaskData
 from ccnn_irregular.pipelines.train.evaluation import Evaluation, say
@@ -30,6 +31,7 @@ from ccnn_irregular.pipelines.train.run_end import (
     RunEnd,
     StepLimit,
     TimeLimit,
+    ends_at_sigterm,
     require_epochs,
     require_numbers,
 )
@@ -39,7 +41,9 @@ from ccnn_irregular.pipelines.train.run_folder import (
     History,
     RunFolder,
     checkpoints,
+    flat,
 )
+from ccnn_irregular.pipelines.train.usage import explained, short_help
 
 __all__ = ["Task"]
 
@@ -50,6 +54,8 @@ _SUMMARIES = {
     "fit": "train; the same command resumes an interrupted run",
     "validate": "loss and metrics on the validation part",
 }
+# A mistyped option is refused by us, with the nearest ones.
+_STRICT = {"allow_abbrev": False, "exit_on_error": False}
 _NEVER = 100_000  # epochs without a gain before training stops early, where a task trains to the end of its schedule
 
 
@@ -102,8 +108,8 @@ class Task(LightningCLI):
                 "enable_model_summary": False,
                 "num_sanity_val_steps": 0,
             },
-            parser_kwargs={"prog": "ccnn", "allow_abbrev": False}
-            | {name: {"description": text, "allow_abbrev": False} for name, text in summaries.items()},
+            parser_kwargs={"prog": "ccnn", **_STRICT}
+            | {name: {"description": text, **_STRICT} for name, text in summaries.items()},
             auto_configure_optimizers=False,
             args=words.with_options_of_run(),
         )
@@ -168,9 +174,19 @@ class Task(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse, then find the run folder and the checkpoint in it; what is not typed is as in the run."""
-        self.config = parser.parse_args([args[0], *join_lists(args[1:], self._parser(args[0]))])
+        command, own = args[0], self._parser(args[0])
+        if {"-h", "--help"} & set(args):
+            print(short_help(own, command, self.task, flat(self.words.chosen())))
+            raise SystemExit(0)
+        if "--help-all" in args:
+            own.print_help()
+            raise SystemExit(0)
+        try:
+            self.config = parser.parse_args([command, *join_lists(args[1:], own)])
+        except ArgumentError as error:
+            raise ValueError(explained(str(error), own, command, self.task)) from error
         options = self.config[self.config.subcommand]
-        self.run_folder = RunFolder(Path(options.run_dir or default_run_dir(options.config or [])))
+        self.run_folder = RunFolder(Path(options.run_dir))
         if self.config.subcommand == "fit":
             self._ask_data(options)
             self._find_resumable(options)
@@ -292,7 +308,8 @@ class Task(LightningCLI):
         self.run_folder.start(self._plain_config())
         before = len(self.run_folder.saved_rows())
         try:
-            self.trainer.fit(model, datamodule=datamodule, **kwargs)
+            with ends_at_sigterm():
+                self.trainer.fit(model, datamodule=datamodule, **kwargs)
         except BaseException as error:
             end = RunEnd.broken(error)
             self._summarise(end, time.monotonic() - started)

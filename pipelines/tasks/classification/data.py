@@ -104,7 +104,7 @@ class SampleDataModule(TaskData[SampleBatch, Sampling]):
         drop_seed: seed of the samples that are dropped, and of the gaps, in tests.
         batch_size: samples a step.
         download: fetch official files with published checksums where they are missing.
-        evaluate: see ``TaskData``.
+        evaluate: what test and predict look at: the part kept for the "test", or "all" of the source.
     """
 
     described = (

@@ -46,8 +46,24 @@ def baseline_values(batches: Sequence[FieldBatch], name: BaselineName, axes: Seq
         for batch in batches:
             for seen, asked in batch.spans():
                 places, queries = batch.observed.coordinates[seen].numpy(), batch.query.coordinates[asked].numpy()
-                parts.setdefault(method, []).append(interpolate(places, batch.values[seen].numpy(), queries))
+                parts.setdefault(method, []).append(
+                    _known_alone(interpolate, places, batch.values[seen].numpy(), queries)
+                )
     return {method: np.concatenate(values) for method, values in parts.items()}
+
+
+def _known_alone(interpolate: Interpolant, places: Array, values: Array, queries: Array) -> Array:
+    """The interpolant from the places where each channel is known, nan where none is."""
+    known = ~np.isnan(values)
+    if known.all():
+        return interpolate(places, values, queries)
+    columns = [
+        interpolate(places[there], values[there, channel : channel + 1], queries)
+        if there.any()
+        else np.full((len(queries), 1), np.nan)
+        for channel, there in enumerate(known.T)
+    ]
+    return np.concatenate(columns, 1)
 
 
 def linear(places: Array, values: Array, queries: Array, axes: Sequence[FieldAxis], *, rescale: bool = False) -> Array:

@@ -17,22 +17,25 @@ from ccnn_irregular import datasets
 from ccnn_irregular._checks import reject, require
 from ccnn_irregular.adapters.xarray import Reading
 from ccnn_irregular.datasets.samples import FieldSet
+from ccnn_irregular.datasets.stations import StationColumns, StationSet
 from ccnn_irregular.domains import Points
 from ccnn_irregular.pipelines.tasks.field.hiding import GroupHiding, PlaceHiding, uniform_rows
 from ccnn_irregular.pipelines.tasks.field.parts import PARTS, FieldParts
 from ccnn_irregular.pipelines.tasks.field.records import BroughtInLine, as_they_are, bring_in_line
 from ccnn_irregular.pipelines.train.batches import EqualBatches, batch_loader, drawn_loader
-from ccnn_irregular.pipelines.train.data import Part, TaskData
+from ccnn_irregular.pipelines.train.data import Evaluated, Part, TaskData
 from ccnn_irregular.pipelines.train.draws import Draws
 from ccnn_irregular.pipelines.train.sample_keys import row_keys, text_keys
 
-__all__ = ["FieldBatch", "FieldDataModule"]
+__all__ = ["STATIONS", "FieldBatch", "FieldDataModule"]
 
 # All that is kept of a part in place of some fields of it, with values as the network gets them or as they were read.
 FieldVariant = Literal["whole", "as read"]
 
 _SHARES = ("held", "held_units", "watched", "watched_units")
 _HALF = 0.5  # of the stations, which are dealt into two groups at least
+_FOLDS = 10  # groups of units, of which one at a time is asked for where all are evaluated
+STATIONS = "stations"  # the data set of tables
 
 
 @dataclass(frozen=True)
@@ -118,11 +121,15 @@ class FieldDataModule(TaskData[FieldBatch, FieldVariant]):
     over the part it is in: nothing that is kept for the test tells of training.
 
     Args:
-        dataset: name of a registered data set of fields: "cube" (netCDF or zarr), "ghcnm", "argo", "simulated_fields".
+        dataset: name of a registered data set of fields: "stations" (a table of your own), "cube" (netCDF or zarr),
+            "ghcnm", "argo", "simulated_fields".
+        table: the file of "stations": CSV, CSV.gz, Parquet, or netCDF with a discrete sampling geometry.
+        columns: of that table.
         root: the file (cube; ghcnm: the ``.dat`` file) or the folder (argo).
         options: of the data set's loader, such as ``drop_flagged`` of "ghcnm": see ``ccnn datasets NAME``.
-        variables: of a cube, or the one parameter of the floats.
-        axes: dimensions of a cube that are coordinates of a field.
+        variables: of a cube or a table, or the one parameter of the floats.
+        axes: dimensions of a cube that are coordinates of a field; of a table among latitude, longitude, x, y,
+            level and time.
         fields: dimension of a cube along which its fields follow one another.
         stacked: dimensions of a cube that become channels.
         records: bring the values of stations in line by what their records tell, see ``bring_in_line``.
@@ -139,17 +146,21 @@ class FieldDataModule(TaskData[FieldBatch, FieldVariant]):
         batch_size: fields a step.
         watched_fields: fields that are looked at in validation at most, spread evenly over all.
         seed: of what is kept, of what is shown of test fields, and of what is hidden in training.
+        evaluate: what is tested or predicted: what is kept for the "test", or "all" places: in a test each tenth of the
+            stations from the others.
         predict_from: for ``ccnn predict``: "all" that is known, or what the "test" shows.
         reading: how the file of a cube is read where it leaves it open.
     """
 
     rows_are = "places"
-    described = ("dataset", "root", "test_fields", "hide", "hide_units", "show", "seed", *_SHARES)
+    described = ("dataset", "root", "evaluate", "test_fields", "hide", "hide_units", "show", "seed", *_SHARES)
 
     def __init__(
         self,
-        dataset: str,
+        dataset: str = STATIONS,
         root: str | None = None,
+        table: str | None = None,
+        columns: StationColumns | None = None,
         options: dict[str, Any] | None = None,
         variables: Sequence[str] = (),
         axes: Sequence[str] = (),
@@ -169,14 +180,23 @@ class FieldDataModule(TaskData[FieldBatch, FieldVariant]):
         batch_size: int = 1,
         watched_fields: int = 32,
         seed: int = 0,
+        evaluate: Evaluated = "test",
         predict_from: Literal["all", "test"] = "all",
         reading: Reading | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(evaluate)
         self._known = datasets.get(dataset, FieldSet)
+        if dataset == STATIONS:
+            rule = "be given for stations: --data.table FILE (CSV, Parquet or netCDF)"
+            require(table is not None or root is not None, "data.table", rule, table)
+            require(table is None or root in (None, table), "data.root", "be left out beside data.table", root)
+            root = root or table
+        else:
+            require(table is None, "data.table", f"be left out for {dataset}, which reads data.root", table)
+            require(columns is None, "data.columns", f"be left out for {dataset}", columns)
         self._known.require_root(root)
         named = {"variables": tuple(variables), "axes": tuple(axes), "fields": fields, "stacked": tuple(stacked)}
-        self._cut: dict[str, Any] = {**named, "reading": reading}
+        self._cut: dict[str, Any] = {**named, "reading": reading, "columns": columns}
         self._known.require_options({**{name: value for name, value in self._cut.items() if value}, **(options or {})})
         shares = dict(zip(_SHARES, (held, held_units, watched, watched_units), strict=True))
         for name, share in shares.items():
@@ -203,8 +223,14 @@ class FieldDataModule(TaskData[FieldBatch, FieldVariant]):
         self.queries, self.draws, self.batch_size, self.seed = queries, draws, batch_size, seed
         self.watched_fields = watched_fields
         self.predict_from = predict_from
+        self.undivided = False
         self._parts: FieldParts | None = None
         self._brought: dict[Part, BroughtInLine] = {}
+
+    def follow(self, axes: Sequence[str], variables: Sequence[str]) -> None:
+        """Read a table as the one that a network was trained on: its coordinates and its columns of values."""
+        if self.dataset == STATIONS and self._parts is None:
+            self._cut |= {"axes": tuple(axes), "variables": self._cut["variables"] or tuple(variables)}
 
     def setup(self, stage: str) -> None:
         """Read the files once, and decide what is kept.
@@ -215,6 +241,13 @@ class FieldDataModule(TaskData[FieldBatch, FieldVariant]):
         if self._parts is not None:
             return
         fields = self._read()
+        partly = int((fields.known & fields.values.isnan().any(1)).sum())
+        rule = "be left out, or data.variables name one, where channels are not measured together"
+        require(not self.records or partly == 0, "records", rule, f"{partly} places of which some are known")
+        self.undivided = self.takes_all(stage) and (stage == "test" or self.predict_from == "all")
+        if self.undivided:
+            self._parts = FieldParts.undivided(fields)
+            return
         outside = [number for number in self.test_fields if not 0 <= number < len(fields)]
         require(not outside, "test_fields", f"be numbers of the {len(fields)} fields, from 0 on", outside)
         shares = {name: getattr(self, name) for name in _SHARES}
@@ -270,7 +303,7 @@ class FieldDataModule(TaskData[FieldBatch, FieldVariant]):
         cubes may share their grid. A single field is named after its file, so its name is left out.
         """
         fields, rows = self.samples, self.parts.known(part)
-        if part == "test":
+        if part == "test" and not self.undivided:
             rows &= ~self.parts.shown
         names = text_keys(fields.names if len(fields) > 1 else [""])[self.parts.field[rows].numpy()]
         columns = [names, fields.coordinates[rows].numpy()]
@@ -284,7 +317,8 @@ class FieldDataModule(TaskData[FieldBatch, FieldVariant]):
 
     def summary(self) -> str:
         sizes = ", ".join(f"{size} {name}" for name, size in self.part_sizes().items())
-        return f"{len(self.samples)} fields of {', '.join(self.samples.channels)}; known places: {sizes}"
+        told = f"{len(self.samples)} fields of {', '.join(self.samples.channels)}; known places: {sizes}"
+        return "\n".join([*self.samples.about, told]) if isinstance(self.samples, StationSet) else told
 
     def describe(self) -> dict[str, Any]:
         about = {name: getattr(self, name) for name in self.described}
@@ -308,6 +342,8 @@ class FieldDataModule(TaskData[FieldBatch, FieldVariant]):
         if part == "train":
             require(variant is None, "variant", "be left out for the training part", repr(variant))
             return drawn_loader(self._drawn, EqualBatches(np.arange(self.draws), self.batch_size, self.seed))
+        if part == "test" and self.undivided:
+            return self._folds(variant)
         numbers, most = self._fields_of(part), None
         if part == "validation" and variant is None:
             spread = np.linspace(0, len(numbers) - 1, min(len(numbers), self.watched_fields))
@@ -315,6 +351,64 @@ class FieldDataModule(TaskData[FieldBatch, FieldVariant]):
         in_line = self._in_line(part) if self.records and variant != "as read" else as_they_are(self.samples)
         take = partial(self._taken, part=part, in_line=in_line, most=most)
         return batch_loader(take, EqualBatches(numbers.numpy(), self.batch_size, None))
+
+    def _folds(self, variant: FieldVariant | None) -> DataLoader[FieldBatch]:
+        """Every known place, asked for from the places of the other units: these are dealt into groups."""
+        fields, parts = self.samples, self.parts
+        known = torch.nonzero(fields.known).flatten()
+        units, unit = parts.units[known].unique(return_inverse=True)
+        require(len(units) > 1, "the data", "hold known places of two stations to test all of them", len(units))
+        dealt = torch.randperm(len(units), generator=torch.Generator().manual_seed(self.seed)) % _FOLDS
+        fold = torch.full((len(parts.units),), -1)
+        fold[known] = dealt[unit]
+        counts = torch.stack([parts.counts(fold == group) for group in range(int(dealt.max()) + 1)], 1)
+        pairs = torch.nonzero((counts > 0) & (counts < counts.sum(1, keepdim=True)))
+        plain = not self.records or variant == "as read"
+        in_line = [
+            as_they_are(fields) if plain else bring_in_line(fields, fields.known & (fold != group))
+            for group in range(counts.shape[1])
+        ]
+
+        def take(numbers: Tensor) -> FieldBatch:
+            chosen = pairs[numbers]
+            spans = [(*fields.splits[field : field + 2].tolist(), group) for field, group in chosen.tolist()]
+            hidden = [fold[first:last] == group for first, last, group in spans]
+            there = [fold[first:last] >= 0 for first, last, _ in spans]
+            observed = [
+                span[0] + torch.nonzero(a & ~b).flatten() for span, a, b in zip(spans, there, hidden, strict=True)
+            ]
+            asked = [span[0] + torch.nonzero(rows).flatten() for span, rows in zip(spans, hidden, strict=True)]
+            lines = [in_line[group] for *_, group in spans]
+            return FieldBatch.of(fields, observed, asked, lines, [fields.values] * len(spans))
+
+        return batch_loader(take, EqualBatches(np.arange(len(pairs)), self.batch_size, None))
+
+    def asking(self, places: Tensor, field: Tensor, at_once: int = 50_000) -> Iterator[FieldBatch]:
+        """Any places of the fields, asked for from all that ``predict_from`` names; ``rows`` are numbers of places.
+
+        Args:
+            places: float64 ``(M, d)``.
+            field: int64 ``(M,)``, of each place; those of fields in which nothing is observed are left out.
+            at_once: places in a batch at most.
+        """
+        fields, shown = self.samples, self._shown("all")
+        in_line = self._in_line("all") if self.records else as_they_are(fields)
+        observed_in = self.parts.counts(shown) > 0
+        for number in field.unique().tolist():
+            if number < 0 or not observed_in[number]:
+                continue
+            first, last = fields.splits[number : number + 2].tolist()
+            seen = first + torch.nonzero(shown[first:last]).flatten()
+            for rows in torch.nonzero(field == number).flatten().split(at_once):
+                yield FieldBatch(
+                    observed=Points(fields.coordinates[seen]),
+                    values=in_line.values[seen],
+                    query=Points(places[rows]),
+                    targets=torch.full((len(rows), len(fields.channels)), torch.nan, dtype=torch.float64),
+                    rows=rows,
+                    noise=in_line.noise[seen],
+                    weights=torch.ones(len(rows), dtype=torch.float64),
+                )
 
     def _drawn(self, numbers: Tensor, epoch: int) -> FieldBatch:
         """Training fields for the draws ``numbers`` of an epoch, a random part of each hidden and asked for."""
@@ -329,7 +423,8 @@ class FieldDataModule(TaskData[FieldBatch, FieldVariant]):
         if part == "test":
             asked = parts.counts(parts.known("test")) > 0
             return torch.nonzero(asked & (parts.counts(parts.shown) > 0)).flatten()
-        numbers = torch.tensor(self.test_fields) if self.test_fields else torch.arange(len(self.samples))
+        some = bool(self.test_fields) and not self.undivided
+        numbers = torch.tensor(self.test_fields) if some else torch.arange(len(self.samples))
         return numbers[parts.counts(self._shown(part))[numbers] > 0]
 
     def _shown(self, part: Part) -> Tensor:

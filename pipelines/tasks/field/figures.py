@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,11 +30,13 @@ def save_test_figures(
         shown += [(seen.stop - seen.start, batch, seen, asked, estimates[asked]) for seen, asked in batch.spans()]
     shown.sort(key=lambda field: -field[0])
     channels = np.linspace(0, len(fields.channels) - 1, min(most, len(fields.channels))).round().astype(int)
-    pairs = [(field, int(channel)) for field in shown[: max(1, most // len(channels))] for channel in channels]
+    distinct: dict[int, Any] = {}  # where all of a source is asked for, a field comes once for each group of stations
+    for entry in shown:
+        distinct.setdefault(_number(fields, entry[1], entry[3]), entry)
+    first = list(distinct.items())[: max(1, most // len(channels))]
+    pairs = [(number, entry, int(channel)) for number, entry in first for channel in channels]
     paths = []
-    for (_, batch, seen, asked, estimates), channel in pairs[:most]:
-        row = int(batch.rows[asked][0])
-        field = int(np.searchsorted(fields.splits.numpy(), row, side="right")) - 1
+    for field, (_, batch, seen, asked, estimates), channel in pairs[:most]:
         title = f"{fields.channels[channel]}, {fields.names[field]}"
         figure = plot_field_maps(
             batch.observed.coordinates[seen].numpy(),
@@ -48,3 +51,8 @@ def save_test_figures(
         stem = "".join(letter if letter.isalnum() else "_" for letter in title)
         paths.append(save(figure, folder / f"{stem}.png"))
     return paths
+
+
+def _number(fields: FieldSet, batch: FieldBatch, asked: slice) -> int:
+    """The field of some queries."""
+    return int(np.searchsorted(fields.splits.numpy(), int(batch.rows[asked][0]), side="right")) - 1

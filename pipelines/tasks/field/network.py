@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,15 +13,19 @@ from ccnn_irregular._checks import reject, require
 from ccnn_irregular.datasets.processing.moments import mean_and_deviation
 from ccnn_irregular.domains import Grid, Points
 from ccnn_irregular.kernels import KernelSpec
+from ccnn_irregular.longitudes import GLOBE
 from ccnn_irregular.networks import CCNN
 from ccnn_irregular.pipelines.tasks.field.data import FieldBatch
 from ccnn_irregular.pipelines.tasks.field.kriging import FieldAxis, LocalKriging, Metric
 from ccnn_irregular.pipelines.train.reach import Sampling, sampling_of, warn_of_kernel, warn_of_latent, warn_of_reach
 
-__all__ = ["Analysis", "FieldNetwork"]
+__all__ = ["NINETY", "NORMAL_90", "Analysis", "FieldNetwork"]
 
+# Noise of a channel that an observation lacks, in units of the nugget: nothing follows from it.
+_LACKING = 1e10
 # Points the readout answers at once when no gradient is wanted.
 _AT_ONCE = 20_000
+NINETY, NORMAL_90 = 0.9, 1.6448536269514722  # the share of an interval, and its half width in standard deviations
 
 
 @dataclass(frozen=True)
@@ -109,6 +114,7 @@ class FieldNetwork(nn.Module):
         self.register_buffer("mean", torch.zeros(channels, dtype=torch.float64))
         self.register_buffer("deviation", torch.ones(channels, dtype=torch.float64))
         self.register_buffer("first_error", torch.ones(channels, dtype=torch.float64))
+        self.register_buffer("spread", torch.full((channels,), torch.nan, dtype=torch.float64))
 
     @torch.no_grad()
     def prepare(self, batch: FieldBatch, values: tuple[Tensor, Tensor | None]) -> None:
@@ -121,8 +127,8 @@ class FieldNetwork(nn.Module):
             assert self.latent is not None
             self.correction.calibrate(self.latent)
             nn.init.zeros_(self.correction.output.weight)
-        error = (self(batch) - self.normalised(batch.targets)).square().mean(0).sqrt()
-        self.first_error = error.clamp_min(1e-6)
+        error = (self(batch) - self.normalised(batch.targets)).square().nanmean(0).sqrt()
+        self.first_error = error.nan_to_num(1.0).clamp_min(1e-6)
 
     def _warn(self, observed: Points) -> None:
         """Say so where covariance or kernels do not suit the observations or the latent grid."""
@@ -140,7 +146,12 @@ class FieldNetwork(nn.Module):
         latent = sampling_of(self.latent, "the latent grid")
         support = next(iter(self.correction.kernels().values())).support
         warn_of_kernel(self.kernel, support, latent)
-        warn_of_latent(self.latent, self.metric.scaled(observed.coordinates), support)
+        warn_of_latent(self.latent, self._on_latent(observed.coordinates), support)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        """Let checkpoints without a factor of deviations be read: theirs is not known."""
+        state_dict.setdefault(f"{prefix}spread", torch.full_like(self.spread, torch.nan))
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def normalised(self, values: Tensor) -> Tensor:
         """Values in standard deviations from the mean."""
@@ -150,17 +161,58 @@ class FieldNetwork(nn.Module):
         """Normalised values at the queries ``(m, C)``, float64."""
         return self.at(self.analyse(batch.observed, batch.values, batch.noise), batch.query)
 
-    def predict(self, batch: FieldBatch) -> Tensor:
-        """Values at the queries ``(m, C)``, float64."""
+    def predict(self, batch: FieldBatch) -> tuple[Tensor, Tensor]:
+        """Values at the queries and their standard deviations, float64 ``(m, C)`` each, in the field's units.
+
+        The deviation is that of kriging, times the factor that ``fit_spread`` found; without one its unit is unknown.
+        """
         with torch.no_grad():
-            return self(batch) * self.deviation + self.mean
+            analysis = self.analyse(batch.observed, batch.values, batch.noise)
+            values, left = self._estimated(analysis, batch.query)
+        return values * self.deviation + self.mean, left * self.deviation * self.spread.nan_to_num(1.0)
+
+    def interpolate(self, places: Tensor, values: Tensor, queries: Tensor) -> tuple[Tensor, Tensor]:
+        """Values of one field at any places, and their standard deviations.
+
+        Args:
+            places: ``(n, d)``, where it is observed, in the units of ``axes``.
+            values: ``(n, C)`` there, nan where missing.
+            queries: ``(m, d)``.
+
+        Returns:
+            see ``predict``.
+        """
+        seen, unknown = values.double(), torch.full((len(queries), self.channels), torch.nan, dtype=torch.float64)
+        rows = torch.arange(len(queries))
+        ones = torch.ones(len(queries), dtype=torch.float64)
+        return self.predict(
+            FieldBatch(Points(places), seen, Points(queries), unknown, rows, torch.ones_like(seen), ones)
+        )
+
+    def fit_spread(self, values: Tensor, deviations: Tensor, targets: Tensor) -> None:
+        """Scale deviations so that 90 % of some targets lie within 1.645 of them, channel by channel.
+
+        Args:
+            values: ``(m, C)``, answers to places that were not trained on.
+            deviations: ``(m, C)``, as ``predict`` gives them.
+            targets: ``(m, C)``, nan where not known.
+
+        Raises:
+            ValueError: a channel without targets.
+        """
+        known = targets.isfinite()
+        require(bool(known.any(0).all()), "targets", "be known somewhere in every channel", known.sum(0).tolist())
+        off = ((targets - values).abs() / deviations.clamp_min(torch.finfo(torch.float64).tiny)).where(known, torch.nan)
+        self.spread = self.spread.nan_to_num(1.0) * torch.nanquantile(off, NINETY, 0) / NORMAL_90
 
     def analyse(self, observed: Points, values: Tensor, noise: Tensor | None = None) -> Analysis:
-        """What the observations ``(n, C)`` say about the fields; ``noise`` as in ``FieldBatch``, None = 1."""
+        """What the observations ``(n, C)``, nan where missing, say; ``noise`` as in ``FieldBatch``, None = 1."""
         require(values.shape[1] == self.channels, "channels", f"be the data's {values.shape[1]}", self.channels)
         values = self.normalised(values)
         vectors = self.metric.embedded(observed.coordinates)
         noise = torch.ones_like(values) if noise is None else noise
+        if bool((lacking := values.isnan()).any()):
+            values, noise = values.nan_to_num(0.0), noise.masked_fill(lacking, _LACKING)
         plain = Analysis(observed, vectors, values, values, noise, None)
         if self.correction is None:
             return plain
@@ -170,10 +222,14 @@ class FieldNetwork(nn.Module):
 
     def at(self, analysis: Analysis, query: Points) -> Tensor:
         """Normalised values at any places ``(m, C)``, float64."""
-        estimate, _ = self._kriged(analysis, analysis.residuals, query.coordinates, query)
+        return self._estimated(analysis, query)[0]
+
+    def _estimated(self, analysis: Analysis, query: Points) -> tuple[Tensor, Tensor]:
+        """Normalised values at any places, and the standard deviation that kriging leaves there."""
+        estimate, left = self._kriged(analysis, analysis.residuals, query.coordinates, query)
         if analysis.features is None:
-            return estimate
-        return estimate + self._correct(analysis.features, query)
+            return estimate, left
+        return estimate + self._correct(analysis.features, query), left
 
     def _kriged(self, analysis: Analysis, values: Tensor, coordinates: Tensor, query: Points) -> tuple[Tensor, Tensor]:
         rows, present = self.metric.nearest(analysis.observed, query, self.kriging.neighbours)
@@ -218,10 +274,21 @@ class FieldNetwork(nn.Module):
             parts.append(self._readout(features, Points(places.coordinates[rows], splits=splits)))
         return torch.cat(parts)
 
+    def _on_latent(self, coordinates: Tensor) -> Tensor:
+        """Coordinates in units of the network, longitudes in the turn about the latent grid's middle."""
+        assert self.latent is not None
+        scaled = self.metric.scaled(coordinates)
+        for place, (axis, latent) in enumerate(zip(self.metric.axes, self.latent.axes, strict=True)):
+            if axis.kind == "longitude" and not latent.periodic:
+                middle = latent.start + latent.step * (latent.size - 1) / 2
+                turns = ((scaled[:, place] - middle) / GLOBE).round()  # of those that are there already 0
+                scaled[:, place] -= GLOBE * turns
+        return scaled
+
     def _readout(self, features: Tensor, places: Points) -> Tensor:
         assert self.correction is not None
         assert self.latent is not None
-        scaled = Points(self.metric.scaled(places.coordinates), splits=places.splits, periods=self.latent.periods)
+        scaled = Points(self._on_latent(places.coordinates), splits=places.splits, periods=self.latent.periods)
         assert self.correction.readout is not None
         hidden = nn.functional.gelu(self.correction.readout(features, self.latent, scaled))
         return self.correction.output(hidden).double() * self.first_error

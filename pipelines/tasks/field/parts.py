@@ -17,6 +17,7 @@ __all__ = ["PARTS", "FieldParts"]
 
 # Their numbers are their places here.
 PARTS = ("train", "validation", "test")
+_ABOVE = 1 + 1e-6  # a factor that makes a number drawn in float32 lie below its product
 
 
 @dataclass(frozen=True)
@@ -55,13 +56,19 @@ class FieldParts:
         # A place that is a unit of its own is known by its rank too.
         alone = len(fields.units.unique()) == len(fields.units)
         units = order.argsort() if alone else fields.units
-        part = _drawn_parts(order, units, shares, seed)
+        part = _drawn_parts(order, units, fields.known, shares, seed)
         for number in test_fields:
             part[slice(*fields.splits[number : number + 2].tolist())] = PARTS.index("test")
         shown = fields.known & (part != PARTS.index("test"))
         if test_fields:
             shown = _some_shown(fields, order, test_fields, show, seed)
         return FieldParts(referred_to(fields, part), part, order, units, shown)
+
+    @staticmethod
+    def undivided(fields: FieldSet) -> FieldParts:
+        """All of it for the test, and all that is known shown."""
+        part = torch.full((len(fields.units),), PARTS.index("test"))
+        return FieldParts(referred_to(fields, part), part, _in_order(fields), fields.units, fields.known)
 
     @cached_property
     def usable(self) -> Tensor:
@@ -100,18 +107,34 @@ def _in_order(fields: FieldSet) -> Tensor:
     return torch.from_numpy(np.lexsort((*columns[::-1], field.numpy())))
 
 
-def _drawn_parts(order: Tensor, units: Tensor, shares: Mapping[str, float], seed: int) -> Tensor:
+def _drawn_parts(order: Tensor, units: Tensor, known: Tensor, shares: Mapping[str, float], seed: int) -> Tensor:
     """Part of each place by the shares of places and of units."""
     generator = torch.Generator().manual_seed(seed)
-    by_unit = torch.rand(int(units.max()) + 1, generator=generator)[units]
+    drawn = torch.rand(int(units.max()) + 1, generator=generator)
+    by_unit = drawn[units]
     by_place = torch.empty(len(units))
     by_place[order] = torch.rand(len(units), generator=generator)
     part = torch.full((len(units),), PARTS.index("train"))
-    held, held_units = shares["held"], shares["held_units"]
-    watched = (by_unit < held_units + shares["watched_units"]) | (by_place < held + shares["watched"])
+    held = shares["held"]
+    held_units, both = _limits(drawn[units[known].unique()].double(), shares["held_units"], shares["watched_units"])
+    watched = (by_unit < both) | (by_place < held + shares["watched"])
     part[watched] = PARTS.index("validation")
     part[(by_unit < held_units) | (by_place < held)] = PARTS.index("test")
     return part
+
+
+def _limits(drawn: Tensor, held: float, watched: float) -> tuple[float, float]:
+    """Below which numbers drawn for units these are kept for the test, and for test or validation.
+
+    The shares, or as much more as gives each part a unit where few units are drawn for.
+    """
+    first, second = held, held + watched
+    if held > 0:
+        first = max(first, float(drawn.min()) * _ABOVE)
+    later = drawn[drawn >= first]
+    if watched > 0 and len(later):
+        second = max(second, float(later.min()) * _ABOVE)
+    return first, second
 
 
 def _some_shown(fields: FieldSet, order: Tensor, test_fields: Sequence[int], show: float, seed: int) -> Tensor:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ccnn_irregular.datasets.samples import FieldSet
+from ccnn_irregular.pipelines.tasks.field.network import NORMAL_90
 from ccnn_irregular.pipelines.train.evaluation import ResultTable, weighted_rmse
 
 __all__ = ["CSV_HEAD", "Answers", "Score", "csv_lines", "mean_ratios", "scores_of", "table"]
@@ -40,6 +41,9 @@ class Score:
         treated_ratio: the network's error divided by that of the one of these that is best in the validation.
         by_nodes: errors of network and baselines with every node counted alike; None where they are counted so above.
         ratio_by_nodes: the network's divided by that of ``best_rival``.
+        coverage: share of the values within 1.645 standard deviations of the network's answer, 0.9 if these are right;
+            None where they were not fitted.
+        deviation: root mean square of the standard deviations, to be compared with ``network``.
     """
 
     channel: str
@@ -54,6 +58,8 @@ class Score:
     treated_ratio: float | None
     by_nodes: dict[str, float] | None
     ratio_by_nodes: float | None
+    coverage: float | None
+    deviation: float | None
 
 
 @dataclass(frozen=True)
@@ -79,7 +85,9 @@ class Answers:
         return [{name: float(errors[channel]) for name, errors in found.items()} for channel in channels]
 
 
-def scores_of(network: Array, test: Answers, validation: Answers, fields: FieldSet) -> list[Score]:
+def scores_of(
+    network: Array, test: Answers, validation: Answers, fields: FieldSet, deviations: Array | None = None
+) -> list[Score]:
     """Scores of each channel; the validation tells which baseline is the one to compare with.
 
     Args:
@@ -87,6 +95,7 @@ def scores_of(network: Array, test: Answers, validation: Answers, fields: FieldS
         test: those of the baselines.
         validation: the same in the validation.
         fields: what the rows of both are of.
+        deviations: ``(m, C)``, standard deviations of the network's answers; None = not fitted.
     """
     areas, watched = (fields.weights(answers.rows).numpy() for answers in (test, validation))
     everything = {"network": network} | test.baselines
@@ -100,11 +109,18 @@ def scores_of(network: Array, test: Answers, validation: Answers, fields: FieldS
         error, best = baselines.pop("network"), _least(chosen[channel])
         nodes = by_nodes[channel] if fields.areas is not None else None
         with_treatment = treated[channel]
+        known = np.isfinite(test.targets[:, channel])
+        coverage = deviation = None
+        if deviations is not None:
+            of_channel = deviations[known, channel]
+            off = np.abs(network[known, channel] - test.targets[known, channel])
+            coverage = float(np.mean(off <= NORMAL_90 * of_channel))
+            deviation = float(np.sqrt(np.mean(np.square(of_channel))))
         scores.append(
             Score(
                 channel=name,
                 unit=unit,
-                n=int(np.isfinite(test.targets[:, channel]).sum()),
+                n=int(known.sum()),
                 network=error,
                 rivals=baselines,
                 best_rival=best,
@@ -114,6 +130,8 @@ def scores_of(network: Array, test: Answers, validation: Answers, fields: FieldS
                 treated_ratio=error / with_treatment[_least(chosen_treated[channel])] if with_treatment else None,
                 by_nodes=nodes,
                 ratio_by_nodes=None if nodes is None else nodes["network"] / nodes[best],
+                coverage=coverage,
+                deviation=deviation,
             )
         )
     return scores
@@ -151,15 +169,24 @@ def mean_ratios(scores: Sequence[Score]) -> list[str]:
     return [f"{f'mean ratio {label}'.strip()} {np.mean(column):.3f}" for label, column in columns.items()]
 
 
-def table(scores: Sequence[Score], title: str) -> ResultTable:
-    """A row for each channel."""
+def table(scores: Sequence[Score], title: str, chosen: str = "in validation") -> ResultTable:
+    """A row for each channel; ``chosen`` says where the baseline was the best."""
     columns = _ratios(scores)
+    covered = scores[0].coverage is not None
 
     def row(number: int, score: Score) -> tuple[str, ...]:
         errors = [f"{value:.4g}" for value in (score.rivals[score.best_rival], score.network)]
         ratios = [f"{column[number]:.3f}" for column in columns.values()]
-        return f"{score.channel} ({score.unit})", score.best_rival, str(score.n), *errors, *ratios
+        ratios += [f"{score.coverage:.1%}"] if score.coverage is not None else []
+        return (
+            f"{score.channel} ({score.unit})" if score.unit else score.channel,
+            score.best_rival,
+            str(score.n),
+            *errors,
+            *ratios,
+        )
 
     labels = [f"ratio {label}".strip() for label in columns]
-    head = ("channel", "best baseline in validation", "n", "baseline", "network", *labels)
+    labels += ["in 90 % intervals"] * covered
+    head = ("channel", f"best baseline {chosen}", "n", "baseline", "network", *labels)
     return ResultTable(title, head, [row(*pair) for pair in enumerate(scores)], words=2)
