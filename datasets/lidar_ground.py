@@ -6,6 +6,7 @@ scanning point clouds. ISPRS Journal of Photogrammetry and Remote Sensing 59, 20
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,7 +40,7 @@ def load(root: str | Path) -> LabelledClouds:
     Coordinates are metres from the mean of the tile, which is subtracted in float64.
     """
     tile = load_tile(root)
-    return as_tile(tile.pos.numpy(), tile.y)
+    return replace(as_tile(tile.pos.numpy(), tile.y), origin=tile.origin[0])
 
 
 def as_tile(positions: NDArray[np.float64], labels: Tensor) -> LabelledClouds:

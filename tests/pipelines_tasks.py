@@ -30,6 +30,7 @@ from ccnn_irregular.pipelines.tasks.cloud_classification.network import CloudCla
 from ccnn_irregular.pipelines.tasks.cloud_segmentation.data import Discs, LabelDataModule
 from ccnn_irregular.pipelines.tasks.cloud_segmentation.module import CloudSegmentation
 from ccnn_irregular.pipelines.tasks.cloud_segmentation.network import CloudSegmenter
+from ccnn_irregular.pipelines.tasks.clouds.data import CloudFiles
 from ccnn_irregular.pipelines.tasks.downscale.data import DownscalingDataModule
 from ccnn_irregular.pipelines.tasks.downscale.module import Downscaling
 from ccnn_irregular.pipelines.tasks.downscale.network import DownscalingNetwork
@@ -379,6 +380,29 @@ def spoil_tile(data: LabelDataModule, value: float) -> None:
         values[data.rows["test"]] = value
 
 
+def own_clouds(folder: Path, batch_size: int) -> CloudFiles:
+    root = folder / "own_clouds"
+    root.mkdir(exist_ok=True)
+    rng = np.random.default_rng(0)
+    for number in range(5):
+        places = rng.uniform(0, [40, 20, 3], (150, 3))
+        label = (places[:, 2] > 1.5).astype(np.int64)
+        np.savez(root / f"{number}.npz", xyz=places, label=label, intensity=label + 0.1 * rng.standard_normal(150))
+    options = {"terrain": False, "spacing": 2.0, "radius": 6.0, "discs": 7, "changes": CHANGES}
+    return CloudFiles(str(root), **options, batch_size=batch_size)  # type: ignore[arg-type]
+
+
+def own_cloud_labels() -> CloudSegmentation:
+    network = CloudSegmenter(1, 2, kernel=replace(CLOUD_KERNEL, width=0.7, hidden=4), spacing=4.0, channels=(4,))
+    return CloudSegmentation(network, value_noise=0.1, schedule=Schedule(warmup_epochs=0))
+
+
+def spoil_own_clouds(data: CloudFiles, value: float) -> None:
+    for cloud in data.parts["test"]:
+        cloud.values.fill(value)
+        cloud.places.fill(value)
+
+
 # --------------------------------------------------------------------------------------------------------- forecast
 
 
@@ -444,5 +468,6 @@ TASKS: dict[str, Task] = {
     "downscale": Task(fronts, downscaling, lambda data: data.loader("test"), spoil_fronts, draws=False),
     "shapes": Task(shapes, cloud_classes, lambda data: data.loader("test"), spoil_shapes),
     "tile": Task(tile, cloud_labels, lambda data: data.loader("test"), spoil_tile),
+    "clouds": Task(own_clouds, own_cloud_labels, lambda data: data.loader("test"), spoil_own_clouds),
     "forecast": Task(gappy, forecast, lambda data: data.loader("test"), spoil_gappy, draws=False),
 }

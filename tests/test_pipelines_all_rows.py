@@ -27,7 +27,10 @@ pytestmark = [
 ]
 
 # Tasks whose data modules take all of a source.
-WHOLE = ("tables", "risk", "series", "images", "scans", "segmentation", "downscale", "forecast")
+WHOLE = (
+    *("tables", "risk", "series", "images", "scans", "segmentation", "downscale", "forecast"),
+    *("shapes", "tile", "clouds"),
+)
 QUIET = ("--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false")
 
 
@@ -43,13 +46,13 @@ def test_the_test_part_holds_every_row_and_the_others_none(name: str, tmp_path: 
     assert len(whole.keys("test")) == count["whole"] == count["split"] > len(split.keys("test"))
     keys = [np.concatenate([data.keys(part) for part in ("train", "validation", "test")]) for data in (split, whole)]
     assert sorted(keys[0].tolist()) == sorted(keys[1].tolist())
-    if name != "downscale":  # which predicts files, and has rows without names
+    if name not in ("downscale", "clouds"):  # which predict files, and have rows without names
         ids = whole.ids("test")
         assert len(set(ids)) == len(ids) == count["whole"]
         assert set(split.ids("test")) < set(ids)
 
 
-@pytest.mark.parametrize("name", ["risk", "series", "images", "scans", "forecast"])
+@pytest.mark.parametrize("name", ["risk", "series", "images", "scans", "forecast", "shapes"])
 def test_answers_to_all_rows_are_those_to_each_row_by_its_id(name: str, tmp_path: Path) -> None:
     task, model = TASKS[name], new_model(TASKS[name])
     split, whole = (task.data(tmp_path, 5) for _ in range(2))

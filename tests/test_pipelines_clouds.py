@@ -93,8 +93,12 @@ def test_solids_are_told_apart_whatever_their_points(capsys: pytest.CaptureFixtu
 
     rows = list(csv.DictReader(Path("runs/simulated_clouds/test/predictions.csv").read_text().splitlines()))
     assert sum(row["label"] == row["predicted"] for row in rows) / len(rows) == weighed["256 points"]
-    cli.main(["predict", *config, "--output", "again.csv"])
+    cli.main(["predict", *config, "--data.evaluate", "test", "--output", "again.csv"])
     assert Path("again.csv").read_text() == Path("runs/simulated_clouds/test/predictions.csv").read_text()
+    cli.main(["predict", *config, "--output", "all.csv"])
+    everyone = list(csv.DictReader(Path("all.csv").read_text().splitlines()))
+    assert [row["sample"] for row in everyone] == [str(number) for number in range(200)]
+    assert [everyone[int(row["sample"])] for row in rows] == rows
 
 
 def test_ground_is_found_and_a_stopped_run_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
@@ -111,9 +115,11 @@ def test_ground_is_found_and_a_stopped_run_goes_on(capsys: pytest.CaptureFixture
     straight, across = (whole_tile_iou("runs/simulated_terrain/best.ckpt", angle) for angle in (0.0, 45.0))
     assert min(straight) > 0.9
     np.testing.assert_allclose(across, straight, atol=0.02)
-    cli.main(["predict", *config])
+    cli.main(["predict", *config, "--data.evaluate", "test"])
     rows = list(csv.DictReader(Path("runs/simulated_terrain/predictions.csv").read_text().splitlines()))
     assert len(rows) == report["data"]["points"]["test"] == 2001
+    cli.main(["predict", *config, "--output", "all.csv"])
+    assert len(Path("all.csv").read_text().splitlines()) == 1 + 4000
     assert {row["predicted"] for row in rows} == {"ground", "object"}
 
 

@@ -192,10 +192,11 @@ def test_validation_scores_do_not_depend_on_the_size_of_the_batches(
     ):  # scikit-learn has no score of theirs: see test_pipelines_metrics
         return
     labels = torch.cat([batch.labels for batch in data.val_dataloader()])
+    labels, logits = labels[labels >= 0], logits[labels >= 0]  # of clouds in pieces some points count elsewhere
     classes = range(len(data.classes))
     loss = metrics.log_loss(labels, logits.double().softmax(1), labels=classes)
     assert together["val_loss"] == pytest.approx(loss, rel=1e-4)
-    if name == "tile":
+    if name in ("tile", "clouds"):
         wanted = metrics.jaccard_score(labels, logits.argmax(1), average="macro", zero_division=0)
         assert together["val_iou"] == pytest.approx(wanted, abs=1e-6)
     else:

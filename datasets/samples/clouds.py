@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +29,7 @@ class LabelledClouds:
         unit: of the coordinates.
         kinds: int64 ``(B,)``, what each cloud is a kind of, where a kind has some of the classes only.
         possible: bool ``(kinds, classes)``, the classes a cloud of each kind may have.
+        origin: float64 ``(3,)``, what was subtracted from the coordinates of the source; None = nothing.
 
     Raises:
         ValueError: shapes or dtypes that disagree, coordinates or values that are not finite, labels without class.
@@ -41,6 +43,16 @@ class LabelledClouds:
     unit: str
     kinds: Tensor | None = None
     possible: Tensor | None = None
+    origin: Tensor | None = None
+
+    @staticmethod
+    def joined(parts: Sequence[LabelledClouds]) -> LabelledClouds:
+        """Clouds of the same classes, kinds and origin as one."""
+        first = parts[0]
+        names = ["coordinates", "values", "labels", *(["kinds"] if first.kinds is not None else [])]
+        counts = torch.cat([part.splits.diff() for part in parts])
+        columns = {name: torch.cat([getattr(part, name) for part in parts]) for name in names}
+        return dataclasses.replace(first, splits=torch.nn.functional.pad(counts.cumsum(0), (1, 0)), **columns)
 
     def __post_init__(self) -> None:
         shape = tuple(self.coordinates.shape)

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ccnn_irregular._checks import require, require_finite, require_splits
+from ccnn_irregular._checks import reject, require, require_finite, require_splits
 from ccnn_irregular.datasets.samples.protocol import summary
 
 if TYPE_CHECKING:
@@ -65,23 +65,26 @@ class ShapePool:
         """
         shapes, labels = [], []
         for number, cloud in enumerate(clouds):
-            pos = torch.as_tensor(cloud.pos) if cloud.pos is not None else None
-            sound = pos is not None and pos.ndim == 2 and pos.shape[1] == 3
-            require(sound, f"pos of cloud {number}", "have shape (N, 3)", None if pos is None else tuple(pos.shape))
+            if cloud.pos is None or cloud.pos.ndim != 2 or cloud.pos.shape[1] != 3:
+                got = None if cloud.pos is None else tuple(cloud.pos.shape)
+                reject(f"pos of cloud {number}", "have shape (N, 3)", got)
             label = -1 if cloud.y is None else int(cloud.y)
             require(0 <= label < len(classes), f"y of cloud {number}", f"lie in 0..{len(classes) - 1}", cloud.y)
-            shapes.append(pos)
+            shapes.append(torch.as_tensor(cloud.pos))
             labels.append(label)
         return replace(ShapePool.of(shapes, torch.tensor(labels), tuple(classes)), names=tuple(names))
 
     @staticmethod
     def joined(pools: Sequence[ShapePool]) -> ShapePool:
         """Pools of the same classes as one."""
-        first = pools[0]
         counts = torch.cat([pool.splits.diff() for pool in pools])
-        columns = {name: torch.cat([getattr(pool, name) for pool in pools]) for name in ("places", "labels", "reach")}
-        names = tuple(name for pool in pools for name in pool.names)
-        return replace(first, splits=torch.nn.functional.pad(counts.cumsum(0), (1, 0)), names=names, **columns)
+        places, labels, reach = (
+            torch.cat([getattr(pool, one) for pool in pools]) for one in ("places", "labels", "reach")
+        )
+        splits = torch.nn.functional.pad(counts.cumsum(0), (1, 0))
+        return ShapePool(
+            places, splits, labels, pools[0].classes, reach, tuple(n for pool in pools for n in pool.names)
+        )
 
     @staticmethod
     def of(shapes: Sequence[Tensor], labels: Tensor, classes: tuple[str, ...], half_edge: float = 0.0) -> ShapePool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
@@ -19,7 +20,7 @@ from ccnn_irregular.datasets.samples import LabelledClouds
 from ccnn_irregular.domains import Points
 from ccnn_irregular.pipelines.tasks.cloud_classification.data import CloudChanges
 from ccnn_irregular.pipelines.train.batches import EqualBatches, drawn_loader, parts_loader
-from ccnn_irregular.pipelines.train.data import Part, TaskData
+from ccnn_irregular.pipelines.train.data import Evaluated, Part, TaskData
 from ccnn_irregular.pipelines.train.draws import Draws
 from ccnn_irregular.pipelines.train.sample_keys import ragged_keys, row_keys
 from ccnn_irregular.quadrature import covered_volume
@@ -126,9 +127,10 @@ class LabelDataModule(TaskData[LabelBatch, None]):
         seed: of all random choices.
         batch_size: discs or shapes a step.
         download: fetch official files where they are missing.
+        evaluate: see ``TaskData``.
     """
 
-    described = ("dataset", "root", "axis", "reverse", "weights", "validation", "seed", "discs", "changes")
+    described = ("dataset", "root", "evaluate", "axis", "reverse", "weights", "validation", "seed", "discs", "changes")
 
     def __init__(
         self,
@@ -146,8 +148,9 @@ class LabelDataModule(TaskData[LabelBatch, None]):
         seed: int = 0,
         batch_size: int = 8,
         download: bool = False,
+        evaluate: Evaluated = "test",
     ) -> None:
-        super().__init__()
+        super().__init__(evaluate)
         self._known = datasets.get(dataset, LabelledClouds)
         self._known.require_root(root)
         self._known.require_options(options or {})
@@ -189,12 +192,17 @@ class LabelDataModule(TaskData[LabelBatch, None]):
         known = self._known
         options = known.in_training(self.options, download=self.download, count=self.count, seed=self.seed)
         if known.split:
-            for part in get_args(ReadPart):
-                self.parts[part] = known.read(self.root, part, **options)
-                self._weights[part] = self._weighed(self.parts[part], 1.0)
+            self.parts = {part: known.read(self.root, part, **options) for part in get_args(ReadPart)}
+            if self.takes_all(stage):
+                self.parts = {"test": LabelledClouds.joined(list(self.parts.values()))}
+            self._weights = {part: self._weighed(clouds, 1.0) for part, clouds in self.parts.items()}
             return
         self.tile = known.read(self.root, **options)
         require(len(self.tile) == 1, f"the data set {self.dataset}", "hold one cloud, or published parts", self.tile)
+        if self.takes_all(stage):
+            self.rows, self.parts = {"test": torch.arange(len(self.tile.values))}, {"test": self.tile}
+            self._weights = {"test": self._weighed(self.tile, _area(self.tile, "test"))}
+            return
         positions = -self.tile.coordinates if self.reverse else self.tile.coordinates
         self.rows = halves(positions, self.axis, self.validation)
         for part, rows in self.rows.items():
@@ -212,8 +220,8 @@ class LabelDataModule(TaskData[LabelBatch, None]):
 
     @property
     def samples(self) -> LabelledClouds:
-        """What is trained on."""
-        return self.parts["train"]
+        """What is trained on; all, where there is no training part."""
+        return next(iter(self.parts.values()))
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -227,6 +235,8 @@ class LabelDataModule(TaskData[LabelBatch, None]):
 
     def keys(self, part: ReadPart) -> NDArray[np.uint64]:
         """A key of the place of each point of a tile, or of all points of each shape, ``(B, 1)``."""
+        if part not in self.parts:
+            return np.zeros((0, 1), np.uint64)
         clouds = self.parts[part]
         # Coordinates are differences from their mean, whose last digits depend on the order of the points.
         places = clouds.coordinates.numpy().astype(np.float32)
@@ -235,10 +245,15 @@ class LabelDataModule(TaskData[LabelBatch, None]):
 
     def labels(self, part: ReadPart) -> Tensor:
         """The kind of each shape of a part, ``(B,)``."""
+        if part not in self.parts:
+            return torch.zeros(0, dtype=torch.int64)
         kinds = self.parts[part].kinds
         if kinds is None:
             reject("data.dataset", "be one of shapes to have kinds of them", repr(self.dataset))
         return kinds
+
+    def ids(self, part: Part) -> Sequence[int]:
+        return self.rows[part].tolist() if self.rows else range(len(self.parts[part]))
 
     def sizes(self) -> dict[str, int]:
         return {"classes": len(self.classes), "in_channels": int(self.samples.values.shape[1])}

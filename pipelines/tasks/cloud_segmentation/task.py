@@ -39,7 +39,7 @@ class CloudSegmentationTask(Task):
     monitor_label = "log-likelihood"
     summaries: ClassVar[dict[str, str]] = {
         "test": "IoU on the test part as table and JSON; of a tile also maps, a simple filter, memory",
-        "predict": "a CSV of x,y,z,predicted,probability of the test part",
+        "predict": "a CSV of cloud,x,y,z,predicted,probability of all points",
     }
     curves = (
         ("cross-entropy", "train_loss", "training", "-"),
@@ -55,8 +55,9 @@ class CloudSegmentationTask(Task):
         columns = {"network": class_iou(found.predicted, labels, len(classes))}
         noted: dict[str, Any] = {}
         if datamodule.tile is not None:
-            filtered, noted["height filter"] = height_filter(datamodule)
-            columns["height above the lowest point"] = class_iou(filtered, labels, len(classes))
+            if "train" in datamodule.parts:
+                filtered, noted["height filter"] = height_filter(datamodule)
+                columns["height above the lowest point"] = class_iou(filtered, labels, len(classes))
             noted["whole tile"], everywhere = _whole_tile(model, datamodule)
             plots = [figures.tile(datamodule.tile, everywhere, datamodule.rows["test"].numpy(), folder / "map.png")]
         elif datamodule.parts["test"].kinds is not None:
@@ -75,10 +76,11 @@ class CloudSegmentationTask(Task):
         )
 
     def predicted_rows(self, model: CloudSegmentation, datamodule: LabelDataModule, path: Path) -> str:
-        """Write ``cloud,x,y,z,predicted,probability`` lines."""
+        """Write ``cloud,x,y,z,predicted,probability`` lines, coordinates as in the source."""
         found = self._predictions(model, datamodule)
         clouds = np.repeat(np.arange(len(found.splits) - 1), np.diff(found.splits)).tolist()
-        places = datamodule.parts["test"].coordinates.tolist()
+        part = datamodule.parts["test"]
+        places = (part.coordinates if part.origin is None else part.coordinates + part.origin).tolist()
         rows = zip(clouds, places, found.predicted.tolist(), found.probabilities.max(1).tolist(), strict=True)
         lines = (
             (cloud, *(f"{x:.3f}" for x in place), datamodule.classes[predicted], f"{probability:.6f}")

@@ -169,7 +169,7 @@ class CloudFiles(TaskData[LabelBatch, None]):
         require(channels, "data.fields", "name a field, or data.terrain be true: points need a value", fields)
         self.root = root
         self.label = label
-        self.classes = classes
+        self.chosen_classes = classes
         self.ignore = ignore
         self.fields = fields
         self.terrain = terrain
@@ -271,7 +271,7 @@ class CloudFiles(TaskData[LabelBatch, None]):
             spacing = float(np.sqrt(np.median(areas)))
         require(spacing > 0, "data.spacing", "be given where most points share their places", spacing)
         radius = _RADIUS * spacing if self.radius is None else self.radius
-        classes = chosen_classes(field, counts, self.classes, self.ignore)
+        classes = chosen_classes(field, counts, self.chosen_classes, self.ignore)
         return Read(classes, tuple(fields), self.terrain, spacing, radius, self.weights)
 
     def _cloud(self, columns: _Columns, *, labelled: bool) -> ReadCloud:
@@ -358,6 +358,11 @@ class CloudFiles(TaskData[LabelBatch, None]):
         """What was read and how it was split."""
         names = {part: sorted({cloud.name for cloud in clouds}) for part, clouds in self.parts.items()}
         return super().describe() | {"read as": self.reading.state(), "files": names}
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes."""
+        return self.reading.classes.titles
 
     @property
     def training_discs(self) -> int:

@@ -54,7 +54,7 @@ class CloudsTask(CloudSegmentationTask):
         found = PointPredictions.joined(self.predictions(model, datamodule.loader("test")))
         counted = found.labels != UNLABELLED
         labels, predicted = found.labels[counted], found.predicted[counted]
-        titles = datamodule.reading.classes.titles
+        titles = datamodule.classes
         counts = np.bincount(labels, minlength=len(titles))
         common = np.full_like(labels, counts.argmax())
         columns = {
@@ -97,7 +97,7 @@ class CloudsTask(CloudSegmentationTask):
             columns = self._answers(model, datamodule, cloud, options)
             with whole(target) as temporary, temporary.open("wb") as stream:
                 cloud.save(stream, columns, f"{options.field} by {ckpt_path}")
-            record(target, self.task, ckpt_path, {"file": str(path), "classes": datamodule.reading.classes.titles})
+            record(target, self.task, ckpt_path, {"file": str(path), "classes": datamodule.classes})
             say(f"{target}: {_told(columns[options.field])}")
         say(f"{len(jobs)} clouds written: {folder}")
 
