@@ -1,5 +1,7 @@
 """One convolutional network for every sampling: irregular series, point clouds, grids of any dimension."""
 
+from importlib.metadata import version as _version
+
 from ccnn_irregular.domains import Axis, Grid, Points, Product
 from ccnn_irregular.kernels import MLP, SIREN, GaussianMask, Kernel, KernelSpec, MAGNet, RandomFourier
 from ccnn_irregular.layers import ContinuousConv, SeparableContinuousConv
@@ -26,7 +28,10 @@ __all__ = [
     "SeparableContinuousConv",
     "Solver",
     "ToleranceError",
+    "__version__",
     "convolve",
     "explain",
     "make_plan",
 ]
+
+__version__ = _version("ccnn-irregular")  # that of pyproject.toml

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from ccnn_irregular._checks import require
+from ccnn_irregular.adapters.scan_files import SCANS, scan_files, scan_name
 from ccnn_irregular.datasets.reading.files import existing_folder, missing_file
 from ccnn_irregular.datasets.registry import DataSet, register
 from ccnn_irregular.datasets.samples.protocol import summary
@@ -29,9 +30,8 @@ if TYPE_CHECKING:
     import xarray as xr
 
 __all__ = ["Pair", "Volume", "VolumePairs", "canonical", "find_images", "find_pairs", "label_dtype", "like_file",
-           "nifti_files", "read_labels", "read_volume", "volume_name"]  # fmt: skip
+           "read_labels", "read_volume"]  # fmt: skip
 
-_SUFFIXES = (".nii.gz", ".nii")
 _NAMES_SHOWN = 3
 # Axes of a canonical volume: to the right, to the front, to the top.
 _WORLD = ("X", "Y", "Z")
@@ -98,12 +98,6 @@ class Volume:
     labels: Tensor | None = None
 
 
-def volume_name(path: Path) -> str:
-    """The name of a NIfTI file without its suffix."""
-    suffix = next((one for one in _SUFFIXES if path.name.endswith(one)), "")
-    return path.name.removesuffix(suffix)
-
-
 def find_pairs(root: str | Path) -> VolumePairs:
     """The labelled pairs in a folder of either layout; no volume is read.
 
@@ -121,37 +115,32 @@ def find_pairs(root: str | Path) -> VolumePairs:
     images, labels = root / "images", root / "labels"
     if not (images.is_dir() and labels.is_dir()):
         raise missing_file(root, "dataset.json (Medical Segmentation Decathlon), or the folders images and labels")
-    image_files, label_files = ({volume_name(path): path for path in nifti_files(one)} for one in (images, labels))
+    image_files, label_files = ({scan_name(path): path for path in scan_files(one)} for one in (images, labels))
     for folder, here, there in ((labels, image_files, label_files), (images, label_files, image_files)):
         lacking = sorted(set(here) - set(there))
         shown = ", ".join(lacking[:_NAMES_SHOWN]) + (", ..." if len(lacking) > _NAMES_SHOWN else "")
         require(not lacking, str(folder), "hold a file for each one beside it", f"none for {shown}")
-    require(bool(image_files), str(images), "hold NIfTI files", "none")
+    require(bool(image_files), str(images), f"hold scans: {SCANS}", "none")
     pairs = tuple(Pair(name, image_files[name], label_files[name]) for name in sorted(image_files))
     return VolumePairs(pairs)
 
 
 def find_images(root: str | Path) -> list[Path]:
-    """All images in a folder of either layout, those without labels too, or the NIfTI files in the folder itself.
+    """All images in a folder of either layout, those without labels too, or the scans in the folder itself.
 
     Raises:
         FileNotFoundError: no such folder.
-        ValueError: no NIfTI file in any of these places, or two of one name.
+        ValueError: no scan in any of these places, or two of one name.
     """
     root = existing_folder(root)
     layouts = [[root / "images"], [root / "imagesTr", root / "imagesTs"], [root]]
     folders = next((held for held in layouts if held[0].is_dir()), [root])
-    images = [path for folder in folders if folder.is_dir() for path in nifti_files(folder)]
-    require(bool(images), str(root), "hold NIfTI files, or a folder images or imagesTr of them", "none")
-    names = [volume_name(path) for path in images]
+    images = [path for folder in folders if folder.is_dir() for path in scan_files(folder)]
+    require(bool(images), str(root), "hold scans, or a folder images or imagesTr of them", "none")
+    names = [scan_name(path) for path in images]
     twice = sorted({name for name in names if names.count(name) > 1})
     require(not twice, str(root), "hold one image of each name", twice[:_NAMES_SHOWN])
     return images
-
-
-def nifti_files(folder: Path) -> list[Path]:
-    """NIfTI files of a folder by name, hidden ones left out, which macOS leaves beside them in archives."""
-    return sorted(path for path in folder.iterdir() if path.name.endswith(_SUFFIXES) and not path.name.startswith("."))
 
 
 def _listed(root: Path) -> VolumePairs:
@@ -170,7 +159,7 @@ def _listed(root: Path) -> VolumePairs:
         require(inside, str(file), "name files inside its folder", str(path))
         if not path.is_file():
             raise FileNotFoundError(f"{file} must name existing files, got {path}")
-    pairs = sorted((Pair(volume_name(image), image, labels) for image, labels in entries), key=lambda pair: pair.name)
+    pairs = sorted((Pair(scan_name(image), image, labels) for image, labels in entries), key=lambda pair: pair.name)
     twice = [b.name for a, b in itertools.pairwise(pairs) if a.name == b.name]
     require(not twice, str(file), "list each image once", twice[:_NAMES_SHOWN])
     return VolumePairs(tuple(pairs), tuple(names[value] for value in range(len(names))))
@@ -184,18 +173,18 @@ def read_volume(pair: Pair, classes: int) -> Volume:
         classes: number of classes.
 
     Raises:
-        ValueError: see ``read_nifti`` and ``read_labels``; values that are not finite.
+        ValueError: see ``read_scan`` and ``read_labels``; values that are not finite.
     """
-    from ccnn_irregular.adapters.nifti import read_nifti
+    from ccnn_irregular.adapters.scans import read_scan
 
-    image = read_nifti(pair.image)
+    image = read_scan(pair.image)
     values, grid = canonical(image)
     labels = read_labels(pair.labels, image, classes)
     return Volume(pair.name, values, grid, labels)
 
 
 def canonical(image: xr.DataArray) -> tuple[Tensor, Grid]:
-    """The voxels of an array from ``read_nifti`` in canonical order, and their grid.
+    """The voxels of an array from ``read_scan`` in canonical order, and their grid.
 
     Returns:
         Values ``(C, *sizes)`` float32 and the grid in millimetres. Where the voxels run along the scanner's axes its
@@ -226,9 +215,9 @@ def read_labels(path: Path, image: xr.DataArray, classes: int) -> Tensor:
     Raises:
         ValueError: another shape or space than the image's, or values other than 0 ... ``classes`` - 1.
     """
-    from ccnn_irregular.adapters.nifti import read_nifti
+    from ccnn_irregular.adapters.scans import read_scan
 
-    array = read_nifti(path, like=image)
+    array = read_scan(path, like=image)
     require(array.ndim == 3, f"labels {path}", "be a 3-D volume", f"{array.ndim}-D data")
     found = np.unique(array.to_numpy())
     # Not "in": nan is none of them, and 1.5 is neither 1 nor 2.
@@ -250,7 +239,7 @@ def like_file(labels: Tensor, image: xr.DataArray) -> xr.DataArray:
     Args:
         labels: integers, not negative. uint8, int16 and int32 stay what they are; others become the ``label_dtype`` of
             the largest.
-        image: from ``read_nifti``.
+        image: from ``read_scan``.
 
     Raises:
         ValueError: labels of another shape than the image's, no integers, negative, or beyond int32.
@@ -292,7 +281,7 @@ register(
         load=find_pairs,
         samples=VolumePairs,
         shape="1 channel, or one a modality, on a grid in mm",
-        files="a task of the Medical Segmentation Decathlon, or folders images and labels of .nii.gz",
+        files="a task of the Medical Segmentation Decathlon, or folders images and labels of scans",
         size="of the files",
         licence="CC BY-SA 4.0",
         source="http://medicaldecathlon.com",

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ccnn_irregular._checks import reject, require
+from ccnn_irregular.datasets.cloud_files import ASPRS, open_cloud
 from ccnn_irregular.datasets.processing.terrain import ground_features
 from ccnn_irregular.datasets.reading.files import read_npz
 from ccnn_irregular.datasets.registry import DataSet, register
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["CLASSES", "as_tile", "load", "load_tile"]
 
 CLASSES = ("object", "ground")
+_LAS = (".las", ".laz")
 
 
 def load(root: str | Path) -> LabelledClouds:
@@ -52,7 +54,8 @@ def load_tile(path: str | Path, *, sampling: CloudSampling = "surface", area: fl
 
     Args:
         path: an ISPRS reference file, ``.txt`` with "east north height code" on each line, code 0 = bare earth, 1 =
-            object; or an ``.npz`` with ``xyz`` ``(N, 3)`` and ``is_ground`` ``(N,)``.
+            object; a ``.las`` or ``.laz`` file, whose class 2 is ground; or an ``.npz`` with ``xyz`` ``(N, 3)`` and
+            ``is_ground`` ``(N,)``.
         sampling: how points are weighed, see ``cloud_weights``.
         area: what the weights sum to, m^2; None = what the points cover, seen from above, see ``covered_volume``: it
             does not change when the tile is turned.
@@ -75,6 +78,8 @@ def load_tile(path: str | Path, *, sampling: CloudSampling = "surface", area: fl
         raise FileNotFoundError(f"path must be an existing file, got {path}")
     if path.suffix == ".npz":
         places, ground = read_npz(path, ("xyz", "is_ground")).values()
+    elif path.suffix.lower() in _LAS:
+        places, ground = _read_las(path)
     else:
         places, ground = _read_isprs(path)
     require(places.ndim == 2 and places.shape[1] == 3, path.name, "hold positions (N, 3)", places.shape)
@@ -93,12 +98,22 @@ def load_tile(path: str | Path, *, sampling: CloudSampling = "surface", area: fl
     return QuadratureWeights(sampling, total=area)(data)
 
 
+def _read_las(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Positions and whether they are ground, of a file classified by the codes of ASPRS."""
+    cloud = open_cloud(path)
+    ground = cloud.field("classification") == ASPRS["ground"]
+    require(bool(ground.any()), path.name, "hold points of class 2, ground", "none")
+    return cloud.coordinates, ground
+
+
 def _read_isprs(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Positions and whether they are ground, of lines "east north height code"."""
     try:
         table = np.loadtxt(path, dtype=np.float64, ndmin=2)
     except ValueError as error:
-        reject(path.name, "hold four numbers on each line, east north height code", str(error))
+        reject(
+            path.name, "hold four numbers on each line, east north height code (--config clouds reads others)", error
+        )
     require(table.ndim == 2 and table.shape[1] == 4, path.name, "hold four numbers on each line", table.shape)
     codes = table[:, 3]
     unknown = codes[(codes != 0) & (codes != 1)]
@@ -113,7 +128,7 @@ register(
         load=load,
         samples=LabelledClouds,
         shape="9 features of the terrain at points in m",
-        files="path of a tile: .txt, or .npz of xyz and is_ground",
+        files="path of a tile: .txt, .las, .laz, or .npz of xyz and is_ground",
         size="1 MB a tile",
         licence="of the ISPRS",
         source="https://doi.org/10.1016/j.isprsjprs.2004.05.004",

@@ -77,7 +77,7 @@ class DataSet:
         loader = self.load
         while isinstance(loader, partial):
             loader = loader.func
-        return loader.__module__
+        return loader.__module__ or ""  # of what exec defines it is None
 
     @property
     def needs_root(self) -> bool:

@@ -47,7 +47,8 @@ def load(*paths: str | Path, step: float = 1.0, unit: str = "sample") -> RaggedS
     Where the files have time stamps, coordinates are the stamps themselves (numbers: whole, decimal, negative,
     scientific) or seconds since the first sample of the series (dates after ISO 8601: ``yyyy-mm-dd``, with or without a
     time, a fraction of a second and a zone). Where they have none, samples are ``step`` apart from 0 on. Missing values
-    (``?``) are nan. Classes are those of the header, in its order and in lower case.
+    (``?``) are nan, and so is a channel at the times of others. Classes are those of the header, in its order and in
+    lower case.
 
     Args:
         paths: ``.ts`` files.
@@ -57,8 +58,8 @@ def load(*paths: str | Path, step: float = 1.0, unit: str = "sample") -> RaggedS
     Raises:
         FileNotFoundError: a file is not there.
         ValueError: a file is no complete ``.ts`` file with class labels; stamps that are neither numbers nor dates, or
-            of both kinds, dates with and without a zone, whole numbers that float64 does not hold; the channels of a
-            series disagree on their times, times do not rise; the files disagree on classes, channels or time stamps.
+            of both kinds, dates with and without a zone, whole numbers that float64 does not hold; times do not
+            rise; the files disagree on classes, channels or time stamps.
         ImportError: a file without time stamps, and sktime is not installed.
     """
     require(len(paths) > 0, "paths", "name at least one file", "none")
@@ -139,7 +140,10 @@ def _unstamped(path: Path) -> tuple[list[_Case], list[str]]:
     for number, channels in enumerate(table.to_numpy().tolist(), 1):
         times = [np.arange(len(channel), dtype=np.float64) for channel in channels]
         values = [channel.to_numpy(np.float32) for channel in channels]
-        cases.append(_case(f"{path.name}, series {number}", times, values))
+        name = f"{path.name}, series {number}"
+        lengths = [len(channel) for channel in times]
+        require(len(set(lengths)) == 1, name, "have as many samples in all channels, or time stamps", lengths)
+        cases.append(_case(name, times, values))
     return cases, names.tolist()
 
 
@@ -183,13 +187,15 @@ def _samples(line: str) -> tuple[list[list[tuple[str, str]]], str]:
 
 
 def _case(name: str, times: Sequence[Floats], values: Sequence[Sequence[float] | NDArray[np.float32]]) -> _Case:
-    """Channels of one series must have the same times, and times must rise."""
-    first = times[0]
-    same = all(np.array_equal(first, other) for other in times)
-    require(same, name, "have the same times in all channels", f"lengths {[len(channel) for channel in times]}")
-    require(len(first) > 0, name, "hold at least one sample", "none")
-    require(bool((np.diff(first) > 0).all()), name, "have times that rise", "times that do not")
-    return _Case(first, np.stack([np.asarray(channel, np.float32) for channel in values], axis=1))
+    """A row for each time of any channel, nan where a channel has none; times must rise in each."""
+    rising = all(bool((np.diff(channel) > 0).all()) for channel in times)
+    require(rising, name, "have times that rise", "times that do not")
+    every = np.unique(np.concatenate(times))
+    require(len(every) > 0, name, "hold at least one sample", "none")
+    table = np.full((len(every), len(times)), np.nan, np.float32)
+    for number, (channel, found) in enumerate(zip(times, values, strict=True)):
+        table[np.searchsorted(every, channel), number] = np.asarray(found, np.float32)
+    return _Case(every, table)
 
 
 def _damaged(path: Path, why: object) -> ValueError:

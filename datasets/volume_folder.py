@@ -1,4 +1,4 @@
-"""A folder of NIfTI or HDF5 volumes and a table of their labels: any sizes, any voxels.
+"""A folder of volumes and a table of their labels: NIfTI, NRRD, MetaImage, DICOM, OME-Zarr or HDF5, any voxels.
 
 The table is a CSV file with a header line and the columns ``file`` and ``label``. Every volume keeps its voxels: they
 come on a grid of their own in millimetres, axes from inferior to superior, posterior to anterior, left to right (z, y,
@@ -7,7 +7,6 @@ x), whatever the order and the direction in the file, with the middle of the vol
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,8 +17,10 @@ import torch
 from torch import Tensor
 
 from ccnn_irregular._checks import reject, require
+from ccnn_irregular.adapters.scan_files import SCANS, is_scan
 from ccnn_irregular.datasets.processing.moments import mean_and_deviation
-from ccnn_irregular.datasets.reading.files import existing_folder, missing_file
+from ccnn_irregular.datasets.reading.files import existing_folder
+from ccnn_irregular.datasets.reading.label_table import read_labels
 from ccnn_irregular.datasets.registry import DataSet, register
 from ccnn_irregular.datasets.samples import RaggedVolumes
 from ccnn_irregular.domains import Grid
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 __all__ = ["load"]
 
-_NIFTI = (".nii", ".nii.gz")
 _HDF5 = (".h5", ".hdf5")
 # Steps are rounded to this many digits of a millimetre: files of one scanner differ in the last bit of their affines.
 _DIGITS = 5
@@ -42,18 +42,21 @@ def load(
     classes: Sequence[str] | None = None,
     hdf5_dataset: str = "volume",
     standardise: bool = False,
+    labelled: bool = True,
 ) -> RaggedVolumes:
-    """All volumes of the table, one channel each.
+    """All volumes of the table, one channel each; without labels and without a table all scans of the folder.
 
     Args:
         root: folder of the volumes and the table.
-        table: name of the CSV file; its ``file`` column names files relative to ``root``: ``.nii``, ``.nii.gz``,
+        table: name of the CSV file; its ``file`` column names files relative to ``root``, of a format that
+            ``ccnn_irregular.adapters.scans.read_scan`` takes (a folder of the slices of a DICOM series is one), or
             ``.h5`` or ``.hdf5``.
         classes: the labels there may be, in the order of their numbers; None = those in the table, sorted.
         hdf5_dataset: where HDF5 files hold the volume; its attribute ``element_size_mm`` or ``element_size_um`` gives
             the voxels' size, its axes are z, y, x.
         standardise: bring every volume to mean 0 and standard deviation 1, for scanners whose intensities have no unit.
             A constant volume becomes 0.
+        labelled: whether each volume must have a label; else labels may be missing (-1), and so may the table.
 
     Raises:
         FileNotFoundError: no such folder, table or volume.
@@ -62,10 +65,15 @@ def load(
             message names the line of the table or the file.
     """
     root = existing_folder(root)
-    names, words = _read_table(root, table)
-    known = tuple(sorted(set(words))) if classes is None else tuple(classes)
+    if labelled or (root / table).is_file():
+        names, words = read_labels(root, table, _is_volume, f"a scan: {SCANS}, or HDF5", labelled=labelled)
+    else:
+        names = [path.name for path in sorted(root.iterdir()) if _is_volume(path)]
+        words = [""] * len(names)
+        require(bool(names), str(root), f"hold scans: {SCANS}, or HDF5", "none")
+    known = tuple(sorted(set(words) - {""})) if classes is None else tuple(classes)
     for line, word in enumerate(words, 2):
-        require(word in known, f"label on line {line} of {table}", f"be one of {known}", repr(word))
+        require(word in (*known, ""), f"label on line {line} of {table}", f"be one of {known}", repr(word))
     volumes, grids = [], []
     for name in names:
         values, grid = _read_volume(root / name, hdf5_dataset)
@@ -73,7 +81,7 @@ def load(
             values = _standardised(values)
         volumes.append(values[None])
         grids.append(grid)
-    labels = torch.tensor([known.index(word) for word in words], dtype=torch.int64)
+    labels = torch.tensor([known.index(word) if word else -1 for word in words], dtype=torch.int64)
     return replace(RaggedVolumes.of(volumes, grids, labels, known, "mm"), names=tuple(names))
 
 
@@ -83,40 +91,16 @@ def _standardised(values: Tensor) -> Tensor:
     return torch.zeros_like(values) if not deviation > 0 else ((values.double() - mean) / deviation).to(values.dtype)
 
 
-def _read_table(root: Path, table: str) -> tuple[list[str], list[str]]:
-    """Files and labels, checked before any volume is opened."""
-    path = root / table
-    if not path.is_file():
-        raise missing_file(root, f"the table of labels {table}")
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            columns = list(reader.fieldnames or [])
-            require({"file", "label"} <= set(columns), table, "have the columns file and label", columns)
-            rows = [((row["file"] or "").strip(), (row["label"] or "").strip()) for row in reader]
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise ValueError(f"{table} must be a CSV file in UTF-8, got {error}") from error
-    require(len(rows) > 0, table, "name a volume", "no row below the header")
-    seen: set[str] = set()
-    for line, (name, label) in enumerate(rows, 2):
-        where = f"line {line} of {table}"
-        require(bool(name) and bool(label), where, "hold a file and a label", (name, label))
-        inside = not Path(name).is_absolute() and ".." not in Path(name).parts
-        require(inside, f"file on {where}", f"lie in the folder {root}", repr(name))
-        require(name.endswith(_NIFTI + _HDF5), f"file on {where}", f"end in one of {_NIFTI + _HDF5}", repr(name))
-        require(name not in seen, f"file on {where}", "be named once", repr(name))
-        seen.add(name)
-        if not (root / name).is_file():
-            raise FileNotFoundError(f"file on {where} must exist in {root}, got {name}")
-    return [name for name, _ in rows], [label for _, label in rows]
+def _is_volume(path: Path) -> bool:
+    return is_scan(path) or (path.name.endswith(_HDF5) and not path.name.startswith("."))
 
 
 def _read_volume(path: Path, hdf5_dataset: str) -> tuple[Tensor, Grid]:
     """Values ``(D, H, W)`` float32 and their grid."""
-    from ccnn_irregular.adapters.nifti import read_hdf5, read_nifti
+    from ccnn_irregular.adapters.nifti import read_hdf5
+    from ccnn_irregular.adapters.scans import read_scan
 
-    nifti = path.name.endswith(_NIFTI)
-    array = _upright(read_nifti(path), path) if nifti else read_hdf5(path, hdf5_dataset)
+    array = read_hdf5(path, hdf5_dataset) if path.name.endswith(_HDF5) else _upright(read_scan(path), path)
     require(array.ndim == 3, str(path), "be a 3-D volume", f"{array.ndim}-D data {array.shape}")
     values = torch.from_numpy(np.ascontiguousarray(array.to_numpy(), dtype=np.float32))
     finite = torch.isfinite(values)
@@ -161,7 +145,7 @@ register(
         samples=RaggedVolumes,
         shape="1 channel on a grid of its own in mm",
         ordered=False,
-        files=".nii, .nii.gz, .h5 or .hdf5 volumes, and labels.csv with the columns file and label",
+        files="NIfTI, NRRD, MetaImage, OME-Zarr, HDF5, folders of DICOM; labels.csv with the columns file and label",
         size="of the files",
         licence="yours",
         source="your files",

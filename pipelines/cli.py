@@ -6,6 +6,7 @@ that needs them, once the arguments are known to make sense.
 
 from __future__ import annotations
 
+import difflib
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -28,9 +29,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_help())
         return
-    if arguments[0] not in COMMANDS:
-        _fail(f"the command must be one of {', '.join(COMMANDS)}, got {arguments[0]!r}")
+    if arguments == ["--version"]:
+        from importlib import metadata
+
+        print(metadata.version("ccnn-irregular"))
+        return
+    word, _, shell = arguments[0].partition("=")
+    if word != "--print_completion" and word not in COMMANDS:
+        nearest = difflib.get_close_matches(word, COMMANDS, 1)
+        meant = f"; did you mean {nearest[0]}?" if nearest else ""
+        _fail(f"the command must be one of {', '.join(COMMANDS)}, got {word!r}{meant}")
     try:
+        if word == "--print_completion":
+            from ccnn_irregular.pipelines.completion import completion
+
+            print(completion(shell or " ".join(arguments[1:]), list(COMMANDS), config_names()))
+            return
         COMMANDS[arguments[0]][0](packaged_configs(arguments))
     except (ValueError, OSError, ImportError) as error:
         if os.environ.get(_TRACEBACK):
@@ -56,8 +70,10 @@ def _help() -> str:
         "usage: ccnn COMMAND [options]\n\n"
         f"commands:\n{commands}\n\n"
         f"packaged configurations: {', '.join(config_names())}\n\n"
-        "ccnn COMMAND --help lists every option of a command. A configuration (--config NAME or FILE) sets them,\n"
-        "any of them can be overridden after it: ccnn fit --config physionet2012 --data.root FOLDER --data.sets a b\n"
+        "ccnn COMMAND --help lists the options of a command, with --config NAME --help those of its task and what it\n"
+        "sets, --help-all every one. A configuration (--config NAME or FILE) sets options; any of them can be\n"
+        "overridden after it: ccnn fit --config physionet2012 --data.root FOLDER --data.sets a b\n"
+        'ccnn --version; ccnn --print_completion bash, zsh or tcsh: eval "$(ccnn --print_completion bash)".\n'
         f"{_TRACEBACK}=1 in the environment shows where an error came from."
     )
 
@@ -140,10 +156,28 @@ def _consistency(arguments: list[str]) -> None:
     consistency.run(arguments[1:])
 
 
+def _resize(arguments: list[str]) -> None:
+    from ccnn_irregular.pipelines import resize
+
+    resize.run(arguments[1:])
+
+
 def _machine(arguments: list[str]) -> None:
     from ccnn_irregular.pipelines import machine
 
     machine.run(arguments[1:])
+
+
+def _info(arguments: list[str]) -> None:
+    from ccnn_irregular.pipelines import info
+
+    info.run(arguments[1:])
+
+
+def _inspect(arguments: list[str]) -> None:
+    from ccnn_irregular.pipelines import inspection
+
+    inspection.run(arguments[1:])
 
 
 Command = Callable[[list[str]], None]
@@ -153,7 +187,10 @@ COMMANDS: dict[str, tuple[Command, str]] = {
     "validate": (_train, "losses and metrics on the validation part"),
     "test": (_train, "metrics of what was held out, beside baselines: tables, JSON and pictures"),
     "predict": (_train, "answers for rows or files: CSV, netCDF, zarr or NIfTI"),
+    "resize": (_resize, "a trained run at another width, without training: a folder that test and predict take"),
     "baseline": (_baseline, "gradient-boosted trees on statistics of intensive-care stays, same split and metrics"),
+    "inspect": (_inspect, "what a file or folder holds, what looks wrong in it, and the command to type next"),
+    "info": (_info, "versions, devices, compiler, engines, and what each optional reader needs"),
     "datasets": (_datasets, "list the data sets, or tell what one of them is and where its files come from"),
     "simulate": (_simulate, "write simulated intensive-care stays in the file format of PhysioNet 2012"),
     "machine": (_machine, "measure this machine for the cost model that chooses the engines"),

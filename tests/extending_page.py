@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ccnn_irregular.integral import INTERPOLATIONS
 from ccnn_irregular.kernels import GENERATORS, MASKS
 from ccnn_irregular.operators import ENGINES
 
@@ -26,7 +27,7 @@ def blocks(heading: str) -> list[str]:
 @contextmanager
 def followed(heading: str, first: int | None = None) -> Iterator[dict[str, Any]]:
     """All names that the section's first blocks define; None = all of them. What they register goes afterwards."""
-    registries: tuple[dict[str, Any], ...] = (ENGINES, GENERATORS, MASKS)
+    registries: tuple[dict[str, Any], ...] = (ENGINES, GENERATORS, MASKS, INTERPOLATIONS)
     before = [dict(registry) for registry in registries]
     names: dict[str, Any] = {"__name__": "extension"}
     try:

@@ -10,6 +10,7 @@ from typing import Any
 
 import nibabel
 import numpy as np
+import pandas as pd
 import torch
 from lightning.pytorch import Trainer
 from torch import Tensor, nn
@@ -44,10 +45,14 @@ from ccnn_irregular.pipelines.tasks.risk.network import ICURiskNetwork
 from ccnn_irregular.pipelines.tasks.segmentation.data import VolumeAugmentation, VolumeDataModule
 from ccnn_irregular.pipelines.tasks.segmentation.module import Segmentation
 from ccnn_irregular.pipelines.tasks.segmentation.network import ContinuousSegmenter
+from ccnn_irregular.pipelines.tasks.series.data import SeriesTables
+from ccnn_irregular.pipelines.tasks.series.module import SeriesModel
+from ccnn_irregular.pipelines.tasks.series.network import SeriesNetwork
+from ccnn_irregular.pipelines.tasks.series.samples import Schema
 from ccnn_irregular.pipelines.train.module import TaskModule
 from ccnn_irregular.pipelines.train.schedule import Schedule
 
-__all__ = ["TASKS", "Task", "answers", "fitted", "new_model", "read", "trainer", "write_volumes"]
+__all__ = ["TASKS", "Task", "answers", "fitted", "new_model", "read", "trainer", "write_tables", "write_volumes"]
 
 
 @dataclass(frozen=True)
@@ -392,7 +397,44 @@ def spoil_gappy(data: ForecastData, value: float) -> None:
     data.series.values[mine[data.series.sample_index()]] = value
 
 
+# ------------------------------------------------------------------------------------------------------- own tables
+
+
+def write_tables(folder: Path, name: str = "own", count: int = 40, seed: int = 0) -> tuple[Path, Path]:
+    """A long table of two variables at times of their own, and labels that follow from one of them."""
+    rng = np.random.default_rng(seed)
+    labels, rows = np.arange(count) % 2, rng.integers(2, 12, (count, 2))
+    parts = []
+    for number, variable in enumerate(("pulse", "SpO2")):
+        series = np.repeat(np.arange(count), rows[:, number])
+        values = rng.normal(size=len(series)) + 2.0 * labels[series] * (number == 0)
+        columns = {"id": [f"{name}{one:03d}" for one in series], "time": rng.uniform(0, 48, len(series))}
+        parts.append(pd.DataFrame(columns | {"variable": variable, "value": values}))
+    table, outcomes = folder / f"{name}.csv", folder / f"{name}_labels.csv"
+    pd.concat(parts).to_csv(table, index=False)
+    pd.DataFrame({"id": [f"{name}{one:03d}" for one in range(count)], "label": labels}).to_csv(outcomes, index=False)
+    return table, outcomes
+
+
+def own_tables(folder: Path, batch_size: int) -> SeriesTables:
+    table, labels = write_tables(folder)
+    return SeriesTables(str(table), str(labels), test=0.3, validation=0.3, batch_size=batch_size)
+
+
+def own_series() -> SeriesModel:
+    schema = Schema(["SpO2", "pulse"], {}, "binary", ["0", "1"], "units of the table", "numbers", "given")
+    sizes = {"members": 2, "hidden_channels": 4, "blocks": 1}
+    network = SeriesNetwork(schema, 0.0, 4.0, 12, 24.0, 8.0, 8.0, **sizes)
+    return SeriesModel(network, schedule=Schedule(warmup_epochs=0))
+
+
+def spoil_tables(data: SeriesTables, value: float) -> None:
+    rows, _ = data.samples.series.rows_of(data.samples.index[data.indices("test")])
+    data.samples.series.values[rows] = value
+
+
 TASKS: dict[str, Task] = {
+    "tables": Task(own_tables, own_series, lambda data: data.loader("test"), spoil_tables),
     "risk": Task(stays, risk, lambda data: data.loader("test"), spoil_stays),
     "series": Task(samples("simulated_strokes", 30), strokes, tested_samples, spoil_samples),
     "images": Task(samples("simulated_shapes", 30), images, tested_samples, spoil_samples),

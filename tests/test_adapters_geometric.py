@@ -21,7 +21,7 @@ from torch_geometric.data import Batch, Data
 from torch_geometric.explain import Explainer, GNNExplainer
 from torch_geometric.loader import DataLoader
 from torch_geometric.nn import Sequential, global_mean_pool
-from torch_geometric.transforms import Compose, NormalizeScale, RandomRotate
+from torch_geometric.transforms import Compose, FixedPoints, NormalizeScale, RandomRotate
 
 from ccnn_irregular import MLP, SIREN, GaussianMask, Grid, Kernel, KernelSpec, Points, Solver, convolve
 from ccnn_irregular.adapters.geometric import (
@@ -178,21 +178,58 @@ def test_batches_that_were_changed() -> None:
     batch = Batch.from_data_list([Data(pos=seeded(size, 3)) for size in (2, 0, 3, 0)])
     stale = batch.clone()
     stale.pos, stale.batch = batch.pos[[0, 0, 1, 2, 3]], torch.tensor([0, 0, 0, 2, 2])
-    with pytest.raises(ValueError, match=r"data.ptr must have the offsets of the clouds .*, got \[0, 2, 2, 5, 5\]"):
-        to_points(stale)
+    assert to_points(stale).splits.tolist() == [0, 3, 3, 5, 5]
     del batch.ptr
     assert to_points(batch).splits.tolist() == [0, 2, 2, 5, 5]  # the last cloud is empty, and the batch knows of it
+
+
+def test_points_that_torch_geometric_takes_out_of_a_batch() -> None:
+    """Batch.subgraph and transforms of a batch leave its ptr as it was."""
+    parts = [
+        Data(pos=seeded(size, 3), x=seeded(size, 2), edge_index=torch.zeros(2, 0, dtype=torch.int64))
+        for size in (4, 1, 5)
+    ]
+    batch = Batch.from_data_list(parts)
+    kept = torch.tensor([True, False, True, True, False, True, True, True, False, False])
+    taken = batch.subgraph(kept)
+    assert taken.ptr.tolist() == [0, 4, 5, 10]
+    points = to_points(taken)
+    assert points.splits.tolist() == [0, 3, 3, 6]
+    torch.testing.assert_close(points.coordinates, batch.pos[kept].double())
+    torch.testing.assert_close(points.weights, torch.full((6,), 1 / 3, dtype=torch.float64))
+    mixed = FixedPoints(8, replace=False)(batch)
+    with pytest.raises(
+        ValueError, match=r"never fall .* FixedPoints, mix the clouds of a batch: apply them to each cloud"
+    ):
+        to_points(mixed)
+    drawn = Batch.from_data_list([FixedPoints(3, replace=True)(one) for one in parts])
+    assert to_points(drawn).splits.tolist() == [0, 3, 4, 7]  # of a single point it draws one
+
+
+@pytest.mark.parametrize("dtype", ["int64", "int16", "float32", ">f8"])
+def test_positions_of_numpy_and_of_whole_numbers(dtype: str) -> None:
+    places = np.arange(12).reshape(4, 3).astype(dtype)
+    wanted = torch.arange(12, dtype=torch.float64).reshape(4, 3)
+    points = Points(places, np.full(4, 0.25, np.float32), np.array([0, 1, 4]))
+    assert torch.equal(points.coordinates, wanted)
+    assert points.splits.tolist() == [0, 1, 4]
+    places[0] = 7
+    assert torch.equal(points.coordinates, wanted)
+    assert torch.equal(cloud_points(torch.from_numpy(np.arange(12).reshape(4, 3))).coordinates, wanted)
+    assert torch.equal(to_points(Data(pos=wanted.long())).coordinates, wanted)
+    conv = CCNNConv(1, 2, kernel=replace(CLOUD_KERNEL, width=2.0))
+    torch.testing.assert_close(conv(None, wanted.long()), conv(None, wanted))
 
 
 def test_what_is_no_cloud_is_refused() -> None:
     pos, batch = clouds()
     cases: list[tuple[Callable[[], object], str]] = [
         (lambda: cloud_points(pos[0]), r"pos must have shape \(N, d\), got \(3,\)"),
-        (lambda: cloud_points(batch[:, None]), "pos must be floating point, got torch.int64"),
+        (lambda: cloud_points(pos > 0), "pos must be floating point or integers, got torch.bool"),
         (lambda: cloud_points(pos * math.nan), "pos must be finite, got nan at rows"),
         (lambda: to_points(Batch.from_data_list([Data(pos=pos * math.nan)])), "pos must be finite, got nan at rows"),
         (lambda: to_points(Batch.from_data_list([Data(pos=pos[:, 0])])), r"pos must have shape \(N, d\), got \(20,\)"),
-        (lambda: cloud_points(pos, batch.flip(0)), "batch must never fall, got a fall after row 11"),
+        (lambda: cloud_points(pos, batch.flip(0)), r"batch must never fall \(.*\), got a fall after row 11"),
         (lambda: cloud_points(pos, batch - 1), "batch must not be negative, got -1"),
         (lambda: cloud_points(pos, batch.to(torch.int32)), "batch must be int64, got torch.int32"),
         (lambda: cloud_points(pos, batch[:5]), r"batch must have shape \(20,\), one entry per row of pos, got"),

@@ -355,3 +355,36 @@ def test_cell_numbers_beside_places_are_announced() -> None:
     with pytest.warns(UserWarning, match=r"axis '[ij]' is taken .*axes=\{'lat': 'latitude', 'lon': 'longitude'\}"):
         assert array.ccnn.frame().axes == ("j", "i")
     assert array.ccnn(axes={"lat": "latitude", "lon": "longitude"}).frame().axes == ("lat", "lon")
+
+
+# ----------------------------------------------------------------------------------------- times that nothing calls so
+
+
+@pytest.mark.parametrize(
+    ("times", "attributes"),
+    [
+        (np.arange("2001-01-01", "2001-01-13", dtype="datetime64[D]").astype("datetime64[ns]"), {}),
+        (np.arange(12), {"units": "days since 2001-01-01"}),
+        (np.arange(12) * np.timedelta64(1, "D").astype("timedelta64[ns]"), {}),
+        (np.arange(12) * 86400.0, {"units": "s"}),
+        (xr.date_range("2001-01-01", periods=12, calendar="noleap", use_cftime=True), {}),
+    ],
+)
+def test_times_are_known_by_their_type_or_unit_alone(times: Any, attributes: dict[str, str]) -> None:
+    array = xr.DataArray(np.zeros((12, 3)), {"when": ("when", times, attributes)}, ("when", "station"))
+    frame = array.ccnn(samples="station").frame()
+    assert [axis for axis in frame.axes] == ["when"]
+    assert frame.factors[0].roles == ("time",)
+    np.testing.assert_allclose(np.diff(frame.factors[0].nodes), 1.0)
+
+
+def test_of_several_times_along_a_dimension_its_own_is_taken_and_words_are_none() -> None:
+    dates = np.arange("2001-01-01", "2001-01-13", dtype="datetime64[D]").astype("datetime64[ns]")
+    both = {"time": ("time", dates), "issued": ("time", dates - np.timedelta64(3, "D"))}
+    assert [*xr.DataArray(np.zeros(12), both, ("time",)).ccnn.frame().axes] == ["time"]
+    unclear = {"valid": ("obs", dates), "issued": ("obs", dates)}
+    with pytest.raises(ValueError, match="dimension 'obs' must be an axis by its CF attributes"):
+        xr.DataArray(np.zeros(12), unclear, ("obs",)).ccnn.frame()
+    words = {"station": ("station", np.array(["a", "b"], dtype=object))}
+    with pytest.raises(ValueError, match="dimension 'station' must be an axis"):
+        xr.DataArray(np.zeros(2), words, ("station",)).ccnn.frame()

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from contract_cases import seeded, small_kernel, uniform
@@ -63,9 +64,18 @@ GEOMETRY: dict[str, tuple[Callable[[], object], str]] = {
     "too many starts": (lambda: Grid((4,), (1.0,), (0.0, 0.0)), "starts must have one entry per axis, 1"),
     "too few flags": (lambda: Grid((4, 4), (1, 1), periodic=[True]), "periodic must have one entry per axis, 2"),
     "flat coordinates": (lambda: Points(torch.zeros(4)), "coordinates must have shape (N, d), got (4,)"),
-    "integer coordinates": (
-        lambda: Points(torch.zeros(4, 1, dtype=torch.int64)),
-        "coordinates must be floating point, got torch.int64",
+    "boolean coordinates": (
+        lambda: Points(torch.zeros(4, 1, dtype=torch.bool)),
+        "coordinates must be floating point or integers, got torch.bool",
+    ),
+    "nanoseconds since 1970": (
+        lambda: Points(torch.tensor([[1_600_000_000_000_000_001]])),
+        "coordinates must be at most 2^53, which float64 holds exactly: subtract an origin first, got 1.6e+18",
+    ),
+    "coordinates in words": (lambda: Points(np.array([["a"]])), "coordinates must hold numbers, got <U1"),
+    "a list of coordinates": (
+        lambda: Points([[0.0]]),  # type: ignore[arg-type]
+        "coordinates must be a tensor or a NumPy array, got list",
     ),
     "nan coordinates": (lambda: Points(spoiled(3, math.nan)), "coordinates must be finite, got nan at rows [3] of 6"),
     "infinite coordinates": (

@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 
 from ccnn_irregular.adapters.nifti import read_nifti, write_nifti
-from ccnn_irregular.datasets.decathlon import canonical, find_pairs, like_file, nifti_files, read_labels, read_volume
+from ccnn_irregular.adapters.scan_files import scan_files
+from ccnn_irregular.datasets.decathlon import canonical, find_pairs, like_file, read_labels, read_volume
 
 nibabel = pytest.importorskip("nibabel")
 
@@ -124,7 +125,7 @@ def test_both_layouts(tmp_path: Path) -> None:
     task = find_pairs(tmp_path / "plain")
     assert [pair.name for pair in task.pairs] == ["one", "two"]
     assert task.classes == ()
-    assert [path.name for path in nifti_files(tmp_path / "plain" / "images")] == ["one.nii.gz", "two.nii.gz"]
+    assert [path.name for path in scan_files(tmp_path / "plain" / "images")] == ["one.nii.gz", "two.nii.gz"]
 
     save_decathlon(tmp_path / "Task04")
     task = find_pairs(tmp_path / "Task04")
@@ -211,7 +212,7 @@ def test_a_folder_of_neither_layout_is_refused(tmp_path: Path) -> None:
         find_pairs(tmp_path)
     (tmp_path / "images").mkdir()
     (tmp_path / "labels").mkdir()
-    with pytest.raises(ValueError, match="images must hold NIfTI files, got none"):
+    with pytest.raises(ValueError, match=r"images must hold scans: NIfTI .*, got none"):
         find_pairs(tmp_path)
 
 

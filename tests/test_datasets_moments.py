@@ -16,7 +16,7 @@ from ccnn_irregular.datasets import volume_folder
 from ccnn_irregular.datasets.physionet2012 import STATICS
 from ccnn_irregular.datasets.processing.moments import mean_and_deviation
 from ccnn_irregular.pipelines.tasks.classification.standardise import Standardise
-from ccnn_irregular.pipelines.tasks.risk.network import StandardScore
+from ccnn_irregular.pipelines.train.series_network import StandardScore
 
 # What float32 holds: none of these is a sum of few powers of two, so that means of them are rounded.
 CONSTANTS = [0.1, -37.3, 1e-30, 3e22, 1e38]
@@ -97,7 +97,7 @@ def test_a_static_that_is_the_same_for_all_stays_scores_zero() -> None:
     statics = generator.normal(60, 10, (1001, len(STATICS))).astype(np.float32)
     statics[:, 2] = 170.3
     statics[:, 3] = np.nan
-    score = StandardScore(len(STATICS))
+    score = StandardScore(len(STATICS), {STATICS.index("ICUType"): 4})
     score.fit(statics)
     result = score(torch.from_numpy(statics))[:, : len(STATICS)]
     assert float(result[:, 2].abs().max()) == 0

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import laspy
 import numpy as np
 import pytest
 import torch
@@ -17,8 +18,10 @@ from torch_geometric.transforms import RandomRotate
 
 from ccnn_irregular.adapters.geometric import to_points
 from ccnn_irregular.adapters.geometric_networks import CloudCCNN
+from ccnn_irregular.datasets.cloud_files import open_cloud
 from ccnn_irregular.datasets.lidar_ground import load_tile
 from ccnn_irregular.datasets.modelnet import CLASSES10, load_clouds, load_pool, load_voxel_centres
+from ccnn_irregular.pipelines.tasks.clouds.data import CloudFiles
 from ccnn_irregular.testing import assert_close
 
 # A box of 2 x 1 x 1; each of its two ends is a tenth of its surface.
@@ -193,6 +196,16 @@ def test_a_turned_tile_has_the_same_weights(tmp_path: Path) -> None:
     assert float(weights[0].sum()) == pytest.approx(2400, rel=0.06)
 
 
+def test_a_las_file_is_a_tile(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    places, ground = rng.integers(0, 500, (60, 3)).astype(np.float32), rng.random(60) < 0.5
+    tile = load_tile(as_laz(places, ground, tmp_path / "tile.LAZ"))
+    assert_close(tile.pos + tile.origin, torch.from_numpy(places.astype(np.float64)))
+    assert tile.y.tolist() == ground.astype(int).tolist()
+    with pytest.raises(ValueError, match=r"bare\.las must hold points of class 2, ground, got none"):
+        load_tile(as_laz(places, np.zeros(60, bool), tmp_path / "bare.las"))
+
+
 def test_broken_lidar_tiles_are_refused(tmp_path: Path) -> None:
     text, binary = tmp_path / "tile.txt", tmp_path / "tile.npz"
     places, ground = np.random.default_rng(0).random((5, 3)), np.ones(5, bool)
@@ -250,6 +263,47 @@ def test_the_lidar_tile(official: Path) -> None:
     assert float(tile.origin[0, 1]) == pytest.approx(5_403_700, abs=200)
     # The tile fills the box around it but for gaps behind objects.
     assert 0.97 * 134 * 302.5 < float(tile.weight.sum()) < 134 * 302.5
+
+
+def as_laz(places: np.ndarray, ground: np.ndarray, path: Path) -> Path:
+    """The float32 positions of the tile as LAZ; their steps are powers of two, so that none is rounded."""
+    header = laspy.LasHeader(point_format=3, version="1.2")
+    header.scales, header.offsets = [2.0**-5, 0.5, 2.0**-15], np.floor(places.min(0).astype(np.float64))
+    las = laspy.LasData(header)
+    las.x, las.y, las.z = places.astype(np.float64).T
+    las.classification = np.where(ground, 2, 1).astype(np.uint8)
+    las.write(path)
+    return path
+
+
+def test_the_lidar_tile_as_laz(official: Path, tmp_path: Path) -> None:
+    source = official / "samp11_points_ground.npz"
+    with np.load(source) as content:
+        laz = as_laz(content["xyz"], content["is_ground"], tmp_path / "samp11.laz")
+        few = {"xyz": content["xyz"][::9], "is_ground": content["is_ground"][::9]}
+    tile, again = load_tile(source), load_tile(laz)
+    for name in ("pos", "origin", "y", "weight"):
+        assert torch.equal(again[name], tile[name])
+    # As your own file: the same points, values and labels in the same parts.
+    np.savez(tmp_path / "few.npz", **few)
+    parts = []
+    for path in (tmp_path / "few.npz", as_laz(few["xyz"], few["is_ground"], tmp_path / "few.laz")):
+        data = CloudFiles(str(path), fields=[])
+        data.setup("fit")
+        parts.append(data.parts)
+    for part, (cloud,) in parts[0].items():
+        (other,) = parts[1][part]
+        for name in ("places", "values", "labels", "weights", "keys"):
+            np.testing.assert_array_equal(getattr(cloud, name), getattr(other, name))
+
+
+def test_a_room_scan(official: Path) -> None:
+    path = official / "room_scan1.pcd"
+    if not path.is_file():
+        pytest.skip("no room scan")
+    cloud = open_cloud(path)
+    assert cloud.coordinates.shape == (112_586, 3)
+    assert 1 < np.ptp(cloud.coordinates, axis=0).max() < 100
 
 
 def test_an_official_mesh(official: Path, tmp_path: Path, meshes: Path) -> None:

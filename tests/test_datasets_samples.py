@@ -231,7 +231,7 @@ def test_parts_are_disjoint_complete_and_stratified() -> None:
     ("options", "message"),
     [
         ({"validation": 0.0}, r"validation must lie in \(0, 1\), got 0.0"),
-        ({"test": 1.0}, r"test must lie in \(0, 1\), got 1.0"),
+        ({"test": 1.0}, r"test must lie in \[0, 1\), got 1.0"),
         ({"validation": 0.5, "test": 0.5}, r"validation \+ test must be below 1, got 1.0"),
     ],
 )

@@ -147,7 +147,26 @@ OFF = """OFF
 """
 
 
-@pytest.mark.parametrize("text", [OFF, OFF.replace("OFF\n8", "OFF8")])
+def coloured(head: str, more: str) -> str:
+    """The mesh with a comment, with numbers after each vertex, and with a colour after every face."""
+    _, counts, *rows = OFF.splitlines()
+    vertices = [f"{row} {more}  # a corner" for row in rows[:8]]
+    return "\n".join(["# made by hand", head, "", counts, *vertices, *(f"{row} 0.5 0.5 1" for row in rows[8:])])
+
+
+VARIANTS = [
+    OFF,
+    OFF.replace("OFF\n8", "OFF8"),
+    OFF.replace("OFF\n8", "OFF 8"),
+    " ".join(OFF.split()[:4]) + "\n" + " ".join(OFF.split()[4:]),
+    coloured("OFF", ""),
+    coloured("COFF", "255 0 0 255"),
+    coloured("NOFF", "0 0 1"),
+    coloured("STCNOFF", "1 0 0 1 0 0 1 0.5 0.5"),
+]
+
+
+@pytest.mark.parametrize("text", VARIANTS, ids=range(len(VARIANTS)))
 def test_meshes_in_official_folders_become_volumes(tmp_path: Path, text: str) -> None:
     for name, part in (("sofa", "train"), ("bed", "train"), ("bed", "test")):
         (tmp_path / name / part).mkdir(parents=True)
@@ -166,6 +185,9 @@ def test_meshes_in_official_folders_become_volumes(tmp_path: Path, text: str) ->
     ("text", "message"),
     [
         ("PLY\n1 1 0\n", "OFF mesh, got .* must start with OFF"),
+        ("", "OFF mesh, got .* must start with OFF"),
+        ("4OFF\n1 1 0\n", "OFF mesh, got .* must start with OFF"),
+        ("OFF BINARY\n1 1 0\n", "must be text"),
         ("OFF\n8 6\n", "must be an OFF mesh"),
         (OFF[:40], "must be an OFF mesh"),
         (OFF.replace("4 1 2 6 5", ""), "must hold 6 faces of three corners or more, got 5"),
@@ -324,13 +346,13 @@ def test_broken_scans_are_named(scans: Path, fault: str) -> None:
 
 TABLES: dict[str, tuple[str, str]] = {
     "columns": ("name,label\na.nii,x\n", r"labels\.csv must have the columns file and label, got \['name', 'label'\]"),
-    "rows": ("file,label\n", r"labels\.csv must name a volume, got no row below the header"),
+    "rows": ("file,label\n", r"labels\.csv must name a file, got no row below the header"),
     "empty": ("", r"labels\.csv must have the columns file and label, got \[\]"),
     "label": ("file,label\nturned.nii,\n", r"line 2 of labels\.csv must hold a file and a label"),
     "short": ("file,label\nturned.nii\n", r"line 2 of labels\.csv must hold a file and a label"),
     "twice": ("file,label\nturned.nii,a\nturned.nii,b\n", r"file on line 3 of labels\.csv must be named once"),
     "outside": ("file,label\n../turned.nii,a\n", r"file on line 2 of labels\.csv must lie in the folder"),
-    "suffix": ("file,label\nlabels.csv,a\n", r"file on line 2 of labels\.csv must end in one of"),
+    "suffix": ("file,label\nlabels.csv,a\n", r"file on line 2 of labels\.csv must be a scan: NIfTI"),
     "unknown": ("file,label\nturned.nii,c\n", r"label on line 2 of labels\.csv must be one of \('a', 'b'\), got 'c'"),
 }
 

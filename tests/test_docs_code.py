@@ -6,8 +6,10 @@ ones. Commands do not train: ``ccnn`` parses its options and stops, other progra
 
 from __future__ import annotations
 
+import itertools
 import re
 import shlex
+import shutil
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -223,10 +225,19 @@ def ccnn_complaint(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> 
     try:
         cli.main(arguments)
     except Parsed:
+        leave_run(arguments)
         return ""
     except SystemExit:
         return capsys.readouterr().err.splitlines()[-1]
     return "it ended without parsing its arguments"
+
+
+def leave_run(arguments: list[str]) -> None:
+    """What ``fit --config NAME --run_dir FOLDER`` leaves for the commands below it: the configuration of a run."""
+    given = dict(itertools.pairwise(arguments))
+    if arguments[0] == "fit" and {"--config", "--run_dir"} <= given.keys():
+        Path(given["--run_dir"]).mkdir(parents=True, exist_ok=True)
+        shutil.copy(cli.config_path(given["--config"]), Path(given["--run_dir"]) / "config.yaml")
 
 
 def make_complaint(arguments: list[str]) -> str:

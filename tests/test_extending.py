@@ -19,7 +19,8 @@ from engine_contract import contract
 from extending_page import blocks, followed
 from torch import Tensor
 
-from ccnn_irregular import SIREN, GaussianMask, KernelSpec
+from ccnn_irregular import SIREN, GaussianMask, KernelSpec, integral
+from ccnn_irregular.integral import INTERPOLATIONS
 from ccnn_irregular.kernels import GENERATORS, MASKS, Generator, Mask, register_generator, register_mask
 from ccnn_irregular.pipelines.train.registry import _registered, task_class
 
@@ -44,6 +45,15 @@ def test_a_new_generator() -> None:
         for check in GENERATOR_CHECKS:
             check("cosines")
     assert "cosines" not in GENERATORS
+
+
+def test_a_new_weight_function() -> None:
+    with followed("A new weight function") as names:
+        assert names["result"].shape == (5, 2)
+        assert integral.channel_groups(names["converted"]).error < 1e-6
+        nodes = INTERPOLATIONS["smooth_step"].matrix(torch.tensor([0.0, 0.5, 2.0], dtype=torch.float64), 3)
+        assert nodes.tolist() == [[1, 0, 0], [0.5, 0.5, 0], [0, 0, 1]]
+    assert "smooth_step" not in INTERPOLATIONS
 
 
 def test_a_new_mask() -> None:

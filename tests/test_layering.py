@@ -30,7 +30,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("operators.arguments", "operators.layout"),
     ("operators.check",),
     ("operators.numerics.transforms", "operators.numerics.windows"),
-    ("operators.numerics.lattice", "operators.numerics.splitting"),
+    ("operators.numerics.lattice", "operators.numerics.splitting", "operators.numerics.uniform"),
     ("operators.numerics.bands", "operators.numerics.box", "operators.numerics.sizes"),
     ("operators.numerics.nufft",),
     ("operators.numerics.filtering",),
@@ -42,9 +42,10 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("operators.engines.reference",),
     ("operators.engines.keops", "operators.engines.fft", "operators.engines.neighbours"),
     ("operators.engines.spectral.factors",),
-    ("operators.engines.spectral.boxes",),
+    ("operators.engines.spectral.boxes", "operators.engines.spectral.refinement"),
+    ("operators.engines.spectral.separable",),
     ("operators.engines.spectral.geometry",),
-    ("operators.engines.spectral.transfer", "operators.engines.spectral.pairs"),
+    ("operators.engines.spectral.transfer", "operators.engines.spectral.pairs", "operators.engines.spectral.grids"),
     ("operators.engines.spectral.accuracy",),
     ("operators.engines.spectral.engine",),
     ("operators.engines.spectral",),
@@ -76,6 +77,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("",),  # ccnn_irregular/__init__.py itself: it may offer everything above, and nothing above may import it
     ("datasets",),
     ("pipelines",),
+    ("estimators",),
 )
 # Lines whose files form one unit: inside it they may import one another.
 FOLDERS = ("quadrature", "domains", "integral", "shiftwise", "adapters", "consistency", "datasets", "pipelines")

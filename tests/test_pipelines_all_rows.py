@@ -27,7 +27,7 @@ pytestmark = [
 ]
 
 # Tasks whose data modules take all of a source.
-WHOLE = ("risk", "series", "images", "scans", "segmentation", "downscale", "forecast")
+WHOLE = ("tables", "risk", "series", "images", "scans", "segmentation", "downscale", "forecast")
 QUIET = ("--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false")
 
 

@@ -12,8 +12,9 @@ from torch import Tensor
 from ccnn_irregular import KernelSpec
 from ccnn_irregular.datasets.physionet2012 import SERIES, STATICS
 from ccnn_irregular.pipelines.tasks.risk.data import StayBatch
-from ccnn_irregular.pipelines.tasks.risk.network import HatBasis, ICURiskNetwork, StandardScore
+from ccnn_irregular.pipelines.tasks.risk.network import ICURiskNetwork
 from ccnn_irregular.pipelines.train.draws import Draws
+from ccnn_irregular.pipelines.train.series_network import HatBasis, StandardScore
 
 CHANNELS = len(SERIES)
 
@@ -98,7 +99,9 @@ def test_thinning_only_in_training() -> None:
     with torch.no_grad():
         assert torch.equal(net(first), net(again))
         assert not torch.allclose(net(first), net(later), rtol=0, atol=1e-6)
-    with pytest.raises(ValueError, match=r"StayBatch.draws must be given in training, or thinning .* be 0, got None"):
+    with pytest.raises(
+        ValueError, match=r"draws of the batch must be given in training, or thinning .* be 0, got None"
+    ):
         net(batch)
 
 
@@ -107,7 +110,7 @@ def test_it_learns_what_one_series_tells() -> None:
     assert batch.labels is not None
     sick = batch.labels.repeat_interleave(batch.splits.diff())
     batch.values[:, 3] += 3 * sick
-    net.basis.fit(batch.values.numpy())
+    net.basis.fit(batch.values.numpy().T)
     optimiser = torch.optim.Adam(net.train().parameters(), lr=3e-3)
     for epoch in range(25):
         optimiser.zero_grad()
@@ -122,7 +125,7 @@ def test_it_learns_what_one_series_tells() -> None:
 def test_hats_sum_to_one_and_interpolate() -> None:
     basis = HatBasis(2, 4)
     values = np.array([[0.0, 5.0], [1.0, 5.0], [2.0, np.nan], [10.0, 5.0]] * 50, dtype=np.float32)
-    basis.fit(values)
+    basis.fit(values.T)
     assert bool((basis.knots.diff(dim=1) > 0).all())  # the second series is constant
     inputs = torch.tensor([[0.3, 5.0], [-100.0, 4.0], [1e6, 6.0]])
     hats = basis(inputs)
@@ -135,7 +138,7 @@ def test_hats_sum_to_one_and_interpolate() -> None:
 
 
 def test_statics_missing_is_not_the_mean() -> None:
-    score = StandardScore(len(STATICS))
+    score = StandardScore(len(STATICS), {STATICS.index("ICUType"): 4})
     statics = np.array([[60, 0, 170, 1, 80], [70, 1, np.nan, 2, 90], [80, 1, 180, 4, 100]], dtype=np.float32)
     score.fit(statics)
     codes = score(torch.from_numpy(statics))
@@ -158,14 +161,14 @@ def test_members_are_trained_apart_and_answer_together() -> None:
     ]
     net.eval()
     with torch.no_grad():
-        alone = [member(*net._read(batch, ~batch.values.isnan()), net.statics(batch.statics)) for member in net.members]
+        alone = [member(*net.basis.read(batch), net.statics(batch.statics))[:, 0] for member in net.members]
     torch.testing.assert_close(logits(net, batch), torch.stack(alone).mean(0))
     assert not torch.allclose(alone[0], alone[1])
 
 
 def test_normalisation_travels_in_the_state() -> None:
     net, other = network(), network()
-    net.basis.fit(batch_of([200], seed=5).values.numpy() * 7)
+    net.basis.fit(batch_of([200], seed=5).values.numpy().T * 7)
     other.load_state_dict(net.state_dict())
     batch = batch_of([30], seed=6)
     assert torch.equal(logits(other, batch), logits(net, batch))

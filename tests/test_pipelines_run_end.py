@@ -149,6 +149,30 @@ def test_sigterm_is_told_and_the_same_command_goes_on(
     same("parts", "whole")
 
 
+def test_sigterm_does_not_wait_for_the_end_of_a_batch(
+    config: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    calls = []
+    forward = StandIn.forward
+
+    def terminated(network: StandIn, batch: Any) -> torch.Tensor:
+        if network.training:
+            calls.append("began")
+            if len(calls) == STEPS + 2:
+                signal.raise_signal(signal.SIGTERM)
+                calls.append("went on")
+        return forward(network, batch)
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(StandIn, "forward", terminated)
+    stopped(143, config, "run")
+    assert "not finished: terminated by SIGTERM" in capsys.readouterr().out
+    assert calls == ["began"] * (STEPS + 2)
+    assert (end("run")["by"], end("run")["epochs"]) == ("termination", 1)
+    assert torch.load("run/last.ckpt", weights_only=True)["epoch"] == 0
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
 def test_a_metric_that_is_no_number_ends_the_run_with_a_message(
     config: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -285,7 +285,7 @@ def test_what_predict_refuses(trained: Path, pairs: Path, capsys: pytest.Capture
     same = refused(capsys, *command, "--predict.input", str(images), "--output", str(images))
     assert "must be another folder than the input's" in same
     assert "end in .nii or .nii.gz" in refused(capsys, *command, "--predict.input", file, "--output", "one.mgz")
-    assert "must be a NIfTI file or a folder" in refused(capsys, *command, "--predict.input", "none.nii.gz")
+    assert "must be a scan or a folder" in refused(capsys, *command, "--predict.input", "none.nii.gz")
     Path("empty").mkdir()
     assert "must hold NIfTI files, got none" in refused(capsys, *command, "--predict.input", "empty", "--output", "x")
     both = nibabel.Nifti1Image(np.zeros((5, 5, 5, 2), np.float32), np.eye(4))

@@ -17,6 +17,7 @@ from ccnn_irregular._autocast import outside_autocast
 from ccnn_irregular._checks import reject, require, require_finite
 from ccnn_irregular.adapters.geometric_sampling import places
 from ccnn_irregular.domains import Points
+from ccnn_irregular.domains.points import as_coordinates
 from ccnn_irregular.kernels import Kernel, KernelSpec
 from ccnn_irregular.layers import ContinuousConv, SeparableContinuousConv
 from ccnn_irregular.quadrature import plain_mean
@@ -42,7 +43,7 @@ def cloud_points(
     """Convert torch-geometric's ``pos`` and ``batch`` to ``Points``.
 
     Args:
-        pos: ``(N, d)`` positions, floating point. float64 is taken as it is, without a copy; gradients flow.
+        pos: ``(N, d)`` positions. float64 is taken as it is, without a copy; gradients flow.
         batch: int64 ``(N,)`` cloud of each row, never falling; a number that is left out is an empty cloud.
             None = one cloud.
         weight: ``(N,)`` or ``(N, C)`` quadrature weights, see ``geometric_weights``; None = every cloud weighs 1, all
@@ -53,7 +54,7 @@ def cloud_points(
         ValueError: nan or infinite positions, shapes or dtypes that disagree, rows that are not sorted by cloud.
     """
     require(pos.ndim == 2, "pos", "have shape (N, d)", tuple(pos.shape))
-    require(pos.is_floating_point(), "pos", "be floating point", pos.dtype)
+    pos = as_coordinates("pos", pos)
     require_finite("pos", pos)
     require(batch_size is None or batch_size >= 1, "batch_size", "be at least 1", batch_size)
     splits = _splits(pos, batch, batch_size)
@@ -71,7 +72,10 @@ def _splits(pos: Tensor, batch: Tensor | None, batch_size: int | None) -> Tensor
     require(batch.shape == (len(pos),), "batch", f"have shape ({len(pos)},), one entry per row of pos", batch.shape)
     require(batch.device == pos.device, "batch", f"be on the device of pos, {pos.device}", batch.device)
     falls = torch.nonzero(batch.diff() < 0).flatten()
-    require(len(falls) == 0, "batch", "never fall", f"a fall after row {int(falls[0]) if len(falls) else ''}")
+    rule = (
+        "never fall (transforms that draw points, as FixedPoints, mix the clouds of a batch: apply them to each cloud)"
+    )
+    require(len(falls) == 0, "batch", rule, f"a fall after row {int(falls[0]) if len(falls) else ''}")
     require(not len(batch) or int(batch[0]) >= 0, "batch", "not be negative", int(batch[0]) if len(batch) else "")
     named = int(batch[-1]) + 1 if len(batch) else 1
     size = named if batch_size is None else batch_size
@@ -86,13 +90,13 @@ def to_points(data: Data, weight: str = "weight") -> Points:
     Nothing is copied where ``pos`` is float64, as geometry is here; other dtypes are converted.
 
     Args:
-        data: with ``pos``, and with ``ptr`` or ``batch`` where it holds several clouds.
+        data: with ``pos``, and with ``ptr`` or ``batch`` where it holds several clouds; where they disagree ``batch``
+            counts, for ``ptr`` is not renewed when points are taken out.
         weight: attribute that holds the quadrature weights. Where there is none every cloud weighs 1, all of its
             points the same.
 
     Raises:
-        ValueError: no positions; ``ptr`` and ``batch`` that disagree; weights that the batch holds one of per cloud;
-            else see ``cloud_points``.
+        ValueError: no positions; weights that the batch holds one of per cloud; else see ``cloud_points``.
     """
     pos = data.pos
     if pos is None:
@@ -103,10 +107,12 @@ def to_points(data: Data, weight: str = "weight") -> Points:
         return cloud_points(pos, data.get("batch"), weights, clouds)
     require(pos.ndim == 2, "pos", "have shape (N, d)", tuple(pos.shape))
     require_finite("pos", pos)
+    pos = as_coordinates("pos", pos)
     splits = data.ptr
     if "batch" in data:
-        same = torch.equal(_splits(pos, data.batch, len(splits) - 1), splits)
-        require(same, "data.ptr", "have the offsets of the clouds that data.batch names", splits.tolist())
+        # Batch.subgraph and transforms that take points out leave ptr as it was.
+        told = _splits(pos, data.batch, len(splits) - 1)
+        splits = splits if torch.equal(told, splits) else told
     known = weights is None or not _per_cloud(data, weight, splits)
     require(known, f"data.{weight}", "have one row per point", "one per cloud")
     return Points(pos, plain_mean(len(pos), splits=splits) if weights is None else weights, splits)
@@ -314,8 +320,8 @@ class CCNNConv(nn.Module):
 
 def require_resolution(argument: str, pos: Tensor, kernel: Kernel) -> None:
     """Refuse positions whose dtype cannot tell places apart that the kernel tells apart."""
-    if pos.dtype == torch.float64 or not pos.numel():
-        return
+    if pos.dtype == torch.float64 or not pos.is_floating_point() or not pos.numel():
+        return  # whole numbers are exact
     farthest = float(pos.detach().abs().max())
     kernel.require_numbers()
     step, allowed = farthest * torch.finfo(pos.dtype).eps, _RESOLUTION * float(kernel.support.min())

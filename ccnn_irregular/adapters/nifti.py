@@ -112,7 +112,7 @@ def read_nifti(path: str | Path, *, like: xr.DataArray | None = None) -> xr.Data
     array = xr.DataArray(values, coordinates, dims, path.name.partition(".")[0], attributes)
     array.encoding = {"source": str(path), **encoding}
     if like is not None:
-        _require_same_space(path, array, like)
+        require_same_space(path, array, like)
     return array
 
 
@@ -347,7 +347,8 @@ def _set_about_values(header: Any, encoding: dict[Any, Any], unchanged: bool) ->
         header.extensions.extend(encoding.get("nifti_extensions", ()))
 
 
-def _require_same_space(path: Path, array: xr.DataArray, like: xr.DataArray) -> None:
+def require_same_space(path: Path, array: xr.DataArray, like: xr.DataArray) -> None:
+    """Refuse an array whose voxels are not those of the image ``like``."""
     axes = space_axes(array)
     theirs = str(like.attrs.get("voxel_axes", "")).split()[:3]
     shape, wanted = [array.sizes[dim] for dim in axes], [like.sizes.get(dim) for dim in theirs]

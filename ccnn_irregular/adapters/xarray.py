@@ -32,6 +32,7 @@ from ccnn_irregular.adapters.xarray_frames import Frame, Samples, samples_of
 from ccnn_irregular.adapters.xarray_meshes import about_places
 from ccnn_irregular.adapters.xarray_results import derived_attributes, fitting_encoding, smooths
 from ccnn_irregular.adapters.xarray_roles import Options, frame_of
+from ccnn_irregular.adapters.xarray_smooth import smoothed
 from ccnn_irregular.layers import ContinuousConv, SeparableContinuousConv
 
 __all__ = [
@@ -140,6 +141,24 @@ class DataArrayAccessor:
         """
         return convolved(self._array, layer, self._options, like)
 
+    def smooth(self, sigma: float | Mapping[str, float], *, keep_missing: bool = False) -> xr.DataArray:
+        """Smooth the array by a Gaussian of unit mass, in the units of its coordinates.
+
+        Missing values are left out of the average (normalised convolution), and so is what lies beyond the array's
+        ends: a constant stays what it is. Name, unit and dtype are the array's (integers become float64), attributes
+        that hold for its own values only are left out. A lazy array stays lazy.
+
+        Args:
+            sigma: standard deviation in coordinate units (times: ``time_unit``, days by default), the same along all
+                axes, or by the names of those to smooth along: the others' entries are smoothed each by itself.
+            keep_missing: missing values stay missing, such as land in an ocean's field; else they are filled where
+                something within six standard deviations is known.
+
+        Raises:
+            ValueError: a sigma that is not positive, or of a name that is no axis; see ``frame``.
+        """
+        return smoothed(self._array, sigma, self._options, keep_missing)
+
     def predict(
         self,
         model: nn.Module,
@@ -239,6 +258,20 @@ class DatasetAccessor:
             changed[name] = array.variable
             changed[name].attrs = derived_attributes(given, "convolution", same_quantity=kept)
             changed[name].encoding = fitting_encoding(array, given)
+        return self._dataset.assign(changed)
+
+    def smooth(self, sigma: float | Mapping[str, float], *, keep_missing: bool = False) -> xr.Dataset:
+        """Smooth each variable; see ``DataArrayAccessor.smooth``."""
+        names, stacked = self._stacked()
+        result = stacked.smooth(sigma, keep_missing=keep_missing)
+        changed = {}
+        for name in names:
+            given = self._dataset[name]
+            array = result.sel({_VARIABLE: name}, drop=True).transpose(*given.dims)
+            array = array.astype(given.dtype if given.dtype.kind == "f" else array.dtype).rename(name)
+            array.attrs = derived_attributes(given, "smooth", same_quantity=True)
+            array.encoding = fitting_encoding(array, given)
+            changed[name] = array.variable
         return self._dataset.assign(changed)
 
     def predict(

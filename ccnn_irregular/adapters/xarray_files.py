@@ -1,4 +1,4 @@
-"""Open netCDF files, folders of them and zarr stores as Datasets, or say why not."""
+"""Open netCDF and GRIB files, folders of netCDF files and zarr stores as Datasets, or say why not."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import xarray as xr
 from ccnn_irregular._checks import reject, require
 from ccnn_irregular._optional import import_optional
 from ccnn_irregular.adapters import hdf5_sources, zarr_stores
+from ccnn_irregular.adapters.grib import GRIB, open_grib
 from ccnn_irregular.adapters.netcdf_classic import require_whole_classic
 from ccnn_irregular.adapters.xarray_decoding import decode_times
 from ccnn_irregular.adapters.xarray_folders import joined
@@ -72,7 +73,7 @@ def open_cube(
     zero_fill_missing: bool = False,
     months: Months | None = None,
 ) -> xr.Dataset:
-    """Open a netCDF file (classic or HDF5), a zarr store or a folder of netCDF files as a Dataset.
+    """Open a netCDF file (classic or HDF5), a GRIB file, a zarr store or a folder of netCDF files as a Dataset.
 
     The format is read off the content. The files of a folder, and of the folders in it, are parts of one cube: years
     that follow one another, variables beside each other, as reanalyses and WeatherBench are stored. Nothing is filled
@@ -99,13 +100,15 @@ def open_cube(
         ValueError: another format, a damaged or truncated file, one compressed in a way that is not installed, one
             whose values lie in other files that are missing, a store with missing chunks, groups of which none is
             named, a variable that is not there, files of a folder that do not fit together, times that are not since
-            a date of a calendar (see ``decode_times``).
+            a date of a calendar (see ``decode_times``); a GRIB file of two fields for one place (``grib.open_grib``).
     """
     path = Path(path)
     reading = Reading(group, missing_chunks, valid_range, zero_fill_missing, months)
     if not path.exists():
-        raise FileNotFoundError(f"path must be a netCDF file or a zarr store, got {path}, which does not exist")
-    if not path.is_dir():
+        raise FileNotFoundError(f"path must be a netCDF or GRIB file or a zarr store, got {path}, which does not exist")
+    if path.is_file() and _start(path)[:4] == GRIB:
+        dataset = open_grib(path, chunks, variables)
+    elif not path.is_dir():
         dataset = _open_file(path, chunks, reading)
     elif files := _netcdf_files(path):
         import_optional("dask.array", "a folder of files", "files")
@@ -160,7 +163,7 @@ def _open_file(path: Path, chunks: Any, reading: Reading) -> xr.Dataset:
         _require_complete(path, dataset)
         return dataset if chunks is None else dataset.chunk(chunks)
     what = "text" if start.isascii() and start else "bytes that begin with " + repr(start)
-    reject(str(path), "be a netCDF file or a zarr store", what if start else "an empty file")
+    reject(str(path), "be a netCDF or GRIB file or a zarr store", what if start else "an empty file")
 
 
 def _open_hdf5(path: Path, chunks: Any, reading: Reading) -> xr.Dataset:

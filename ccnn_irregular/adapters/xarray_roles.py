@@ -16,6 +16,7 @@ from ccnn_irregular.adapters.xarray_axes import Line, Role, TimeUnit, line
 from ccnn_irregular.adapters.xarray_clouds import Cloud, cloud
 from ccnn_irregular.adapters.xarray_frames import Frame
 from ccnn_irregular.adapters.xarray_meshes import Areas, CellsOf
+from ccnn_irregular.adapters.xarray_times import kind_of_times
 from ccnn_irregular.adapters.xarray_units import compass, measure, same_unit
 
 __all__ = ["SCATTERED", "Axes", "Options", "cf_roles", "frame_of"]
@@ -33,6 +34,7 @@ _STANDARD_NAMES: dict[str, Role] = {
     "projection_x_coordinate": "x",
     "projection_y_coordinate": "y",
     "time": "time",
+    "forecast_period": "time",
 }
 # What cf-xarray calls them, the more telling ones first.
 _CF_COORDINATES: dict[str, Role] = {
@@ -94,7 +96,9 @@ def frame_of(array: xr.DataArray, options: Options, *, weighted: bool = True) ->
     beside, about = options.about or (array.coords.to_dataset(), array)
     cells = CellsOf(about, beside)
     array = _placed(array, cells)
+    array, told = _without_starts(array, options)
     samples = (options.samples,) if isinstance(options.samples, str) else tuple(options.samples)
+    samples = (*samples, *(dim for dim in told if dim not in (*samples, options.channels)))
     dims = [str(dim) for dim in array.dims]
     for what, names in (("samples", samples), ("channels", (options.channels,) if options.channels else ())):
         for name in names:
@@ -116,6 +120,23 @@ def frame_of(array: xr.DataArray, options: Options, *, weighted: bool = True) ->
     return Frame(_ordered(factors, free, options.order), samples, options.channels)
 
 
+def _without_starts(array: xr.DataArray, options: Options) -> tuple[xr.DataArray, list[str]]:
+    """The array as its axes are looked for, and the dimensions that CF conventions tell to be independent samples.
+
+    Those are the members of an ensemble ("realization") and, beside lead times ("forecast_period"), the starts of the
+    forecasts; dates on both dimensions then say nothing more. What ``options.axes`` names settles its dimensions.
+    """
+    named = {dim for name in options.axes or () if name in array.coords for dim in array[name].dims}
+    standard = {str(dim): array[dim].attrs.get("standard_name") for dim in array.dims if dim in array.coords}
+    told = [dim for dim, name in standard.items() if name == "realization" and dim not in named]
+    by_name = {name: dim for dim, name in standard.items()}
+    start, lead = by_name.get("forecast_reference_time"), by_name.get("forecast_period")
+    if start is None or lead is None or start in named or lead in named:
+        return array, told
+    dates = [name for name, one in array.coords.items() if set(one.dims) == {start, lead}]
+    return array.drop_vars(dates), [*told, start]
+
+
 def cf_roles(array: xr.DataArray) -> dict[str, Role]:
     """Find the coordinates that CF conventions give a role."""
     roles: dict[str, Role] = {}
@@ -130,7 +151,29 @@ def cf_roles(array: xr.DataArray) -> dict[str, Role]:
             roles[str(name)] = "latitude" if way in ("north", "south") else "longitude"
         if standard in _STANDARD_NAMES:
             roles[str(name)] = _STANDARD_NAMES[standard]
-    return roles
+    return roles | _untold_times(array, roles)
+
+
+def _untold_times(array: xr.DataArray, roles: Mapping[str, Role]) -> dict[str, Role]:
+    """Find times that no attribute calls so: by their dtype or their unit.
+
+    Of several along the same dimensions the one that a dimension is named after is taken, else none.
+    """
+    told = {array[name].dims for name, role in roles.items() if role == "time"}
+    rest = {str(name): coordinate for name, coordinate in array.coords.items() if str(name) not in roles}
+    found = {name: one.dims for name, one in rest.items() if one.dims and one.dims not in told and _is_time(one)}
+    along = list(found.values())
+    return {name: "time" for name, dims in found.items() if dims == (name,) or along.count(dims) == 1}
+
+
+def _is_time(coordinate: xr.DataArray) -> bool:
+    """Tell whether a coordinate holds dates, or spans along their own dimension."""
+    if coordinate.dtype.kind not in "mMiufO":
+        return False
+    if coordinate.dtype.kind == "O" and not hasattr(coordinate.values.reshape(-1)[:1].tolist()[0], "calendar"):
+        return False
+    kind = kind_of_times(coordinate).what
+    return kind == "dates" or (kind == "spans" and coordinate.dims == (coordinate.name,))
 
 
 def _named_groups(

@@ -5,14 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import cached_property
-from typing import final
+from typing import Any, final
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ccnn_irregular._checks import require, require_finite, require_splits
 
-__all__ = ["Points", "shares_memory"]
+__all__ = ["Points", "as_coordinates", "shares_memory"]
+
+_INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
 @final
@@ -23,6 +27,8 @@ class Points:
     place, and a ``Plan`` that was made before refuses them. Others are converted; of learned ones, which an optimiser
     moves, the points must then be made again after each step, and a convolution refuses them until they are. Memory
     shared with NumPy is copied, because PyTorch cannot tell when it is written.
+
+    NumPy arrays are taken too, and copied; integers become float64, which holds them exactly up to 2^53.
 
     Attributes:
         coordinates: float64 ``(N, d)``, coordinate units; gradients flow through it.
@@ -38,14 +44,14 @@ class Points:
 
     def __init__(
         self,
-        coordinates: Tensor,
-        weights: Tensor | None = None,
-        splits: Tensor | None = None,
+        coordinates: Tensor | NDArray[Any],
+        weights: Tensor | NDArray[Any] | None = None,
+        splits: Tensor | NDArray[Any] | None = None,
         *,
         periods: Sequence[float | None] | None = None,
     ) -> None:
+        coordinates = as_coordinates("coordinates", coordinates)
         require(coordinates.ndim == 2, "coordinates", "have shape (N, d)", tuple(coordinates.shape))
-        require(coordinates.is_floating_point(), "coordinates", "be floating point", coordinates.dtype)
         require_finite("coordinates", coordinates)
         count, d = coordinates.shape
         device = coordinates.device
@@ -53,6 +59,7 @@ class Points:
             weights = torch.ones(count, dtype=torch.float64, device=device)
         if splits is None:
             splits = torch.tensor([0, count], dtype=torch.int64, device=device)
+        weights, splits = _as_tensor("weights", weights), _as_tensor("splits", splits)
         for name, tensor in (("weights", weights), ("splits", splits)):
             require(tensor.device == device, name, f"be on the coordinates' device {device}", tensor.device)
         require(
@@ -155,6 +162,30 @@ class Points:
         return Points(
             self.coordinates.to(device), self.weights.to(device), self.splits.to(device), periods=self.periods
         )
+
+
+def as_coordinates(argument: str, given: Tensor | NDArray[Any]) -> Tensor:
+    """Positions as a tensor of floating point; integers become float64.
+
+    Raises:
+        ValueError: neither a tensor nor an array of numbers, or integers that float64 would round.
+    """
+    tensor = _as_tensor(argument, given)
+    if tensor.is_floating_point():
+        return tensor
+    require(tensor.dtype in _INTEGERS, argument, "be floating point or integers", tensor.dtype)
+    exact = tensor.to(torch.float64)
+    rule = "be at most 2^53, which float64 holds exactly: subtract an origin first"
+    require(bool((exact.abs() <= 2.0**53).all()), argument, rule, exact.abs().max().item() if len(exact) else "")
+    return exact
+
+
+def _as_tensor(argument: str, given: Tensor | NDArray[Any]) -> Tensor:
+    if isinstance(given, np.ndarray):
+        require(given.dtype.kind in "iuf", argument, "hold numbers", given.dtype)
+        return torch.tensor(given.astype(given.dtype.newbyteorder("="), copy=False))
+    require(isinstance(given, Tensor), argument, "be a tensor or a NumPy array", type(given).__name__)
+    return given
 
 
 def shares_memory(tensor: Tensor) -> bool:

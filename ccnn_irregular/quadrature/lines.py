@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ccnn_irregular._checks import reject, require, require_finite, require_splits
 
-__all__ = ["gauss_legendre", "require_observed", "sample_of_row", "simpson", "trapezoid"]
+__all__ = ["gauss_legendre", "midpoint", "require_observed", "sample_of_row", "simpson", "trapezoid"]
 
 
 def trapezoid(
@@ -128,6 +128,25 @@ def gauss_legendre(count: int, start: float = -1.0, stop: float = 1.0) -> tuple[
     nodes, weights = (torch.from_numpy(array) for array in roots_legendre(count))
     half = (stop - start) / 2
     return (start + stop) / 2 + half * nodes, half * weights
+
+
+def midpoint(ends: Tensor) -> tuple[Tensor, Tensor]:
+    """Compute nodes and weights of the midpoint rule: each interval's middle stands for the interval.
+
+    Exact for functions that are linear on each interval. All weights are positive; gradients flow to ``ends``.
+
+    Args:
+        ends: ``(n + 1,)`` of the intervals, strictly increasing, in coordinate units.
+
+    Returns:
+        Nodes and weights, float64 ``(n,)`` each; weights sum to the distance of the outermost ends.
+
+    Raises:
+        ValueError: fewer than two ends; ends not finite, not sorted or repeated.
+    """
+    ends, _, _ = _checked_line(ends, None)
+    require(len(ends) >= 2, "ends", "be at least two", len(ends))
+    return (ends[:-1] + ends[1:]) / 2, ends.diff()
 
 
 def sample_of_row(splits: Tensor, count: int) -> Tensor:

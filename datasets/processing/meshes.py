@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ __all__ = ["read_off", "voxelise"]
 # Points on a triangle are at most this far apart along its edges, in voxels.
 _SPACING = 1 / 3
 _POINTS_AT_ONCE = 1_000_000
+# Texture, colour and normal may be told before OFF, and the first count may follow without a blank.
+_OFF_HEAD = re.compile(r"(?:ST)?C?N?OFF(\d*)")
 
 
 def voxelise(
@@ -82,25 +85,42 @@ def _barycentric(count: int) -> NDArray[np.float64]:
 
 
 def read_off(path: Path) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Vertices and triangles of an OFF file; polygons are cut into fans. Some headers run into the counts, OFF490."""
-    words = path.read_text(encoding="ascii", errors="replace").removeprefix("\ufeff").split()
+    """Vertices and triangles of an OFF file; polygons are cut into fans, comments, colours and normals left out.
+
+    Headers may run into the counts (OFF490) and say what vertices have beside their place (COFF, NOFF, STOFF, ...).
+
+    Raises:
+        ValueError: another file, a binary one or one of more dimensions, too few vertices or faces.
+    """
+    lines = path.read_text(encoding="ascii", errors="replace").removeprefix("\ufeff").splitlines()
+    rows = [words for words in (line.partition("#")[0].split() for line in lines) if words]
     try:
-        head = words.pop(0)
-        if head != "OFF":
-            require(head.startswith("OFF"), path.name, "start with OFF", repr(head[:10]))
-            words.insert(0, head[3:])
-        vertex_count, face_count = int(words[0]), int(words[1])
-        numbers = np.array(words[3 : 3 + 3 * vertex_count], dtype=np.float64)
-        vertices = numbers.reshape(vertex_count, 3)
-        rest = np.array(words[3 + 3 * vertex_count :], dtype=np.float64).astype(np.int64)
+        head = _OFF_HEAD.fullmatch(rows[0][0]) if rows else None
+        require(head is not None, path.name, "start with OFF, or with COFF, NOFF and the like", repr(rows[:1])[:40])
+        assert head is not None
+        first = [*([head[1]] if head[1] else []), *rows.pop(0)[1:]]
+        require(first[:1] != ["BINARY"], path.name, "be text", "BINARY")
+        vertex_count, face_count = map(int, (first or rows.pop(0))[:2])
+        if len(rows) < vertex_count or any(len(row) < 3 for row in rows[:vertex_count]):
+            rows = _by_counts([word for row in rows for word in row], vertex_count)
+        vertices = np.array([row[:3] for row in rows[:vertex_count]], dtype=np.float64).reshape(vertex_count, 3)
+        faces = rows[vertex_count : vertex_count + face_count]
+        corners = [row[1 : 1 + int(row[0])] for row in faces]
     except (ValueError, IndexError) as error:
         raise ValueError(f"{path} must be an OFF mesh, got {error}") from error
-    if len(rest) == 4 * face_count and bool((rest[::4] == 3).all()):
-        return vertices, rest.reshape(face_count, 4)[:, 1:]
-    triangles, place = [], 0
-    for number in range(face_count):
-        corners = rest[place + 1 : place + 1 + int(rest[place])] if place < len(rest) else rest[:0]
-        require(len(corners) >= 3, str(path), f"hold {face_count} faces of three corners or more", number)
-        triangles += [(corners[0], *edge) for edge in itertools.pairwise(corners[1:])]
-        place += 1 + len(corners)
-    return vertices, np.array(triangles, dtype=np.int64).reshape(-1, 3)
+    short = next((n for n, row in enumerate(corners) if not 3 <= int(faces[n][0]) == len(row)), len(corners))
+    require(short == face_count, str(path), f"hold {face_count} faces of three corners or more", short)
+    if all(len(row) == 3 for row in corners):
+        return vertices, np.array(corners, dtype=np.int64).reshape(-1, 3)
+    triangles = [(row[0], *edge) for row in corners for edge in itertools.pairwise(row[1:])]
+    return vertices, np.array(triangles, dtype=np.int64)
+
+
+def _by_counts(words: list[str], vertex_count: int) -> list[list[str]]:
+    """Rows of a file whose vertices or faces do not have a line each, and nothing beside places and corners."""
+    rows = [words[place : place + 3] for place in range(0, 3 * vertex_count, 3)]
+    place = 3 * vertex_count
+    while place < len(words):
+        rows.append(words[place : place + 1 + int(words[place])])
+        place += 1 + int(words[place])
+    return rows

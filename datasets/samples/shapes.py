@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -13,6 +13,9 @@ from torch import Tensor
 
 from ccnn_irregular._checks import require, require_finite, require_splits
 from ccnn_irregular.datasets.samples.protocol import summary
+
+if TYPE_CHECKING:
+    from torch_geometric.data import Data
 
 __all__ = ["ShapePool"]
 
@@ -29,6 +32,7 @@ class ShapePool:
         labels: int64 ``(B,)``, index into ``classes``.
         classes: what the labels mean.
         reach: float32 ``(B,)``, half the edge of the voxel that each place stands for, 0 for points of a surface.
+        names: what the source calls each shape; () = it numbers them.
 
     Raises:
         ValueError: shapes or dtypes that disagree, places that are not finite.
@@ -39,6 +43,7 @@ class ShapePool:
     labels: Tensor
     classes: tuple[str, ...]
     reach: Tensor
+    names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         shape = tuple(self.places.shape)
@@ -49,6 +54,34 @@ class ShapePool:
         for name in ("labels", "reach"):
             rows = tuple(getattr(self, name).shape)
             require(rows == (len(self.splits) - 1,), name, f"have shape ({len(self.splits) - 1},)", rows)
+        require(len(self.names) in (0, len(self)), "names", f"be of {len(self)} shapes", len(self.names))
+
+    @staticmethod
+    def from_data(clouds: Sequence[Data], classes: Sequence[str], names: Sequence[str] = ()) -> ShapePool:
+        """Clouds of torch-geometric: the places are ``pos``, the label is ``y``, an index into ``classes``.
+
+        Raises:
+            ValueError: a cloud without ``pos`` of three axes, or with another ``y`` than one of the classes.
+        """
+        shapes, labels = [], []
+        for number, cloud in enumerate(clouds):
+            pos = torch.as_tensor(cloud.pos) if cloud.pos is not None else None
+            sound = pos is not None and pos.ndim == 2 and pos.shape[1] == 3
+            require(sound, f"pos of cloud {number}", "have shape (N, 3)", None if pos is None else tuple(pos.shape))
+            label = -1 if cloud.y is None else int(cloud.y)
+            require(0 <= label < len(classes), f"y of cloud {number}", f"lie in 0..{len(classes) - 1}", cloud.y)
+            shapes.append(pos)
+            labels.append(label)
+        return replace(ShapePool.of(shapes, torch.tensor(labels), tuple(classes)), names=tuple(names))
+
+    @staticmethod
+    def joined(pools: Sequence[ShapePool]) -> ShapePool:
+        """Pools of the same classes as one."""
+        first = pools[0]
+        counts = torch.cat([pool.splits.diff() for pool in pools])
+        columns = {name: torch.cat([getattr(pool, name) for pool in pools]) for name in ("places", "labels", "reach")}
+        names = tuple(name for pool in pools for name in pool.names)
+        return replace(first, splits=torch.nn.functional.pad(counts.cumsum(0), (1, 0)), names=names, **columns)
 
     @staticmethod
     def of(shapes: Sequence[Tensor], labels: Tensor, classes: tuple[str, ...], half_edge: float = 0.0) -> ShapePool:

@@ -8,13 +8,14 @@ import os
 import types
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin
 
 import yaml
 from jsonargparse import ArgumentParser
 
-from ccnn_irregular._checks import require
+from ccnn_irregular._checks import reject, require
 from ccnn_irregular.pipelines.train.earlier import config_argument
 from ccnn_irregular.pipelines.train.evaluation import say
 from ccnn_irregular.pipelines.train.run_folder import RunFolder, is_free, others_than
@@ -23,6 +24,7 @@ __all__ = ["Words", "default_run_dir", "join_lists"]
 
 _DEFAULT_TASK = "risk"
 _LISTS = (list, tuple, Sequence)
+_HELP = {"-h", "--help", "--help-all"}
 
 
 @dataclass(frozen=True)
@@ -57,21 +59,48 @@ class Words:
 
     @property
     def tested_run(self) -> RunFolder:
-        """The folder of the checkpoint that ``validate``, ``test`` and ``predict`` take."""
-        if self.ckpt_path is not None:
+        """The folder of the checkpoint that ``validate``, ``test`` and ``predict`` take; of ``fit`` its own.
+
+        Raises:
+            ValueError: nothing names it.
+        """
+        if self.ckpt_path is not None and self.command != "fit":
             return RunFolder(Path(self.ckpt_path).parent)
+        if self.run_dir is None and not self.configs:
+            folder = "runs/NAME and the options of a task" if self.command == "fit" else "of a folder of ccnn fit"
+            rule = f"be told what to take: --config NAME or FILE (ccnn --help lists them), or --run_dir {folder}"
+            reject(f"ccnn {self.command}", rule, "neither")
         return RunFolder(Path(self.run_dir or default_run_dir(self.configs)))
+
+    @property
+    def asks_for_help(self) -> bool:
+        """Whether help is wanted and no work."""
+        return bool(_HELP & set(self.others))
+
+    @cached_property
+    def files(self) -> tuple[str, ...]:
+        """The configurations that were typed, else the one that the run folder keeps: what a run knows is not asked."""
+        if self.configs or (self.asks_for_help and self.run_dir is None):
+            return self.configs
+        own = self.tested_run.config
+        rule = "be a folder of ccnn fit (or name a configuration with --config)"
+        known = own.is_file() or self.command == "fit" or self.task is not None
+        require(known, f"run_dir {own.parent}", rule, f"no file {own}")
+        return (str(own),) if own.is_file() else ()
+
+    def chosen(self) -> dict[str, Any]:
+        """What the configurations set."""
+        contents: dict[str, Any] = {}
+        for path in self.files:
+            contents |= _content(path)
+        return contents
 
     def task_name(self) -> str:
         """The task as typed, or as the configurations name it."""
-        files: tuple[str | Path, ...] = self.configs
-        if not files and self.command != "fit" and not {"-h", "--help"} & set(self.others):
-            own = self.tested_run.config
-            rule = "be a folder of ccnn fit (or name a configuration with --config)"
-            require(own.is_file() or self.task is not None, f"run_dir {own.parent}", rule, f"no file {own}")
-            files = (own,) if own.is_file() else ()
-        named = [content["task"] for content in map(_content, files) if "task" in content]
-        return self.task or (named[-1] if named else _DEFAULT_TASK)
+        named = self.task or self.chosen().get("task")
+        if named is None and self.command == "fit" and not self.asks_for_help:
+            say(f"the task is {_DEFAULT_TASK}, since neither --task nor a configuration names one")
+        return named or _DEFAULT_TASK
 
     def with_options_of_run(self) -> list[str]:
         """All words; those of ``validate``, ``test`` and ``predict`` with the options of the tested run's data put in.
@@ -80,15 +109,17 @@ class Words:
         something else than the run, that is told.
         """
         names = ("task", "run_dir", "ckpt_path")
-        tested = self.tested_run
         known = {name: getattr(self, name) for name in names}
+        if self.asks_for_help:
+            return [self.command, *self.others]
+        tested = self.tested_run
         # Typed, for the content of a file of an earlier version stands in place of its name.
         known["run_dir"] = self.run_dir or str(default_run_dir(self.configs or [tested.config]))
         typed = [*self.others, *(f"--{name}={value}" for name, value in known.items() if value is not None)]
         saved = None if self.command == "fit" else tested.saved_config()
         if saved is None or not {"data", "seed_everything"} <= saved.keys():
-            return [self.command, *map(config_argument, self.configs), *typed]
-        files = [config_argument(path) for path in self.configs or [tested.config]]
+            return [self.command, *map(config_argument, self.files), *typed]
+        files = [config_argument(path) for path in self.files]
         data = {name: value for name, value in saved["data"].items() if not is_free(f"data.{name}")}
         seed = saved["seed_everything"]
         as_run = [f"--data={json.dumps(data, default=str)}", f"--seed_everything={json.dumps(seed)}"]
@@ -107,8 +138,6 @@ def _content(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 def default_run_dir(configs: Sequence[str | os.PathLike[str]]) -> Path:
     """``runs/`` and the stem of the last configuration file; the file a run keeps stands for that run's own folder."""
-    if not configs:
-        return Path("runs/default")
     path = Path(os.fspath(configs[-1]))
     return path.parent if RunFolder(path.parent).is_run(path) else Path("runs") / path.stem
 
@@ -117,7 +146,8 @@ def join_lists(words: Sequence[str], parser: ArgumentParser) -> list[str]:
     """``words`` with those after a list option of ``parser`` joined into one JSON list: ``--data.sets a b``.
 
     A written-out list is kept, and so is ``null``. Where an option takes a list or a single value, a single word is
-    that value.
+    that value. ``null`` for an option inside another one, ``--...init_args.kernel.threshold null``, is put into that
+    one: the parser would take it for the word "None".
     """
     typed = ((option, action) for action in parser._actions for option in action.option_strings)
     kinds = {option: getattr(action, "_typehint", None) for option, action in typed}
@@ -126,6 +156,12 @@ def join_lists(words: Sequence[str], parser: ArgumentParser) -> list[str]:
     while left:
         option, equals, first = left.pop(0).partition("=")
         kind = kinds.get(option)
+        _, inside, name = option.partition(".init_args.")
+        if inside and "." in name and (first == "null" or (not equals and left[:1] == ["null"])):
+            outer, _, key = option.rpartition(".")
+            joined += [outer, json.dumps({key: None})]
+            left = left if equals else left[1:]
+            continue
         if not _takes_list(kind):
             joined.append(option + equals + first)
             continue

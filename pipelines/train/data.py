@@ -93,6 +93,10 @@ class TaskData(LightningDataModule, Generic[Batch, Variant]):
         """Sizes that a network must have, by their names in it (``in_channels``, ``classes``)."""
         raise self._missing()
 
+    def inferred(self) -> dict[str, Any]:
+        """Arguments of the network that follow from the training part, where they are left null; none by default."""
+        return {}
+
     def typical_batch(self) -> Batch:
         """Rows of the training part that a network is calibrated by; the same ones in every call."""
         raise self._missing()

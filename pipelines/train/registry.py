@@ -22,6 +22,8 @@ TASKS = {
     "downscale": "ccnn_irregular.pipelines.tasks.downscale.task:DownscaleTask",
     "cloud_classification": "ccnn_irregular.pipelines.tasks.cloud_classification.task:CloudClassificationTask",
     "cloud_segmentation": "ccnn_irregular.pipelines.tasks.cloud_segmentation.task:CloudSegmentationTask",
+    "clouds": "ccnn_irregular.pipelines.tasks.clouds.task:CloudsTask",
+    "series": "ccnn_irregular.pipelines.tasks.series.task:SeriesTask",
     "forecast": "ccnn_irregular.pipelines.tasks.forecast.task:ForecastTask",
 }
 _registered: dict[str, type[Task]] = {}

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import logging
 import warnings
+from typing import TYPE_CHECKING
 
 from ccnn_irregular.pipelines.train.arguments import Words
 from ccnn_irregular.pipelines.train.registry import task_class
 
-__all__ = ["run"]
+if TYPE_CHECKING:
+    from ccnn_irregular.pipelines.train.task import Task
+
+__all__ = ["run", "run_task"]
 
 
 def run(args: list[str]) -> None:
     """Run one of the four commands; ``args`` starts with its name."""
+    words = Words.of(args)
+    run_task(task_class(words.task_name()), words)
+
+
+def run_task(kind: type[Task], words: Words) -> None:
+    """Run a command of a task without what Lightning says of itself."""
     # Lightning greets, advertises and reports what it found; the commands report what a user asked for.
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
@@ -23,5 +33,4 @@ def run(args: list[str]) -> None:
         warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
         # Lightning's own use of PyTorch.
         warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.* is deprecated.*")
-        words = Words.of(args)
-        task_class(words.task_name())(words)
+        kind(words)

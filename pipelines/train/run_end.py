@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import signal
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Literal
@@ -16,7 +19,16 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException, SI
 
 from ccnn_irregular._checks import reject, require
 
-__all__ = ["FiniteMetrics", "NoNumberError", "RunEnd", "StepLimit", "TimeLimit", "require_epochs", "require_numbers"]
+__all__ = [
+    "FiniteMetrics",
+    "NoNumberError",
+    "RunEnd",
+    "StepLimit",
+    "TimeLimit",
+    "ends_at_sigterm",
+    "require_epochs",
+    "require_numbers",
+]
 
 By = Literal[
     "max_epochs",
@@ -96,6 +108,31 @@ class NoNumberError(ValueError):
 
 class TimeIsUp(Exception):
     """Leaves an epoch that the time limit fell into, so that a resumed run repeats it whole."""
+
+
+@contextmanager
+def ends_at_sigterm() -> Iterator[None]:
+    """SIGTERM leaves training at once, as Ctrl-C does: Lightning alone waits for the end of the batch.
+
+    What was saved at the end of the last epoch stays, and is what the same command resumes from. A second signal does
+    not disturb the end of the run. Signals reach the main thread alone; in others nothing changes.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    received = False
+
+    def leave(*_: Any) -> None:
+        nonlocal received
+        if not received:
+            received = True
+            raise SIGTERMException
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class FiniteMetrics(Callback):

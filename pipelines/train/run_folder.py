@@ -33,7 +33,7 @@ from ccnn_irregular.pipelines.train.draws import hashed
 from ccnn_irregular.pipelines.train.earlier import migrated_config
 from ccnn_irregular.pipelines.train.reports import write_text
 
-__all__ = ["EPOCHS", "EpochSeed", "History", "RunFolder", "checkpoints", "is_free"]
+__all__ = ["EPOCHS", "EpochSeed", "History", "RunFolder", "checkpoints", "flat", "is_free"]
 
 EPOCHS = "trainer.max_epochs"
 
@@ -100,7 +100,7 @@ class RunFolder:
 
     def start(self, config: dict[str, Any]) -> None:
         """Write the options, those of fewer epochs are kept; what was said about an earlier end no longer holds."""
-        epochs = [_flat(one).get(EPOCHS) for one in (self.saved_config() or config, config)]
+        epochs = [flat(one).get(EPOCHS) for one in (self.saved_config() or config, config)]
         if epochs[0] != epochs[1] and (rows := self.saved_rows()):
             write_text(self.path / f"config_until_epoch_{len(rows)}.yaml", self.config.read_text(encoding="utf-8"))
         write_text(self.config, yaml.safe_dump(config, sort_keys=False))
@@ -148,7 +148,7 @@ class RunFolder:
 
 def differing_options(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """What would make another model, as ``name = x there and y here``; more epochs than before are no difference."""
-    there, here = _flat(before), _flat(now)
+    there, here = flat(before), flat(now)
     differing = sorted(key for key in there.keys() | here.keys() if there.get(key) != here.get(key))
     epochs = (there.get(EPOCHS), here.get(EPOCHS))
     if all(isinstance(one, int) for one in epochs) and 0 < epochs[0] < epochs[1]:  # type: ignore[operator]
@@ -170,15 +170,15 @@ def others_than(given: dict[str, Any], taken: dict[str, Any]) -> list[str]:
     return [name for name, value in given.items() if name in taken and not same(value, taken[name])]
 
 
-def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested options as ``{"model.schedule.learning_rate": 0.001, ...}``."""
-    flat: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for key, value in config.items():
         if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
+            found |= flat(value, f"{prefix}{key}.")
         else:
-            flat[prefix + key] = value
-    return flat
+            found[prefix + key] = value
+    return found
 
 
 def is_free(key: str) -> bool:

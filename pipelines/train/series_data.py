@@ -46,7 +46,7 @@ class SeriesData(TaskData[Batch, Variant], Generic[Batch, Variant]):
         validation: share of all series that chooses the best epoch.
         split_seed: seed of the split and of the order of the batches.
         batch_size: series a step.
-        evaluate: see ``TaskData``.
+        evaluate: what test and predict look at: the part kept for the "test", or "all" of the source.
     """
 
     rows_are = "series"

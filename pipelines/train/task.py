@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 import warnings
+from argparse import ArgumentError
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import yaml
+from jsonargparse import ArgumentParser, Namespace
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -16,7 +18,7 @@ from torch.utils.data import DataLoader
 
 from ccnn_irregular._checks import reject
 from ccnn_irregular.pipelines.train import figures
-from ccnn_irregular.pipelines.train.arguments import Words, default_run_dir, join_lists
+from ccnn_irregular.pipelines.train.arguments import Words, join_lists
 from ccnn_irregular.pipelines.train.checkpoint import load_weights, read_checkpoint, saved_options
 from ccnn_irregular.pipelines.train.data import TaskData
 from ccnn_irregular.pipelines.train.evaluation import Evaluation, say
@@ -29,6 +31,7 @@ from ccnn_irregular.pipelines.train.run_end import (
     RunEnd,
     StepLimit,
     TimeLimit,
+    ends_at_sigterm,
     require_epochs,
     require_numbers,
 )
@@ -38,7 +41,9 @@ from ccnn_irregular.pipelines.train.run_folder import (
     History,
     RunFolder,
     checkpoints,
+    flat,
 )
+from ccnn_irregular.pipelines.train.usage import explained, short_help
 
 __all__ = ["Task"]
 
@@ -49,6 +54,8 @@ _SUMMARIES = {
     "fit": "train; the same command resumes an interrupted run",
     "validate": "loss and metrics on the validation part",
 }
+# A mistyped option is refused by us, with the nearest ones.
+_STRICT = {"allow_abbrev": False, "exit_on_error": False}
 _NEVER = 100_000  # epochs without a gain before training stops early, where a task trains to the end of its schedule
 
 
@@ -88,6 +95,7 @@ class Task(LightningCLI):
 
     def __init__(self, words: Words) -> None:
         self.words = words
+        self._read_data: TaskData[Any, Any] | None = None
         summaries = _SUMMARIES | dict(self.summaries)
         super().__init__(
             self.module,
@@ -100,8 +108,8 @@ class Task(LightningCLI):
                 "enable_model_summary": False,
                 "num_sanity_val_steps": 0,
             },
-            parser_kwargs={"prog": "ccnn", "allow_abbrev": False}
-            | {name: {"description": text, "allow_abbrev": False} for name, text in summaries.items()},
+            parser_kwargs={"prog": "ccnn", **_STRICT}
+            | {name: {"description": text, **_STRICT} for name, text in summaries.items()},
             auto_configure_optimizers=False,
             args=words.with_options_of_run(),
         )
@@ -166,13 +174,53 @@ class Task(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse, then find the run folder and the checkpoint in it; what is not typed is as in the run."""
-        self.config = parser.parse_args([args[0], *join_lists(args[1:], self._parser(args[0]))])
+        command, own = args[0], self._parser(args[0])
+        if {"-h", "--help"} & set(args):
+            print(short_help(own, command, self.task, flat(self.words.chosen())))
+            raise SystemExit(0)
+        if "--help-all" in args:
+            own.print_help()
+            raise SystemExit(0)
+        try:
+            self.config = parser.parse_args([command, *join_lists(args[1:], own)])
+        except ArgumentError as error:
+            raise ValueError(explained(str(error), own, command, self.task)) from error
         options = self.config[self.config.subcommand]
-        self.run_folder = RunFolder(Path(options.run_dir or default_run_dir(options.config or [])))
+        self.run_folder = RunFolder(Path(options.run_dir))
         if self.config.subcommand == "fit":
+            self._ask_data(options)
             self._find_resumable(options)
         else:
             options.ckpt_path = options.ckpt_path or str(self.run_folder.best)
+
+    def _ask_data(self, options: Any) -> None:
+        """Fill in the arguments of the network that were left null and that the data tell."""
+        if self.data.inferred is TaskData.inferred:
+            return
+        parser = ArgumentParser()
+        parser.add_class_arguments(self.data, "data")
+        self._read_data = parser.instantiate(Namespace(data=options.data)).data
+        self._read_data.setup("fit")
+        given = options.model.network.init_args
+        told = {name: value for name, value in self._read_data.inferred().items() if given.get(name) is None}
+        for name, value in told.items():
+            given[name] = value
+            shown = f"{value:.4g}" if isinstance(value, float) else value
+            say(f"{name} {shown}, as the data tell (--model.network.init_args.{name})")
+
+    def instantiate_classes(self) -> None:
+        """The data that told the arguments of the network are read once."""
+        super().instantiate_classes()
+        if self._read_data is not None:
+            self.datamodule = self._read_data
+
+    def after_instantiate_classes(self) -> None:
+        """Let data be read as those of the training were, where its checkpoint holds how that was."""
+        path = self._get(self.config, "ckpt_path")
+        if self.config.subcommand != "fit" and Path(path).is_file():
+            state = read_checkpoint(path).get(self.data.__qualname__)
+            if state is not None:
+                self.datamodule.load_state_dict(state)
 
     def _find_resumable(self, options: Any) -> None:
         """Resume from ``last.ckpt`` where the folder holds an unfinished run with the same options."""
@@ -260,7 +308,8 @@ class Task(LightningCLI):
         self.run_folder.start(self._plain_config())
         before = len(self.run_folder.saved_rows())
         try:
-            self.trainer.fit(model, datamodule=datamodule, **kwargs)
+            with ends_at_sigterm():
+                self.trainer.fit(model, datamodule=datamodule, **kwargs)
         except BaseException as error:
             end = RunEnd.broken(error)
             self._summarise(end, time.monotonic() - started)

@@ -23,7 +23,7 @@ from ccnn_irregular.kernels import Kernel
 from ccnn_irregular.kernels.spectrum import marginal_energy
 from ccnn_irregular.operators.numerics.windows import ALIAS_BINS, Window, squared_alias
 
-__all__ = ["Band", "bands_by_width", "least_samples"]
+__all__ = ["Band", "bands_by_width", "box_offsets", "cut_frequency", "least_samples"]
 
 _WIDTHS = tuple(range(2, 15))
 _KEPT = (0.2, 0.25, 0.3, 0.35, 0.4, 0.45)
@@ -34,10 +34,8 @@ _SHARE_OF_TAIL = 0.9
 _SAFETY = 0.5
 # Kernel samples along an axis to look for the end of its spectrum, doubled up to the most; in all, with the other axes.
 _FIRST_SAMPLES, _MOST_SAMPLES, _MOST_IN_ALL = 64, 1 << 15, 1 << 21
-# Samples along each other irregular axis, where the energy is only summed up.
+# Samples along each other axis, where the energy is only summed up; of a uniform one, nodes within the support.
 _OTHER_SAMPLES = 16
-# Nodes of a uniform axis at which the kernel is looked at, of those within its support.
-_LATTICE_SAMPLES = 16
 
 
 @dataclass(frozen=True)
@@ -66,56 +64,73 @@ def bands_by_width(
     """
     budget = (_SAFETY * rtol) ** 2 / axes
     reaches = torch.stack([kernel.support[:axes] for kernel in kernels]).amax(0).tolist()
-    thinned = [_thinned(offsets) for offsets in lattice]
+    others = box_offsets([*reaches, *lattice], kernels[0].extent.device)
     per_axis: list[dict[int, Band]] = []
     for axis, reach in enumerate(reaches):
-        energy = _resolved_energy(kernels, axis, reaches, thinned, budget)
+        energy = _resolved_energy(kernels, axis, reach, others, budget)
         if energy is None:
             return {}
         per_axis.append(_axis_bands(energy, reach, budget))
     return {width: tuple(axis[width] for axis in per_axis) for width in _WIDTHS if all(width in a for a in per_axis)}
 
 
-def least_samples(axes: int) -> int:
-    """Kernel values that ``bands_by_width`` looks at, or more, on ``axes`` irregular axes."""
-    return axes * _FIRST_SAMPLES * _OTHER_SAMPLES ** (axes - 1)
+def least_samples(axes: int, samples: int = _OTHER_SAMPLES) -> int:
+    """Kernel values that a look at the spectrum along each of ``axes`` axes takes, or more."""
+    return axes * _FIRST_SAMPLES * samples ** (axes - 1)
 
 
-def _thinned(offsets: Tensor) -> Tensor:
-    if len(offsets) <= _LATTICE_SAMPLES:
+def cut_frequency(
+    kernels: Sequence[Kernel], axis: int, reach: float, others: Sequence[Tensor], share: float
+) -> float | None:
+    """Frequency along ``axis`` beyond which the kernels have too little energy to count, cycles per coordinate unit.
+
+    Args:
+        kernels: ending at ``reach`` along ``axis``, coordinate units.
+        axis: along which.
+        reach: half width of their support there.
+        others: ``box_offsets`` of all axes.
+        share: of their energy that may lie beyond.
+
+    Returns:
+        None where a kernel is too sharp.
+    """
+    energy = _resolved_energy(kernels, axis, reach, others, share)
+    return None if energy is None else max(1, _end(_tails(energy), share)) / (4 * reach)
+
+
+def box_offsets(axes: Sequence[float | Tensor], device: torch.device, samples: int = _OTHER_SAMPLES) -> list[Tensor]:
+    """A few offsets per axis: over a support of a half width, or out of those of a uniform axis, coordinate units."""
+    return [
+        _thinned(one, samples).to(device) if isinstance(one, Tensor) else _over_support(one, samples, device)
+        for one in axes
+    ]
+
+
+def _over_support(reach: float, count: int, device: torch.device) -> Tensor:
+    return (torch.arange(count, dtype=torch.float64, device=device) - count // 2) * (2 * reach / count)
+
+
+def _thinned(offsets: Tensor, samples: int) -> Tensor:
+    if len(offsets) <= samples:
         return offsets
-    return offsets[torch.linspace(0, len(offsets) - 1, _LATTICE_SAMPLES).round().long()]
+    return offsets[torch.linspace(0, len(offsets) - 1, samples).round().long()]
 
 
 def _resolved_energy(
-    kernels: Sequence[Kernel], axis: int, reaches: Sequence[float], lattice: Sequence[Tensor], budget: float
+    kernels: Sequence[Kernel], axis: int, reach: float, others: Sequence[Tensor], budget: float
 ) -> Tensor | None:
     """Marginal energy along ``axis``, sampled so finely that the upper half is negligible; None if too many."""
     count = _FIRST_SAMPLES
-    others = math.prod(len(offsets) for offsets in lattice) * _OTHER_SAMPLES ** (len(reaches) - 1)
-    while count <= _MOST_SAMPLES and (count == _FIRST_SAMPLES or count * others <= _MOST_IN_ALL):
+    across = math.prod(len(offsets) for number, offsets in enumerate(others) if number != axis)
+    while count <= _MOST_SAMPLES and (count == _FIRST_SAMPLES or count * across <= _MOST_IN_ALL):
+        box = list(others)
+        box[axis] = _over_support(reach, count, box[axis].device)
         with torch.no_grad():
-            boxes = [_sampled_box(kernel, axis, count, reaches, lattice) for kernel in kernels]
-            energy = torch.cat(
-                [marginal_energy(kernel, axis, box) for kernel, box in zip(kernels, boxes, strict=True)], 1
-            )
+            energy = torch.cat([marginal_energy(kernel, axis, box) for kernel in kernels], 1)
         if _end(_tails(energy), budget) <= count // 2:
             return energy
         count *= 2
     return None
-
-
-def _sampled_box(
-    kernel: Kernel, axis: int, count: int, reaches: Sequence[float], lattice: Sequence[Tensor]
-) -> list[Tensor]:
-    """Offsets that cover the support: ``count`` of them along ``axis``, a few along the others."""
-    device = kernel.extent.device
-    counts = [count if other == axis else _OTHER_SAMPLES for other in range(len(reaches))]
-    offsets = [
-        (torch.arange(n, dtype=torch.float64, device=device) - n // 2) * (2 * reach / n)
-        for n, reach in zip(counts, reaches, strict=True)
-    ]
-    return [*offsets, *(one.to(device) for one in lattice)]
 
 
 def _tails(energy: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ __all__ = [
     "LARGEST_DENOMINATOR",
     "Lattice",
     "at_queries",
+    "common_ratio",
     "no_common_lattice",
     "on_lattice",
     "query_windows",
@@ -60,7 +61,7 @@ class Lattice:
     @classmethod
     def build(cls, source: Axis, query: Axis) -> Lattice:
         """Make the common lattice of two axes whose steps are in a rational ratio."""
-        ratio = _rational(query.step / source.step)
+        ratio = common_ratio(source, query)
         assert ratio is not None  # FFT.assess came first
         up, down, step = ratio.denominator, ratio.numerator, source.step / ratio.denominator
         length = source.size * up if source.periodic else (source.size - 1) * up + 1
@@ -101,10 +102,15 @@ def _rational(ratio: float) -> Fraction | None:
     return fraction if fraction > 0 and abs(float(fraction) / ratio - 1) < 1e-9 else None
 
 
+def common_ratio(source: Axis, query: Axis) -> Fraction | None:
+    """The query's step in those of the source where both lie on a common lattice, else None."""
+    return _rational(query.step / source.step)
+
+
 def no_common_lattice(source: Grid, query: Grid) -> str | None:
     """Why two grids do not lie on a common lattice, or None."""
     for axis, (a, b) in enumerate(zip(source.axes, query.axes, strict=True)):
-        if _rational(b.step / a.step) is None:
+        if common_ratio(a, b) is None:
             return f"step ratio {b.step / a.step:g} on axis {axis} is no fraction up to 1/{LARGEST_DENOMINATOR}"
     return None
 

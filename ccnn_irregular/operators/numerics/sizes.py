@@ -22,12 +22,14 @@ from torch import Tensor
 
 from ccnn_irregular.domains import Points
 
-__all__ = ["Pasts", "Stretches", "energy_and_peaks", "outliers", "sample_energy", "sample_scales"]
+__all__ = ["Pasts", "Stretches", "energy_and_peaks", "energy_of_taps", "outliers", "sample_energy", "sample_scales"]
 
 # Numbers that are squared and added up while a cache holds them.
 _NUMBERS_AT_ONCE = 1 << 18
 # Sums of squares below this may have lost terms to underflow of float32.
 _UNDERFLOWN = 1e-30
+# Squares of taps whose sum is less, or more than one over this, are taken in float64.
+_LEAST_ENERGY = 1e-20
 # Outliers are looked for where the kurtosis exceeds this (Gaussian noise has 3), or this share of the most it can be.
 _PEAKED, _PEAKED_SHARE = 16.0, 0.3
 # It is an outlier beyond so many times the typical one of its sample and channel (Gaussian noise ends near 6), ...
@@ -84,6 +86,14 @@ def _powers_added(rows: Tensor, dtype: torch.dtype, group: Tensor, groups: int, 
     return [total.to(torch.float64) for total in sums]
 
 
+def energy_of_taps(taps: Tensor) -> tuple[Tensor, torch.dtype]:
+    """Sum of squares over the first axis, float64, and the dtype in which squares keep their digits."""
+    energy = taps.square().sum(0)
+    if bool(((energy > _LEAST_ENERGY) & (energy < 1 / _LEAST_ENERGY)).all()):
+        return energy.to(torch.float64), taps.dtype
+    return taps.to(torch.float64).square().sum(0), torch.float64
+
+
 def sample_scales(energy: Tensor, volumes: Tensor, *, joint: bool, alike: float = 2.0) -> Tensor | None:
     """Powers of two that bring the samples to one size; 0 for what is zero. None where they are of one size already.
 
@@ -104,12 +114,12 @@ def sample_scales(energy: Tensor, volumes: Tensor, *, joint: bool, alike: float 
     return torch.where(density > 0, torch.exp2(exponent), 0.0)
 
 
-def outliers(rows: Tensor, points: Points, queries: int) -> Tensor | None:
+def outliers(rows: Tensor, points: Points, queries: int, *, of_nodes: bool = False) -> Tensor | None:
     """Which of the ``(N, C, F)`` rows' values dwarf the rest of their sample and channel; None where none does.
 
     The typical size is the mean of fourth roots, to the fourth power, over the values that are not zero: one value of
     1e8 among a hundred of 1 moves it to 16. Warns where there are too many to be summed pair by pair with so many
-    ``queries``.
+    ``queries``. ``of_nodes``: each of the F is a node of a grid, whose rows are summed one by one.
     """
     size, sample = rows.detach().abs(), points.sample_index()
     count, typical = _typical(size, points)
@@ -124,12 +134,13 @@ def outliers(rows: Tensor, points: Points, queries: int) -> Tensor | None:
         found |= beyond
         size = torch.where(beyond, 0.0, size)
         _, typical = _typical(size, points)
-    rows_found = int(found.flatten(1).any(1).sum())
+    rows_found = int(found.any(1).sum() if of_nodes else found.flatten(1).any(1).sum())
     if rows_found > _MOST_ROWS and rows_found * queries > _MOST_PAIRS:
+        count, exact = (rows[:, 0].numel(), "reference") if of_nodes else (len(rows), "neighbours")
         warnings.warn(
-            f"values must not be dwarfed by more than a few others of their sample, got {rows_found} of {len(rows)} "
+            f"values must not be dwarfed by more than a few others of their sample, got {rows_found} of {count} "
             f"rows that are {_OUTLYING:g} times the typical size: the error of 'spectral' is relative to these "
-            f"everywhere, that of engine='neighbours' is not",
+            f"everywhere, that of engine={exact!r} is not",
             stacklevel=2,
         )
         return None

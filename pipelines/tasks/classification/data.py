@@ -21,6 +21,7 @@ from ccnn_irregular.datasets.samples import (
     Parts,
     RaggedSeries,
     RaggedVolumes,
+    ShapePool,
     as_sequences,
     permute_sequences,
     split_stratified,
@@ -33,7 +34,7 @@ from ccnn_irregular.pipelines.train.equal_samples import split_together
 from ccnn_irregular.pipelines.train.sample_keys import ragged_keys, row_keys
 from ccnn_irregular.quadrature import trapezoid
 
-__all__ = ["SampleBatch", "SampleDataModule", "carved", "in_order_of_content", "sampled_points"]
+__all__ = ["SampleBatch", "SampleDataModule", "carved", "in_order_of_content", "labelled_as", "sampled_points"]
 
 _CALIBRATION_SAMPLES = 64  # that a network is calibrated on, at most
 
@@ -103,7 +104,7 @@ class SampleDataModule(TaskData[SampleBatch, Sampling]):
         drop_seed: seed of the samples that are dropped, and of the gaps, in tests.
         batch_size: samples a step.
         download: fetch official files with published checksums where they are missing.
-        evaluate: see ``TaskData``.
+        evaluate: what test and predict look at: the part kept for the "test", or "all" of the source.
     """
 
     described = (
@@ -363,7 +364,7 @@ def _joined(first: Samples, second: Samples) -> Samples:
     return joined
 
 
-def labelled_as(samples: Samples, classes: tuple[str, ...]) -> Samples:
+def labelled_as(samples: Samples | ShapePool, classes: tuple[str, ...]) -> Any:
     """The samples with their labels counted as in ``classes``, those that were trained on.
 
     Raises:

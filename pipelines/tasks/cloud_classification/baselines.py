@@ -36,7 +36,7 @@ class PointNetClassifier(CloudNetwork):
     def __init__(
         self,
         in_channels: int,
-        classes: int,
+        classes: int | None,
         reading: float | None,
         channels: Sequence[int] = (80, 128, 160),
         neighbours: int = 16,
@@ -52,7 +52,7 @@ class PointNetClassifier(CloudNetwork):
             edge = nn.Sequential(nn.Linear(read + 3, width), nn.GELU(), nn.Linear(width, width))
             self.layers.append(PointNetConv(edge, add_self_loops=False))
         self.dropout = nn.Dropout(dropout)
-        self.output = nn.Linear(channels[-1], classes)
+        self.output = nn.Linear(channels[-1], self.classes)
 
     @torch.no_grad()
     def prepare(self, batch: SampleBatch, values: None = None) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -16,15 +17,16 @@ from ccnn_irregular._checks import require
 from ccnn_irregular.adapters.geometric_weights import CloudSampling, cloud_weights
 from ccnn_irregular.datasets.samples import ShapePool
 from ccnn_irregular.domains import Points
-from ccnn_irregular.pipelines.tasks.classification.data import SampleBatch, carved
+from ccnn_irregular.pipelines.tasks.classification.data import SampleBatch, carved, labelled_as
 from ccnn_irregular.pipelines.train.batches import EqualBatches, drawn_loader, parts_loader
-from ccnn_irregular.pipelines.train.data import Part, TaskData
+from ccnn_irregular.pipelines.train.data import Evaluated, Part, TaskData
 from ccnn_irregular.pipelines.train.draws import Draws
 from ccnn_irregular.pipelines.train.equal_samples import split_together
 from ccnn_irregular.pipelines.train.sample_keys import ragged_keys
 
 __all__ = ["CloudChanges", "DrawnClouds", "ShapeDataModule"]
 
+_Read = Literal["train", "validation", "test"]
 _CALIBRATION_SHAPES = 32  # that a network is calibrated by, at most
 
 
@@ -118,10 +120,11 @@ class ShapeDataModule(TaskData[SampleBatch, DrawnClouds]):
         seed: of the split, the order of the batches and the points.
         batch_size: shapes a step.
         download: fetch official meshes where they are missing.
+        evaluate: see ``TaskData``.
     """
 
     rows_are = "shapes"
-    described = ("dataset", "root", "points", "weights", "validation", "seed", "changes")
+    described = ("dataset", "root", "evaluate", "points", "weights", "validation", "seed", "changes")
 
     def __init__(
         self,
@@ -138,8 +141,9 @@ class ShapeDataModule(TaskData[SampleBatch, DrawnClouds]):
         seed: int = 0,
         batch_size: int = 32,
         download: bool = False,
+        evaluate: Evaluated = "test",
     ) -> None:
-        super().__init__()
+        super().__init__(evaluate)
         self._known = datasets.get(dataset, ShapePool)
         self._known.require_root(root)
         self._known.require_options(options or {})
@@ -175,8 +179,16 @@ class ShapeDataModule(TaskData[SampleBatch, DrawnClouds]):
         if self._pools:
             return
         known = self._known
-        own = {"count": self.count, "places": self.places, "seed": self.seed}
+        labelled = self.needs_labels(stage)
+        own = {"count": self.count, "places": self.places, "seed": self.seed, "labelled": labelled}
         options = known.in_training(self.options, download=self.download, **own)
+        if self.takes_all(stage):
+            pool = ShapePool.joined([known.read(self.root, part, **options) for part in known.split or (None,)])
+            pool = pool if self.trained_classes is None else labelled_as(pool, self.trained_classes)
+            everything = np.arange(len(pool))
+            self._pools = dict.fromkeys(get_args(_Read), pool)
+            self._parts = {"train": everything[:0], "validation": everything[:0], "test": everything}
+            return
         if known.split:
             train, held = (known.read(self.root, part, **options) for part in ("train", "test"))
             rest, aside = torch.arange(len(train)), torch.arange(len(held))
@@ -208,8 +220,13 @@ class ShapeDataModule(TaskData[SampleBatch, DrawnClouds]):
         """A key of the places of each shape, in any order, ``(B, 1)``; labels are no part of it."""
         return _shape_keys(self._pools[part])[self._parts[part], None]
 
-    def ids(self, part: Part) -> list[int]:
-        return self._parts[part].tolist()
+    def ids(self, part: Part) -> Sequence[int | str]:
+        numbers = self._parts[part].tolist()
+        names = self._pools[part].names
+        return [names[number] for number in numbers] if names else numbers
+
+    def inferred(self) -> dict[str, Any]:
+        return self.sizes()
 
     def labels(self, part: str) -> Tensor:
         """Labels of a part, ``(B,)``."""
@@ -258,7 +275,10 @@ class ShapeDataModule(TaskData[SampleBatch, DrawnClouds]):
 
     def drawn_batch(self, part: str, index: Tensor, drawn: DrawnClouds) -> SampleBatch:
         """The shapes ``index`` of a part's pool, drawn as asked: the same points in every call."""
-        draws, pool, shapes = Draws(self.seed, 0, index), self._pools[part], index.numpy()
+        pool, shapes = self._pools[part], index.numpy()
+        # What a cloud of a file is answered does not depend on the files beside it.
+        known_by = index if not pool.names else torch.from_numpy(_shape_keys(pool).view(np.int64))[index]
+        draws = Draws(self.seed, 0, known_by)
         positions, counts = _drawn(pool, shapes, np.full(len(shapes), drawn.points), draws, part)
         slope = np.tile([drawn.gradient, 0.0], (len(shapes), 1))
         positions, counts = _thinned(positions, counts, slope, draws)

@@ -27,15 +27,17 @@ class CloudNetwork(nn.Module):
 
     Args:
         in_channels: 1, the constant on the cloud.
-        classes: number of classes.
+        classes: number of classes; null = as the data tell, in ``ccnn fit``.
         reading: edge of the voxels, coordinate units; null = read all points.
 
     Raises:
         ValueError: a size out of range.
     """
 
-    def __init__(self, in_channels: int, classes: int, reading: float | None) -> None:
+    def __init__(self, in_channels: int, classes: int | None, reading: float | None) -> None:
         super().__init__()
+        if classes is None:
+            reject("classes", "be given: nothing tells it but the data of ccnn fit", "null")
         require(in_channels == 1, "in_channels", "be 1, the constant on the cloud", in_channels)
         require(classes >= 2, "classes", "be at least 2", classes)
         require(reading is None or reading > 0, "reading", "be positive", reading)
@@ -65,7 +67,7 @@ class CloudClassifier(CloudNetwork):
 
     Args:
         in_channels: 1, the constant on the cloud.
-        classes: number of classes.
+        classes: number of classes; null = as the data tell, in ``ccnn fit``.
         reading: edge of the voxels, coordinate units; null = read all points.
         positions: axes whose coordinate is a further channel: where on the shape.
         channels: see ``CloudCCNN``, as all below.
@@ -78,7 +80,7 @@ class CloudClassifier(CloudNetwork):
     def __init__(
         self,
         in_channels: int,
-        classes: int,
+        classes: int | None,
         reading: float | None,
         spacing: float,
         positions: Sequence[int] = (0, 1, 2),
@@ -93,7 +95,7 @@ class CloudClassifier(CloudNetwork):
         self.spacing = spacing
         read = in_channels + len(self.positions)
         self.cnn = CloudCCNN(
-            read, classes, channels=channels, spacing=spacing, kernel=kernel, blocks=blocks, dropout=dropout
+            read, self.classes, channels=channels, spacing=spacing, kernel=kernel, blocks=blocks, dropout=dropout
         )
 
     @torch.no_grad()

@@ -24,7 +24,10 @@ from ccnn_irregular.pipelines.train.draws import Draws
 from ccnn_irregular.pipelines.train.sample_keys import ragged_keys, row_keys
 from ccnn_irregular.quadrature import covered_volume
 
-__all__ = ["Discs", "LabelBatch", "LabelDataModule", "halves"]
+__all__ = ["UNLABELLED", "Discs", "LabelBatch", "LabelDataModule", "halves"]
+
+# The label of a point without one, which cross-entropy leaves out.
+UNLABELLED = -100
 
 ReadPart = Literal["train", "validation", "test"]
 _CALIBRATION_CLOUDS = 8  # that a network is calibrated by, at most
@@ -37,22 +40,26 @@ class LabelBatch:
     Attributes:
         values: float32 ``(N, C)``.
         domain: their points, with quadrature weights.
-        labels: int64 ``(N,)``.
+        labels: int64 ``(N,)``, ``UNLABELLED`` where there is none.
         ids: int64 ``(B,)``, what each cloud is known by in an epoch, or None where nothing is drawn for it.
+        answered: bool ``(N,)``, the points whose answers count, or None for all.
     """
 
     values: Tensor
     domain: Points
     labels: Tensor
     ids: Tensor | None = None
+    answered: Tensor | None = None
 
     def __len__(self) -> int:
-        return len(self.labels)
+        """Number of the points that have a label."""
+        return int((self.labels != UNLABELLED).sum())
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> LabelBatch:
         """The same batch on ``device``."""
         values, labels = (held.to(device, non_blocking=non_blocking) for held in (self.values, self.labels))
-        return replace(self, values=values, domain=self.domain.to(device), labels=labels)
+        answered = None if self.answered is None else self.answered.to(device, non_blocking=non_blocking)
+        return replace(self, values=values, domain=self.domain.to(device), labels=labels, answered=answered)
 
 
 @dataclass

@@ -13,13 +13,12 @@ from torchmetrics import Metric
 from torchmetrics.classification import MulticlassJaccardIndex
 
 from ccnn_irregular._checks import require
+from ccnn_irregular.pipelines.tasks.cloud_segmentation.data import UNLABELLED, LabelBatch
 from ccnn_irregular.pipelines.train.cross_entropy import CrossEntropy
 from ccnn_irregular.pipelines.train.schedule import Schedule
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from ccnn_irregular.pipelines.tasks.cloud_segmentation.data import LabelBatch
 
 __all__ = ["CloudSegmentation", "PointPredictions"]
 
@@ -81,7 +80,7 @@ class CloudSegmentation(CrossEntropy):
 
     @staticmethod
     def new_metric(classes: int) -> Metric:
-        return MulticlassJaccardIndex(classes, average="macro")
+        return MulticlassJaccardIndex(classes, average="macro", ignore_index=UNLABELLED)
 
     def training_step(self, batch: LabelBatch, batch_idx: int) -> Tensor:
         if self.value_noise:
@@ -92,7 +91,10 @@ class CloudSegmentation(CrossEntropy):
         return super().training_step(batch, batch_idx)
 
     def predict_step(self, batch: LabelBatch, batch_idx: int) -> PointPredictions:
-        """Probabilities and labels of the batch, on the CPU."""
-        probabilities = self(batch).float().softmax(1)
+        """Probabilities and labels of the points that are answered in the batch, on the CPU."""
+        probabilities, labels = self(batch).float().softmax(1), batch.labels
         splits = batch.domain.splits
-        return PointPredictions(probabilities.cpu().numpy(), batch.labels.cpu().numpy(), splits.cpu().numpy())
+        if batch.answered is not None:
+            counted = torch.nn.functional.pad(batch.answered.cumsum(0), (1, 0))
+            probabilities, labels, splits = probabilities[batch.answered], labels[batch.answered], counted[splits]
+        return PointPredictions(probabilities.cpu().numpy(), labels.cpu().numpy(), splits.cpu().numpy())

@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from ccnn_irregular._checks import require
+from ccnn_irregular._checks import reject, require
 from ccnn_irregular.adapters.geometric import CLOUD_KERNEL
 from ccnn_irregular.adapters.geometric_networks import CloudUNet
 from ccnn_irregular.kernels import KernelSpec
@@ -24,6 +24,8 @@ _KERNEL = replace(CLOUD_KERNEL, width=0.7, hidden=16)
 class CloudSegmenter(nn.Module):
     """A ``CloudUNet`` that gives one logit per class at each point; values are standardised by the training part.
 
+    The first three arguments may be left to the data by ``ccnn fit``, where the task's data tell them.
+
     Args:
         in_channels: channels of the data.
         classes: number of classes.
@@ -36,15 +38,17 @@ class CloudSegmenter(nn.Module):
 
     def __init__(
         self,
-        in_channels: int,
-        classes: int,
-        spacing: float,
+        in_channels: int | None = None,
+        classes: int | None = None,
+        spacing: float | None = None,
         channels: Sequence[int] = (16, 32, 64),
         kernel: KernelSpec = _KERNEL,
         blocks: int = 1,
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
+        if in_channels is None or classes is None or spacing is None:
+            reject("in_channels, classes and spacing", "be given: these data do not tell them", "null")
         require(in_channels >= 1, "in_channels", "be at least 1", in_channels)
         require(classes >= 2, "classes", "be at least 2", classes)
         self.in_channels = in_channels

@@ -90,7 +90,7 @@ class DownscalingDataModule(TaskData[DownscalingBatch, None]):
         shuffle_seed: of the order of the training patches.
         count: number of simulated fields.
         reading: how the files are read where they leave it open.
-        evaluate: see ``TaskData``.
+        evaluate: what test and predict look at: the part kept for the "test", or "all" of the source.
     """
 
     rows_are = "fields"

@@ -10,8 +10,9 @@ from ccnn_irregular.datasets.samples import RaggedSeries
 from ccnn_irregular.domains import Grid
 from ccnn_irregular.kernels import KernelSpec
 from ccnn_irregular.networks import CCNN
-from ccnn_irregular.pipelines.tasks.risk.network import STAY_KERNEL, HatBasis, calibrate_by_noise
+from ccnn_irregular.pipelines.tasks.risk.network import STAY_KERNEL
 from ccnn_irregular.pipelines.train.reach import sampling_of, warn_of_kernel
+from ccnn_irregular.pipelines.train.series_network import HatBasis, calibrate_by_noise
 from ccnn_irregular.pipelines.train.value_scale import ValueScale
 
 __all__ = ["ForecastBatch", "ForecastNetwork"]
@@ -62,7 +63,7 @@ class ForecastNetwork(nn.Module):
     def prepare(self, batch: ForecastBatch, values: tuple[Tensor, None]) -> None:
         """Take scales and knots from ``values``, scale the kernels for the batch, and begin with the last value."""
         self.scale.fit(values[0])
-        self.basis.fit(values[0].numpy())
+        self.basis.fit(values[0].numpy().T)
         _, source = self.basis.read(batch.history)
         warn_of_kernel(self.kernel, self.cnn.stem.kernel.support, sampling_of(source, "the histories"))
         calibrate_by_noise(self.cnn, source)

@@ -175,7 +175,7 @@ class ICUDataModule(TaskData["StayBatch", None]):
     Args:
         root: folder that holds the sets (folders or archives) and their outcomes files.
         sets: which sets to read, for example a b.
-        evaluate: see ``TaskData``; the stays held out, or all (a hidden set).
+        evaluate: what test and predict look at: the stays held out for the "test", or "all" (a hidden set).
         held_out: share of the stays that training never sees.
         validation: share of the rest that early stopping watches.
         split_seed: seed of the split; the same seed and records give the same parts, whatever is trained.

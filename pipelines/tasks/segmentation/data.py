@@ -258,7 +258,7 @@ class VolumeDataModule(TaskData[VolumeBatch, Thinning]):
             group are in one part, so that parts may be larger than their shares by a group. null = not known.
         split_seed: seed of the split and of the order of the volumes.
         in_memory: read all volumes once at the start; else each whenever it is needed.
-        evaluate: see ``TaskData``.
+        evaluate: what test and predict look at: the part kept for the "test", or "all" of the source.
     """
 
     rows_are = "volumes"

@@ -1,4 +1,4 @@
-"""Labels of NIfTI files as NIfTI files, on the voxels of the input."""
+"""Labels of scans as NIfTI files, on the voxels of the input."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from rich import get_console
 from rich.progress import track
 
 from ccnn_irregular._checks import require
-from ccnn_irregular.adapters.nifti import read_nifti, write_nifti
-from ccnn_irregular.datasets.decathlon import Volume, canonical, like_file, nifti_files, volume_name
+from ccnn_irregular.adapters.nifti import write_nifti
+from ccnn_irregular.adapters.scan_files import SCANS, is_scan, scan_files, scan_name
+from ccnn_irregular.adapters.scans import read_scan
+from ccnn_irregular.datasets.decathlon import Volume, canonical, like_file
 from ccnn_irregular.pipelines.tasks.segmentation.data import VolumeBatch
 from ccnn_irregular.pipelines.tasks.segmentation.module import Segmentation
 from ccnn_irregular.pipelines.train.evaluation import say
@@ -30,22 +32,22 @@ class FileJob:
 
 
 def file_jobs(source: Path, output: Path) -> list[FileJob]:
-    """One job for a file, or one for each NIfTI file of a folder.
+    """One job for a scan, or one for each in a folder.
 
     Args:
-        source: a NIfTI file, or a folder of them.
-        output: for a file, the file to write (``.nii`` or ``.nii.gz``); for a folder, the folder, made if need be.
+        source: a scan, or a folder of them.
+        output: for a scan, the file to write (``.nii`` or ``.nii.gz``); for a folder, the folder, made if need be.
 
     Raises:
         FileNotFoundError: nothing is at ``source``.
-        ValueError: a folder without NIfTI files, an output of another suffix, or one that is the input itself.
+        ValueError: a folder without scans, an output of another suffix, or one that is the input itself.
     """
-    if source.is_dir():
-        files = nifti_files(source)
-        require(bool(files), f"predict.input {source}", "hold NIfTI files", "none")
+    if not source.exists():
+        raise FileNotFoundError(f"predict.input must be a scan or a folder of them, got {source}")
+    if not is_scan(source):
+        files = scan_files(source) if source.is_dir() else []
+        require(bool(files), f"predict.input {source}", f"be or hold scans: {SCANS}", "none")
         return jobs_of(files, output)
-    if not source.is_file():
-        raise FileNotFoundError(f"predict.input must be a NIfTI file or a folder of them, got {source}")
     require(output.name.endswith((".nii", ".nii.gz")), "output", "end in .nii or .nii.gz", str(output))
     require(output.resolve() != source.resolve(), "output", "be another file than the input", str(output))
     return [FileJob(source, output)]
@@ -59,7 +61,7 @@ def jobs_of(images: Sequence[Path], output: Path) -> list[FileJob]:
     """
     own = {image.parent.resolve() for image in images}
     require(output.resolve() not in own, "output", "be another folder than the input's", str(output))
-    return [FileJob(image, output / f"{volume_name(image)}.nii.gz") for image in images]
+    return [FileJob(image, output / f"{scan_name(image)}.nii.gz") for image in images]
 
 
 def predict_files(model: Segmentation, jobs: Sequence[FileJob], checkpoint: Path) -> list[Path]:
@@ -72,7 +74,7 @@ def predict_files(model: Segmentation, jobs: Sequence[FileJob], checkpoint: Path
         The files that were written.
 
     Raises:
-        ValueError: see ``read_nifti`` and ``canonical``; an image of other channels than the network reads; a file in
+        ValueError: see ``read_scan`` and ``canonical``; an image of other channels than the network reads; a file in
             place of an output that ``ccnn predict`` did not write.
     """
     by = sha256(checkpoint)
@@ -84,11 +86,11 @@ def predict_files(model: Segmentation, jobs: Sequence[FileJob], checkpoint: Path
     was_training = model.training
     model.eval()
     for job in track(waiting, "labels", console=get_console(), transient=True, disable=len(waiting) < 2):
-        image = read_nifti(job.image)
+        image = read_scan(job.image)
         values, grid = canonical(image)
         expected = int(model.network.in_channels)  # type: ignore[arg-type]  # an attribute of every such network
         require(len(values) == expected, f"channels of {job.image}", f"be the network's {expected}", len(values))
-        batch = VolumeBatch.of(Volume(volume_name(job.image), values, grid)).to(model.device)
+        batch = VolumeBatch.of(Volume(scan_name(job.image), values, grid)).to(model.device)
         with torch.inference_mode():
             labels = model.predict_step(batch, 0).labels
         job.output.parent.mkdir(parents=True, exist_ok=True)

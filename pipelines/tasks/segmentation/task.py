@@ -10,7 +10,8 @@ from typing import Any, ClassVar, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from ccnn_irregular.datasets.decathlon import find_images, volume_name
+from ccnn_irregular.adapters.scan_files import is_scan, scan_name
+from ccnn_irregular.datasets.decathlon import find_images
 from ccnn_irregular.datasets.processing.interpolation import NodeMethod
 from ccnn_irregular.pipelines.tasks.segmentation import figures
 from ccnn_irregular.pipelines.tasks.segmentation.data import Thinning, VolumeBatch, VolumeDataModule, thinnings
@@ -51,8 +52,8 @@ class SegmentationPredictOptions:
     """What is labelled.
 
     Attributes:
-        input: a NIfTI file, or a folder of them; null = the images of data.root, with or without labels
-            (data.evaluate all), or those of its test part.
+        input: a scan of any format that is read, or a folder of them; null = the images of data.root, with or without
+            labels (data.evaluate all), or those of its test part.
     """
 
     input: str | None = None
@@ -144,7 +145,7 @@ class SegmentationTask(Task):
     monitor_label = "mean Dice"
     summaries: ClassVar[dict[str, str]] = {
         "test": "Dice of each label on the test part, with slices removed too, as table, JSON, CSV and figures",
-        "predict": "label volumes of NIfTI files, on their own voxels",
+        "predict": "label volumes of scans as NIfTI files, on their own voxels; needs no labels",
     }
     curves = (
         ("loss", "train_loss", "training", "-"),
@@ -208,8 +209,8 @@ class SegmentationTask(Task):
             jobs = jobs_of(find_images(datamodule.root), folder)
         else:
             path = Path(options.input)
-            single = self._get(self.config, "output") is None and not path.is_dir()
-            jobs = file_jobs(path, folder / f"{volume_name(path)}.nii.gz" if single else folder)
+            single = self._get(self.config, "output") is None and is_scan(path)
+            jobs = file_jobs(path, folder / f"{scan_name(path)}.nii.gz" if single else folder)
         load_weights(model, ckpt_path)
         written = predict_files(model, jobs, Path(ckpt_path))
         where = jobs[0].output if len(jobs) == 1 else jobs[0].output.parent

@@ -1,4 +1,4 @@
-"""The transform of weighted rows, again and more finely where values cancel, until its error is as asked for."""
+"""The transform of weighted rows at points, as finely as its error has to be small."""
 
 from __future__ import annotations
 
@@ -8,66 +8,34 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from ccnn_irregular._checks import reject
 from ccnn_irregular.kernels import Kernel
 from ccnn_irregular.operators.engines.engine import Plan
 from ccnn_irregular.operators.engines.neighbours import Neighbours
 from ccnn_irregular.operators.engines.spectral.boxes import SMALLEST_RTOL
 from ccnn_irregular.operators.engines.spectral.geometry import Geometry
 from ccnn_irregular.operators.engines.spectral.pairs import cheaper_pairs, summed
+from ccnn_irregular.operators.engines.spectral.refinement import refined
 from ccnn_irregular.operators.engines.spectral.transfer import Filter, filter_for
 from ccnn_irregular.operators.numerics.filtering import filtered
 from ccnn_irregular.operators.numerics.lattice import at_queries, on_lattice, query_windows
-from ccnn_irregular.operators.numerics.sizes import Pasts, sample_energy, sample_scales
+from ccnn_irregular.operators.numerics.sizes import sample_energy, sample_scales
 from ccnn_irregular.operators.numerics.transforms import real_spectrum, real_window
 
 __all__ = ["accurate"]
 
-# Errors up to so many rtol are let pass; beyond, rtol is divided by powers of a factor until it is safely less.
-_TOLERATED, _SAFE, _FINER, _MOST_FINER = 1.0, 0.7, 4.0, 12
-# The error of a result that one query holds may be so many times larger yet than is to be expected.
-_FOR_CHANCE = 2.0
-
 
 def accurate(kernel: Kernel, rows: Tensor, energy: Tensor, plan: Plan) -> Tensor:
-    """The convolution of weighted rows, its error at most rtol of the result of its own sample and channel.
+    """The convolution of weighted rows, its error at most rtol of the result of its own sample and channel."""
 
-    Where values cancel, the result is smaller than the rows let expect. By how much is known once it is there: these
-    channels are computed anew, with an rtol smaller by as much, or pair by pair where that costs less.
-    """
-    planned, best = plan.geometry.rtol, SMALLEST_RTOL[kernel.dtype]
-    rtol, filter_ = planned, filter_for(kernel, plan, planned)
-    if isinstance(filter_, str):
-        reject("plan", f"be made anew for a kernel that has become sharper ({filter_})", "one that was planned before")
-    result, lost = _approximate(rows, energy, filter_)
-    while True:
-        excess = _excess(result, lost, plan.geometry.pasts, planned)
-        channels = (excess > _TOLERATED).nonzero()[:, 0]
-        if not len(channels):
-            return result
-        finer = math.ceil(math.log(float(excess.max()) / _SAFE, _FINER))
-        wanted = rtol / _FINER ** max(1, min(finer, _MOST_FINER))
-        pairs = cheaper_pairs(kernel, plan, wanted)
-        if pairs is not None:
-            return result.index_copy(1, channels, summed(kernel, rows, pairs, plan)[:, channels])
-        filter_ = filter_for(kernel, plan, max(best, wanted)) if rtol > best else "rounding"
-        if isinstance(filter_, str):
-            return result
-        rtol = max(best, wanted)
-        again, its_loss = _approximate(rows, energy, filter_, channels)
-        result, lost = result.index_copy(1, channels, again), lost.index_copy(2, channels, its_loss)
+    def transformed(rtol: float, channels: Tensor | None) -> tuple[Tensor, Tensor] | str:
+        filter_ = filter_for(kernel, plan, rtol)
+        return filter_ if isinstance(filter_, str) else _approximate(rows, energy, filter_, channels)
 
+    def exact(rtol: float) -> Tensor | None:
+        pairs = cheaper_pairs(kernel, plan, rtol)
+        return None if pairs is None else summed(kernel, rows, pairs, plan)
 
-def _excess(result: Tensor, lost: Tensor, pasts: Pasts, rtol: float) -> Tensor:
-    """The largest error over pasts that is to be expected in each channel, in units of what it may be, ``(D,)``.
-
-    What is lost, squared, is known on average over all places. Where a few queries hold the result, they may have got
-    more than their share of it.
-    """
-    energy, fourths = pasts.sums_of_powers(result.flatten(2))
-    few = fourths / energy.square()  # one over how many queries hold the result
-    excess = (lost / energy).sqrt() * ((1 + _FOR_CHANCE * few) / rtol)
-    return torch.where((energy > 0) & (lost > 0), excess, 0.0).amax((0, 1))
+    return refined(transformed, exact, plan.geometry.pasts, plan.geometry.rtol, SMALLEST_RTOL[kernel.dtype])
 
 
 def _approximate(

@@ -6,6 +6,8 @@ The irregular axes, three at the most, go through a box of cells (``numerics.nuf
 ``Product`` need no window: they are transformed as the exact FFT engine does (``numerics.lattice``), before the
 points are spread, so that no cell of the box is ever combined with a node that has no sample.
 
+Two grids without a common lattice need no cells at all: each axis has sums of its own (``separable``).
+
 A kernel that is causal in irregular time is split (``numerics.splitting``): its smooth part goes this way, the
 rest reaches a few neighbours only.
 
@@ -17,21 +19,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import ClassVar, final
+from typing import Any, ClassVar, final
 
 import torch
 from torch import Tensor
 
-from ccnn_irregular.domains import Domain
+from ccnn_irregular._checks import reject
+from ccnn_irregular.domains import Domain, Grid
 from ccnn_irregular.kernels import Kernel
 from ccnn_irregular.operators.engines.engine import Cost, Engine, Plan
 from ccnn_irregular.operators.engines.spectral.accuracy import accurate
 from ccnn_irregular.operators.engines.spectral.boxes import least_work, transform_cost
 from ccnn_irregular.operators.engines.spectral.factors import Factors, irregular_axes
 from ccnn_irregular.operators.engines.spectral.geometry import Geometry
+from ccnn_irregular.operators.engines.spectral.grids import between_grids
 from ccnn_irregular.operators.engines.spectral.pairs import pair_by_pair
+from ccnn_irregular.operators.engines.spectral.separable import GridGeometry, band_axes, grid_cost, least_grid_work
 from ccnn_irregular.operators.layout import balance, both_grids, from_rows, restored, to_rows, weighted
-from ccnn_irregular.operators.numerics.box import Box
 from ccnn_irregular.operators.numerics.sizes import energy_and_peaks, outliers, sample_energy
 from ccnn_irregular.operators.planning.rates import Work
 
@@ -48,10 +52,13 @@ class Spectral(Engine):
     plan_follows_kernel: ClassVar[bool] = True
 
     def refuses(self, kernel: Kernel, source: Domain, query: Domain) -> str | None:
-        if both_grids(source, query):
-            return "both domains are grids: 'fft' is exact there"
+        grids = both_grids(source, query)
+        if grids is not None and not band_axes(*grids, kernel.causal_axes):
+            return "both domains are grids on a common lattice: 'fft' is exact there"
         if kernel.mask is None:
             return "the kernel has no mask, so no support that could separate the samples"
+        if grids is not None:
+            return _refuses_grids(kernel, *grids)
         axes, shares_lattice = irregular_axes(source, query)
         if axes > _MOST_AXES:
             return f"more than {_MOST_AXES} irregular axes"
@@ -63,18 +70,31 @@ class Spectral(Engine):
         return rtol
 
     def least_work(self, kernel: Kernel, source: Domain) -> Work:
-        axes = source.d if source.irregular is None else source.irregular.d
+        if source.irregular is None:
+            return least_grid_work(kernel)
+        axes = source.irregular.d
         return least_work(kernel, axes) if axes <= _MOST_AXES else Work(call=math.inf)
 
     def cost(self, kernel: Kernel, source: Domain, query: Domain, batch: int, rtol: float) -> Cost | str:
+        grids = both_grids(source, query)
+        if grids is not None:
+            return grid_cost(kernel, *grids, batch, rtol)
         return transform_cost(kernel, source, query, batch, rtol)
 
     def prepare(
-        self, kernels: Sequence[Kernel], source: Domain, query: Domain, rtol: float, study: Box | None = None
-    ) -> Geometry:
-        return Geometry.build(kernels, source, query, rtol, study)
+        self, kernels: Sequence[Kernel], source: Domain, query: Domain, rtol: float, study: Any = None
+    ) -> Geometry | GridGeometry:
+        grids = both_grids(source, query)
+        if grids is None:
+            return Geometry.build(kernels, source, query, rtol, study)
+        geometry = GridGeometry.build(kernels, *grids, rtol) if study is None else study
+        if isinstance(geometry, str):
+            reject("kernel", f"be smooth enough for rtol {rtol:g}", geometry)
+        return geometry
 
     def apply(self, kernel: Kernel, values: Tensor, plan: Plan) -> Tensor:
+        if both_grids(plan.source, plan.query):
+            return between_grids(kernel, values, plan)
         factors = plan.geometry.factors
         weights = factors.sources.weights * (kernel.scale * factors.volume)
         factor = balance(weights)
@@ -90,6 +110,15 @@ class Spectral(Engine):
         energy = sample_energy(quiet.flatten(2), factors.sources)
         result = accurate(kernel, quiet, energy, plan) + pair_by_pair(kernel, rows, loud, plan)
         return _from_rows(restored(result, factor), plan)
+
+
+def _refuses_grids(kernel: Kernel, source: Grid, query: Grid) -> str | None:
+    bands = band_axes(source, query, kernel.causal_axes)
+    if len(bands) > _MOST_AXES:
+        return f"more than {_MOST_AXES} axes have steps in no ratio of small integers"
+    if any(axis in bands for axis in kernel.causal_axes):
+        return "the kernel jumps along an axis whose steps are in no ratio of small integers: its spectrum never ends"
+    return None
 
 
 def _weighted_rows(values: Tensor, weights: Tensor, plan: Plan) -> Tensor:

@@ -15,7 +15,7 @@ from ccnn_irregular.operators.layout import pair_points
 from ccnn_irregular.operators.numerics.lattice import Lattice, no_common_lattice
 from ccnn_irregular.operators.numerics.splitting import shorten, split
 
-__all__ = ["Factors", "Place", "Smoothing", "irregular_axes", "largest_support"]
+__all__ = ["Factors", "Place", "Smoothing", "irregular_axes", "largest_support", "tapered_from"]
 
 # Samples within the lags that are summed one by one, at each query, where a causal kernel is split.
 _NEAR_SAMPLES = 12
@@ -119,11 +119,8 @@ class Smoothing:
             jump = min(within, largest[0], support[0]) if within > 0 else support[0]
         spans: list[float | None] = [None] * len(support)
         for axis, (span, period) in enumerate(zip(largest, factors.sources.periods, strict=True)):
-            # The shorter the plateau of the taper, the worse the slope of a kernel that is flat there; beside a jump,
-            # which is as steep, that does not count.
-            span = span if jump is not None else max(span, support[axis] / _LONGEST_IN_PLATEAUS)
-            if period is None and 0 < 2 * span < support[axis]:
-                spans[axis] = span
+            if period is None:
+                spans[axis] = tapered_from(span, support[axis], steep=jump is not None)
         return cls(tuple(spans), jump, rtol)
 
     def parts(self, kernel: Kernel) -> tuple[Kernel, Kernel | None]:
@@ -132,6 +129,16 @@ class Smoothing:
         if self.jump is not None:
             kernel, near = split(kernel, 0, self.jump, self.rtol)
         return shorten(kernel, self.spans, self.rtol) if any(self.spans) else kernel, near
+
+
+def tapered_from(span: float, support: float, *, steep: bool = False) -> float | None:
+    """Where the taper of a kernel that reaches much farther than the largest lag may begin; None = it is left alone.
+
+    The shorter the plateau of the taper, the worse the slope of a kernel that is flat there; beside a jump, which is as
+    ``steep``, that does not count.
+    """
+    span = span if steep else max(span, support / _LONGEST_IN_PLATEAUS)
+    return span if 0 < 2 * span < support else None
 
 
 def _near(factors: Factors, support: Tensor) -> tuple[Tensor, Tensor]:

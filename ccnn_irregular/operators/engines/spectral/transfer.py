@@ -15,6 +15,7 @@ from ccnn_irregular.operators.engines.spectral.boxes import transform_cost
 from ccnn_irregular.operators.engines.spectral.geometry import Geometry
 from ccnn_irregular.operators.numerics.lattice import tap_offsets, tap_spans
 from ccnn_irregular.operators.numerics.nufft import transform_taps
+from ccnn_irregular.operators.numerics.sizes import energy_of_taps
 from ccnn_irregular.operators.numerics.transforms import real_spectrum
 from ccnn_irregular.operators.planning.memory import as_size, available_memory
 
@@ -22,8 +23,6 @@ __all__ = ["Filter", "filter_for"]
 
 # A plan is too coarse for a kernel whose error in it is so many rtol; a new plan's is half of one.
 _STALE = 1.5
-# Squares of taps whose sum is less, or more than one over this, are taken in float64.
-_LEAST_ENERGY = 1e-20
 
 
 @dataclass(frozen=True)
@@ -95,7 +94,7 @@ def _transfer(kernel: Kernel, geometry: Geometry, spans: Sequence[tuple[int, int
     ]
     offsets += [tap_offsets(lattice, span, device) for lattice, span in zip(lattices, spans, strict=True)]
     taps = kernel.sampled(offsets)
-    energy, sizes = _tap_energy(taps.detach().flatten(0, kernel.d - 1))
+    energy, sizes = energy_of_taps(taps.detach().flatten(0, kernel.d - 1))
     energy = energy / box.cells
     # (*cells, *nodes, *kernel.shape) to (*kernel.shape, *nodes, *cells)
     taps = taps.permute(*range(kernel.d, taps.ndim), *range(box.d, kernel.d), *range(box.d))
@@ -110,14 +109,6 @@ def _transfer(kernel: Kernel, geometry: Geometry, spans: Sequence[tuple[int, int
         error = error * _stands_for(lengths).to(error)[:, None] / math.prod(lengths)
     everywhere = math.prod(lengths)
     return transfer, error.to(torch.float64).flatten(len(kernel.shape)).sum(-1) / everywhere, energy / everywhere
-
-
-def _tap_energy(taps: Tensor) -> tuple[Tensor, torch.dtype]:
-    """Sum of squares over the first axis, float64, and the dtype in which squares keep their digits."""
-    energy = taps.square().sum(0)
-    if bool(((energy > _LEAST_ENERGY) & (energy < 1 / _LEAST_ENERGY)).all()):
-        return energy.to(torch.float64), taps.dtype
-    return taps.to(torch.float64).square().sum(0), torch.float64
 
 
 def _stands_for(lengths: Sequence[int]) -> Tensor:

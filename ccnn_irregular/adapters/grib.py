@@ -1,0 +1,108 @@
+"""GRIB files as Datasets, through cfgrib: never by an index of another day, never one field silently for another."""
+
+from __future__ import annotations
+
+import glob
+import warnings
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+
+from ccnn_irregular._checks import reject, require
+from ccnn_irregular._optional import import_optional
+
+__all__ = ["GRIB", "open_grib"]
+
+GRIB = b"GRIB"
+"""How every GRIB file begins."""
+
+# What cfgrib tells fields apart by; of those that agree in all of it, it takes the first.
+_KEYS = ("shortName", "typeOfLevel", "level", "number", "dataDate", "dataTime", "endStep", "stepType", "gridType")
+_SHOWN = 3
+
+
+def open_grib(path: Path, chunks: Any, variables: Sequence[str] | None = None) -> xr.Dataset:
+    """Open a GRIB file, its messages indexed anew: an index file beside it is neither read nor written.
+
+    Args:
+        path: of the file.
+        chunks: as for ``open_cube``.
+        variables: those that are wanted, where fields of several kinds of levels share the file; None = all.
+
+    Raises:
+        ImportError: cfgrib is not installed.
+        ValueError: a damaged file, two fields of one variable, place and end of step (accumulations of unlike length),
+            fields that do not fit into one Dataset.
+    """
+    cfgrib = import_optional("cfgrib", "a GRIB file", "formats")
+    _require_told_apart(path)
+    # An index is trusted by its date alone: beside a file that was replaced by an older one it reads other fields.
+    _announce_stale_index(path)
+    parts = cfgrib.open_datasets(str(path), backend_kwargs={"indexpath": ""}, chunks=chunks)
+    if variables is not None:
+        parts = [part for part in parts if set(variables) & set(map(str, part.data_vars))]
+        require(bool(parts), "variables", f"be among those of {path}", list(variables))
+    return parts[0] if len(parts) == 1 else _joined(path, parts)
+
+
+def _announce_stale_index(path: Path) -> None:
+    """Warn of an index file from before the file came to its place: other programs may read by it."""
+    came = path.stat().st_ctime  # st_mtime may be that of the file it was copied from
+    stale = [
+        index.name for index in path.parent.glob(f"{glob.escape(path.name)}.*.idx") if index.stat().st_mtime < came
+    ]
+    if stale:
+        text = (
+            f"{', '.join(stale)} was written before {path} came there: it is not read here; delete it, for cfgrib may"
+        )
+        warnings.warn(text, UserWarning, stacklevel=3)
+
+
+def _require_told_apart(path: Path) -> None:
+    """Refuse fields between which cfgrib does not choose but takes the first."""
+    eccodes = import_optional("eccodes", "a GRIB file", "formats")
+    ranges: dict[tuple[Any, ...], list[str]] = defaultdict(list)
+    try:
+        with path.open("rb") as file:
+            while (message := eccodes.codes_grib_new_from_file(file, headers_only=True)) is not None:
+                defined = (eccodes.codes_is_defined(message, key) for key in _KEYS)
+                key = tuple(
+                    eccodes.codes_get(message, name) if known else None
+                    for name, known in zip(_KEYS, defined, strict=True)
+                )
+                ranges[key].append(str(eccodes.codes_get(message, "stepRange")))
+                eccodes.codes_release(message)
+    except eccodes.CodesInternalError as error:
+        raise ValueError(f"{path} must be a complete GRIB file, got {error}") from error
+    doubled = {key: found for key, found in ranges.items() if len(found) > 1}
+    if not doubled:
+        return
+    key, found = next(iter(doubled.items()))
+    name, date = key[0], key[4]
+    if len(set(found)) == 1:
+        reject(str(path), "hold each field once", f"{len(found)} of {name} on {date} at step {found[0]}")
+    rule = (
+        "hold accumulations and means of one length, since two that end at one step have one place; choose with "
+        f"grib_copy -w stepRange={'/'.join(dict.fromkeys(one[0] for one in doubled.values()))} FILE OUT, say"
+    )
+    others = f", and {len(doubled) - 1} more" if len(doubled) > 1 else ""
+    reject(str(path), rule, f"{name} on {date} over the steps {' and '.join(found[:_SHOWN])}{others}")
+
+
+def _joined(path: Path, parts: Sequence[xr.Dataset]) -> xr.Dataset:
+    """Fields of several kinds of levels as one Dataset; the scalar level of each is left to its attributes."""
+    bare = []
+    for part in parts:
+        levels = [
+            name for name, one in part.coords.items() if not one.dims and name not in ("time", "step", "valid_time")
+        ]
+        bare.append(part.drop_vars(levels))
+    names = [sorted(map(str, part.data_vars)) for part in bare]
+    try:
+        return xr.merge(bare, join="exact", compat="no_conflicts", combine_attrs="drop_conflicts")
+    except (ValueError, xr.MergeError) as error:
+        rule = "hold fields that fit together, or be opened with variables= of one kind"
+        raise ValueError(f"{path} must {rule}, got {names}: {str(error).splitlines()[0]}") from error

@@ -1,0 +1,347 @@
+"""What a plan between grids holds: per axis, the sums to modes of a circle and back.
+
+Coordinates of grids are products of axes, so the transforms of source, kernel and query are taken axis after axis, and
+no window is needed. Two kinds of axes:
+
+    on a lattice   source and query lie on common uniform nodes: modes and taps are those of the FFT engine, exactly
+    of a band      any two steps: the circle holds all lags that the kernel reaches; modes end where its spectrum does
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from ccnn_irregular.domains import Axis, Grid
+from ccnn_irregular.kernels import Kernel
+from ccnn_irregular.operators.engines.engine import Cost
+from ccnn_irregular.operators.engines.spectral.boxes import SMALLEST_RTOL
+from ccnn_irregular.operators.engines.spectral.factors import largest_support, tapered_from
+from ccnn_irregular.operators.numerics.bands import box_offsets, cut_frequency, least_samples
+from ccnn_irregular.operators.numerics.lattice import Lattice, common_ratio, tap_offsets
+from ccnn_irregular.operators.numerics.sizes import energy_of_taps
+from ccnn_irregular.operators.numerics.splitting import shorten
+from ccnn_irregular.operators.numerics.transforms import fast_length
+from ccnn_irregular.operators.numerics.uniform import Nodes, UniformSum
+from ccnn_irregular.operators.planning.rates import Work
+from ccnn_irregular.operators.planning.work import evaluation_work, kernel_work, scale
+
+__all__ = ["FINEST_LATTICE", "AxisWay", "GridGeometry", "band_axes", "grid_cost", "least_grid_work"]
+
+FINEST_LATTICE = 4
+"""Cells of a common lattice per step of the source beyond which an axis has sums of its own."""
+
+# What lies beyond the spectrum's end is less than so many rtol; kernel values per axis that this is found by.
+_SAFETY, _SAMPLES = 0.6, 8
+# Share of the modes kept beyond the end of the spectrum: what they hold tells whether it still ends there.
+_SHELL = 0.05
+# Length of an axis from which on its circle is a whole number of steps, so that the source is transformed by an FFT.
+_LONG = 512
+# Calls of array operations in a pass and in a plan.
+_CALLS, _PLAN_CALLS = 120, 400
+# Small complex products run at this share of the speed of a generator's.
+_SLOWER = 1.5
+_MOST_MODES = 1 << 30
+# Numbers that live at once for each mode or node of what is transformed.
+_COPIES = 6.0
+
+
+@dataclass(frozen=True)
+class AxisWay:
+    """One axis of a pair of grids.
+
+    Attributes:
+        kept: nodes of the source within reach of the queries.
+        source, taps, query: sums between their nodes and the modes of one circle.
+        offsets: of the taps, float64, coordinate units.
+        shell: how many modes at either end of a band tell what lies beyond; 0 on a lattice.
+        half: whether modes of negative frequency are left out.
+    """
+
+    kept: range
+    source: UniformSum
+    taps: UniformSum
+    query: UniformSum
+    offsets: Tensor
+    shell: int
+    half: bool
+
+    @property
+    def modes(self) -> int:
+        """Number of modes."""
+        return self.source.count
+
+    @property
+    def cells(self) -> int:
+        """Number of taps that go round the circle."""
+        return round(1 / self.taps.nodes.step)
+
+
+@dataclass(frozen=True)
+class GridGeometry:
+    """What a plan between grids holds.
+
+    Attributes:
+        rtol: relative error it may make.
+        ways: one per axis.
+        support: kernel support per axis that the plan holds for, coordinate units.
+        spans: per axis the largest lag that is used, where the kernels reach much farther; else None.
+        renewed: by rtol, geometry made since for kernels this one is too coarse for, and for values that cancel.
+        exact: by rtol, whether the sum pair by pair is the cheaper way for values that cancel.
+    """
+
+    rtol: float
+    ways: tuple[AxisWay, ...]
+    support: tuple[float, ...]
+    spans: tuple[float | None, ...]
+    renewed: dict[float, GridGeometry] = field(default_factory=dict, compare=False)
+    exact: dict[float, bool] = field(default_factory=dict, compare=False)
+
+    @classmethod
+    def build(cls, kernels: Sequence[Kernel], source: Grid, query: Grid, rtol: float) -> GridGeometry | str:
+        """What serves all of the kernels, or why there is none."""
+        support = largest_support(kernels).tolist()
+        bands, pairs = band_axes(source, query, kernels[0].causal_axes), list(zip(source.axes, query.axes, strict=True))
+        spans: list[float | None] = [None] * source.d
+        for axis in bands:
+            if not source.axes[axis].periodic:
+                spans[axis] = tapered_from(_largest_lag(*_cropped(*pairs[axis], support[axis])), support[axis])
+        reaches = [reach if span is None else 2 * span for reach, span in zip(support, spans, strict=True)]
+        short = [shorten(kernel, spans, rtol) if any(spans) else kernel for kernel in kernels]
+        lattices = {axis: _OnLattice.of(*pairs[axis], support[axis], axis in kernels[0].causal_axes)
+                    for axis in range(source.d) if axis not in bands}  # fmt: skip
+        device, dtype = kernels[0].extent.device, kernels[0].dtype.to_complex()
+        others = box_offsets(
+            [lattices[axis].offsets() if axis in lattices else reaches[axis] for axis in range(source.d)],
+            device,
+            _SAMPLES,
+        )
+        ways = []
+        for axis, ends in enumerate(pairs):
+            half = axis == source.d - 1
+            if axis in lattices:
+                ways.append(lattices[axis].way(device, dtype, half=half))
+                continue
+            frequency = cut_frequency(short, axis, reaches[axis], others, (_SAFETY * rtol) ** 2 / len(bands))
+            if frequency is None:
+                return f"the kernel is too sharp to be sampled finely enough for rtol {rtol:g}"
+            ways.append(_band_way(*ends, support[axis], reaches[axis], frequency, device, dtype, half=half))
+        if math.prod(way.modes for way in ways) > _MOST_MODES:
+            return f"{'x'.join(str(way.modes) for way in ways)} modes are too many"
+        limits = [reach if span is None else math.inf for reach, span in zip(support, spans, strict=True)]
+        return cls(rtol, tuple(ways), tuple(limits), tuple(spans))
+
+    def transfer(self, kernel: Kernel) -> tuple[Tensor, Tensor, Tensor]:
+        """The kernel's transform ``(*kernel.shape, *modes)``, over the number of cells of the circles.
+
+        And squared, float64 ``(*kernel.shape)``: the error made of one row of size 1, and that row's result, on average
+        over all places.
+        """
+        kernel = shorten(kernel, self.spans, self.rtol) if any(self.spans) else kernel
+        cells = math.prod(way.cells for way in self.ways)
+        taps = kernel.sampled([way.offsets for way in self.ways]) / cells
+        energy, dtype = energy_of_taps(taps.detach().flatten(0, kernel.d - 1))
+        modes = to_modes(taps.permute(*range(kernel.d, taps.ndim), *range(kernel.d)), [way.taps for way in self.ways])
+        return modes, _in_shells(modes.detach(), self.ways, dtype), energy * cells
+
+    def at_queries(self, modes: Tensor) -> Tensor:
+        """Modes ``(..., *modes)`` of a result to its values at the queries, the last axis at the end."""
+        for dim, way in enumerate(self.ways[:-1], -len(self.ways)):
+            modes = way.query.at_nodes(modes, dim)
+        return self.ways[-1].query.real_at_nodes(modes, self.ways[-1].cells)
+
+
+def band_axes(source: Grid, query: Grid, causal_axes: Sequence[int]) -> list[int]:
+    """The axes whose nodes have no common lattice, or a fine one, on which most cells would be empty.
+
+    A causal kernel, whose spectrum never ends, stays on a fine one.
+    """
+    found = []
+    for axis, ends in enumerate(zip(source.axes, query.axes, strict=True)):
+        ratio = common_ratio(*ends)
+        if ratio is None or (ratio.denominator > FINEST_LATTICE and axis not in causal_axes):
+            found.append(axis)
+    return found
+
+
+def to_modes(values: Tensor, sums: Sequence[UniformSum]) -> Tensor:
+    """Real values ``(..., *sizes)`` to modes, the last axis first; modes that repeat are copied at the end."""
+    distinct = [one.distinct for one in sums]
+    for dim in range(-1, -len(sums) - 1, -1):
+        values = distinct[dim].to_modes(values, dim)
+    for dim in range(-1, -len(sums) - 1, -1):
+        whole, count = distinct[dim].count, sums[dim].count
+        if whole < count:
+            values = torch.cat([values] * (-(-count // whole)), dim).narrow(dim, 0, count)
+    return values
+
+
+def least_grid_work(kernel: Kernel) -> Work:
+    """Lower bound on the work for this kernel between grids: the calls of a plan, and the look at its spectrum."""
+    study, _ = kernel_work(kernel, least_samples(kernel.d, _SAMPLES))
+    return Work(call=_PLAN_CALLS) + study
+
+
+def grid_cost(kernel: Kernel, source: Grid, query: Grid, batch: int, rtol: float) -> Cost | str:
+    """Cost of transforming this kernel between grids, or why it cannot be transformed to ``rtol``."""
+    smallest = SMALLEST_RTOL[kernel.dtype]
+    if rtol < smallest:
+        return f"rtol {rtol:g} is below {smallest:g}, the least in {kernel.dtype}"
+    geometry = GridGeometry.build([kernel], source, query, rtol)
+    if isinstance(geometry, str):
+        return geometry
+    read, written, values = batch * kernel.in_channels, batch * kernel.out_channels, math.prod(kernel.shape)
+    ways, modes = geometry.ways, math.prod(way.modes for way in geometry.ways)
+    taps = math.prod(len(way.offsets) for way in ways)
+    evaluated, evaluated_backward = kernel_work(kernel, taps)
+    passes = Work(call=_CALLS, element=scale(kernel) * 2.0 * modes * max(read + written + values, batch * values))
+    largest = 0.0
+    for columns, side in ((read, "source"), (values, "taps"), (written, "query")):
+        sums = [getattr(way, side) for way in ways]
+        passes += _sum_work(sums) * (scale(kernel) * columns)
+        largest += columns * math.prod(max(one.count, one.nodes.count) for one in sums)
+    numbers = _COPIES * largest + taps * (evaluation_work(kernel).saved + 3 * values)
+    return Cost(
+        least_grid_work(kernel),
+        passes + evaluated,
+        passes + evaluated_backward,
+        kernel.extent.element_size() * numbers,
+        f"{'x'.join(str(way.modes) for way in ways)} modes",
+        study=geometry,
+    )
+
+
+def _sum_work(sums: Sequence[UniformSum]) -> Work:
+    """Work of the sums of one column, axis after axis from the last on; the other direction's is the same."""
+    work, counts = Work(), [one.nodes.count for one in sums]
+    for dim in range(len(sums) - 1, -1, -1):
+        one = sums[dim]
+        across = math.prod(counts) / counts[dim]
+        counts[dim] = one.count
+        if one.dense:
+            work += Work(multiply_add=_SLOWER * across * one.multiply_adds)
+        else:  # complex transforms, there and back
+            work += Work(fft=4.0 * across * one.length * math.log2(one.length + 1))
+    return work
+
+
+def _in_shells(modes: Tensor, ways: Sequence[AxisWay], dtype: torch.dtype) -> Tensor:
+    """Energy of the modes of a band that lie in the shell of any axis, squared in ``dtype``, float64."""
+    d = len(ways)
+    lost = torch.zeros(modes.shape[: modes.ndim - d], dtype=torch.float64, device=modes.device)
+    for axis, way in enumerate(ways, -d):
+        if not way.shell:
+            continue
+        upper, first = modes.narrow(axis, way.modes - way.shell, way.shell), 0 if way.half else way.shell
+        lost += _energy(upper, d, dtype) * (2 if way.half else 1)
+        if not way.half:
+            lost += _energy(modes.narrow(axis, 0, way.shell), d, dtype)
+        modes = modes.narrow(axis, first, way.modes - way.shell - first)
+    return lost
+
+
+def _energy(modes: Tensor, d: int, dtype: torch.dtype) -> Tensor:
+    """Sum of squares over the last ``d`` axes."""
+    return torch.view_as_real(modes).flatten(-d - 1).to(dtype).square().sum(-1).to(torch.float64)
+
+
+@dataclass(frozen=True)
+class _OnLattice:
+    """An axis on which source and query have common nodes."""
+
+    lattice: Lattice
+    span: tuple[int, int]
+    size: int
+
+    @classmethod
+    def of(cls, source: Axis, query: Axis, support: float, causal: bool) -> _OnLattice:
+        lattice = Lattice.build(source, query)
+        return cls(lattice, lattice.taps(support, causal), source.size)
+
+    def offsets(self, device: torch.device | str = "cpu") -> Tensor:
+        return tap_offsets(self.lattice, self.span, torch.device(device))
+
+    def way(self, device: torch.device, dtype: torch.dtype, *, half: bool) -> AxisWay:
+        first, last = self.span
+        length = self.lattice.length(first, last)
+        count = length // 2 + 1 if half else length
+        source, taps, query = (
+            UniformSum(Nodes(begin / length, step / length, nodes), 0, count, device, dtype)
+            for begin, step, nodes in (
+                (0, self.lattice.up, self.size),
+                (first, 1, last - first + 1),
+                (0, self.lattice.down, self.lattice.query),
+            )
+        )
+        return AxisWay(range(self.size), source, taps, query, self.offsets(device), 0, half)
+
+
+def _band_way(
+    source: Axis,
+    query: Axis,
+    support: float,
+    reach: float,
+    frequency: float,
+    device: torch.device,
+    dtype: torch.dtype,
+    *,
+    half: bool,
+) -> AxisWay:
+    """An axis of any two steps; the kernels end at ``reach`` there, and their spectrum at ``frequency``."""
+    kept, cropped = _kept(source, query, support), _cropped(source, query, support)[0]
+    circle = source.period
+    if circle is None:
+        circle = _largest_lag(cropped, query) + reach
+        steps = max(cropped.size, math.ceil(circle / source.step))
+        if cropped.size >= _LONG:
+            circle = source.step * fast_length(steps)
+        elif 2 * frequency * source.step > 1:  # the source's modes repeat
+            circle = source.step * steps
+    inner = math.ceil(frequency * circle)
+    shell = max(1, math.ceil(_SHELL * inner))
+    highest = inner + shell
+    cells = fast_length(2 * highest + 1) if highest > _LONG else 2 * highest + 1
+    first, count = (0, highest + 1) if half else (-highest, 2 * highest + 1)
+    taps = math.floor(reach * cells / circle)
+
+    def sums(begin: float, step: float, nodes: int) -> UniformSum:
+        return UniformSum(Nodes(begin, step, nodes), first, count, device, dtype)
+
+    offsets = torch.arange(-taps, taps + 1, dtype=torch.float64, device=device) * (circle / cells)
+    return AxisWay(
+        kept,
+        sums(0.0, source.step / circle, cropped.size),
+        sums(-taps / cells, 1 / cells, 2 * taps + 1),
+        sums((query.start - cropped.start) / circle, query.step / circle, query.size),
+        offsets,
+        shell,
+        half,
+    )
+
+
+def _kept(source: Axis, query: Axis, support: float) -> range:
+    """Nodes of the source that the kernel reaches from the queries, one at the least."""
+    if source.periodic or not math.isfinite(support):
+        return range(source.size)
+    last = query.start + query.step * (query.size - 1)
+    begin = math.ceil((query.start - support - source.start) / source.step)
+    end = math.floor((last + support - source.start) / source.step) + 1
+    begin = min(max(begin, 0), source.size - 1)
+    return range(begin, max(min(end, source.size), begin + 1))
+
+
+def _cropped(source: Axis, query: Axis, support: float) -> tuple[Axis, Axis]:
+    """The source's nodes that are kept, and the query."""
+    kept = _kept(source, query, support)
+    return Axis(len(kept), source.step, source.start + source.step * kept.start, source.periodic), query
+
+
+def _largest_lag(source: Axis, query: Axis) -> float:
+    """Between any node of the one and any of the other."""
+    last = query.start + query.step * (query.size - 1) - source.start
+    first = query.start - source.start - source.step * (source.size - 1)
+    return max(abs(first), abs(last))

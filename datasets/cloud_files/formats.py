@@ -1,0 +1,86 @@
+"""Which reader reads which file, by the end of its name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from ccnn_irregular._checks import reject, require
+from ccnn_irregular.datasets.cloud_files.cloud_file import CloudFile
+from ccnn_irregular.datasets.cloud_files.las import open_las
+from ccnn_irregular.datasets.cloud_files.pcd import open_pcd
+from ccnn_irregular.datasets.cloud_files.ply import open_ply
+from ccnn_irregular.datasets.cloud_files.tables import open_npz, open_table
+
+__all__ = ["SUFFIXES", "cloud_paths", "open_cloud"]
+
+_READERS: dict[str, Callable[[Path], CloudFile]] = {
+    ".las": open_las,
+    ".laz": open_las,
+    ".ply": open_ply,
+    ".pcd": open_pcd,
+    ".csv": open_table,
+    ".csv.gz": open_table,
+    ".txt": open_table,
+    ".npz": open_npz,
+}
+SUFFIXES = tuple(_READERS)
+# A format that is often met, without a reader -> what turns it into one that has one.
+_CONVERTED = {
+    ".e57": "pdal translate FILE.e57 FILE.laz",
+    ".xyz": "a first line that names the columns, and the name FILE.txt",
+    ".pts": "a first line that names the columns in place of the number of points, and the name FILE.txt",
+}
+
+
+def open_cloud(path: str | Path) -> CloudFile:
+    """Read a cloud by the end of its name: one of ``SUFFIXES``, in small or capital letters.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ImportError: the package that reads the format is not installed; with the line that installs it.
+        ValueError: a format without a reader, a file that is damaged or has no points; the message names it.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"a cloud must be an existing file, got {path}")
+    suffix = _suffix(path)
+    if suffix is None:
+        instead = _CONVERTED.get(path.suffix.lower())
+        rule = f"end in {', '.join(SUFFIXES)}" + (f" ({instead} makes it one)" if instead else "")
+        reject(f"the name of {path}", rule, repr(path.suffix))
+    try:
+        cloud = _READERS[suffix](path)
+    except (ImportError, MemoryError):
+        raise
+    except Exception as error:  # each package has errors of its own for a damaged file
+        if isinstance(error, ValueError) and str(path) in str(error):
+            raise
+        said = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{path} must be a complete {suffix} file, got one that cannot be read: {said}") from error
+    require(len(cloud.coordinates) > 0, f"{path}", "hold a point", "none")
+    return cloud
+
+
+def cloud_paths(root: str | Path) -> list[Path]:
+    """The clouds of a folder and the folders in it, sorted; or the one file that ``root`` is.
+
+    Raises:
+        FileNotFoundError: nothing is there, or a folder without clouds.
+    """
+    root = Path(root)
+    if root.is_file():
+        return [root]
+    if not root.is_dir():
+        raise FileNotFoundError(f"root must be a cloud or a folder of clouds, got {root}, which does not exist")
+    found = sorted(
+        path for path in root.rglob("*") if path.is_file() and not path.name.startswith(".") and _suffix(path)
+    )
+    if not found:
+        raise FileNotFoundError(f"{root} must hold clouds ({', '.join(SUFFIXES)}), got none")
+    return found
+
+
+def _suffix(path: Path) -> str | None:
+    name = path.name.lower()
+    return next((suffix for suffix in SUFFIXES if name.endswith(suffix)), None)

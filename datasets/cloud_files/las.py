@@ -1,0 +1,42 @@
+"""LAS, LAZ and COPC, by laspy and lazrs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from ccnn_irregular._optional import import_optional
+from ccnn_irregular.datasets.cloud_files.cloud_file import CloudFile, Columns, fields_of
+
+__all__ = ["open_las"]
+
+# The records that say where a COPC file has which point: they do not hold for a copy.
+_COPC = "copc"
+_RECORD = ("ccnn_irregular", 1)
+
+
+def open_las(path: Path) -> CloudFile:
+    """A LAS or LAZ file; its integers are multiplied by the scale and moved by the offset in float64."""
+    laspy = import_optional("laspy", f"reading {path.name}", "formats")
+    las = laspy.read(path)
+    names = [dimension.name for dimension in las.point_format.dimensions if dimension.num_elements == 1]
+
+    def copy(stream: BinaryIO, columns: Columns, note: str) -> None:
+        las.add_extra_dims([laspy.ExtraBytesParams(name, values.dtype) for name, values in columns.items()])
+        for name, values in columns.items():
+            las[name] = values
+        kept = [record for record in las.header.vlrs if record.user_id != _COPC]
+        las.header.vlrs = [*kept, laspy.VLR(*_RECORD, "written by", note.encode())]
+        if las.header.evlrs is not None:
+            las.header.evlrs = [record for record in las.header.evlrs if record.user_id != _COPC]
+        las.write(stream, do_compress=las.header.are_points_compressed)
+
+    return CloudFile(
+        path=path,
+        coordinates=np.ascontiguousarray(las.xyz, dtype=np.float64),
+        fields=fields_of(names, lambda name: las[name], ("X", "Y", "Z")),
+        copy=copy,
+        copy_name=path.name.replace(".copc.", "."),
+    )

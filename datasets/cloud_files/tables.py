@@ -1,0 +1,115 @@
+"""Tables with a header line (CSV, TXT) by pandas, and arrays of ``.npz``."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import pandas as pd
+
+from ccnn_irregular._checks import reject, require
+from ccnn_irregular.datasets.cloud_files.cloud_file import CloudFile, Columns, fields_of, with_columns
+from ccnn_irregular.datasets.reading.files import read_npz
+
+__all__ = ["open_npz", "open_table"]
+
+_SEPARATORS = (",", ";", "\t")
+# Names of an array (N, 3) of positions, and what the columns of other arrays are called.
+_PLACES = ("xyz", "pos", "points", "coordinates")
+_COLUMNS = {
+    **dict.fromkeys(("rgb", "color", "colour", "colors", "colours"), ("red", "green", "blue")),
+    **dict.fromkeys(("normal", "normals"), ("nx", "ny", "nz")),
+}
+
+
+def open_table(path: Path) -> CloudFile:
+    """A table of x, y, z and further columns under a line of their names, separated by , ; tabs or blanks.
+
+    A copy holds the lines of the file with columns added: what stands in them is not written anew.
+    """
+    content = path.read_bytes()
+    packed = path.suffix == ".gz"
+    lines = (gzip.decompress(content) if packed else content).decode("utf-8-sig").splitlines()
+    lines = [line for line in lines if line.strip()]
+    require(bool(lines), f"{path}", "hold a line of names and points", "an empty file")
+    separator = next((one for one in _SEPARATORS if one in lines[0]), " ")
+    names = lines[0].lstrip("/# ").strip().split(None if separator == " " else separator)
+    names = [name.strip().strip('"') for name in names]
+    if all(_is_number(name) for name in names):
+        reject(f"first line of {path}", "name the columns, such as x,y,z,label", repr(lines[0][:80]))
+    axes = [next((name for name in names if name.lower() == axis), None) for axis in "xyz"]
+    if None in axes:
+        reject(f"first line of {path}", "name the columns x, y and z", ", ".join(names))
+    frame = pd.read_csv(
+        path,
+        sep=r"\s+" if separator == " " else separator,
+        names=names,
+        skiprows=1,
+        index_col=False,
+        compression="gzip" if packed else None,
+        encoding="utf-8-sig",
+        float_precision="round_trip",
+        keep_default_na=False,  # "NA" may be the name of a class
+        na_values=["", "nan", "NaN"],
+    )
+    require(len(frame) == len(lines) - 1, f"{path}", "hold one point on each line", f"{len(frame)} in {len(lines)}")
+    require(len(frame) > 0, f"{path}", "hold a point", "none")
+    for axis in axes:
+        numbers = frame[axis].dtype.kind in "iuf"
+        require(numbers, f"column {axis} of {path}", "hold numbers", repr(frame[axis].iloc[0]))
+
+    def copy(stream: BinaryIO, columns: Columns, note: str) -> None:
+        head = f"{separator.join([lines[0], *columns])}\n".encode()
+        data = head + with_columns(lines[1:], columns, separator)
+        stream.write(gzip.compress(data) if packed else data)
+
+    return CloudFile(
+        path=path,
+        coordinates=np.ascontiguousarray(frame[axes].to_numpy(np.float64)),
+        fields=fields_of(names, lambda name: frame[name].to_numpy(), tuple(map(str, axes))),
+        copy=copy,
+        words=True,
+        copy_name=path.name,
+    )
+
+
+def open_npz(path: Path) -> CloudFile:
+    """Arrays of one row for each point: xyz, pos, points or coordinates ``(N, 3)``, and fields of ``(N,)`` or more."""
+    with np.load(path, allow_pickle=False) as content:
+        arrays = read_npz(path, content.files)
+    place = next((name for name in _PLACES if name in arrays), None)
+    if place is None:
+        reject(f"{path}", f"hold positions (N, 3) as {', '.join(_PLACES)}", ", ".join(arrays))
+    places = arrays[place]
+    require(places.ndim == 2 and places.shape[1] == 3, f"{place} of {path}", "have shape (N, 3)", places.shape)
+    columns = {}
+    for name, values in sorted(arrays.items()):
+        if name == place or values.shape[:1] != places.shape[:1]:
+            continue
+        if values.ndim == 1:
+            columns[name] = values
+        elif values.ndim == 2:
+            parts = _COLUMNS.get(name.lower(), tuple(f"{name}_{number}" for number in range(values.shape[1])))
+            columns |= dict(zip(parts, values.T, strict=False))
+
+    def copy(stream: BinaryIO, added: Columns, note: str) -> None:
+        np.savez(stream, allow_pickle=False, **{**arrays, **added, "written_by": np.array(note)})
+
+    return CloudFile(
+        path=path,
+        coordinates=places.astype(np.float64),
+        fields=fields_of(columns, columns.__getitem__),
+        copy=copy,
+        words=True,
+        copy_name=path.name,
+    )
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,74 @@
+"""Names of columns: as asked for, else the usual ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ccnn_irregular._checks import reject, require
+
+__all__ = ["Columns", "find", "plain"]
+
+# Compared without case, spaces and underscores; a table that holds two of them is asked which one is meant.
+_USUAL = {
+    "id": "id seriesid series subjectid subject patientid patient pid recordid record stayid icustayid hadmid "
+    "encounterid caseid sampleid deviceid sensorid instanceid",
+    "time": "time times timestamp datetime date charttime observationtime measuredat recordedat hour hours minutes "
+    "seconds days t iculos",
+    "variable": "variable parameter code itemid item feature channel signal sensor measurementname test testname",
+    "value": "value numericvalue valuenum val measurement reading result amount",
+    "label": "label labels target outcome class y booleanvalue sepsislabel integervalue floatvalue categoricalvalue",
+    "label_time": "time predictiontime labeltime indextime timestamp datetime asof",
+}
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Names of the columns of one's own tables; None = found by their usual names.
+
+    Attributes:
+        id: what each series is called, in all tables.
+        time: of a measurement; numbers, dates after ISO 8601 or in ``time_format``.
+        variable: name of what was measured, in long tables.
+        value: what was measured, in long tables.
+        label: in the table of labels.
+        label_time: in the table of labels, where a label holds from what was known by then.
+        origin: a time of each series from which its times are counted, in any of the tables.
+        time_format: of dates that are not ISO 8601, as ``datetime.strptime`` writes it: ``%d.%m.%Y %H:%M``.
+    """
+
+    id: str | None = None
+    time: str | None = None
+    variable: str | None = None
+    value: str | None = None
+    label: str | None = None
+    label_time: str | None = None
+    origin: str | None = None
+    time_format: str | None = None
+
+
+def plain(name: str) -> str:
+    """A name without case, spaces, underscores and what else is no letter or digit."""
+    return "".join(letter for letter in name.lower() if letter.isalnum())
+
+
+def find(role: str, asked: str | None, present: Iterable[str], where: str) -> str | None:
+    """The column of ``present`` that plays a role; None where no usual name is among them.
+
+    Args:
+        role: an attribute of ``Columns``.
+        asked: its name as an option gives it; None = to be found.
+        present: names of all columns.
+        where: what is looked at, for messages.
+
+    Raises:
+        ValueError: no column of the name asked for, or several usual ones.
+    """
+    names = [str(name) for name in present]
+    if asked is not None:
+        require(asked in names, f"columns.{role}", f"name a column of {where}: {', '.join(names)}", repr(asked))
+        return asked
+    found = [name for name in names if plain(name) in _USUAL[role].split()]
+    if len(found) > 1:
+        reject(f"columns.{role}", f"name one of the columns that may be meant in {where}", ", ".join(found))
+    return found[0] if found else None

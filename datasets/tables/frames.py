@@ -1,0 +1,420 @@
+"""Frames of pandas as irregular series: long or wide, read chunk by chunk, no row is visited in Python."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ccnn_irregular._checks import reject, require
+from ccnn_irregular.datasets.tables.columns import Columns, find
+from ccnn_irregular.datasets.tables.long_series import Events, LongSeries, merge_repeats
+from ccnn_irregular.datasets.tables.times import SECONDS, instants, require_same_kind, typical_unit
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Collector", "Tables", "from_frames", "id_texts", "series_of"]
+
+_NAMES = 8
+
+
+@dataclass(frozen=True)
+class Tables:
+    """What was read of one's own files.
+
+    Attributes:
+        series: of all ids that any of the tables names.
+        statics: one row a series, indexed by id; None = there are none.
+        labels: columns "id", "label" and "time" (in the source's own form), as far as they are there; None = no labels.
+        notes: what was found, merged and left out, for the reader.
+        label_instants: time of each row of ``labels`` as numbers or seconds since 1970, or None.
+    """
+
+    series: LongSeries
+    statics: pd.DataFrame | None = None
+    labels: pd.DataFrame | None = None
+    notes: tuple[str, ...] = ()
+    label_instants: np.ndarray | None = None
+
+
+def listed(names: Sequence[str]) -> str:
+    """Some names for the reader, and how many more there are."""
+    more = f" and {len(names) - _NAMES} more" if len(names) > _NAMES else ""
+    return ", ".join(map(str, names[:_NAMES])) + more
+
+
+def id_texts(column: pd.Series, name: str) -> tuple[np.ndarray, list[str]]:
+    """Codes of a column of ids, and the texts that they mean.
+
+    Raises:
+        ValueError: a missing id, or numbers that are not whole.
+    """
+    import pandas as pd
+
+    codes, unique = pd.factorize(column)
+    rule = "name a series in every row"
+    require(bool((codes >= 0).all()), f"column {name!r}", rule, f"{int((codes < 0).sum())} rows without a name")
+    if pd.api.types.is_float_dtype(column):
+        whole = unique.astype(np.int64)
+        require(bool((whole == unique).all()), f"column {name!r}", "hold whole numbers or names", listed(unique))
+        unique = whole
+    return codes, [str(one) for one in unique]
+
+
+@dataclass
+class _Names:
+    """Names by the order in which they were met."""
+
+    index: dict[str, int] = field(default_factory=dict)
+
+    def codes(self, names: Iterable[str]) -> np.ndarray:
+        return np.array([self.index.setdefault(name, len(self.index)) for name in names], np.int64)
+
+
+class Collector:
+    """Takes chunks of tables, and keeps 22 bytes of each value.
+
+    Args:
+        columns: their names.
+        variables: those that are read; None = all.
+        layout: "long", "wide", or "auto": long where a variable and a value column are found.
+    """
+
+    def __init__(self, columns: Columns, variables: Sequence[str] | None = None, layout: str = "auto") -> None:
+        require(layout in ("auto", "long", "wide"), "layout", "be auto, long or wide", repr(layout))
+        self.columns, self.layout = columns, layout
+        self.wanted = None if variables is None else list(variables)
+        self.ids, self.variables = _Names(), _Names()
+        self.parts: list[tuple[np.ndarray, ...]] = []
+        self.origins: dict[str, float] = {}
+        self.kinds: dict[str, str] = {}
+        self.empty = 0
+        self.notes: list[str] = []
+        self.words: dict[str, list[Any]] = {}  # of a wide table: count of numbers and the first word in each column
+
+    def roles(self, names: Sequence[str], where: str) -> dict[str, str | None]:
+        """The column of each role; variable and value are None in a wide table.
+
+        Raises:
+            ValueError: no column of ids or of times, with the option that names it.
+        """
+        asked = self.columns
+        found = {role: find(role, getattr(asked, role), names, where) for role in ("id", "time")}
+        for role, name in found.items():
+            rule = f"name a column of {where} (none has a usual name): {', '.join(names)}"
+            require(name is not None, f"columns.{role}", rule, None)
+        found |= dict.fromkeys(("variable", "value"))
+        if self.layout != "wide":
+            both = {role: find(role, getattr(asked, role), names, where) for role in ("variable", "value")}
+            if None not in both.values():
+                found |= both
+            elif self.layout == "long":
+                reject("layout", f"be wide where {where} has no column of variables and of values", listed(names))
+        if asked.origin in names:
+            found["origin"] = asked.origin
+        return found
+
+    def add(self, frame: pd.DataFrame, where: str) -> None:
+        """Take the rows of a chunk."""
+        roles = self.roles([str(name) for name in frame.columns], where)
+        if not self.notes:
+            self.notes.append(_told(roles, frame.columns))
+        codes, names = id_texts(frame[roles["id"]], str(roles["id"]))
+        series = self.ids.codes(names)[codes]
+        times, kind = instants(frame[roles["time"]], str(roles["time"]), self.columns.time_format)
+        self.kinds[str(roles["time"])] = kind
+        if roles.get("origin"):
+            self._take_origins(frame[roles["origin"]], str(roles["origin"]), series)
+        if roles["variable"] is None:
+            self._add_wide(frame, roles, series, times)
+        else:
+            self._add_long(frame, roles, series, times)
+
+    def _take_origins(self, column: pd.Series, name: str, series: np.ndarray) -> None:
+        values, kind = instants(column, name, self.columns.time_format)
+        self.kinds[name] = kind
+        known = np.flatnonzero(~np.isnan(values))
+        firsts = known[np.unique(series[known], return_index=True)[1]]
+        texts = list(self.ids.index)
+        for row in firsts.tolist():
+            self.origins.setdefault(texts[series[row]], float(values[row]))
+
+    def _add_long(
+        self, frame: pd.DataFrame, roles: Mapping[str, str | None], series: np.ndarray, times: np.ndarray
+    ) -> None:
+        codes, names = id_texts(frame[roles["variable"]], str(roles["variable"]))
+        variable = self.variables.codes(names)[codes]
+        values, bad = _numbers(frame[roles["value"]])
+        wanted = np.ones(len(values), bool)
+        if self.wanted is not None:
+            kept = np.array([name in self.wanted for name in names] or [False])
+            wanted = kept[codes]
+        if (wrong := bad & wanted).any():
+            row = int(np.flatnonzero(wrong)[0])
+            rule = "hold numbers (data.variables names the variables to read)"
+            got = f"{frame[roles['value']].iloc[row]!r} of {names[codes[row]]!r}, {int(wrong.sum())} such rows"
+            reject(f"column {roles['value']!r}", rule, got)
+        known = ~np.isnan(values) & wanted
+        self.empty += int((np.isnan(values) & wanted).sum())
+        self._keep(series[known], times[known], variable[known], values[known])
+
+    def _add_wide(
+        self, frame: pd.DataFrame, roles: Mapping[str, str | None], series: np.ndarray, times: np.ndarray
+    ) -> None:
+        taken = {name for name in roles.values() if name is not None}
+        for name in map(str, frame.columns):
+            if name in taken or (self.wanted is not None and name not in self.wanted):
+                continue
+            values, bad = _numbers(frame[name])
+            counts = self.words.setdefault(name, [0, None])
+            known = ~np.isnan(values)
+            counts[0] += int(known.sum())
+            if bad.any() and counts[1] is None:
+                counts[1] = frame[name].iloc[int(np.flatnonzero(bad)[0])]
+            variable = np.full(int(known.sum()), self.variables.codes([name])[0])
+            self._keep(series[known], times[known], variable, values[known])
+
+    def _keep(self, series: np.ndarray, times: np.ndarray, variable: np.ndarray, values: np.ndarray) -> None:
+        unknown = np.isnan(times)
+        if unknown.any():
+            shown = [list(self.ids.index)[series[row]] for row in np.flatnonzero(unknown)[:_NAMES]]
+            got = f"{int(unknown.sum())} values without one, of series {listed(shown)}"
+            reject("each value", "have a time (statics go into a table of their own, data.statics)", got)
+        self.parts.append((series.astype(np.int32), times, variable.astype(np.int32), values.astype(np.float32)))
+
+    def events(self) -> Events:
+        """All values that were taken.
+
+        Raises:
+            ValueError: a column of a wide table that holds numbers and words, times of two kinds.
+        """
+        for name, (numbers, word) in self.words.items():
+            rule = "hold numbers, or words in every row (data.variables names the columns to read)"
+            require(word is None or numbers == 0, f"column {name!r}", rule, f"{word!r} among {numbers} numbers")
+        left = [name for name, (_, word) in self.words.items() if word is not None]
+        if left:
+            self.notes.append(f"columns of words are left out: {listed(left)} (data.statics takes a table of them)")
+        if self.empty:
+            self.notes.append(f"{self.empty} rows without a value")
+        columns = [np.concatenate(column) for column in zip(*self.parts, strict=True)] if self.parts else []
+        series, times, variable, values = columns or [np.zeros(0, kind) for kind in ("i4", "f8", "i4", "f4")]
+        self.parts.clear()
+        infinite = ~np.isfinite(values)
+        if infinite.any():
+            names = [list(self.variables.index)[code] for code in np.unique(variable[infinite])]
+            reject("values", "be finite as float32 numbers", f"{int(infinite.sum())} infinite ones of {listed(names)}")
+        ids = tuple(self.ids.index)
+        origins = np.array([self.origins.get(name, np.nan) for name in ids], np.float64)
+        kind = require_same_kind(self.kinds)
+        used = [name for name in self.variables.index if name not in left] if self.wanted is None else self.wanted
+        # Variables that nobody asked for have codes too, in the order in which they were met.
+        place = {name: number for number, name in enumerate(used)}
+        codes = np.array([place.get(name, -1) for name in self.variables.index] or [0])
+        return Events(ids, tuple(used), series, times, codes[variable], values, origins, kind)
+
+
+def _told(roles: Mapping[str, str | None], names: Iterable[Any]) -> str:
+    """Which columns were taken for what."""
+    found = ", ".join(f"{role} = {name}" for role, name in roles.items() if name is not None)
+    if roles["variable"] is None:
+        return f"a wide table: {found}; every other column a variable"
+    left = [str(name) for name in names if name not in roles.values()]
+    return f"a long table: {found}" + (f"; not read: {listed(left)}" if left else "")
+
+
+def _numbers(column: pd.Series) -> tuple[np.ndarray, np.ndarray]:
+    """Values as float64, nan where empty, and where there is something else than a number."""
+    import pandas as pd
+
+    if pd.api.types.is_datetime64_any_dtype(column):
+        return np.full(len(column), np.nan), column.notna().to_numpy()
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        column = column.astype(object)
+    numbers = pd.to_numeric(column, errors="coerce").to_numpy(np.float64, na_value=np.nan)
+    return numbers, np.isnan(numbers) & column.notna().to_numpy()
+
+
+def series_of(
+    events: Events,
+    *,
+    ids: Iterable[str] = (),
+    unit: str | None = None,
+    since: str | None = None,
+    repeats: str = "refuse",
+) -> LongSeries:
+    """Sorted series of what tables list.
+
+    Args:
+        events: the values.
+        ids: further series, which have no values.
+        unit: of times. Dates are brought to "s", "min", "h" or "d" (None = what suits the typical series); of numbers
+            it is a name.
+        since: "given" = numbers stay as they are, "first" = times count from the first row of each series; None =
+            given for numbers, first for dates. Where an origin is known for a series it is taken.
+        repeats: see ``merge_repeats``.
+
+    Raises:
+        ValueError: repeated values, an unknown unit of dates, dates that shall stay as they are.
+    """
+    dates = events.kind != "numbers"
+    since = since or ("first" if dates else "given")
+    require(since in ("given", "first"), "time_since", "be given or first", repr(since))
+    require(not (dates and since == "given"), "time_since", "be first where times are dates", since)
+    names = list(dict.fromkeys([*events.ids, *ids]))
+    order = sorted(range(len(names)), key=_natural(names))
+    rank = np.empty(len(names), np.int64)
+    rank[order] = np.arange(len(names))
+    merged = merge_repeats(
+        Events(**{**vars(events), "series": rank[events.series], "ids": tuple(names[one] for one in order)}), repeats
+    )
+    splits = np.searchsorted(merged.series, np.arange(len(names) + 1))
+    filled = np.flatnonzero(np.diff(splits))
+    origins = np.full(len(names), np.nan)
+    origins[rank[: len(events.origins)]] = events.origins
+    if since == "first":
+        lacking = filled[np.isnan(origins[filled])]
+        origins[lacking] = merged.times[splits[lacking]]
+    elif not dates:
+        origins = np.nan_to_num(origins, nan=0.0)
+    times = merged.times - origins[merged.series]
+    if dates:
+        spans = merged.times[splits[filled + 1] - 1] - merged.times[splits[filled]]
+        unit = unit or typical_unit(spans)
+        require(unit in SECONDS, "unit", f"be one of {', '.join(SECONDS)} where times are dates", repr(unit))
+        times /= SECONDS[unit]
+    return LongSeries(
+        np.array(merged.ids, dtype=object),
+        merged.variables,
+        splits,
+        times,
+        merged.variable.astype(np.int64),
+        merged.values,
+        origins,
+        unit or "units of the table",
+        events.kind,
+    )
+
+
+def _natural(names: Sequence[str]) -> Any:
+    """Order of ids: as numbers where all are, else as texts."""
+    if all(name.lstrip("-").isdigit() for name in names):
+        return lambda one: (int(names[one]), names[one])
+    return lambda one: names[one]
+
+
+def label_frame(frame: pd.DataFrame, columns: Columns) -> tuple[pd.DataFrame, str]:
+    """Labels with columns "id", "label", "time", as far as they are there, and what was taken for what.
+
+    Raises:
+        ValueError: no column of ids; neither labels nor times.
+    """
+    import pandas as pd
+
+    frame = frame.dropna(axis=1, how="all")  # tables of labels may have a column for each kind of them
+    names = [str(name) for name in frame.columns]
+    where = "the labels"
+    key = find("id", columns.id if columns.id in names else None, names, where)
+    require(key is not None, "columns.id", f"name a column of {where} (none has a usual name): {listed(names)}", None)
+    time = find("label_time", columns.label_time, names, where)
+    label = find("label", columns.label, [name for name in names if name not in (key, time)], where)
+    others = [name for name in names if name not in (key, time)]
+    if label is None and len(others) == 1:
+        label = others[0]
+    rule = f"name a column of {where} (none has a usual name): {listed(names)}"
+    require(label is not None or time is not None, "columns.label", rule, None)
+    codes, texts = id_texts(frame[key], str(key))
+    found = {"id": np.array(texts, dtype=object)[codes]}
+    found |= {role: frame[name].array for role, name in (("label", label), ("time", time)) if name is not None}
+    told = ", ".join(f"{role} = {name}" for role, name in (("id", key), ("label", label), ("time", time)) if name)
+    return pd.DataFrame(found), f"labels: {told}"
+
+
+def statics_frame(frame: pd.DataFrame, columns: Columns) -> pd.DataFrame:
+    """Statics indexed by id.
+
+    Raises:
+        ValueError: no column of ids, or two rows of one series.
+    """
+    names = [str(name) for name in frame.columns]
+    key = find("id", columns.id if columns.id in names else None, names, "the statics")
+    require(key is not None, "columns.id", f"name a column of the statics: {listed(names)}", None)
+    codes, texts = id_texts(frame[key], str(key))
+    repeated = [texts[code] for code in np.flatnonzero(np.bincount(codes) > 1)]
+    require(not repeated, "the statics", "hold one row a series", f"several rows of {listed(repeated)}")
+    indexed = frame.drop(columns=[key])
+    indexed.index = np.array(texts, dtype=object)[codes]
+    indexed.columns = [str(name) for name in indexed.columns]
+    return indexed
+
+
+def assemble(
+    collector: Collector,
+    labels: pd.DataFrame | None,
+    statics: pd.DataFrame | None,
+    *,
+    unit: str | None = None,
+    since: str | None = None,
+    repeats: str = "refuse",
+) -> Tables:
+    """One's own tables as series with statics and labels, over all ids that any of them names."""
+    columns, notes = collector.columns, collector.notes
+    found = None if labels is None else label_frame(labels, columns)
+    fixed = None if statics is None else statics_frame(statics, columns)
+    instants_of_labels = None
+    if found is not None and "time" in found[0]:
+        instants_of_labels, kind = instants(found[0]["time"], "time of the labels", columns.time_format)
+        collector.kinds["the labels"] = kind
+        rule = "have a time in every row, or no column of times"
+        missing = int(np.isnan(instants_of_labels).sum())
+        require(not missing, "the labels", rule, f"{missing} rows without one")
+    fixed = _without_origin(collector, fixed)
+    require_origin = columns.origin is None or bool(collector.origins)
+    require(require_origin, "columns.origin", "name a column of the table or of the statics", repr(columns.origin))
+    events = collector.events()
+    further = ([] if fixed is None else list(fixed.index)) + ([] if found is None else list(found[0]["id"]))
+    series = series_of(events, ids=further, unit=unit, since=since, repeats=repeats)
+    if found is not None:
+        notes.append(found[1])
+    return Tables(series, fixed, None if found is None else found[0], tuple(notes), instants_of_labels)
+
+
+def _without_origin(collector: Collector, statics: pd.DataFrame | None) -> pd.DataFrame | None:
+    """Statics without the column of origins, which the collector takes."""
+    name = collector.columns.origin
+    if statics is None or name not in statics.columns:
+        return statics
+    series = collector.ids.codes(statics.index)
+    collector._take_origins(statics[name], str(name), series)
+    return statics.drop(columns=[name])
+
+
+def from_frames(
+    table: pd.DataFrame,
+    labels: pd.DataFrame | None = None,
+    statics: pd.DataFrame | None = None,
+    *,
+    columns: Columns | None = None,
+    layout: str = "auto",
+    variables: Sequence[str] | None = None,
+    **options: Any,
+) -> Tables:
+    """Series of pandas frames.
+
+    Args:
+        table: long or wide.
+        labels: an id and a label a row, and a time where a label holds from what was known by then.
+        statics: an id and its numbers and categories a row.
+        columns: their names; None = the usual ones.
+        layout: "long", "wide" or "auto".
+        variables: those that are read; None = all.
+        **options: ``unit``, ``since`` and ``repeats``, see ``series_of``.
+
+    Raises:
+        ValueError: columns that are missing or may be several, words among numbers, repeated values.
+    """
+    collector = Collector(columns or Columns(), variables, layout)
+    collector.add(table, "the table")
+    return assemble(collector, labels, statics, **options)

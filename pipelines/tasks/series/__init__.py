@@ -1,0 +1,1 @@
+"""Classes or numbers of irregular series in one's own tables."""

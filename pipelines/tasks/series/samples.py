@@ -1,0 +1,184 @@
+"""Samples of one's own series: what is known of a series by some time, its statics, and its label."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ccnn_irregular._checks import require
+from ccnn_irregular.datasets.tables import LongSeries
+from ccnn_irregular.pipelines.train.draws import Draws
+
+__all__ = ["Samples", "Schema", "SeriesBatch", "Timing", "timing_of"]
+
+# Samples that are looked at for the timing, and bounds of the number of nodes.
+_LOOKED_AT = 4096
+_NODES = (48, 256)
+
+
+@dataclass(frozen=True)
+class Schema:
+    """What a network reads and answers; its checkpoint carries it to other tables.
+
+    Attributes:
+        variables: names, in order.
+        statics: categories of each static; [] of a number.
+        kind: of labels: "binary", "classes" or "number".
+        classes: their names; of two the last one is the outcome whose probability is told. [] of numbers.
+        unit: of times.
+        times: what times are in the tables: "numbers", "dates", "dates with a zone".
+        since: what times count from: "given" (as the table has it), "first" (row of the series, or its origin),
+            "label" (the time of the label, or the last row where there is none).
+    """
+
+    variables: list[str]
+    statics: dict[str, list[str]]
+    kind: str
+    classes: list[str]
+    unit: str
+    times: str
+    since: str
+
+    @property
+    def outputs(self) -> int:
+        """Numbers that a network answers."""
+        return len(self.classes) if self.kind == "classes" else 1
+
+
+class SeriesBatch(NamedTuple):
+    """B samples laid end to end.
+
+    Attributes:
+        times: ``(N,)`` float64, strictly increasing within a sample.
+        values: ``(N, V)`` float32, nan where a variable was not observed.
+        splits: ``(B + 1,)`` int64; sample b owns the rows ``splits[b]:splits[b + 1]``, possibly none.
+        statics: ``(B, S)`` float32, nan where missing; of categories 1, 2, ...
+        targets: ``(B,)`` float64: class or number, nan where unknown.
+        ids: ``(B,)`` int64, by which random draws know a sample.
+        draws: what is drawn for the samples in training, or None.
+    """
+
+    times: Tensor
+    values: Tensor
+    splits: Tensor
+    statics: Tensor
+    targets: Tensor
+    ids: Tensor
+    draws: Draws | None = None
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Samples of series.
+
+    Attributes:
+        series: with the variables of a schema.
+        statics: ``(B, S)`` float32.
+        index: ``(n,)`` int64, the series of each sample.
+        cuts: ``(n,)`` float64, the time by which a sample is judged, later rows are dropped; inf = all rows count.
+        targets: ``(n,)`` float64, nan where unknown.
+        since_cut: times count from the cut, or from the last row where there is none.
+    """
+
+    series: LongSeries
+    statics: NDArray[np.float32]
+    index: NDArray[np.int64]
+    cuts: NDArray[np.float64]
+    targets: NDArray[np.float64]
+    since_cut: bool = False
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def batch(self, chosen: Tensor) -> SeriesBatch:
+        """The samples ``chosen`` (int64, any order), in that order: one gather."""
+        rows = chosen.numpy()
+        index, cuts = self.index[rows], self.cuts[rows]
+        taken, owner = self.series.rows_of(index)
+        times = self.series.times[taken]
+        if np.isfinite(cuts).any():
+            kept = times <= cuts[owner]
+            taken, owner, times = taken[kept], owner[kept], times[kept]
+        if self.since_cut:
+            times = times - self._last(index, cuts)[owner]
+        # A row of the batch is what one sample has at one time.
+        first = np.ones(len(taken), bool)
+        first[1:] = (np.diff(owner) != 0) | (np.diff(times) != 0)
+        place = np.cumsum(first) - 1
+        values = np.full((int(first.sum()), len(self.series.variables)), np.nan, np.float32)
+        values[place, self.series.variable[taken]] = self.series.values[taken]
+        splits = np.searchsorted(owner[first], np.arange(len(rows) + 1))
+        found = (times[first], values, splits, self.statics[index], self.targets[rows], rows)
+        return SeriesBatch(*(torch.from_numpy(np.ascontiguousarray(one)) for one in found))
+
+    def _last(self, index: NDArray[np.int64], cuts: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The time that samples are judged by."""
+        ends = self.series.splits[index + 1]
+        filled = ends > self.series.splits[index]
+        last = np.where(filled, np.append(self.series.times, 0.0)[ends - 1], 0.0)
+        return np.where(np.isfinite(cuts), cuts, last)
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Where a network's nodes lie and how far its kernels reach, in the unit of times.
+
+    Attributes:
+        start: time before the first node.
+        step: distance of nodes.
+        nodes: their number.
+        extent: of kernels, see ``KernelSpec``.
+        width: of their masks at first.
+        cap: time that one value may stand for.
+        beyond: share of the rows that lie outside the nodes.
+    """
+
+    start: float
+    step: float
+    nodes: int
+    extent: float
+    width: float
+    cap: float
+    beyond: float
+
+
+def timing_of(samples: Samples, training: NDArray[np.int64]) -> Timing:
+    """Nodes over all but the most extreme hundredth of the training samples, as fine as half of the rows are.
+
+    Kernels reach as those of the stays in intensive care, which serve 48 nodes: 24 nodes long, 6 wide.
+
+    Raises:
+        ValueError: training samples without a single row.
+    """
+    looked_at = training[:: max(1, math.ceil(len(training) / _LOOKED_AT))]
+    batch = samples.batch(torch.from_numpy(np.ascontiguousarray(looked_at)))
+    times, splits = batch.times.numpy(), batch.splits.numpy()
+    require(len(times) > 0, "the table", "hold values of the series to train on", "none")
+    filled = np.flatnonzero(np.diff(splits))
+    firsts, lasts = times[splits[filled]], times[splits[filled + 1] - 1]
+    low, high = float(np.quantile(firsts, 0.01)), 0.0 if samples.since_cut else float(np.quantile(lasts, 0.99))
+    if 0 < low <= 0.5 * high:
+        low = 0.0
+    inside = np.ones(len(times), bool)
+    inside[splits[filled]] = False
+    gaps = np.diff(times)[inside[1:]]
+    gap = float(np.median(gaps)) if len(gaps) else 1.0
+    span = max(high - low, gap)
+    nodes = int(np.clip(round(span / (2 * gap)), *_NODES))
+    step = _round_up(span / nodes)
+    beyond = float(np.mean((times < low) | (times > low + step * nodes)))
+    nodes = math.ceil(span / step - 1e-9)
+    start = low if not samples.since_cut else high - nodes * step
+    return Timing(start, step, nodes, 24 * step, 6 * step, 6 * step, beyond)
+
+
+def _round_up(value: float) -> float:
+    """The next number of two digits."""
+    scale = 10.0 ** (math.floor(math.log10(value)) - 1)
+    return float(f"{math.ceil(value / scale - 1e-9) * scale:.12g}")
