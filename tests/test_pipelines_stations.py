@@ -367,7 +367,7 @@ def test_a_table_around_the_globe_has_a_periodic_grid_and_a_region_across_the_da
 
 def test_ghcn_as_a_table_has_the_figures_of_its_own_reader(shared_data: Path, tmp_path: Path) -> None:
     """A step of training, errors and deviations at the stations kept for the test, from the same observed values."""
-    frame, path = ghcn_table(shared_data, tmp_path, 2001)
+    frame, path = ghcn_table(shared_data, tmp_path, 2007)
     frame.to_csv(tmp_path / "ghcn.csv", index=False)
     shares = {
         "held_units": 0.2,
@@ -377,8 +377,8 @@ def test_ghcn_as_a_table_has_the_figures_of_its_own_reader(shared_data: Path, tm
         "draws": 4,
         "watched_fields": 4,
     }
-    own = FieldDataModule("ghcnm", str(path), **shares)  # type: ignore[arg-type]
-    anomalies = {"variables": ["temperature"], "options": {"anomalies": True}}
+    own = FieldDataModule("ghcnm", str(path), options={"least": 4}, **shares)  # type: ignore[arg-type]
+    anomalies = {"variables": ["temperature"], "options": {"anomalies": True, "least": 4}}
     table = FieldDataModule(table=str(tmp_path / "ghcn.csv"), **shares, **anomalies)  # type: ignore[arg-type]
     figures = []
     for data in (own, table):
@@ -397,7 +397,7 @@ def test_ghcn_as_a_table_has_the_figures_of_its_own_reader(shared_data: Path, tm
         assert slope is not None
         figures.append([len(off), off.square().mean().sqrt(), covered, squares.mean().item(), *slope])
     torch.testing.assert_close(torch.tensor(figures[1]), torch.tensor(figures[0]), rtol=1e-6, atol=1e-9)
-    assert figures[0][0] > 500
+    assert figures[0][0] > 100
 
 
 def test_each_part_has_a_station_however_few_there_are(tmp_path: Path) -> None:
