@@ -366,38 +366,38 @@ def test_a_table_around_the_globe_has_a_periodic_grid_and_a_region_across_the_da
 
 
 def test_ghcn_as_a_table_has_the_figures_of_its_own_reader(shared_data: Path, tmp_path: Path) -> None:
-    """Kriging of the same stations kept for the test, from the same observed values."""
-    frame, path = ghcn_table(shared_data, tmp_path, 2001)
+    """A step of training, errors and deviations at the stations kept for the test, from the same observed values."""
+    frame, path = ghcn_table(shared_data, tmp_path, 2007)
     frame.to_csv(tmp_path / "ghcn.csv", index=False)
-    common = [
-        "--config",
-        "field_stations",
-        *QUIET,
-        "--trainer.max_epochs",
-        "1",
-        "--data.draws",
-        "8",
-        "--data.watched_fields",
-        "4",
-    ]
-    common += ["--data.records", "false"]
-    table = [
-        "--data.dataset",
-        "stations",
-        "--data.table",
-        str(tmp_path / "ghcn.csv"),
-        "--data.variables",
-        "temperature",
-    ]
-    table += ["--data.options", '{"anomalies": true}']
+    shares = {
+        "held_units": 0.2,
+        "watched_units": 0.1,
+        "hide": [0, 0],
+        "hide_units": 0.2,
+        "draws": 4,
+        "watched_fields": 4,
+    }
+    own = FieldDataModule("ghcnm", str(path), options={"least": 4}, **shares)  # type: ignore[arg-type]
+    anomalies = {"variables": ["temperature"], "options": {"anomalies": True, "least": 4}}
+    table = FieldDataModule(table=str(tmp_path / "ghcn.csv"), **shares, **anomalies)  # type: ignore[arg-type]
     figures = []
-    for name, words in (("own", ["--data.root", str(path)]), ("table", table)):
-        folder = ["--run_dir", str(tmp_path / name)]
-        cli.main(["fit", *common, *words, *folder])
-        cli.main(["test", *folder, *QUIET])
-        (score,) = json.loads((tmp_path / name / "test" / "metrics.json").read_text())["scores"]
-        figures.append([score["n"], score["network"], score["ratio"], score["coverage"], *score["rivals"].values()])
-    np.testing.assert_allclose(figures[1], figures[0], rtol=1e-6)
+    for data in (own, table):
+        data.setup("fit")
+        axes = [FieldAxis("latitude", "latitude"), FieldAxis("longitude", "longitude")]
+        model = FieldReconstruction(FieldNetwork(1, axes, neighbours=12, correlation=[2.2, 13.5], nugget=0.055))
+        model.prepare(data)
+        squares, _ = model._squares(next(iter(data.loader("train"))))
+        squares.mean().backward()
+        slope = model.network.kriging.width_change.grad
+        model.fit_spread(data)
+        batches = list(data.loader("test"))
+        values, deviations = (torch.cat(part) for part in zip(*map(model.network.predict, batches), strict=True))
+        off = values - torch.cat([batch.targets for batch in batches])
+        covered = (off.abs() < 1.645 * deviations).double().mean()
+        assert slope is not None
+        figures.append([len(off), off.square().mean().sqrt(), covered, squares.mean().item(), *slope])
+    torch.testing.assert_close(torch.tensor(figures[1]), torch.tensor(figures[0]), rtol=1e-6, atol=1e-9)
+    assert figures[0][0] > 100
 
 
 def test_each_part_has_a_station_however_few_there_are(tmp_path: Path) -> None:
