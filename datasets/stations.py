@@ -100,9 +100,9 @@ def _fields(
     times, time_unit = observations.times() if "time" in observations.columns else (None, "")
     axes = axes or _axes_of(observations, unit, place, times)
     coordinates, stamps = placed(observations, axes)
-    usable = np.isfinite(coordinates).all(1)
+    usable: NDArray[np.bool_] = np.isfinite(coordinates).all(1)
     if stamps is not None:
-        usable &= ~np.isnat(stamps) if stamps.dtype.kind == "M" else np.isfinite(stamps)
+        usable = usable & (~np.isnat(stamps) if stamps.dtype.kind == "M" else np.isfinite(stamps))
     about = [observations.told(names, [role for role in ("level",) if role not in axes])]
     if not usable.all():
         about.append(f"{int((~usable).sum())} rows of {len(usable)} without a place or time are left out")
@@ -174,7 +174,7 @@ def _axes_of(
     observations: Observations, unit: NDArray[Any], place: NDArray[Any], times: NDArray[Any] | None
 ) -> tuple[str, ...]:
     """Horizontal axes, the level where it differs within stations, time where few places are observed at once."""
-    axes = observations.horizontal
+    axes: tuple[str, ...] = observations.horizontal
     if "level" in observations.columns:
         levels = observations.position("level")
         pairs = np.unique(np.stack([unit, levels], 1)[np.isfinite(levels)], axis=0)

@@ -35,10 +35,10 @@ def completion(shell: str, commands: Sequence[str], configs: Sequence[str]) -> s
             own.add_argument("--task", choices=list(TASKS), help="what is trained")
             own.add_argument("--help-all", action="store_true", help="every option")
             for option in ("--run_dir", "--data.root", *(("--output",) if name in ("test", "predict") else ())):
-                own.add_argument(option, help="a path").complete = shtab.FILE
+                own.add_argument(option, help="a path").complete = shtab.FILE  # type: ignore[attr-defined]  # shtab asks for it
             if name in ("test", "predict"):
                 own.add_argument("--data.evaluate", choices=["test", "all"], help="which rows")
         elif name in ("inspect", "consistency"):
-            own.add_argument("file", help="a path").complete = shtab.FILE
+            own.add_argument("file", help="a path").complete = shtab.FILE  # type: ignore[attr-defined]
     script: str = shtab.complete(parser, shell)
     return script

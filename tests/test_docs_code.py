@@ -233,11 +233,16 @@ def ccnn_complaint(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> 
 
 
 def leave_run(arguments: list[str]) -> None:
-    """What ``fit --config NAME --run_dir FOLDER`` leaves for the commands below it: the configuration of a run."""
+    """What ``fit`` and ``resize`` leave for the commands below them: the configuration of a run."""
     given = dict(itertools.pairwise(arguments))
-    if arguments[0] == "fit" and {"--config", "--run_dir"} <= given.keys():
-        Path(given["--run_dir"]).mkdir(parents=True, exist_ok=True)
-        shutil.copy(cli.config_path(given["--config"]), Path(given["--run_dir"]) / "config.yaml")
+    if arguments[0] == "fit" and "--config" in given:
+        run, source = given.get("--run_dir", f"runs/{Path(given['--config']).stem}"), cli.config_path(given["--config"])
+    elif arguments[0] == "resize":
+        run, source = given["--output"], Path(given["--run_dir"]) / "config.yaml"
+    else:
+        return
+    Path(run).mkdir(parents=True, exist_ok=True)
+    shutil.copy(source, Path(run) / "config.yaml")
 
 
 def make_complaint(arguments: list[str]) -> str:

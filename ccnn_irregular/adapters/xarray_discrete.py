@@ -122,9 +122,9 @@ def _along(dataset: xr.Dataset, dim: str) -> xr.Dataset:
 
 def _flat(dataset: xr.Dataset) -> xr.Dataset:
     """The entries of rectangles one by one, without those where nothing was measured."""
-    shapes = [one.sizes for one in dataset.data_vars.values() if one.dtype.kind in "fiu" and one.dims]
+    shapes = [dict(one.sizes) for one in dataset.data_vars.values() if one.dtype.kind in "fiu" and one.dims]
     require(len(shapes) > 0, "the file", "hold variables of observations", ", ".join(map(str, dataset.variables)))
-    sizes = dict(max(shapes, key=lambda sizes: len(sizes)))
+    sizes = max(shapes, key=len)
     if len(sizes) == 1:
         return _along(dataset, str(next(iter(sizes))))
     first = str(next(iter(sizes)))

@@ -158,7 +158,8 @@ class _Grouping:
         return int(differs[0]) if len(differs) else len(channels) - start
 
     def _weight(self, use: Use) -> WeightPlan:
-        shape, joined = [], []
+        shape: list[int] = []
+        joined: list[int] = []
         for number, length in enumerate(self.shapes[use.name]):
             factors = use.split.get(number, (length,))
             shape += factors
@@ -214,8 +215,8 @@ class _Grouping:
                     axes[number] = AxisPlan(self._free(axis.segments), axis.cut)
             if axes:
                 kept.append(WeightPlan(weight.name, weight.shape, weight.joined, axes))
-        for number, group in enumerate(self.groups):
-            group.layers = tuple(layers[number])
+        for number, plan in enumerate(self.groups):
+            plan.layers = tuple(layers[number])
         return kept
 
 

@@ -71,7 +71,7 @@ def _kernel(tracer: Tracer, call: Call, kernel: Kernel) -> np.ndarray | None:
         made = read
         tracer.use(output.weight, {0: read})
         tracer.use(output.bias, {0: read})
-        factors = () if read is None else (read,)
+        factors: tuple[np.ndarray, ...] = () if read is None else (read,)
     else:
         rows, columns = kernel.shape[0], kernel.shape[-1]
         made = tracer.outputs_of(output.weight, 0, rows)

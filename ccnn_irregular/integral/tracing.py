@@ -245,7 +245,7 @@ class Tracer(TorchFunctionMode):
         for number, given in axes.items():
             labels, role = given if isinstance(given, tuple) else (given, "samples")
             if labels is not None:
-                found[number] = Axis(labels, role)  # type: ignore[arg-type]  # a literal
+                found[number] = Axis(labels, role)
         if not found:
             return
         name = self.name(weight)

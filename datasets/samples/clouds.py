@@ -51,7 +51,7 @@ class LabelledClouds:
         first = parts[0]
         names = ["coordinates", "values", "labels", *(["kinds"] if first.kinds is not None else [])]
         counts = torch.cat([part.splits.diff() for part in parts])
-        columns = {name: torch.cat([getattr(part, name) for part in parts]) for name in names}
+        columns: dict[str, Any] = {name: torch.cat([getattr(part, name) for part in parts]) for name in names}
         return dataclasses.replace(first, splits=torch.nn.functional.pad(counts.cumsum(0), (1, 0)), **columns)
 
     def __post_init__(self) -> None:

@@ -76,7 +76,7 @@ class FFT(Engine):
         self, kernels: Sequence[Kernel], source: Domain, query: Domain, rtol: float, study: Any = None
     ) -> tuple[Lattice, ...]:
         if study is not None:
-            return study  # type: ignore[no-any-return]
+            return study
         grids = both_grids(source, query)
         assert grids is not None
         return tuple(Lattice.build(a, b) for a, b in zip(*(grid.axes for grid in grids), strict=True))

@@ -136,9 +136,9 @@ def outliers(rows: Tensor, points: Points, queries: int, *, of_nodes: bool = Fal
         _, typical = _typical(size, points)
     rows_found = int(found.any(1).sum() if of_nodes else found.flatten(1).any(1).sum())
     if rows_found > _MOST_ROWS and rows_found * queries > _MOST_PAIRS:
-        count, exact = (rows[:, 0].numel(), "reference") if of_nodes else (len(rows), "neighbours")
+        total, exact = (rows[:, 0].numel(), "reference") if of_nodes else (len(rows), "neighbours")
         warnings.warn(
-            f"values must not be dwarfed by more than a few others of their sample, got {rows_found} of {count} "
+            f"values must not be dwarfed by more than a few others of their sample, got {rows_found} of {total} "
             f"rows that are {_OUTLYING:g} times the typical size: the error of 'spectral' is relative to these "
             f"everywhere, that of engine={exact!r} is not",
             stacklevel=2,

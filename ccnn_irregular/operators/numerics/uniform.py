@@ -85,8 +85,9 @@ class UniformSum:
     def distinct(self) -> UniformSum:
         """The sum to those of its modes from which on they repeat."""
         whole = self.nodes.whole
-        repeats = whole is not None and self.nodes.first == 0 and whole < self.count
-        return replace(self, count=whole) if repeats else self
+        if whole is None or self.nodes.first != 0 or whole >= self.count:
+            return self
+        return replace(self, count=whole)
 
     def to_modes(self, values: Tensor, dim: int) -> Tensor:
         """Values at the nodes along ``dim``, counted from the end, to modes; real ones along the last axis only."""

@@ -180,7 +180,8 @@ class SampleDataModule(TaskData[SampleBatch, Sampling]):
             train, aside = split_together(keys, samples.labels, self._in_two)
             self._parts = Parts(train, aside, torch.arange(len(held)))
         if self.trained_classes is not None:
-            samples, held = (None if one is None else labelled_as(one, self.trained_classes) for one in (samples, held))
+            samples = labelled_as(samples, self.trained_classes)
+            held = None if held is None else labelled_as(held, self.trained_classes)
         self._held = held
         self._read_keys = keys if watched is None else np.concatenate([keys, _sample_keys(watched)])
         self._held_keys = self._read_keys if held is None else _sample_keys(held)
@@ -279,16 +280,15 @@ class SampleDataModule(TaskData[SampleBatch, Sampling]):
         read = self._prepare(self._read, sampling)
         return read if self._held is None else _joined(read, self._prepare(self._held, sampling))
 
-    def ids(self, part: Literal["train", "validation", "test"]) -> Sequence[Any]:
+    def ids(self, part: Part) -> Sequence[Any]:
         """What the source calls each sample, or its number there."""
         assert self._parts is not None
         assert self._read is not None
-        source = self._held if part == "test" and self._held is not None else self._read
-        named = source.names if isinstance(source, RaggedVolumes) else ()
-        if isinstance(source, RaggedSeries) and source.ids is not None:
-            named = source.ids.tolist()
-        rows = getattr(self._parts, part).tolist()
-        return [named[row] for row in rows] if named else rows
+        if part == "all":
+            held = [] if self._held is None else _names(self._held)
+            return [*_names(self._read), *held]
+        names = _names(self._held if part == "test" and self._held is not None else self._read)
+        return [names[row] for row in getattr(self._parts, part).tolist()]
 
     def keys(self, part: Literal["train", "validation", "test"]) -> NDArray[np.uint64]:
         """A key of the content of each sample as it was read, ``(B, 1)``; labels are no part of it."""
@@ -432,3 +432,11 @@ def carved(labels: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
     except ValueError as error:
         reject("validation", "leave samples of every class in both parts", f"{share} of {len(labels)} ({error})")
     return torch.from_numpy(np.sort(kept)), torch.from_numpy(np.sort(aside))
+
+
+def _names(samples: Samples) -> Sequence[Any]:
+    """What the source calls each sample, or its number there."""
+    if isinstance(samples, RaggedVolumes) and samples.names:
+        return samples.names
+    ids = samples.ids if isinstance(samples, RaggedSeries) else None
+    return range(len(samples)) if ids is None else ids.tolist()

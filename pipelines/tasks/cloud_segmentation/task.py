@@ -16,6 +16,7 @@ from ccnn_irregular.datasets.processing.terrain import height_above_lowest
 from ccnn_irregular.pipelines.tasks.cloud_segmentation import figures
 from ccnn_irregular.pipelines.tasks.cloud_segmentation.data import LabelDataModule
 from ccnn_irregular.pipelines.tasks.cloud_segmentation.module import CloudSegmentation, PointPredictions
+from ccnn_irregular.pipelines.train.data import TaskData
 from ccnn_irregular.pipelines.train.equal_samples import EqualSamples
 from ccnn_irregular.pipelines.train.evaluation import Evaluation, ResultTable
 from ccnn_irregular.pipelines.train.module import timed
@@ -34,7 +35,7 @@ class CloudSegmentationTask(Task):
 
     task = "cloud_segmentation"
     module = CloudSegmentation
-    data = LabelDataModule
+    data: ClassVar[type[TaskData[Any, Any]]] = LabelDataModule
     monitor = "val_log_likelihood"
     monitor_label = "log-likelihood"
     summaries: ClassVar[dict[str, str]] = {

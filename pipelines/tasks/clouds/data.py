@@ -451,8 +451,9 @@ def _pieces_loader(cut: Sequence[tuple[ReadCloud, Piece]]) -> DataLoader[LabelBa
     def take(index: Tensor) -> LabelBatch:
         cloud, piece = cut[int(index[0])]
         held = cloud.rows(piece.read)
-        batch = _batch([held], held.places - held.places.mean(0), answered=torch.from_numpy(piece.answered))
-        batch.labels[~batch.answered] = UNLABELLED
+        answered = torch.from_numpy(piece.answered)
+        batch = _batch([held], held.places - held.places.mean(0), answered=answered)
+        batch.labels[~answered] = UNLABELLED
         return batch
 
     return batch_loader(take, EqualBatches(np.arange(len(cut)), 1, None))

@@ -75,6 +75,8 @@ class FieldNetwork(nn.Module):
         dropout: see there.
     """
 
+    spread: Tensor
+
     def __init__(
         self,
         channels: int,

@@ -112,8 +112,8 @@ class AtTable:
         if path is not None:
             table = read_table(path)
             names = set(map(str, table.frame.columns))
-            same = {role: name for role, name in observed.columns.items() if name in names}
-            none = {role: "none" for role in ("level", "station") if role not in observed.columns}
+            same: dict[str, Any] = {role: name for role, name in observed.columns.items() if name in names}
+            none: dict[str, Any] = {role: "none" for role in ("level", "station") if role not in observed.columns}
             observations = Observations.of(path, table, replace(observed.given, **same, **none))
         coordinates, stamps = placed(observations, fields.axes)
         places = torch.from_numpy(coordinates)
@@ -224,7 +224,7 @@ def _roles(dataset: xr.Dataset, cf_roles: Any) -> dict[str, str]:
     """What coordinates are, by CF conventions, else by their usual names."""
     from ccnn_irregular.datasets.reading.observations import usual_role
 
-    found = {}
+    found: dict[str, str] = {}
     cf = {"vertical": "level"}
     for array in dataset.data_vars.values():
         found |= {name: cf.get(role, role) for name, role in cf_roles(array).items()}
@@ -341,7 +341,7 @@ def _steps(steps: Sequence[float], bounds: Sequence[float], fields: StationSet, 
             require(low <= high, f"predict.bounds of {axis}", "rise", (low, high))
         else:
             low, high = np.floor(column.min() / step) * step, np.ceil(column.max() / step) * step
-        nodes = low + step * np.arange(int(np.floor((high - low) / step + 1e-9)) + 1)
+        nodes: NDArray[Any] = low + step * np.arange(int(np.floor((high - low) / step + 1e-9)) + 1)
         about = dict(_ABOUT[axis])
         unit = fields.axis_units[fields.axes.index(axis)]
         if axis == "time" and unit.startswith("days since"):

@@ -169,6 +169,7 @@ class FieldTask(Task):
             values[batch.rows], deviations[batch.rows] = found
         if isinstance(places, AtTable) and places.own:
             # Anomalies of the stations themselves, in their own reference.
+            assert isinstance(data.samples, StationSet)
             rows = data.samples.rows
             values[rows] = in_own_reference(
                 data.samples, torch.from_numpy(values[rows]), torch.arange(len(rows))
