@@ -100,7 +100,7 @@ def _fields(
     times, time_unit = observations.times() if "time" in observations.columns else (None, "")
     axes = axes or _axes_of(observations, unit, place, times)
     coordinates, stamps = placed(observations, axes)
-    usable: NDArray[np.bool_] = np.isfinite(coordinates).all(1)
+    usable = np.asarray(np.isfinite(coordinates).all(1))
     if stamps is not None:
         usable = usable & (~np.isnat(stamps) if stamps.dtype.kind == "M" else np.isfinite(stamps))
     about = [observations.told(names, [role for role in ("level",) if role not in axes])]
