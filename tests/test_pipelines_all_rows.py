@@ -17,7 +17,8 @@ from pipelines_tasks import TASKS, answers, new_model, write_volumes
 from ccnn_irregular.datasets import registry, simulated_icu
 from ccnn_irregular.datasets.samples import RaggedSeries
 from ccnn_irregular.pipelines import cli
-from ccnn_irregular.pipelines.tasks.classification.data import SampleDataModule, labelled_as
+from ccnn_irregular.pipelines.tasks.classification.content import labelled_as
+from ccnn_irregular.pipelines.tasks.classification.data import SampleDataModule
 from ccnn_irregular.pipelines.train.outputs import earlier, record, record_path, require_own
 
 pytestmark = [

@@ -22,9 +22,10 @@ from scipy.spatial import cKDTree
 
 from ccnn_irregular.pipelines import cli
 from ccnn_irregular.pipelines.tasks.cloud_segmentation.data import UNLABELLED, LabelBatch
-from ccnn_irregular.pipelines.tasks.clouds.data import CloudFiles, Read
+from ccnn_irregular.pipelines.tasks.clouds.data import CloudFiles
 from ccnn_irregular.pipelines.tasks.clouds.labels import Labels, PointClasses, chosen_classes
 from ccnn_irregular.pipelines.tasks.clouds.pieces import measures, pieces
+from ccnn_irregular.pipelines.tasks.clouds.reading import Read
 from ccnn_irregular.pipelines.train.checkpoint import read_checkpoint
 
 # Lightning calls jsonargparse by names that its version 5 will no longer have.

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from ccnn_irregular.datasets.samples import LabelledClouds
 from ccnn_irregular.pipelines import cli
-from ccnn_irregular.pipelines.tasks.classification.data import SampleDataModule, carved
+from ccnn_irregular.pipelines.tasks.classification.content import carved
+from ccnn_irregular.pipelines.tasks.classification.data import SampleDataModule
 from ccnn_irregular.pipelines.tasks.cloud_classification.data import ShapeDataModule
 from ccnn_irregular.pipelines.tasks.cloud_segmentation.data import LabelDataModule
 from ccnn_irregular.pipelines.tasks.cloud_segmentation.module import PointPredictions

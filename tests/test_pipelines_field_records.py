@@ -13,7 +13,8 @@ import xarray as xr
 from ccnn_irregular.datasets.samples import FieldSet
 from ccnn_irregular.datasets.simulated_fields import smooth_fields
 from ccnn_irregular.domains import Points
-from ccnn_irregular.pipelines.tasks.field.data import FieldBatch, FieldDataModule
+from ccnn_irregular.pipelines.tasks.field.batch import FieldBatch
+from ccnn_irregular.pipelines.tasks.field.data import FieldDataModule
 from ccnn_irregular.pipelines.tasks.field.kriging import FieldAxis, LocalKriging, Metric
 from ccnn_irregular.pipelines.tasks.field.network import FieldNetwork
 from ccnn_irregular.pipelines.tasks.field.records import _unexplained, bring_in_line, in_own_reference, referred_to

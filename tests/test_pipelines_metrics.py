@@ -26,7 +26,7 @@ from ccnn_irregular.pipelines.tasks.cloud_segmentation.task import class_iou
 from ccnn_irregular.pipelines.tasks.downscale.data import DownscalingBatch
 from ccnn_irregular.pipelines.tasks.downscale.module import Downscaling
 from ccnn_irregular.pipelines.tasks.downscale.network import DownscalingNetwork
-from ccnn_irregular.pipelines.tasks.field.data import FieldBatch
+from ccnn_irregular.pipelines.tasks.field.batch import FieldBatch
 from ccnn_irregular.pipelines.tasks.field.kriging import FieldAxis
 from ccnn_irregular.pipelines.tasks.field.module import FieldReconstruction
 from ccnn_irregular.pipelines.tasks.field.network import FieldNetwork

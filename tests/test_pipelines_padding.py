@@ -17,7 +17,8 @@ from ccnn_irregular.adapters.geometric_weights import cloud_weights
 from ccnn_irregular.datasets.samples import GriddedSamples, RaggedSeries
 from ccnn_irregular.domains import Points
 from ccnn_irregular.pipelines.tasks.classification.augmentation import Augmentation
-from ccnn_irregular.pipelines.tasks.classification.data import SampleBatch, SampleDataModule, sampled_points
+from ccnn_irregular.pipelines.tasks.classification.content import sampled_points
+from ccnn_irregular.pipelines.tasks.classification.data import SampleBatch, SampleDataModule
 from ccnn_irregular.pipelines.tasks.classification.network import (
     ContinuousClassifier,
     FixedKernelClassifier,

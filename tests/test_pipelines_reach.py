@@ -28,7 +28,7 @@ from ccnn_irregular.pipelines.tasks.cloud_segmentation.data import LabelBatch
 from ccnn_irregular.pipelines.tasks.cloud_segmentation.network import CloudSegmenter
 from ccnn_irregular.pipelines.tasks.downscale.data import DownscalingBatch
 from ccnn_irregular.pipelines.tasks.downscale.network import DownscalingNetwork
-from ccnn_irregular.pipelines.tasks.field.data import FieldBatch
+from ccnn_irregular.pipelines.tasks.field.batch import FieldBatch
 from ccnn_irregular.pipelines.tasks.field.kriging import FieldAxis
 from ccnn_irregular.pipelines.tasks.field.network import FieldNetwork
 from ccnn_irregular.pipelines.tasks.risk.data import StayBatch

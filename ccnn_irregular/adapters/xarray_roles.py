@@ -16,7 +16,7 @@ from ccnn_irregular.adapters.xarray_axes import Line, Role, TimeUnit, line
 from ccnn_irregular.adapters.xarray_clouds import Cloud, cloud
 from ccnn_irregular.adapters.xarray_frames import Frame
 from ccnn_irregular.adapters.xarray_meshes import Areas, CellsOf
-from ccnn_irregular.adapters.xarray_times import kind_of_times
+from ccnn_irregular.adapters.xarray_times import is_time
 from ccnn_irregular.adapters.xarray_units import compass, measure, same_unit
 
 __all__ = ["SCATTERED", "Axes", "Options", "cf_roles", "frame_of"]
@@ -161,19 +161,9 @@ def _untold_times(array: xr.DataArray, roles: Mapping[str, Role]) -> dict[str, R
     """
     told = {array[name].dims for name, role in roles.items() if role == "time"}
     rest = {str(name): coordinate for name, coordinate in array.coords.items() if str(name) not in roles}
-    found = {name: one.dims for name, one in rest.items() if one.dims and one.dims not in told and _is_time(one)}
+    found = {name: one.dims for name, one in rest.items() if one.dims and one.dims not in told and is_time(one)}
     along = list(found.values())
     return {name: "time" for name, dims in found.items() if dims == (name,) or along.count(dims) == 1}
-
-
-def _is_time(coordinate: xr.DataArray) -> bool:
-    """Tell whether a coordinate holds dates, or spans along their own dimension."""
-    if coordinate.dtype.kind not in "mMiufO":
-        return False
-    if coordinate.dtype.kind == "O" and not hasattr(coordinate.values.reshape(-1)[:1].tolist()[0], "calendar"):
-        return False
-    kind = kind_of_times(coordinate).what
-    return kind == "dates" or (kind == "spans" and coordinate.dims == (coordinate.name,))
 
 
 def _named_groups(

@@ -25,6 +25,7 @@ __all__ = [
     "days_since_first",
     "elapsed",
     "epoch_shift",
+    "is_time",
     "kind_of_times",
     "parsed_unit",
     "rescaled",
@@ -278,3 +279,13 @@ def _days_until(what: str, reference: Any, months: int) -> float:
         return float((reference.replace(year=year, month=month + 1) - reference).total_seconds() / 86400)
     except ValueError as error:
         raise ValueError(f"{what} must {rule}, got {year}-{month + 1:02}: {error}") from error
+
+
+def is_time(coordinate: xr.DataArray) -> bool:
+    """Tell whether a coordinate holds dates, or spans along their own dimension."""
+    if coordinate.dtype.kind not in "mMiufO":
+        return False
+    if coordinate.dtype.kind == "O" and not hasattr(coordinate.values.reshape(-1)[:1].tolist()[0], "calendar"):
+        return False
+    kind = kind_of_times(coordinate).what
+    return kind == "dates" or (kind == "spans" and coordinate.dims == (coordinate.name,))

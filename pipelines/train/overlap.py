@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
+from ccnn_irregular._checks import reject
 from ccnn_irregular.pipelines.train.checkpoint import read_checkpoint
 from ccnn_irregular.pipelines.train.run_folder import RunFolder, differing_options
 from ccnn_irregular.pipelines.train.trained_on import ENTRY, KeyedData, Overlap, TrainedOn
 
-__all__ = ["differing_data", "overlap_with"]
+__all__ = ["overlap_with", "provenance", "require_others"]
 
 
 def overlap_with(data: KeyedData, ckpt_path: str, part: Literal["validation", "test"], allowed: bool) -> Overlap | None:
@@ -19,6 +20,28 @@ def overlap_with(data: KeyedData, ckpt_path: str, part: Literal["validation", "t
         return None
     # The validation part chose the best epoch by design: there, only what was trained on counts.
     return TrainedOn.from_checkpoint(checkpoint, ckpt_path).overlap(data.keys(part), chosen=part == "test")
+
+
+def require_others(overlap: Overlap, ckpt_path: str, part: str, config: dict[str, Any]) -> None:
+    """Refuse rows of a part that were trained on; those that only equal one are counted by the test.
+
+    Raises:
+        ValueError: with their number, and the options of the data that are others than the run's.
+    """
+    if overlap.met > overlap.twins:
+        reject(
+            f"the {overlap.tested} {overlap.rows_are} of the {part} part",
+            f"be others than those that {ckpt_path} was trained on ({differing_data(ckpt_path, config)}; "
+            "--allow_overlap true goes on and counts them in the report)",
+            str(overlap),
+        )
+
+
+def provenance(ckpt_path: str, overlap: Overlap | None) -> dict[str, Any]:
+    """Where tested weights come from, for the JSON of a test: checkpoint, seed, end of training, overlap."""
+    run = RunFolder(Path(ckpt_path).parent)
+    seed = (run.saved_config() or {}).get("seed_everything")
+    return {"checkpoint": ckpt_path, "seed": seed, "training": run.end(), "overlap": overlap}
 
 
 def differing_data(ckpt_path: str, config: dict[str, Any]) -> str:

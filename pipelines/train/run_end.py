@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -28,6 +29,7 @@ __all__ = [
     "ends_at_sigterm",
     "require_epochs",
     "require_numbers",
+    "require_precision",
 ]
 
 By = Literal[
@@ -43,6 +45,9 @@ By = Literal[
 ]
 # Ends that training was asked for; after all others it goes on with the same command.
 _FINISHED: tuple[By, ...] = ("max_epochs", "max_steps", "early_stopping")
+
+
+_PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,14 @@ class RunEnd:
     def finished(self) -> bool:
         """Whether training has come to the end it was asked for."""
         return self.by in _FINISHED
+
+    def told(self, epochs: int, folder: Path) -> str:
+        """The end for the console, with what to do next where training is not finished."""
+        if self.finished:
+            return f"finished after {epochs} epochs: {self.why}"
+        next_step = "--restart true starts anew" if self.by == "no_number" else "the same command resumes"
+        next_step = next_step if epochs else "nothing is kept"
+        return f"not finished: {self.why}\n{epochs} epochs are in {folder}; {next_step}"
 
     @staticmethod
     def reached(trainer: Trainer) -> RunEnd:
@@ -264,3 +277,10 @@ class TimeLimit(Timer):
 def _least_done(trainer: Trainer) -> bool:
     """Whether ``trainer.min_epochs`` and ``min_steps`` are done."""
     return trainer.current_epoch >= (trainer.min_epochs or 0) and trainer.global_step >= (trainer.min_steps or 0)
+
+
+def require_precision(precision: str | int | None) -> None:
+    """Refuse what turns batches into its type, positions too, which are float64 whatever the network is."""
+    rule = f"be one of {', '.join(_PRECISIONS)}: values have the network's type and positions are float64"
+    known = precision is None or str(precision) in (*_PRECISIONS, "32")
+    require(known, "trainer.precision", rule, repr(precision))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import warnings
 from argparse import ArgumentError
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +15,7 @@ from lightning.pytorch.callbacks import EarlyStopping, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from torch.utils.data import DataLoader
 
-from ccnn_irregular._checks import reject, require
+from ccnn_irregular._checks import reject
 from ccnn_irregular.pipelines.train import figures
 from ccnn_irregular.pipelines.train.arguments import Words, join_lists
 from ccnn_irregular.pipelines.train.checkpoint import load_weights, read_checkpoint, saved_options
@@ -24,8 +23,9 @@ from ccnn_irregular.pipelines.train.data import TaskData
 from ccnn_irregular.pipelines.train.evaluation import Evaluation, say
 from ccnn_irregular.pipelines.train.module import CLASSES, TaskModule, parameter_count
 from ccnn_irregular.pipelines.train.outputs import record, require_own
-from ccnn_irregular.pipelines.train.overlap import differing_data, overlap_with
+from ccnn_irregular.pipelines.train.overlap import overlap_with, provenance, require_others
 from ccnn_irregular.pipelines.train.reports import versions, write_json
+from ccnn_irregular.pipelines.train.resume import find_resumable
 from ccnn_irregular.pipelines.train.run_end import (
     FiniteMetrics,
     RunEnd,
@@ -34,15 +34,9 @@ from ccnn_irregular.pipelines.train.run_end import (
     ends_at_sigterm,
     require_epochs,
     require_numbers,
+    require_precision,
 )
-from ccnn_irregular.pipelines.train.run_folder import (
-    EPOCHS,
-    EpochSeed,
-    History,
-    RunFolder,
-    checkpoints,
-    flat,
-)
+from ccnn_irregular.pipelines.train.run_folder import EpochSeed, History, RunFolder, checkpoints, flat
 from ccnn_irregular.pipelines.train.usage import explained, short_help
 
 __all__ = ["Task"]
@@ -56,7 +50,6 @@ _SUMMARIES = {
 }
 # A mistyped option is refused by us, with the nearest ones.
 _STRICT = {"allow_abbrev": False, "exit_on_error": False}
-_PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 _NEVER = 100_000  # epochs without a gain before training stops early, where a task trains to the end of its schedule
 
 
@@ -225,32 +218,7 @@ class Task(LightningCLI):
 
     def _find_resumable(self, options: Any) -> None:
         """Resume from ``last.ckpt`` where the folder holds an unfinished run with the same options."""
-        if options.restart and (aside := self.run_folder.set_aside()):
-            say(f"the earlier run is now {aside}")
-        before = self.run_folder.saved_config()
-        if before is None or not self.run_folder.last.is_file():
-            return  # nothing was trained that other options could spoil
-        self.run_folder.require_same(self._plain_config())
-        end, trained = self.run_folder.end(), len(self.run_folder.saved_rows())
-        epochs, more = before["trainer"]["max_epochs"], options.trainer.max_epochs
-        if end is not None and end["finished"] and (end["by"] != "max_epochs" or more == epochs):
-            reject(
-                f"run_dir {self.run_folder.path}",
-                "hold no finished run (--run_dir names another folder, --restart true sets the old run aside, a larger "
-                f"--{EPOCHS} than {epochs} goes on where that ended it)",
-                f"one that is finished after {trained} epochs: {end['why']}; see {self.run_folder.summary}",
-            )
-        if options.ckpt_path is None:
-            options.ckpt_path = str(self.run_folder.last)
-            why = end["why"] if end is not None else "it ended without a word"
-            say(f"resuming from {options.ckpt_path} after {trained} epochs ({why})")
-        if trained and more != epochs:
-            warnings.warn(
-                f"{EPOCHS} was {epochs} and is {more}: from epoch {trained} on the learning rate follows the schedule "
-                f"of {more} epochs, so the result is not that of {more} epochs from the start (--restart true)",
-                UserWarning,
-                stacklevel=2,
-            )
+        find_resumable(self.run_folder, self._plain_config, options)
 
     def _plain_config(self) -> dict[str, Any]:
         """The options of the subcommand as plain values, without those that only make sense in one call of fit.
@@ -275,10 +243,7 @@ class Task(LightningCLI):
         subcommand = self.config.subcommand
         options = self._get(self.config_init, "trainer")
         callbacks: list[Callback] = []
-        # The others turn batches into their type, positions too, which are float64 whatever the network is.
-        rule = f"be one of {', '.join(_PRECISIONS)}: values have the network's type and positions are float64"
-        require(options.precision is None or str(options.precision) in (*_PRECISIONS, "32"), "trainer.precision", rule,
-                repr(options.precision))  # fmt: skip
+        require_precision(options.precision)
         if options.enable_progress_bar is not False:
             callbacks.append(RichProgressBar(leave=False))
         if subcommand == "fit":
@@ -343,11 +308,7 @@ class Task(LightningCLI):
             "versions": versions(),
         }
         write_json(self.run_folder.summary, summary)
-        told = f"finished after {len(rows)} epochs: {end.why}"
-        if not end.finished:
-            next_step = "--restart true starts anew" if end.by == "no_number" else "the same command resumes"
-            next_step = next_step if rows else "nothing is kept"
-            told = f"not finished: {end.why}\n{len(rows)} epochs are in {self.run_folder.path}; {next_step}"
+        told = end.told(len(rows), self.run_folder.path)
         if best is not None:
             plot = figures.training_curves(rows, self.run_folder.path / "training.png", self.curves)
             told += (
@@ -379,26 +340,11 @@ class Task(LightningCLI):
             say(f"note: training is not finished: {end['why']}")
         if self.overlap is None:
             return
-        if self.overlap.met > self.overlap.twins and not allowed:
-            reject(
-                f"the {self.overlap.tested} {self.overlap.rows_are} of the {part} part",
-                f"be others than those that {path} was trained on ({differing_data(path, self._plain_config())}; "
-                "--allow_overlap true goes on and counts them in the report)",
-                str(self.overlap),
-            )
+        if not allowed:
+            require_others(self.overlap, path, part, self._plain_config())
         told_later = part == "test" and self.tells_equal and self.overlap.met == self.overlap.twins
         if self.overlap.met and not told_later:
             say(f"note: {self.overlap}")
-
-    def _provenance(self, ckpt_path: str) -> dict[str, Any]:
-        """Where tested weights come from, for the JSON of a test: checkpoint, seed, end of training, overlap."""
-        run = RunFolder(Path(ckpt_path).parent)
-        return {
-            "checkpoint": ckpt_path,
-            "seed": (run.saved_config() or {}).get("seed_everything"),
-            "training": run.end(),
-            "overlap": self.overlap,
-        }
 
     def validate(self, model: TaskModule, datamodule: TaskData[Any, Any], ckpt_path: str, **kwargs: Any) -> None:
         """Lightning's table of the validation metrics."""
@@ -419,7 +365,7 @@ class Task(LightningCLI):
             "data": datamodule.describe(),
             "versions": versions(),
         }
-        write_json(folder / "metrics.json", found.figures | self._provenance(ckpt_path) | about)
+        write_json(folder / "metrics.json", found.figures | provenance(ckpt_path, self.overlap) | about)
         found.files.insert(0, folder / "metrics.json")
         found.print()
 

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from ccnn_irregular._checks import require
 from ccnn_irregular.domains import Grid, Points
-from ccnn_irregular.pipelines.tasks.classification.data import SampleBatch, sampled_points
+from ccnn_irregular.pipelines.tasks.classification.content import sampled_points
+from ccnn_irregular.pipelines.tasks.classification.data import SampleBatch
 from ccnn_irregular.pipelines.train.draws import Draws
 
 __all__ = ["Augmentation"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from functools import reduce
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -15,26 +15,32 @@ from torch.utils.data import DataLoader
 
 from ccnn_irregular import datasets
 from ccnn_irregular._checks import reject, require
-from ccnn_irregular.datasets.reading.content import content_id
 from ccnn_irregular.datasets.samples import (
     GriddedSamples,
     Parts,
     RaggedSeries,
     RaggedVolumes,
-    ShapePool,
     as_sequences,
     permute_sequences,
     split_stratified,
 )
 from ccnn_irregular.domains import Grid, Points
+from ccnn_irregular.pipelines.tasks.classification.content import (
+    carved,
+    grid_numbers,
+    in_order_of_content,
+    joined,
+    labelled_as,
+    names_of,
+    sample_keys,
+    sampled_points,
+)
 from ccnn_irregular.pipelines.tasks.classification.sampling import Reading, Samples, Sampling, on_one_grid
 from ccnn_irregular.pipelines.train.batches import AlikeBatches, EqualBatches, batch_loader
 from ccnn_irregular.pipelines.train.data import Evaluated, Part, TaskData
 from ccnn_irregular.pipelines.train.equal_samples import split_together
-from ccnn_irregular.pipelines.train.sample_keys import ragged_keys, row_keys
-from ccnn_irregular.quadrature import trapezoid
 
-__all__ = ["SampleBatch", "SampleDataModule", "carved", "in_order_of_content", "labelled_as", "sampled_points"]
+__all__ = ["SampleBatch", "SampleDataModule"]
 
 _CALIBRATION_SAMPLES = 64  # that a network is calibrated on, at most
 
@@ -165,14 +171,14 @@ class SampleDataModule(TaskData[SampleBatch, Sampling]):
             return
         everything = self.takes_all(stage)
         samples, watched, held = self._load(everything, self.needs_labels(stage))
-        keys = _sample_keys(samples)
+        keys = sample_keys(samples)
         if everything:
             rows = torch.arange(len(samples))
             self._parts = Parts(rows[:0], rows[:0], rows)
         elif watched is not None:
             assert held is not None
             counts = (len(samples), len(watched))
-            samples = _joined(samples, watched)
+            samples = joined(samples, watched)
             self._parts = Parts(torch.arange(counts[0]), torch.arange(counts[0], sum(counts)), torch.arange(len(held)))
         elif held is None:
             self._parts = Parts(*split_together(keys, samples.labels, self._in_three))
@@ -183,8 +189,8 @@ class SampleDataModule(TaskData[SampleBatch, Sampling]):
             samples = labelled_as(samples, self.trained_classes)
             held = None if held is None else labelled_as(held, self.trained_classes)
         self._held = held
-        self._read_keys = keys if watched is None else np.concatenate([keys, _sample_keys(watched)])
-        self._held_keys = self._read_keys if held is None else _sample_keys(held)
+        self._read_keys = keys if watched is None else np.concatenate([keys, sample_keys(watched)])
+        self._held_keys = self._read_keys if held is None else sample_keys(held)
         self._read = samples
         self._prepared = self._prepare(samples, Sampling())
 
@@ -212,7 +218,7 @@ class SampleDataModule(TaskData[SampleBatch, Sampling]):
         if known.split and not everything:
             return read("train"), read("validation") if "validation" in known.split else None, read("test")
         if known.split:
-            return reduce(_joined, map(read, known.split)), None, None
+            return reduce(joined, map(read, known.split)), None, None
         samples = read("all" if known.parts else None)
         if isinstance(samples, RaggedSeries) and samples.ids is None:
             samples = dataclasses.replace(samples, ids=torch.arange(len(samples)))
@@ -278,16 +284,16 @@ class SampleDataModule(TaskData[SampleBatch, Sampling]):
         """All samples in the order of the files, the official test part last."""
         assert self._read is not None
         read = self._prepare(self._read, sampling)
-        return read if self._held is None else _joined(read, self._prepare(self._held, sampling))
+        return read if self._held is None else joined(read, self._prepare(self._held, sampling))
 
     def ids(self, part: Part) -> Sequence[Any]:
         """What the source calls each sample, or its number there."""
         assert self._parts is not None
         assert self._read is not None
         if part == "all":
-            held = [] if self._held is None else _names(self._held)
-            return [*_names(self._read), *held]
-        names = _names(self._held if part == "test" and self._held is not None else self._read)
+            held = [] if self._held is None else names_of(self._held)
+            return [*names_of(self._read), *held]
+        names = names_of(self._held if part == "test" and self._held is not None else self._read)
         return [names[row] for row in getattr(self._parts, part).tolist()]
 
     def keys(self, part: Literal["train", "validation", "test"]) -> NDArray[np.uint64]:
@@ -340,14 +346,14 @@ class SampleDataModule(TaskData[SampleBatch, Sampling]):
     ) -> AlikeBatches | EqualBatches:
         """``indices`` into ``samples`` in batches."""
         if isinstance(samples, RaggedVolumes):
-            return AlikeBatches(indices, _kinds(samples)[indices], self.batch_size, shuffle_seed)
+            return AlikeBatches(indices, grid_numbers(samples)[indices], self.batch_size, shuffle_seed)
         return EqualBatches(indices, self.batch_size, shuffle_seed)
 
     def typical_batch(self) -> SampleBatch:
         """Training samples spread evenly over the part, at most 64; of volumes those of the commonest grid."""
         part, count = self.part("train"), _CALIBRATION_SAMPLES
         if isinstance(part, RaggedVolumes):
-            kinds = _kinds(part)
+            kinds = grid_numbers(part)
             part = part.subset(torch.from_numpy(kinds == np.bincount(kinds).argmax()))
             count = min(count, self.batch_size)
         spread = torch.linspace(0, len(part) - 1, min(len(part), count)).round().long()
@@ -356,87 +362,3 @@ class SampleDataModule(TaskData[SampleBatch, Sampling]):
     def as_batch(self, samples: Samples, ids: Tensor | None = None) -> SampleBatch:
         """All of ``samples`` as one batch."""
         return SampleBatch.of(samples, self.cap, ids)
-
-
-def _joined(first: Samples, second: Samples) -> Samples:
-    """Samples of one data set, which are of one kind, one after the other."""
-    joined: Samples = cast("Any", first).joined(second)
-    return joined
-
-
-def labelled_as(samples: Samples | ShapePool, classes: tuple[str, ...]) -> Any:
-    """The samples with their labels counted as in ``classes``, those that were trained on.
-
-    Raises:
-        ValueError: a sample of a class that is none of them.
-    """
-    if samples.classes == classes:
-        return samples
-    met = {samples.classes[label] for label in samples.labels.unique().tolist() if label >= 0}
-    rule = f"be of the classes that the checkpoint was trained on, {', '.join(classes)}"
-    require(met <= set(classes), "labels", rule, ", ".join(sorted(met - set(classes))))
-    # The last entry is for -1, a label that is not known.
-    numbers = torch.tensor([classes.index(name) if name in met else -1 for name in samples.classes] + [-1])
-    return dataclasses.replace(samples, labels=numbers[samples.labels], classes=classes)
-
-
-def in_order_of_content(samples: Samples) -> Samples:
-    """The same samples in an order that follows from what they hold; volumes on equal grids stand side by side."""
-    kinds, places = [""] * len(samples), [b""] * len(samples)
-    if isinstance(samples, RaggedSeries):
-        counts = samples.splits.diff().tolist()
-        places = [rows.numpy().tobytes() for rows in samples.coordinates.split(counts)]
-        values = samples.values.split(counts)
-    elif isinstance(samples, GriddedSamples):
-        values = samples.values.unbind()
-    else:
-        kinds = [repr(grid) for grid in samples.grids]
-        values = samples.values.split([grid.count for grid in samples.grids])
-    held = zip(samples.labels.tolist(), places, values, strict=True)
-    ids = [content_id(samples.classes[label], place, rows.numpy().tobytes()) for label, place, rows in held]
-    order = sorted(range(len(samples)), key=lambda one: (kinds[one], ids[one]))
-    return samples.subset(torch.tensor(order))
-
-
-def sampled_points(coordinates: Tensor, values: Tensor, splits: Tensor, cap: float | None) -> Points:
-    """Series as points weighted by the trapezoid rule, per channel where values are missing (nan)."""
-    missing = values.isnan()
-    observed = ~missing if bool(missing.any()) else None
-    return Points(coordinates, trapezoid(coordinates[:, 0], observed=observed, splits=splits, cap=cap), splits)
-
-
-def _kinds(volumes: RaggedVolumes) -> NDArray[np.int64]:
-    """Equal numbers for equal grids."""
-    numbers = {grid: number for number, grid in enumerate(dict.fromkeys(volumes.grids))}
-    return np.array([numbers[grid] for grid in volumes.grids], dtype=np.int64)
-
-
-def _sample_keys(samples: Samples) -> NDArray[np.uint64]:
-    if isinstance(samples, GriddedSamples):
-        return row_keys(samples.values.numpy())
-    if isinstance(samples, RaggedSeries):
-        return ragged_keys(samples.splits.numpy(), samples.coordinates.numpy(), samples.values.numpy())
-    sizes = np.array([grid.count for grid in samples.grids], dtype=np.int64)
-    splits = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
-    nodes = np.arange(splits[-1]) - np.repeat(splits[:-1], sizes)
-    return ragged_keys(splits, nodes, samples.values.numpy())
-
-
-def carved(labels: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Indices of the training part and of a stratified ``share`` set aside."""
-    from sklearn.model_selection import train_test_split
-
-    everything, classes = np.arange(len(labels)), labels.numpy()
-    try:
-        kept, aside = train_test_split(everything, test_size=share, stratify=classes, random_state=seed)
-    except ValueError as error:
-        reject("validation", "leave samples of every class in both parts", f"{share} of {len(labels)} ({error})")
-    return torch.from_numpy(np.sort(kept)), torch.from_numpy(np.sort(aside))
-
-
-def _names(samples: Samples) -> Sequence[Any]:
-    """What the source calls each sample, or its number there."""
-    if isinstance(samples, RaggedVolumes) and samples.names:
-        return samples.names
-    ids = samples.ids if isinstance(samples, RaggedSeries) else None
-    return range(len(samples)) if ids is None else ids.tolist()

@@ -17,7 +17,8 @@ from ccnn_irregular._checks import require
 from ccnn_irregular.adapters.geometric_weights import CloudSampling, cloud_weights
 from ccnn_irregular.datasets.samples import ShapePool
 from ccnn_irregular.domains import Points
-from ccnn_irregular.pipelines.tasks.classification.data import SampleBatch, carved, labelled_as
+from ccnn_irregular.pipelines.tasks.classification.content import carved, labelled_as
+from ccnn_irregular.pipelines.tasks.classification.data import SampleBatch
 from ccnn_irregular.pipelines.train.batches import EqualBatches, drawn_loader, parts_loader
 from ccnn_irregular.pipelines.train.data import Evaluated, Part, TaskData
 from ccnn_irregular.pipelines.train.draws import Draws

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -26,79 +25,27 @@ from ccnn_irregular.pipelines.tasks.cloud_segmentation.data import UNLABELLED, L
 from ccnn_irregular.pipelines.tasks.clouds.labels import (
     LABEL_FIELDS,
     Labels,
-    PointClasses,
     chosen_classes,
     ignored_codes,
 )
-from ccnn_irregular.pipelines.tasks.clouds.pieces import Piece, ReadCloud, measures, pieces
+from ccnn_irregular.pipelines.tasks.clouds.pieces import Piece, ReadCloud, measures, pieces, strips
+from ccnn_irregular.pipelines.tasks.clouds.reading import Columns, Read, varies
 from ccnn_irregular.pipelines.train.batches import EqualBatches, batch_loader, drawn_loader
 from ccnn_irregular.pipelines.train.data import Evaluated, Part, TaskData
 from ccnn_irregular.pipelines.train.draws import Draws
 from ccnn_irregular.pipelines.train.sample_keys import row_keys
 
-__all__ = ["CloudFiles", "Read"]
+__all__ = ["CloudFiles"]
 
 # Fields that are channels where all training files have them and they are not the same everywhere.
 _FIELDS = ("intensity", "return_number", "number_of_returns", "red", "green", "blue", "nir", "nx", "ny", "nz")
 # The features of the terrain are made for points about 1 m apart.
-_TERRAIN_SPACING, _TERRAIN_CHANNELS = 1.0, 9
+_TERRAIN_SPACING = 1.0
 # In distances of neighbouring points: the first level of the network, and the discs of training.
 _LEVEL, _RADIUS = 2.0, 20.0
 _FEWEST_DISCS, _MOST_DISCS, _COVERED = 32, 512, 4
 _CALIBRATION_DISCS = 8
 _FEWEST_FILES = 3  # that are split by file
-
-
-@dataclass(frozen=True)
-class Read:
-    """How files are read: what the training files told, and what was typed. A checkpoint carries it to other files.
-
-    Attributes:
-        classes: and the field of their labels.
-        fields: that are channels.
-        terrain: whether features of the terrain are channels too.
-        spacing: typical distance of neighbouring points, unit of the coordinates.
-        radius: of the discs of training, seen from above.
-        weights: quadrature weights, see ``cloud_weights``.
-    """
-
-    classes: PointClasses
-    fields: tuple[str, ...]
-    terrain: bool
-    spacing: float
-    radius: float
-    weights: CloudSampling
-
-    @property
-    def channels(self) -> int:
-        """Number of the values of a point."""
-        return len(self.fields) + (_TERRAIN_CHANNELS if self.terrain else 0)
-
-    def state(self) -> dict[str, Any]:
-        """Plain values, for the checkpoint."""
-        return vars(self) | {"classes": dict(vars(self.classes))}
-
-    @staticmethod
-    def from_state(state: dict[str, Any]) -> Read:
-        """From what :meth:`state` returned."""
-        return Read(**{**state, "classes": PointClasses(**state["classes"])})
-
-
-@dataclass(frozen=True)
-class _Columns:
-    """What is taken out of a file before it is known how files are read.
-
-    Attributes:
-        path: of the file.
-        places: float64 ``(M, 3)`` as in the file, of the points that have a place.
-        labels: by the names of their fields.
-        fields: float32 ``(M,)`` by name.
-    """
-
-    path: Path
-    places: NDArray[np.float64]
-    labels: Mapping[str, Labels]
-    fields: Mapping[str, NDArray[np.float32]]
 
 
 class CloudFiles(TaskData[LabelBatch, None]):
@@ -229,7 +176,7 @@ class CloudFiles(TaskData[LabelBatch, None]):
             read = replace(read, classes=replace(read.classes, ignored=ignored))
         self.read = read
 
-    def _columns(self, cloud: CloudFile, *, labelled: bool = True) -> _Columns:
+    def _columns(self, cloud: CloudFile, *, labelled: bool = True) -> Columns:
         """Take out of a file what may be needed."""
         here = np.isfinite(cloud.coordinates).all(1)
         require(bool(here.any()), f"{cloud.path}", "hold a point that has a place", "none")
@@ -238,7 +185,7 @@ class CloudFiles(TaskData[LabelBatch, None]):
         fields = [name for name in _FIELDS if name in cloud.fields] if wanted is None else wanted
         given = self.label if known is None else known.classes.field
         labels = [name for name in LABEL_FIELDS if name in cloud.fields] if given is None else [given]
-        return _Columns(
+        return Columns(
             cloud.path,
             cloud.coordinates[here],
             {name: Labels.of(cloud.field(name)[here]) for name in labels} if labelled else {},
@@ -251,7 +198,7 @@ class CloudFiles(TaskData[LabelBatch, None]):
         require(column.dtype.kind in "biuf", f"field {name!r} of {cloud.path}", "hold numbers", column.dtype)
         return column.astype(np.float32)
 
-    def _told(self, files: Sequence[_Columns]) -> Read:
+    def _told(self, files: Sequence[Columns]) -> Read:
         """How the training files are to be read."""
         names = [name for name in LABEL_FIELDS if all(name in one.labels for one in files)]
         if self.label is None and not names:
@@ -264,7 +211,7 @@ class CloudFiles(TaskData[LabelBatch, None]):
         fields = self.fields
         if fields is None:
             common = [name for name in _FIELDS if all(name in one.fields for one in files)]
-            fields = [name for name in common if _varies([one.fields[name] for one in files])]
+            fields = [name for name in common if varies([one.fields[name] for one in files])]
         spacing = self.spacing
         if spacing is None:
             areas = np.concatenate([measures(one.places, "surface") for one in files])
@@ -274,7 +221,7 @@ class CloudFiles(TaskData[LabelBatch, None]):
         classes = chosen_classes(field, counts, self.chosen_classes, self.ignore)
         return Read(classes, tuple(fields), self.terrain, spacing, radius, self.weights)
 
-    def _cloud(self, columns: _Columns, *, labelled: bool) -> ReadCloud:
+    def _cloud(self, columns: Columns, *, labelled: bool) -> ReadCloud:
         """A file as the network reads it."""
         read, places = self.reading, columns.places
         centred = places - (places.min(0) + places.max(0)) / 2
@@ -296,7 +243,7 @@ class CloudFiles(TaskData[LabelBatch, None]):
     def _split(self, clouds: list[ReadCloud]) -> dict[str, list[ReadCloud]]:
         by_file = len(clouds) >= _FEWEST_FILES if self.split is None else self.split == "file"
         if not by_file:
-            strips = [_strips(cloud, self.validation, self.test) for cloud in clouds]
+            strips = [strips(cloud, self.validation, self.test) for cloud in clouds]
             return {part: [one[part] for one in strips] for part in ("train", "validation", "test")}
         few = f"be 'area' for fewer than {_FEWEST_FILES} files"
         require(len(clouds) >= _FEWEST_FILES, "data.split", few, f"'file' for {len(clouds)}")
@@ -422,23 +369,6 @@ class CloudFiles(TaskData[LabelBatch, None]):
 
 
 _WEIGHED = ("values", "weights")
-
-
-def _varies(columns: Sequence[NDArray[np.float32]]) -> bool:
-    first = columns[0][0]
-    return any(bool((column != first).any()) for column in columns)
-
-
-def _strips(cloud: ReadCloud, validation: float, test: float) -> dict[str, ReadCloud]:
-    """Three strips of a cloud along its longer side: to train on, to validate with, to test on at the far end."""
-    along = cloud.places[:, int(np.argmax(np.ptp(cloud.places[:, :2], axis=0)))]
-    first, second = np.quantile(along, [1 - test - validation, 1 - test])
-    require(first < second < along.max(), f"{cloud.name}", "be larger than a point to be cut into parts", len(along))
-    return {
-        "train": cloud.rows(along < first),
-        "validation": cloud.rows((along >= first) & (along < second)),
-        "test": cloud.rows(along >= second),
-    }
 
 
 def _labelled(cloud: ReadCloud, piece: Piece) -> NDArray[np.bool_]:

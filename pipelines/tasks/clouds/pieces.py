@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from ccnn_irregular._checks import require
 from ccnn_irregular.adapters.geometric_weights import CloudSampling
 
-__all__ = ["Piece", "ReadCloud", "measures", "pieces"]
+__all__ = ["Piece", "ReadCloud", "measures", "pieces", "strips"]
 
 _NEIGHBOURS = 16
 # Of the part of a piece that is answered, and of what is read beside it, in radii of the discs of training.
@@ -109,3 +110,15 @@ def measures(places: NDArray[np.float64], sampling: CloudSampling) -> NDArray[np
     measure = 4 / 3 * np.pi * reach**3 if sampling == "volume" else np.pi * reach**2
     each = (measure / nearest / repeats)[site.reshape(-1)]
     return np.full_like(each, each.mean()) if sampling == "even" else each
+
+
+def strips(cloud: ReadCloud, validation: float, test: float) -> dict[str, ReadCloud]:
+    """Three strips of a cloud along its longer side: to train on, to validate with, to test on at the far end."""
+    along = cloud.places[:, int(np.argmax(np.ptp(cloud.places[:, :2], axis=0)))]
+    first, second = np.quantile(along, [1 - test - validation, 1 - test])
+    require(first < second < along.max(), f"{cloud.name}", "be larger than a point to be cut into parts", len(along))
+    return {
+        "train": cloud.rows(along < first),
+        "validation": cloud.rows((along >= first) & (along < second)),
+        "test": cloud.rows(along >= second),
+    }

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.interpolate import LinearNDInterpolator, NearestNDInterpolator
 
 from ccnn_irregular.longitudes import GLOBE, on_circle, one_turn
-from ccnn_irregular.pipelines.tasks.field.data import FieldBatch
+from ccnn_irregular.pipelines.tasks.field.batch import FieldBatch
 from ccnn_irregular.pipelines.tasks.field.kriging import FieldAxis
 
 __all__ = ["BaselineName", "about_the_origin", "baseline_values", "baselines", "inverse_distance", "linear"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
@@ -19,6 +18,7 @@ from ccnn_irregular.adapters.xarray import Reading
 from ccnn_irregular.datasets.samples import FieldSet
 from ccnn_irregular.datasets.stations import StationColumns, StationSet
 from ccnn_irregular.domains import Points
+from ccnn_irregular.pipelines.tasks.field.batch import FieldBatch
 from ccnn_irregular.pipelines.tasks.field.hiding import GroupHiding, PlaceHiding, uniform_rows
 from ccnn_irregular.pipelines.tasks.field.parts import PARTS, FieldParts
 from ccnn_irregular.pipelines.tasks.field.records import BroughtInLine, as_they_are, bring_in_line
@@ -27,7 +27,7 @@ from ccnn_irregular.pipelines.train.data import Evaluated, Part, TaskData
 from ccnn_irregular.pipelines.train.draws import Draws
 from ccnn_irregular.pipelines.train.sample_keys import row_keys, text_keys
 
-__all__ = ["STATIONS", "FieldBatch", "FieldDataModule"]
+__all__ = ["STATIONS", "FieldDataModule"]
 
 # All that is kept of a part in place of some fields of it, with values as the network gets them or as they were read.
 FieldVariant = Literal["whole", "as read"]
@@ -36,75 +36,6 @@ _SHARES = ("held", "held_units", "watched", "watched_units")
 _HALF = 0.5  # of the stations, which are dealt into two groups at least
 _FOLDS = 10  # groups of units, of which one at a time is asked for where all are evaluated
 STATIONS = "stations"  # the data set of tables
-
-
-@dataclass(frozen=True)
-class FieldBatch:
-    """Some fields, each with places where it is observed and others where it is asked for.
-
-    Attributes:
-        observed: where, with one sample a field.
-        values: float64 ``(n, C)`` there.
-        query: where values are wanted, in the same samples.
-        targets: float64 ``(m, C)``, the values there, or nan.
-        rows: int64 ``(m,)``, rows of the queries in the set of fields.
-        noise: float64 ``(n, C)``, variance of the noise of ``values`` relative to the usual one.
-        weights: float64 ``(m,)``, what each query counts in scores, see ``FieldSet.areas``.
-    """
-
-    observed: Points
-    values: Tensor
-    query: Points
-    targets: Tensor
-    rows: Tensor
-    noise: Tensor
-    weights: Tensor
-
-    @staticmethod
-    def of(
-        fields: FieldSet,
-        observed: Sequence[Tensor],
-        asked: Sequence[Tensor],
-        in_line: Sequence[BroughtInLine],
-        wanted: Sequence[Tensor],
-    ) -> FieldBatch:
-        """Some of the places of some fields.
-
-        Args:
-            fields: all of them.
-            observed: rows of each field that are observed.
-            asked: rows of each that are asked for.
-            in_line: what the observed values of each are taken from.
-            wanted: float64 ``(N, C)``, what the targets of each are taken from.
-        """
-
-        def points(parts: Sequence[Tensor]) -> Points:
-            splits = torch.tensor([0, *(len(rows) for rows in parts)]).cumsum(0)
-            return Points(fields.coordinates[torch.cat(list(parts))], splits=splits)
-
-        rows = torch.cat(list(asked))
-        return FieldBatch(
-            observed=points(observed),
-            values=torch.cat([source.values[seen] for source, seen in zip(in_line, observed, strict=True)]),
-            query=points(asked),
-            targets=torch.cat([values[hidden] for values, hidden in zip(wanted, asked, strict=True)]),
-            rows=rows,
-            noise=torch.cat([source.noise[seen] for source, seen in zip(in_line, observed, strict=True)]),
-            weights=fields.weights(rows),
-        )
-
-    def __len__(self) -> int:
-        return self.observed.samples
-
-    def spans(self) -> Iterator[tuple[slice, slice]]:
-        """Rows of the observations and of the queries of each field."""
-        seen, asked = self.observed.splits.tolist(), self.query.splits.tolist()
-        for field in range(len(self)):
-            yield slice(*seen[field : field + 2]), slice(*asked[field : field + 2])
-
-    def to(self, device: torch.device | str, **_: bool) -> FieldBatch:
-        """The same batch on ``device``."""
-        return FieldBatch(*(part.to(device) for part in vars(self).values()))
 
 
 class FieldDataModule(TaskData[FieldBatch, FieldVariant]):

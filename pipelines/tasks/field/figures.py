@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ccnn_irregular.datasets.samples import FieldSet
-from ccnn_irregular.pipelines.tasks.field.data import FieldBatch
+from ccnn_irregular.pipelines.tasks.field.batch import FieldBatch
 from ccnn_irregular.pipelines.train.figures import save
 from ccnn_irregular.plotting_maps import plot_field_maps
 

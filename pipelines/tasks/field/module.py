@@ -10,7 +10,8 @@ from torch import Tensor
 from torchmetrics import MeanMetric
 
 from ccnn_irregular._checks import reject, require
-from ccnn_irregular.pipelines.tasks.field.data import FieldBatch, FieldDataModule
+from ccnn_irregular.pipelines.tasks.field.batch import FieldBatch
+from ccnn_irregular.pipelines.tasks.field.data import FieldDataModule
 from ccnn_irregular.pipelines.tasks.field.network import FieldNetwork
 from ccnn_irregular.pipelines.tasks.field.records import in_own_reference
 from ccnn_irregular.pipelines.tasks.field.sizes import FieldSizes

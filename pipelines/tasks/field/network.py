@@ -15,7 +15,7 @@ from ccnn_irregular.domains import Grid, Points
 from ccnn_irregular.kernels import KernelSpec
 from ccnn_irregular.longitudes import GLOBE
 from ccnn_irregular.networks import CCNN
-from ccnn_irregular.pipelines.tasks.field.data import FieldBatch
+from ccnn_irregular.pipelines.tasks.field.batch import FieldBatch
 from ccnn_irregular.pipelines.tasks.field.kriging import FieldAxis, LocalKriging, Metric
 from ccnn_irregular.pipelines.train.reach import Sampling, sampling_of, warn_of_kernel, warn_of_latent, warn_of_reach
 

@@ -17,7 +17,8 @@ from ccnn_irregular._checks import require
 from ccnn_irregular.datasets.stations import StationSet
 from ccnn_irregular.pipelines.tasks.field import figures
 from ccnn_irregular.pipelines.tasks.field.baselines import BaselineName, baseline_values
-from ccnn_irregular.pipelines.tasks.field.data import STATIONS, FieldBatch, FieldDataModule
+from ccnn_irregular.pipelines.tasks.field.batch import FieldBatch
+from ccnn_irregular.pipelines.tasks.field.data import STATIONS, FieldDataModule
 from ccnn_irregular.pipelines.tasks.field.kriging import FieldAxis
 from ccnn_irregular.pipelines.tasks.field.module import FieldReconstruction
 from ccnn_irregular.pipelines.tasks.field.network import FieldNetwork

@@ -1,0 +1,113 @@
+"""Tables: columns, what they usually mean, what looks wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ccnn_irregular._optional import import_optional
+from ccnn_irregular.pipelines.inspection.found import LISTED, USUAL, Found, suffix_of
+
+__all__ = ["table"]
+
+_ROWS = 200_000  # of a table that are looked at
+
+
+def table(path: Path) -> Found:
+    pandas = import_optional("pandas", "reading tables", "files")
+    if suffix_of(path) == ".parquet":
+        import_optional("pyarrow", "reading Parquet", "formats")
+        frame = pandas.read_parquet(path)
+    else:
+        separator = "|" if suffix_of(path) == ".psv" else None
+        frame = pandas.read_csv(path, sep=separator, engine="python" if separator is None else "c", nrows=_ROWS)
+    found = Found(
+        f"a table of {len(frame):,}{' or more' if len(frame) == _ROWS else ''} rows, {frame.shape[1]} columns"
+    )
+    meant = _meant(list(map(str, frame.columns)))
+    if "time" in meant and not pandas.api.types.is_numeric_dtype(frame[meant["time"]]):
+        words = frame[meant["time"]]
+        frame[meant["time"]] = dates = pandas.to_datetime(words, errors="coerce", utc=True, format="ISO8601")
+        bad = words[dates.isna() & words.notna()]
+        found.doubts += [f"{len(bad):,} times that are no dates of ISO 8601, such as {bad.iloc[0]}"] if len(bad) else []
+    for name in list(frame.columns)[:LISTED]:
+        found.facts[str(name)] = _column(pandas, frame[name])
+    if frame.shape[1] > LISTED:
+        found.facts["..."] = f"{frame.shape[1] - LISTED} more columns"
+    _name_table(path, pandas, frame, meant, found)
+    return found
+
+
+def _meant(columns: list[str]) -> dict[str, str]:
+    """The column of each usual meaning."""
+    by_word = {name.strip().lower(): name for name in reversed(columns)}
+    return {
+        meaning: by_word[next(word for word in words if word in by_word)]
+        for meaning, words in USUAL.items()
+        if set(words) & set(by_word)
+    }
+
+
+def _column(pandas: Any, column: Any) -> str:
+    """Type, range and share of missing values."""
+    missing = float(column.isna().mean())
+    told = f", {missing:.1%} missing" if missing else ""
+    known = column.dropna()
+    if not len(known):
+        return f"empty{told}"
+    if pandas.api.types.is_numeric_dtype(column) or pandas.api.types.is_datetime64_any_dtype(column):
+        return f"{column.dtype}, {known.min()} to {known.max()}{told}"
+    words = known.astype(str)
+    shown = ", ".join(f"{word} ({count})" for word, count in words.value_counts().head(4).items())
+    return f"{words.nunique()} words: {shown}{', ...' if words.nunique() > 4 else ''}{told}"
+
+
+def _name_table(path: Path, pandas: Any, frame: Any, meant: Mapping[str, str], found: Found) -> None:
+    """What kind of table it is, what looks wrong in one of that kind, and the command."""
+    rest = [str(name) for name in frame.columns if str(name) not in meant.values()]
+    if {"latitude", "longitude"} <= set(meant) or ({"x", "y", "time"} <= set(meant)):
+        found.what += ", values at places"
+        found.doubts += _wrong_places(frame, meant)
+        found.next = f"ccnn fit --config stations --data.table {path} --run_dir runs/mine"
+    elif {"id", "time"} <= set(meant):
+        long = {"variable", "value"} <= set(meant)
+        keys = [meant[name] for name in ("id", "time", *(["variable"] if long else []))]
+        found.what += f", series in {'long' if long else 'wide'} form"
+        found.facts["series"] = f"{frame[meant['id']].nunique():,}, by the column {meant['id']}"
+        found.facts["variables"] = str(frame[meant["variable"]].nunique()) if long else f"{len(rest)} columns"
+        found.facts["gaps"] = _gaps(pandas, frame, meant)
+        twice = int(frame.duplicated(keys).sum())
+        found.doubts += [f"{twice:,} rows repeat another one's {', '.join(keys)}: --data.repeats mean"] if twice else []
+        found.next = f"ccnn fit --config series --data.table {path} --data.labels LABELS.csv --run_dir runs/mine"
+    elif {"x", "y", "z"} <= set(meant):
+        found.what += ", a cloud of points"
+        found.next = f"ccnn fit --config clouds --data.root {path.parent} --run_dir runs/mine"
+    elif suffix_of(path) == ".psv":
+        found.what += ", a stay of the PhysioNet challenge of 2019"
+        found.next = f"ccnn fit --config series --data.source psv --data.table {path.parent} --run_dir runs/mine"
+    else:
+        found.doubts.append("no column is called id and time, latitude and longitude, or x, y and z: rename some")
+    infinite = [str(name) for name in frame.select_dtypes("number") if np.isinf(frame[name].to_numpy(float)).any()]
+    found.doubts += [f"infinite values in {', '.join(infinite)}"] if infinite else []
+    coded = [str(name) for name in frame.select_dtypes("number") if frame[name].isin([-9999, -999, 9999, 99999]).any()]
+    found.doubts += [f"{', '.join(coded)}: -9999 or the like, perhaps a mark of missing values"] if coded else []
+
+
+def _gaps(pandas: Any, frame: Any, meant: Mapping[str, str]) -> str:
+    """Median and largest gap within a series."""
+    held = pandas.DataFrame({"id": frame[meant["id"]], "time": frame[meant["time"]]})
+    ordered = held.drop_duplicates().sort_values(["id", "time"])
+    gaps = ordered.groupby("id")["time"].diff().dropna()
+    return f"{gaps.median()} the median one, {gaps.max()} the longest" if len(gaps) else "none: one time a series"
+
+
+def _wrong_places(frame: Any, meant: Mapping[str, str]) -> list[str]:
+    limits = {"latitude": (-90, 90), "longitude": (-180, 360)}
+    return [
+        f"{meant[name]} beyond {low} to {high}"
+        for name, (low, high) in limits.items()
+        if name in meant and not frame[meant[name]].dropna().between(low, high).all()
+    ]

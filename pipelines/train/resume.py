@@ -1,0 +1,52 @@
+"""Whether the folder of a run holds one that the same command carries on."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+from ccnn_irregular._checks import reject
+from ccnn_irregular.pipelines.train.evaluation import say
+from ccnn_irregular.pipelines.train.run_folder import EPOCHS, RunFolder
+
+__all__ = ["find_resumable"]
+
+
+def find_resumable(run: RunFolder, config: Callable[[], dict[str, Any]], options: Any) -> None:
+    """Set ``options.ckpt_path`` to ``last.ckpt`` where the folder holds an unfinished run with the same options.
+
+    Args:
+        run: the folder; set aside first where ``options.restart`` says so.
+        config: gives the options as they are saved in a run folder.
+        options: of the command.
+
+    Raises:
+        ValueError: a run that is finished, or was started with other options.
+    """
+    if options.restart and (aside := run.set_aside()):
+        say(f"the earlier run is now {aside}")
+    before = run.saved_config()
+    if before is None or not run.last.is_file():
+        return  # nothing was trained that other options could spoil
+    run.require_same(config())
+    end, trained = run.end(), len(run.saved_rows())
+    epochs, more = before["trainer"]["max_epochs"], options.trainer.max_epochs
+    if end is not None and end["finished"] and (end["by"] != "max_epochs" or more == epochs):
+        reject(
+            f"run_dir {run.path}",
+            "hold no finished run (--run_dir names another folder, --restart true sets the old run aside, a larger "
+            f"--{EPOCHS} than {epochs} goes on where that ended it)",
+            f"one that is finished after {trained} epochs: {end['why']}; see {run.summary}",
+        )
+    if options.ckpt_path is None:
+        options.ckpt_path = str(run.last)
+        why = end["why"] if end is not None else "it ended without a word"
+        say(f"resuming from {options.ckpt_path} after {trained} epochs ({why})")
+    if trained and more != epochs:
+        warnings.warn(
+            f"{EPOCHS} was {epochs} and is {more}: from epoch {trained} on the learning rate follows the schedule "
+            f"of {more} epochs, so the result is not that of {more} epochs from the start (--restart true)",
+            UserWarning,
+            stacklevel=2,
+        )
