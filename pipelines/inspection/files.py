@@ -17,6 +17,7 @@ _MOST_VALUES = 10**8  # of a variable whose missing ones are counted
 
 
 def series(path: Path) -> Found:
+    """Series in the text format of the UEA & UCR archive."""
     from ccnn_irregular.datasets import ts_files
 
     found = Found("series of the UEA & UCR archive")
@@ -31,6 +32,7 @@ def series(path: Path) -> Found:
 
 
 def recording(path: Path) -> Found:
+    """A wav file: rate, length, channels."""
     from scipy.io import wavfile
 
     try:
@@ -43,6 +45,7 @@ def recording(path: Path) -> Found:
 
 
 def arrays(path: Path) -> Found:
+    """Arrays of NumPy, or a cloud of points in them."""
     with np.load(path) as content:
         shapes = {name: content[name].shape for name in content.files}
         facts = {name: f"{content[name].dtype} {shapes[name]}" for name in content.files[:LISTED]}
@@ -68,6 +71,7 @@ def _cloud(path: Path, what: str, points: int, ends: tuple[Any, Any], fields: li
 
 
 def las(path: Path) -> Found:
+    """A tile of LAS or LAZ: extent, fields, classes."""
     laspy = import_optional("laspy", "reading LAS and LAZ", "formats")
     tile = laspy.read(path)
     fields = list(tile.point_format.dimension_names)
@@ -85,6 +89,7 @@ def find_pyproj() -> bool:
 
 
 def ply(path: Path) -> Found:
+    """The vertices of a PLY file."""
     vertices = import_optional("plyfile", "reading PLY", "formats").PlyData.read(path)["vertex"]
     places = np.stack([vertices[axis] for axis in "xyz"], 1)
     fields = [one.name for one in vertices.properties]
@@ -94,6 +99,7 @@ def ply(path: Path) -> Found:
 
 
 def pcd(path: Path) -> Found:
+    """A PCD file of any of its three kinds."""
     cloud = import_optional("pypcd4", "reading PCD", "formats").PointCloud.from_path(path)
     places = cloud.numpy(("x", "y", "z"))
     fields = list(cloud.fields)
@@ -103,6 +109,7 @@ def pcd(path: Path) -> Found:
 
 
 def nifti(path: Path) -> Found:
+    """A NIfTI volume: voxels, steps, axes, what looks wrong in its header."""
     nibabel = import_optional("nibabel", "reading NIfTI", "files")
     image = nibabel.load(path)
     steps = ", ".join(f"{step:.4g}" for step in image.header.get_zooms()[:3])
@@ -121,6 +128,7 @@ def nifti(path: Path) -> Found:
 
 
 def nrrd(path: Path) -> Found:
+    """A volume in NRRD or MetaImage, by its header."""
     reader = import_optional("SimpleITK", "reading NRRD and MetaImage", "formats").ImageFileReader()
     reader.SetFileName(str(path))
     reader.ReadImageInformation()
@@ -131,6 +139,7 @@ def nrrd(path: Path) -> Found:
 
 
 def dicom(path: Path) -> Found:
+    """One slice of a DICOM series, by its header."""
     header = import_optional("pydicom", "reading DICOM", "formats").dcmread(path, stop_before_pixels=True)
     names = ("Modality", "SeriesDescription", "Rows", "Columns", "PixelSpacing", "SliceThickness")
     facts = {name: str(header[name].value) for name in names if name in header}
@@ -138,6 +147,7 @@ def dicom(path: Path) -> Found:
 
 
 def cube(path: Path) -> Found:
+    """A cube in netCDF, zarr, HDF5 or GRIB: axes, variables, units, missing values."""
     import ccnn_irregular.adapters.xarray as adapter
 
     if suffix_of(path) in (".grib", ".grb", ".grib2"):

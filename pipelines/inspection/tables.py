@@ -17,6 +17,7 @@ _ROWS = 200_000  # of a table that are looked at
 
 
 def table(path: Path) -> Found:
+    """A table in CSV, text or Parquet: its columns, and what it is by their names."""
     pandas = import_optional("pandas", "reading tables", "files")
     if suffix_of(path) == ".parquet":
         import_optional("pyarrow", "reading Parquet", "formats")

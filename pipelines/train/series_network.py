@@ -31,20 +31,28 @@ class Measured(Protocol):
     """Irregular series laid end to end: times ``(N,)`` float64, values ``(N, V)``, nan where not observed."""
 
     @property
-    def times(self) -> Tensor: ...
+    def times(self) -> Tensor:
+        """``(N,)`` float64."""
+
     @property
-    def values(self) -> Tensor: ...
+    def values(self) -> Tensor:
+        """``(N, V)``, nan where not observed."""
+
     @property
-    def splits(self) -> Tensor: ...
+    def splits(self) -> Tensor:
+        """``(B + 1,)`` int64; series b owns the rows ``splits[b]:splits[b + 1]``."""
 
 
 class SeriesRows(Measured, Protocol):
     """The same with statics ``(B, S)``, nan where missing, and what is drawn for them in training."""
 
     @property
-    def statics(self) -> Tensor: ...
+    def statics(self) -> Tensor:
+        """``(B, S)``, nan where missing."""
+
     @property
-    def draws(self) -> Draws | None: ...
+    def draws(self) -> Draws | None:
+        """Of each series in training, else None."""
 
 
 class SeriesEnsemble(nn.Module):
