@@ -277,6 +277,7 @@ class SeriesClassifier(ClassifierMixin, _SeriesEstimator):
         return None
 
     def _require_labels(self, labels: NDArray[Any]) -> None:
+        _require_finite(labels)
         check_classification_targets(labels)
 
     def predict_proba(self, X: Any, times: pd.DataFrame | None = None) -> Any:
@@ -301,6 +302,11 @@ class SeriesClassifier(ClassifierMixin, _SeriesEstimator):
         return _tags(super().__sklearn_tags__(), "classifier_tags")
 
 
+def _require_finite(labels: NDArray[Any]) -> None:
+    if labels.dtype.kind == "f" and not np.isfinite(labels).all():
+        reject("y", "be finite", "Input y contains NaN or infinity")
+
+
 class SeriesRegressor(RegressorMixin, _SeriesEstimator):
     """Numbers of irregular series by an ensemble of continuous convolutions; arguments as of ``SeriesClassifier``."""
 
@@ -310,8 +316,7 @@ class SeriesRegressor(RegressorMixin, _SeriesEstimator):
         return "number"
 
     def _require_labels(self, labels: NDArray[Any]) -> None:
-        if not np.isfinite(np.asarray(labels, np.float64)).all():
-            reject("y", "be finite", "Input y contains NaN or infinity")
+        _require_finite(np.asarray(labels, np.float64))
 
     def predict(self, X: Any, times: pd.DataFrame | None = None) -> Any:
         """Numbers ``(n,)``: a Series by id where X is a table, else an array in the order of X."""

@@ -15,7 +15,7 @@ import pytest
 import xarray as xr
 
 import ccnn_irregular.adapters.xarray  # noqa: F401  (registers .ccnn)
-from ccnn_irregular import SIREN, ContinuousConv, GaussianMask, Kernel
+from ccnn_irregular import SIREN, ContinuousConv, GaussianMask, Kernel, Solver
 from ccnn_irregular.adapters.xarray_files import open_cube
 
 GRID = {
@@ -59,7 +59,8 @@ def test_a_cube_of_forecasts_needs_nothing_named(tmp_path: Path) -> None:
     frame = cube.ccnn("t").frame()
     assert frame.samples == ("time",)  # forecasts of different starts know nothing of each other
     assert [factor.dims for factor in frame.factors] == [("step",), ("isobaricInhPa",), ("latitude",), ("longitude",)]
-    layer = ContinuousConv(Kernel(SIREN(4, 1, 8), GaussianMask([0.3, 400.0, 2.0, 2.0]), extent=[1.0, 900.0, 4.0, 4.0]))
+    kernel = Kernel(SIREN(4, 1, 8), GaussianMask([0.3, 400.0, 2.0, 2.0]), extent=[1.0, 900.0, 4.0, 4.0])
+    layer = ContinuousConv(kernel, solver=Solver("reference"))
     result = cube.ccnn("t").convolve(layer)
     alone = cube.isel(time=[1]).ccnn("t").convolve(layer)
     xr.testing.assert_allclose(result.isel(time=[1]), alone)

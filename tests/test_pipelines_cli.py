@@ -265,7 +265,7 @@ def test_input_that_is_refused(config: str, tmp_path: Path, capsys: pytest.Captu
         ("fit", "--config", config, "--model.learning_rat", "1"): "learning_rat",
         ("test", "--config", config): "ckpt_path must be a trained checkpoint, got no file runs/tiny/best.ckpt",
         ("predict", "--config", config, "--ckpt_path", "no.ckpt"): "got no file no.ckpt",
-        ("nonsense",): "the command must be one of fit, validate, test, predict, baseline, datasets, simulate",
+        ("nonsense",): "the command must be one of fit, validate, test, predict, resize, baseline, inspect, info",
         ("simulate", "data", "--stays", "0"): "stays must lie in 1..100000, got 0",
     }
     for arguments, message in cases.items():
@@ -331,7 +331,7 @@ def test_help_lists_the_commands_without_loading_lightning() -> None:
 @pytest.mark.parametrize("command", ["fit", "validate", "test", "predict", "baseline", "simulate", "demo"])
 def test_every_command_explains_its_options(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
-        cli.main([command, "--help"])
+        cli.main([command, "--help-all" if command in ("fit", "validate", "test", "predict") else "--help"])
     assert stopped.value.code == 0
     printed = capsys.readouterr().out
     wanted = {"simulate": ["--stays"], "demo": ["--folder"], "baseline": ["--data.root", "--trees.seeds"]}

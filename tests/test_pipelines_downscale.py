@@ -303,7 +303,7 @@ def test_input_that_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Pat
     infinite["front"].data[1, 2, 3] = np.inf
     infinite.to_netcdf("infinite.nc", engine="h5netcdf")
     cases = {
-        ("--data.path", "nowhere.nc"): "path must be a netCDF file or a zarr store, got nowhere.nc",
+        ("--data.path", "nowhere.nc"): "path must be a netCDF or GRIB file or a zarr store, got nowhere.nc",
         ("--data.path", "small.nc", "--data.variables", "u"): "variables must be of the fields ['front'], got 'u'",
         (
             "--data.path",

@@ -182,7 +182,7 @@ def test_errors_of_fields_are_means_over_places_by_their_areas(sizes: list[int],
 
     bounds = list(itertools.accumulate(sizes, initial=0))
     found = validated(model, [batch(asked[a:b]) for a, b in itertools.pairwise(bounds)], tmp_path)
-    errors = network.predict(batch(asked)) - values[asked]
+    errors = network.predict(batch(asked))[0] - values[asked]
     squares = errors.square()[:, 0].numpy()
     assert found["val_loss"] == pytest.approx(np.average(squares, weights=weights[asked].numpy()), rel=1e-5)
     assert found["val_score"] == -found["val_loss"]

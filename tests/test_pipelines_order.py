@@ -37,8 +37,8 @@ def ready(data: Any) -> Any:
 
 
 def tensors(samples: Any) -> dict[str, Any]:
-    """What samples hold, grids as they are written."""
-    held = {key: one for key, one in vars(samples).items() if isinstance(one, Tensor)}
+    """What samples hold, grids as they are written; not their numbers in the files, which are what changes."""
+    held = {key: one for key, one in vars(samples).items() if isinstance(one, Tensor) and key != "ids"}
     grids = [(*grid.sizes, *grid.steps, *grid.starts) for grid in getattr(samples, "grids", ())]
     return held | {"grids": grids}
 

@@ -142,7 +142,8 @@ def test_nothing_in_a_model_follows_from_the_values_of_the_test_part(
     plain, spoiled = trained(name).state_dict(), fitted(task, data, folder).state_dict()
     assert plain.keys() == spoiled.keys()
     for key, one in plain.items():
-        assert not isinstance(one, Tensor) or torch.equal(one, spoiled[key]), key
+        # A spread that was not fitted is nan in both.
+        assert not isinstance(one, Tensor) or torch.equal(one.nan_to_num(7e77), spoiled[key].nan_to_num(7e77)), key
 
 
 def test_the_threshold_of_the_height_filter_follows_from_training_points(tmp_path: Path) -> None:

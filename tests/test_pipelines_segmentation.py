@@ -287,7 +287,9 @@ def test_what_predict_refuses(trained: Path, pairs: Path, capsys: pytest.Capture
     assert "end in .nii or .nii.gz" in refused(capsys, *command, "--predict.input", file, "--output", "one.mgz")
     assert "must be a scan or a folder" in refused(capsys, *command, "--predict.input", "none.nii.gz")
     Path("empty").mkdir()
-    assert "must hold NIfTI files, got none" in refused(capsys, *command, "--predict.input", "empty", "--output", "x")
+    assert "predict.input empty must be or hold scans: NIfTI" in refused(
+        capsys, *command, "--predict.input", "empty", "--output", "x"
+    )
     both = nibabel.Nifti1Image(np.zeros((5, 5, 5, 2), np.float32), np.eye(4))
     nibabel.save(both, "both.nii.gz")
     message = refused(capsys, *command, "--predict.input", "both.nii.gz", "--output", "x.nii.gz")

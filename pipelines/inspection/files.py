@@ -46,7 +46,7 @@ def recording(path: Path) -> Found:
 
 def arrays(path: Path) -> Found:
     """Arrays of NumPy, or a cloud of points in them."""
-    with np.load(path) as content:
+    with np.load(path, allow_pickle=False) as content:
         shapes = {name: content[name].shape for name in content.files}
         facts = {name: f"{content[name].dtype} {shapes[name]}" for name in content.files[:LISTED]}
     if any(len(shape) == 2 and shape[1] == 3 for shape in shapes.values()):
