@@ -285,8 +285,20 @@ def test_input_that_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str
         ("fit", *strokes, "--model.norm_penalty", "-1"): "norm_penalty must not be negative, got -1.0",
         ("fit", *strokes, "--model.schedule.mask_rate", "0"): "schedule.mask_rate must be positive, got 0.0",
         ("fit", *strokes, "--model.drop", "1"): "drop must lie in [0, 1), got 1.0",
-        ("fit", *strokes, *small, f"{NETWORK}.classes", "7"): "classes must be the data's 6, got 7",
-        ("fit", *strokes, *small, f"{NETWORK}.in_channels", "2"): "in_channels must be the data's 3, got 2",
+        (
+            "fit",
+            *strokes,
+            *small,
+            f"{NETWORK}.classes",
+            "7",
+        ): "classes must be the data's 6 (--model.network.init_args.classes 6), got 7",
+        (
+            "fit",
+            *strokes,
+            *small,
+            f"{NETWORK}.in_channels",
+            "2",
+        ): "in_channels must be the data's 3 (--model.network.init_args.in_channels 3), got 2",
         ("test", *strokes): "ckpt_path must be a trained checkpoint, got no file runs/simulated_strokes/best.ckpt",
     }
     for arguments, message in cases.items():

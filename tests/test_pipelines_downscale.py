@@ -318,7 +318,10 @@ def test_input_that_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Pat
         ("--data.test", "0"): "test must lie in (0, 1), got 0",
         ("--data.patch", "4"): "patch must be at least 8 coarse nodes, got 4",
         ("--data.margin", "2"): "margin must be 0 for whole fields, got 2",
-        ("--model.network.init_args.in_channels", "2"): "in_channels must be the data's 1, got 2",
+        (
+            "--model.network.init_args.in_channels",
+            "2",
+        ): "in_channels must be the data's 1 (--model.network.init_args.in_channels 1), got 2",
     }
     for arguments, message in cases.items():
         assert message in refused(capsys, *fit, *arguments), arguments

@@ -517,5 +517,5 @@ def test_a_network_of_other_axes_is_refused(tmp_path: Path, capsys: pytest.Captu
     with pytest.raises(SystemExit):
         cli.main(["fit", "--config", "field", "--run_dir", str(tmp_path / "run"),
                   "--model.network.init_args.channels", "2"])  # fmt: skip
-    assert "channels must be the data's 1, got 2" in capsys.readouterr().err
+    assert "channels must be the data's 1 (--model.network.init_args.channels 1), got 2" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()

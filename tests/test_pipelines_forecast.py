@@ -235,7 +235,10 @@ def test_stays_of_an_intensive_care_unit_are_read(tmp_path: Path) -> None:
         (["--data.dataset", "nothing"], "dataset must be one of"),
         (["--data.dataset", "mnist"], "dataset must be one of"),
         (["--data.options", "{counts: 3}"], "counts"),
-        (["--model.network.init_args.in_channels", "7"], "in_channels must be the data's 5, got 7"),
+        (
+            ["--model.network.init_args.in_channels", "7"],
+            "in_channels must be the data's 5 (--model.network.init_args.in_channels 5), got 7",
+        ),
         (["--data.cut", "50"], "data.cut"),
     ],
 )

@@ -59,7 +59,7 @@ def test_fit_test_and_predict_on_tables_never_seen(tmp_path: Path, capsys: pytes
     ]
     run = fit(tmp_path, *options)
     told = capsys.readouterr().out
-    assert "labels are binary: 0, 1 (--data.labels_are, --data.classes)" in told
+    assert "labels are binary: 0, 1; metrics are those of 1, the last one (--data.labels_are, --data.classes)" in told
     assert "2 variables: SpO2, pulse (--data.variables)" in told
     assert "statics: age, ward (2 categories)" in told
     assert "a long table: id = id, time = time, variable = variable, value = value" in told
@@ -84,9 +84,9 @@ def test_fit_test_and_predict_on_tables_never_seen(tmp_path: Path, capsys: pytes
         cli.main(["predict", *run, "--data.table", str(new), "--output", str(tmp_path / "p.csv")])
     answered = lines(tmp_path / "p.csv")
     assert [line["id"] for line in answered] == ["extra", *(f"new{one:03d}" for one in range(9))]
-    risks = {line["id"]: float(line["probability"]) for line in answered}
+    risks = {line["id"]: float(line["probability_1"]) for line in answered}
     assert all(line["prediction"] == str(int(risks[line["id"]] >= 0.5)) for line in answered)
-    assert all(risks[line["id"]] == pytest.approx(float(line["probability"]), abs=2e-6) for line in found)
+    assert all(risks[line["id"]] == pytest.approx(float(line["probability_1"]), abs=2e-6) for line in found)
 
 
 def test_the_run_resumes_and_typed_options_win(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

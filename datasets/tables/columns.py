@@ -66,9 +66,9 @@ def find(role: str, asked: str | None, present: Iterable[str], where: str) -> st
     """
     names = [str(name) for name in present]
     if asked is not None:
-        require(asked in names, f"columns.{role}", f"name a column of {where}: {', '.join(names)}", repr(asked))
+        require(asked in names, f"data.columns.{role}", f"name a column of {where}: {', '.join(names)}", repr(asked))
         return asked
     found = [name for name in names if plain(name) in _USUAL[role].split()]
     if len(found) > 1:
-        reject(f"columns.{role}", f"name one of the columns that may be meant in {where}", ", ".join(found))
+        reject(f"data.columns.{role}", f"name one of the columns that may be meant in {where}", ", ".join(found))
     return found[0] if found else None

@@ -105,7 +105,7 @@ class Collector:
         found = {role: find(role, getattr(asked, role), names, where) for role in ("id", "time")}
         for role, name in found.items():
             rule = f"name a column of {where} (none has a usual name): {', '.join(names)}"
-            require(name is not None, f"columns.{role}", rule, None)
+            require(name is not None, f"data.columns.{role}", rule, None)
         found |= dict.fromkeys(("variable", "value"))
         if self.layout != "wide":
             both = {role: find(role, getattr(asked, role), names, where) for role in ("variable", "value")}
@@ -317,14 +317,16 @@ def label_frame(frame: pd.DataFrame, columns: Columns) -> tuple[pd.DataFrame, st
     names = [str(name) for name in frame.columns]
     where = "the labels"
     key = find("id", columns.id if columns.id in names else None, names, where)
-    require(key is not None, "columns.id", f"name a column of {where} (none has a usual name): {listed(names)}", None)
+    require(
+        key is not None, "data.columns.id", f"name a column of {where} (none has a usual name): {listed(names)}", None
+    )
     time = find("label_time", columns.label_time, names, where)
     label = find("label", columns.label, [name for name in names if name not in (key, time)], where)
     others = [name for name in names if name not in (key, time)]
     if label is None and len(others) == 1:
         label = others[0]
     rule = f"name a column of {where} (none has a usual name): {listed(names)}"
-    require(label is not None or time is not None, "columns.label", rule, None)
+    require(label is not None or time is not None, "data.columns.label", rule, None)
     codes, texts = id_texts(frame[key], str(key))
     found = {"id": np.array(texts, dtype=object)[codes]}
     found |= {role: frame[name].array for role, name in (("label", label), ("time", time)) if name is not None}
@@ -340,7 +342,7 @@ def statics_frame(frame: pd.DataFrame, columns: Columns) -> pd.DataFrame:
     """
     names = [str(name) for name in frame.columns]
     key = find("id", columns.id if columns.id in names else None, names, "the statics")
-    require(key is not None, "columns.id", f"name a column of the statics: {listed(names)}", None)
+    require(key is not None, "data.columns.id", f"name a column of the statics: {listed(names)}", None)
     codes, texts = id_texts(frame[key], str(key))
     repeated = [texts[code] for code in np.flatnonzero(np.bincount(codes) > 1)]
     require(not repeated, "the statics", "hold one row a series", f"several rows of {listed(repeated)}")
@@ -372,7 +374,7 @@ def assemble(
         require(not missing, "the labels", rule, f"{missing} rows without one")
     fixed = _without_origin(collector, fixed)
     require_origin = columns.origin is None or bool(collector.origins)
-    require(require_origin, "columns.origin", "name a column of the table or of the statics", repr(columns.origin))
+    require(require_origin, "data.columns.origin", "name a column of the table or of the statics", repr(columns.origin))
     events = collector.events()
     further = ([] if fixed is None else list(fixed.index)) + ([] if found is None else list(found[0]["id"]))
     series = series_of(events, ids=further, unit=unit, since=since, repeats=repeats)

@@ -147,6 +147,6 @@ def _refuse(events: Events, order: Integers, same: NDArray[np.bool_]) -> None:
         f"{events.ids[events.series[row]]} at {events.times[row]:.15g}, {events.variables[events.variable[row]]}"
         for row in rows[:_SHOWN]
     ]
-    rule = "hold one value of a variable of a series at a time (data.repeats mean, first or last chooses among several)"
+    rule = "hold one value of a variable of a series at a time (--data.repeats mean, first or last chooses)"
     more = ", ..." if len(rows) > _SHOWN else ""
     reject("the table", rule, f"{len(rows)} repeated ones: {'; '.join(shown)}{more}")

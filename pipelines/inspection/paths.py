@@ -96,6 +96,9 @@ def _folder(path: Path) -> Found:
     if any(name.startswith("Outcomes-") or name.startswith("set-") for name in names):
         return Found("stays of the PhysioNet challenge of 2012", {"holds": ", ".join(sorted(names)[:LISTED])},
                      next=f"ccnn fit --config physionet2012 --data.root {path}")  # fmt: skip
+    if {"config.yaml", "best.ckpt"} <= names:
+        return Found("a run of ccnn fit", {"holds": ", ".join(sorted(names)[:LISTED])},
+                     next=f"ccnn test --run_dir {path}")  # fmt: skip
     held = [file for file in path.rglob("*") if file.is_file() and not file.name.startswith(".")]
     counts = Counter(map(suffix_of, held))
     found = Found(
@@ -111,6 +114,13 @@ def _folder(path: Path) -> Found:
     for what, (suffix, command) in kinds.items():
         if counts[suffix] and (what != "a MEDS data set" or (path / "data").is_dir()):
             return Found(what, found.facts, next=command)
+    own = f"--data.root {path} --run_dir runs/mine"
+    if "labels.csv" in names and any(counts[suffix] for suffix in _SCANS):
+        command = f"ccnn fit --config simulated_volumes --data.dataset volume_folder {own}"
+        return Found("scans with a class each", found.facts, next=f"{command} (docs/own_files.md, Volumes)")
+    classes = {file.relative_to(path).parts[0] for file in held if len(file.relative_to(path).parts) > 1}
+    if any(counts[suffix] for suffix in _CLOUDS) and ("labels.csv" in names or len(classes) > 1):
+        return Found("clouds with a class each", found.facts, next=f"ccnn fit --config cloud_classes {own}")
     for suffixes, command in (
         (_SCANS, f"ccnn predict --run_dir runs/mine --predict.input {path} --output labels"),
         (_CLOUDS, f"ccnn fit --config clouds --data.root {path} --run_dir runs/mine"),
@@ -136,7 +146,8 @@ def _scans(path: Path) -> Found:
         pairs = find_pairs(path)
         found.what, found.facts["with labels"] = "scans with labels", str(len(pairs))
         found.facts["classes"] = ", ".join(pairs.classes) or "not named: --data.classes background ..."
-        found.next = f"ccnn fit --config segmentation --data.root {path} --run_dir runs/mine"
+        named = "" if pairs.classes else " --data.classes '[background, ...]' --model.network.init_args.classes N"
+        found.next = f"ccnn fit --config segmentation --data.root {path} --run_dir runs/mine{named}"
     first = files.nifti(find_images(path)[0])
     found.facts |= {f"first: {name}": text for name, text in first.facts.items()}
     found.doubts += first.doubts

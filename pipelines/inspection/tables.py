@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ccnn_irregular._optional import import_optional
+from ccnn_irregular.datasets.tables.columns import find, plain
 from ccnn_irregular.pipelines.inspection.found import LISTED, USUAL, Found, suffix_of
 
 __all__ = ["table"]
@@ -43,13 +44,25 @@ def table(path: Path) -> Found:
 
 
 def _meant(columns: list[str]) -> dict[str, str]:
-    """The column of each usual meaning."""
-    by_word = {name.strip().lower(): name for name in reversed(columns)}
-    return {
-        meaning: by_word[next(word for word in words if word in by_word)]
+    """The column of each usual meaning, as the readers of tables find them."""
+    by_word = {plain(name): name for name in reversed(columns)}
+    found = {
+        meaning: by_word[next(plain(word) for word in words if plain(word) in by_word)]
         for meaning, words in USUAL.items()
-        if set(words) & set(by_word)
+        if any(plain(word) in by_word for word in words)
     }
+    for role in ("id", "time", "variable", "value"):
+        free = [name for name in columns if name not in found.values()]
+        if role not in found and (name := _found(role, free)) is not None:
+            found[role] = name
+    return found
+
+
+def _found(role: str, columns: list[str]) -> str | None:
+    try:
+        return find(role, None, columns, "the table")
+    except ValueError:  # several may be meant
+        return None
 
 
 def _column(pandas: Any, column: Any) -> str:
@@ -90,7 +103,11 @@ def _name_table(path: Path, pandas: Any, frame: Any, meant: Mapping[str, str], f
         found.what += ", a stay of the PhysioNet challenge of 2019"
         found.next = f"ccnn fit --config series --data.source psv --data.table {path.parent} --run_dir runs/mine"
     else:
-        found.doubts.append("no column is called id and time, latitude and longitude, or x, y and z: rename some")
+        found.doubts.append(
+            "no columns have the usual names of id and time, latitude and longitude, or x, y and z: name them by "
+            "--data.columns.id NAME --data.columns.time NAME, or .latitude, .longitude"
+        )
+        found.next = f"ccnn fit --config series --data.table {path} --data.labels LABELS.csv --data.columns.id NAME"
     infinite = [str(name) for name in frame.select_dtypes("number") if np.isinf(frame[name].to_numpy(float)).any()]
     found.doubts += [f"infinite values in {', '.join(infinite)}"] if infinite else []
     coded = [str(name) for name in frame.select_dtypes("number") if frame[name].isin([-9999, -999, 9999, 99999]).any()]

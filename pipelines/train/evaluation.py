@@ -21,7 +21,7 @@ _LEAST_WIDTH = 14  # characters of a column of words that are not wrapped in a n
 
 def say(text: object) -> None:
     """A line for the reader, as it is: neither coloured nor wrapped."""
-    get_console().print(str(text), highlight=False, soft_wrap=True)
+    get_console().print(str(text), highlight=False, markup=False, soft_wrap=True)
 
 
 def wilson_interval(correct: int, n: int) -> tuple[float, float]:

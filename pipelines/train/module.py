@@ -79,7 +79,7 @@ class TaskModule(LightningModule):
         """
         for name, there in data.sizes().items():
             here = getattr(self.network, name)
-            require(here == there, name, f"be the data's {there}", here)
+            require(here == there, name, f"be the data's {there} (--model.network.init_args.{name} {there})", here)
 
     def require_trainable(self, data: Any) -> None:
         """Refuse parts that cannot be trained on or validated with, with ValueError; before anything is written."""

@@ -243,8 +243,8 @@ class CloudFiles(TaskData[LabelBatch, None]):
     def _split(self, clouds: list[ReadCloud]) -> dict[str, list[ReadCloud]]:
         by_file = len(clouds) >= _FEWEST_FILES if self.split is None else self.split == "file"
         if not by_file:
-            strips = [strips(cloud, self.validation, self.test) for cloud in clouds]
-            return {part: [one[part] for one in strips] for part in ("train", "validation", "test")}
+            cut = [strips(cloud, self.validation, self.test) for cloud in clouds]
+            return {part: [one[part] for one in cut] for part in ("train", "validation", "test")}
         few = f"be 'area' for fewer than {_FEWEST_FILES} files"
         require(len(clouds) >= _FEWEST_FILES, "data.split", few, f"'file' for {len(clouds)}")
         order = np.random.default_rng(self.seed).permutation(len(clouds))

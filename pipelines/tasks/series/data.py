@@ -374,6 +374,7 @@ def told(schema: Schema, options: dict[str, Any]) -> str:
     unit, network = schema.unit, "--model.network.init_args."
     since = {"given": "as given", "first": "since the first row of each series", "label": "since the label's time"}
     labels = "numbers" if schema.kind == "number" else f"{schema.kind}: {', '.join(schema.classes[:8])}"
+    labels += f"; metrics are those of {schema.classes[-1]}, the last one" if schema.kind == "binary" else ""
     statics = [f"{name} ({len(known)} categories)" if known else name for name, known in schema.statics.items()]
     end = options["start"] + options["nodes"] * options["step"]
     lines = [

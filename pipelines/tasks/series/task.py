@@ -134,8 +134,7 @@ def _write(
     if labelled:
         columns["label"] = labels_of(data.targets("test"), schema)
     columns["prediction"] = decided(answers, schema, float(network.threshold))
-    if schema.kind == "binary":
-        columns["probability"] = [f"{one:.6f}" for one in answers[:, 0]]
-    if schema.kind == "classes":
-        columns |= {f"probability_{name}": [f"{p:.6f}" for p in answers[:, k]] for k, name in enumerate(schema.classes)}
+    if schema.kind != "number":
+        chances = np.hstack([1 - answers, answers]) if schema.kind == "binary" else answers
+        columns |= {f"probability_{name}": [f"{p:.6f}" for p in chances[:, k]] for k, name in enumerate(schema.classes)}
     write_csv(path, list(columns), zip(*columns.values(), strict=True))
