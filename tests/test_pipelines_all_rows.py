@@ -200,7 +200,7 @@ def test_volumes_with_and_without_labels(tmp_path: Path, monkeypatch: pytest.Mon
     Path("boxes.yaml").write_text(yaml.safe_dump(config))
     cli.main(["fit", "--config", "boxes.yaml"])
     cli.main(["test", "--config", "boxes.yaml", "--data.root", "new", "--data.evaluate", "all"])
-    report = json.loads(Path("runs/boxes/test/metrics.json").read_text())
+    report = json.loads(Path("runs/boxes/test_all/metrics.json").read_text())
     assert report["data"]["names"]["test"] == [f"case_{number}" for number in range(5)]
     assert {row["n"] for row in report["results"]} == {5}
     shutil.rmtree("new/labels")

@@ -96,7 +96,7 @@ def test_a_new_source_is_tested_by_a_table(trained: Path, capsys: pytest.Capture
     Path("new/labels.csv").write_text("\n".join(["file,label", *lines]) + "\n")
     command = ["test", "--run_dir", str(trained / "run"), "--data.root", "new", "--data.evaluate", "all", *QUIET]
     cli.main(command)
-    report = json.loads((trained / "run" / "test" / "metrics.json").read_text())
+    report = json.loads((trained / "run" / "test_all" / "metrics.json").read_text())
     assert report["weighted"][0]["n"] == 4
     assert report["weighted"][0]["accuracy"] == 1.0
     Path("new/labels.csv").write_text("file,label\n0.ply,cube\n")

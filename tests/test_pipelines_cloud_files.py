@@ -117,7 +117,7 @@ def test_a_whole_new_source_is_tested(trained: Path, capsys: pytest.CaptureFixtu
     write_las(Path("new/a.las"), places, codes)
     quiet = ("--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false")
     cli.main(["test", "--run_dir", str(trained / "run"), "--data.root", "new", "--data.evaluate", "all", *quiet])
-    report = json.loads((trained / "run" / "test" / "metrics.json").read_text())
+    report = json.loads((trained / "run" / "test_all" / "metrics.json").read_text())
     assert report["labelled points"] == 691
     assert report["accuracy"] > 0.9
     assert set(report["iou"]["network"]) == {"ground (2)", "building (6)"}
@@ -211,7 +211,7 @@ def test_a_label_that_training_never_saw_is_named(trained: Path, capsys: pytest.
     assert "got water (9)" in said
     assert "--data.ignore 0 9" in said
     cli.main([*command, "--data.ignore", "0", "water", "--trainer.enable_progress_bar", "false"])
-    assert json.loads((trained / "run" / "test" / "metrics.json").read_text())["labelled points"] == 280
+    assert json.loads((trained / "run" / "test_all" / "metrics.json").read_text())["labelled points"] == 280
 
 
 # ------------------------------------------------------------------------------------------------ parts and pieces

@@ -83,7 +83,7 @@ def test_classes_of_scans_in_mixed_formats(tmp_path: Path, monkeypatch: pytest.M
     assert {row["label"] for row in rows} == {""}
     Path("new/labels.csv").write_text("file,label\n" + "".join(f"{row['sample']},odd\n" for row in rows))
     run("test --data.root new --data.evaluate all")
-    assert (Path("run") / "test" / "metrics.json").is_file()
+    assert (Path("run") / "test_all" / "metrics.json").is_file()
 
 
 def test_voxels_of_scans_in_mixed_formats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,5 +110,5 @@ def test_voxels_of_scans_in_mixed_formats(tmp_path: Path, monkeypatch: pytest.Mo
         read_nifti(Path("labels") / f"scan{number:02}.nii.gz", like=read_scan(path))  # refuses another space
     assert np.array_equal(read_nifti("one.nii.gz").to_numpy(), read_nifti("labels/scan00.nii.gz").to_numpy())
     run("test --data.root new --data.evaluate all")
-    with Path("run/test/dice.csv").open(newline="") as file:
+    with Path("run/test_all/dice.csv").open(newline="") as file:
         assert len(list(csv.DictReader(file))) == 4

@@ -41,8 +41,7 @@ from ccnn_irregular.pipelines.train.usage import explained, short_help
 
 __all__ = ["Task"]
 
-
-# Exit statuses of a process that a signal ended, as shells have them.
+# Exit statuses of a process that a signal ended.
 _STATUS = {"interrupt": 130, "termination": 143}
 _SUMMARIES = {
     "fit": "train; the same command resumes an interrupted run",
@@ -130,7 +129,8 @@ class Task(LightningCLI):
         return str(self._get(self.config, "ckpt_path"))
 
     def output(self, datamodule: Any, name: str) -> Path:
-        """Where results go: as asked, else under a name in the run folder."""
+        """Where results go: as asked, else under a name in the run folder; a whole source leaves the run's own test."""
+        name = "test_all" if name == "test" and datamodule.evaluate == "all" else name
         return Path(self._get(self.config, "output") or self.run_folder.path / name)
 
     # The command line
