@@ -189,7 +189,7 @@ class _SeriesEstimator(BaseEstimator):
         """Refuse labels that scikit-learn would refuse."""
 
     def _kind(self, y: Any) -> str | None:
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must say what its labels are: _kind")
 
     def _read(self, X: Any, labels: pd.DataFrame | None, fitting: bool = False) -> Tables:
         """Series of X, with labels."""

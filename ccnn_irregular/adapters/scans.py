@@ -230,7 +230,7 @@ def _rescaled(path: Path, one: Any) -> NDArray[Any]:
     require(
         "ModalityLUTSequence" not in one, str(path), "be rescaled by a slope, not by a table", "ModalityLUTSequence"
     )
-    try:
+    try:  # pydicom raises each of these for pixels that are damaged, or packed in a way it has no decoder for
         pixels: NDArray[Any] = one.pixel_array
     except (ValueError, RuntimeError, AttributeError, NotImplementedError) as error:
         raise ValueError(f"pixels of {one.filename} must be readable, got {error}") from error
