@@ -17,6 +17,7 @@ from ccnn_irregular.operators.engines.spectral.refinement import refined
 from ccnn_irregular.operators.engines.spectral.separable import GridGeometry, grid_cost, to_modes
 from ccnn_irregular.operators.layout import balance, restored
 from ccnn_irregular.operators.numerics.sizes import Pasts, energy_and_peaks, outliers, sample_energy
+from ccnn_irregular.operators.numerics.uniform import repeated, times
 from ccnn_irregular.operators.planning.memory import available_memory
 from ccnn_irregular.operators.planning.rates import current_rates
 
@@ -84,8 +85,10 @@ def _convolved(rows: Tensor, transfer: Tensor, geometry: GridGeometry, *, depthw
     """Values to modes, times the kernel's transform, and to the queries."""
     kept = tuple(slice(way.kept.start, way.kept.stop) for way in geometry.ways)
     spectrum = to_modes(rows[(slice(None), slice(None), *kept)], [way.source for way in geometry.ways])
-    product = spectrum * transfer if depthwise else torch.einsum("bc...,dc...->bd...", spectrum, transfer)
-    return geometry.at_queries(product)
+    if depthwise:
+        return geometry.at_queries(times(spectrum, transfer))
+    whole = repeated(spectrum, [way.modes for way in geometry.ways])
+    return geometry.at_queries(torch.einsum("bc...,dc...->bd...", whole, transfer))
 
 
 def _transfer_for(kernel: Kernel, plan: Plan, rtol: float) -> tuple[GridGeometry, Tensor, Tensor] | str:

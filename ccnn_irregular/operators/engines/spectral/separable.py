@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -36,7 +36,7 @@ FINEST_LATTICE = 4
 """Cells of a common lattice per step of the source beyond which an axis has sums of its own."""
 
 # What lies beyond the spectrum's end is less than so many rtol; kernel values per axis that this is found by.
-_SAFETY, _SAMPLES = 0.6, 8
+_SAFETY, _SAMPLES = 1.0, 8
 # Share of the modes kept beyond the end of the spectrum: what they hold tells whether it still ends there.
 _SHELL = 0.05
 # Length of an axis from which on its circle is a whole number of steps, so that the source is transformed by an FFT.
@@ -169,14 +169,9 @@ def band_axes(source: Grid, query: Grid, causal_axes: Sequence[int]) -> list[int
 
 
 def to_modes(values: Tensor, sums: Sequence[UniformSum]) -> Tensor:
-    """Real values ``(..., *sizes)`` to modes, the last axis first; modes that repeat are copied at the end."""
-    distinct = [one.distinct for one in sums]
+    """Real values ``(..., *sizes)`` to modes, the last axis first; of those that repeat, the first ones."""
     for dim in range(-1, -len(sums) - 1, -1):
-        values = distinct[dim].to_modes(values, dim)
-    for dim in range(-1, -len(sums) - 1, -1):
-        whole, count = distinct[dim].count, sums[dim].count
-        if whole < count:
-            values = torch.cat([values] * (-(-count // whole)), dim).narrow(dim, 0, count)
+        values = sums[dim].distinct.to_modes(values, dim)
     return values
 
 
@@ -268,16 +263,32 @@ class _OnLattice:
     def way(self, device: torch.device, dtype: torch.dtype, *, half: bool) -> AxisWay:
         first, last = self.span
         length = self.lattice.length(first, last)
-        count = length // 2 + 1 if half else length
+        modes = range(length // 2 + 1 if half else length)
         source, taps, query = (
-            UniformSum(Nodes(begin / length, step / length, nodes), 0, count, device, dtype)
+            Nodes(begin / length, step / length, nodes)
             for begin, step, nodes in (
                 (0, self.lattice.up, self.size),
                 (first, 1, last - first + 1),
                 (0, self.lattice.down, self.lattice.query),
             )
         )
-        return AxisWay(range(self.size), source, taps, query, self.offsets(device), 0, half)
+        sums = _sums(source, taps, query, modes, device, dtype, half=half)
+        return AxisWay(range(self.size), *sums, self.offsets(device), 0, half)
+
+
+def _sums(
+    source: Nodes, taps: Nodes, query: Nodes, modes: range, device: torch.device, dtype: torch.dtype, *, half: bool
+) -> tuple[UniformSum, UniformSum, UniformSum]:
+    """The sums of an axis. Where that makes their matrices real, source and query are moved about 0, and the taps to match.
+
+    The last axis, whose values are real, keeps its nodes.
+    """
+    between = UniformSum(source, modes.start, len(modes), device, dtype)
+    if not half and between.dense and replace(between, nodes=query).dense:
+        taps = replace(taps, first=taps.first + source.centre - query.centre)
+        between, query = replace(between, nodes=source.about(0.0)), query.about(0.0)
+    turned = between.alternating
+    return between, replace(between, nodes=taps), replace(between, nodes=query, turned=turned)
 
 
 def _band_way(
@@ -305,22 +316,18 @@ def _band_way(
     shell = max(1, math.ceil(_SHELL * inner))
     highest = inner + shell
     cells = fast_length(2 * highest + 1) if highest > _LONG else 2 * highest + 1
-    first, count = (0, highest + 1) if half else (-highest, 2 * highest + 1)
     taps = math.floor(reach * cells / circle)
-
-    def sums(begin: float, step: float, nodes: int) -> UniformSum:
-        return UniformSum(Nodes(begin, step, nodes), first, count, device, dtype)
-
     offsets = torch.arange(-taps, taps + 1, dtype=torch.float64, device=device) * (circle / cells)
-    return AxisWay(
-        kept,
-        sums(0.0, source.step / circle, cropped.size),
-        sums(-taps / cells, 1 / cells, 2 * taps + 1),
-        sums((query.start - cropped.start) / circle, query.step / circle, query.size),
-        offsets,
-        shell,
-        half,
+    sums = _sums(
+        Nodes(0.0, source.step / circle, cropped.size),
+        Nodes(-taps / cells, 1 / cells, 2 * taps + 1),
+        Nodes((query.start - cropped.start) / circle, query.step / circle, query.size),
+        range(0 if half else -highest, highest + 1),
+        device,
+        dtype,
+        half=half,
     )
+    return AxisWay(kept, *sums, offsets, shell, half)
 
 
 def _kept(source: Axis, query: Axis, support: float) -> range:
