@@ -33,7 +33,7 @@ _SHARE_OF_TAIL = 0.9
 # The error stays below rtol for values that are not white noise too, within reason.
 _SAFETY = 0.5
 # Kernel samples along an axis to look for the end of its spectrum, doubled up to the most; in all, with the other axes.
-_FIRST_SAMPLES, _MOST_SAMPLES, _MOST_IN_ALL = 64, 1 << 15, 1 << 21
+_FIRST_SAMPLES, _MOST_SAMPLES, _MOST_IN_ALL = 32, 1 << 15, 1 << 21
 # Samples along each other axis, where the energy is only summed up; of a uniform one, nodes within the support.
 _OTHER_SAMPLES = 16
 

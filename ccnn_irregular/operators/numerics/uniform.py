@@ -259,17 +259,18 @@ class _Product(torch.autograd.Function):
             whole = repeated(spectrum, transfer.shape[1:])
             along_modes = _summed_repeats(gradient * transfer.conj(), spectrum.shape[2:])
             return along_modes, (gradient * whole.conj()).sum(0)
-        found: list[Tensor | None] = [None, None]
+        along_modes = along_transfer = None
         if ctx.needs_input_grad[0]:
-            conjugate, found[0] = transfer.conj_physical(), torch.zeros_like(spectrum)
+            along_modes = torch.zeros_like(spectrum)
             for ours, theirs in _stretches(spectrum, transfer):
-                found[0][ours].addcmul_(gradient[theirs], conjugate[theirs])
+                along_modes[ours].addcmul_(gradient[theirs], transfer[theirs].conj_physical())
         if ctx.needs_input_grad[1]:
-            conjugate, found[1] = spectrum.conj_physical(), torch.zeros_like(transfer)
+            conjugate, along_transfer = spectrum.conj_physical(), torch.empty_like(transfer)
             for ours, theirs in _stretches(spectrum, transfer):
-                for entry in range(len(spectrum)):
-                    found[1][theirs].addcmul_(gradient[entry][theirs], conjugate[entry][ours])
-        return found[0], found[1]
+                torch.mul(gradient[0][theirs], conjugate[0][ours], out=along_transfer[theirs])
+                for entry in range(1, len(spectrum)):
+                    along_transfer[theirs].addcmul_(gradient[entry][theirs], conjugate[entry][ours])
+        return along_modes, along_transfer
 
 
 def _stretches(spectrum: Tensor, transfer: Tensor) -> Iterator[tuple[Any, Any]]:

@@ -46,6 +46,8 @@ _CALLS, _PLAN_CALLS = 120, 400
 # Small complex products run at this share of the speed of a generator's.
 _SLOWER = 1.5
 _MOST_MODES = 1 << 30
+# Bytes of modes that are held at once on CPUs: new memory for more costs as much time as the sums.
+_AT_ONCE = 1.5e6
 # Numbers that live at once for each mode or node of what is transformed.
 _COPIES = 6.0
 
@@ -135,8 +137,8 @@ class GridGeometry:
         limits = [reach if span is None else math.inf for reach, span in zip(support, spans, strict=True)]
         return cls(rtol, tuple(ways), tuple(limits), tuple(spans))
 
-    def transfer(self, kernel: Kernel) -> tuple[Tensor, Tensor, Tensor]:
-        """The kernel's transform ``(*kernel.shape, *modes)``, over the number of cells of the circles.
+    def transfer(self, kernel: Kernel) -> tuple[list[Tensor], Tensor, Tensor]:
+        """The kernel's transform in parts ``(channels, *kernel.shape[1:], *modes)``, over the number of circles' cells.
 
         And squared, float64 ``(*kernel.shape)``: the error made of one row of size 1, and that row's result, on average
         over all places.
@@ -145,8 +147,16 @@ class GridGeometry:
         cells = math.prod(way.cells for way in self.ways)
         taps = kernel.sampled([way.offsets for way in self.ways]) / cells
         energy, dtype = energy_of_taps(taps.detach().flatten(0, kernel.d - 1))
-        modes = to_modes(taps.permute(*range(kernel.d, taps.ndim), *range(kernel.d)), [way.taps for way in self.ways])
-        return modes, _in_shells(modes.detach(), self.ways, dtype), energy * cells
+        taps = taps.permute(*range(kernel.d, taps.ndim), *range(kernel.d))
+        parts = [to_modes(part, [way.taps for way in self.ways]) for part in taps.split(self._together(kernel))]
+        return parts, torch.cat([_in_shells(part.detach(), self.ways, dtype) for part in parts]), energy * cells
+
+    def _together(self, kernel: Kernel) -> int:
+        """How many channels of the result go through the modes at once: on CPUs no more than stay in the cache."""
+        if kernel.extent.device.type != "cpu":
+            return kernel.out_channels
+        values = math.prod(kernel.shape[1:]) * math.prod(way.modes for way in self.ways)
+        return max(1, int(_AT_ONCE / (values * kernel.dtype.to_complex().itemsize)))
 
     def at_queries(self, modes: Tensor) -> Tensor:
         """Modes ``(..., *modes)`` of a result to its values at the queries, the last axis at the end."""
@@ -169,8 +179,9 @@ def band_axes(source: Grid, query: Grid, causal_axes: Sequence[int]) -> list[int
 
 
 def to_modes(values: Tensor, sums: Sequence[UniformSum]) -> Tensor:
-    """Real values ``(..., *sizes)`` to modes, the last axis first; of those that repeat, the first ones."""
-    for dim in range(-1, -len(sums) - 1, -1):
+    """Real values ``(..., *sizes)`` to modes, the last axis first and whole; of those that repeat, else, the first ones."""
+    values = sums[-1].to_modes(values, -1)
+    for dim in range(-2, -len(sums) - 1, -1):
         values = sums[dim].distinct.to_modes(values, dim)
     return values
 
