@@ -4,8 +4,8 @@
     at_nodes:  y_m = sum_k X_k exp(+2 pi i k t_m)
 
 The nodes t = first + step j need not divide the circle, so neither direction is an FFT. Short sums are products with a
-matrix; where the nodes lie about 0 it is a real one, for sums and differences of nodes that mirror each other: half of the
-work of a complex one. Long sums are FFTs where the nodes divide the circle, and else a chirp (Bluestein 1970): with
+matrix; where the nodes lie about 0 it is a real one, for sums and differences of nodes that mirror each other, which
+is half of the work. Long sums are FFTs where the nodes divide the circle, and else a chirp (Bluestein 1970): with
 k j = (k^2 + j^2 - (k - j)^2) / 2 the sum becomes a convolution. All are exact up to rounding, and differentiable.
 """
 
@@ -118,7 +118,7 @@ class UniformSum:
     def to_modes(self, values: Tensor, dim: int) -> Tensor:
         """Values at the nodes along ``dim``, counted from the end, to modes; real ones along the last axis only."""
         if self.dense and values.is_complex():
-            return self._folded_to_modes(values, dim) if self.nodes.about_zero else _product(self._conjugate, values, dim)
+            return self._folded(values, dim) if self.nodes.about_zero else _product(self._conjugate, values, dim)
         if self.dense:
             # One real product, whose columns are real and imaginary parts in turn.
             pairs = torch.view_as_real(self._conjugate.T.contiguous()).flatten(1)
@@ -153,7 +153,7 @@ class UniformSum:
         pairs = torch.view_as_real(self._conjugate * shares[:, None]).movedim(-1, 1).flatten(0, 1)
         return torch.view_as_real(modes).flatten(-2) @ pairs
 
-    def _folded_to_modes(self, values: Tensor, dim: int) -> Tensor:
+    def _folded(self, values: Tensor, dim: int) -> Tensor:
         half = self.nodes.count // 2
         below, middle, above = values.split([half, self.nodes.count - 2 * half, half], dim)
         above = above.flip(dim)

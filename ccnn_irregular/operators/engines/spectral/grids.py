@@ -84,8 +84,8 @@ def _accurate(kernel: Kernel, rows: Tensor, energy: Tensor, entries: Points, pla
 
 def _convolved(rows: Tensor, parts: Sequence[Tensor], geometry: GridGeometry, *, depthwise: bool) -> Tensor:
     """Values to modes, times the parts of the kernel's transform, and to the queries."""
-    kept, sums = tuple(slice(way.kept.start, way.kept.stop) for way in geometry.ways), [way.source for way in geometry.ways]
-    rows = rows[(slice(None), slice(None), *kept)]
+    sums = [way.source for way in geometry.ways]
+    rows = rows[(slice(None), slice(None), *(slice(way.kept.start, way.kept.stop) for way in geometry.ways))]
     if depthwise:
         columns = rows.split([len(part) for part in parts], 1)
         products = (times(to_modes(own, sums), part) for own, part in zip(columns, parts, strict=True))

@@ -47,7 +47,7 @@ _CALLS, _PLAN_CALLS = 120, 400
 _SLOWER = 1.5
 _MOST_MODES = 1 << 30
 # Bytes of modes that are held at once on CPUs: new memory for more costs as much time as the sums.
-_AT_ONCE = 1.5e6
+_AT_ONCE = 4e6
 # Numbers that live at once for each mode or node of what is transformed.
 _COPIES = 6.0
 
@@ -179,7 +179,7 @@ def band_axes(source: Grid, query: Grid, causal_axes: Sequence[int]) -> list[int
 
 
 def to_modes(values: Tensor, sums: Sequence[UniformSum]) -> Tensor:
-    """Real values ``(..., *sizes)`` to modes, the last axis first and whole; of those that repeat, else, the first ones."""
+    """Real values ``(..., *sizes)`` to modes: all along the last axis, along the others those before any repeats."""
     values = sums[-1].to_modes(values, -1)
     for dim in range(-2, -len(sums) - 1, -1):
         values = sums[dim].distinct.to_modes(values, dim)
@@ -290,7 +290,7 @@ class _OnLattice:
 def _sums(
     source: Nodes, taps: Nodes, query: Nodes, modes: range, device: torch.device, dtype: torch.dtype, *, half: bool
 ) -> tuple[UniformSum, UniformSum, UniformSum]:
-    """The sums of an axis. Where that makes their matrices real, source and query are moved about 0, and the taps to match.
+    """The sums of an axis. Where that makes matrices real, source and query are moved about 0, and the taps to match.
 
     The last axis, whose values are real, keeps its nodes.
     """
