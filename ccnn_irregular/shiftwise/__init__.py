@@ -4,8 +4,27 @@ A kernel of M x N taps equals M / N kernels of N x N whose results are shifted b
 CVPR 2025, arXiv 2401.12736).
 """
 
+from ccnn_irregular.shiftwise.blocks import ShiftwiseBlock
 from ccnn_irregular.shiftwise.conv import ShiftwiseConv
+from ccnn_irregular.shiftwise.networks import (
+    ShiftwiseNet,
+    compress,
+    shiftwise_base,
+    shiftwise_small,
+    shiftwise_tiny,
+)
 from ccnn_irregular.shiftwise.sparsity import GroupSparsity
 from ccnn_irregular.shiftwise.tiled import TiledConv, from_large_kernel
 
-__all__ = ["GroupSparsity", "ShiftwiseConv", "TiledConv", "from_large_kernel"]
+__all__ = [
+    "GroupSparsity",
+    "ShiftwiseBlock",
+    "ShiftwiseConv",
+    "ShiftwiseNet",
+    "TiledConv",
+    "compress",
+    "from_large_kernel",
+    "shiftwise_base",
+    "shiftwise_small",
+    "shiftwise_tiny",
+]

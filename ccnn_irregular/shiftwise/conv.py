@@ -84,17 +84,12 @@ class ShiftwiseConv(nn.Module):
         self.channels, self.length, self.width, self.d = channels, length, width, d
         self.axes, self.identity, self.skip = axes, identity, skip
         count = -(-length // width)
-        draw = torch.Generator().manual_seed(seed)
-        order = torch.randperm(channels, generator=draw)[:convolved] if ghost_ratio else torch.arange(channels)
-        self.register_buffer("used", order.sort().values)
+        used, places, small = _drawn(channels, convolved, (len(axes), rearrangements), count, seed)
+        device = torch.empty(0).device  # the one that modules are built on
+        self.register_buffer("used", used.to(device))
         self.register_buffer("mask", torch.ones(convolved, count, dtype=torch.bool))
-        shape = len(axes), rearrangements, convolved, count
-        drawn = rearrangements > 1
-        places = torch.rand(shape, generator=draw).argsort(-1) if drawn else torch.arange(count).expand(shape)
-        middle = torch.full(shape[1:3], count // 2)
-        small = torch.randint(count, shape[1:3], generator=draw) if drawn else middle
-        self.register_buffer("places", places.contiguous())
-        self.register_buffer("small", small)
+        self.register_buffer("places", places.to(device))
+        self.register_buffer("small", small.to(device))
         self.weight = nn.Parameter(torch.empty(paths, convolved, count, *(width,) * d))
         branches = len(axes) + identity
         self.norms = nn.ModuleList(_NORMS[d](convolved) for _ in range(branches)) if norm else None
@@ -195,3 +190,18 @@ class ShiftwiseConv(nn.Module):
             skip = self.weight.new_ones(self.channels).index_fill(0, self.used, float(self.skip))
         kept, tiles = kept.index_copy(0, self.used, stand), tiles.index_copy(0, self.used, laid)
         return TiledConv(tiles, distinct, kept > 0, skip, bias)
+
+
+def _drawn(
+    channels: int, convolved: int, branches: tuple[int, int], count: int, seed: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Channels that are convolved, which small kernel stands at each place of each branch, and in the small one."""
+    draw, cpu = torch.Generator().manual_seed(seed), torch.device("cpu")
+    order = torch.randperm(channels, generator=draw, device=cpu)
+    used = order[:convolved].sort().values
+    shape = *branches, convolved, count
+    if branches[1] == 1:
+        middle = torch.full(shape[1:3], count // 2, device=cpu)
+        return used, torch.arange(count, device=cpu).expand(shape).contiguous(), middle
+    places = torch.rand(shape, generator=draw, device=cpu).argsort(-1)
+    return used, places, torch.randint(count, shape[1:3], generator=draw, device=cpu)
