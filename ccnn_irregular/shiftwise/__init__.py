@@ -6,6 +6,7 @@ CVPR 2025, arXiv 2401.12736).
 
 from ccnn_irregular.shiftwise.blocks import ShiftwiseBlock
 from ccnn_irregular.shiftwise.conv import ShiftwiseConv
+from ccnn_irregular.shiftwise.export import Exported, LayerReport, export
 from ccnn_irregular.shiftwise.networks import (
     ShiftwiseNet,
     compress,
@@ -17,12 +18,15 @@ from ccnn_irregular.shiftwise.sparsity import GroupSparsity
 from ccnn_irregular.shiftwise.tiled import TiledConv, from_large_kernel
 
 __all__ = [
+    "Exported",
     "GroupSparsity",
+    "LayerReport",
     "ShiftwiseBlock",
     "ShiftwiseConv",
     "ShiftwiseNet",
     "TiledConv",
     "compress",
+    "export",
     "from_large_kernel",
     "shiftwise_base",
     "shiftwise_small",
