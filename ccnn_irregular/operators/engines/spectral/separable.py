@@ -36,7 +36,7 @@ FINEST_LATTICE = 4
 """Cells of a common lattice per step of the source beyond which an axis has sums of its own."""
 
 # What lies beyond the spectrum's end is less than so many rtol; kernel values per axis that this is found by.
-_SAFETY, _SAMPLES = 0.8, 8
+_SAFETY, _SAMPLES = 0.6, 8
 # Share of the modes kept beyond the end of the spectrum: what they hold tells whether it still ends there.
 _SHELL = 0.05
 # Length of an axis from which on its circle is a whole number of steps, so that the source is transformed by an FFT.
