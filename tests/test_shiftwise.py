@@ -36,11 +36,12 @@ def test_any_large_kernel_is_decomposed_exactly(data: st.DataObject, d: int) -> 
     values = torch.randn(2, 3, *sizes, dtype=torch.float64, requires_grad=True)
     exact = direct(values, weight)
     layer = from_large_kernel(weight.unsqueeze(1), widths)
-    found = layer(values)
-    assert torch.allclose(found, exact, rtol=0, atol=1e-12 * weight[0].numel())
     along = torch.randn_like(exact)
-    slopes = [torch.autograd.grad((one * along).sum(), values)[0] for one in (exact, found)]
-    assert torch.allclose(*slopes, rtol=0, atol=1e-12 * weight[0].numel())
+    slope = torch.autograd.grad((exact * along).sum(), values)[0]
+    for found in (layer(values), layer.shifted(values), layer._by_offset(values), layer._direct(values)):
+        assert torch.allclose(found, exact, rtol=0, atol=1e-12 * weight[0].numel())
+        (same,) = torch.autograd.grad((found * along).sum(), values)
+        assert torch.allclose(same, slope, rtol=0, atol=1e-12 * weight[0].numel())
     assert torch.allclose(direct(values, layer.to_large_kernel()), exact, rtol=0, atol=1e-12 * weight[0].numel())
     assert torch.equal(joined(cut(weight, widths), lengths), weight)
 
@@ -157,7 +158,7 @@ def test_gradients(d: int) -> None:
     weight = layer.weight.detach().clone().requires_grad_()
     assert torch.autograd.gradcheck(call, (values, weight), fast_mode=True)
     assert torch.autograd.gradgradcheck(call, (values, weight), fast_mode=True)
-    assert torch.autograd.gradcheck(layer.merge(), (values,), fast_mode=True)
+    assert torch.autograd.gradcheck(layer.merge().shifted, (values,), fast_mode=True)
 
 
 @given(sizes=st.lists(st.integers(1, 9), min_size=1, max_size=3), data=st.data())
@@ -239,3 +240,15 @@ def test_bad_arguments_are_named() -> None:
         GroupSparsity(torch.nn.Linear(2, 2))
     with pytest.raises(ValueError, match="offsets must have one entry for 2 tiles"):
         TiledConv(torch.zeros(3, 2, 4), [(0,)])
+
+
+def test_the_faster_way_is_taken() -> None:
+    values = torch.randn(1, 2, 40, 40)
+    for length, trained in ((9, True), (31, False)):
+        layer = from_large_kernel(torch.randn(2, length, length), 5)
+        assert layer.takes_direct(values) is trained
+        with torch.no_grad():
+            assert layer.takes_direct(values)
+        assert not layer.takes_direct(values.to("meta"))
+    nothing = from_large_kernel(torch.zeros(2, 4, 4), 2)
+    assert not nothing(values).any()
