@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import final
 
@@ -116,18 +117,29 @@ class TiledConv(nn.Module):
         return kernel
 
     def _joined(self) -> Tensor:
-        widths = self.weight.shape[2:]
-        reach = [1] * self.d
+        """The one kernel, without the skip: each tap added to its place in it."""
+        sizes, widths = self._sizes(), self.weight.shape[2:]
+        strides = [math.prod(sizes[axis + 1 :]) for axis in range(self.d)]
+        within = torch.zeros((), dtype=torch.int64, device=self.channel.device)
+        for width, stride in zip(widths, strides, strict=True):
+            within = within[..., None] + stride * torch.arange(width, device=self.channel.device)
+        first = [
+            sum(stride * (by - width + 1 + size // 2) for stride, by, width, size in zip(*parts, strict=True))
+            for parts in ((strides, offset, widths, sizes) for offset in self.offsets)
+        ]
+        starts = torch.tensor(first, dtype=torch.int64, device=self.channel.device)
+        starts = starts.repeat_interleave(torch.tensor(self.counts, device=starts.device))
+        places = (self.channel * math.prod(sizes) + starts)[:, None] + within.flatten()
+        flat = self.weight.new_zeros(self.channels * math.prod(sizes))
+        return flat.index_add(0, places.flatten(), self.weight.flatten()).reshape(self.channels, *sizes)
+
+    def _sizes(self) -> list[int]:
+        """Odd lengths of the one kernel, so that place 0 is in its middle."""
+        sizes = [1] * self.d
         for offset in self.offsets:
-            for axis, (by, width) in enumerate(zip(offset, widths, strict=True)):
-                first = by - width + 1
-                reach[axis] = max(reach[axis], 2 * max(abs(first), abs(first + width - 1)) + 1)
-        kernel = self.weight.new_zeros(self.channels, *reach)
-        for offset, channel, weight in self._parts():
-            first = [by - width + 1 + size // 2 for by, width, size in zip(offset, widths, reach, strict=True)]
-            places = tuple(slice(start, start + width) for start, width in zip(first, widths, strict=True))
-            kernel[(slice(None), *places)] = kernel[(slice(None), *places)].index_add(0, channel, weight[:, 0])
-        return kernel
+            for axis, (by, width) in enumerate(zip(offset, self.weight.shape[2:], strict=True)):
+                sizes[axis] = max(sizes[axis], 2 * max(width - 1 - by, by) + 1)
+        return sizes
 
     def _direct(self, values: Tensor) -> Tensor:
         kernel = self._joined()
