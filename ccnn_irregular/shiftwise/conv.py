@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
@@ -172,8 +172,9 @@ class ShiftwiseConv(nn.Module):
         weights, standing = self._branch_weights(self._masked()), self._branch_weights(mask)
         bias = None
         if self.norms is not None:
-            scales = [norm.weight / (norm.running_var + norm.eps).sqrt() for norm in self.norms]
-            shifts = [norm.bias - norm.running_mean * scale for norm, scale in zip(self.norms, scales, strict=True)]
+            norms: list[Any] = list(self.norms)
+            scales = [norm.weight / (norm.running_var + norm.eps).sqrt() for norm in norms]
+            shifts = [norm.bias - norm.running_mean * scale for norm, scale in zip(norms, scales, strict=True)]
             weights = [
                 one * scale.reshape(-1, *(1,) * (self.d + 1)) for one, scale in zip(weights, scales, strict=True)
             ]

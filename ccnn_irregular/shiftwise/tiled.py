@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
@@ -112,7 +112,7 @@ class TiledConv(nn.Module):
         """The one kernel that does the same, ``(C, *lengths)`` of odd lengths, the bias left out."""
         kernel = self._joined()
         if self.skip is not None:
-            centre = (slice(None), *(size // 2 for size in kernel.shape[1:]))
+            centre: Any = (slice(None), *(size // 2 for size in kernel.shape[1:]))
             kernel[centre] = kernel[centre] + self.skip
         return kernel
 

@@ -257,9 +257,10 @@ class _Product(torch.autograd.Function):
         (spectrum, transfer), (gradient,) = ctx.saved_tensors, gradients
         if torch.is_grad_enabled():  # a gradient of gradients is wanted
             whole = repeated(spectrum, transfer.shape[1:])
-            along_modes = _summed_repeats(gradient * transfer.conj(), spectrum.shape[2:])
-            return along_modes, (gradient * whole.conj()).sum(0)
-        along_modes = along_transfer = None
+            folded = _summed_repeats(gradient * transfer.conj(), spectrum.shape[2:])
+            return folded, (gradient * whole.conj()).sum(0)
+        along_modes: Tensor | None = None
+        along_transfer: Tensor | None = None
         if ctx.needs_input_grad[0]:
             along_modes = torch.zeros_like(spectrum)
             for ours, theirs in _stretches(spectrum, transfer):
