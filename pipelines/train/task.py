@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from argparse import ArgumentError
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -18,7 +19,7 @@ from torch.utils.data import DataLoader
 from ccnn_irregular._checks import reject
 from ccnn_irregular.pipelines.train import figures
 from ccnn_irregular.pipelines.train.arguments import Words, join_lists
-from ccnn_irregular.pipelines.train.checkpoint import load_weights, read_checkpoint, saved_options
+from ccnn_irregular.pipelines.train.checkpoint import WholeCheckpoints, load_weights, read_checkpoint, saved_options
 from ccnn_irregular.pipelines.train.data import TaskData
 from ccnn_irregular.pipelines.train.evaluation import Evaluation, say
 from ccnn_irregular.pipelines.train.module import CLASSES, TaskModule, parameter_count
@@ -37,6 +38,7 @@ from ccnn_irregular.pipelines.train.run_end import (
     require_precision,
 )
 from ccnn_irregular.pipelines.train.run_folder import EpochSeed, History, RunFolder, checkpoints, flat
+from ccnn_irregular.pipelines.train.trusted import bounded_by
 from ccnn_irregular.pipelines.train.usage import explained, short_help
 
 __all__ = ["Task"]
@@ -203,8 +205,10 @@ class Task(LightningCLI):
             say(f"{name} {shown}, as the data tell (--model.network.init_args.{name})")
 
     def instantiate_classes(self) -> None:
-        """The data that told the arguments of the network are read once."""
-        super().instantiate_classes()
+        """The data that told the arguments of the network are read once; no checkpoint asks for more than it holds."""
+        path = self._get(self.config, "ckpt_path")
+        with bounded_by(path) if path is not None and Path(path).is_file() else nullcontext():
+            super().instantiate_classes()
         if self._read_data is not None:
             self.datamodule = self._read_data
 
@@ -236,7 +240,12 @@ class Task(LightningCLI):
         """Take the options of the model from the checkpoint, which the configuration may no longer match."""
         path = self.config[self.config.subcommand].ckpt_path
         if path is not None and (options := saved_options(path)):
-            self.config = self.parser.parse_object({self.config.subcommand: {"model": options}}, self.config)
+            command = self.config.subcommand
+            try:
+                self.config = self.parser.parse_object({command: {"model": options}}, self.config)
+            except ArgumentError as error:
+                found = explained(str(error), self._parser(command), command, self.task)
+                raise ValueError(f"ckpt_path {path}: {found}") from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The trainer with the callbacks of the run; those of the configuration are for training only."""
@@ -259,7 +268,9 @@ class Task(LightningCLI):
             kwargs |= {"callbacks": [], "enable_checkpointing": False}
         self.trainer_defaults = {**self.trainer_defaults, "callbacks": callbacks}
         kwargs["max_time"] = None  # Lightning's own limit would count the time of earlier commands
-        return super().instantiate_trainer(default_root_dir=str(self.run_folder.path), **kwargs)
+        trainer: Trainer = super().instantiate_trainer(default_root_dir=str(self.run_folder.path), **kwargs)
+        trainer.strategy.checkpoint_io = WholeCheckpoints()
+        return trainer
 
     # The four commands
 
