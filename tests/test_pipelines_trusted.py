@@ -126,6 +126,7 @@ def test_callers_of_functions_and_of_servers_are_refused(
 
 def test_known_callbacks_and_loggers_are_taken(root: Path) -> None:
     trainer = {
+        "log_every_n_steps": 1,
         "callbacks": [{"class_path": "EarlyStopping", "init_args": {"monitor": "val_loss"}}],
         "logger": {"class_path": "lightning.pytorch.loggers.CSVLogger", "init_args": {"save_dir": "logged"}},
     }

@@ -90,7 +90,7 @@ def explained(message: str, parser: ArgumentParser, command: str, task: str) -> 
         )
     if denied := re.search(r"Importing '([\w.]+)' is not allowed", message):
         return (
-            f"ccnn {command} takes classes of ccnn_irregular, and of Lightning its callbacks, strategies, profilers and "
+            f"ccnn {command} takes classes of ccnn_irregular, and Lightning's callbacks, strategies, profilers and "
             f"loggers to files, got {denied[1]}\n--plugins MODULE or FILE.py lets a configuration name those of your "
             "own; importing a module runs its code"
         )
