@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from argparse import ArgumentError
 from collections.abc import Mapping
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -19,6 +18,7 @@ from torch.utils.data import DataLoader
 from ccnn_irregular._checks import reject
 from ccnn_irregular.pipelines.train import figures
 from ccnn_irregular.pipelines.train.arguments import Words, join_lists
+from ccnn_irregular.pipelines.train.callbacks import training_callbacks
 from ccnn_irregular.pipelines.train.checkpoint import WholeCheckpoints, load_weights, read_checkpoint, saved_options
 from ccnn_irregular.pipelines.train.data import TaskData
 from ccnn_irregular.pipelines.train.evaluation import Evaluation, say
@@ -28,16 +28,14 @@ from ccnn_irregular.pipelines.train.overlap import overlap_with, provenance, req
 from ccnn_irregular.pipelines.train.reports import versions, write_json
 from ccnn_irregular.pipelines.train.resume import find_resumable
 from ccnn_irregular.pipelines.train.run_end import (
-    FiniteMetrics,
     RunEnd,
-    StepLimit,
-    TimeLimit,
     ends_at_sigterm,
     require_epochs,
     require_numbers,
     require_precision,
+    tells_no_numbers,
 )
-from ccnn_irregular.pipelines.train.run_folder import EpochSeed, History, RunFolder, checkpoints, flat
+from ccnn_irregular.pipelines.train.run_folder import RunFolder, flat
 from ccnn_irregular.pipelines.train.trusted import bounded_by
 from ccnn_irregular.pipelines.train.usage import explained, short_help
 
@@ -206,8 +204,7 @@ class Task(LightningCLI):
 
     def instantiate_classes(self) -> None:
         """The data that told the arguments of the network are read once; no checkpoint asks for more than it holds."""
-        path = self._get(self.config, "ckpt_path")
-        with bounded_by(path) if path is not None and Path(path).is_file() else nullcontext():
+        with bounded_by(self._get(self.config, "ckpt_path")):
             super().instantiate_classes()
         if self._read_data is not None:
             self.datamodule = self._read_data
@@ -244,26 +241,16 @@ class Task(LightningCLI):
             try:
                 self.config = self.parser.parse_object({command: {"model": options}}, self.config)
             except ArgumentError as error:
-                found = explained(str(error), self._parser(command), command, self.task)
-                raise ValueError(f"ckpt_path {path}: {found}") from error
+                raise ValueError(explained(str(error), self._parser(command), command, self.task)) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The trainer with the callbacks of the run; those of the configuration are for training only."""
         subcommand = self.config.subcommand
         options = self._get(self.config_init, "trainer")
-        callbacks: list[Callback] = []
         require_precision(options.precision)
-        if options.enable_progress_bar is not False:
-            callbacks.append(RichProgressBar(leave=False))
+        callbacks: list[Callback] = [] if options.enable_progress_bar is False else [RichProgressBar(leave=False)]
         if subcommand == "fit":
-            self.history = History(self.run_folder)
-            stopping = self._get(self.config, "early_stopping")
-            needed = [self.monitor, *([stopping.monitor] if stopping.strict else [])]
-            needed += [column for _, column, *_ in self.curves]
-            seed = self._get(self.config, "seed_everything")
-            callbacks += [EpochSeed(seed), self.history, FiniteMetrics(needed), StepLimit()]
-            callbacks += [] if options.max_time is None else [TimeLimit(options.max_time)]
-            callbacks += checkpoints(self.run_folder, self.monitor)
+            callbacks += training_callbacks(self.run_folder, self.config_init[subcommand], self.monitor, self.curves)
         else:
             kwargs |= {"callbacks": [], "enable_checkpointing": False}
         self.trainer_defaults = {**self.trainer_defaults, "callbacks": callbacks}
@@ -406,6 +393,7 @@ class Task(LightningCLI):
 
     def predictions(self, model: TaskModule, loader: DataLoader[Any]) -> list[Any]:
         """What ``predict_step`` answers to each batch."""
-        found = self.trainer.predict(model, dataloaders=loader)
+        with tells_no_numbers(model.network):
+            found = self.trainer.predict(model, dataloaders=loader)
         assert found is not None
         return found

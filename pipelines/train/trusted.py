@@ -114,15 +114,18 @@ def _import_file(path: Path) -> None:
 
 
 @contextmanager
-def bounded_by(path: str | Path) -> Iterator[None]:
+def bounded_by(path: str | Path | None) -> Iterator[None]:
     """Refuse to make tensors that a checkpoint has no room for: its options tell sizes, and may tell any.
 
     Args:
-        path: the checkpoint that a network is built from in this context.
+        path: the checkpoint that a network is built from in this context; where there is none, nothing is bounded.
 
     Raises:
         ValueError: before memory is taken.
     """
+    if path is None or not Path(path).is_file():
+        yield
+        return
     size = Path(path).stat().st_size
     with _Bounded(_TIMES_FILE * size + _SPARE, f"{path} of {size / 1e6:,.1f} MB"):
         yield
