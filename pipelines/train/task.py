@@ -15,13 +15,13 @@ from lightning.pytorch.callbacks import EarlyStopping, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from torch.utils.data import DataLoader
 
-from ccnn_irregular._checks import reject
 from ccnn_irregular.pipelines.train import figures
 from ccnn_irregular.pipelines.train.arguments import Words, join_lists
 from ccnn_irregular.pipelines.train.callbacks import training_callbacks
 from ccnn_irregular.pipelines.train.checkpoint import WholeCheckpoints, load_weights, read_checkpoint, saved_options
 from ccnn_irregular.pipelines.train.data import TaskData
 from ccnn_irregular.pipelines.train.evaluation import Evaluation, say
+from ccnn_irregular.pipelines.train.mid_epoch import Signals
 from ccnn_irregular.pipelines.train.module import CLASSES, TaskModule, parameter_count
 from ccnn_irregular.pipelines.train.outputs import record, require_own
 from ccnn_irregular.pipelines.train.overlap import overlap_with, provenance, require_others
@@ -29,7 +29,6 @@ from ccnn_irregular.pipelines.train.reports import versions, write_json
 from ccnn_irregular.pipelines.train.resume import find_resumable
 from ccnn_irregular.pipelines.train.run_end import (
     RunEnd,
-    ends_at_sigterm,
     require_epochs,
     require_numbers,
     require_precision,
@@ -88,6 +87,7 @@ class Task(LightningCLI):
 
     def __init__(self, words: Words) -> None:
         self.words = words
+        self.signals = Signals()
         self._read_data: TaskData[Any, Any] | None = None
         summaries = _SUMMARIES | dict(self.summaries)
         super().__init__(
@@ -250,7 +250,8 @@ class Task(LightningCLI):
         require_precision(options.precision)
         callbacks: list[Callback] = [] if options.enable_progress_bar is False else [RichProgressBar(leave=False)]
         if subcommand == "fit":
-            callbacks += training_callbacks(self.run_folder, self.config_init[subcommand], self.monitor, self.curves)
+            options = self.config_init[subcommand]
+            callbacks += training_callbacks(self.run_folder, options, self.monitor, self.curves, self.signals)
         else:
             kwargs |= {"callbacks": [], "enable_checkpointing": False}
         self.trainer_defaults = {**self.trainer_defaults, "callbacks": callbacks}
@@ -274,9 +275,8 @@ class Task(LightningCLI):
             model.note_rows(datamodule)
         say(f"{datamodule.summary()}\nnetwork of {parameter_count(model):,} parameters")
         self.run_folder.start(self._plain_config())
-        before = len(self.run_folder.saved_rows())
         try:
-            with ends_at_sigterm():
+            with self.signals.heard():
                 self.trainer.fit(model, datamodule=datamodule, **kwargs)
         except BaseException as error:
             end = RunEnd.broken(error)
@@ -285,11 +285,10 @@ class Task(LightningCLI):
                 raise SystemExit(_STATUS[end.by]) from error
             if end.by != "time_limit":
                 raise
-            if len(self.run_folder.saved_rows()) == before:
-                reject("trainer.max_time", "be longer than an epoch takes", "no epoch done in this time; none is kept")
         else:
             self._summarise(RunEnd.reached(self.trainer), time.monotonic() - started)
-        self.finish(model, datamodule)
+        if self.run_folder.best.is_file():  # none before the first epoch is done
+            self.finish(model, datamodule)
 
     def _summarise(self, end: RunEnd, seconds: float) -> None:
         """Tell how training ended, on the console and in ``summary.json``; what was left out does not count."""
@@ -306,7 +305,7 @@ class Task(LightningCLI):
             "versions": versions(),
         }
         write_json(self.run_folder.summary, summary)
-        told = end.told(len(rows), self.run_folder.path)
+        told = end.told(len(rows), self.run_folder.path, self.run_folder.last.is_file())
         if best is not None:
             plot = figures.training_curves(rows, self.run_folder.path / "training.png", self.curves)
             told += (
