@@ -80,6 +80,7 @@ class CloudFiles(TaskData[LabelBatch, None]):
     """
 
     rows_are = "points"
+    told = ("in_channels", "classes", "spacing")
     described = (
         *("root", "split", "validation", "test", "seed", "weights", "terrain", "changes"),
         *("label", "classes", "ignore", "fields", "evaluate"),
