@@ -345,10 +345,10 @@ def test_batch_norm_is_torchs_on_grids_and_in_evaluation() -> None:
     assert_close(ours.eval()(values, grid), theirs.eval()(values))
     rows = seeded(9, 3)
     assert_close(ours(rows, RAGGED), theirs(rows[:, :, None, None])[:, :, 0, 0])
-    before = copy.deepcopy(ours.state_dict())
     assert_close(ours.by_these(values, grid).mean((0, 2, 3)), torch.zeros(3).double(), scale=1.0)
-    ours.by_these(rows, RAGGED)
-    assert all(torch.equal(state, before[key]) for key, state in ours.state_dict().items())
+    # Evaluation begins where training is, but for the factor n / (n - 1) of 24 values.
+    torch.testing.assert_close(ours(values, grid), ours.by_these(values, grid), rtol=0, atol=0.1)
+    assert_close(ours.by_these(rows, RAGGED), ours(rows, RAGGED))
     averaging = BatchNorm(3, momentum=None).double()
     for seed in range(3):
         averaging(seeded(9, 3, seed=seed), RAGGED)
