@@ -171,10 +171,12 @@ def test_a_number_far_from_all_others_is_refused_and_one_among_them_is_not(tmp_p
     frame.loc[4, "tavg"], frame.loc[5, "tavg"] = code - max(1, abs(code)), code + max(1, abs(code))
     assert int(written(tmp_path, frame).known.sum()) == len(frame)
     frame = table()
-    frame["lat"] = frame["lat"].astype(float)
     frame.loc[3, "lat"] = code
-    with pytest.raises(ValueError, match="column 'lat'"):
+    with pytest.raises(ValueError, match=r"column 'lat' .* --data.columns.missing"):
         written(tmp_path, frame)
+    frame = table().assign(tavg=lambda one: one["tavg"] - 130, lon=-100.0)
+    frame.loc[:1, ["tavg", "lon"]] = -99.0  # no mark, beside -100
+    assert int(written(tmp_path, frame).known.sum()) == len(frame)
 
 
 def test_levels_that_are_missing_are_declared_too(tmp_path: Path) -> None:

@@ -74,6 +74,7 @@ _MISSING = frozenset(("", "na", "n/a", "nan", "null", "none", "-", "--", ".", "?
 # Numbers that stand for a missing value in many archives; float32 makes others of them, by a few roundings.
 _CODES = (-9999.0, -999.0, -99.0, -999.9, -9999.9, -99.9, 9999.0, 99999.0, 999.9, 9999.9, -32768.0, 9.96921e36, 1e20)
 _ROUNDING = 1e-6
+_APART = 0.1  # share of such a number by which it must lie beyond all others: -99 beside -100 is a value
 _PARQUET, _NETCDF = (".parquet", ".pq"), (".nc", ".nc4", ".cdf", ".zarr")
 _SHOWN = 3
 # At the end of a date with a time of day.
@@ -204,13 +205,18 @@ class Observations:
             ValueError: latitudes beyond the poles, longitudes beyond 360, and so a column that is another one.
         """
         numbers = self.numbers(self.columns[role])
-        self._require_no_codes(self.columns[role], numbers)
-        limits = {"latitude": (-90, 90), "longitude": (-180, 360)}.get(role, (-np.inf, np.inf))
+        limits = {"latitude": (-90, 90), "longitude": (-180, 360)}.get(role)
+        if limits is None:
+            self._require_no_codes(self.columns[role], numbers)
+            return numbers
         outside = (numbers < limits[0]) | (numbers > limits[1])
         if outside.any():
             row = int(outside.argmax())
             what = f"column {self.columns[role]!r} of {self.path}, the {role},"
-            reject(what, f"lie in [{limits[0]}, {limits[1]}] degrees", f"{numbers[row]} in row {row + 1}")
+            rule = (
+                f"lie in [{limits[0]}, {limits[1]}] degrees (--data.columns.missing {numbers[row]:.7g} if it is none)"
+            )
+            reject(what, rule, f"{numbers[row]} in row {row + 1}")
         if role == "longitude":
             turned = numbers >= 180
             numbers = np.where(turned, numbers - 360, numbers)
@@ -299,7 +305,8 @@ class Observations:
         if not len(others):
             return
         low, high = float(others.min()), float(others.max())
-        met = {code: int(at.sum()) for code, at in places.items() if at.any() and not low <= code <= high}
+        beyond = {code: max(low - code, code - high) > _APART * abs(code) for code in _CODES}
+        met = {code: int(at.sum()) for code, at in places.items() if at.any() and beyond[code]}
         if met:
             words = " ".join(f"{code:.7g}" for code in met)
             rule = (
