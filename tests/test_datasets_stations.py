@@ -172,7 +172,7 @@ def test_a_number_far_from_all_others_is_refused_and_one_among_them_is_not(tmp_p
     assert int(written(tmp_path, frame).known.sum()) == len(frame)
     frame = table()
     frame.loc[3, "lat"] = code
-    with pytest.raises(ValueError, match=r"column 'lat' .* --data.columns.missing"):
+    with pytest.raises(ValueError, match=r"column 'lat' .*--data.columns.missing"):
         written(tmp_path, frame)
     frame = table().assign(tavg=lambda one: one["tavg"] - 130, lon=-100.0)
     frame.loc[:1, ["tavg", "lon"]] = -99.0  # no mark, beside -100

@@ -213,10 +213,9 @@ class Observations:
         if outside.any():
             row = int(outside.argmax())
             what = f"column {self.columns[role]!r} of {self.path}, the {role},"
-            rule = (
-                f"lie in [{limits[0]}, {limits[1]}] degrees (--data.columns.missing {numbers[row]:.7g} if it is none)"
-            )
-            reject(what, rule, f"{numbers[row]} in row {row + 1}")
+            mark = any(_is(code, numbers[row : row + 1]) for code in _CODES)
+            how = f" (--data.columns.missing {numbers[row]:.7g} where it means missing)" if mark else ""
+            reject(what, f"lie in [{limits[0]}, {limits[1]}] degrees{how}", f"{numbers[row]} in row {row + 1}")
         if role == "longitude":
             turned = numbers >= 180
             numbers = np.where(turned, numbers - 360, numbers)
