@@ -427,6 +427,16 @@ def test_instance_norm_on_a_grid_is_torchs(sizes: tuple[int, ...]) -> None:
     assert_close(ours.eval()(values, grid), ours.train()(values, grid))
 
 
+@pytest.mark.parametrize("axes", [1, 3])
+def test_instance_norm_of_a_single_position_is_the_bias_as_on_a_grid_of_equal_values(axes: int) -> None:
+    norm, values = instance_norm(), seeded(3, 2, *(1,) * axes).requires_grad_()
+    found = norm(values, Grid((1,) * axes, [0.5] * axes))
+    repeated = norm(values.expand(3, 2, *(2,) * axes), Grid((2,) * axes, [0.5] * axes))
+    assert_close(found.expand_as(repeated), repeated)
+    found.sum().backward()
+    assert bool((values.grad == 0).all())
+
+
 def test_instance_norm_on_points_is_that_of_each_sample_by_its_weights() -> None:
     values, coordinates, weights = seeded(9, 2), seeded(9, 1), seeded(9).abs() + 0.1
     splits = torch.tensor([0, 5, 9])

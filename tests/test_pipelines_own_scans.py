@@ -140,3 +140,39 @@ def test_voxels_of_scans_in_mixed_formats(
     run("test --data.root new --data.evaluate all")
     with Path("run/test_all/dice.csv").open(newline="") as file:
         assert len(list(csv.DictReader(file))) == 4
+
+
+def test_a_scan_of_one_voxel_goes_through_all_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(2)
+    for folder in ("old", "new"):
+        Path(folder, "images").mkdir(parents=True)
+        Path(folder, "labels").mkdir()
+        for number in range(10):
+            shape = (1, 1, 1) if number % 2 else (4, 3, 2)
+            values = rng.normal(100, 10, shape).astype(np.float32)
+            labels = (rng.random(shape) < 0.5).astype(np.uint8)
+            labels.flat[0] = number % 2
+            for kind, array in (("images", values), ("labels", labels)):
+                nibabel.save(nibabel.Nifti1Image(array, np.diag([1.0, 1.0, 2.0, 1.0])), f"{folder}/{kind}/{number}.nii")
+        rows = "".join(f"{number}.nii,{('a', 'b')[number // 2 % 2]}\n" for number in range(10))
+        Path(folder, "images", "labels.csv").write_text("file,label\n" + rows)
+    run(
+        "fit --config scans --data.root old --data.validation 0.3 --model.network.init_args.channels [4] "
+        "--model.network.init_args.blocks [0] --trainer.max_epochs 1"
+    )
+    run("predict --predict.input new/images --output labels")
+    for number in range(10):
+        answer, image = (nibabel.load(path) for path in (f"labels/{number}.nii.gz", f"new/images/{number}.nii"))
+        assert answer.shape == image.shape
+        assert set(np.unique(answer.get_fdata())) <= {0, 1}
+    run("test --data.root new --data.evaluate all")
+    run(
+        "fit --restart true --config scan_classes --data.root old/images --model.network.init_args.hidden_channels 4 "
+        "--model.network.init_args.copies 2 --model.network.init_args.blocks 1 --trainer.max_epochs 1 "
+        "--data.validation 0.3 --data.test 0.3 --data.options.standardise false"
+    )
+    run("predict --data.root new/images --output answers.csv")
+    with Path("answers.csv").open(newline="") as file:
+        assert [row["sample"] for row in csv.DictReader(file)] == [f"{number}.nii" for number in range(10)]
+    run("test --data.root new/images --data.evaluate all")

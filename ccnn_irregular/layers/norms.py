@@ -110,6 +110,8 @@ class InstanceNorm(nn.Module):
     def forward(self, values: Tensor, domain: Domain) -> Tensor:
         """``(N, C, *sizes)`` on ``domain`` to the same shape."""
         points = domain.irregular
+        if points is None and values.shape[2:].numel() == 1:  # a single position is its own mean; PyTorch refuses it
+            return (values - values) + per_channel(self.bias, values)
         if points is None:
             flat = nn.functional.instance_norm(values.flatten(2), weight=self.weight, bias=self.bias, eps=self.eps)
             return flat.reshape(values.shape)
