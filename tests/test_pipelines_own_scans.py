@@ -66,7 +66,7 @@ def test_classes_of_scans_in_mixed_formats(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
-    for folder, count in (("old", 20), ("new", 8)):
+    for folder, count in (("old", 12), ("new", 4)):
         Path(folder).mkdir()
         names = [write_scan(Path(folder), n, *one).name for n, one in enumerate(scans(rng, count))]
         if folder == "old":
