@@ -291,7 +291,8 @@ class CloudCCNN(CloudNetwork):
         return self.output(self.dropout(nn.functional.gelu(self.hidden(mean))))
 
     def _calibrate(self, values: Tensor, points: Points) -> None:
-        self.encoder(values, points, self.encoder.coarser(points), calibrating=True)
+        levels = self.encoder.coarser(points)
+        self.norm.by_these(self.encoder(values, points, levels, calibrating=True)[-1], levels[-1])
 
 
 @final

@@ -198,7 +198,7 @@ class CCNN(nn.Module):
         Layer by layer, first to last, kernels are scaled so that each separable convolution keeps the mean square of
         what arrives there (see ``SeparableContinuousConv.calibrate``), and the residual branches so that all of them
         together add a bounded share to the stream (see ``ResidualBlock.calibrate``). To be called once, before
-        training; nothing but these weights changes.
+        training; nothing changes but these weights and the stored statistics of the norms, which begin with those met.
 
         Args:
             source: a typical sampling; values of all kernels' scales follow from it.
@@ -218,8 +218,9 @@ class CCNN(nn.Module):
         self.eval()  # no dropout; norms take the statistics of what arrives
         for block in self._residual_blocks():
             hidden = block.calibrate(hidden, domain, len(self.blocks), plan)
+        normed = self.norm.by_these(hidden, domain)
         if self.readout is not None:
-            self.readout.calibrate(domain, values=self.norm.by_these(hidden, domain))
+            self.readout.calibrate(domain, values=normed)
         self.train(training)
 
     def _noise(self, source: Domain) -> Tensor:

@@ -38,7 +38,10 @@ from ccnn_irregular.pipelines.train.run_folder import RunFolder, flat
 from ccnn_irregular.pipelines.train.trusted import bounded_by
 from ccnn_irregular.pipelines.train.usage import explained, short_help
 
-__all__ = ["Task"]
+__all__ = ["AUTO", "Task"]
+
+AUTO = "auto"
+"""An argument of a network that the data are to tell, where null has a meaning of its own."""
 
 # Exit statuses of a process that a signal ended.
 _STATUS = {"interrupt": 130, "termination": 143}
@@ -188,18 +191,22 @@ class Task(LightningCLI):
             options.ckpt_path = options.ckpt_path or str(self.run_folder.best)
 
     def _ask_data(self, options: Any) -> None:
-        """Fill in the arguments of the network that were left null and that the data tell."""
-        if self.data.inferred is TaskData.inferred:
+        """Fill in the arguments of the network that were left open and that the data tell."""
+        if not (self.data.told or self.data.told_by_word) or options.model.network is None:
+            return
+        given = options.model.network.init_args
+        left = [name for name in self.data.told if name in given and given[name] is None]
+        left += [name for name in self.data.told_by_word if given.get(name) == AUTO]
+        if not left:
             return
         parser = ArgumentParser()
         parser.add_class_arguments(self.data, "data")
         self._read_data = parser.instantiate(Namespace(data=options.data)).data
         self._read_data.setup("fit")
-        given = options.model.network.init_args
-        told = {name: value for name, value in self._read_data.inferred().items() if given.get(name) is None}
-        for name, value in told.items():
-            given[name] = value
-            shown = f"{value:.4g}" if isinstance(value, float) else value
+        found = self._read_data.inferred()
+        for name in left:
+            given[name] = found[name]
+            shown = f"{found[name]:.4g}" if isinstance(found[name], float) else found[name]
             say(f"{name} {shown}, as the data tell (--model.network.init_args.{name})")
 
     def instantiate_classes(self) -> None:

@@ -10,12 +10,12 @@ from typing import Any, ClassVar, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from ccnn_irregular.adapters.scan_files import is_scan, scan_name
+from ccnn_irregular.adapters.scan_files import is_scan
 from ccnn_irregular.datasets.decathlon import find_images
 from ccnn_irregular.datasets.processing.interpolation import NodeMethod
 from ccnn_irregular.pipelines.tasks.segmentation import figures
 from ccnn_irregular.pipelines.tasks.segmentation.data import Thinning, VolumeBatch, VolumeDataModule, thinnings
-from ccnn_irregular.pipelines.tasks.segmentation.files import file_jobs, jobs_of, predict_files
+from ccnn_irregular.pipelines.tasks.segmentation.files import file_jobs, jobs_of, labels_name, predict_files
 from ccnn_irregular.pipelines.tasks.segmentation.module import Segmentation, SegmentedVolume, VoxelResampling
 from ccnn_irregular.pipelines.tasks.segmentation.network import ContinuousSegmenter
 from ccnn_irregular.pipelines.train.checkpoint import load_weights
@@ -145,7 +145,7 @@ class SegmentationTask(Task):
     monitor_label = "mean Dice"
     summaries: ClassVar[dict[str, str]] = {
         "test": "Dice of each label on the test part, with slices removed too, as table, JSON, CSV and figures",
-        "predict": "label volumes of scans as NIfTI files, on their own voxels; needs no labels",
+        "predict": "label volumes of scans in their own format, on their own voxels; needs no labels",
     }
     curves = (
         ("loss", "train_loss", "training", "-"),
@@ -210,9 +210,10 @@ class SegmentationTask(Task):
         else:
             path = Path(options.input)
             single = self._get(self.config, "output") is None and is_scan(path)
-            jobs = file_jobs(path, folder / f"{scan_name(path)}.nii.gz" if single else folder)
+            jobs = file_jobs(path, folder / labels_name(path) if single else folder)
         load_weights(model, ckpt_path)
-        written = predict_files(model, jobs, Path(ckpt_path))
+        codes = datamodule.codes or range(int(model.network.classes))
+        written = predict_files(model, jobs, Path(ckpt_path), codes)
         where = jobs[0].output if len(jobs) == 1 else jobs[0].output.parent
         say(f"{len(written)} label volumes written: {where}")
 
