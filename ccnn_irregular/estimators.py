@@ -11,6 +11,7 @@ Needs the packages of ``pip install 'ccnn-irregular[train]'``.
 from __future__ import annotations
 
 import copy
+import inspect
 import logging
 import warnings
 from collections.abc import Mapping, Sequence
@@ -91,6 +92,13 @@ class _SeriesEstimator(BaseEstimator):
         self.validation = validation
         self.random_state = random_state
         self.verbose = verbose
+
+    def __repr__(self, N_CHAR_MAX: int = 700) -> str:
+        defaults = inspect.signature(type(self)).parameters
+        given = {name: value for name, value in self.get_params(deep=False).items() if name in defaults}
+        shown = [f"{name}={_shown(value)}" for name, value in given.items() if not _same(value, defaults[name].default)]
+        told = f"{type(self).__name__}({', '.join(shown)})"
+        return f"{told}, fitted: {self.network_.extra_repr()}" if hasattr(self, "network_") else told
 
     def fit(self, X: Any, y: Any) -> Any:
         """Train on series and their labels.
@@ -300,6 +308,16 @@ class SeriesClassifier(ClassifierMixin, _SeriesEstimator):
 
     def __sklearn_tags__(self) -> Any:
         return _tags(super().__sklearn_tags__(), "classifier_tags")
+
+
+def _shown(value: Any) -> str:
+    """A value of an argument, of a table its size alone."""
+    return f"<table of {len(value):,} rows>" if isinstance(value, pd.DataFrame) else repr(value)
+
+
+def _same(value: Any, default: Any) -> bool:
+    """Whether an argument is as the class has it."""
+    return value is default or (type(value) is type(default) and bool(value == default))
 
 
 def _require_finite(labels: NDArray[Any]) -> None:

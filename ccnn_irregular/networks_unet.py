@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ccnn_irregular._autocast import outside_autocast
 from ccnn_irregular._checks import require
+from ccnn_irregular._reprs import lengths, one_line, sized
 from ccnn_irregular.domains import Grid
 from ccnn_irregular.kernels import Kernel, KernelSpec
 from ccnn_irregular.layers import ContinuousConv, InstanceNorm, PointwiseLinear, SeparableContinuousConv
@@ -63,6 +64,11 @@ class _Step(nn.Module):
         super().__init__()
         self.conv = convolution
         self.norm = InstanceNorm(channels)
+
+    __repr__ = one_line
+
+    def extra_repr(self) -> str:
+        return repr(self.conv)
 
     def forward(self, values: Tensor, source: Grid, query: Grid, *, calibrating: bool = False) -> Tensor:
         if calibrating and isinstance(self.conv, SeparableContinuousConv):
@@ -161,6 +167,12 @@ class ContinuousUNet(nn.Module):
         self.norm = InstanceNorm(first)
         self.readout = SeparableContinuousConv(recipes[0](first), 2 * first, solver=solver)
         self.output = PointwiseLinear(2 * first, out_channels)
+
+    def extra_repr(self) -> str:
+        norms = [self.stem.norm, *(step.norm for step in self.downs)]
+        levels = tuple(len(norm.weight) for norm in norms if isinstance(norm, InstanceNorm))
+        steps = f"steps={lengths(self.steps)}, twice that from level to level"
+        return f"{self.in_channels} -> {levels} -> {self.out_channels} channels, {steps}, {sized(self)}"
 
     def forward(self, values: Tensor, source: Grid, query: Grid | None = None) -> Tensor:
         """Values on a grid to answers at the nodes of another.

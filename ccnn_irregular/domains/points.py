@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ccnn_irregular._checks import require, require_finite, require_splits
+from ccnn_irregular._reprs import coordinates as shown
 
 __all__ = ["Points", "as_coordinates", "shares_memory"]
 
@@ -82,7 +83,20 @@ class Points:
         self._converted = {name: one for name, one in given.items() if one.requires_grad and one.dtype != torch.float64}
 
     def __repr__(self) -> str:
-        return f"Points(n={self.count}, d={self.d}, samples={self.samples})"
+        parts = [f"n={self.count}, d={self.d}, samples={self.samples}"]
+        if self.count:
+            low, high = self.coordinates.detach().aminmax(dim=0)
+            parts.append(f"from={shown(low)}, to={shown(high)}, weights={self._weights_shown()}")
+        if any(self.periods):
+            parts.append(f"periods={self.periods}")
+        return f"Points({', '.join(parts)})"
+
+    def _weights_shown(self) -> str:
+        """The weight of each point, or the lowest and the highest; of how many channels."""
+        ends = torch.stack(self.weights.detach().aminmax()) if self.weights.numel() else self.weights
+        low, high = (shown(end[None]) for end in ends)
+        channels = f" of {self.weights.shape[1]} channels" if self.weighs_channels else ""
+        return (low if low == high else f"{low}..{high}") + channels
 
     @property
     def count(self) -> int:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ccnn_irregular._autocast import outside_autocast
 from ccnn_irregular._checks import require
+from ccnn_irregular._reprs import lengths, one_line
 from ccnn_irregular.kernels.buffers import ExactBuffers
 from ccnn_irregular.kernels.formula import TENSORS, Operations
 from ccnn_irregular.kernels.generators import Generator
@@ -72,6 +73,16 @@ class Kernel(ExactBuffers):
         self.register_exact_buffer("extent", extent)
         self._first_scale = float(scale)
         self.register_buffer("scale", torch.tensor(self._first_scale, dtype=torch.float64))
+
+    __repr__ = one_line
+
+    def extra_repr(self) -> str:
+        shape = "" if self.depthwise else f", shape={self.shape}"
+        causal = f", causal_axes={self.causal_axes}" if self.causal_axes else ""
+        scale = lengths(self.scale[None])
+        scale = "" if scale in ("1", "?") else f", scale={scale}"
+        extent = lengths(self.exact_numbers("extent"))
+        return f"{self.generator!r}, {self.mask!r}, extent={extent}{shape}{causal}{scale}"
 
     def _require_parts_that_fit(self, extent: Sequence[float]) -> None:
         """Refuse parts that disagree with the generator."""

@@ -14,6 +14,7 @@ from torch._compile import _disable_dynamo
 
 from ccnn_irregular._autocast import outside_autocast
 from ccnn_irregular._checks import reject, require
+from ccnn_irregular._reprs import sized
 from ccnn_irregular.domains import Domain, Grid
 from ccnn_irregular.kernels import Kernel, KernelSpec, energy_above
 from ccnn_irregular.layers import (
@@ -102,6 +103,11 @@ class CCNN(nn.Module):
             self.readout = SeparableContinuousConv(kernel(hidden_channels), hidden_channels, solver=solver)
         self.output = PointwiseLinear(hidden_channels, out_channels)
 
+    def extra_repr(self) -> str:
+        channels = " -> ".join(map(str, (self.in_channels, self.output.in_features, self.output.out_features)))
+        first = f"{channels} channels, {len(self.blocks)} blocks, head={self.head!r}, {sized(self)}"
+        return first if self.latent is None else f"{first}\nlatent={self.latent!r}"
+
     def forward(self, values: Tensor, source: Domain, query: Domain | None = None) -> Tensor:
         """Values on ``source`` to outputs.
 
@@ -119,7 +125,8 @@ class CCNN(nn.Module):
             ValueError: a query that is missing or not asked for; else see ``ccnn_irregular.convolve``.
         """
         rule = "be given with head 'anywhere' and with no other"
-        require((query is None) == (self.readout is None), "query", rule, f"{query!r} with head {self.head!r}")
+        if (query is None) != (self.readout is None):
+            reject("query", rule, f"{query!r} with head {self.head!r}")
         features, domain = self.features(values, source)
         if self.readout is not None:
             features = nn.functional.gelu(self.readout(features, domain, query))
@@ -264,6 +271,10 @@ class FrozenCCNN(nn.Module):
         self.domain = domain
         self.dense = network.head == "dense"
         self.eval()
+
+    def extra_repr(self) -> str:
+        channels = f"{self.stem.channels} -> {self.output.in_features} -> {self.output.out_features}"
+        return f"{channels} channels, head={'dense' if self.dense else 'classify'!r}\nsource={self.source!r}"
 
     def train(self, mode: bool = True) -> Self:
         """Stays in evaluation mode."""

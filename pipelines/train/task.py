@@ -16,12 +16,13 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from torch.utils.data import DataLoader
 
 from ccnn_irregular._checks import reject
+from ccnn_irregular._reprs import parameter_count
 from ccnn_irregular.pipelines.train import figures
 from ccnn_irregular.pipelines.train.arguments import Words, join_lists
 from ccnn_irregular.pipelines.train.checkpoint import load_weights, read_checkpoint, saved_options
 from ccnn_irregular.pipelines.train.data import TaskData
 from ccnn_irregular.pipelines.train.evaluation import Evaluation, say
-from ccnn_irregular.pipelines.train.module import CLASSES, TaskModule, parameter_count
+from ccnn_irregular.pipelines.train.module import CLASSES, TaskModule
 from ccnn_irregular.pipelines.train.outputs import record, require_own
 from ccnn_irregular.pipelines.train.overlap import overlap_with, provenance, require_others
 from ccnn_irregular.pipelines.train.reports import versions, write_json

@@ -93,6 +93,10 @@ class Plan:
         planned = [_Planned.of(*one, side) for side, domain in sides.items() for one in _tensors(domain)]
         object.__setattr__(self, "_planned", tuple(planned))
 
+    def __repr__(self) -> str:
+        where = f"at {self.source!r}" if self.query is self.source else f"from {self.source!r} to {self.query!r}"
+        return f"Plan({self.engine!r}, {where}, rtol={self.rtol:g})"
+
     @property
     def engine(self) -> str:
         """Name of the engine it was made for."""
