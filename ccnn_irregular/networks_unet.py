@@ -16,7 +16,13 @@ from ccnn_irregular._checks import require
 from ccnn_irregular._reprs import lengths, one_line, sized
 from ccnn_irregular.domains import Grid
 from ccnn_irregular.kernels import Kernel, KernelSpec
-from ccnn_irregular.layers import ContinuousConv, InstanceNorm, PointwiseLinear, SeparableContinuousConv
+from ccnn_irregular.layers import (
+    ContinuousConv,
+    InstanceNorm,
+    PointwiseLinear,
+    SeparableContinuousConv,
+    warn_uncalibrated,
+)
 from ccnn_irregular.networks import ResidualBlock
 from ccnn_irregular.solver import Solver
 
@@ -190,6 +196,7 @@ class ContinuousUNet(nn.Module):
             ValueError: values of other channels or sizes, a source with axes that repeat, grids of another number of
                 axes.
         """
+        warn_uncalibrated(self, "calibrate(values, source)")
         return self._answers(values, source, source if query is None else query)
 
     @torch.no_grad()

@@ -25,6 +25,7 @@ from ccnn_irregular.layers import (
     PointwiseLinear,
     SeparableContinuousConv,
     mean_over_positions,
+    warn_uncalibrated,
 )
 from ccnn_irregular.networks import ResidualBlock
 from ccnn_irregular.solver import Solver
@@ -272,6 +273,7 @@ class CloudNetwork(nn.Module, ABC):
         Raises:
             ValueError: see ``CCNNConv``; a batch in training without any point.
         """
+        warn_uncalibrated(self, "calibrate(x, pos, batch, weight)")
         return self._answer(*self.encoder.given(x, pos, batch, weight, batch_size))
 
     @torch.no_grad()

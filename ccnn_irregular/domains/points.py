@@ -37,6 +37,7 @@ class Points:
             units of volume. 0 = not observed: the value there is never read.
         splits: int64 ``(B + 1,)``; sample ``b`` owns rows ``splits[b]:splits[b + 1]`` and is blind to all others.
         periods: per axis the length after which it repeats, or None.
+        weighted: whether weights were given; else each point counts 1.
 
     Raises:
         ValueError: shapes that disagree, nan or infinite coordinates or weights, negative weights,
@@ -56,6 +57,8 @@ class Points:
         require_finite("coordinates", coordinates)
         count, d = coordinates.shape
         device = coordinates.device
+        self.weighted = weights is not None
+        self.evenness_told = False  # a look at the density of unweighted points is taken once
         if weights is None:
             weights = torch.ones(count, dtype=torch.float64, device=device)
         if splits is None:
@@ -173,9 +176,8 @@ class Points:
 
     def to(self, device: torch.device | str) -> Points:
         """The same points on another device."""
-        return Points(
-            self.coordinates.to(device), self.weights.to(device), self.splits.to(device), periods=self.periods
-        )
+        weights = self.weights.to(device) if self.weighted else None
+        return Points(self.coordinates.to(device), weights, self.splits.to(device), periods=self.periods)
 
 
 def as_coordinates(argument: str, given: Tensor | NDArray[Any]) -> Tensor:

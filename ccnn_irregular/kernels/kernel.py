@@ -44,6 +44,7 @@ class Kernel(ExactBuffers):
 
     Attributes:
         scale: ``()`` factor of all values, a buffer that stays float64 whatever the dtype of the parameters.
+        calibrated: whether a ``calibrate`` of its layer or network has scaled it, or a state_dict was loaded.
 
     Raises:
         ValueError: numbers of axes that disagree, an extent that is not positive, a shape that does
@@ -72,6 +73,7 @@ class Kernel(ExactBuffers):
         require(math.isfinite(scale) and scale > 0, "scale", "be positive and finite", scale)
         self.register_exact_buffer("extent", extent)
         self._first_scale = float(scale)
+        self.calibrated = False
         self.register_buffer("scale", torch.tensor(self._first_scale, dtype=torch.float64))
 
     __repr__ = one_line
@@ -229,3 +231,4 @@ class Kernel(ExactBuffers):
         if f"{prefix}extent" in state_dict:
             state_dict.setdefault(f"{prefix}scale", torch.full_like(self.scale, self._first_scale))
         super()._load_from_state_dict(state_dict, prefix, *args)
+        self.calibrated = self.calibrated or f"{prefix}extent" in state_dict

@@ -25,6 +25,7 @@ from ccnn_irregular.layers import (
     SampledConv,
     SeparableContinuousConv,
     mean_over_positions,
+    warn_uncalibrated,
 )
 from ccnn_irregular.networks.blocks import ResidualBlock
 from ccnn_irregular.operators import Plan
@@ -129,17 +130,21 @@ class CCNN(nn.Module):
             reject("query", rule, f"{query!r} with head {self.head!r}")
         features, domain = self.features(values, source)
         if self.readout is not None:
-            features = nn.functional.gelu(self.readout(features, domain, query))
+            plan = self.readout.depthwise.plan(domain, query, batch=domain.batch_size(features))
+            features = nn.functional.gelu(self.readout(features, domain, query, plan))
         elif self.head == "classify":
             features = mean_over_positions(features, domain)
         return self.output(features)
 
     def features(self, values: Tensor, source: Domain) -> tuple[Tensor, Domain]:
         """Values of the last hidden layer and the domain they live on."""
+        warn_uncalibrated(self, "calibrate(source, values)")
         domain = self._hidden_domain(values, source)
-        plan = self._plan(domain, source.batch_size(values))
+        batch = source.batch_size(values)
+        plan = self._plan(domain, batch)
+        stem_plan = plan if self.latent is None else self.stem.depthwise.plan(source, domain, batch=batch)
         values = self.input_dropout(values, source)
-        hidden = nn.functional.gelu(self.stem_norm(self.stem(values, source, domain, self._stem_plan(plan)), domain))
+        hidden = nn.functional.gelu(self.stem_norm(self.stem(values, source, domain, stem_plan), domain))
         for block in self.blocks:
             hidden = block(hidden, domain, plan)
         return self.norm(hidden, domain), domain

@@ -102,6 +102,16 @@ class Plan:
         """Name of the engine it was made for."""
         return self.runner.name
 
+    @property
+    def state(self) -> tuple[tuple[int, int | None], ...]:
+        """Which tensors it was made from, and how often each had been changed in place."""
+        return tuple((id(one.tensor), one.version) for one in self._planned)
+
+    @property
+    def learned(self) -> bool:
+        """Whether places or weights were learned that it was made from."""
+        return any(one.learned for one in self._planned)
+
     def convolve(self, kernel: Kernel, values: Tensor) -> Tensor:
         """The convolution of values on ``source``, at ``query``; see ``ccnn_irregular.convolve``."""
         self._require_fit(kernel, values)
