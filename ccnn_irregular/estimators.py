@@ -34,6 +34,7 @@ from ccnn_irregular.pipelines.tasks.series.data import SeriesTables, told
 from ccnn_irregular.pipelines.tasks.series.module import SCHEDULE, SeriesModel
 from ccnn_irregular.pipelines.tasks.series.network import SeriesNetwork
 from ccnn_irregular.pipelines.tasks.series.samples import Schema
+from ccnn_irregular.pipelines.train.progress import OneLine
 from ccnn_irregular.pipelines.train.schedule import Schedule
 
 __all__ = ["SeriesClassifier", "SeriesRegressor"]
@@ -167,7 +168,7 @@ class _SeriesEstimator(BaseEstimator):
                 devices=1,
                 num_sanity_val_steps=0,
                 enable_progress_bar=self.verbose,
-                callbacks=[stopping, best],
+                callbacks=[stopping, best, *([OneLine()] if self.verbose else [])],
                 **quiet,
             )
             trainer.fit(model, datamodule=data)

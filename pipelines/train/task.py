@@ -11,8 +11,9 @@ from typing import Any, ClassVar, Literal
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import EarlyStopping, RichProgressBar
+from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from rich import get_console
 from torch.utils.data import DataLoader
 
 from ccnn_irregular._checks import reject
@@ -25,6 +26,7 @@ from ccnn_irregular.pipelines.train.evaluation import Evaluation, say
 from ccnn_irregular.pipelines.train.module import CLASSES, TaskModule
 from ccnn_irregular.pipelines.train.outputs import record, require_own
 from ccnn_irregular.pipelines.train.overlap import overlap_with, provenance, require_others
+from ccnn_irregular.pipelines.train.progress import OneLine
 from ccnn_irregular.pipelines.train.reports import versions, write_json
 from ccnn_irregular.pipelines.train.resume import find_resumable
 from ccnn_irregular.pipelines.train.run_end import (
@@ -245,8 +247,9 @@ class Task(LightningCLI):
         options = self._get(self.config_init, "trainer")
         callbacks: list[Callback] = []
         require_precision(options.precision)
-        if options.enable_progress_bar is not False:
-            callbacks.append(RichProgressBar(leave=False))
+        kwargs["enable_progress_bar"] = options.enable_progress_bar is not False and get_console().is_terminal
+        if kwargs["enable_progress_bar"]:
+            callbacks.append(OneLine())
         if subcommand == "fit":
             self.history = History(self.run_folder)
             stopping = self._get(self.config, "early_stopping")

@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from rich import get_console
-from rich.progress import track
 
 from ccnn_irregular._checks import reject, require
 from ccnn_irregular.datasets.cloud_files import CloudFile, cloud_paths, open_cloud
@@ -20,6 +18,7 @@ from ccnn_irregular.pipelines.tasks.clouds.data import CloudFiles
 from ccnn_irregular.pipelines.train.checkpoint import load_weights
 from ccnn_irregular.pipelines.train.evaluation import Evaluation, ResultTable, say
 from ccnn_irregular.pipelines.train.outputs import record, require_own
+from ccnn_irregular.pipelines.train.progress import followed
 from ccnn_irregular.pipelines.train.reports import whole
 
 __all__ = ["CloudPredictOptions", "CloudsTask"]
@@ -92,7 +91,7 @@ class CloudsTask(CloudSegmentationTask):
         datamodule.setup("predict")
         folder = self.output(datamodule, "predictions")
         jobs = _jobs(Path(datamodule.root), folder)
-        for path, target in track(jobs.items(), "clouds", console=get_console(), transient=True, disable=len(jobs) < 2):
+        for path, target in followed(list(jobs.items()), "clouds"):
             cloud = open_cloud(path)
             columns = self._answers(model, datamodule, cloud, options)
             with whole(target) as temporary, temporary.open("wb") as stream:
