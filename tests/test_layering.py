@@ -73,7 +73,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("adapters",),
     ("consistency",),
     ("plotting",),
-    ("plotting_maps", "plotting_volumes"),
+    ("plotting_maps", "plotting_volumes", "plotting_kernels"),
     ("testing",),
     ("",),  # ccnn_irregular/__init__.py itself: it may offer everything above, and nothing above may import it
     ("datasets",),

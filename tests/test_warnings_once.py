@@ -59,9 +59,11 @@ def test_a_network_trained_without_calibration_is_told_of_once() -> None:
 
 def test_answers_without_training_are_no_reason() -> None:
     network = ccnn()
-    network.eval()(VALUES, GRID)
-    with torch.no_grad():
-        network.train()(VALUES, GRID)
+    with said("nothing") as texts:
+        network.eval()(VALUES, GRID)
+        with torch.no_grad():
+            network.train()(VALUES, GRID)
+    assert not texts
 
 
 def _calibrated(network: CCNN) -> CCNN:
@@ -84,7 +86,9 @@ def _loaded(network: CCNN) -> CCNN:
     ],
 )
 def test_calibrated_or_loaded_networks_are_trained_in_silence(make: Callable[[CCNN], CCNN]) -> None:
-    make(ccnn())(VALUES, GRID).sum().backward()
+    with said("nothing") as texts:
+        make(ccnn())(VALUES, GRID).sum().backward()
+    assert not texts
 
 
 def test_one_layer_left_out_is_enough() -> None:
@@ -117,8 +121,10 @@ def test_other_networks_are_told_of_too(
         run(first, "forward")
         run(first, "forward")
     assert len(texts) == 1
-    run(second, "calibrate")
-    run(second, "forward")
+    with said("nothing") as texts:
+        run(second, "calibrate")
+        run(second, "forward")
+    assert not texts
 
 
 # ---- density ----

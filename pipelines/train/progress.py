@@ -59,17 +59,17 @@ class OneLine(ProgressBar):
             self._bar = None
 
     def on_train_epoch_start(self, trainer: Trainer, *_: Any) -> None:
-        last = "" if trainer.max_epochs is None or trainer.max_epochs < 0 else f" of 0 to {trainer.max_epochs - 1}"
+        last = "" if trainer.max_epochs is None or trainer.max_epochs < 0 else f"/{trainer.max_epochs - 1}"
         self._begin(f"epoch {trainer.current_epoch}{last}", self.total_train_batches)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._begin("validating", self.total_val_batches)
+        self._begin("validating", sum(trainer.num_val_batches))
 
-    def on_test_start(self, *_: Any) -> None:
-        self._begin("testing", self.total_test_batches)
+    def on_test_start(self, trainer: Trainer, *_: Any) -> None:
+        self._begin("testing", sum(trainer.num_test_batches))
 
-    def on_predict_start(self, *_: Any) -> None:
-        self._begin("predicting", self.total_predict_batches)
+    def on_predict_start(self, trainer: Trainer, *_: Any) -> None:
+        self._begin("predicting", sum(trainer.num_predict_batches))
 
     def on_train_batch_end(self, *_: Any) -> None:
         self._advance()
