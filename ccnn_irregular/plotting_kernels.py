@@ -71,7 +71,7 @@ def plot_strongest_kernels(
     for axes, (name, channel) in zip(panels.flat, chosen, strict=False):
         draw = _curve if d == 1 else _plane
         largest = draw(axes, kernels[name], channel)
-        axes.set_title(f"{name}, channel {channel}\nlargest {largest:.2g}", fontsize="small")
+        axes.set_title(f"{name}, channel {channel}\nlargest {largest:.3g}", fontsize="small")
         axes.tick_params(labelsize="small")
         axes.locator_params(nbins=5)
     for axes in panels.flat[len(chosen) :]:

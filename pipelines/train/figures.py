@@ -38,7 +38,12 @@ def save(figure: Figure, path: Path) -> Path:
 
 def short_times(text: str) -> str:
     """Times in a text without the zeros at their end: 2020-01-01T00:00:00.000000000 becomes 2020-01-01."""
-    return _TIME.sub(lambda time: re.sub(r"([T ]00:00)?(:00)?(\.0+)?$", "", time[0]), text)
+
+    def shortest(found: re.Match[str]) -> str:
+        time = found[0].rstrip("0").rstrip(".") if found[1] else found[0]
+        return re.sub(r"([T ]00:00)?(:00)?$", "", time)
+
+    return _TIME.sub(shortest, text)
 
 
 def file_stem(title: str) -> str:

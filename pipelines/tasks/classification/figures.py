@@ -43,15 +43,8 @@ def confusion(predictions: ClassPredictions, classes: Sequence[str], path: Path)
         size = 8 if count <= 10 else 6
         for row, column in zip(*np.nonzero(matrix), strict=True):
             colour = "white" if shares[row, column] > 0.5 else "black"
-            axes.text(
-                column,
-                row,
-                str(matrix[row, column]),
-                ha="center",
-                va="center",
-                color=colour,
-                fontsize=8 if count <= 10 else 6,
-            )
+            style = {"ha": "center", "va": "center", "color": colour, "fontsize": size}
+            axes.text(column, row, str(matrix[row, column]), **style)
     return save(figure, path)
 
 
@@ -93,6 +86,9 @@ def mistakes(
     for axes in panels[len(chosen) :]:
         axes.set_axis_off()
     figure.suptitle(f"{len(wrong)} of {len(predictions.labels)} samples are taken for another class", fontsize="medium")
+    lines, names = panels[0].get_legend_handles_labels()
+    if len(lines) > 1:
+        figure.legend(lines, names, loc="outside lower center", ncols=len(lines), frameon=False, fontsize="small")
     return [save(figure, path)]
 
 
@@ -117,9 +113,9 @@ def _draw(axes: Axes, batch: SampleBatch, place: int, unit: str) -> None:
     else:
         where, values = batch.domain.nodes().numpy(), batch.values[place].flatten(1).T.numpy()
     if batch.domain.d == 1:
-        for colour, column in zip(COLOURS, values.T[:_CHANNELS], strict=False):
-            known = ~np.isnan(column)
-            axes.plot(where[known, 0], column[known], ".-", color=colour, linewidth=0.8, markersize=2)
+        for channel, column in enumerate(values.T[:_CHANNELS]):
+            known, style = ~np.isnan(column), {"color": COLOURS[channel], "linewidth": 0.8, "markersize": 2}
+            axes.plot(where[known, 0], column[known], ".-", label=f"channel {channel}", **style)
         axes.set_xlabel(unit, fontsize="x-small")
     elif points is not None:
         axes.scatter(*where.T, s=2, c=where[:, -1], cmap="viridis", linewidths=0)
