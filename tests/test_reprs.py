@@ -20,9 +20,11 @@ from ccnn_irregular import (
     Product,
     SeparableContinuousConv,
     Solver,
+    explain,
     make_plan,
 )
 from ccnn_irregular.adapters.geometric_networks import CloudUNet
+from ccnn_irregular.datasets.simulated_fields import smooth_fields
 from ccnn_irregular.estimators import SeriesClassifier
 from ccnn_irregular.kernels.taps import conv_kernel
 from ccnn_irregular.layers import InstanceNorm, PointwiseLinear
@@ -167,3 +169,15 @@ def test_an_estimator_shows_what_was_changed_and_no_table() -> None:
     made = SeriesClassifier(max_epochs=3, table=table, columns=None)
     assert repr(made) == "SeriesClassifier(max_epochs=3, table=<table of 5,000 rows>)"
     assert repr(SeriesClassifier()) == "SeriesClassifier()"
+
+
+def test_what_is_printed_as_a_table_is_shown_as_one() -> None:
+    explanation = explain(SPEC(2), Grid([20], [0.5]))
+    assert repr(explanation) == str(explanation)
+    assert repr(explanation).splitlines()[0].split()[:3] == ["engine", "plan", "forward"]
+
+
+def test_fields_are_told_in_a_line() -> None:
+    fields = smooth_fields(3, points=40)
+    assert repr(fields).startswith("FieldSet(fields=3, places=120, axes=(")
+    assert "tensor" not in repr(fields)

@@ -348,7 +348,7 @@ class Task(LightningCLI):
             require_others(self.overlap, path, part, self._plain_config())
         told_later = part == "test" and self.tells_equal and self.overlap.met == self.overlap.twins
         if self.overlap.met and not told_later:
-            say(f"note: {self.overlap}")
+            say(f"note: among these are {self.overlap}")
 
     def validate(self, model: TaskModule, datamodule: TaskData[Any, Any], ckpt_path: str, **kwargs: Any) -> None:
         """Lightning's table of the validation metrics."""
@@ -379,7 +379,7 @@ class Task(LightningCLI):
         require_own(path)
         self._ready(model, datamodule, ckpt_path)
         if (overlap := overlap_with(datamodule, ckpt_path, "test", allowed=True)) is not None and overlap.met:
-            say(f"note: {overlap}")
+            say(f"note: among these are {overlap}")
         written = self.predicted_rows(model, datamodule, path)
         record(path, self.task, ckpt_path, datamodule.describe())
         say(f"{written}: {path}")

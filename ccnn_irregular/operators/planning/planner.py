@@ -99,7 +99,7 @@ def _cannot_be_used(engine: str, reason: str, source: Domain, query: Domain) -> 
 
 @dataclass(frozen=True)
 class Explanation:
-    """Predicted cost of every engine; ``str()`` is a table.
+    """Predicted cost of every engine, printed as a table.
 
     Attributes:
         choice: the engine "auto" takes, or None where no engine that suits fits into memory.
@@ -116,6 +116,9 @@ class Explanation:
     available: float
     rates: Rates
     measured: bool
+
+    def __repr__(self) -> str:
+        return str(self)
 
     def __str__(self) -> str:
         lines = [_row("engine", "plan", "forward", "backward", "memory", "error", note="note")]
