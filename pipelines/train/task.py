@@ -296,6 +296,7 @@ class Task(LightningCLI):
         else:
             self._summarise(RunEnd.reached(self.trainer), time.monotonic() - started)
         self.finish(model, datamodule)
+        say(f"next: ccnn test --run_dir {self.run_folder.path}")
 
     def _summarise(self, end: RunEnd, seconds: float) -> None:
         """Tell how training ended, on the console and in ``summary.json``; what was left out does not count."""
