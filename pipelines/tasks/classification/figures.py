@@ -118,8 +118,10 @@ def _draw(axes: Axes, batch: SampleBatch, place: int, unit: str) -> None:
             axes.plot(where[known, 0], column[known], ".-", label=f"channel {channel}", **style)
         axes.set_xlabel(unit, fontsize="x-small")
     elif points is not None:
-        axes.scatter(*where.T, s=2, c=where[:, -1], cmap="viridis", linewidths=0)
+        axes.scatter(*where.T, s=5, c=where[:, -1], cmap="viridis", linewidths=0)
         axes.set_aspect("equal")
+        axes.locator_params(nbins=3)
+        axes.set_xlabel(unit, fontsize="x-small")
     else:
         _image(axes, batch, place, unit)
 
