@@ -215,6 +215,8 @@ class BrokenOff(Exception):
 class _Breaking(MidEpoch):
     """Saves after the first batch of the second epoch, and leaves."""
 
+    state_key = MidEpoch.__name__
+
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         if trainer.current_epoch == 1 and batch_idx == 0:

@@ -11,10 +11,12 @@ from typing import Any, ClassVar, Literal
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import EarlyStopping, RichProgressBar
+from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from rich import get_console
 from torch.utils.data import DataLoader
 
+from ccnn_irregular._reprs import parameter_count
 from ccnn_irregular.pipelines.train import figures
 from ccnn_irregular.pipelines.train.arguments import Words, join_lists
 from ccnn_irregular.pipelines.train.callbacks import training_callbacks
@@ -22,9 +24,10 @@ from ccnn_irregular.pipelines.train.checkpoint import WholeCheckpoints, load_wei
 from ccnn_irregular.pipelines.train.data import TaskData
 from ccnn_irregular.pipelines.train.evaluation import Evaluation, say
 from ccnn_irregular.pipelines.train.mid_epoch import Signals
-from ccnn_irregular.pipelines.train.module import CLASSES, TaskModule, parameter_count
+from ccnn_irregular.pipelines.train.module import CLASSES, TaskModule
 from ccnn_irregular.pipelines.train.outputs import record, require_own
 from ccnn_irregular.pipelines.train.overlap import overlap_with, provenance, require_others
+from ccnn_irregular.pipelines.train.progress import OneLine
 from ccnn_irregular.pipelines.train.reports import versions, write_json
 from ccnn_irregular.pipelines.train.resume import find_resumable
 from ccnn_irregular.pipelines.train.run_end import (
@@ -255,7 +258,8 @@ class Task(LightningCLI):
         subcommand = self.config.subcommand
         options = self._get(self.config_init, "trainer")
         require_precision(options.precision)
-        callbacks: list[Callback] = [] if options.enable_progress_bar is False else [RichProgressBar(leave=False)]
+        kwargs["enable_progress_bar"] = options.enable_progress_bar is not False and get_console().is_terminal
+        callbacks: list[Callback] = [OneLine()] if kwargs["enable_progress_bar"] else []
         if subcommand == "fit":
             options = self.config_init[subcommand]
             callbacks += training_callbacks(self.run_folder, options, self.monitor, self.curves, self.signals)
@@ -296,6 +300,7 @@ class Task(LightningCLI):
             self._summarise(RunEnd.reached(self.trainer), time.monotonic() - started)
         if self.run_folder.best.is_file():  # none before the first epoch is done
             self.finish(model, datamodule)
+            say(f"next: ccnn test --run_dir {self.run_folder.path}")
 
     def _summarise(self, end: RunEnd, seconds: float) -> None:
         """Tell how training ended, on the console and in ``summary.json``; what was left out does not count."""
@@ -348,7 +353,7 @@ class Task(LightningCLI):
             require_others(self.overlap, path, part, self._plain_config())
         told_later = part == "test" and self.tells_equal and self.overlap.met == self.overlap.twins
         if self.overlap.met and not told_later:
-            say(f"note: {self.overlap}")
+            say(f"note: among these are {self.overlap}")
 
     def validate(self, model: TaskModule, datamodule: TaskData[Any, Any], ckpt_path: str, **kwargs: Any) -> None:
         """Lightning's table of the validation metrics."""
@@ -379,7 +384,7 @@ class Task(LightningCLI):
         require_own(path)
         self._ready(model, datamodule, ckpt_path)
         if (overlap := overlap_with(datamodule, ckpt_path, "test", allowed=True)) is not None and overlap.met:
-            say(f"note: {overlap}")
+            say(f"note: among these are {overlap}")
         written = self.predicted_rows(model, datamodule, path)
         record(path, self.task, ckpt_path, datamodule.describe())
         say(f"{written}: {path}")
