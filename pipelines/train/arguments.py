@@ -37,6 +37,7 @@ class Words:
         task: as typed, or None.
         run_dir: likewise.
         ckpt_path: likewise.
+        plugins: modules whose classes may be named; typed alone, no configuration can ask for code to be run.
         others: all others, in their order.
     """
 
@@ -45,6 +46,7 @@ class Words:
     task: str | None
     run_dir: str | None
     ckpt_path: str | None
+    plugins: tuple[str, ...]
     others: tuple[str, ...]
 
     @staticmethod
@@ -54,8 +56,10 @@ class Words:
         parser.add_argument("--config", "-c", action="append", default=[])
         for name in ("--task", "--run_dir", "--ckpt_path"):
             parser.add_argument(name)
+        parser.add_argument("--plugins", nargs="+", action="extend", default=[])
         known, others = parser.parse_known_args(list(words[1:]))
-        return Words(words[0], tuple(known.config), known.task, known.run_dir, known.ckpt_path, tuple(others))
+        plugins = tuple(known.plugins)
+        return Words(words[0], tuple(known.config), known.task, known.run_dir, known.ckpt_path, plugins, tuple(others))
 
     @property
     def tested_run(self) -> RunFolder:
@@ -116,10 +120,10 @@ class Words:
         # Typed, for the content of a file of an earlier version stands in place of its name.
         known["run_dir"] = self.run_dir or str(default_run_dir(self.configs or [tested.config]))
         typed = [*self.others, *(f"--{name}={value}" for name, value in known.items() if value is not None)]
+        files = [config_argument(path, behind_another=number > 0) for number, path in enumerate(self.files)]
         saved = None if self.command == "fit" else tested.saved_config()
         if saved is None or not {"data", "seed_everything"} <= saved.keys():
-            return [self.command, *map(config_argument, self.files), *typed]
-        files = [config_argument(path) for path in self.files]
+            return [self.command, *files, *typed]
         data = {name: value for name, value in saved["data"].items() if not is_free(f"data.{name}")}
         seed = saved["seed_everything"]
         as_run = [f"--data={json.dumps(data, default=str)}", f"--seed_everything={json.dumps(seed)}"]

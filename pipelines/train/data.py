@@ -42,12 +42,16 @@ class TaskData(LightningDataModule, Generic[Batch, Variant]):
     Attributes:
         rows_are: what a row is, for messages.
         described: options that ``describe`` tells.
+        told: arguments of the network that ``inferred`` tells where they are left null.
+        told_by_word: those it tells where they are "auto": null has a meaning of its own.
         trained_classes: names of the classes that a checkpoint which is tested or predicts was trained on, for
             ``setup``; None in training, and of a checkpoint that does not tell.
     """
 
     rows_are: str = "samples"
     described: ClassVar[tuple[str, ...]] = ()
+    told: ClassVar[tuple[str, ...]] = ()
+    told_by_word: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, evaluate: Evaluated = "test") -> None:
         super().__init__()
@@ -94,7 +98,7 @@ class TaskData(LightningDataModule, Generic[Batch, Variant]):
         raise self._missing()
 
     def inferred(self) -> dict[str, Any]:
-        """Arguments of the network that follow from the training part, where they are left null; none by default."""
+        """Arguments of the network that follow from the training part: what ``told`` and ``told_by_word`` name."""
         return {}
 
     def typical_batch(self) -> Batch:
