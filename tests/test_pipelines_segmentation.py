@@ -251,7 +251,7 @@ def test_labels_lie_where_the_image_does_for_readers_of_either_affine(tmp_path: 
     nibabel.save(volume, tmp_path / "image.nii")
     (tmp_path / "checkpoint").touch()
     job = FileJob(tmp_path / "image.nii", tmp_path / "labels.nii")
-    predict_files(Halves(), [job], tmp_path / "checkpoint")  # type: ignore[arg-type]
+    predict_files(Halves(), [job], tmp_path / "checkpoint", range(2))  # type: ignore[arg-type]
     labels = nibabel.load(tmp_path / "labels.nii")
     header = labels.header
     assert (int(header["qform_code"]), int(header["sform_code"])) == (1, 4)
