@@ -10,6 +10,9 @@ from torch import Tensor, nn
 
 from ccnn_irregular.kernels import SIREN, GaussianMask, Kernel
 from ccnn_irregular.pipelines.tasks.risk.data import StayBatch
+from ccnn_irregular.pipelines.train.trusted import trust
+
+trust(__name__)  # what --plugins does
 
 
 class StandIn(nn.Module):
@@ -20,6 +23,9 @@ class StandIn(nn.Module):
     # The same for a loss that is no number, and for SIGTERM.
     spoil_at: int | None = None
     terminate_at: int | None = None
+    # Gradients that are no numbers, and a validation that is none.
+    steep_at: int | None = None
+    spoil_validation = False
 
     def __init__(self, hidden: int = 8) -> None:
         super().__init__()
@@ -42,8 +48,12 @@ class StandIn(nn.Module):
                 raise KeyboardInterrupt
             if self.steps == type(self).terminate_at:
                 signal.raise_signal(signal.SIGTERM)
+            if self.steps == type(self).steep_at:
+                next(self.parameters()).register_hook(lambda gradient: gradient * torch.inf)
             if self.steps == type(self).spoil_at:
                 batch = dataclasses.replace(batch, values=torch.full_like(batch.values, torch.inf))
+        elif type(self).spoil_validation:
+            batch = dataclasses.replace(batch, values=torch.full_like(batch.values, torch.inf))
         stay = torch.repeat_interleave(torch.arange(len(batch)), batch.splits.diff())
         values = (batch.values - self.mean) / self.scale
         zeros = values.new_zeros(len(batch), 37)

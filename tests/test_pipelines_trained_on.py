@@ -430,7 +430,7 @@ def test_a_test_takes_the_options_of_its_run_and_refuses_what_was_trained_on(
     assert not Path("no").exists()
     capsys.readouterr()
     cli.main(["test", *other, *quick, "--allow_overlap", "true", "--output", "counted"])
-    assert f"note: {met} of 20 stays that were trained on" in capsys.readouterr().out
+    assert f"note: among these are {met} of 20 stays that were trained on" in capsys.readouterr().out
     assert report("counted")["overlap"]["trained_on"] == met
 
     # The validation part of another split, and another folder: all of it.
@@ -442,7 +442,10 @@ def test_a_test_takes_the_options_of_its_run_and_refuses_what_was_trained_on(
     assert report("b")["overlap"]["trained_on"] == 0
     capsys.readouterr()
     cli.main(["predict", "--config", config, "--output", "risks.csv"])
-    assert "note: 45 of 80 stays that were trained on and 15 that chose the best epoch" in capsys.readouterr().out
+    assert (
+        "note: among these are 45 of 80 stays that were trained on and 15 that chose the best epoch"
+        in capsys.readouterr().out
+    )
 
     # A checkpoint that does not say what it was trained on.
     content = torch.load("runs/tiny/best.ckpt", weights_only=True)

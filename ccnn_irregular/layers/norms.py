@@ -107,6 +107,9 @@ class InstanceNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
         self.eps = eps
 
+    def extra_repr(self) -> str:
+        return f"{len(self.weight)}, eps={self.eps}"
+
     def forward(self, values: Tensor, domain: Domain) -> Tensor:
         """``(N, C, *sizes)`` on ``domain`` to the same shape."""
         points = domain.irregular

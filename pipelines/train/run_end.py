@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-import signal
-import threading
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,19 +16,24 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, Timer
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from ccnn_irregular._checks import reject, require
+from ccnn_irregular.pipelines.train.mid_epoch import Signals
 
 __all__ = [
     "FiniteMetrics",
+    "FiniteSteps",
     "NoNumberError",
     "RunEnd",
     "StepLimit",
+    "TimeIsUp",
     "TimeLimit",
-    "ends_at_sigterm",
     "require_epochs",
     "require_numbers",
     "require_precision",
+    "tells_no_numbers",
 ]
 
 By = Literal[
@@ -47,6 +51,15 @@ By = Literal[
 _FINISHED: tuple[By, ...] = ("max_epochs", "max_steps", "early_stopping")
 
 
+_SHOWN = 20  # ids in a message
+_OF_BATCH = (
+    "look at these samples (values of enormous size), or try a lower --model.schedule.learning_rate or "
+    "--trainer.gradient_clip_val 1.0; what was trained before is kept"
+)
+_OF_PART = (
+    "look at the data of that part (values of enormous size, a part without what the metric measures; data.validation "
+    "and the seed of the split decide which part that is)"
+)
 _PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 
 
@@ -67,12 +80,18 @@ class RunEnd:
         """Whether training has come to the end it was asked for."""
         return self.by in _FINISHED
 
-    def told(self, epochs: int, folder: Path) -> str:
-        """The end for the console, with what to do next where training is not finished."""
+    def told(self, epochs: int, folder: Path, kept: bool) -> str:
+        """The end for the console, with what to do next where training is not finished.
+
+        Args:
+            epochs: that are done.
+            folder: of the run.
+            kept: whether it holds a checkpoint to resume from.
+        """
         if self.finished:
             return f"finished after {epochs} epochs: {self.why}"
         next_step = "--restart true starts anew" if self.by == "no_number" else "the same command resumes"
-        next_step = next_step if epochs else "nothing is kept"
+        next_step = next_step if kept else "nothing is kept"
         return f"not finished: {self.why}\n{epochs} epochs are in {folder}; {next_step}"
 
     @staticmethod
@@ -93,9 +112,7 @@ class RunEnd:
     def broken(error: BaseException) -> RunEnd:
         """The end of a training that raised."""
         if isinstance(error, TimeIsUp):
-            return RunEnd(
-                "time_limit", "the time limit trainer.max_time was reached; the epoch it fell into is left out"
-            )
+            return RunEnd("time_limit", "the time limit trainer.max_time was reached")
         if isinstance(error, SIGTERMException):
             return RunEnd("termination", "terminated by SIGTERM")
         # Lightning leaves by SystemExit after Ctrl-C.
@@ -120,32 +137,7 @@ class NoNumberError(ValueError):
 
 
 class TimeIsUp(Exception):
-    """Leaves an epoch that the time limit fell into, so that a resumed run repeats it whole."""
-
-
-@contextmanager
-def ends_at_sigterm() -> Iterator[None]:
-    """SIGTERM leaves training at once, as Ctrl-C does: Lightning alone waits for the end of the batch.
-
-    What was saved at the end of the last epoch stays, and is what the same command resumes from. A second signal does
-    not disturb the end of the run. Signals reach the main thread alone; in others nothing changes.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    received = False
-
-    def leave(*_: Any) -> None:
-        nonlocal received
-        if not received:
-            received = True
-            raise SIGTERMException
-
-    before = signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    """Leaves an epoch that the time limit fell into, once what was done of it is saved."""
 
 
 class FiniteMetrics(Callback):
@@ -170,6 +162,35 @@ class FiniteMetrics(Callback):
         require_numbers(metrics, self.needed, f"in epoch {epoch}", pl_module)
 
 
+class FiniteSteps(Callback):
+    """Ends training before a loss or gradient that is no number reaches the weights, naming the samples it is of."""
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        self._batch, self._number = batch, batch_idx
+
+    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
+        self._require(loss.detach(), "the loss", trainer, pl_module)
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        if getattr(trainer.precision_plugin, "scaler", None) is not None:
+            return  # which leaves out a step that is no number, and scales the next ones less
+        gradients = [weight.grad for weight in pl_module.parameters() if weight.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        self._require(norm, "the norm of the gradient", trainer, pl_module)
+
+    def _require(self, value: Tensor, name: str, trainer: Trainer, module: LightningModule) -> None:
+        if bool(torch.isfinite(value)):
+            return
+        ids = getattr(self._batch, "ids", getattr(self._batch, "record_ids", None))
+        rows = getattr(trainer.datamodule, "rows_are", "samples")  # type: ignore[attr-defined]  # without annotation
+        of = "" if ids is None else f" of the {rows} {', '.join(map(str, ids.tolist()[:_SHOWN]))}"
+        more = "" if ids is None or len(ids) <= _SHOWN else f" and {len(ids) - _SHOWN} more"
+        where = f"in batch {self._number} of epoch {trainer.current_epoch}"
+        raise NoNumberError(
+            f"{name} must be a finite number, got {value:g} {where}{of}{more}: {_cause(module, _OF_BATCH)}"
+        )
+
+
 def require_numbers(metrics: Mapping[str, float], needed: Sequence[str], where: str, module: LightningModule) -> None:
     """Refuse metrics that are nan or infinite, or that are not there.
 
@@ -191,10 +212,38 @@ def require_numbers(metrics: Mapping[str, float], needed: Sequence[str], where: 
         return
     first = next((name for name in needed if name in bad), bad[0])
     others = f" (and {', '.join(name for name in bad if name != first)})" if len(bad) > 1 else ""
-    raise NoNumberError(f"{first}{others} must be a finite number {where}, got {metrics[first]}: {_cause(module)}")
+    raise NoNumberError(
+        f"{first}{others} must be a finite number {where}, got {metrics[first]}: {_cause(module, _OF_PART)}"
+    )
 
 
-def _cause(module: LightningModule) -> str:
+@contextmanager
+def tells_no_numbers(network: nn.Module) -> Iterator[None]:
+    """Warn, at the end, of answers that the network gave in the meantime and that hold nan or infinities."""
+    bad: list[Tensor] = []
+    count = 0
+
+    def look(_: nn.Module, __: Any, answer: Any) -> None:
+        nonlocal count
+        if isinstance(answer, Tensor) and answer.ndim and answer.is_floating_point():
+            bad.append((~torch.isfinite(answer)).reshape(len(answer), -1).any(1).sum())
+            count += len(answer)
+
+    hook = network.register_forward_hook(look)
+    try:
+        yield
+    finally:
+        hook.remove()
+    if found := sum(map(int, bad)):
+        warnings.warn(
+            f"{found} of {count} answers of the network are no numbers, and nan or empty where they are written: look "
+            "at the values of these rows (of enormous size?) and at the end of the training (summary.json of the run)",
+            UserWarning,
+            stacklevel=2,
+        )
+
+
+def _cause(module: LightningModule, otherwise: str) -> str:
     broken = [name for name, weight in module.named_parameters() if not bool(torch.isfinite(weight).all())]
     rate = getattr(getattr(module, "schedule", None), "learning_rate", None)
     if broken:
@@ -203,10 +252,7 @@ def _cause(module: LightningModule) -> str:
             f"a lower --model.schedule.learning_rate than {rate} or --trainer.gradient_clip_val 1.0 may help "
             "(--restart true)"
         )
-    return (
-        "all weights are finite, so look at the data of that part (values of enormous size, a part without what the "
-        "metric measures; data.validation and the seed of the split decide which part that is)"
-    )
+    return f"all weights are finite, so {otherwise}"
 
 
 def require_epochs(trainer: Trainer) -> None:
@@ -238,14 +284,15 @@ class StepLimit(Callback):
 class TimeLimit(Timer):
     """Ends the training of this command after a time; what was trained before is not counted, so a run can be resumed.
 
-    The epoch that the time falls into is left out, as by Ctrl-C: the resumed run repeats it and is the uninterrupted
-    one. After the last batch of an epoch there is always time for its validation.
+    A batch is always done, and so is the validation after the last one of an epoch.
 
     Args:
         duration: ``DD:HH:MM:SS``, a span, or its parts by name.
+        signals: are told of the end.
     """
 
-    def __init__(self, duration: str | timedelta | dict[str, int]) -> None:
+    def __init__(self, duration: str | timedelta | dict[str, int], signals: Signals) -> None:
+        self.signals = signals
         try:
             super().__init__(duration, verbose=False)
         except (MisconfigurationException, TypeError) as error:
@@ -261,7 +308,7 @@ class TimeLimit(Timer):
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any, **__: Any) -> None:
         if self.is_up() and not trainer.is_last_batch and _least_done(trainer):
-            raise TimeIsUp
+            self.signals.end_after_batch(TimeIsUp)
 
     def on_train_epoch_end(self, trainer: Trainer, *_: Any, **__: Any) -> None:
         if self.is_up():

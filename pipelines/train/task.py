@@ -11,32 +11,34 @@ from typing import Any, ClassVar, Literal
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import EarlyStopping, RichProgressBar
+from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from rich import get_console
 from torch.utils.data import DataLoader
 
-from ccnn_irregular._checks import reject
+from ccnn_irregular._reprs import parameter_count
 from ccnn_irregular.pipelines.train import figures
 from ccnn_irregular.pipelines.train.arguments import Words, join_lists
-from ccnn_irregular.pipelines.train.checkpoint import load_weights, read_checkpoint, saved_options
+from ccnn_irregular.pipelines.train.callbacks import training_callbacks
+from ccnn_irregular.pipelines.train.checkpoint import WholeCheckpoints, load_weights, read_checkpoint, saved_options
 from ccnn_irregular.pipelines.train.data import TaskData
 from ccnn_irregular.pipelines.train.evaluation import Evaluation, say
-from ccnn_irregular.pipelines.train.module import CLASSES, TaskModule, parameter_count
+from ccnn_irregular.pipelines.train.mid_epoch import Signals
+from ccnn_irregular.pipelines.train.module import CLASSES, TaskModule
 from ccnn_irregular.pipelines.train.outputs import record, require_own
 from ccnn_irregular.pipelines.train.overlap import overlap_with, provenance, require_others
+from ccnn_irregular.pipelines.train.progress import OneLine
 from ccnn_irregular.pipelines.train.reports import versions, write_json
 from ccnn_irregular.pipelines.train.resume import find_resumable
 from ccnn_irregular.pipelines.train.run_end import (
-    FiniteMetrics,
     RunEnd,
-    StepLimit,
-    TimeLimit,
-    ends_at_sigterm,
     require_epochs,
     require_numbers,
     require_precision,
+    tells_no_numbers,
 )
-from ccnn_irregular.pipelines.train.run_folder import EpochSeed, History, RunFolder, checkpoints, flat
+from ccnn_irregular.pipelines.train.run_folder import RunFolder, flat
+from ccnn_irregular.pipelines.train.trusted import bounded_by
 from ccnn_irregular.pipelines.train.usage import explained, short_help
 
 __all__ = ["AUTO", "Task"]
@@ -91,6 +93,7 @@ class Task(LightningCLI):
 
     def __init__(self, words: Words) -> None:
         self.words = words
+        self.signals = Signals()
         self._read_data: TaskData[Any, Any] | None = None
         summaries = _SUMMARIES | dict(self.summaries)
         super().__init__(
@@ -210,8 +213,9 @@ class Task(LightningCLI):
             say(f"{name} {shown}, as the data tell (--model.network.init_args.{name})")
 
     def instantiate_classes(self) -> None:
-        """The data that told the arguments of the network are read once."""
-        super().instantiate_classes()
+        """The data that told the arguments of the network are read once; no checkpoint asks for more than it holds."""
+        with bounded_by(self._get(self.config, "ckpt_path")):
+            super().instantiate_classes()
         if self._read_data is not None:
             self.datamodule = self._read_data
 
@@ -243,30 +247,29 @@ class Task(LightningCLI):
         """Take the options of the model from the checkpoint, which the configuration may no longer match."""
         path = self.config[self.config.subcommand].ckpt_path
         if path is not None and (options := saved_options(path)):
-            self.config = self.parser.parse_object({self.config.subcommand: {"model": options}}, self.config)
+            command = self.config.subcommand
+            try:
+                self.config = self.parser.parse_object({command: {"model": options}}, self.config)
+            except ArgumentError as error:
+                raise ValueError(explained(str(error), self._parser(command), command, self.task)) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The trainer with the callbacks of the run; those of the configuration are for training only."""
         subcommand = self.config.subcommand
         options = self._get(self.config_init, "trainer")
-        callbacks: list[Callback] = []
         require_precision(options.precision)
-        if options.enable_progress_bar is not False:
-            callbacks.append(RichProgressBar(leave=False))
+        kwargs["enable_progress_bar"] = options.enable_progress_bar is not False and get_console().is_terminal
+        callbacks: list[Callback] = [OneLine()] if kwargs["enable_progress_bar"] else []
         if subcommand == "fit":
-            self.history = History(self.run_folder)
-            stopping = self._get(self.config, "early_stopping")
-            needed = [self.monitor, *([stopping.monitor] if stopping.strict else [])]
-            needed += [column for _, column, *_ in self.curves]
-            seed = self._get(self.config, "seed_everything")
-            callbacks += [EpochSeed(seed), self.history, FiniteMetrics(needed), StepLimit()]
-            callbacks += [] if options.max_time is None else [TimeLimit(options.max_time)]
-            callbacks += checkpoints(self.run_folder, self.monitor)
+            options = self.config_init[subcommand]
+            callbacks += training_callbacks(self.run_folder, options, self.monitor, self.curves, self.signals)
         else:
             kwargs |= {"callbacks": [], "enable_checkpointing": False}
         self.trainer_defaults = {**self.trainer_defaults, "callbacks": callbacks}
         kwargs["max_time"] = None  # Lightning's own limit would count the time of earlier commands
-        return super().instantiate_trainer(default_root_dir=str(self.run_folder.path), **kwargs)
+        trainer: Trainer = super().instantiate_trainer(default_root_dir=str(self.run_folder.path), **kwargs)
+        trainer.strategy.checkpoint_io = WholeCheckpoints()
+        return trainer
 
     # The four commands
 
@@ -283,9 +286,8 @@ class Task(LightningCLI):
             model.note_rows(datamodule)
         say(f"{datamodule.summary()}\nnetwork of {parameter_count(model):,} parameters")
         self.run_folder.start(self._plain_config())
-        before = len(self.run_folder.saved_rows())
         try:
-            with ends_at_sigterm():
+            with self.signals.heard():
                 self.trainer.fit(model, datamodule=datamodule, **kwargs)
         except BaseException as error:
             end = RunEnd.broken(error)
@@ -294,11 +296,11 @@ class Task(LightningCLI):
                 raise SystemExit(_STATUS[end.by]) from error
             if end.by != "time_limit":
                 raise
-            if len(self.run_folder.saved_rows()) == before:
-                reject("trainer.max_time", "be longer than an epoch takes", "no epoch done in this time; none is kept")
         else:
             self._summarise(RunEnd.reached(self.trainer), time.monotonic() - started)
-        self.finish(model, datamodule)
+        if self.run_folder.best.is_file():  # none before the first epoch is done
+            self.finish(model, datamodule)
+            say(f"next: ccnn test --run_dir {self.run_folder.path}")
 
     def _summarise(self, end: RunEnd, seconds: float) -> None:
         """Tell how training ended, on the console and in ``summary.json``; what was left out does not count."""
@@ -315,7 +317,7 @@ class Task(LightningCLI):
             "versions": versions(),
         }
         write_json(self.run_folder.summary, summary)
-        told = end.told(len(rows), self.run_folder.path)
+        told = end.told(len(rows), self.run_folder.path, self.run_folder.last.is_file())
         if best is not None:
             plot = figures.training_curves(rows, self.run_folder.path / "training.png", self.curves)
             told += (
@@ -351,7 +353,7 @@ class Task(LightningCLI):
             require_others(self.overlap, path, part, self._plain_config())
         told_later = part == "test" and self.tells_equal and self.overlap.met == self.overlap.twins
         if self.overlap.met and not told_later:
-            say(f"note: {self.overlap}")
+            say(f"note: among these are {self.overlap}")
 
     def validate(self, model: TaskModule, datamodule: TaskData[Any, Any], ckpt_path: str, **kwargs: Any) -> None:
         """Lightning's table of the validation metrics."""
@@ -382,7 +384,7 @@ class Task(LightningCLI):
         require_own(path)
         self._ready(model, datamodule, ckpt_path)
         if (overlap := overlap_with(datamodule, ckpt_path, "test", allowed=True)) is not None and overlap.met:
-            say(f"note: {overlap}")
+            say(f"note: among these are {overlap}")
         written = self.predicted_rows(model, datamodule, path)
         record(path, self.task, ckpt_path, datamodule.describe())
         say(f"{written}: {path}")
@@ -402,6 +404,7 @@ class Task(LightningCLI):
 
     def predictions(self, model: TaskModule, loader: DataLoader[Any]) -> list[Any]:
         """What ``predict_step`` answers to each batch."""
-        found = self.trainer.predict(model, dataloaders=loader)
+        with tells_no_numbers(model.network):
+            found = self.trainer.predict(model, dataloaders=loader)
         assert found is not None
         return found

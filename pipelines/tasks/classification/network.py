@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ccnn_irregular._checks import reject, require, require_finite
+from ccnn_irregular._reprs import sized
 from ccnn_irregular.datasets.processing.interpolation import between_samples
 from ccnn_irregular.domains import Domain, Grid, Points
 from ccnn_irregular.kernels import Kernel, KernelSpec, energy_above
@@ -144,6 +145,9 @@ class ContinuousClassifier(nn.Module):
             latent=None if latent is None else latent.grid(),
             solver=solver,
         )
+
+    def extra_repr(self) -> str:
+        return f"{self.in_channels} -> {self.classes} classes, {sized(self)}"
 
     @torch.no_grad()
     def prepare(self, batch: SampleBatch, values: tuple[Tensor, Tensor | None]) -> None:
@@ -288,6 +292,9 @@ class FixedKernelClassifier(nn.Module):
         )
         self.pool = average(pool, ceil_mode=True) if pool > 1 else nn.Identity()
         self.output = nn.Linear(hidden_channels, classes)
+
+    def extra_repr(self) -> str:
+        return f"{self.in_channels} -> {self.classes} classes, {sized(self)}"
 
     @torch.no_grad()
     def prepare(self, batch: SampleBatch, values: tuple[Tensor, Tensor | None]) -> None:

@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from rich import get_console
-from rich.progress import track
 
 from ccnn_irregular._checks import reject, require
 from ccnn_irregular.datasets.cloud_files import CloudFile, cloud_paths, open_cloud, stray_paths
@@ -20,6 +18,7 @@ from ccnn_irregular.pipelines.tasks.clouds.data import CloudFiles, tell_left_out
 from ccnn_irregular.pipelines.train.checkpoint import load_weights
 from ccnn_irregular.pipelines.train.evaluation import Evaluation, ResultTable, say
 from ccnn_irregular.pipelines.train.outputs import record, require_own
+from ccnn_irregular.pipelines.train.progress import followed
 from ccnn_irregular.pipelines.train.reports import whole
 
 __all__ = ["CloudPredictOptions", "CloudsTask"]
@@ -93,7 +92,7 @@ class CloudsTask(CloudSegmentationTask):
         folder = self.output(datamodule, "predictions")
         jobs = _jobs(Path(datamodule.root), folder)
         tell_left_out(datamodule.root, [path.name for path in stray_paths(datamodule.root)])
-        for path, target in track(jobs.items(), "clouds", console=get_console(), transient=True, disable=len(jobs) < 2):
+        for path, target in followed(list(jobs.items()), "clouds"):
             cloud = open_cloud(path, may_be_empty=True)
             columns = self._answers(model, datamodule, cloud, options)
             with whole(target) as temporary, temporary.open("wb") as stream:

@@ -126,9 +126,8 @@ def train_trees(inputs: NDArray[np.float32], labels: NDArray[np.int64], trees: T
 
 def run(arguments: list[str]) -> None:
     """Train one classifier a seed, evaluate each and their mean, print the table, write ``metrics.json``."""
-    from rich.progress import track
-
     from ccnn_irregular.pipelines.tasks.risk.data import ICUDataModule
+    from ccnn_irregular.pipelines.train.progress import followed
 
     options = _options(arguments, ICUDataModule)
     data, trees, other = options.data, options.trees, options.test
@@ -139,7 +138,7 @@ def run(arguments: list[str]) -> None:
     inputs, tested_inputs = features(train), features(tested)
     labels, outcomes = _deaths(train), _deaths(tested)
     results, risks = {}, []
-    for seed in track(range(trees.seeds), description="trees", transient=True):
+    for seed in followed(range(trees.seeds), "trees"):
         classifier = train_trees(inputs, labels, trees, seed)
         risks.append(classifier.predict_proba(tested_inputs)[:, 1])
         results[f"trees {seed}"] = evaluate(outcomes, risks[-1])

@@ -108,8 +108,9 @@ def precision_recall(labels: NDArray[np.int64], risks: NDArray[np.float64], sour
     smaller = min(precision[best], recall[best])
     axes.plot(recall[best], precision[best], "o", color=COLOURS[1], label=f"min(Se, +P) {smaller:.3f}")
     axes.set(xlabel="sensitivity (deaths flagged)", ylabel="precision (flagged who died)")
-    axes.legend(loc="upper right", frameon=False, fontsize="small")
     axes.set_title(_tested(labels, source), fontsize="small")
+    # Above the axes: the curve may pass anywhere inside.
+    figure.legend(loc="outside upper center", frameon=False, fontsize="small")
     return figure
 
 

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from rich import get_console
-from rich.progress import track
 
 from ccnn_irregular._checks import require
 from ccnn_irregular.adapters.scan_files import SCANS, is_scan, scan_files, scan_name
@@ -19,6 +17,7 @@ from ccnn_irregular.pipelines.tasks.segmentation.data import VolumeBatch
 from ccnn_irregular.pipelines.tasks.segmentation.module import Segmentation
 from ccnn_irregular.pipelines.train.evaluation import say
 from ccnn_irregular.pipelines.train.outputs import earlier, record, require_own, sha256
+from ccnn_irregular.pipelines.train.progress import followed
 
 __all__ = ["FileJob", "file_jobs", "jobs_of", "labels_name", "predict_files"]
 
@@ -102,7 +101,7 @@ def predict_files(model: Segmentation, jobs: Sequence[FileJob], checkpoint: Path
     table = torch.tensor(codes).to(label_dtype(max(codes)))
     was_training = model.training
     model.eval()
-    for job in track(waiting, "labels", console=get_console(), transient=True, disable=len(waiting) < 2):
+    for job in followed(waiting, "labels"):
         image = read_scan(job.image)
         values, grid = canonical(image)
         expected = int(model.network.in_channels)  # type: ignore[arg-type]  # an attribute of every such network

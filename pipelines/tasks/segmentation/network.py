@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ccnn_irregular._checks import reject, require
+from ccnn_irregular._reprs import sized
 from ccnn_irregular.kernels import Kernel, KernelSpec
 from ccnn_irregular.networks_unet import UNET_KERNEL, ContinuousUNet
 from ccnn_irregular.pipelines.tasks.segmentation.data import VolumeBatch
@@ -57,6 +58,9 @@ class ContinuousSegmenter(nn.Module):
             kernel=kernel,
             dropout=dropout,
         )
+
+    def extra_repr(self) -> str:
+        return f"{self.in_channels} -> {self.classes} classes, {sized(self)}"
 
     def prepare(self, batch: VolumeBatch, values: None = None) -> None:
         """Scale all layers for the sampling of ``batch``, and say so where their kernels do not suit it."""
@@ -114,6 +118,9 @@ class FixedKernelSegmenter(nn.Module):
         self.ups = nn.ModuleList(nn.ConvTranspose3d(coarse, fine, 2, 2) for fine, coarse in pairs)
         self.mixes = nn.ModuleList(nn.Sequential(layer(2 * fine, fine), layer(fine, fine)) for fine, _ in pairs)
         self.output = nn.Conv3d(channels[0], classes, 1)
+
+    def extra_repr(self) -> str:
+        return f"{self.in_channels} -> {self.classes} classes, {sized(self)}"
 
     @torch.no_grad()
     def prepare(self, batch: VolumeBatch, values: None = None) -> None:

@@ -17,14 +17,12 @@ from ccnn_irregular.pipelines.tasks.segmentation import figures
 from ccnn_irregular.pipelines.tasks.segmentation.data import Thinning, VolumeBatch, VolumeDataModule, thinnings
 from ccnn_irregular.pipelines.tasks.segmentation.files import file_jobs, jobs_of, labels_name, predict_files
 from ccnn_irregular.pipelines.tasks.segmentation.module import Segmentation, SegmentedVolume, VoxelResampling
-from ccnn_irregular.pipelines.tasks.segmentation.network import ContinuousSegmenter
 from ccnn_irregular.pipelines.train.checkpoint import load_weights
 from ccnn_irregular.pipelines.train.data import Part
 from ccnn_irregular.pipelines.train.evaluation import Evaluation, ResultTable, mean_interval, say
-from ccnn_irregular.pipelines.train.figures import save
+from ccnn_irregular.pipelines.train.figures import kernels
 from ccnn_irregular.pipelines.train.reports import write_csv
 from ccnn_irregular.pipelines.train.task import Task
-from ccnn_irregular.plotting_volumes import plot_kernel_slices
 
 __all__ = ["LabelResult", "SegmentationPredictOptions", "SegmentationTask", "SegmentationTestOptions"]
 
@@ -232,13 +230,11 @@ def _draw(
     for sampling in dict.fromkeys((samplings[0], samplings[-1])):
         for name, place in cases.items():
             batch = model.standardised(VolumeBatch.of(data.volume(numbers[place]), sampling.thin))
-            stem = folder / "-".join([name, *filter(None, [sampling.file_name])])
-            plots += figures.case(batch, found[sampling][place], data.classes, stem)
+            path = folder / ("-".join([name, *filter(None, [sampling.file_name])]) + ".png")
+            plots.append(figures.case(batch, found[sampling][place], data.classes, path))
     rows = [(str(sampling), scores.dice) for sampling, scores in tables.items()]
     plots.append(figures.dice_by_sampling(rows, data.classes, folder / "dice.png"))
-    if isinstance(model.network, ContinuousSegmenter):
-        plots.append(save(plot_kernel_slices(model.network.kernels()), folder / "kernels.png"))
-    return plots
+    return plots + kernels(model.network, "mm", folder, ("x", "y"))
 
 
 def _results(tables: dict[SliceSampling, Scores], classes: Sequence[str]) -> list[LabelResult]:
