@@ -284,7 +284,8 @@ def test_what_predict_refuses(trained: Path, pairs: Path, capsys: pytest.Capture
     )  # fmt: skip
     same = refused(capsys, *command, "--predict.input", str(images), "--output", str(images))
     assert "must be another folder than the input's" in same
-    assert "end in one of .nii.gz, .nii, .nrrd, .mha" in refused(capsys, *command, "--predict.input", file, "--output", "one.mgz")
+    wrong = refused(capsys, *command, "--predict.input", file, "--output", "one.mgz")
+    assert "end in one of .nii.gz, .nii, .nrrd, .mha" in wrong
     assert "must be a scan or a folder" in refused(capsys, *command, "--predict.input", "none.nii.gz")
     Path("empty").mkdir()
     assert "predict.input empty must be or hold scans: NIfTI" in refused(
