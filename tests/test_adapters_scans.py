@@ -17,7 +17,7 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 from ccnn_irregular.adapters.nifti import read_nifti, write_nifti
 from ccnn_irregular.adapters.nifti_space import affine_of
 from ccnn_irregular.adapters.scan_files import is_scan, scan_files, scan_name
-from ccnn_irregular.adapters.scans import read_scan
+from ccnn_irregular.adapters.scans import read_scan, write_scan
 from ccnn_irregular.datasets import volume_folder
 from ccnn_irregular.datasets.decathlon import canonical
 
@@ -220,3 +220,39 @@ def test_results_are_written_as_nifti_on_the_voxels_of_any_scan(tmp_path: Path) 
     write_nifti((array > 0).astype(np.uint8), tmp_path / "mask.nii.gz", like=array)
     back = read_nifti(tmp_path / "mask.nii.gz", like=array)
     np.testing.assert_array_equal(back.to_numpy(), array.to_numpy() > 0)
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".nrrd", ".mha"])
+def test_results_lie_where_the_scan_does_in_every_format_that_is_written(suffix: str, tmp_path: Path) -> None:
+    """An oblique stack, whole, and cut, thinned and turned, as SimpleITK reads what was written."""
+    image = sitk.GetImageFromArray(VALUES.T)
+    turn = sitk.Euler3DTransform((0, 0, 0), 0.2, -0.3, 0.4)
+    image.SetDirection(turn.GetMatrix())
+    image.SetSpacing((0.7, 0.9, 2.5))
+    image.SetOrigin((3.0, -40.0, 500.0))
+    sitk.WriteImage(image, str(tmp_path / "scan.nrrd"))
+    array = read_scan(tmp_path / "scan.nrrd")
+    write_scan(array, tmp_path / f"whole{suffix}")
+    whole = sitk.ReadImage(str(tmp_path / f"whole{suffix}"))
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(whole), VALUES.T)
+    for geometry in ("GetSpacing", "GetOrigin", "GetDirection"):
+        np.testing.assert_allclose(getattr(whole, geometry)(), getattr(image, geometry)(), rtol=0, atol=1e-4)
+    first, second, third = array.dims
+    part = array.isel({first: slice(1, 6, 2), second: slice(None, None, -1)}).transpose(third, first, second)
+    write_scan(part, tmp_path / f"part{suffix}")
+    written = sitk.ReadImage(str(tmp_path / f"part{suffix}"))
+    for index in ((0, 0, 0), (2, 0, 0), (0, 4, 0), (0, 0, 3), (1, 3, 2)):
+        i, j, k = 1 + 2 * index[0], 4 - index[1], index[2]
+        place = written.TransformIndexToPhysicalPoint(index)
+        np.testing.assert_allclose(place, image.TransformIndexToPhysicalPoint((i, j, k)), rtol=0, atol=1e-4)
+        assert written.GetPixel(index) == VALUES[i, j, k]
+    assert {path.name for path in tmp_path.iterdir()} == {"scan.nrrd", f"whole{suffix}", f"part{suffix}"}
+
+
+def test_what_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    nibabel.save(nibabel.Nifti1Image(np.zeros((3, 4, 5, 2), np.float32), np.eye(4)), tmp_path / "a.nii")
+    array = read_scan(tmp_path / "a.nii")
+    with pytest.raises(ValueError, match=r"path must end in one of .*\.nrrd"):
+        write_scan(array, tmp_path / "b.dcm")
+    with pytest.raises(ValueError, match="array must have the dimensions"):
+        write_scan(array, tmp_path / "b.mha")

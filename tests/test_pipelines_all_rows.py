@@ -250,5 +250,10 @@ def test_what_a_classification_cannot_read_is_refused_by_its_cause(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit):
         cli.main(["fit", "--config", "simulated_strokes", "--trainer.precision", "bf16-true"])
-    assert "trainer.precision must be one of 32-true, bf16-mixed, 16-mixed" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "trainer.precision must be one of 32-true, bf16-mixed, 16-mixed" in said
+    assert "--trainer.precision bf16-mixed keeps them" in said
+    with pytest.raises(SystemExit):
+        cli.main(["fit", "--config", "simulated_strokes", "--trainer.precision", "64-true"])
+    assert "weights are float64 in each; for values in float64, call network.double()" in capsys.readouterr().err
     assert not any(tmp_path.iterdir())

@@ -251,7 +251,7 @@ def test_labels_lie_where_the_image_does_for_readers_of_either_affine(tmp_path: 
     nibabel.save(volume, tmp_path / "image.nii")
     (tmp_path / "checkpoint").touch()
     job = FileJob(tmp_path / "image.nii", tmp_path / "labels.nii")
-    predict_files(Halves(), [job], tmp_path / "checkpoint")  # type: ignore[arg-type]
+    predict_files(Halves(), [job], tmp_path / "checkpoint", range(2))  # type: ignore[arg-type]
     labels = nibabel.load(tmp_path / "labels.nii")
     header = labels.header
     assert (int(header["qform_code"]), int(header["sform_code"])) == (1, 4)
@@ -284,7 +284,8 @@ def test_what_predict_refuses(trained: Path, pairs: Path, capsys: pytest.Capture
     )  # fmt: skip
     same = refused(capsys, *command, "--predict.input", str(images), "--output", str(images))
     assert "must be another folder than the input's" in same
-    assert "end in .nii or .nii.gz" in refused(capsys, *command, "--predict.input", file, "--output", "one.mgz")
+    wrong = refused(capsys, *command, "--predict.input", file, "--output", "one.mgz")
+    assert "end in one of .nii.gz, .nii, .nrrd, .mha" in wrong
     assert "must be a scan or a folder" in refused(capsys, *command, "--predict.input", "none.nii.gz")
     Path("empty").mkdir()
     assert "predict.input empty must be or hold scans: NIfTI" in refused(

@@ -328,6 +328,13 @@ def _least_done(trainer: Trainer) -> bool:
 
 def require_precision(precision: str | int | None) -> None:
     """Refuse what turns batches into its type, positions too, which are float64 whatever the network is."""
-    rule = f"be one of {', '.join(_PRECISIONS)}: values have the network's type and positions are float64"
+    instead = {
+        "64-true": "positions and quadrature weights are float64 in each; for values in float64, call "
+        "network.double() in Python",
+        "bf16-true": "it would round positions to three digits, where --trainer.precision bf16-mixed keeps them",
+        "16-true": "it would round positions to four digits, where --trainer.precision 16-mixed keeps them",
+    }
+    why = instead.get(str(precision), "values have the network's type and positions are float64")
+    rule = f"be one of {', '.join(_PRECISIONS)} ({why})"
     known = precision is None or str(precision) in (*_PRECISIONS, "32")
     require(known, "trainer.precision", rule, repr(precision))
