@@ -116,9 +116,9 @@ def _draw(axes: Axes, batch: SampleBatch, place: int, unit: str) -> None:
         where, values = grid.nodes().numpy(), batch.values[place].flatten(1).T.numpy()
     if batch.domain.d == 1:
         for channel, column in enumerate(values.T[:_CHANNELS]):
-            known, style = ~np.isnan(column), {"linewidth": 0.8, "markersize": 2.0}
-            label, colour = f"channel {channel}", COLOURS[channel]
-            axes.plot(where[known, 0], column[known], ".-", label=label, color=colour, **style)
+            known, label = ~np.isnan(column), f"channel {channel}"
+            style: dict[str, Any] = {"color": COLOURS[channel], "linewidth": 0.8, "markersize": 2}
+            axes.plot(where[known, 0], column[known], ".-", label=label, **style)
         axes.set_xlabel(unit, fontsize="x-small")
     elif points is not None:
         marks: dict[str, Any] = {"s": 5, "c": where[:, -1], "cmap": "viridis", "linewidths": 0}
