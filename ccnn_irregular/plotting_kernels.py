@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -121,7 +121,7 @@ def _plane(axes: Axes, kernel: Kernel, channel: int) -> float:
     values = _values(kernel, nodes + [np.zeros(1)] * (kernel.d - 2))[..., channel].reshape(len(nodes[0]), -1)
     largest = float(np.abs(values).max())
     box = (-right, right, -up, up)
-    colours = {"cmap": "RdBu_r", "vmin": -1, "vmax": 1}
+    colours: dict[str, Any] = {"cmap": "RdBu_r", "vmin": -1, "vmax": 1}
     axes.imshow(values.T / (largest or 1.0), origin="lower", extent=box, interpolation="nearest", **colours)
     return largest
 

@@ -155,8 +155,8 @@ def plot_prediction(
     shown = _label_entries(max(int(labels.max()), int(predicted.max())), names)
     colours = [colour for _, colour in shown]
     figure, panels = _panels(grid, 3)
-    rows = (("truth", labels, colours), ("predicted", predicted, colours))
-    rows += (("difference", code, [colour for _, colour in _DISAGREEMENT]),)
+    kinds = [colour for _, colour in _DISAGREEMENT]
+    rows = [("truth", labels, colours), ("predicted", predicted, colours), ("difference", code, kinds)]
     for number, (name, drawn, tints) in enumerate(rows):
         row = panels[3 * number : 3 * number + 3]
         _draw_grey(row, values, grid, at, unit, axis_names)

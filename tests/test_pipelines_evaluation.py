@@ -139,3 +139,13 @@ def test_no_number_is_cut_off_in_a_narrow_console(
     printed = capsys.readouterr().out
     assert all(number in printed for number in cells[1:])
     assert all(word in printed for word in cells[0].split())
+
+
+def test_no_word_of_a_head_is_cut_off_in_a_narrow_console(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "30")
+    head = ("channel", "best baseline in validation", "ratio", "in 90 % intervals")
+    ResultTable("title", head, [("t2m (degC)", "linear", "0.147", "95.6")], words=2).print()
+    printed = capsys.readouterr().out
+    assert all(word in printed for word in " ".join(head).split())

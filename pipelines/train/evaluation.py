@@ -91,8 +91,7 @@ class ResultTable:
     def _least_width(self, column: int) -> int:
         """Characters of a column: names go on in the next line where there is no room, numbers do not."""
         longest = max((_width(row[column]) for row in self.rows), default=0)
-        if column < self.words:
-            return min(longest, _LEAST_WIDTH)
+        longest = min(longest, _LEAST_WIDTH) if column < self.words else longest
         return max([longest, *map(len, self.head[column].split())])
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from ccnn_irregular.datasets.samples import RaggedSeries
+    from ccnn_irregular.kernels import Kernel
 
 __all__ = ["Curves", "file_stem", "forecasts", "kernels", "save", "short_times", "training_curves"]
 
@@ -71,9 +72,9 @@ def training_curves(rows: Sequence[Mapping[str, float]], path: Path, curves: Cur
 
 def kernels(network: nn.Module, unit: str | None, folder: Path, names: tuple[str, ...] | None = None) -> list[Path]:
     """``kernels.png``: the eight strongest kernels of a network that tells its kernels; of another, nothing."""
-    learned = network.kernels() if hasattr(network, "kernels") else {}
-    if not learned:
+    if not hasattr(network, "kernels"):
         return []
+    learned = cast("Mapping[str, Kernel]", network.kernels())  # type: ignore[operator]  # an attribute of any type
     return [save(plot_strongest_kernels(learned, unit=unit, names=names), folder / "kernels.png")]
 
 

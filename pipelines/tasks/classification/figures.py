@@ -43,7 +43,7 @@ def confusion(predictions: ClassPredictions, classes: Sequence[str], path: Path)
         size = 8 if count <= 10 else 6
         for row, column in zip(*np.nonzero(matrix), strict=True):
             colour = "white" if shares[row, column] > 0.5 else "black"
-            style = {"ha": "center", "va": "center", "color": colour, "fontsize": size}
+            style: dict[str, Any] = {"ha": "center", "va": "center", "color": colour, "fontsize": size}
             axes.text(column, row, str(matrix[row, column]), **style)
     return save(figure, path)
 
@@ -111,14 +111,18 @@ def _draw(axes: Axes, batch: SampleBatch, place: int, unit: str) -> None:
         rows = slice(*points.splits[place : place + 2].tolist())
         where, values = points.coordinates[rows].numpy(), batch.values[rows].numpy()
     else:
-        where, values = batch.domain.nodes().numpy(), batch.values[place].flatten(1).T.numpy()
+        grid = batch.domain.uniform
+        assert grid is not None
+        where, values = grid.nodes().numpy(), batch.values[place].flatten(1).T.numpy()
     if batch.domain.d == 1:
         for channel, column in enumerate(values.T[:_CHANNELS]):
-            known, style = ~np.isnan(column), {"color": COLOURS[channel], "linewidth": 0.8, "markersize": 2}
-            axes.plot(where[known, 0], column[known], ".-", label=f"channel {channel}", **style)
+            known, label = ~np.isnan(column), f"channel {channel}"
+            style: dict[str, Any] = {"color": COLOURS[channel], "linewidth": 0.8, "markersize": 2}
+            axes.plot(where[known, 0], column[known], ".-", label=label, **style)
         axes.set_xlabel(unit, fontsize="x-small")
     elif points is not None:
-        axes.scatter(*where.T, s=5, c=where[:, -1], cmap="viridis", linewidths=0)
+        marks: dict[str, Any] = {"s": 5, "c": where[:, -1], "cmap": "viridis", "linewidths": 0}
+        axes.scatter(*where.T, **marks)
         axes.set_aspect("equal")
         axes.locator_params(nbins=3)
         axes.set_xlabel(unit, fontsize="x-small")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -63,7 +63,13 @@ def _map(
     size = float(np.clip(_COVERED / max(len(places), 1), _SMALLEST, _LARGEST))
     for label, chosen, colour in groups:
         for rows, alpha in ((chosen & ~tested, 0.25), (chosen & tested, 1.0)):
-            axes.scatter(*places[rows].T, s=size, color=colour, alpha=alpha, linewidths=0, rasterized=True)
+            x, y = places[rows].T
+            axes.scatter(x, y, s=size, color=colour, alpha=alpha, linewidths=0, rasterized=True)
         axes.scatter([], [], s=18, color=colour, label=f"{label} ({int((chosen & tested).sum())})")
-    style = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.01), "fontsize": "small", "frameon": False}
+    style: dict[str, Any] = {
+        "loc": "lower center",
+        "bbox_to_anchor": (0.5, 1.01),
+        "fontsize": "small",
+        "frameon": False,
+    }
     axes.legend(title=f"{title} (points of the test part)", **style)

@@ -186,8 +186,8 @@ class LocalKriging(nn.Module):
         self.shape = (channels, len(widths), groups)
 
     def extra_repr(self) -> str:
-        widths = self.widths.detach().flatten()
-        return f"widths={coordinates([widths.min(), widths.max()])}, neighbours={self.neighbours}"
+        ends = torch.stack(self.widths.detach().aminmax())
+        return f"widths={coordinates(ends)}, neighbours={self.neighbours}"
 
     @property
     def widths(self) -> Tensor:
