@@ -43,7 +43,8 @@ from ccnn_irregular.pipelines.tasks.forecast.task import ForecastData, Forecasti
 from ccnn_irregular.pipelines.tasks.risk.data import ICUDataModule
 from ccnn_irregular.pipelines.tasks.risk.module import BinaryRisk
 from ccnn_irregular.pipelines.tasks.risk.network import ICURiskNetwork
-from ccnn_irregular.pipelines.tasks.segmentation.data import VolumeAugmentation, VolumeDataModule
+from ccnn_irregular.pipelines.tasks.segmentation.augmentation import VolumeAugmentation
+from ccnn_irregular.pipelines.tasks.segmentation.data import VolumeDataModule
 from ccnn_irregular.pipelines.tasks.segmentation.module import Segmentation
 from ccnn_irregular.pipelines.tasks.segmentation.network import ContinuousSegmenter
 from ccnn_irregular.pipelines.tasks.series.data import SeriesTables

@@ -32,7 +32,7 @@ from ccnn_irregular.pipelines.tasks.field.module import FieldReconstruction
 from ccnn_irregular.pipelines.tasks.field.network import FieldNetwork
 from ccnn_irregular.pipelines.tasks.risk.data import OUTCOME, StayBatch
 from ccnn_irregular.pipelines.tasks.risk.module import BinaryRisk
-from ccnn_irregular.pipelines.tasks.segmentation.data import VolumeBatch
+from ccnn_irregular.pipelines.tasks.segmentation.batch import VolumeBatch
 from ccnn_irregular.pipelines.tasks.segmentation.module import Segmentation
 
 SIZES = [1, 2, 7, 100]

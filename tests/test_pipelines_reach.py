@@ -33,7 +33,7 @@ from ccnn_irregular.pipelines.tasks.field.kriging import FieldAxis
 from ccnn_irregular.pipelines.tasks.field.network import FieldNetwork
 from ccnn_irregular.pipelines.tasks.risk.data import StayBatch
 from ccnn_irregular.pipelines.tasks.risk.network import ICURiskNetwork
-from ccnn_irregular.pipelines.tasks.segmentation.data import VolumeBatch
+from ccnn_irregular.pipelines.tasks.segmentation.batch import VolumeBatch
 from ccnn_irregular.pipelines.tasks.segmentation.network import ContinuousSegmenter
 from ccnn_irregular.pipelines.train.reach import Sampling, sampling_of, warn_of_latent, warn_of_reach
 

@@ -87,4 +87,5 @@ class OneLine(ProgressBar):
         self._close()
 
     def teardown(self, *_: Any, **__: Any) -> None:
+        """Leave no line behind."""
         self._close()

@@ -20,9 +20,9 @@ from ccnn_irregular._checks import reject, require
 from ccnn_irregular.adapters.geometric_weights import CloudSampling
 from ccnn_irregular.datasets.cloud_files import CloudFile, cloud_paths, open_cloud, stray_paths
 from ccnn_irregular.datasets.processing.terrain import ground_features
-from ccnn_irregular.domains import Points
 from ccnn_irregular.pipelines.tasks.cloud_classification.data import CloudChanges
 from ccnn_irregular.pipelines.tasks.cloud_segmentation.data import UNLABELLED, LabelBatch
+from ccnn_irregular.pipelines.tasks.clouds.batch import cloud_batch, labelled_points, pieces_loader
 from ccnn_irregular.pipelines.tasks.clouds.labels import (
     LABEL_FIELDS,
     Labels,
@@ -31,7 +31,7 @@ from ccnn_irregular.pipelines.tasks.clouds.labels import (
 )
 from ccnn_irregular.pipelines.tasks.clouds.pieces import Piece, ReadCloud, measures, pieces, strips
 from ccnn_irregular.pipelines.tasks.clouds.reading import Columns, Read, varies
-from ccnn_irregular.pipelines.train.batches import EqualBatches, batch_loader, drawn_loader
+from ccnn_irregular.pipelines.train.batches import EqualBatches, drawn_loader
 from ccnn_irregular.pipelines.train.data import Evaluated, Part, TaskData
 from ccnn_irregular.pipelines.train.draws import Draws
 from ccnn_irregular.pipelines.train.evaluation import say
@@ -49,6 +49,7 @@ _FEWEST_DISCS, _MOST_DISCS, _COVERED = 32, 512, 4
 _CALIBRATION_DISCS = 8
 _FEWEST_FILES = 3  # that are split by file
 _NAMED = 8  # files that are left out
+_WEIGHED = ("values", "weights")
 
 
 class CloudFiles(TaskData[LabelBatch, None]):
@@ -350,8 +351,10 @@ class CloudFiles(TaskData[LabelBatch, None]):
             batches = EqualBatches(np.arange(self.training_discs), self.batch_size, self.seed)
             return drawn_loader(self.training_batch, batches)
         clouds = [cloud for name, held in self.parts.items() if part in (name, "all") for cloud in held]
-        cut = [(cloud, piece) for cloud in clouds for piece in self.pieces(cloud) if _labelled(cloud, piece).any()]
-        return _pieces_loader(cut)
+        cut = [
+            (cloud, piece) for cloud in clouds for piece in self.pieces(cloud) if labelled_points(cloud, piece).any()
+        ]
+        return pieces_loader(cut)
 
     def pieces(self, cloud: ReadCloud) -> list[Piece]:
         """The pieces in which a cloud is read."""
@@ -361,11 +364,11 @@ class CloudFiles(TaskData[LabelBatch, None]):
         """The pieces of a file that needs no labels, and the row of the file of each point in their answers."""
         rows = np.flatnonzero(np.isfinite(cloud.coordinates).all(1))
         if not len(rows):
-            return _pieces_loader([]), rows
+            return pieces_loader([]), rows
         read = self._cloud(self._columns(cloud, labelled=False), labelled=False)
         cut = self.pieces(read)
         answered = np.concatenate([piece.read[piece.answered] for piece in cut])
-        return _pieces_loader([(read, piece) for piece in cut]), rows[answered]
+        return pieces_loader([(read, piece) for piece in cut]), rows[answered]
 
     def training_batch(self, index: Tensor, epoch: int) -> LabelBatch:
         """Discs of the training part by their number, changed at random, anew in every epoch."""
@@ -383,7 +386,7 @@ class CloudFiles(TaskData[LabelBatch, None]):
             places.append(disc.places - middle)
         counts = np.array([len(one) for one in places])
         moved = self.changes.moved(np.concatenate(places), counts, draws)
-        return _batch(discs, moved, ids=index)
+        return cloud_batch(discs, moved, ids=index)
 
 
 def tell_left_out(root: str | Path, names: Sequence[str]) -> None:
@@ -391,33 +394,3 @@ def tell_left_out(root: str | Path, names: Sequence[str]) -> None:
     if names:
         more = f" and {len(names) - _NAMED} more" * (len(names) > _NAMED)
         say(f"left out of {root}: {', '.join(names[:_NAMED])}{more}")
-
-
-_WEIGHED = ("values", "weights")
-
-
-def _labelled(cloud: ReadCloud, piece: Piece) -> NDArray[np.bool_]:
-    return piece.answered & (cloud.labels[piece.read] != UNLABELLED)
-
-
-def _pieces_loader(cut: Sequence[tuple[ReadCloud, Piece]]) -> DataLoader[LabelBatch]:
-    """A loader of one piece after the other; points that are answered elsewhere have no label."""
-
-    def take(index: Tensor) -> LabelBatch:
-        cloud, piece = cut[int(index[0])]
-        held = cloud.rows(piece.read)
-        answered = torch.from_numpy(piece.answered)
-        batch = _batch([held], held.places - held.places.mean(0), answered=answered)
-        batch.labels[~answered] = UNLABELLED
-        return batch
-
-    return batch_loader(take, EqualBatches(np.arange(len(cut)), 1, None))
-
-
-def _batch(
-    clouds: Sequence[ReadCloud], places: NDArray[np.float64], ids: Tensor | None = None, answered: Tensor | None = None
-) -> LabelBatch:
-    names = ("values", "labels", "weights")
-    values, labels, weights = (torch.from_numpy(np.concatenate([getattr(c, n) for c in clouds])) for n in names)
-    splits = torch.tensor([0, *(len(cloud.places) for cloud in clouds)]).cumsum(0)
-    return LabelBatch(values, Points(torch.from_numpy(places), weights, splits), labels, ids, answered)

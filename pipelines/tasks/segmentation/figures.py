@@ -14,7 +14,7 @@ from ccnn_irregular.plotting import COLOURS, new_figure
 from ccnn_irregular.plotting_volumes import plot_prediction
 
 if TYPE_CHECKING:
-    from ccnn_irregular.pipelines.tasks.segmentation.data import VolumeBatch
+    from ccnn_irregular.pipelines.tasks.segmentation.batch import VolumeBatch
     from ccnn_irregular.pipelines.tasks.segmentation.module import SegmentedVolume
 
 __all__ = ["case", "dice_by_sampling", "typical_cases"]

@@ -13,7 +13,7 @@ from ccnn_irregular._checks import require
 from ccnn_irregular.adapters.scan_files import SCANS, is_scan, scan_files, scan_name
 from ccnn_irregular.adapters.scans import WRITTEN, read_scan, write_scan
 from ccnn_irregular.datasets.decathlon import Volume, canonical, label_dtype, like_file
-from ccnn_irregular.pipelines.tasks.segmentation.data import VolumeBatch
+from ccnn_irregular.pipelines.tasks.segmentation.batch import VolumeBatch
 from ccnn_irregular.pipelines.tasks.segmentation.module import Segmentation
 from ccnn_irregular.pipelines.train.evaluation import say
 from ccnn_irregular.pipelines.train.outputs import earlier, record, require_own, sha256

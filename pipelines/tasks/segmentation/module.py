@@ -17,19 +17,16 @@ from torchmetrics import MeanMetric
 from ccnn_irregular._checks import require
 from ccnn_irregular.datasets.decathlon import label_dtype
 from ccnn_irregular.datasets.processing.interpolation import NodeMethod
-from ccnn_irregular.pipelines.tasks.segmentation.data import (
-    Intensities,
-    VolumeAugmentation,
-    resampled_batch,
-    standardised,
-)
+from ccnn_irregular.pipelines.tasks.segmentation.augmentation import VolumeAugmentation
+from ccnn_irregular.pipelines.tasks.segmentation.batch import Intensities, resampled_batch, standardised
 from ccnn_irregular.pipelines.tasks.segmentation.surfaces import surface_distance
 from ccnn_irregular.pipelines.train.module import TaskModule, timed
 from ccnn_irregular.pipelines.train.resampling import onto_grid
 from ccnn_irregular.pipelines.train.schedule import Schedule
 
 if TYPE_CHECKING:
-    from ccnn_irregular.pipelines.tasks.segmentation.data import VolumeBatch, VolumeDataModule
+    from ccnn_irregular.pipelines.tasks.segmentation.batch import VolumeBatch
+    from ccnn_irregular.pipelines.tasks.segmentation.data import VolumeDataModule
 
 __all__ = ["Segmentation", "SegmentedVolume", "VoxelResampling", "dice", "soft_dice_loss"]
 

@@ -12,7 +12,7 @@ from ccnn_irregular._checks import reject, require
 from ccnn_irregular._reprs import sized
 from ccnn_irregular.kernels import Kernel, KernelSpec
 from ccnn_irregular.networks_unet import UNET_KERNEL, ContinuousUNet
-from ccnn_irregular.pipelines.tasks.segmentation.data import VolumeBatch
+from ccnn_irregular.pipelines.tasks.segmentation.batch import VolumeBatch
 from ccnn_irregular.pipelines.train.reach import sampling_of, warn_of_reach
 
 __all__ = ["ContinuousSegmenter", "FixedKernelSegmenter"]

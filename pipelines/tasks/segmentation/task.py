@@ -14,7 +14,8 @@ from ccnn_irregular.adapters.scan_files import is_scan
 from ccnn_irregular.datasets.decathlon import find_images
 from ccnn_irregular.datasets.processing.interpolation import NodeMethod
 from ccnn_irregular.pipelines.tasks.segmentation import figures
-from ccnn_irregular.pipelines.tasks.segmentation.data import Thinning, VolumeBatch, VolumeDataModule, thinnings
+from ccnn_irregular.pipelines.tasks.segmentation.batch import Thinning, VolumeBatch, thinnings
+from ccnn_irregular.pipelines.tasks.segmentation.data import VolumeDataModule
 from ccnn_irregular.pipelines.tasks.segmentation.files import file_jobs, jobs_of, labels_name, predict_files
 from ccnn_irregular.pipelines.tasks.segmentation.module import Segmentation, SegmentedVolume, VoxelResampling
 from ccnn_irregular.pipelines.train.checkpoint import load_weights
