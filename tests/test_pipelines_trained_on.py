@@ -25,8 +25,8 @@ from ccnn_irregular.pipelines.tasks.cloud_classification.data import ShapeDataMo
 from ccnn_irregular.pipelines.tasks.cloud_segmentation.data import Discs, LabelDataModule
 from ccnn_irregular.pipelines.tasks.downscale.data import DownscalingDataModule
 from ccnn_irregular.pipelines.tasks.field.data import FieldDataModule
-from ccnn_irregular.pipelines.tasks.risk.data import ICUDataModule
 from ccnn_irregular.pipelines.tasks.segmentation.data import VolumeDataModule
+from ccnn_irregular.pipelines.tasks.series.data import SeriesTables
 from ccnn_irregular.pipelines.train import trained_on
 from ccnn_irregular.pipelines.train.sample_keys import ragged_keys, row_keys, text_keys
 from ccnn_irregular.pipelines.train.trained_on import ENTRY, TrainedOn
@@ -162,13 +162,15 @@ def test_what_the_data_hold_twice_is_told_apart() -> None:
 # ------------------------------------------------------------------------------------------ the counts of all tasks
 
 
-def stays(root: Path, **options: Any) -> ICUDataModule:
-    shares = {"held_out": 0.25, "validation": 0.25}
-    return ICUDataModule(str(root), cache=False, progress=False, **shares | options)
+def stays(root: Path, **options: Any) -> SeriesTables:
+    reader = {"cache": False, "progress": False}
+    reader |= {name: options.pop(name) for name in ("sets", "repeats") if name in options}
+    shares = {"test": 0.25, "validation": 0.25}
+    return SeriesTables(str(root), source="physionet2012", source_options=reader, **shares | options)
 
 
-def ids(data: ICUDataModule, *parts: str) -> set[int]:
-    return {int(one) for part in parts for one in data.cohort.record_ids[data.indices(part)]}  # type: ignore[arg-type]
+def ids(data: SeriesTables, *parts: str) -> set[int]:
+    return {int(one) for part in parts for one in data.ids(part)}  # type: ignore[arg-type]
 
 
 def series_file(path: Path, seed: int = 0) -> str:
@@ -211,12 +213,12 @@ def test_stays(root: Path, tmp_path: Path) -> None:
     assert compared(run, stays(root)) == (20, 0, 0)
     other = stays(root, split_seed=1)
     found = compared(run, other)
-    assert found == counts(ids(other, "held_out"), ids(run, "train"), ids(run, "validation"))
+    assert found == counts(ids(other, "test"), ids(run, "train"), ids(run, "validation"))
     assert found[1] > 5
 
     # One set of two, all of a folder, and the same stays read in another way.
     both = stays(root, sets=("a", "b"), repeats="first")
-    assert compared(run, both) == counts(ids(both, "held_out"), ids(run, "train"), ids(run, "validation"))
+    assert compared(run, both) == counts(ids(both, "test"), ids(run, "train"), ids(run, "validation"))
     assert compared(run, stays(root, evaluate="all")) == (STAYS, 45, 15)
     assert compared(run, stays(root, sets=("b",), evaluate="all")) == (STAYS, 0, 0)
 
@@ -238,7 +240,8 @@ def test_stays(root: Path, tmp_path: Path) -> None:
     renamed = [outcomes[0], *(f"{int(one.partition(',')[0]) + 50_000},{one.partition(',')[2]}" for one in outcomes[1:])]
     (copy / "Outcomes-a.txt").write_text("\n".join(renamed) + "\n")
     # But for stays without any observation, which nothing but their number tells from one another.
-    seen = set(run.cohort.record_ids[np.diff(run.cohort.splits) > 0].tolist())
+    series = run.samples.series
+    seen = {int(one) for one in series.ids[np.diff(series.splits) > 0]}
     wanted = counts(ids(run, "all"), ids(run, "train") & seen, ids(run, "validation") & seen)
     assert compared(run, stays(copy, evaluate="all")) == wanted
     assert wanted[1] >= 44

@@ -97,6 +97,17 @@ class TaskData(LightningDataModule, Generic[Batch, Variant]):
         """Arguments of the network that follow from the training part, where they are left null; none by default."""
         return {}
 
+    def inferred_lines(self, taken: dict[str, Any], options: dict[str, Any]) -> str:
+        """What was inferred, for the reader, with the option that says otherwise.
+
+        Args:
+            taken: arguments of the network that were left null.
+            options: all of its arguments.
+        """
+        shown = {name: f"{value:.4g}" if isinstance(value, float) else value for name, value in taken.items()}
+        own = "--model.network.init_args"
+        return "\n".join(f"{name} {value}, as the data tell ({own}.{name})" for name, value in shown.items())
+
     def typical_batch(self) -> Batch:
         """Rows of the training part that a network is calibrated by; the same ones in every call."""
         raise self._missing()

@@ -183,7 +183,7 @@ class Task(LightningCLI):
         self.run_folder = RunFolder(Path(options.run_dir))
         if self.config.subcommand == "fit":
             self._ask_data(options)
-            self._find_resumable(options)
+            find_resumable(self.run_folder, self._plain_config, self.config["fit"])
         else:
             options.ckpt_path = options.ckpt_path or str(self.run_folder.best)
 
@@ -195,12 +195,13 @@ class Task(LightningCLI):
         parser.add_class_arguments(self.data, "data")
         self._read_data = parser.instantiate(Namespace(data=options.data)).data
         self._read_data.setup("fit")
-        given = options.model.network.init_args
+        network = options.model.network
+        given = network.init_args.as_dict()
         told = {name: value for name, value in self._read_data.inferred().items() if given.get(name) is None}
-        for name, value in told.items():
-            given[name] = value
-            shown = f"{value:.4g}" if isinstance(value, float) else value
-            say(f"{name} {shown}, as the data tell (--model.network.init_args.{name})")
+        found = {"class_path": network.class_path, "init_args": given | told}
+        self.config = self.parser.parse_object({"fit": {"model": {"network": found}}}, self.config)
+        if told:
+            say(self._read_data.inferred_lines(told, given | told))
 
     def instantiate_classes(self) -> None:
         """The data that told the arguments of the network are read once."""
@@ -215,10 +216,6 @@ class Task(LightningCLI):
             state = read_checkpoint(path).get(self.data.__qualname__)
             if state is not None:
                 self.datamodule.load_state_dict(state)
-
-    def _find_resumable(self, options: Any) -> None:
-        """Resume from ``last.ckpt`` where the folder holds an unfinished run with the same options."""
-        find_resumable(self.run_folder, self._plain_config, options)
 
     def _plain_config(self) -> dict[str, Any]:
         """The options of the subcommand as plain values, without those that only make sense in one call of fit.

@@ -10,12 +10,13 @@ from ccnn_irregular.datasets.samples import RaggedSeries
 from ccnn_irregular.domains import Grid
 from ccnn_irregular.kernels import KernelSpec
 from ccnn_irregular.networks import CCNN
-from ccnn_irregular.pipelines.tasks.risk.network import STAY_KERNEL
 from ccnn_irregular.pipelines.train.reach import sampling_of, warn_of_kernel
 from ccnn_irregular.pipelines.train.series_network import HatBasis, calibrate_by_noise
 from ccnn_irregular.pipelines.train.value_scale import ValueScale
 
 __all__ = ["ForecastBatch", "ForecastNetwork"]
+
+STAY_KERNEL = KernelSpec(extent=24.0, width=6.0, omega_0=10.0, generator="siren")  # hours
 
 
 class ForecastBatch(NamedTuple):
