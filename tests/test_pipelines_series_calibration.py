@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import yaml
@@ -17,6 +18,7 @@ from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 
 from ccnn_irregular.datasets import simulated_icu
+from ccnn_irregular.datasets.tables import from_frames
 from ccnn_irregular.pipelines import cli
 from ccnn_irregular.pipelines.tasks.series import figures
 from ccnn_irregular.pipelines.tasks.series.calibration import (
@@ -274,3 +276,25 @@ def test_the_commands_keep_and_use_the_calibration(
     capsys.readouterr()
     cli.main(["predict", "--config", "tiny.yaml", "--ckpt_path", "runs/tiny/last.ckpt", "--output", "last.csv"])
     assert "the risks of runs/tiny/last.ckpt are not calibrated" in capsys.readouterr().out
+
+
+def test_labels_with_times_are_calibrated_by_the_samples_about_these_times() -> None:
+    rng = np.random.default_rng(0)
+    count = 300
+    ids = np.repeat(np.arange(count), 12)
+    times = np.tile(np.arange(0.0, 48, 4), count)
+    table = pd.DataFrame({"id": ids, "time": times, "HR": rng.normal(80, 10, len(ids))})
+    asked = pd.DataFrame({"id": np.tile(np.arange(count), 2), "time": np.repeat([6.0, 40.0], count)})
+    asked["label"] = (rng.random(2 * count) < np.where(asked["time"] < 20, 0.3, 0.7)).astype(int)
+    data = SeriesTables.of(from_frames(table, asked), time_since="given", validation=0.5, test=0.0)
+    data.setup("fit")
+    assert data.schema is not None
+    model = SeriesModel(StandIn(**STAYS | {"schema": data.schema})).eval()
+    model.network.prepare(data.typical_batch(), data.training_values())
+    assert model.calibrate(data).startswith("risks are calibrated by time, with ")
+    watched = data.samples.take(data.indices("validation"))
+    with torch.no_grad():
+        risks = model.network.answers(watched.batch(torch.arange(len(watched))))[:, 0].numpy()
+    for time in (6.0, 40.0):
+        chosen = watched.cuts == time
+        assert risks[chosen].mean() == pytest.approx(watched.targets[chosen].mean(), abs=1e-3)

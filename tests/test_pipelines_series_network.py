@@ -183,8 +183,8 @@ def test_normalisation_travels_in_the_state() -> None:
         ({"members": 0}, "members must be at least 1, got 0"),
         ({"knots": 1}, "knots must be at least 2, got 1"),
         ({"thinning": 1.0}, r"thinning must be in \[0, 1\), got 1.0"),
-        ({"step": 0.0}, "steps must be positive"),
-        ({"nodes": 0}, "sizes must be"),
+        ({"step": 0.0}, "step must be positive and finite, got 0.0"),
+        ({"nodes": 0}, "size must be at least 1, got 0"),
     ],
 )
 def test_refusals(options: dict[str, float], message: str) -> None:

@@ -72,13 +72,14 @@ def assemble(
     collector: Collector,
     labels: pd.DataFrame | None,
     statics: pd.DataFrame | None,
+    columns: Columns,
     *,
     unit: str | None = None,
     since: str | None = None,
     repeats: str = "refuse",
 ) -> Tables:
     """One's own tables as series with statics and labels, over all ids that any of them names."""
-    columns, notes = collector.columns, collector.notes
+    notes = collector.notes
     found = None if labels is None else label_frame(labels, columns)
     fixed = None if statics is None else statics_frame(statics, columns)
     instants_of_labels = None
@@ -167,4 +168,4 @@ def from_frames(
     """
     collector = Collector(columns or Columns(), variables, layout)
     collector.add(table, "the table")
-    return assemble(collector, labels, statics, **options)
+    return assemble(collector, labels, statics, collector.columns, **options)

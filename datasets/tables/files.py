@@ -13,7 +13,7 @@ from ccnn_irregular._optional import import_optional
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["chunks", "table_files", "whole_table"]
+__all__ = ["chunks", "delimiter", "table_files", "whole_table"]
 
 _ROWS = 1_000_000
 _CSV = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".txt", ".psv")
@@ -81,7 +81,7 @@ def _broken() -> tuple[type[Exception], ...]:
 def _csv(path: Path, words: Words, only: Words | None, decimal: str) -> Iterator[pd.DataFrame]:
     import pandas as pd
 
-    layout: dict[str, Any] = {"sep": _delimiter(path), "encoding": "utf-8-sig", "skipinitialspace": True}
+    layout: dict[str, Any] = {"sep": delimiter(path), "encoding": "utf-8-sig", "skipinitialspace": True}
     layout["decimal"] = decimal
     names = [str(name) for name in pd.read_csv(path, nrows=0, **layout).columns]
     kept = names if only is None else [name for name in only(names) if name is not None]
@@ -89,7 +89,7 @@ def _csv(path: Path, words: Words, only: Words | None, decimal: str) -> Iterator
     yield from pd.read_csv(path, chunksize=_ROWS, usecols=kept, dtype=kinds, low_memory=False, **layout)
 
 
-def _delimiter(path: Path) -> str:
+def delimiter(path: Path) -> str:
     """The one of the usual delimiters that the head of the table holds most often."""
     opened = gzip.open if path.name.lower().endswith(".gz") else open
     with opened(path, "rt", encoding="utf-8-sig") as file:

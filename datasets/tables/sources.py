@@ -62,14 +62,15 @@ def read(
         ImportError: a package that the format needs is not installed.
     """
     require(source in SOURCES, "source", f"be one of {', '.join(SOURCES)}", repr(source))
-    collector = Collector(columns or Columns(), variables, layout)
+    asked = columns or Columns()
+    collector = Collector(asked, variables, layout)
     given = dict(source_options or {})
     if source == "physionet2012":
         given.setdefault("outcomes", own_labels and labels is None)
     within_labels, within_statics = SOURCES[source](collector, table, **given)
-    found = within_labels if labels is None else _small(labels, collector.columns)
-    fixed = within_statics if statics is None else _small(statics, collector.columns)
-    return assemble(collector, found, fixed, **options)
+    found = within_labels if labels is None else _small(labels, asked)
+    fixed = within_statics if statics is None else _small(statics, asked)
+    return assemble(collector, found, fixed, asked, **options)
 
 
 # What a reader returns: its own labels and statics, if there are some.

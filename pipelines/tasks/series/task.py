@@ -49,11 +49,11 @@ class SeriesTask(Task):
     def parse_arguments(self, parser: Any, args: Any) -> None:
         """Parse; other tables than the run's come without its labels and statics, and all of their rows count."""
         super().parse_arguments(parser, args)
-        if self.config.subcommand == "fit":
+        saved = None if self.config.subcommand == "fit" else self.words.tested_run.saved_config()
+        if saved is None:
             return
         options = self.config[self.config.subcommand].data
-        saved = (self.words.tested_run.saved_config() or {}).get("data", {})
-        if _read(options) != _read(saved):
+        if _read(options) != _read(saved.get("data", {})):
             typed = {word.partition("=")[0] for word in self.words.others}
             for name in ("labels", "statics"):
                 options[name] = options[name] if f"--data.{name}" in typed else None
