@@ -48,7 +48,7 @@ class Columns:
     label_time: str | None = None
     origin: str | None = None
     time_format: str | None = None
-    missing: tuple[str, ...] = ()
+    missing: tuple[str | float, ...] = ()
     decimal: str = "."
 
     def __post_init__(self) -> None:

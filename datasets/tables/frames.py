@@ -236,7 +236,7 @@ def _way_out(word: Any) -> str:
     return f"data.columns.missing '[\"{word}\"]' counts it as not known"
 
 
-def known_entries(frame: pd.DataFrame, missing: Sequence[str], but: Sequence[str | None]) -> pd.DataFrame:
+def known_entries(frame: pd.DataFrame, missing: Sequence[str | float], but: Sequence[str | None]) -> pd.DataFrame:
     """A table in which the entries ``missing`` are not known, texts or codes such as -999; not in the columns ``but``.
 
     A column that holds numbers beside them becomes one of numbers.
@@ -245,12 +245,13 @@ def known_entries(frame: pd.DataFrame, missing: Sequence[str], but: Sequence[str
 
     if not missing:
         return frame
-    codes = pd.to_numeric(pd.Series(list(missing), dtype=object), errors="coerce").dropna().to_numpy()
+    texts = [one if isinstance(one, str) else f"{one:g}" for one in missing]
+    codes = pd.to_numeric(pd.Series(texts, dtype=object), errors="coerce").dropna().to_numpy()
     changed = {}
     for name in frame.columns.difference([one for one in but if one is not None], sort=False):
         column = frame[name]
         numeric = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
-        held = column.isin(codes) if numeric else column.isin(list(missing))
+        held = column.isin(codes) if numeric else column.isin(texts)
         if held.any():
             rest = column.mask(held) if numeric else column.astype(object).mask(held)
             numbers = rest if numeric else pd.to_numeric(rest, errors="coerce")
