@@ -8,7 +8,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from jsonargparse import ArgumentParser
 from torch import nn
@@ -16,7 +15,7 @@ from torch import nn
 from ccnn_irregular import integral
 from ccnn_irregular._checks import reject, require
 from ccnn_irregular.pipelines.train.arguments import Words
-from ccnn_irregular.pipelines.train.checkpoint import load_weights, read_checkpoint
+from ccnn_irregular.pipelines.train.checkpoint import load_weights, read_checkpoint, save_checkpoint
 from ccnn_irregular.pipelines.train.evaluation import say
 from ccnn_irregular.pipelines.train.module import parameter_count
 from ccnn_irregular.pipelines.train.registry import task_class
@@ -64,7 +63,7 @@ def run(arguments: list[str]) -> None:
 
 def _opened(folder: RunFolder, weights: bool = True) -> tuple[Any, list[Any]]:
     """The module of a run, with its weights or as it starts, and some batches of what it was trained on."""
-    words = Words("validate", (), None, str(folder.path), None, ())
+    words = Words("validate", (), None, str(folder.path), None, (), ())
     found: dict[str, Any] = {}
 
     class Opened(task_class(words.task_name())):  # type: ignore[misc]  # a class that is looked up
@@ -107,7 +106,7 @@ def _write(source: RunFolder, target: RunFolder, module: nn.Module, ratio: float
     config = source.saved_config()
     assert config is not None
     target.path.mkdir(parents=True, exist_ok=True)
-    torch.save(content, target.best)
+    save_checkpoint(content, target.best)
     config |= {"model": _narrowed(config["model"], ratio), "run_dir": str(target.path)}
     write_text(target.config, yaml.safe_dump(config, sort_keys=False))
     summary = json.loads(source.summary.read_text(encoding="utf-8")) if source.summary.is_file() else {}

@@ -14,6 +14,9 @@ from ccnn_irregular.datasets.physionet2012 import SERIES, STATICS
 from ccnn_irregular.kernels import SIREN, GaussianMask, Kernel
 from ccnn_irregular.pipelines.tasks.series.network import SeriesNetwork
 from ccnn_irregular.pipelines.tasks.series.samples import Schema, SeriesBatch
+from ccnn_irregular.pipelines.train.trusted import trust
+
+trust(__name__)  # what --plugins does
 
 _STATICS = {name: [f"unit {unit}" for unit in range(1, 5)] if name == "ICUType" else [] for name in STATICS}
 # Arguments of a network of stays in intensive care, beside its sizes.
@@ -31,6 +34,9 @@ class StandIn(SeriesNetwork):
     # The same for a loss that is no number, and for SIGTERM.
     spoil_at: int | None = None
     terminate_at: int | None = None
+    # Gradients that are no numbers, and a validation that is none.
+    steep_at: int | None = None
+    spoil_validation = False
 
     def __init__(self, hidden: int = 8, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -56,8 +62,12 @@ class StandIn(SeriesNetwork):
                 raise KeyboardInterrupt
             if self.steps == type(self).terminate_at:
                 signal.raise_signal(signal.SIGTERM)
+            if self.steps == type(self).steep_at:
+                next(self.parameters()).register_hook(lambda gradient: gradient * torch.inf)
             if self.steps == type(self).spoil_at:
                 values = torch.full_like(values, torch.inf)
+        elif type(self).spoil_validation:
+            values = torch.full_like(values, torch.inf)
         sample = torch.repeat_interleave(torch.arange(count), batch.splits.diff())
         values = (values - self.mean) / self.scale
         zeros = values.new_zeros(count, values.shape[1])

@@ -160,7 +160,7 @@ def test_train_test_predict(config: str, root: Path, tmp_path: Path, capsys: pyt
     # A checkpoint of something else is named as such.
     Path("text.ckpt").write_text("no checkpoint")
     message = refused(capsys, "test", "--config", config, "--ckpt_path", "text.ckpt")
-    assert "ckpt_path must be a checkpoint written by ccnn fit, got text.ckpt" in message
+    assert "ckpt_path must be a checkpoint written by ccnn fit, and undamaged, got text.ckpt" in message
     content = torch.load(run / "best.ckpt", weights_only=True)
     del content["state_dict"]["network.mean"]
     torch.save(content, "other.ckpt")
@@ -219,7 +219,7 @@ def test_ctrl_c_in_a_terminal(config: str, tmp_path: Path) -> None:
     )
     # Without an end of its own: neither the number of epochs nor early stopping may come before the signal.
     endless = ["--trainer.max_epochs", "3000", "--early_stopping.patience", "3000"]
-    command = [sys.executable, "-u", "-c", code, "fit", "--config", config, *endless]
+    command = [sys.executable, "-u", "-c", code, "fit", "--config", config, "--plugins", "pipelines_stand_in", *endless]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=tmp_path
     ) as process:

@@ -41,8 +41,8 @@ def config(root: Path, tmp_path: Path) -> str:
         "trainer": {"max_epochs": EPOCHS, "accelerator": "cpu", "enable_progress_bar": False},
         "model": {"network": {"class_path": "pipelines_stand_in.StandIn"}, "schedule": {"learning_rate": 0.01}},
         "early_stopping": {"patience": 100},
-        "data": {"root": str(root), "held_out": 0.25, "validation": 0.25, "batch_size": 16, "cache": False,
-                 "progress": False},
+        "data": {"table": str(root), "source": "physionet2012", "source_options": {"cache": False, "progress": False},
+                 "test": 0.25, "validation": 0.25, "batch_size": 16},
     }  # fmt: skip
     path = tmp_path / "tiny.yaml"
     path.write_text(yaml.safe_dump(options))
@@ -180,20 +180,26 @@ def test_a_metric_that_is_no_number_ends_the_run_with_a_message(
     stopped(2, config, "run")
     output = capsys.readouterr()
     for text in (
-        "must be a finite number in epoch 1, got nan",
-        "training has diverged",
-        "model.schedule.learning_rate than 0.01",
+        "the loss must be a finite number, got nan in batch 1 of epoch 1 of the series 9000",
+        "all weights are finite, so look at these samples",
     ):
         assert text in output.err
-    assert "val_loss" in output.err
     assert end("run")["by"] == "no_number"
     assert (end("run")["finished"], end("run")["epochs"]) == (False, 1)
-    assert math.isnan(float(rows("run")[1]["val_loss"]))  # the history tells it too
     # Neither checkpoint has learned from it.
     assert all(bool(torch.isfinite(value).all()) for value in weights("run").values())
     monkeypatch.setattr(StandIn, "spoil_at", None)
     fit(config, "run")
     assert end("run")["finished"]
+
+    # Nor does one where validation alone is no number.
+    monkeypatch.setattr(StandIn, "spoil_validation", True)
+    stopped(2, config, "validated")
+    output = capsys.readouterr()
+    assert "val_loss must be a finite number in epoch 0, got nan" in output.err
+    assert "look at the data of that part" in output.err
+    assert math.isnan(float(rows("validated")[0]["val_loss"]))  # the history tells it too
+    monkeypatch.setattr(StandIn, "spoil_validation", False)
 
     # A checkpoint that gives no numbers is no result of ``validate`` either.
     content = torch.load("run/best.ckpt", weights_only=True)
@@ -203,6 +209,24 @@ def test_a_metric_that_is_no_number_ends_the_run_with_a_message(
         cli.main(["validate", "--config", config, "--run_dir", "run"])
     assert stop.value.code == 2
     assert "must be a finite number on the validation part" in capsys.readouterr().err
+
+
+def test_a_gradient_that_is_no_number_reaches_no_weight(
+    config: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(StandIn, "steep_at", 2)
+    stopped(2, config, "run")
+    assert "the norm of the gradient must be a finite number, got nan in batch 1 of epoch 0" in capsys.readouterr().err
+    assert end("run")["by"] == "no_number"
+
+
+def test_answers_that_are_no_numbers_are_told(config: str, capsys: pytest.CaptureFixture[str]) -> None:
+    fit(config, "run", "--trainer.max_epochs", "1")
+    content = torch.load("run/best.ckpt", weights_only=True)
+    content["state_dict"]["network.body.0.bias"] += torch.nan
+    torch.save(content, "run/best.ckpt")
+    with pytest.warns(UserWarning, match="80 of 80 answers of the network are no numbers"):
+        cli.main(["predict", "--run_dir", "run"])
 
 
 def test_steps_may_end_inside_an_epoch_with_a_validation(config: str) -> None:
@@ -218,10 +242,10 @@ def test_early_stopping_is_the_end_whatever_the_number_of_epochs(
     stop = ["--early_stopping.patience", "1", "--early_stopping.min_delta", "2"]  # AUROC cannot rise by 2
     fit(config, "run", *stop)
     assert end("run")["by"] == "early_stopping"
-    assert end("run")["why"] == "val_auroc did not improve in 1 epochs"
+    assert end("run")["why"] == "val_score did not improve in 1 epochs"
     assert end("run")["epochs"] == 2
     stopped(2, config, "run", *stop, "--trainer.max_epochs", "9")
-    assert "finished after 2 epochs: val_auroc did not improve in 1 epochs" in capsys.readouterr().err
+    assert "finished after 2 epochs: val_score did not improve in 1 epochs" in capsys.readouterr().err
 
 
 def test_more_epochs_go_on_from_where_a_run_ended(config: str, capsys: pytest.CaptureFixture[str]) -> None:

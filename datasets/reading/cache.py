@@ -52,17 +52,17 @@ def read(path: Path, fingerprint: str) -> dict[str, np.ndarray] | None:
 
 def write(path: Path, fingerprint: str, arrays: dict[str, np.ndarray]) -> None:
     """Write the arrays under a temporary name, then rename; a folder that takes no files is only a warning."""
-    h5py = import_optional("h5py", _PURPOSE)
+    content = _content(fingerprint, arrays)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=path.stem, suffix=".tmp", dir=path.parent)
         os.close(handle)
         temporary = Path(name)
         try:
-            with h5py.File(temporary, "w", userblock_size=_HEAD_BYTES) as file:
-                for key, array in arrays.items():
-                    file.create_dataset(key, data=array)
-            _write_head(temporary, fingerprint)
+            with temporary.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
@@ -70,9 +70,14 @@ def write(path: Path, fingerprint: str, arrays: dict[str, np.ndarray]) -> None:
         warnings.warn(f"cache file {path} cannot be written, the next run parses again: {error}", stacklevel=2)
 
 
-def _write_head(path: Path, fingerprint: str) -> None:
-    with path.open("r+b") as file:
-        file.seek(_HEAD_BYTES)
-        digest = hashlib.sha256(file.read()).hexdigest()
-        file.seek(0)
-        file.write(f"{digest}\n{fingerprint}".encode().ljust(_HEAD_BYTES, b"\0"))
+def _content(fingerprint: str, arrays: dict[str, np.ndarray]) -> bytes:
+    """The bytes of a cache file, made in memory: HDF5 itself does not survive a disk that is full."""
+    h5py = import_optional("h5py", _PURPOSE)
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w", userblock_size=_HEAD_BYTES) as file:
+        for key, array in arrays.items():
+            file.create_dataset(key, data=array)
+    digest = hashlib.sha256(buffer.getbuffer()[_HEAD_BYTES:]).hexdigest()
+    buffer.seek(0)
+    buffer.write(f"{digest}\n{fingerprint}".encode().ljust(_HEAD_BYTES, b"\0"))
+    return buffer.getvalue()

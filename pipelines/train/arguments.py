@@ -37,6 +37,7 @@ class Words:
         task: as typed, or None.
         run_dir: likewise.
         ckpt_path: likewise.
+        plugins: modules whose classes may be named; typed alone, no configuration can ask for code to be run.
         others: all others, in their order.
     """
 
@@ -45,6 +46,7 @@ class Words:
     task: str | None
     run_dir: str | None
     ckpt_path: str | None
+    plugins: tuple[str, ...]
     others: tuple[str, ...]
 
     @staticmethod
@@ -54,8 +56,10 @@ class Words:
         parser.add_argument("--config", "-c", action="append", default=[])
         for name in ("--task", "--run_dir", "--ckpt_path"):
             parser.add_argument(name)
+        parser.add_argument("--plugins", nargs="+", action="extend", default=[])
         known, others = parser.parse_known_args(list(words[1:]))
-        return Words(words[0], tuple(known.config), known.task, known.run_dir, known.ckpt_path, tuple(others))
+        plugins = tuple(known.plugins)
+        return Words(words[0], tuple(known.config), known.task, known.run_dir, known.ckpt_path, plugins, tuple(others))
 
     @property
     def tested_run(self) -> RunFolder:

@@ -89,6 +89,10 @@ class TaskData(LightningDataModule, Generic[Batch, Variant]):
         """What each row of a part is called in its source: an id, the name of a file, or its number there."""
         raise NotImplementedError(f"{type(self).__name__} must implement ids to have its rows predicted, see TaskData")
 
+    def named(self, numbers: Sequence[int]) -> Sequence[Any]:
+        """What the source calls the samples that the ``ids`` of a batch know by numbers."""
+        return numbers
+
     def sizes(self) -> dict[str, int]:
         """Sizes that a network must have, by their names in it (``in_channels``, ``classes``)."""
         raise self._missing()

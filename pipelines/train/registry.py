@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ccnn_irregular import _registry
 from ccnn_irregular._checks import require
+from ccnn_irregular.pipelines.train.trusted import trust
 
 if TYPE_CHECKING:
     from ccnn_irregular.pipelines.train.task import Task
@@ -36,7 +37,9 @@ def register(task: type[Task]) -> type[Task]:
     Raises:
         ValueError: a name that is no word in small letters, or that another task has.
     """
-    return _registry.add(_registered, "a task", task.task, task, reserved=tuple(TASKS))
+    found = _registry.add(_registered, "a task", task.task, task, reserved=tuple(TASKS))
+    trust(task.__module__)  # its network may be named in configurations
+    return found
 
 
 def task_class(name: str) -> type[Task]:

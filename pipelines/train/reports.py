@@ -26,11 +26,24 @@ def versions() -> dict[str, str]:
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """A temporary name to write to, renamed to ``path`` at the end: the file is there whole or not at all."""
+    """A temporary name to write a file to, renamed to ``path`` at the end: it is there whole or not at all.
+
+    It lies beside ``path``, since a rename is one step only within a file system; its bytes are on the disk before the
+    name is, so that a machine that goes down leaves one or the other; and a write that fails leaves nothing.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    yield temporary
-    temporary.replace(path)
+    try:
+        yield temporary
+        _flush(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _flush(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
 
 
 def write_text(path: Path, text: str) -> None:

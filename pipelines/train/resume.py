@@ -14,7 +14,7 @@ __all__ = ["find_resumable"]
 
 
 def find_resumable(run: RunFolder, config: Callable[[], dict[str, Any]], options: Any) -> None:
-    """Set ``options.ckpt_path`` to ``last.ckpt`` where the folder holds an unfinished run with the same options.
+    """Set ``options.ckpt_path`` to the newest whole checkpoint of an unfinished run with the same options.
 
     Args:
         run: the folder; set aside first where ``options.restart`` says so.
@@ -27,7 +27,10 @@ def find_resumable(run: RunFolder, config: Callable[[], dict[str, Any]], options
     if options.restart and (aside := run.set_aside()):
         say(f"the earlier run is now {aside}")
     before = run.saved_config()
-    if before is None or not run.last.is_file():
+    checkpoint, damaged = run.resumable()
+    if damaged and checkpoint is None:
+        reject(f"run_dir {run.path}", "hold a checkpoint to resume from (--restart true starts anew)", damaged[0])
+    if before is None or checkpoint is None:
         return  # nothing was trained that other options could spoil
     run.require_same(config())
     end, trained = run.end(), len(run.saved_rows())
@@ -40,7 +43,9 @@ def find_resumable(run: RunFolder, config: Callable[[], dict[str, Any]], options
             f"one that is finished after {trained} epochs: {end['why']}; see {run.summary}",
         )
     if options.ckpt_path is None:
-        options.ckpt_path = str(run.last)
+        options.ckpt_path = str(checkpoint)
+        for damage in damaged:
+            warnings.warn(f"{damage}; {checkpoint.name} takes its place", UserWarning, stacklevel=2)
         why = end["why"] if end is not None else "it ended without a word"
         say(f"resuming from {options.ckpt_path} after {trained} epochs ({why})")
     if trained and more != epochs:

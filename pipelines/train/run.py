@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ccnn_irregular.pipelines.train.arguments import Words
 from ccnn_irregular.pipelines.train.registry import task_class
+from ccnn_irregular.pipelines.train.trusted import import_plugins, known_classes_only
 
 if TYPE_CHECKING:
     from ccnn_irregular.pipelines.train.task import Task
@@ -18,6 +19,7 @@ __all__ = ["run", "run_task"]
 def run(args: list[str]) -> None:
     """Run one of the four commands; ``args`` starts with its name."""
     words = Words.of(args)
+    import_plugins(words.plugins)
     run_task(task_class(words.task_name()), words)
 
 
@@ -26,7 +28,7 @@ def run_task(kind: type[Task], words: Words) -> None:
     # Lightning greets, advertises and reports what it found; the commands report what a user asked for.
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), known_classes_only():
         # A batch is one gather from memory: worker processes would only copy it once more.
         warnings.filterwarnings("ignore", ".*does not have many workers.*")
         # History and checkpoints lie in one folder that a resumed run finds again.

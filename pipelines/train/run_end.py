@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import signal
 import threading
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,11 +18,14 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, Timer
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from ccnn_irregular._checks import reject, require
 
 __all__ = [
     "FiniteMetrics",
+    "FiniteSteps",
     "NoNumberError",
     "RunEnd",
     "StepLimit",
@@ -30,6 +34,7 @@ __all__ = [
     "require_epochs",
     "require_numbers",
     "require_precision",
+    "tells_no_numbers",
 ]
 
 By = Literal[
@@ -47,6 +52,15 @@ By = Literal[
 _FINISHED: tuple[By, ...] = ("max_epochs", "max_steps", "early_stopping")
 
 
+_SHOWN = 20  # ids in a message
+_OF_BATCH = (
+    "look at these samples (values of enormous size), or try a lower --model.schedule.learning_rate or "
+    "--trainer.gradient_clip_val 1.0; what was trained before is kept"
+)
+_OF_PART = (
+    "look at the data of that part (values of enormous size, a part without what the metric measures; data.validation "
+    "and the seed of the split decide which part that is)"
+)
 _PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 
 
@@ -170,6 +184,35 @@ class FiniteMetrics(Callback):
         require_numbers(metrics, self.needed, f"in epoch {epoch}", pl_module)
 
 
+class FiniteSteps(Callback):
+    """Ends training before a loss or gradient that is no number reaches the weights, naming the samples it is of."""
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        self._batch, self._number = batch, batch_idx
+
+    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
+        self._require(loss.detach(), "the loss", trainer, pl_module)
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        if getattr(trainer.precision_plugin, "scaler", None) is not None:
+            return  # which leaves out a step that is no number, and scales the next ones less
+        gradients = [weight.grad for weight in pl_module.parameters() if weight.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        self._require(norm, "the norm of the gradient", trainer, pl_module)
+
+    def _require(self, value: Tensor, name: str, trainer: Trainer, module: LightningModule) -> None:
+        if bool(torch.isfinite(value)):
+            return
+        ids, data = getattr(self._batch, "ids", None), trainer.datamodule  # type: ignore[attr-defined]  # not annotated
+        names = [] if ids is None else getattr(data, "named", list)(ids.tolist()[:_SHOWN])
+        of = "" if ids is None else f" of the {getattr(data, 'rows_are', 'samples')} {', '.join(map(str, names))}"
+        more = "" if ids is None or len(ids) <= _SHOWN else f" and {len(ids) - _SHOWN} more"
+        where = f"in batch {self._number} of epoch {trainer.current_epoch}"
+        raise NoNumberError(
+            f"{name} must be a finite number, got {value:g} {where}{of}{more}: {_cause(module, _OF_BATCH)}"
+        )
+
+
 def require_numbers(metrics: Mapping[str, float], needed: Sequence[str], where: str, module: LightningModule) -> None:
     """Refuse metrics that are nan or infinite, or that are not there.
 
@@ -191,10 +234,38 @@ def require_numbers(metrics: Mapping[str, float], needed: Sequence[str], where: 
         return
     first = next((name for name in needed if name in bad), bad[0])
     others = f" (and {', '.join(name for name in bad if name != first)})" if len(bad) > 1 else ""
-    raise NoNumberError(f"{first}{others} must be a finite number {where}, got {metrics[first]}: {_cause(module)}")
+    raise NoNumberError(
+        f"{first}{others} must be a finite number {where}, got {metrics[first]}: {_cause(module, _OF_PART)}"
+    )
 
 
-def _cause(module: LightningModule) -> str:
+@contextmanager
+def tells_no_numbers(network: nn.Module) -> Iterator[None]:
+    """Warn, at the end, of answers that the network gave in the meantime and that hold nan or infinities."""
+    bad: list[Tensor] = []
+    count = 0
+
+    def look(_: nn.Module, __: Any, answer: Any) -> None:
+        nonlocal count
+        if isinstance(answer, Tensor) and answer.ndim and answer.is_floating_point():
+            bad.append((~torch.isfinite(answer)).reshape(len(answer), -1).any(1).sum())
+            count += len(answer)
+
+    hook = network.register_forward_hook(look)
+    try:
+        yield
+    finally:
+        hook.remove()
+    if found := sum(map(int, bad)):
+        warnings.warn(
+            f"{found} of {count} answers of the network are no numbers, and nan or empty where they are written: look "
+            "at the values of these rows (of enormous size?) and at the end of the training (summary.json of the run)",
+            UserWarning,
+            stacklevel=2,
+        )
+
+
+def _cause(module: LightningModule, otherwise: str) -> str:
     broken = [name for name, weight in module.named_parameters() if not bool(torch.isfinite(weight).all())]
     rate = getattr(getattr(module, "schedule", None), "learning_rate", None)
     if broken:
@@ -203,10 +274,7 @@ def _cause(module: LightningModule) -> str:
             f"a lower --model.schedule.learning_rate than {rate} or --trainer.gradient_clip_val 1.0 may help "
             "(--restart true)"
         )
-    return (
-        "all weights are finite, so look at the data of that part (values of enormous size, a part without what the "
-        "metric measures; data.validation and the seed of the split decide which part that is)"
-    )
+    return f"all weights are finite, so {otherwise}"
 
 
 def require_epochs(trainer: Trainer) -> None:

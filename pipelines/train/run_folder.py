@@ -22,13 +22,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from rich import get_console
 
-from ccnn_irregular._checks import reject
+from ccnn_irregular._checks import reject, require
+from ccnn_irregular.pipelines.train.checkpoint import first_whole, read_checkpoint
 from ccnn_irregular.pipelines.train.draws import hashed
 from ccnn_irregular.pipelines.train.earlier import migrated_config
 from ccnn_irregular.pipelines.train.reports import write_text
@@ -117,11 +117,13 @@ class RunFolder:
         return summary.get("end", {"by": "unknown", "why": "an earlier version wrote it", "finished": True})
 
     def saved_rows(self) -> list[dict[str, float]]:
-        """The rows of the history that ``last.ckpt`` holds: the epochs that a resumed run does not repeat."""
-        if not self.last.is_file():
-            return []
-        callbacks = torch.load(self.last, map_location="cpu", weights_only=True)["callbacks"]
-        return callbacks[History.__name__]["rows"]
+        """The rows of the history that a resumed run does not repeat: those of the checkpoint it begins with."""
+        path, _ = self.resumable()
+        return [] if path is None else read_checkpoint(path)["callbacks"][History.__name__]["rows"]
+
+    def resumable(self) -> tuple[Path | None, list[str]]:
+        """The newest checkpoint that is whole, and what is wrong with a newer one."""
+        return first_whole((self.last, self.best))
 
     def require_same(self, config: dict[str, Any]) -> None:
         """Refuse to carry on a run with other options than it was started with; it may have more epochs.
@@ -139,9 +141,16 @@ class RunFolder:
             )
 
     def set_aside(self) -> Path | None:
-        """Rename an existing folder to the first free ``<name>.old-<n>``; its new name, or None if there was none."""
+        """Rename an existing folder to the first free ``<name>.old-<n>``; its new name, or None if there was none.
+
+        Raises:
+            ValueError: a folder that holds something else than a run.
+        """
         if not self.path.exists():
             return None
+        rule = "be the folder of a run to be set aside by --restart true, or not be there (--run_dir names another one)"
+        known = self.path.is_dir() and (self.config.is_file() or not any(self.path.iterdir()))
+        require(known, f"run_dir {self.path}", rule, f"one without {self.config.name}")
         number = 1
         while (aside := self.path.with_name(f"{self.path.name}.old-{number}")).exists():
             number += 1
@@ -190,7 +199,7 @@ def is_free(key: str) -> bool:
 
 
 def checkpoints(run: RunFolder, monitor: str) -> list[Callback]:
-    """Write ``best.ckpt`` and ``last.ckpt`` after every epoch (Lightning renames them into place when complete)."""
+    """Write ``best.ckpt`` and ``last.ckpt`` after every epoch."""
     best = _Best(
         dirpath=run.path,
         filename=run.best.stem,

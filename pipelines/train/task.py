@@ -18,7 +18,8 @@ from torch.utils.data import DataLoader
 from ccnn_irregular._checks import reject
 from ccnn_irregular.pipelines.train import figures
 from ccnn_irregular.pipelines.train.arguments import Words, join_lists
-from ccnn_irregular.pipelines.train.checkpoint import load_weights, read_checkpoint, saved_options
+from ccnn_irregular.pipelines.train.callbacks import training_callbacks
+from ccnn_irregular.pipelines.train.checkpoint import WholeCheckpoints, load_weights, read_checkpoint, saved_options
 from ccnn_irregular.pipelines.train.data import TaskData
 from ccnn_irregular.pipelines.train.evaluation import Evaluation, say
 from ccnn_irregular.pipelines.train.module import CLASSES, TaskModule, parameter_count
@@ -27,16 +28,15 @@ from ccnn_irregular.pipelines.train.overlap import overlap_with, provenance, req
 from ccnn_irregular.pipelines.train.reports import versions, write_json
 from ccnn_irregular.pipelines.train.resume import find_resumable
 from ccnn_irregular.pipelines.train.run_end import (
-    FiniteMetrics,
     RunEnd,
-    StepLimit,
-    TimeLimit,
     ends_at_sigterm,
     require_epochs,
     require_numbers,
     require_precision,
+    tells_no_numbers,
 )
-from ccnn_irregular.pipelines.train.run_folder import EpochSeed, History, RunFolder, checkpoints, flat
+from ccnn_irregular.pipelines.train.run_folder import RunFolder, flat
+from ccnn_irregular.pipelines.train.trusted import bounded_by
 from ccnn_irregular.pipelines.train.usage import explained, short_help
 
 __all__ = ["Task"]
@@ -204,8 +204,9 @@ class Task(LightningCLI):
             say(self._read_data.inferred_lines(told, given | told))
 
     def instantiate_classes(self) -> None:
-        """The data that told the arguments of the network are read once."""
-        super().instantiate_classes()
+        """The data that told the arguments of the network are read once; no checkpoint asks for more than it holds."""
+        with bounded_by(self._get(self.config, "ckpt_path")):
+            super().instantiate_classes()
         if self._read_data is not None:
             self.datamodule = self._read_data
 
@@ -233,30 +234,27 @@ class Task(LightningCLI):
         """Take the options of the model from the checkpoint, which the configuration may no longer match."""
         path = self.config[self.config.subcommand].ckpt_path
         if path is not None and (options := saved_options(path)):
-            self.config = self.parser.parse_object({self.config.subcommand: {"model": options}}, self.config)
+            command = self.config.subcommand
+            try:
+                self.config = self.parser.parse_object({command: {"model": options}}, self.config)
+            except ArgumentError as error:
+                raise ValueError(explained(str(error), self._parser(command), command, self.task)) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The trainer with the callbacks of the run; those of the configuration are for training only."""
         subcommand = self.config.subcommand
         options = self._get(self.config_init, "trainer")
-        callbacks: list[Callback] = []
         require_precision(options.precision)
-        if options.enable_progress_bar is not False:
-            callbacks.append(RichProgressBar(leave=False))
+        callbacks: list[Callback] = [] if options.enable_progress_bar is False else [RichProgressBar(leave=False)]
         if subcommand == "fit":
-            self.history = History(self.run_folder)
-            stopping = self._get(self.config, "early_stopping")
-            needed = [self.monitor, *([stopping.monitor] if stopping.strict else [])]
-            needed += [column for _, column, *_ in self.curves]
-            seed = self._get(self.config, "seed_everything")
-            callbacks += [EpochSeed(seed), self.history, FiniteMetrics(needed), StepLimit()]
-            callbacks += [] if options.max_time is None else [TimeLimit(options.max_time)]
-            callbacks += checkpoints(self.run_folder, self.monitor)
+            callbacks += training_callbacks(self.run_folder, self.config_init[subcommand], self.monitor, self.curves)
         else:
             kwargs |= {"callbacks": [], "enable_checkpointing": False}
         self.trainer_defaults = {**self.trainer_defaults, "callbacks": callbacks}
         kwargs["max_time"] = None  # Lightning's own limit would count the time of earlier commands
-        return super().instantiate_trainer(default_root_dir=str(self.run_folder.path), **kwargs)
+        trainer: Trainer = super().instantiate_trainer(default_root_dir=str(self.run_folder.path), **kwargs)
+        trainer.strategy.checkpoint_io = WholeCheckpoints()
+        return trainer
 
     # The four commands
 
@@ -392,6 +390,7 @@ class Task(LightningCLI):
 
     def predictions(self, model: TaskModule, loader: DataLoader[Any]) -> list[Any]:
         """What ``predict_step`` answers to each batch."""
-        found = self.trainer.predict(model, dataloaders=loader)
+        with tells_no_numbers(model.network):
+            found = self.trainer.predict(model, dataloaders=loader)
         assert found is not None
         return found

@@ -53,6 +53,7 @@ def short_help(parser: ArgumentParser, command: str, task: str, chosen: Mapping[
         shown = (f"{name.removeprefix('model.network.init_args.')} {chosen[name]}" for name in arguments)
         lines.append(_cut(f"  --model.network.init_args.*  {', '.join(shown)}"))
     lines += [
+        "  --plugins MODULE or FILE.py  your own code, whose classes configurations may name",
         "",
         f"ccnn {command} --help-all lists all {len(actions)} options, those of Lightning's trainer among them;",
         f"ccnn {command} --config NAME --help shows what a configuration sets; ccnn --help names them.",
@@ -86,6 +87,12 @@ def explained(message: str, parser: ArgumentParser, command: str, task: str) -> 
         return (
             f"ccnn {command} must be given {options} for the task {task}, or a configuration that sets them:\n"
             f"--config NAME (ccnn --help lists them) or --config FILE; --task names another task"
+        )
+    if denied := re.search(r"Importing '([\w.]+)' is not allowed", message):
+        return (
+            f"ccnn {command} takes classes of ccnn_irregular, and Lightning's callbacks, strategies, profilers and "
+            f"loggers to files, got {denied[1]}\n--plugins MODULE or FILE.py lets a configuration name those of your "
+            "own; importing a module runs its code"
         )
     for word, known in _unknown(message, parser):
         nearest = difflib.get_close_matches(word, known, _NEAREST, cutoff=0.5)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
@@ -316,6 +316,11 @@ class SeriesTables(TaskData[SeriesBatch, None]):
     def ids(self, part: Part) -> list[str]:
         """The series of each sample of a part."""
         return [str(one) for one in self.samples.series.ids[self.samples.index[self.indices(part)]]]
+
+    def named(self, numbers: Sequence[int]) -> list[str]:
+        assert self.samples.numbers is not None
+        known = dict(zip(self.samples.numbers.tolist(), self.samples.index.tolist(), strict=True))
+        return [str(self.samples.series.ids[known[one]]) for one in numbers]
 
     def written_times(self, part: Part) -> list[str] | None:
         """Times of the labels of a part as the table has them, "" of a sample without one; None = labels have none."""
