@@ -179,13 +179,13 @@ def _physionet2012(collector: Collector, table: Paths, **options: Any) -> Found:
     import pandas as pd
 
     cohort = physionet2012.load(str(_listed(table)[0]), **options)
+    collector.notes.append(str(cohort.report))
+    collector.unit = "h"
     ids = pd.Series(cohort.record_ids)
     wide = pd.DataFrame(cohort.values, columns=list(physionet2012.SERIES))
     collector.columns, collector.layout = _named(collector.columns, id="id", time="time"), "wide"
     collector.add(wide.assign(id=np.repeat(ids.to_numpy(), np.diff(cohort.splits)), time=cohort.times), "the stays")
     collector.ids.codes(map(str, ids))  # stays without a row
-    collector.notes.append(str(cohort.report))
-    collector.unit = "h"
     statics = pd.DataFrame(cohort.statics, columns=list(physionet2012.STATICS)).assign(id=ids)
     units = statics["ICUType"]
     statics["ICUType"] = units.where(units.isna(), "unit " + units.fillna(0).astype(int).astype(str))

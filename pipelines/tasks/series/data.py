@@ -384,7 +384,7 @@ class SeriesTables(TaskData[SeriesBatch, None]):
         read, series = self.read(), self.read().series
         lines = [*read.notes, f"{len(series)} series, {len(series.values)} values of {len(series.variables)} variables"]
         empty = series.ids[np.diff(series.splits) == 0].tolist()
-        lines += [f"{len(empty)} series have no values: {listed(empty)}"] if empty else []
+        lines += [f"{len(empty)} series without values: {listed(empty)}"] if empty else []
         unlabelled = int(np.isnan(self.samples.targets).sum())
         lines += [f"{unlabelled} of {len(self.samples)} samples have no label"] if unlabelled else []
         return "\n".join(lines)
