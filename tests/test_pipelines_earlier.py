@@ -175,11 +175,11 @@ def test_other_networks_are_left_alone() -> None:
 
 def test_a_configuration_of_before_is_given_by_its_content(tmp_path: Path) -> None:
     before, now = tmp_path / "before.yaml", tmp_path / "now.yaml"
-    content = {"task": "field", "model": {"learning_rate": 0.1, "network": FIELD}, "data": {"root": "x"}}
+    content = {"task": "downscale", "model": {"learning_rate": 0.1, "network": FINER}, "data": {"root": "x"}}
     before.write_text(yaml.safe_dump(content))
     text = config_argument(before)
     schedule = {"learning_rate": 0.1, "mask_rate": 1.0, "decay_generators": False}
-    expected = {**content, "model": {"network": migrated(FIELD), "schedule": schedule}}
+    expected = {**content, "model": {"network": migrated(FINER), "schedule": schedule}}
     assert yaml.safe_load(text.removeprefix("--config=")) == expected
     now.write_text(yaml.safe_dump(expected))
     assert config_argument(now) == f"--config={now}"

@@ -81,7 +81,7 @@ def test_classes_of_scans_in_mixed_formats(tmp_path: Path, monkeypatch: pytest.M
         rows = list(csv.DictReader(file))
     assert [row["id"] for row in rows] == sorted(path.name for path in Path("new").iterdir())
     assert "label" not in rows[0]
-    Path("new/labels.csv").write_text("file,label\n" + "".join(f"{row['sample']},odd\n" for row in rows))
+    Path("new/labels.csv").write_text("file,label\n" + "".join(f"{row['id']},odd\n" for row in rows))
     run("test --data.root new --data.evaluate all")
     assert (Path("run") / "test_all" / "metrics.json").is_file()
 

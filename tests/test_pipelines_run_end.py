@@ -301,7 +301,7 @@ def test_options_without_a_validation_are_refused_before_anything_is_written(
 
 def test_a_monitor_that_is_not_measured_ends_the_run(config: str, capsys: pytest.CaptureFixture[str]) -> None:
     stopped(2, config, "run", "--early_stopping.monitor", "val_accuracy")
-    assert "val_accuracy must be measured in epoch 0, got no such metric (there are: train_loss, val_auprc" in (
+    assert "val_accuracy must be measured in epoch 0, got no such metric (there are: train_loss, val_loss" in (
         capsys.readouterr().err
     )
     assert end("run")["by"] == "no_number"

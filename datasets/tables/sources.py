@@ -118,9 +118,9 @@ def _meds(collector: Collector, table: Paths) -> Found:
     return None, statics if len(statics) else None
 
 
-def _named(columns: Columns, **roles: str | None) -> Columns:
+def _named(columns: Columns, id: str, time: str, variable: str | None = None, value: str | None = None) -> Columns:
     """The columns of a format; what else was asked for stays."""
-    return replace(columns, **{"variable": None, "value": None} | roles)
+    return replace(columns, id=id, time=time, variable=variable, value=value)
 
 
 def _psv(collector: Collector, table: Paths) -> Found:

@@ -16,8 +16,6 @@ from ccnn_irregular.pipelines.train.value_scale import ValueScale
 
 __all__ = ["ForecastBatch", "ForecastNetwork"]
 
-STAY_KERNEL = KernelSpec(extent=24.0, width=6.0, omega_0=10.0, generator="siren")  # hours
-
 
 class ForecastBatch(NamedTuple):
     """B series: what was observed before the cut, and the times asked for, with the values there, nan = not known."""
@@ -48,7 +46,7 @@ class ForecastNetwork(nn.Module):
         in_channels: int,
         hidden_channels: int = 64,
         blocks: int = 2,
-        kernel: KernelSpec = STAY_KERNEL,
+        kernel: KernelSpec = KernelSpec(24.0, 6.0, 10.0, "siren"),
         dropout: float = 0.1,
         cap: float = 6.0,
         hours: int = 48,

@@ -157,7 +157,7 @@ class SeriesTables(TaskData[SeriesBatch, None]):
         return self.tables
 
     @property
-    def name(self) -> str:
+    def title(self) -> str:
         """Of what is read, for titles."""
         return Path(self.table if isinstance(self.table, str) else self.table[0]).name
 

@@ -58,9 +58,9 @@ def save_test_figures(
         rule = f"be one of the {len(samples.series)} series that were read"
         require(len(places) > 0, "test.series", rule, repr(series))
         place = int(places[0])
-    title = f"{data.name}: {len(labels)} samples, {labels.sum()} of {network.schema.classes[-1]!r}"
+    title = f"{data.title}: {len(labels)} samples, {labels.sum()} of {network.schema.classes[-1]!r}"
     made = {
-        "series.png": risk_over_time(network, samples, place, data.name),
+        "series.png": risk_over_time(network, samples, place, data.title),
         "roc.png": roc(labels, risks, title),
         "precision_recall.png": precision_recall(labels, risks, title),
         "calibration.png": calibration(labels, risks, title),
@@ -157,7 +157,7 @@ def risk_over_time(network: SeriesNetwork, samples: Samples, place: int, source:
     chosen = np.full(len(nodes), place)
     end = samples.judged_by(np.array([place]))[0] if samples.since_cut else 0.0
     with torch.no_grad():
-        known = samples.take(chosen).known_by(end + nodes).batch(torch.arange(len(nodes)))
+        known = samples.take(chosen).known_by(np.asarray(end + nodes, np.float64)).batch(torch.arange(len(nodes)))
         risks = network.answers(known)[:, 0].numpy()
     whole = samples.batch(torch.tensor([place]))
     values = whole.values.numpy()
@@ -168,7 +168,7 @@ def risk_over_time(network: SeriesNetwork, samples: Samples, place: int, source:
         len(shown) + 1, 1, sharex=True, squeeze=False, gridspec_kw={"height_ratios": [1] * len(shown) + [1.8]}
     )[:, 0]
     if len(shown):
-        plot_samples(whole.times.numpy(), values[:, shown], names=names, panels=panels[:-1])
+        plot_samples(whole.times.numpy(), values[:, shown], names=names, panels=list(panels[:-1]))
         panels[-2].set_xlabel("")
     risk = panels[-1]
     risk.plot(nodes, risks, color=COLOURS[1], marker=".", markersize=4, linewidth=1.2)
