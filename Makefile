@@ -40,7 +40,7 @@ help:
 	@echo "PYTHON=...     the interpreter for .venv (default: python3)"
 
 demo: install-demo
-	$(BIN)/ccnn demo
+	@$(BIN)/ccnn demo
 
 test: install
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n $(TEST_JOBS) $(PYTEST_ARGS)
@@ -91,16 +91,17 @@ install-demo: $(VENV)/.installed-demo
 $(VENV)/.installed-demo: EXTRAS := train,files,plots
 $(VENV)/.installed-dev: EXTRAS := dev
 $(VENV)/.installed-demo $(VENV)/.installed-dev: $(VENV)/pyvenv.cfg pyproject.toml constraints.txt
-	$(PIP) install --quiet -c constraints.txt setuptools
-	$(PIP) install --no-build-isolation -c constraints.txt -e '.[$(EXTRAS)]'
-	touch $@
+	@echo "installing ccnn_irregular[$(EXTRAS)] and what it needs into $(VENV): some minutes, once"
+	@$(PIP) install --quiet -c constraints.txt setuptools
+	@$(PIP) install --quiet --no-build-isolation -c constraints.txt -e '.[$(EXTRAS)]'
+	@touch $@
 
 $(VENV)/pyvenv.cfg:
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) was not found; name an interpreter: make PYTHON=/path/to/python3.11 ..." >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "ccnn_irregular needs Python 3.11 or newer, got %d.%d; name another: make PYTHON=/path/to/python3.11 ..." % sys.version_info[:2])'
 	@command -v "$${CXX:-c++}" >/dev/null || command -v g++ >/dev/null || echo "Warning: no C++ compiler found; KeOps needs one at run time, without it sums over pairs are slower" >&2
-	rm -rf $(VENV)
-	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "Could not make $(VENV); on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+	@rm -rf $(VENV)
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "Could not make $(VENV); on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
 
 # mypy names a module by its folder, and datasets/ and pipelines/ do not stand where they are installed. A folder of
 # links shows it the installed layout; being made anew each time, it holds new files without another installation.

@@ -67,8 +67,8 @@ class Case:
     note: str
 
 
-def random_case(seed: int, *, grid: bool = False) -> Case:
-    """The case of a seed: between points, or between the nodes of a grid."""
+def random_case(seed: int, *, grid: bool = False, odd: bool = False) -> Case:
+    """The case of a seed: between points, between the nodes of a grid, or from them to a grid of other steps."""
     draw = random.Random(seed)
     torch.manual_seed(seed)
     kind = KINDS[seed % len(KINDS)]
@@ -85,7 +85,8 @@ def random_case(seed: int, *, grid: bool = False) -> Case:
     if grid:
         sizes = [draw.randint(5, {1: 400, 2: 40, 3: 14}[d]) for _ in range(d)]
         source: Domain = Grid(sizes, [1 / size for size in sizes], periodic=[period is not None for period in periods])
-        query, places = source, source.nodes()
+        query = _other_grid(draw, source) if odd else source
+        places = source.nodes()
         samples = torch.zeros(len(places), dtype=torch.int64)
     else:
         density, count = draw.choice(("even", "power", "clusters")), 3 if "samples" in kind else draw.choice((1, 1, 3))
@@ -98,6 +99,16 @@ def random_case(seed: int, *, grid: bool = False) -> Case:
     if grid:
         values = values.T.reshape(1, _CHANNELS, *source.sizes)  # type: ignore[union-attr]
     return Case(kind, kernel, values.contiguous(), source, query, rtol, loud, note)
+
+
+def _other_grid(draw: random.Random, grid: Grid) -> Grid:
+    """Draw a grid over the same box whose steps have no common lattice with the given one's, or a fine one."""
+    sizes = [max(3, round(size * draw.uniform(0.6, 1.4))) for size in grid.sizes]
+    steps = [
+        1 / size if axis.periodic else draw.uniform(0.8, 1.0) / size
+        for size, axis in zip(sizes, grid.axes, strict=True)
+    ]
+    return Grid(sizes, steps, [draw.uniform(0, 0.1) for _ in sizes], periodic=grid.periodic)
 
 
 def _values(draw: random.Random, kind: str, places: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
@@ -158,14 +169,16 @@ def errors(case: Case, engine: str) -> Iterator[float]:
 def _as_points(case: Case, found: Tensor) -> tuple[Tensor, Points, Points, Tensor]:
     """Return the result at some queries as float64 rows, and the domains as points."""
     if isinstance(case.source, Grid):
-        nodes = case.source.as_points(1, torch.device("cpu"))
+        assert isinstance(case.query, Grid)
+        sources = case.source.as_points(1, torch.device("cpu"))
+        nodes = case.query.as_points(1, torch.device("cpu"))
         chosen = torch.randperm(nodes.count, generator=torch.Generator().manual_seed(0))[:_QUERIES]
         # What the promise is relative to is largest about the outliers.
         for loud in case.loud.any(1).nonzero()[:, 0]:
-            distance = ((nodes.coordinates - nodes.coordinates[loud]) / case.kernel.support).square().sum(1)
+            distance = ((nodes.coordinates - sources.coordinates[loud]) / case.kernel.support).square().sum(1)
             chosen = torch.cat([chosen, distance.topk(min(_ABOUT_OUTLIERS, nodes.count), largest=False).indices])
         chosen = chosen.unique()
-        return found[0].flatten(1).T[chosen].double(), nodes, nodes, chosen
+        return found[0].flatten(1).T[chosen].double(), sources, nodes, chosen
     assert isinstance(case.query, Points)
     return found.double(), case.source, case.query, torch.arange(case.query.count)  # type: ignore[return-value]
 
@@ -232,15 +245,15 @@ def worst_error(case: Case, engine: str) -> float | None:
     return max(errors(case, engine), default=0.0)
 
 
-def worst_errors(engine: str, cases: int, first: int = 0) -> dict[str, tuple[float, str, int]]:
+def worst_errors(engine: str, cases: int, first: int = 0, *, odd: bool = False) -> dict[str, tuple[float, str, int]]:
     """Return, for each kind, the largest error in units of the promise, its case, and the number of cases left out.
 
     Left out is what the engine refuses, or would take long for: kernels too sharp for their number of points.
     """
     worst: dict[str, tuple[float, str, int]] = {}
     for seed in tqdm(range(first, first + cases), desc=engine, file=sys.stderr):
-        case = random_case(seed, grid=engine == "fft")
-        if engine == "fft" and case.kind == "unlike samples":
+        case = random_case(seed, grid=odd or engine == "fft", odd=odd)
+        if isinstance(case.source, Grid) and case.kind == "unlike samples":
             case = replace(case, kind="noise")
         if engine == "keops":
             case = replace(case, kernel=_of_one_formula(case.kernel))
@@ -257,10 +270,11 @@ def main() -> None:
     parser.add_argument("--cases", type=int, default=2000, help="random cases for each engine")
     parser.add_argument("--first", type=int, default=0, help="seed of the first case")
     parser.add_argument("--engines", nargs="+", default=["reference", "neighbours", "fft", "spectral"])
+    parser.add_argument("--odd", action="store_true", help="between grids of any steps, for spectral")
     options: Any = parser.parse_args()
     torch.set_num_threads(1)
     for engine in options.engines:
-        found = worst_errors(engine, options.cases, options.first)
+        found = worst_errors(engine, options.cases, options.first, odd=options.odd)
         print(f"\n{engine}: largest error in units of the promise over {options.cases} cases")
         for kind, (error, note, left_out) in found.items():
             print(f"  {kind:20s} {error:8.3g}   left out {left_out:3d}   {note}")

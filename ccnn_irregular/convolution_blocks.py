@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ccnn_irregular._checks import require
+from ccnn_irregular._reprs import sized
 from ccnn_irregular.domains import Domain
 from ccnn_irregular.kernels import Kernel
 from ccnn_irregular.layers import BatchNorm, ContinuousConv, PointwiseLinear
@@ -66,6 +67,9 @@ class ShuffleUnit(nn.Module):
         self.expand = PointwiseLinear(bottleneck, branch, bias=False, groups=groups)
         self.expand_norm = BatchNorm(branch)
         self.pool = None if pool is None else ContinuousConv(pool, bias=False, solver=solver)
+
+    def extra_repr(self) -> str:
+        return sized(self)
 
     def forward(self, values: Tensor, source: Domain, query: Domain | None = None) -> Tensor:
         """Values on ``source`` to values on ``query``, None = at the source.

@@ -11,6 +11,7 @@ Needs the packages of ``pip install 'ccnn-irregular[train]'``.
 from __future__ import annotations
 
 import copy
+import inspect
 import logging
 import warnings
 from collections.abc import Mapping, Sequence
@@ -29,10 +30,11 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_dat
 from ccnn_irregular._checks import reject, require
 from ccnn_irregular.datasets.tables import Columns, Tables, from_frames
 from ccnn_irregular.datasets.tables.assembly import label_frame
-from ccnn_irregular.pipelines.tasks.series.data import SeriesTables, told
+from ccnn_irregular.pipelines.tasks.series.data import SeriesTables, inferred_text
 from ccnn_irregular.pipelines.tasks.series.module import SCHEDULE, SeriesModel
 from ccnn_irregular.pipelines.tasks.series.network import SeriesNetwork
 from ccnn_irregular.pipelines.tasks.series.samples import Schema
+from ccnn_irregular.pipelines.train.progress import OneLine
 from ccnn_irregular.pipelines.train.schedule import Schedule
 
 __all__ = ["SeriesClassifier", "SeriesRegressor"]
@@ -92,6 +94,13 @@ class _SeriesEstimator(BaseEstimator):
         self.random_state = random_state
         self.verbose = verbose
 
+    def __repr__(self, N_CHAR_MAX: int = 700) -> str:
+        defaults = inspect.signature(type(self)).parameters
+        given = {name: value for name, value in self.get_params(deep=False).items() if name in defaults}
+        shown = [f"{name}={_shown(value)}" for name, value in given.items() if not _same(value, defaults[name].default)]
+        told = f"{type(self).__name__}({', '.join(shown)})"
+        return f"{told}, fitted: {self.network_.extra_repr()}" if hasattr(self, "network_") else told
+
     def fit(self, X: Any, y: Any) -> Any:
         """Train on series and their labels.
 
@@ -128,7 +137,7 @@ class _SeriesEstimator(BaseEstimator):
                 options["schema"].kind in self._kinds, "y", f"be {' or '.join(self._kinds)}", options["schema"].kind
             )
             if self.verbose:
-                print(told(options["schema"], options))
+                print(inferred_text(options["schema"], options))
             sizes = {name: getattr(self, name) for name in ("members", "hidden_channels", "blocks", "dropout")}
             network = SeriesNetwork(**(sizes | options))
             self.network_ = self._trained(network, data)
@@ -159,7 +168,7 @@ class _SeriesEstimator(BaseEstimator):
                 devices=1,
                 num_sanity_val_steps=0,
                 enable_progress_bar=self.verbose,
-                callbacks=[stopping, best],
+                callbacks=[stopping, best, *([OneLine()] if self.verbose else [])],
                 **quiet,
             )
             trainer.fit(model, datamodule=data)
@@ -305,6 +314,16 @@ class SeriesClassifier(ClassifierMixin, _SeriesEstimator):
 
     def __sklearn_tags__(self) -> Any:
         return _tags(super().__sklearn_tags__(), "classifier_tags")
+
+
+def _shown(value: Any) -> str:
+    """A value of an argument, of a table its size alone."""
+    return f"<table of {len(value):,} rows>" if isinstance(value, pd.DataFrame) else repr(value)
+
+
+def _same(value: Any, default: Any) -> bool:
+    """Whether an argument is as the class has it."""
+    return value is default or (type(value) is type(default) and bool(value == default))
 
 
 def _require_finite(labels: NDArray[Any]) -> None:

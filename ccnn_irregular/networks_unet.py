@@ -13,9 +13,16 @@ from torch import Tensor, nn
 
 from ccnn_irregular._autocast import outside_autocast
 from ccnn_irregular._checks import require
+from ccnn_irregular._reprs import lengths, one_line, sized
 from ccnn_irregular.domains import Grid
 from ccnn_irregular.kernels import Kernel, KernelSpec
-from ccnn_irregular.layers import ContinuousConv, InstanceNorm, PointwiseLinear, SeparableContinuousConv
+from ccnn_irregular.layers import (
+    ContinuousConv,
+    InstanceNorm,
+    PointwiseLinear,
+    SeparableContinuousConv,
+    warn_uncalibrated,
+)
 from ccnn_irregular.networks import ResidualBlock
 from ccnn_irregular.solver import Solver
 
@@ -63,6 +70,11 @@ class _Step(nn.Module):
         super().__init__()
         self.conv = convolution
         self.norm = InstanceNorm(channels)
+
+    __repr__ = one_line
+
+    def extra_repr(self) -> str:
+        return repr(self.conv)
 
     def forward(self, values: Tensor, source: Grid, query: Grid, *, calibrating: bool = False) -> Tensor:
         if calibrating and isinstance(self.conv, SeparableContinuousConv):
@@ -162,6 +174,12 @@ class ContinuousUNet(nn.Module):
         self.readout = SeparableContinuousConv(recipes[0](first), 2 * first, solver=solver)
         self.output = PointwiseLinear(2 * first, out_channels)
 
+    def extra_repr(self) -> str:
+        norms = [self.stem.norm, *(step.norm for step in self.downs)]
+        levels = tuple(len(norm.weight) for norm in norms if isinstance(norm, InstanceNorm))
+        steps = f"steps={lengths(self.steps)}, twice that from level to level"
+        return f"{self.in_channels} -> {levels} -> {self.out_channels} channels, {steps}, {sized(self)}"
+
     def forward(self, values: Tensor, source: Grid, query: Grid | None = None) -> Tensor:
         """Values on a grid to answers at the nodes of another.
 
@@ -178,6 +196,7 @@ class ContinuousUNet(nn.Module):
             ValueError: values of other channels or sizes, a source with axes that repeat, grids of another number of
                 axes.
         """
+        warn_uncalibrated(self, "calibrate(values, source)")
         return self._answers(values, source, source if query is None else query)
 
     @torch.no_grad()

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = ["draw_coastlines", "plot_answer_maps", "plot_field_maps"]
 
+Array = NDArray[np.floating[Any]]
+
 _MOST_MARKED = 2000
 _PANEL = 8e4  # area of a panel of plot_field_maps, square points
 _COAST = {"colors": "#404040", "linewidths": 0.5, "zorder": 1.5}
@@ -114,12 +116,15 @@ def plot_field_maps(
     estimates: NDArray[np.floating[Any]],
     *,
     names: tuple[str, str] = ("latitude", "longitude"),
+    units: tuple[str | None, str | None] = (None, None),
     unit: str | None = None,
+    nodes: tuple[NDArray[np.floating[Any]], NDArray[np.floating[Any]]] | None = None,
     title: str | None = None,
 ) -> Figure:
     """Plot the observations of a field, the truth elsewhere, its reconstruction, and the error, as four maps.
 
-    Maps in degrees get coastlines, see ``draw_coastlines``.
+    Fields on a grid are images, those at scattered places marks. Maps in degrees get coastlines, see
+    ``draw_coastlines``.
 
     Args:
         observed: ``(n, 2)`` places of the observations; coordinate 0 is drawn upwards (pressure downwards).
@@ -128,7 +133,10 @@ def plot_field_maps(
         truth: ``(m,)``.
         estimates: ``(m,)``.
         names: of the coordinates.
+        units: of the coordinates, for the labels.
         unit: of the values.
+        nodes: ``(rows,)`` and ``(columns,)``, rising coordinates of a grid on which all places lie; None = scattered.
+            Truth and reconstruction then show the observations too, so that no node is blank.
         title: above the panels.
 
     Raises:
@@ -136,7 +144,8 @@ def plot_field_maps(
     """
     require(observed.shape[1:] == (2,) and places.shape[1:] == (2,), "places", "have two axes", places.shape)
     if names[1] == "pressure":  # depth is drawn downwards, and time to the right
-        observed, places, names = observed[:, ::-1], places[:, ::-1], names[::-1]
+        observed, places, names, units = observed[:, ::-1], places[:, ::-1], names[::-1], units[::-1]
+        nodes = None if nodes is None else (nodes[1], nodes[0])
     error = estimates - truth
     low, high = np.percentile(np.concatenate([observations, truth]), [0.5, 99.5])
     bound = float(np.percentile(np.abs(error), 99.5)) or 1.0
@@ -151,19 +160,25 @@ def plot_field_maps(
         ("reconstruction", places, estimates, scale),
         (with_unit(f"error, root mean square {rms:.3g}", unit), places, error, around_zero),
     )
+    if nodes is not None:
+        filled = np.concatenate([places, observed])
+        shown = (
+            shown[0],
+            ("truth", filled, np.concatenate([truth, observations]), scale),
+            ("reconstruction", filled, np.concatenate([estimates, observations]), scale),
+            shown[3],
+        )
     images = []
     for axes, (name, where, values, colours) in zip(panels, shown, strict=True):
-        # Together the marks cover the panel about once, so that a full grid shows no gaps.
-        size = float(np.clip(_PANEL / max(len(where), 1), 0.3, 30))
-        marker = "s" if len(where) > _MOST_MARKED else "o"
-        images.append(axes.scatter(where[:, 1], where[:, 0], c=values, s=size, marker=marker, linewidths=0, **colours))
+        drawn = _marks(axes, where, values, colours) if nodes is None else _image(axes, nodes, where, values, colours)
+        images.append(drawn)
         axes.set_title(name, fontsize="small")
         axes.set_facecolor("#e6e6e6")
     draw_coastlines(panels, names)
     for axes in panels[::2]:
-        axes.set_ylabel(names[0])
+        axes.set_ylabel(with_unit(names[0], units[0]))
     for axes in panels[2:]:
-        axes.set_xlabel(names[1])
+        axes.set_xlabel(with_unit(names[1], units[1]))
     if names[0] == "pressure":
         panels[0].invert_yaxis()
     figure.colorbar(images[1], ax=panels[:2], label=with_unit("value, reconstructed too", unit))
@@ -171,6 +186,21 @@ def plot_field_maps(
     if title is not None:
         figure.suptitle(title, fontsize="medium")
     return figure
+
+
+def _marks(axes: Axes, where: Array, values: Array, colours: dict[str, Any]) -> Any:
+    """Draw values as marks that together cover the panel about once."""
+    size = float(np.clip(_PANEL / max(len(where), 1), 0.3, 30))
+    marker = "s" if len(where) > _MOST_MARKED else "o"
+    return axes.scatter(where[:, 1], where[:, 0], c=values, s=size, marker=marker, linewidths=0, **colours)
+
+
+def _image(axes: Axes, nodes: tuple[Array, Array], where: Array, values: Array, colours: dict[str, Any]) -> Any:
+    """Draw values on the nodes of a grid, blank where there is none."""
+    picture = np.full((len(nodes[0]), len(nodes[1])), np.nan)
+    row, column = (np.searchsorted(line, place) for line, place in zip(nodes, where.T, strict=True))
+    picture[row, column] = values
+    return axes.pcolormesh(nodes[1], nodes[0], picture, shading="nearest", **colours)
 
 
 def draw_coastlines(panels: Sequence[Axes], names: Sequence[str]) -> None:

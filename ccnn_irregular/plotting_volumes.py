@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["plot_disagreement", "plot_kernel_slices", "plot_slices"]
+__all__ = ["plot_disagreement", "plot_kernel_slices", "plot_prediction", "plot_slices"]
 
 _NAMES = ("x", "y", "z")
 # Of labels 1, 2, ...: orange, light blue and on, which stand out against grey.
@@ -73,11 +73,9 @@ def plot_slices(
     figure, panels = _panels(grid)
     _draw_grey(panels, values, grid, at, unit, axis_names)
     if labels is not None:
-        top = int(labels.max())
-        shown = [f"label {label}" for label in range(1, top + 1)] if names is None else list(names)
-        colours = [_LABEL_COLOURS[number % len(_LABEL_COLOURS)] for number in range(max(top, len(shown)))]
-        _draw_labels(panels, labels, grid, at, colours)
-        _legend(figure, list(zip(shown, colours, strict=False)))
+        shown = _label_entries(int(labels.max()), names)
+        _draw_labels(panels, labels, grid, at, [colour for _, colour in shown])
+        _legend(figure, shown)
     if title is not None:
         figure.suptitle(title, fontsize="medium")
     return figure
@@ -111,19 +109,64 @@ def plot_disagreement(
     predicted, labels = np.asarray(predicted), np.asarray(labels)
     shapes = (predicted.shape, labels.shape)
     require(shapes == (values.shape,) * 2, "predicted and labels", f"have the volume's shape {values.shape}", shapes)
-    both = (predicted > 0) & (labels > 0)
-    kinds = [both & (predicted == labels), (labels > 0) & (predicted == 0), (predicted > 0) & (labels == 0),
-             both & (predicted != labels)]  # fmt: skip
-    code = np.zeros(values.shape, np.int64)
-    for number, kind in enumerate(kinds, 1):
-        code[kind] = number
-    wrong = np.where(code > 1, 1, 0)
-    at = _places(grid, (wrong if wrong.any() else code) if at is None else None, at)
+    code = _disagreement(predicted, labels)
+    at = _places(grid, _most_wrong(code) if at is None else None, at)
     figure, panels = _panels(grid)
     _draw_grey(panels, values, grid, at, unit, axis_names)
     _draw_labels(panels, code, grid, at, [colour for _, colour in _DISAGREEMENT])
-    counts = [int(kind.sum()) for kind in kinds]
-    _legend(figure, [(f"{name}: {count}", colour) for (name, colour), count in zip(_DISAGREEMENT, counts, strict=True)])
+    _legend(figure, _disagreement_entries(code))
+    if title is not None:
+        figure.suptitle(title, fontsize="medium")
+    return figure
+
+
+def plot_prediction(
+    values: Array | xr.DataArray,
+    predicted: Array,
+    labels: Array,
+    grid: Grid | None = None,
+    *,
+    names: Sequence[str] | None = None,
+    at: Sequence[int] | None = None,
+    unit: str = "mm",
+    title: str | None = None,
+) -> Figure:
+    """Plot predicted labels beside the true ones on the same slices: a row for each, and a row for where they differ.
+
+    Args:
+        values: ``grid.sizes``, three axes.
+        predicted: integers of the same shape, 0 = nothing.
+        labels: the true ones.
+        grid: of the voxels; None where ``values`` is an array with coordinates.
+        names: of the labels 1, 2, ...; for the legend.
+        at: index of the slice along each axis; None = where most voxels differ.
+        unit: of the grid.
+        title: above the panels.
+
+    Raises:
+        ValueError: shapes that disagree, or slices outside of the volume.
+    """
+    values, grid, axis_names = _gridded(values, grid)
+    predicted, labels = np.asarray(predicted), np.asarray(labels)
+    shapes = (predicted.shape, labels.shape)
+    require(shapes == (values.shape,) * 2, "predicted and labels", f"have the volume's shape {values.shape}", shapes)
+    code = _disagreement(predicted, labels)
+    at = _places(grid, _most_wrong(code) if at is None else None, at)
+    shown = _label_entries(max(int(labels.max()), int(predicted.max())), names)
+    colours = [colour for _, colour in shown]
+    figure, panels = _panels(grid, 3)
+    rows = (("truth", labels, colours), ("predicted", predicted, colours))
+    rows += (("difference", code, [colour for _, colour in _DISAGREEMENT]),)
+    for number, (name, drawn, tints) in enumerate(rows):
+        row = panels[3 * number : 3 * number + 3]
+        _draw_grey(row, values, grid, at, unit, axis_names)
+        _draw_labels(row, drawn, grid, at, tints)
+        row[0].set_ylabel(f"{name}\n{row[0].get_ylabel()}", fontsize="small", rotation=0, ha="right", va="center")
+        for axes in row if number else ():
+            axes.set_title("")
+        for axes in row if number < 2 else ():
+            axes.set_xlabel("")
+    _legend(figure, [*shown, *_disagreement_entries(code)])
     if title is not None:
         figure.suptitle(title, fontsize="medium")
     return figure
@@ -209,14 +252,44 @@ def _extents(grid: Grid) -> list[float]:
     return [axis.size * axis.step for axis in grid.axes]
 
 
-def _panels(grid: Grid) -> tuple[Figure, list[Axes]]:
-    """Make one panel a slice, each as wide as its plane."""
+def _label_entries(top: int, names: Sequence[str] | None) -> list[tuple[str, str]]:
+    """Names and colours of the labels 1, 2, ..., up to ``top`` at least."""
+    shown = [f"label {label}" for label in range(1, top + 1)] if names is None else list(names)
+    shown += [f"label {label}" for label in range(len(shown) + 1, top + 1)]
+    return [(name, _LABEL_COLOURS[number % len(_LABEL_COLOURS)]) for number, name in enumerate(shown)]
+
+
+def _disagreement(predicted: Array, labels: Array) -> NDArray[np.int64]:
+    """1, 2, ... for each kind of ``_DISAGREEMENT``, 0 where there is no label."""
+    both = (predicted > 0) & (labels > 0)
+    kinds = (both & (predicted == labels), (labels > 0) & (predicted == 0), (predicted > 0) & (labels == 0),
+             both & (predicted != labels))  # fmt: skip
+    code = np.zeros(labels.shape, np.int64)
+    for number, kind in enumerate(kinds, 1):
+        code[kind] = number
+    return code
+
+
+def _most_wrong(code: NDArray[np.int64]) -> NDArray[np.int64]:
+    """What the slices are chosen by: voxels that differ, all that have a label where none do."""
+    wrong = np.where(code > 1, 1, 0)
+    return wrong if wrong.any() else code
+
+
+def _disagreement_entries(code: NDArray[np.int64]) -> list[tuple[str, str]]:
+    """Kinds with their numbers of voxels, and their colours."""
+    counts = np.bincount(code.reshape(-1), minlength=len(_DISAGREEMENT) + 1)[1:]
+    return [(f"{name}: {count}", colour) for (name, colour), count in zip(_DISAGREEMENT, counts, strict=True)]
+
+
+def _panels(grid: Grid, rows: int = 1) -> tuple[Figure, list[Axes]]:
+    """Make one panel a slice, each as wide as its plane, in one row or more."""
     sizes = _extents(grid)
     planes = [(sizes[axis] for axis in _plane(normal)) for normal in range(3)]
     widths, heights = zip(*planes, strict=True)
     scale = _INCHES / max(heights)
-    figure = new_figure(max(5.0, scale * sum(widths) + 1.2), _INCHES + 1.0)
-    return figure, list(figure.subplots(1, 3, width_ratios=widths))
+    figure = new_figure(max(5.0, scale * sum(widths) + 1.2), rows * _INCHES + 1.0)
+    return figure, list(figure.subplots(rows, 3, width_ratios=widths, squeeze=False).ravel())
 
 
 def _plane(normal: int) -> tuple[int, int]:
@@ -285,7 +358,9 @@ def _legend(figure: Figure, entries: Sequence[tuple[str, str]]) -> None:
     from matplotlib.patches import Patch
 
     handles = [Patch(facecolor=colour, alpha=_OPACITY, edgecolor="none", label=name) for name, colour in entries]
-    figure.legend(handles=handles, loc="outside lower center", frameon=False, fontsize="small", ncols=len(handles))
+    figure.legend(
+        handles=handles, loc="outside lower center", frameon=False, fontsize="small", ncols=min(len(handles), 4)
+    )
 
 
 def _central_slice(kernel: Kernel, reach: float) -> NDArray[np.float64]:

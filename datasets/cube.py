@@ -1,8 +1,9 @@
-"""Variables of any netCDF file or zarr store as fields: one for each node of a dimension, or a single one."""
+"""Variables of any netCDF or GRIB file or zarr store as fields: one for each node of a dimension, or a single one."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,20 +30,21 @@ _UNIFORM = 1e-3
 
 def load(
     root: str | Path,
-    variables: Sequence[str],
-    axes: Sequence[str],
+    variables: Sequence[str] = (),
+    axes: Sequence[str] = (),
     *,
-    fields: str | None,
+    fields: str | None = None,
     stacked: Sequence[str] = (),
     reading: Reading | None = None,
 ) -> FieldSet:
-    """Variables of a netCDF file or zarr store: one field for each node of ``fields``.
+    """Variables of a netCDF or GRIB file or a zarr store: one field for each node of ``fields``.
 
     Args:
         root: path of the file or store.
-        variables: that become channels.
+        variables: that become channels; () = all that lie on latitudes and longitudes, or on y and x.
         axes: dimensions that are the coordinates of a field; dates and time spans are days, degrees west and south
-            negative.
+            negative. () = latitude and longitude, or y and x; fields then follow one another along the time, and all
+            other dimensions are stacked.
         fields: dimension along which fields follow one another; None = the file holds one field.
         stacked: dimensions whose nodes become channels, such as levels.
         reading: how the file is read; None = as ``Reading`` says.
@@ -54,6 +56,9 @@ def load(
     from ccnn_irregular.adapters.xarray_files import Reading
 
     with (reading or Reading()).open(root) as opened:
+        found = None if axes else _found(opened, root, variables, fields, stacked)
+        if found is not None:
+            variables, axes, fields, stacked = found.variables, tuple(found.axes), found.fields, found.stacked
         held = sorted(map(str, opened.data_vars))
         lacking = [name for name in variables if name not in opened.data_vars]
         rule = f"be among those of {root}: {', '.join(held)}"
@@ -62,7 +67,56 @@ def load(
         for name in variables:
             require(set(opened[name].dims) == named, f"dimensions of {name}", f"be {sorted(named)}", opened[name].dims)
         dataset = opened[list(variables)].load()
-    return fields_of(dataset, variables, axes, fields=fields, stacked=stacked, name=Path(root).stem)
+    made = fields_of(dataset, variables, axes, fields=fields, stacked=stacked, name=Path(root).stem)
+    return made if found is None else replace(made, axes=tuple(found.axes.values()))
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What a file says of its dimensions; ``axes`` are dimensions and their roles."""
+
+    variables: tuple[str, ...]
+    axes: dict[str, str]
+    fields: str | None
+    stacked: tuple[str, ...]
+
+
+def _found(
+    dataset: xr.Dataset, root: str | Path, variables: Sequence[str], fields: str | None, stacked: Sequence[str]
+) -> _Found:
+    """The dimensions by CF conventions, where they are not named.
+
+    Raises:
+        ValueError: no variable on a plane, or variables of several kinds of dimensions.
+    """
+    from ccnn_irregular.adapters.xarray_roles import cf_roles
+
+    known: dict[str, dict[str, str]] = {}
+    for name in variables or map(str, dataset.data_vars):
+        if name in dataset.data_vars:
+            dims = set(map(str, dataset[name].dims))
+            known[name] = {dim: role for dim, role in cf_roles(dataset[name]).items() if dim in dims}
+    planes = {name: _plane(roles) for name, roles in known.items()}
+    chosen = [name for name, plane in planes.items() if plane and dataset[name].dtype.kind in "iuf"]
+    shapes = {name: f"{name} ({', '.join(map(str, dataset[name].dims))})" for name in dataset.data_vars}
+    rule = "be named (--data.axes NAME NAME, --data.fields NAME): none lies on latitudes and longitudes, or y and x"
+    require(bool(chosen), f"the dimensions of {root}", rule, ", ".join(shapes.values()))
+    first = chosen[0]
+    alike = all(set(dataset[name].dims) == set(dataset[first].dims) for name in chosen)
+    rule = "have the same dimensions (--data.variables NAME ... chooses some)"
+    require(alike, f"the variables of {root}", rule, ", ".join(shapes[name] for name in chosen))
+    rest = [str(dim) for dim in dataset[first].dims if dim not in planes[first] and dim not in stacked]
+    # The starts of forecasts, before their steps: both are times.
+    times = [dim for dim in rest if dataset[dim].dtype.kind == "M" or known[first].get(dim) == "time"]
+    fields = fields or min(times, key=lambda dim: dataset[dim].dtype.kind != "M", default=None)
+    return _Found(tuple(chosen), planes[first], fields, (*stacked, *(dim for dim in rest if dim != fields)))
+
+
+def _plane(roles: Mapping[str, str]) -> dict[str, str]:
+    """Dimensions that are latitude and longitude, or y and x, with their roles; none where one lacks."""
+    dims = {role: dim for dim, role in roles.items()}
+    pair = next((pair for pair in (("latitude", "longitude"), ("y", "x")) if set(pair) <= set(dims)), ())
+    return {dims[role]: role for role in pair}
 
 
 def fields_of(
@@ -182,7 +236,7 @@ def _spacing(nodes: Array) -> Array:
 register(
     DataSet(
         name="cube",
-        about="variables of a netCDF file or zarr store, one field for each node of a dimension",
+        about="variables of a netCDF or GRIB file or zarr store, one field for each node of a dimension",
         load=load,
         samples=FieldSet,
         shape="as in the file",

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,8 +31,8 @@ from ccnn_irregular.domains import Grid
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["Pair", "Volume", "VolumePairs", "canonical", "find_images", "find_pairs", "label_dtype", "like_file",
-           "read_labels", "read_volume"]  # fmt: skip
+__all__ = ["Pair", "Volume", "VolumePairs", "canonical", "find_images", "find_pairs", "label_codes", "label_dtype",
+           "like_file", "read_labels", "read_volume"]  # fmt: skip
 
 _NAMES_SHOWN = 3
 # Axes of a canonical volume: to the right, to the front, to the top.
@@ -165,12 +167,12 @@ def _listed(root: Path) -> VolumePairs:
     return VolumePairs(tuple(pairs), tuple(names[value] for value in range(len(names))))
 
 
-def read_volume(pair: Pair, classes: int) -> Volume:
+def read_volume(pair: Pair, codes: Sequence[int]) -> Volume:
     """Image and labels of a pair.
 
     Args:
         pair: from ``find_pairs``.
-        classes: number of classes.
+        codes: what stands for each class in the file, rising, the background first.
 
     Raises:
         ValueError: see ``read_scan`` and ``read_labels``; values that are not finite.
@@ -179,7 +181,7 @@ def read_volume(pair: Pair, classes: int) -> Volume:
 
     image = read_scan(pair.image)
     values, grid = canonical(image)
-    labels = read_labels(pair.labels, image, classes)
+    labels = read_labels(pair.labels, image, codes)
     return Volume(pair.name, values, grid, labels)
 
 
@@ -209,23 +211,40 @@ def canonical(image: xr.DataArray) -> tuple[Tensor, Grid]:
     return values, Grid(sizes, spacing, starts)
 
 
-def read_labels(path: Path, image: xr.DataArray, classes: int) -> Tensor:
-    """The label volume of an image, in canonical order: ``(*sizes)`` of the ``label_dtype`` of its classes.
+def read_labels(path: Path, image: xr.DataArray, codes: Sequence[int]) -> Tensor:
+    """The label volume of an image, in canonical order: index into ``codes``, ``(*sizes)`` of their ``label_dtype``.
 
     Raises:
-        ValueError: another shape or space than the image's, or values other than 0 ... ``classes`` - 1.
+        ValueError: another shape or space than the image's, or values other than the codes.
     """
     from ccnn_irregular.adapters.scans import read_scan
 
     array = read_scan(path, like=image)
     require(array.ndim == 3, f"labels {path}", "be a 3-D volume", f"{array.ndim}-D data")
     found = np.unique(array.to_numpy())
-    # Not "in": nan is none of them, and 1.5 is neither 1 nor 2.
-    unknown = [value for value in found.tolist() if value not in range(classes)]
-    require(not unknown, f"labels {path}", f"be among 0 ... {classes - 1}", unknown[:5])
-    labels = np.ascontiguousarray(_reordered(array).to_numpy())
-    # Through int64: torch cannot read all of NumPy's integers.
-    return torch.from_numpy(labels.astype(np.int64)).to(label_dtype(classes - 1))
+    # Not by their range: nan is none of them, and 1.5 is neither 1 nor 2.
+    unknown = [value for value in found.tolist() if value not in codes]
+    known = f"0 ... {codes[-1]}" if list(codes) == list(range(len(codes))) else ", ".join(map(str, codes))
+    require(not unknown, f"labels {path}", f"be among {known}", unknown[:5])
+    labels = np.searchsorted(codes, _reordered(array).to_numpy())
+    return torch.from_numpy(labels).to(label_dtype(len(codes) - 1))
+
+
+def label_codes(paths: Iterable[Path]) -> dict[int, int]:
+    """The values that label volumes hold, rising, and the number of volumes that hold each.
+
+    Raises:
+        ValueError: see ``read_scan``; values that are no whole numbers from 0 on.
+    """
+    from ccnn_irregular.adapters.scans import read_scan
+
+    counts: Counter[int] = Counter()
+    for path in paths:
+        found = np.unique(read_scan(path).to_numpy()).tolist()
+        bad = [value for value in found if not (value >= 0 and value == int(value))]
+        require(not bad, f"labels {path}", "be whole numbers from 0 on", bad[:5])
+        counts.update(map(int, found))
+    return dict(sorted(counts.items()))
 
 
 def label_dtype(largest: int) -> torch.dtype:

@@ -33,7 +33,7 @@ _YEARS = {"days": 1 / 365.2425, "hours": 1 / 8765.82, "minutes": 1 / 525949.2, "
 _SHOWN = 3
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class StationSet(FieldSet):
     """Fields of a table of observations.
 

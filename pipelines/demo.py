@@ -14,17 +14,18 @@ from ccnn_irregular.pipelines.train.run_folder import RunFolder
 __all__ = ["run"]
 
 CONFIGURATION = "simulated_icu"
-_OWN_STAYS = """
-For a table of your own (id, time, variable, value, or a column for each variable; CSV or Parquet) and its labels, type
-  ccnn inspect  TABLE.csv                                     # what it holds, and what looks wrong
-  ccnn fit      --config series --data.table TABLE.csv --data.labels LABELS.csv --run_dir runs/mine
-  ccnn test     --run_dir runs/mine
-  ccnn predict  --run_dir runs/mine --data.table NEW.csv      # an answer for every id, as CSV
+_OWN_DATA = """
 For stays of your own, in PhysioNet 2012's layout (FOLDER/set-a/RECORD.txt and FOLDER/Outcomes-a.txt), type
   ccnn fit      --config physionet2012 --data.table FOLDER --data.source_options.sets "[a]"   # --data.test 0.15 is kept
   ccnn test     --config physionet2012                        # scores with intervals, and figures
   ccnn baseline physionet2012 --data.table FOLDER --data.source_options.sets "[a]"            # boosted trees beside it
-  ccnn predict  --config physionet2012                        # a risk for every stay, as CSV"""
+  ccnn predict  --config physionet2012                        # a risk for every stay, as CSV
+
+For a table of your own (id, time, variable, value, or a column for each variable; CSV or Parquet) and its labels, type
+  ccnn inspect  TABLE.csv                                     # what it holds, and what looks wrong
+  ccnn fit      --config series --data.table TABLE.csv --data.labels LABELS.csv --run_dir runs/mine
+  ccnn test     --run_dir runs/mine                           # scores with intervals
+  ccnn predict  --run_dir runs/mine --data.table NEW.csv      # an answer for every id, as CSV"""
 
 
 def run(arguments: list[str]) -> None:
@@ -45,4 +46,4 @@ def run(arguments: list[str]) -> None:
     config = ["--config", config_path(CONFIGURATION), "--data.table", str(cohort), "--run_dir", str(folder / "run")]
     training.run(["fit", *config, "--seed_everything", str(options.seed)])
     training.run(["test", *config])
-    print(_OWN_STAYS)
+    print(_OWN_DATA)

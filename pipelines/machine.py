@@ -9,12 +9,12 @@ from typing import Literal, TypeVar
 import torch
 from jsonargparse import ArgumentParser
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
 from ccnn_irregular._checks import require
 from ccnn_irregular.operators.planning.measure import measure_rates
 from ccnn_irregular.operators.planning.rates import current_rates, save_rates
+from ccnn_irregular.pipelines.train.progress import followed
 
 __all__ = ["run"]
 
@@ -44,4 +44,4 @@ def run(arguments: list[str]) -> None:
 
 
 def _shown(steps: Sequence[Step]) -> Iterable[Step]:
-    return track(steps, description="measuring")
+    return followed(steps, "measuring")

@@ -14,10 +14,10 @@ from torch import nn
 
 from ccnn_irregular import integral
 from ccnn_irregular._checks import reject, require
+from ccnn_irregular._reprs import parameter_count
 from ccnn_irregular.pipelines.train.arguments import Words
 from ccnn_irregular.pipelines.train.checkpoint import load_weights, read_checkpoint, save_checkpoint
 from ccnn_irregular.pipelines.train.evaluation import say
-from ccnn_irregular.pipelines.train.module import parameter_count
 from ccnn_irregular.pipelines.train.registry import task_class
 from ccnn_irregular.pipelines.train.reports import write_json, write_text
 from ccnn_irregular.pipelines.train.run import run_task

@@ -32,6 +32,7 @@ from ccnn_irregular.adapters.geometric_networks import CloudCCNN, CloudUNet
 from ccnn_irregular.domains import Domain
 from ccnn_irregular.kernels.taps import dilated
 from ccnn_irregular.layers import mean_square
+from ccnn_irregular.networks.ccnn import HeadName
 from ccnn_irregular.networks_unet import ContinuousUNet
 from ccnn_irregular.testing import assert_close
 
@@ -343,6 +344,39 @@ def test_cloud_networks_in_any_unit_and_with_an_empty_cloud(kind: type[CloudCCNN
     weights = torch.full((60,), unit**3 / 20, dtype=torch.float64)
     network.calibrate(None, positions, cloud, weights)
     assert all(0.1 < one < 10 for one in responses(network, None, positions, cloud, weights) if math.isfinite(one))
+
+
+# Evaluation after a few steps, as of one small file, is as good as training: norms do not begin at zeros and ones.
+
+
+def in_both_modes(network: nn.Module, *given: object) -> tuple[Tensor, Tensor]:
+    """Answers in evaluation, and in training, which does not change the ones before."""
+    with torch.no_grad():
+        return network.eval()(*given), network.train()(*given)
+
+
+@pytest.mark.parametrize("kind", [CloudCCNN, CloudUNet])
+def test_a_calibrated_network_of_clouds_evaluates_as_it_trains(kind: type[CloudCCNN | CloudUNet]) -> None:
+    torch.manual_seed(0)
+    network = kind(2, 3, channels=(4, 6), spacing=0.2)
+    positions, values, cloud = uniform(80, 3).float(), 300 * seeded(80, 2).float() + 40, torch.arange(80) // 40
+    network.calibrate(values, positions, cloud)
+    found, wanted = in_both_modes(network, values, positions, cloud)
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-4 * float(wanted.abs().max()))
+
+
+@pytest.mark.parametrize("head", ["classify", "dense"])
+@pytest.mark.parametrize("form", ["points", "grid"])
+def test_a_calibrated_network_evaluates_as_it_trains(form: str, head: HeadName) -> None:
+    torch.manual_seed(0)
+    kernel = KernelSpec(extent=1.0, width=0.3, omega_0=5.0, hidden=8)
+    network = CCNN(2, 8, 3, kernel=kernel, blocks=2, head=head)
+    domain: Domain = Grid((400,), (0.02,)) if form == "grid" else Points(uniform(60, 1, high=8.0, seed=1))
+    values = 300 * (seeded(2, 2, 400) if form == "grid" else seeded(60, 2)).float() + 40
+    network.calibrate(domain, values)
+    found, wanted = in_both_modes(network, values, domain)
+    # On grids the variance in evaluation has the factor n / (n - 1).
+    torch.testing.assert_close(found, wanted, rtol=0, atol=0.03 * float(wanted.abs().max()))
 
 
 # ---- a hint ----

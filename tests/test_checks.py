@@ -273,7 +273,7 @@ CONVOLUTIONS: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "fft on points": (
         lambda: convolve(KERNEL, seeded(6, 2), points(), engine="fft"),
-        "engine 'fft' cannot be used: both domains must be grids (from Points(n=6, d=1, samples=1) to Points(",
+        "engine 'fft' cannot be used: both domains must be grids (from Points(n=6, d=1, samples=1, ",
     ),
     "fft to points": (
         lambda: convolve(KERNEL, seeded(1, 2, 8), GRID, points(), engine="fft"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import struct
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from ccnn_irregular.datasets.cloud_files import CloudFile, cloud_paths, open_cloud
+from ccnn_irregular.datasets.cloud_files import CloudFile, cloud_paths, open_cloud, stray_paths
 
 COUNT = 40
 RNG = np.random.default_rng(0)
@@ -73,18 +74,77 @@ def test_las_keeps_integers_scale_offset_records_and_order(tmp_path: Path, name:
         assert np.asarray(again[field]).dtype == values.dtype
 
 
-def test_a_copy_of_copc_does_not_say_that_it_has_an_index(tmp_path: Path) -> None:
-    """laspy reads COPC and cannot write it: here the record alone stands for one."""
-    las = write_las(tmp_path / "plain.laz", 6, "1.4")
-    las.header.vlrs.insert(0, laspy.VLR("copc", 1, "copc info", bytes(160)))
-    las.write(tmp_path / "tile.copc.laz")
+def write_copc(path: Path) -> laspy.LasData:
+    """A COPC file of one node by its specification 1.0: the record "info" first, then points, then the hierarchy."""
+    las = write_las(path.with_name("plain.laz"), 6, "1.4")
+    las.header.vlrs.insert(0, laspy.VLR("copc", 1, "COPC info", bytes(160)))
+    las.evlrs = laspy.vlrs.vlrlist.VLRList([laspy.VLR("copc", 1000, "COPC hierarchy", bytes(32))])
+    las.write(path)
+    content = bytearray(path.read_bytes())
+    (points,), (evlrs,) = struct.unpack_from("<I", content, 96), struct.unpack_from("<Q", content, 235)
+    (chunks,) = struct.unpack_from("<q", content, points)  # where the table of chunks begins: here after the only one
+    middle, half = (PLACES.min(0) + PLACES.max(0)) / 2, float(np.ptp(PLACES, axis=0).max())
+    struct.pack_into("<5d2Q2d", content, 375 + 54, *middle, half, half / 8, evlrs + 60, 32, 0.0, 0.0)
+    struct.pack_into("<4iQ2i", content, evlrs + 60, 0, 0, 0, 0, points + 8, chunks - points - 8, COUNT)
+    path.write_bytes(content)
+    return las
+
+
+def test_copc_is_read_and_a_copy_does_not_say_that_it_has_an_index(tmp_path: Path) -> None:
+    las = write_copc(tmp_path / "tile.copc.laz")
+    with laspy.CopcReader.open(tmp_path / "tile.copc.laz") as reader:
+        found = reader.query()  # a program for COPC finds its points
+    np.testing.assert_array_equal(np.column_stack([found.X, found.Y, found.Z]), np.column_stack([las.X, las.Y, las.Z]))
     cloud = open_cloud(tmp_path / "tile.copc.laz")
     np.testing.assert_array_equal(cloud.coordinates, las.xyz)
+    np.testing.assert_array_equal(cloud.field("classification"), CODES)
     path = saved(cloud, tmp_path)
     assert path.name == "tile.laz"
     again = laspy.read(path)
-    assert "copc" not in [one.user_id for one in again.header.vlrs]
+    assert "copc" not in [one.user_id for one in [*again.header.vlrs, *(again.evlrs or [])]]
     np.testing.assert_array_equal(again.X, las.X)
+    for name, values in ADDED.items():
+        np.testing.assert_array_equal(again[name], values)
+
+
+def test_other_files_of_a_folder_are_no_clouds(tmp_path: Path) -> None:
+    write_las(tmp_path / "b.las")
+    (tmp_path / "deeper").mkdir()
+    (tmp_path / "deeper" / "a.txt").write_text("// X Y Z label\n1 2 3 0\n")
+    (tmp_path / "nameless.txt").write_text("\n1.0 2.0 3.0\n")  # points: the reader asks for the names of its columns
+    strays = ["README.txt", ".DS_Store", "b.prj", "labels.csv", "deeper/empty.csv"]
+    for name in strays:
+        (tmp_path / name).write_text("" if "empty" in name else "Flown in May.\nAll tiles are in UTM.\n")
+    (tmp_path / "labels.csv").write_text("file,label\nb.las,1\n")
+    names = [path.relative_to(tmp_path).as_posix() for path in cloud_paths(tmp_path)]
+    assert names == ["b.las", "deeper/a.txt", "nameless.txt"]
+    assert {path.relative_to(tmp_path).as_posix() for path in stray_paths(tmp_path)} == set(strays)
+    assert stray_paths(tmp_path / "b.las") == []
+    with pytest.raises(ValueError, match="name the columns, such as x,y,z,label"):
+        open_cloud(tmp_path / "nameless.txt")
+
+
+def write_empty(path: Path) -> None:
+    if path.suffix in (".las", ".laz"):
+        laspy.LasData(laspy.LasHeader(point_format=6, version="1.4")).write(path)
+    elif path.suffix == ".npz":
+        np.savez(path, xyz=np.empty((0, 3)), intensity=np.empty(0))
+    elif path.suffix == ".ply":
+        vertices = np.empty(0, [("x", "f4"), ("y", "f4"), ("z", "f4")])
+        plyfile.PlyData([plyfile.PlyElement.describe(vertices, "vertex")]).write(str(path))
+    else:
+        path.write_text("x,y,z,intensity\n")
+
+
+@pytest.mark.parametrize("suffix", [".las", ".laz", ".npz", ".ply", ".csv"])
+def test_a_cloud_without_points_is_read_and_copied_where_it_may_be_one(tmp_path: Path, suffix: str) -> None:
+    write_empty(tmp_path / f"a{suffix}")
+    with pytest.raises(ValueError, match=f"a{suffix} must hold a point, got none"):
+        open_cloud(tmp_path / f"a{suffix}")
+    cloud = open_cloud(tmp_path / f"a{suffix}", may_be_empty=True)
+    assert cloud.coordinates.shape == (0, 3)
+    path = saved(cloud, tmp_path, prediction=np.empty(0, np.int32))
+    assert "prediction" in open_cloud(path, may_be_empty=True).fields
 
 
 @pytest.mark.parametrize(("text", "order"), [(True, "="), (False, "<"), (False, ">")])

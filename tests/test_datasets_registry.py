@@ -160,7 +160,7 @@ def test_the_registry_loads_no_heavy_package() -> None:
         (("mnist", "nowhere", "validation"), {}, "part must be one of train, test, got 'validation'"),
         (("mnist", "nowhere"), {"rate": 3}, "options of mnist must be among download, progress, got rate"),
         (("ts_files", "a.ts", "test"), {}, "part must be left out: ts_files has no parts, got 'test'"),
-        (("cube", "a.nc"), {"axes": ["x"]}, "options of cube must hold variables, axes, fields, got no variables, fie"),
+        (("cube", "a.nc"), {"axis": ["x"]}, "options of cube must be among variables, axes, fields, stacked, reading"),
         (("simulated_strokes", "folder"), {}, "root must be left out for simulated_strokes, which reads no files"),
         (("simulated_strokes",), {"size": 3}, "options of simulated_strokes must be among count, seed, rate, noise, "),
         (

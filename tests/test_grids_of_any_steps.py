@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from ccnn_irregular import SIREN, GaussianMask, Grid, Kernel, convolve, explain
 from ccnn_irregular.operators import ENGINES, Cost, make_plan
-from ccnn_irregular.operators.numerics.uniform import Nodes, UniformSum
+from ccnn_irregular.operators.numerics.uniform import Nodes, UniformSum, repeated, times
 
 
 def kernel_of(extent: list[float], channels: int = 3, **options: object) -> Kernel:
@@ -169,8 +169,12 @@ def test_nodes_that_nothing_reaches_get_nothing_and_one_node_is_a_grid() -> None
     first=st.floats(-2.0, 2.0),
     low=st.integers(-40, 5),
     modes=st.integers(1, 70),
+    about_zero=st.booleans(),
 )
-def test_matrix_fft_and_chirp_are_the_sum(count: int, step: float, first: float, low: int, modes: int) -> None:
+def test_matrix_fft_and_chirp_are_the_sum(
+    count: int, step: float, first: float, low: int, modes: int, about_zero: bool
+) -> None:
+    first = -0.5 * step * (count - 1) if about_zero else first
     one = UniformSum(Nodes(first, step, count), low, modes, torch.device("cpu"), torch.complex128)
     turns = torch.arange(low, low + modes)[:, None] * (first + step * torch.arange(count, dtype=torch.float64))
     matrix = torch.exp(-2j * torch.pi * turns)
@@ -183,3 +187,33 @@ def test_matrix_fft_and_chirp_are_the_sum(count: int, step: float, first: float,
             patch.setattr(UniformSum, "dense", dense)
             assert torch.allclose(one.to_modes(values, -2), matrix @ values, atol=1e-9)
             assert torch.allclose(one.at_nodes(spectrum, -2), matrix.mH @ spectrum, atol=1e-9)
+
+
+@pytest.mark.parametrize(("count", "modes"), [(5, 9), (6, 9), (6, 17), (1, 3)])
+def test_modes_about_the_middle_repeat_up_to_their_sign(count: int, modes: int) -> None:
+    one = UniformSum(Nodes(0.0, 1 / 6, count).about(0.0), -4, modes, torch.device("cpu"), torch.complex128)
+    values = torch.randn(2, count, 3, dtype=torch.complex128)
+    again = repeated(one.distinct.to_modes(values, -2), [modes, 3])
+    signs = 1 - 2 * (torch.arange(modes) // (one.alternating or modes) % 2)
+    assert one.distinct.count == min(6, modes)
+    assert torch.allclose(again * signs[:, None], one.to_modes(values, -2), atol=1e-12)
+
+
+@pytest.mark.parametrize(("sizes", "modes"), [((3,), (7,)), ((2, 3), (5, 3)), ((4, 4), (3, 9))])
+def test_the_product_with_repeats_and_its_gradients(sizes: tuple[int, ...], modes: tuple[int, ...]) -> None:
+    sizes = tuple(min(size, count) for size, count in zip(sizes, modes, strict=True))
+    spectrum = torch.randn(2, 3, *sizes, dtype=torch.complex128, requires_grad=True)
+    transfer = torch.randn(3, *modes, dtype=torch.complex128, requires_grad=True)
+    assert torch.allclose(times(spectrum, transfer), repeated(spectrum, modes) * transfer, atol=1e-14)
+    assert torch.autograd.gradcheck(times, (spectrum, transfer))
+    assert torch.autograd.gradgradcheck(times, (spectrum, transfer))
+
+
+def test_parts_of_the_channels_give_what_all_do_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = torch.randn(2, 3, *SCANS.sizes)
+    for options in ({}, {"shape": (2, 3)}):
+        kernel = kernel_of([4.0, 4.0, 9.0], 6 if options else 3, **options)
+        whole = convolve(kernel, values, SCANS, LATENT, engine="spectral")
+        with monkeypatch.context() as patch:
+            patch.setattr("ccnn_irregular.operators.engines.spectral.separable._AT_ONCE", 1.0)
+            assert torch.allclose(convolve(kernel, values, SCANS, LATENT, engine="spectral"), whole, atol=1e-4)

@@ -17,7 +17,7 @@ PACKAGE = "ccnn_irregular"
 # A name that is a folder of the package stands for every file in it that has no line of its own.
 ORDER: tuple[tuple[str, ...], ...] = (
     ("_transforms",),
-    ("_checks", "_optional", "_cache_folder", "_autocast", "_sums"),
+    ("_checks", "_optional", "_cache_folder", "_autocast", "_sums", "_reprs"),
     ("_registry",),
     ("quadrature", "longitudes"),
     ("domains",),
@@ -27,7 +27,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("kernels.kernel",),
     ("kernels.spec", "kernels.spectrum", "kernels.taps"),
     ("kernels",),
-    ("operators.arguments", "operators.layout"),
+    ("operators.arguments", "operators.layout", "operators.evenness"),
     ("operators.check",),
     ("operators.numerics.transforms", "operators.numerics.windows"),
     ("operators.numerics.lattice", "operators.numerics.splitting", "operators.numerics.uniform"),
@@ -52,6 +52,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("operators.engines",),
     ("operators.planning.measure", "operators.planning.planner"),
     ("operators.planning",),
+    ("operators.replanning",),
     ("operators.convolution",),
     ("operators",),
     ("solver",),
@@ -72,7 +73,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("adapters",),
     ("consistency",),
     ("plotting",),
-    ("plotting_maps", "plotting_volumes"),
+    ("plotting_maps", "plotting_volumes", "plotting_kernels"),
     ("testing",),
     ("",),  # ccnn_irregular/__init__.py itself: it may offer everything above, and nothing above may import it
     ("datasets",),

@@ -21,6 +21,7 @@ from ccnn_irregular.pipelines import cli
 from ccnn_irregular.pipelines.tasks.classification.data import SampleBatch, SampleDataModule
 from ccnn_irregular.pipelines.tasks.classification.module import Classification
 from ccnn_irregular.pipelines.tasks.classification.sampling import Samples
+from ccnn_irregular.pipelines.tasks.classification.sizes import suited_lengths
 from ccnn_irregular.pipelines.train.draws import Draws
 from ccnn_irregular.pipelines.train.evaluation import wilson_interval
 from ccnn_irregular.pipelines.train.registry import TASKS
@@ -195,6 +196,7 @@ FORMATS: dict[str, tuple[int, int, tuple[int, ...] | None, float]] = {
     "character_trajectories": (3, 20, None, 1 / 200),
     "simulated_strokes": (3, 6, None, 1 / 200),
     "ts_files": (12, 9, None, 1.0),
+    "volume_folder": (1, 3, (12, 16, 16), 1.5),
 }
 
 
@@ -217,6 +219,11 @@ def samples_like(dataset: str, reading: str) -> Samples:
 def test_each_configuration_builds_its_network_and_takes_a_step(name: str) -> None:
     options = yaml.safe_load((cli.CONFIGS / f"{name}.yaml").read_text())
     init = options["model"]["network"]["init_args"]
+    samples = samples_like(options["data"]["dataset"], options["data"].get("reading", "as_is"))
+    lengths = suited_lengths(samples)
+    told = {"in_channels": samples.values.shape[1], "classes": len(samples.classes), "kernel": lengths["kernel"]}
+    init |= {name: value for name, value in told.items() if init.get(name, "none") is None}
+    init |= {"latent": lengths["latent"]} if init.get("latent") == "auto" else {}
     full = dict(init)
     init |= {"hidden_channels": 8, "blocks": 1}
     if not options["model"]["network"]["class_path"].endswith("FixedKernelClassifier"):
@@ -226,10 +233,8 @@ def test_each_configuration_builds_its_network_and_takes_a_step(name: str) -> No
     parser.add_class_arguments(Classification, "model")
     parser.add_class_arguments(SampleDataModule, "data")
     built = parser.instantiate(parser.parse_object({"model": options["model"], "data": options["data"]}))
-    dataset, reading = built.data.dataset, built.data.reading
-    channels, classes, *_ = FORMATS[dataset]
+    channels, classes, *_ = FORMATS[built.data.dataset]
     assert (full["in_channels"], full["classes"]) == (channels, classes)
-    samples = samples_like(dataset, reading)
     batch = SampleBatch.of(samples)
     model = built.model
     model.network.prepare(batch, (samples.values, None))

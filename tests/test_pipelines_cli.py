@@ -347,17 +347,18 @@ def test_every_command_explains_its_options(command: str, capsys: pytest.Capture
         assert option in printed
 
 
-def test_the_demonstration_ends_with_what_to_type_for_ones_own_stays(
+def test_the_demonstration_ends_with_what_to_type_for_ones_own_table(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ran: list[list[str]] = []
     monkeypatch.setattr(training_cli, "run", ran.append)
     demo.run(["--folder", str(tmp_path / "demo"), "--stays", "3"])
     assert [arguments[0] for arguments in ran] == ["fit", "test"]
-    printed = capsys.readouterr().out
-    for line in printed.splitlines()[-4:]:
-        assert len(line) <= 120
-        words = line.split("#")[0].split()
-        assert words[0] == "ccnn"
-        assert "physionet2012" in words
-        assert words[1] in cli.COMMANDS
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 120
+    typed = [line.split("#")[0].split() for line in lines if line.startswith("  ccnn")]
+    assert all(words[1] in cli.COMMANDS for words in typed)
+    assert all("physionet2012" in words for words in typed[:4])
+    assert lines[-5].startswith("For a table of your own (id, time, variable, value")
+    assert [words[1] for words in typed[4:]] == ["inspect", "fit", "test", "predict"]
+    assert {"--data.table", "--data.labels"} < set(typed[5])

@@ -169,6 +169,26 @@ def test_every_point_is_answered_in_the_format_of_its_file(trained: Path) -> Non
     assert record["checkpoint"] == str(trained / "run" / "best.ckpt")
 
 
+def test_files_that_are_no_clouds_and_empty_ones_stop_nothing(
+    trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_las(Path("new/a.las"), *scene(53, 300))
+    laspy.LasData(laspy.LasHeader(point_format=6, version="1.4")).write("new/sea.las")
+    Path("new/README.txt").write_text("Flown in May.\n")
+    Path("new/.DS_Store").write_bytes(b"\0")
+    predicted(trained, "new")
+    assert "left out of new: .DS_Store, README.txt\n" in capsys.readouterr().out
+    assert len(laspy.read("out/a.las")["prediction"]) == 300
+    assert list(laspy.read("out/sea.las").point_format.extra_dimension_names) == ["prediction", "probability"]
+    test = ["test", "--run_dir", str(trained / "run"), "--data.root", "new", "--data.evaluate", "all", *SMALL[:4]]
+    cli.main(test)
+    assert "left out of new: .DS_Store, README.txt, sea.las (no points)\n" in capsys.readouterr().out
+    Path("new/a.las").unlink()
+    with pytest.raises(SystemExit):
+        cli.main(test)
+    assert "hold a cloud with a point that has a place" in capsys.readouterr().err
+
+
 def test_outputs_are_written_again_and_nothing_else_is(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     places, codes = scene(51, 300)
     write_las(Path("new/a.las"), places, codes)

@@ -168,6 +168,22 @@ def test_each_row_of_a_table_is_answered_in_its_place(run: Run, tmp_path: Path) 
         np.testing.assert_allclose(float(found["tavg_std"][row]), float(deviation), rtol=1e-6)
 
 
+def test_a_table_of_places_has_names_of_its_own(tmp_path: Path) -> None:
+    """The training table names its columns in its own way, that of the places in the usual one."""
+    frame = observed(12, 4).rename(columns={"lat": "Breite", "lon": "Laenge", "date": "Tag"})
+    frame.to_csv(tmp_path / "mine.csv", index=False)
+    words = ["--data.table", str(tmp_path / "mine.csv"), "--run_dir", str(tmp_path / "run"), *QUIET]
+    named = [f"--data.columns.{role}={name}" for role, name in (("latitude", "Breite"), ("longitude", "Laenge"))]
+    cli.main(["fit", "--config", "stations", *words, *named, "--data.columns.time", "Tag", *SHORT])
+    places = pd.DataFrame({"Lat": [30.0, 31.0], "Lon": [-100.0, -99.0], "time": ["2001-03-01", "2001-01-01"]})
+    places.to_csv(tmp_path / "places.csv", index=False)
+    output = ["--predict.table", str(tmp_path / "places.csv"), "--output", str(tmp_path / "out.csv")]
+    cli.main(["predict", "--run_dir", str(tmp_path / "run"), *QUIET, *output])
+    found = pd.read_csv(tmp_path / "out.csv")
+    pd.testing.assert_frame_equal(found[places.columns.tolist()], places)
+    assert np.isfinite(found["tavg_estimate"]).all()
+
+
 def network_of(run: Run) -> FieldNetwork:
     data = FieldDataModule(table=str(run.table), held_units=0.2, watched_units=0.1, hide=[0, 0], hide_units=0.2)
     data.setup("fit")

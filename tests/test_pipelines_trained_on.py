@@ -17,6 +17,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from pipelines_stand_in import StandIn
 
 from ccnn_irregular.datasets import simulated_icu
 from ccnn_irregular.pipelines import cli
@@ -381,7 +382,7 @@ def test_gridded_fields() -> None:
 def config(root: Path, tmp_path: Path) -> str:
     options = {
         "trainer": {"max_epochs": 1, "accelerator": "cpu", "enable_progress_bar": False},
-        "model": {"network": {"class_path": "pipelines_stand_in.StandIn"}},
+        "model": {"network": {"class_path": f"{StandIn.__module__}.StandIn"}},
         "data": {"table": str(root), "source": "physionet2012", "source_options": {"cache": False, "progress": False},
                  "test": 0.25, "validation": 0.25, "split_seed": 0},
     }  # fmt: skip
@@ -433,7 +434,7 @@ def test_a_test_takes_the_options_of_its_run_and_refuses_what_was_trained_on(
     assert not Path("no").exists()
     capsys.readouterr()
     cli.main(["test", *other, *quick, "--allow_overlap", "true", "--output", "counted"])
-    assert f"note: {met} of 20 series that were trained on" in capsys.readouterr().out
+    assert f"note: among these are {met} of 20 series that were trained on" in capsys.readouterr().out
     assert report("counted")["overlap"]["trained_on"] == met
 
     # The validation part of another split, and another folder: all of it.
@@ -445,7 +446,10 @@ def test_a_test_takes_the_options_of_its_run_and_refuses_what_was_trained_on(
     assert report("b")["overlap"]["trained_on"] == 0
     capsys.readouterr()
     cli.main(["predict", "--config", config, "--output", "risks.csv"])
-    assert "note: 45 of 80 series that were trained on and 15 that chose the best epoch" in capsys.readouterr().out
+    assert (
+        "note: among these are 45 of 80 series that were trained on and 15 that chose the best epoch"
+        in capsys.readouterr().out
+    )
 
     # A checkpoint that does not say what it was trained on.
     content = torch.load("runs/tiny/best.ckpt", weights_only=True)

@@ -9,6 +9,8 @@ import torch
 import yaml
 
 from ccnn_irregular.pipelines import cli
+from ccnn_irregular.pipelines.tasks.field.network import FieldNetwork
+from ccnn_irregular.pipelines.tasks.field.task import FieldTask
 from ccnn_irregular.pipelines.train.registry import TASKS
 
 pytestmark = [
@@ -29,6 +31,28 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
         cli.main(arguments)
     assert stopped.value.code == 2
     return capsys.readouterr().err.splitlines()
+
+
+@pytest.mark.parametrize(("periodic", "found"), [({}, False), ({"periodic": [True, False]}, [True, False])])
+def test_a_configuration_of_ones_own_inherits_no_period(
+    periodic: dict[str, list[bool]], found: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A region behind the configuration of a globe."""
+    latent = {"class_path": "ccnn_irregular.Grid", "init_args": {"sizes": [5, 6], "steps": [1, 1], **periodic}}
+    network = {"class_path": f"{FieldNetwork.__module__}.FieldNetwork", "init_args": {"latent": latent}}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump({"model": {"network": network}}))
+    taken = {}
+
+    def instantiate(task: FieldTask) -> None:
+        taken.update(task.config.fit.model.network.init_args.latent.as_dict())
+        raise SystemExit
+
+    monkeypatch.setattr(FieldTask, "instantiate_classes", instantiate)
+    configs = ["--config", "field_era", "--config", str(tmp_path / "mine.yaml")]
+    with pytest.raises(SystemExit):
+        cli.main(["fit", *configs, "--run_dir", str(tmp_path / "run"), "--data.root", "cube.nc"])
+    assert taken["sizes"] == [5, 6]
+    assert taken["periodic"] == found
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -83,3 +83,37 @@ def test_other_axes_and_machines_without_cartopy_get_none(monkeypatch: pytest.Mo
     monkeypatch.setattr("importlib.util.find_spec", lambda name, package=None: None)
     assert coasts(drawn()) == [[], [], [], []]
     assert asked == []
+
+
+def test_a_field_on_a_grid_is_an_image_on_its_coordinates() -> None:
+    rows, columns = np.array([30.0, 31.0, 33.0]), np.array([-5.0, 0.0, 5.0, 10.0])
+    places = np.stack(np.meshgrid(rows, columns, indexing="ij"), -1).reshape(-1, 2)[
+        ::-1
+    ]  # north first, as files have it
+    truth = 10 * places[:, 0] + places[:, 1]
+    seen = np.arange(12) % 5 == 0
+    figure = plot_field_maps(
+        places[seen],
+        truth[seen],
+        places[~seen],
+        truth[~seen],
+        truth[~seen] + 0.5,
+        names=("y", "x"),
+        units=("m", None),
+        unit="K",
+        nodes=(rows, columns),
+    )
+    observed, full, found, error = (axes.collections[0] for axes in figure.axes[:4])
+    grid = 10 * rows[:, None] + columns
+    known = seen[::-1].reshape(3, 4)
+    np.testing.assert_array_equal(np.ma.getmaskarray(observed.get_array()), ~known)
+    np.testing.assert_allclose(full.get_array(), grid)
+    np.testing.assert_allclose(found.get_array(), np.where(known, grid, grid + 0.5))
+    np.testing.assert_allclose(error.get_array()[~known], 0.5)
+    assert full.get_clim() == found.get_clim() == observed.get_clim()
+    corners = full.get_coordinates()
+    assert corners[0, 0].tolist() == [-7.5, 29.5]
+    assert corners[2, 0, 1] == 32.0  # half way from 31 to 33
+    assert [axes.get_ylabel() for axes in figure.axes[:4:2]] == ["y (m)"] * 2
+    assert figure.axes[2].get_xlabel() == "x"
+    assert [axes.get_ylabel() for axes in figure.axes[4:]] == ["value, reconstructed too (K)", "error (K)"]

@@ -10,7 +10,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from ccnn_irregular import SIREN, GaussianMask, Grid, Kernel
-from ccnn_irregular.plotting_volumes import plot_disagreement, plot_kernel_slices, plot_slices
+from ccnn_irregular.plotting_volumes import plot_disagreement, plot_kernel_slices, plot_prediction, plot_slices
 
 pytest.importorskip("matplotlib")
 
@@ -76,6 +76,32 @@ def test_disagreement_counts_and_colours_each_kind() -> None:
     assert "agree: 5" in plot_disagreement(ramp(), labels(), labels(), GRID).legends[0].get_texts()[0].get_text()
 
 
+def test_truth_stands_above_the_prediction_on_the_same_slices() -> None:
+    truth, predicted = labels(), np.roll(labels(), 1, axis=1)
+    figure = plot_prediction(ramp(), predicted, truth, GRID, names=["left", "right"], title="case")
+    rows = np.array(figure.axes).reshape(3, 3)
+    assert [row[0].get_ylabel().split("\n")[0] for row in rows] == ["truth", "predicted", "difference"]
+    at = [float(axes.get_title().split()[2]) for axes in rows[0]]
+    places = [round((value - axis.start) / axis.step) for value, axis in zip(at, GRID.axes, strict=True)]
+    for normal in range(3):
+        grey = [np.asarray(row[normal].images[0].get_array()) for row in rows]
+        np.testing.assert_array_equal(grey[0], grey[1])
+        drawn = [np.asarray(row[normal].images[1].get_array())[..., 3] > 0 for row in rows]
+        wanted = [np.take(one, places[normal], normal).T > 0 for one in (truth, predicted)]
+        np.testing.assert_array_equal(drawn, [*wanted, wanted[0] | wanted[1]])
+    texts = [text.get_text() for text in figure.legends[0].get_texts()]
+    both = (truth > 0) & (predicted > 0)
+    assert texts == [
+        "left",
+        "right",
+        f"agree: {int((both & (truth == predicted)).sum())}",
+        f"missed: {int(((truth > 0) & (predicted == 0)).sum())}",
+        f"too much: {int(((truth == 0) & (predicted > 0)).sum())}",
+        f"other label: {int((both & (truth != predicted)).sum())}",
+    ]
+    assert figure.get_suptitle() == "case"
+
+
 def test_kernels_are_drawn_to_scale_with_a_row_each() -> None:
     kernels = {
         "fine": Kernel(SIREN(3, 2, 4), GaussianMask([1.0, 1.0, 1.0]), extent=[3.0] * 3),
@@ -107,6 +133,8 @@ def test_what_cannot_be_drawn_is_refused() -> None:
         plot_slices(ramp(), GRID, at=(0, 8, 0))
     with pytest.raises(ValueError, match="predicted and labels must have the volume's shape"):
         plot_disagreement(ramp(), labels()[1:], labels(), GRID)
+    with pytest.raises(ValueError, match="predicted and labels must have the volume's shape"):
+        plot_prediction(ramp(), labels()[1:], labels(), GRID)
     with pytest.raises(ValueError, match="kernels must hold one at least"):
         plot_kernel_slices({})
     flat = Kernel(SIREN(1, 2, 4), GaussianMask([1.0]), extent=[3.0])

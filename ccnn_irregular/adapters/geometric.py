@@ -315,7 +315,7 @@ class CCNNConv(nn.Module):
         return source, cloud_points(pos[1], given[1], None, batch_size)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.in_channels}, {self.out_channels}, dim={self.dim})"
+        return f"{type(self).__name__}({self.in_channels}, {self.out_channels}, dim={self.dim}, {self.conv.kernel!r})"
 
 
 def require_resolution(argument: str, pos: Tensor, kernel: Kernel) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ccnn_irregular._autocast import outside_autocast
 from ccnn_irregular._checks import require
+from ccnn_irregular._reprs import lengths, one_line, sized
 from ccnn_irregular.adapters.geometric import CLOUD_KERNEL, cloud_points, require_resolution
 from ccnn_irregular.adapters.geometric_sampling import coarsen_farthest, coarsen_voxels, places
 from ccnn_irregular.domains import Points
@@ -24,6 +25,7 @@ from ccnn_irregular.layers import (
     PointwiseLinear,
     SeparableContinuousConv,
     mean_over_positions,
+    warn_uncalibrated,
 )
 from ccnn_irregular.networks import ResidualBlock
 from ccnn_irregular.solver import Solver
@@ -41,6 +43,11 @@ class _Step(nn.Module):
         super().__init__()
         self.conv = convolution
         self.norm = BatchNorm(channels)
+
+    __repr__ = one_line
+
+    def extra_repr(self) -> str:
+        return repr(self.conv)
 
     def forward(self, values: Tensor, source: Points, query: Points) -> Tensor:
         return nn.functional.gelu(self.norm(self.conv(values, source, query), query))
@@ -124,6 +131,10 @@ class _Encoder(nn.Module):
             steps.append(levels.step(level, fine, coarse))
         self.steps = nn.ModuleList(steps)
         self.levels = nn.ModuleList(levels.residual(level) for level in range(len(levels.channels)))
+
+    def extra_repr(self) -> str:
+        given = f"{self.coarsening!r}, " + (f"ratio={self.ratio:g}, " if self.coarsening == "farthest" else "")
+        return f"{given}spacings={lengths(self.spacings)}"
 
     @property
     def finest(self) -> Kernel:
@@ -223,6 +234,9 @@ class CloudNetwork(nn.Module, ABC):
         self.encoder = _Encoder(in_channels, spacings, coarsening, ratio, levels)
         self._add_head(in_channels, out_channels, levels)
 
+    def extra_repr(self) -> str:
+        return sized(self)
+
     @abstractmethod
     def _add_head(self, in_channels: int, out_channels: int, levels: _Levels) -> None:
         """Add the layers behind the encoder."""
@@ -259,6 +273,7 @@ class CloudNetwork(nn.Module, ABC):
         Raises:
             ValueError: see ``CCNNConv``; a batch in training without any point.
         """
+        warn_uncalibrated(self, "calibrate(x, pos, batch, weight)")
         return self._answer(*self.encoder.given(x, pos, batch, weight, batch_size))
 
     @torch.no_grad()
@@ -291,7 +306,8 @@ class CloudCCNN(CloudNetwork):
         return self.output(self.dropout(nn.functional.gelu(self.hidden(mean))))
 
     def _calibrate(self, values: Tensor, points: Points) -> None:
-        self.encoder(values, points, self.encoder.coarser(points), calibrating=True)
+        levels = self.encoder.coarser(points)
+        self.norm.by_these(self.encoder(values, points, levels, calibrating=True)[-1], levels[-1])
 
 
 @final

@@ -1,11 +1,13 @@
 """Medical and microscopy volumes of any common format as arrays in millimetres, alike in everything but their file.
 
 NIfTI (nibabel), DICOM series (pydicom), NRRD and MetaImage (SimpleITK), OME-Zarr (zarr). What ``read_scan`` returns is
-what ``read_nifti`` returns, so ``write_nifti`` writes results beside any of them, on the voxels of the input.
+what ``read_nifti`` returns, so ``write_scan`` writes results beside any of them, on the voxels of the input.
 """
 
 from __future__ import annotations
 
+import os
+import secrets
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,11 +18,14 @@ from numpy.typing import NDArray
 
 from ccnn_irregular._checks import reject, require
 from ccnn_irregular._optional import import_optional
-from ccnn_irregular.adapters.nifti import read_nifti, require_same_space
+from ccnn_irregular.adapters.nifti import affine_of, read_nifti, require_same_space, write_nifti
 from ccnn_irregular.adapters.nifti_space import require_affine, space_of
 from ccnn_irregular.adapters.scan_files import ITK, NIFTI, SCANS, is_dicom, is_scan, scan_name
 
-__all__ = ["read_scan"]
+__all__ = ["WRITTEN", "read_scan", "write_scan"]
+
+WRITTEN = (".nii.gz", ".nii", ".nrrd", ".mha")
+"""Suffixes of the formats that are written."""
 
 Floats = NDArray[np.float64]
 # DICOM and ITK count to the left and to the back, NIfTI to the right and to the front.
@@ -65,6 +70,38 @@ def read_scan(path: str | Path, *, like: xr.DataArray | None = None) -> xr.DataA
     if like is not None:
         require_same_space(path, array, like)
     return array
+
+
+def write_scan(array: xr.DataArray, path: str | Path) -> None:
+    """Write a volume on the voxels it was read with, under a temporary name that is renamed at the end.
+
+    Args:
+        array: as ``read_scan`` returned it, or one like it of three dimensions; of NIfTI see ``write_nifti``.
+        path: ends in ``.nii``, ``.nii.gz``, ``.nrrd`` or ``.mha``.
+
+    Raises:
+        ValueError: another suffix, an array of other dimensions, or see ``write_nifti``.
+    """
+    path = Path(path)
+    require(path.name.endswith(WRITTEN), "path", f"end in one of {WRITTEN}", path.name)
+    if path.name.endswith(NIFTI):
+        write_nifti(array, path)
+        return
+    sitk = import_optional("SimpleITK", f"{path.suffix} files", "formats")
+    names = str(array.attrs["voxel_axes"]).split()[:3]
+    require(set(names) == set(array.dims), "array", f"have the dimensions {names}", list(array.dims))
+    affine = _TO_RAS @ affine_of(array)
+    steps = np.linalg.norm(affine[:3, :3], axis=0)
+    image = sitk.GetImageFromArray(array.transpose(*reversed(names)).to_numpy())
+    image.SetSpacing(steps.tolist())
+    image.SetDirection((affine[:3, :3] / steps).reshape(-1).tolist())
+    image.SetOrigin(affine[:3, 3].tolist())
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part{path.suffix}")
+    try:
+        sitk.WriteImage(image, str(part), useCompression=True)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _array(path: Path, values: NDArray[Any], affine: Floats) -> xr.DataArray:

@@ -62,7 +62,7 @@ class Interpolation:
 
 @dataclass(frozen=True)
 class ConsistencyReport:
-    """What ``check_consistency`` found; ``str()`` is a table.
+    """What ``check_consistency`` found, printed as a table.
 
     Attributes:
         rows: one for each sampling, rule and engine.
@@ -82,6 +82,9 @@ class ConsistencyReport:
     rtol: float
     interpolation: Interpolation | None
     notes: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        return str(self)
 
     def __str__(self) -> str:
         heads = ("sampling", "samples", "weights", "engine", "error", "largest", "engine's own", "seconds", "predicted")

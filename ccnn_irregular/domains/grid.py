@@ -88,7 +88,9 @@ class Grid:
         )
 
     def __repr__(self) -> str:
-        return f"Grid(sizes={self.sizes}, steps={self.steps}, starts={self.starts}, periodic={self.periodic})"
+        starts = f", starts={self.starts}" if any(self.starts) else ""
+        periodic = f", periodic={self.periodic}" if any(self.periodic) else ""
+        return f"Grid(sizes={self.sizes}, steps={self.steps}{starts}{periodic})"
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Grid) and self.axes == other.axes

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ccnn_irregular._checks import require, require_finite, require_splits
+from ccnn_irregular._reprs import coordinates as shown
 
 __all__ = ["Points", "as_coordinates", "shares_memory"]
 
@@ -36,6 +37,7 @@ class Points:
             units of volume. 0 = not observed: the value there is never read.
         splits: int64 ``(B + 1,)``; sample ``b`` owns rows ``splits[b]:splits[b + 1]`` and is blind to all others.
         periods: per axis the length after which it repeats, or None.
+        weighted: whether weights were given; else each point counts 1.
 
     Raises:
         ValueError: shapes that disagree, nan or infinite coordinates or weights, negative weights,
@@ -55,6 +57,8 @@ class Points:
         require_finite("coordinates", coordinates)
         count, d = coordinates.shape
         device = coordinates.device
+        self.weighted = weights is not None
+        self.evenness_told = False  # a look at the density of unweighted points is taken once
         if weights is None:
             weights = torch.ones(count, dtype=torch.float64, device=device)
         if splits is None:
@@ -82,7 +86,20 @@ class Points:
         self._converted = {name: one for name, one in given.items() if one.requires_grad and one.dtype != torch.float64}
 
     def __repr__(self) -> str:
-        return f"Points(n={self.count}, d={self.d}, samples={self.samples})"
+        parts = [f"n={self.count}, d={self.d}, samples={self.samples}"]
+        if self.count:
+            low, high = self.coordinates.detach().aminmax(dim=0)
+            parts.append(f"from={shown(low)}, to={shown(high)}, weights={self._weights_shown()}")
+        if any(self.periods):
+            parts.append(f"periods={self.periods}")
+        return f"Points({', '.join(parts)})"
+
+    def _weights_shown(self) -> str:
+        """The weight of each point, or the lowest and the highest; of how many channels."""
+        ends = torch.stack(self.weights.detach().aminmax()) if self.weights.numel() else self.weights
+        low, high = (shown(end[None]) for end in ends)
+        channels = f" of {self.weights.shape[1]} channels" if self.weighs_channels else ""
+        return (low if low == high else f"{low}..{high}") + channels
 
     @property
     def count(self) -> int:
@@ -159,9 +176,8 @@ class Points:
 
     def to(self, device: torch.device | str) -> Points:
         """The same points on another device."""
-        return Points(
-            self.coordinates.to(device), self.weights.to(device), self.splits.to(device), periods=self.periods
-        )
+        weights = self.weights.to(device) if self.weighted else None
+        return Points(self.coordinates.to(device), weights, self.splits.to(device), periods=self.periods)
 
 
 def as_coordinates(argument: str, given: Tensor | NDArray[Any]) -> Tensor:

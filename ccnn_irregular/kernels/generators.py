@@ -21,6 +21,7 @@ from torch.nn.utils.weight_norm import WeightNorm
 
 from ccnn_irregular import _registry
 from ccnn_irregular._checks import require
+from ccnn_irregular._reprs import one_line
 from ccnn_irregular.kernels.formula import TENSORS, Operations
 from ccnn_irregular.kernels.substitution import with_tensors
 
@@ -49,6 +50,12 @@ class Generator(nn.Module, ABC):
         require(out_channels >= 1, "out_channels", "be at least 1", out_channels)
         self.d = d
         self.out_channels = out_channels
+
+    __repr__ = one_line
+
+    def extra_repr(self) -> str:
+        frequency = f", omega_0={self.omega_0:g}" if hasattr(self, "omega_0") else ""
+        return f"{self.d} -> {self.out_channels}, hidden={self.output.in_features}{frequency}"
 
     @property
     @abstractmethod

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ccnn_irregular._checks import require, require_finite
+from ccnn_irregular._reprs import lengths
 from ccnn_irregular.kernels.formula import Operations
 from ccnn_irregular.kernels.generators import Generator
 from ccnn_irregular.kernels.masks import GaussianMask, Mask, register
@@ -39,6 +40,9 @@ class Isotropic(Generator):
         require(inner.d == 1, "inner", "have one axis", inner.d)
         super().__init__(d, inner.out_channels)
         self.inner = inner
+
+    def extra_repr(self) -> str:
+        return f"{self.d} axes, {self.inner!r}"
 
     @property
     def output(self) -> nn.Linear:
@@ -70,6 +74,9 @@ class RadialMask(Mask):
     def width(self) -> Tensor:
         """Current standard deviation, ``(1,)``, coordinate units."""
         return self.profile.width
+
+    def extra_repr(self) -> str:
+        return f"width={lengths(self.width)}, {super().extra_repr()}"
 
     @property
     def support(self) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ccnn_irregular._autocast import outside_autocast
 from ccnn_irregular._checks import require
+from ccnn_irregular._reprs import lengths, one_line
 from ccnn_irregular.kernels.buffers import ExactBuffers
 from ccnn_irregular.kernels.formula import TENSORS, Operations
 from ccnn_irregular.kernels.generators import Generator
@@ -43,6 +44,7 @@ class Kernel(ExactBuffers):
 
     Attributes:
         scale: ``()`` factor of all values, a buffer that stays float64 whatever the dtype of the parameters.
+        calibrated: whether a ``calibrate`` of its layer or network has scaled it, or a state_dict was loaded.
 
     Raises:
         ValueError: numbers of axes that disagree, an extent that is not positive, a shape that does
@@ -71,7 +73,18 @@ class Kernel(ExactBuffers):
         require(math.isfinite(scale) and scale > 0, "scale", "be positive and finite", scale)
         self.register_exact_buffer("extent", extent)
         self._first_scale = float(scale)
+        self.calibrated = False
         self.register_buffer("scale", torch.tensor(self._first_scale, dtype=torch.float64))
+
+    __repr__ = one_line
+
+    def extra_repr(self) -> str:
+        shape = "" if self.depthwise else f", shape={self.shape}"
+        causal = f", causal_axes={self.causal_axes}" if self.causal_axes else ""
+        scale = lengths(self.scale[None])
+        scale = "" if scale in ("1", "?") else f", scale={scale}"
+        extent = lengths(self.exact_numbers("extent"))
+        return f"{self.generator!r}, {self.mask!r}, extent={extent}{shape}{causal}{scale}"
 
     def _require_parts_that_fit(self, extent: Sequence[float]) -> None:
         """Refuse parts that disagree with the generator."""
@@ -218,3 +231,4 @@ class Kernel(ExactBuffers):
         if f"{prefix}extent" in state_dict:
             state_dict.setdefault(f"{prefix}scale", torch.full_like(self.scale, self._first_scale))
         super()._load_from_state_dict(state_dict, prefix, *args)
+        self.calibrated = self.calibrated or f"{prefix}extent" in state_dict

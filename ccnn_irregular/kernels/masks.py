@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ccnn_irregular import _registry
 from ccnn_irregular._checks import require
+from ccnn_irregular._reprs import lengths, one_line
 from ccnn_irregular.kernels.buffers import ExactBuffers
 from ccnn_irregular.kernels.formula import TENSORS, Operations, exponential_tail
 
@@ -24,6 +25,11 @@ _SMALLEST_THRESHOLD, _SMALLEST_DROP = 1e-30, 1e-11
 
 class Mask(ExactBuffers, ABC):
     """A factor R^d -> [0, 1] that is exactly zero outside a box."""
+
+    __repr__ = one_line
+
+    def extra_repr(self) -> str:
+        return f"reach={lengths(self.support)}"
 
     @property
     @abstractmethod
@@ -150,6 +156,10 @@ class GaussianMask(Mask):
         if self.shift is None:
             return torch.zeros_like(self.initial_width)
         return self.initial_mean + self.initial_width * self.shift
+
+    def extra_repr(self) -> str:
+        mean = "" if self.shift is None else f"mean={lengths(self.mean)}, "
+        return f"width={lengths(self.width)}, {mean}{super().extra_repr()}{'' if self.smooth else ', smooth=False'}"
 
     @property
     def centre(self) -> Tensor:

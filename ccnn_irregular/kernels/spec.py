@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from numbers import Real
 from typing import Any, cast
 
@@ -103,6 +103,11 @@ class KernelSpec:
         for name, length in (("kernel.extent", self.extent), ("kernel.width", self.width)):
             alike = not isinstance(length, tuple) or len(set(length)) == 1
             require(alike, name, "be the same on all axes for isotropic kernels", length)
+
+    def __repr__(self) -> str:
+        always = ("extent", "width", "omega_0", "generator")
+        shown = [one.name for one in fields(self) if one.name in always or getattr(self, one.name) != one.default]
+        return f"KernelSpec({', '.join(f'{name}={getattr(self, name)!r}' for name in shown)})"
 
     def __call__(self, channels: int, out_channels: int | None = None) -> Kernel:
         """A depthwise kernel of ``channels`` channels, or a full one from them to ``out_channels``.

@@ -72,6 +72,9 @@ class Taps(Generator):
         mesh = torch.tensor(self._mesh(), dtype=torch.get_default_dtype())
         self.register_buffer("places", mesh, persistent=False)
 
+    def extra_repr(self) -> str:
+        return f"{self.d} -> {self.out_channels}, {len(self.places)} taps"
+
     @property
     def output(self) -> nn.Linear:
         return self._output

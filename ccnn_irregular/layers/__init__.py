@@ -10,6 +10,7 @@ from ccnn_irregular.layers.norms import BatchNorm, InstanceNorm
 from ccnn_irregular.layers.pointwise import PointwiseLinear, shuffle_channels
 from ccnn_irregular.layers.positions import mean_over_positions, mean_square
 from ccnn_irregular.layers.sampled import SampledConv, sampled_kernel
+from ccnn_irregular.layers.scale import warn_uncalibrated
 from ccnn_irregular.layers.strides import coarser, finer
 
 __all__ = [
@@ -27,4 +28,5 @@ __all__ = [
     "mean_square",
     "sampled_kernel",
     "shuffle_channels",
+    "warn_uncalibrated",
 ]

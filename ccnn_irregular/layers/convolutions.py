@@ -10,6 +10,7 @@ from torch._compile import _disable_dynamo
 
 from ccnn_irregular._autocast import outside_autocast
 from ccnn_irregular._checks import require
+from ccnn_irregular._reprs import one_line
 from ccnn_irregular.domains import Domain
 from ccnn_irregular.kernels import Kernel
 from ccnn_irregular.kernels.generators import OutputRows
@@ -65,6 +66,12 @@ class ContinuousConv(nn.Module):
         self.shuffle = shuffle
         self.solver = solver
         self.bias = nn.Parameter(torch.zeros(kernel.out_channels)) if bias else None
+
+    __repr__ = one_line
+
+    def extra_repr(self) -> str:
+        channels = f"{self.in_channels} -> {self.kernel.out_channels}"
+        return f"{channels}, {self.kernel!r}{_options(self, self.groups, self.shuffle, self.solver)}"
 
     @property
     def in_channels(self) -> int:
@@ -174,6 +181,13 @@ class SeparableContinuousConv(nn.Module):
         self.depthwise = ContinuousConv(kernel, bias=bias, solver=solver)
         self.pointwise = PointwiseLinear(kernel.out_channels, out_channels, bias=bias, groups=groups, shuffle=shuffle)
 
+    __repr__ = one_line
+
+    def extra_repr(self) -> str:
+        mix = self.pointwise
+        channels = f"{mix.in_features} -> {mix.out_features}"
+        return f"{channels}, {self.kernel!r}{_options(mix, mix.groups, mix.shuffle, self.depthwise.solver)}"
+
     @property
     def kernel(self) -> Kernel:
         """The depthwise kernel."""
@@ -220,3 +234,15 @@ class SeparableContinuousConv(nn.Module):
             convolved = self.depthwise._convolved(values, source, query, plan)
         result = self.pointwise.mixed(convolved, None)
         return mean_square(result, source if query is None else query)
+
+
+def _options(biased: nn.Module, groups: int, shuffle: bool, solver: Solver) -> str:
+    """What of a layer is not as usual, for its repr."""
+    unusual = [
+        ", bias=False" if biased.bias is None else "",
+        f", groups={groups}" if groups > 1 else "",
+        ", shuffle=True" if shuffle else "",
+        f", engine={solver.engine!r}" if solver.engine != Solver().engine else "",
+        f", rtol={solver.rtol:g}" if solver.rtol != Solver().rtol else "",
+    ]
+    return "".join(unusual)

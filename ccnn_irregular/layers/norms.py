@@ -52,12 +52,21 @@ class BatchNorm(nn.BatchNorm1d):
         return self._normalised(values, mean, variance)
 
     def by_these(self, values: Tensor, domain: Domain) -> Tensor:
-        """``values`` normalised by statistics of their own in every mode; the stored ones stay."""
+        """``values`` normalised by statistics of their own in every mode, with which the stored ones begin.
+
+        For calibration. From the zeros and ones of a new norm the stored statistics would take tens of batches to
+        arrive at those of the data, and evaluation before that would normalise by neither.
+        """
         points = domain.irregular
         if points is None:
-            return nn.functional.batch_norm(values, None, None, self.weight, self.bias, training=True, eps=self.eps)
+            kept, weights = (self.running_mean, self.running_var), (self.weight, self.bias)
+            return nn.functional.batch_norm(values, *kept, *weights, training=True, momentum=1.0, eps=self.eps)
         values = without_unread(values, points)
-        return self._normalised(values, *weighted_statistics(values, points))
+        mean, variance = weighted_statistics(values, points)
+        if self.running_mean is not None and self.running_var is not None:
+            self.running_mean.copy_(mean)
+            self.running_var.copy_(variance)
+        return self._normalised(values, mean, variance)
 
     def _normalised(self, values: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
         scale = torch.rsqrt(variance + self.eps)
@@ -98,9 +107,14 @@ class InstanceNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
         self.eps = eps
 
+    def extra_repr(self) -> str:
+        return f"{len(self.weight)}, eps={self.eps}"
+
     def forward(self, values: Tensor, domain: Domain) -> Tensor:
         """``(N, C, *sizes)`` on ``domain`` to the same shape."""
         points = domain.irregular
+        if points is None and values.shape[2:].numel() == 1:  # a single position is its own mean; PyTorch refuses it
+            return (values - values) + per_channel(self.bias, values)
         if points is None:
             flat = nn.functional.instance_norm(values.flatten(2), weight=self.weight, bias=self.bias, eps=self.eps)
             return flat.reshape(values.shape)

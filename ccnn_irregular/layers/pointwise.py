@@ -40,6 +40,10 @@ class PointwiseLinear(nn.Linear):
         self.groups = groups
         self.shuffle = shuffle
 
+    def extra_repr(self) -> str:
+        groups = f", groups={self.groups}" if self.groups > 1 else ""
+        return f"{super().extra_repr()}{groups}{', shuffle=True' if self.shuffle else ''}"
+
     def reset_parameters(self) -> None:
         nn.init.kaiming_normal_(self.weight, nonlinearity="linear")
         if self.bias is not None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ccnn_irregular._checks import require
+from ccnn_irregular._reprs import one_line
 from ccnn_irregular.domains import Grid
 from ccnn_irregular.layers.convolutions import SeparableContinuousConv
 from ccnn_irregular.operators.layout import balance, restored
@@ -52,6 +53,13 @@ class SampledConv(nn.Module):
         weight = source.cell_volume * float(layer.kernel.scale)
         self.factor = balance(weight)
         self.register_buffer("taps", taps * (weight / self.factor))
+        self.source, self.query = source, query
+
+    __repr__ = one_line
+
+    def extra_repr(self) -> str:
+        where = f"at {self.source!r}" if self.query == self.source else f"from {self.source!r} to {self.query!r}"
+        return f"{self.channels} -> {self.pointwise.out_features}, {where}, {self.taps[0].numel()} taps"
 
     def forward(self, values: Tensor) -> Tensor:
         """``(B, C, *sizes)`` on the source to values on the query."""

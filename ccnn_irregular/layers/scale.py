@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import warnings
+from weakref import WeakSet
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch._compile import _disable_dynamo
 
 from ccnn_irregular._checks import require
 from ccnn_irregular._transforms import transforms_active
@@ -14,7 +16,7 @@ from ccnn_irregular.domains import Domain
 from ccnn_irregular.kernels import Kernel
 from ccnn_irregular.operators.engines.reference import PairGeometry
 
-__all__ = ["scale_kernel", "warn_of_scale", "white_noise_gain"]
+__all__ = ["scale_kernel", "warn_of_scale", "warn_uncalibrated", "white_noise_gain"]
 
 _CALIBRATION_QUERIES = 64
 # A kernel's factor stays in its output layer's weight between these. Beyond them, where weights would be so small or
@@ -25,6 +27,7 @@ _LEAST_IN_WEIGHTS, _MOST_IN_WEIGHTS = 2.0**-20, 2.0**20
 _LEAST_RESPONSE, _MOST_RESPONSE = 1e-4, 1e4
 # Values and offsets that are looked at to find out.
 _LOOKED_AT, _OFFSETS_LOOKED_AT = 1024, 64
+_LOOKED_AT_IN_TRAINING: WeakSet[nn.Module] = WeakSet()
 
 
 @torch.no_grad()
@@ -32,6 +35,7 @@ def scale_kernel(kernel: Kernel, gain: float) -> None:
     """Divide the kernel by the square root of ``gain``, the mean square of what white noise of unit power becomes."""
     fits = 0 < gain < math.inf
     require(fits, "source", "reach the queries within the kernel's support", f"a response of {gain}")
+    kernel.calibrated = True
     factor, output = gain**-0.5, kernel.generator.output
     tensors = [one for one in (output.weight, output.bias) if one is not None]
     own = {id(one) for one in kernel.parameters()}
@@ -58,6 +62,26 @@ def white_noise_gain(kernel: Kernel, source: Domain, query: Domain, groups: int)
         response = kernel.unscaled(offset.to(kernel.extent)).reshape(len(partners), *shape).to(torch.float64)
         power += float((response * columns[partners]).square().sum()) / kernel.out_channels
     return power / max(1, len(queries))
+
+
+@_disable_dynamo
+def warn_uncalibrated(network: nn.Module, call: str) -> None:
+    """Say so where a network is trained whose kernels were neither calibrated nor loaded; once for each network.
+
+    Args:
+        network: its first pass in training is looked at.
+        call: what to type, "calibrate(values, source)".
+    """
+    if network in _LOOKED_AT_IN_TRAINING or not network.training or not torch.is_grad_enabled() or transforms_active():
+        return
+    _LOOKED_AT_IN_TRAINING.add(network)
+    kernels = [module for module in network.modules() if isinstance(module, Kernel)]
+    if not all(kernel.calibrated for kernel in kernels):
+        text = (
+            f"this {type(network).__name__} is trained without having been calibrated: its kernels do not have the "
+            f"scale that suits the sampling. Call {call} once, before training; a loaded state_dict needs none"
+        )
+        warnings.warn(text, UserWarning, stacklevel=2)
 
 
 def warn_of_scale(kernel: Kernel, values: Tensor, result: Tensor, source: Domain) -> None:

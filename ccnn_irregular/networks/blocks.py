@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ccnn_irregular._autocast import outside_autocast
 from ccnn_irregular._checks import require
+from ccnn_irregular._reprs import one_line
 from ccnn_irregular.domains import Domain
 from ccnn_irregular.kernels import Kernel
 from ccnn_irregular.layers import (
@@ -65,6 +66,13 @@ class ResidualBlock(nn.Module):
         self.conv = SeparableContinuousConv(kernel, channels, solver=solver)
         self.dropout = Dropout(dropout, dropout_unit)
         self.linear = PointwiseLinear(channels, channels)
+
+    __repr__ = one_line
+
+    def extra_repr(self) -> str:
+        norm = "" if isinstance(self.norm, BatchNorm) else ", norm='instance'"
+        dropout = f", {self.dropout!r}" if self.dropout.probability else ""
+        return f"{self.linear.in_features}, {self.conv.kernel!r}{norm}{dropout}"
 
     def forward(self, values: Tensor, domain: Domain, plan: Plan | None = None) -> Tensor:
         """Values on ``domain`` to values of the same shape."""

@@ -14,6 +14,7 @@ from torch._compile import _disable_dynamo
 
 from ccnn_irregular._autocast import outside_autocast
 from ccnn_irregular._checks import reject, require
+from ccnn_irregular._reprs import sized
 from ccnn_irregular.domains import Domain, Grid
 from ccnn_irregular.kernels import Kernel, KernelSpec, energy_above
 from ccnn_irregular.layers import (
@@ -24,6 +25,7 @@ from ccnn_irregular.layers import (
     SampledConv,
     SeparableContinuousConv,
     mean_over_positions,
+    warn_uncalibrated,
 )
 from ccnn_irregular.networks.blocks import ResidualBlock
 from ccnn_irregular.operators import Plan
@@ -102,6 +104,11 @@ class CCNN(nn.Module):
             self.readout = SeparableContinuousConv(kernel(hidden_channels), hidden_channels, solver=solver)
         self.output = PointwiseLinear(hidden_channels, out_channels)
 
+    def extra_repr(self) -> str:
+        channels = " -> ".join(map(str, (self.in_channels, self.output.in_features, self.output.out_features)))
+        first = f"{channels} channels, {len(self.blocks)} blocks, head={self.head!r}, {sized(self)}"
+        return first if self.latent is None else f"{first}\nlatent={self.latent!r}"
+
     def forward(self, values: Tensor, source: Domain, query: Domain | None = None) -> Tensor:
         """Values on ``source`` to outputs.
 
@@ -119,20 +126,25 @@ class CCNN(nn.Module):
             ValueError: a query that is missing or not asked for; else see ``ccnn_irregular.convolve``.
         """
         rule = "be given with head 'anywhere' and with no other"
-        require((query is None) == (self.readout is None), "query", rule, f"{query!r} with head {self.head!r}")
+        if (query is None) != (self.readout is None):
+            reject("query", rule, f"{query!r} with head {self.head!r}")
         features, domain = self.features(values, source)
         if self.readout is not None:
-            features = nn.functional.gelu(self.readout(features, domain, query))
+            plan = self.readout.depthwise.plan(domain, query, batch=domain.batch_size(features))
+            features = nn.functional.gelu(self.readout(features, domain, query, plan))
         elif self.head == "classify":
             features = mean_over_positions(features, domain)
         return self.output(features)
 
     def features(self, values: Tensor, source: Domain) -> tuple[Tensor, Domain]:
         """Values of the last hidden layer and the domain they live on."""
+        warn_uncalibrated(self, "calibrate(source, values)")
         domain = self._hidden_domain(values, source)
-        plan = self._plan(domain, source.batch_size(values))
+        batch = source.batch_size(values)
+        plan = self._plan(domain, batch)
+        stem_plan = plan if self.latent is None else self.stem.depthwise.plan(source, domain, batch=batch)
         values = self.input_dropout(values, source)
-        hidden = nn.functional.gelu(self.stem_norm(self.stem(values, source, domain, self._stem_plan(plan)), domain))
+        hidden = nn.functional.gelu(self.stem_norm(self.stem(values, source, domain, stem_plan), domain))
         for block in self.blocks:
             hidden = block(hidden, domain, plan)
         return self.norm(hidden, domain), domain
@@ -198,7 +210,7 @@ class CCNN(nn.Module):
         Layer by layer, first to last, kernels are scaled so that each separable convolution keeps the mean square of
         what arrives there (see ``SeparableContinuousConv.calibrate``), and the residual branches so that all of them
         together add a bounded share to the stream (see ``ResidualBlock.calibrate``). To be called once, before
-        training; nothing but these weights changes.
+        training; nothing changes but these weights and the stored statistics of the norms, which begin with those met.
 
         Args:
             source: a typical sampling; values of all kernels' scales follow from it.
@@ -218,8 +230,9 @@ class CCNN(nn.Module):
         self.eval()  # no dropout; norms take the statistics of what arrives
         for block in self._residual_blocks():
             hidden = block.calibrate(hidden, domain, len(self.blocks), plan)
+        normed = self.norm.by_these(hidden, domain)
         if self.readout is not None:
-            self.readout.calibrate(domain, values=self.norm.by_these(hidden, domain))
+            self.readout.calibrate(domain, values=normed)
         self.train(training)
 
     def _noise(self, source: Domain) -> Tensor:
@@ -264,6 +277,10 @@ class FrozenCCNN(nn.Module):
         self.domain = domain
         self.dense = network.head == "dense"
         self.eval()
+
+    def extra_repr(self) -> str:
+        channels = f"{self.stem.channels} -> {self.output.in_features} -> {self.output.out_features}"
+        return f"{channels} channels, head={'dense' if self.dense else 'classify'!r}\nsource={self.source!r}"
 
     def train(self, mode: bool = True) -> Self:
         """Stays in evaluation mode."""

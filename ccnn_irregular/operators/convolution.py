@@ -12,6 +12,7 @@ from ccnn_irregular.kernels import Kernel
 from ccnn_irregular.operators.check import require_count
 from ccnn_irregular.operators.engines import Plan
 from ccnn_irregular.operators.planning.planner import make_plan, require_transformable
+from ccnn_irregular.operators.replanning import Replanning
 
 __all__ = ["convolve"]
 
@@ -68,12 +69,18 @@ def convolve(
         require(check is None, "check", "be None under torch.func and forward-mode differentiation", check)
         at = source if query is None else query
         require_transformable(kernel, engine if plan is None else plan.engine, source, at)
+    watch: Replanning | None = None
     if plan is None:
+        watch = Replanning() if engine == "auto" and not transforms_active() else None
         batch = len(values) if source.samples is None and values.ndim else 1
         plan = make_plan(kernel, source, query, engine=engine, rtol=1e-3 if rtol is None else rtol, batch=batch)
+        if watch is not None:
+            watch.planned()
     else:
         _check_plan(plan, source, query, engine, rtol)
     result = plan.convolve(kernel, values)
+    if watch is not None:
+        watch.computed(kernel, plan)
     if check is not None:
         plan.check(kernel, values, result, n=check, rtol=rtol)
     return result

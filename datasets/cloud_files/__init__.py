@@ -5,6 +5,6 @@ the further fields by name, and saves a copy with fields of your own added.
 """
 
 from ccnn_irregular.datasets.cloud_files.cloud_file import ASPRS, CloudFile
-from ccnn_irregular.datasets.cloud_files.formats import SUFFIXES, cloud_paths, open_cloud
+from ccnn_irregular.datasets.cloud_files.formats import SUFFIXES, cloud_paths, open_cloud, stray_paths
 
-__all__ = ["ASPRS", "SUFFIXES", "CloudFile", "cloud_paths", "open_cloud"]
+__all__ = ["ASPRS", "SUFFIXES", "CloudFile", "cloud_paths", "open_cloud", "stray_paths"]

@@ -10,18 +10,16 @@ from ccnn_irregular.datasets.cloud_files.cloud_file import CloudFile
 from ccnn_irregular.datasets.cloud_files.las import open_las
 from ccnn_irregular.datasets.cloud_files.pcd import open_pcd
 from ccnn_irregular.datasets.cloud_files.ply import open_ply
-from ccnn_irregular.datasets.cloud_files.tables import open_npz, open_table
+from ccnn_irregular.datasets.cloud_files.tables import TEXTS, holds_points, open_npz, open_table
 
-__all__ = ["SUFFIXES", "cloud_paths", "open_cloud"]
+__all__ = ["SUFFIXES", "cloud_paths", "open_cloud", "stray_paths"]
 
 _READERS: dict[str, Callable[[Path], CloudFile]] = {
     ".las": open_las,
     ".laz": open_las,
     ".ply": open_ply,
     ".pcd": open_pcd,
-    ".csv": open_table,
-    ".csv.gz": open_table,
-    ".txt": open_table,
+    **dict.fromkeys(TEXTS, open_table),
     ".npz": open_npz,
 }
 SUFFIXES = tuple(_READERS)
@@ -33,8 +31,12 @@ _CONVERTED = {
 }
 
 
-def open_cloud(path: str | Path) -> CloudFile:
+def open_cloud(path: str | Path, *, may_be_empty: bool = False) -> CloudFile:
     """Read a cloud by the end of its name: one of ``SUFFIXES``, in small or capital letters.
+
+    Args:
+        path: of the file.
+        may_be_empty: whether a file without any point is read too.
 
     Raises:
         FileNotFoundError: no such file.
@@ -58,12 +60,14 @@ def open_cloud(path: str | Path) -> CloudFile:
             raise
         said = f"{type(error).__name__}: {error}"
         raise ValueError(f"{path} must be a complete {suffix} file, got one that cannot be read: {said}") from error
-    require(len(cloud.coordinates) > 0, f"{path}", "hold a point", "none")
+    require(may_be_empty or len(cloud.coordinates) > 0, f"{path}", "hold a point", "none")
     return cloud
 
 
 def cloud_paths(root: str | Path) -> list[Path]:
     """The clouds of a folder and the folders in it, sorted; or the one file that ``root`` is.
+
+    Files of other names are left out, and texts whose first line is words that are no names of x, y and z: a README.
 
     Raises:
         FileNotFoundError: nothing is there, or a folder without clouds.
@@ -73,12 +77,26 @@ def cloud_paths(root: str | Path) -> list[Path]:
         return [root]
     if not root.is_dir():
         raise FileNotFoundError(f"root must be a cloud or a folder of clouds, got {root}, which does not exist")
-    found = sorted(
-        path for path in root.rglob("*") if path.is_file() and not path.name.startswith(".") and _suffix(path)
-    )
+    found = [path for path in _files(root) if _is_cloud(path)]
     if not found:
         raise FileNotFoundError(f"{root} must hold clouds ({', '.join(SUFFIXES)}), got none")
     return found
+
+
+def stray_paths(root: str | Path) -> list[Path]:
+    """The files of a folder and the folders in it that ``cloud_paths`` leaves out, hidden ones too."""
+    return [path for path in _files(Path(root)) if not _is_cloud(path)] if Path(root).is_dir() else []
+
+
+def _files(root: Path) -> list[Path]:
+    return sorted(path for path in root.rglob("*") if path.is_file())
+
+
+def _is_cloud(path: Path) -> bool:
+    if path.name.startswith("."):
+        return False
+    suffix = _suffix(path)
+    return suffix is not None and (suffix not in TEXTS or holds_points(path))
 
 
 def _suffix(path: Path) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TextIO, cast
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,10 @@ from ccnn_irregular._checks import reject, require
 from ccnn_irregular.datasets.cloud_files.cloud_file import CloudFile, Columns, fields_of, with_columns
 from ccnn_irregular.datasets.reading.files import read_npz
 
-__all__ = ["open_npz", "open_table"]
+__all__ = ["TEXTS", "holds_points", "open_npz", "open_table"]
+
+TEXTS = (".csv", ".csv.gz", ".txt")
+"""Ends of the names of tables."""
 
 _SEPARATORS = (",", ";", "\t")
 # Names of an array (N, 3) of positions, and what the columns of other arrays are called.
@@ -29,14 +32,11 @@ def open_table(path: Path) -> CloudFile:
 
     A copy holds the lines of the file with columns added: what stands in them is not written anew.
     """
-    content = path.read_bytes()
     packed = path.suffix == ".gz"
-    lines = (gzip.decompress(content) if packed else content).decode("utf-8-sig").splitlines()
-    lines = [line for line in lines if line.strip()]
+    with _opened(path) as stream:
+        lines = [line for line in stream.read().splitlines() if line.strip()]
     require(bool(lines), f"{path}", "hold a line of names and points", "an empty file")
-    separator = next((one for one in _SEPARATORS if one in lines[0]), " ")
-    names = lines[0].lstrip("/# ").strip().split(None if separator == " " else separator)
-    names = [name.strip().strip('"') for name in names]
+    separator, names = _names(lines[0])
     if all(_is_number(name) for name in names):
         reject(f"first line of {path}", "name the columns, such as x,y,z,label", repr(lines[0][:80]))
     axes = [next((name for name in names if name.lower() == axis), None) for axis in "xyz"]
@@ -55,10 +55,9 @@ def open_table(path: Path) -> CloudFile:
         na_values=["", "nan", "NaN"],
     )
     require(len(frame) == len(lines) - 1, f"{path}", "hold one point on each line", f"{len(frame)} in {len(lines)}")
-    require(len(frame) > 0, f"{path}", "hold a point", "none")
     for axis in axes:
-        numbers = frame[axis].dtype.kind in "iuf"
-        require(numbers, f"column {axis} of {path}", "hold numbers", repr(frame[axis].iloc[0]))
+        numbers = frame[axis].dtype.kind in "iuf" or frame.empty
+        require(numbers, f"column {axis} of {path}", "hold numbers", frame[axis].head(1).tolist())
 
     def copy(stream: BinaryIO, columns: Columns, note: str) -> None:
         head = f"{separator.join([lines[0], *columns])}\n".encode()
@@ -73,6 +72,29 @@ def open_table(path: Path) -> CloudFile:
         words=True,
         copy_name=path.name,
     )
+
+
+def holds_points(path: Path) -> bool:
+    """Whether the first line of a text names x, y and z, or is numbers: points whose columns are yet to be named."""
+    with _opened(path) as stream:
+        try:
+            line = next((line for line in stream if line.strip()), "")
+        except (UnicodeDecodeError, OSError):
+            return True  # damaged: the reader says how
+    names = _names(line)[1]
+    return {"x", "y", "z"} <= {name.lower() for name in names} or (bool(names) and all(map(_is_number, names)))
+
+
+def _opened(path: Path) -> TextIO:
+    opened = gzip.open if path.suffix == ".gz" else open
+    return cast("TextIO", opened(path, "rt", encoding="utf-8-sig"))
+
+
+def _names(line: str) -> tuple[str, list[str]]:
+    """The separator of a table, and the words of a line of it."""
+    separator = next((one for one in _SEPARATORS if one in line), " ")
+    words = line.lstrip("/# ").strip().split(None if separator == " " else separator)
+    return separator, [word.strip().strip('"') for word in words]
 
 
 def open_npz(path: Path) -> CloudFile:

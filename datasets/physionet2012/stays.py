@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -122,5 +122,6 @@ def _joined_outcomes(parsed: list[_ParsedSet]) -> dict[str, np.ndarray] | None:
 def _with_progress(texts: list[RecordText], label: str, progress: bool) -> Iterable[RecordText]:
     if not progress:
         return texts
-    bar: Iterator[RecordText] = import_optional("tqdm", "a progress bar").tqdm(texts, desc=label, unit="stay")
+    quiet: dict[str, Any] = {"leave": False, "disable": None}  # one line of a terminal, none in a pipe
+    bar: Iterator[RecordText] = import_optional("tqdm", "a progress bar").tqdm(texts, desc=label, unit="stay", **quiet)
     return bar

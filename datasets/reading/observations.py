@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,8 +71,10 @@ _NO_VALUES = (
 )
 _NO_VALUE_ENDS = ("flag", "flags", "qc", "quality", "id", "code")
 _MISSING = frozenset(("", "na", "n/a", "nan", "null", "none", "-", "--", ".", "?"))
-# Numbers that stand for a missing value in many archives.
+# Numbers that stand for a missing value in many archives; float32 makes others of them, by a few roundings.
 _CODES = (-9999.0, -999.0, -99.0, -999.9, -9999.9, -99.9, 9999.0, 99999.0, 999.9, 9999.9, -32768.0, 9.96921e36, 1e20)
+_ROUNDING = 1e-6
+_APART = 0.1  # share of such a number by which it must lie beyond all others: -99 beside -100 is a value
 _PARQUET, _NETCDF = (".parquet", ".pq"), (".nc", ".nc4", ".cdf", ".zarr")
 _SHOWN = 3
 # At the end of a date with a time of day.
@@ -93,7 +94,8 @@ class StationColumns:
         time_unit: of times that are numbers: "days", or "days since 1950-01-01" as CF conventions have it.
         level: depth, height or pressure; "none" = the table's is left out.
         station: id of the station, float or track; "none" = rows at one place are one station.
-        missing: numbers that stand for a missing value, such as -9999.
+        missing: numbers that stand for a missing value, such as -9999; () = none does. None = none does, and a column
+            that holds such a number apart from all others is refused.
     """
 
     latitude: str | None = None
@@ -104,10 +106,11 @@ class StationColumns:
     time_unit: str | None = None
     level: str | None = None
     station: str | None = None
-    missing: tuple[float, ...] = ()
+    missing: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "missing", tuple(map(float, self.missing)))  # a list of the command line
+        if self.missing is not None:
+            object.__setattr__(self, "missing", tuple(map(float, self.missing)))  # a list of the command line
 
 
 @dataclass(frozen=True)
@@ -191,8 +194,8 @@ class Observations:
             row = int(bad[0])
             rule = "hold numbers (empty, NA and nan are missing)"
             reject(f"column {name!r} of {self.path}", rule, f"{self.frame[name].iloc[row]!r} in row {row + 1}")
-        for code in self.given.missing:
-            found[found == code] = np.nan
+        for code in self.given.missing or ():
+            found[_is(code, found)] = np.nan
         return found
 
     def position(self, role: str) -> NDArray[np.float64]:
@@ -202,12 +205,17 @@ class Observations:
             ValueError: latitudes beyond the poles, longitudes beyond 360, and so a column that is another one.
         """
         numbers = self.numbers(self.columns[role])
-        limits = {"latitude": (-90, 90), "longitude": (-180, 360)}.get(role, (-np.inf, np.inf))
+        limits = {"latitude": (-90, 90), "longitude": (-180, 360)}.get(role)
+        if limits is None:
+            self._require_no_codes(self.columns[role], numbers)
+            return numbers
         outside = (numbers < limits[0]) | (numbers > limits[1])
         if outside.any():
             row = int(outside.argmax())
             what = f"column {self.columns[role]!r} of {self.path}, the {role},"
-            reject(what, f"lie in [{limits[0]}, {limits[1]}] degrees", f"{numbers[row]} in row {row + 1}")
+            mark = any(_is(code, numbers[row : row + 1]) for code in _CODES)
+            how = f" (--data.columns.missing {numbers[row]:.7g} where it means missing)" if mark else ""
+            reject(what, f"lie in [{limits[0]}, {limits[1]}] degrees{how}", f"{numbers[row]} in row {row + 1}")
         if role == "longitude":
             turned = numbers >= 180
             numbers = np.where(turned, numbers - 360, numbers)
@@ -276,12 +284,36 @@ class Observations:
         return not len(bad) and bool(np.isfinite(numbers).any())
 
     def values(self, names: Sequence[str]) -> NDArray[np.float64]:
-        """Measured columns ``(N, C)``, nan where missing."""
+        """Measured columns ``(N, C)``, nan where missing.
+
+        Raises:
+            ValueError: a number that archives write for missing values, apart from all others; see ``missing``.
+        """
         found = np.stack([self.numbers(name) for name in names], 1)
         found[~np.isfinite(found)] = np.nan
         for name, column in zip(names, found.T, strict=True):
-            _warn_of_codes(f"column {name!r} of {self.path}", column)
+            self._require_no_codes(name, column)
         return found
+
+    def _require_no_codes(self, name: str, numbers: NDArray[np.float64]) -> None:
+        """Refuse a number that archives write for missing values, where it lies beyond all others."""
+        if self.given.missing is not None:
+            return
+        places = {code: _is(code, numbers) for code in _CODES}
+        others = numbers[np.isfinite(numbers) & ~np.logical_or.reduce([*places.values()])]
+        if not len(others):
+            return
+        low, high = float(others.min()), float(others.max())
+        beyond = {code: max(low - code, code - high) > _APART * abs(code) for code in _CODES}
+        met = {code: int(at.sum()) for code, at in places.items() if at.any() and beyond[code]}
+        if met:
+            words = " ".join(f"{code:.7g}" for code in met)
+            rule = (
+                f"tell whether {words} mean missing: --data.columns.missing {words}, or --data.columns.missing '[]' "
+                "where they are values"
+            )
+            shown = ", ".join(f"{code:.7g} {count} times" for code, count in met.items())
+            reject(f"column {name!r} of {self.path}", rule, f"{shown}, all others from {low:.7g} to {high:.7g}")
 
     def told(self, values: Sequence[str], leave_out: Sequence[str] = ()) -> str:
         """The columns in a line, with the options that name others."""
@@ -368,6 +400,10 @@ def usual_role(name: str) -> str | None:
     return next((role for role, names in _NAMES.items() if _plain(name) in names), None)
 
 
+def _is(code: float, numbers: NDArray[np.float64]) -> NDArray[np.bool_]:
+    return np.asarray(np.abs(numbers - code) <= _ROUNDING * abs(code))
+
+
 def _plain(name: str) -> str:
     return "".join(letter for letter in name.lower() if letter not in " _-()[]")
 
@@ -433,18 +469,3 @@ def _counted(what: str, numbers: NDArray[np.float64], unit: str | None) -> tuple
     dates = np.datetime64("1970-01-01", "us") + micro
     dates[~np.isfinite(days)] = np.datetime64("NaT")
     return dates, "UTC"
-
-
-def _warn_of_codes(what: str, numbers: NDArray[np.float64]) -> None:
-    """Say so where a number that archives write for missing values lies apart from all others."""
-    known = numbers[np.isfinite(numbers)]
-    for code in _CODES:
-        at = known == code
-        others = known[~at]
-        if at.any() and len(others) and not others.min() <= code <= others.max():
-            warnings.warn(
-                f"{what} holds {code:g} {int(at.sum())} times, apart from all other values ({others.min():g} to "
-                f"{others.max():g}): if it means missing, say so with --data.columns.missing {code:g}",
-                UserWarning,
-                stacklevel=2,
-            )

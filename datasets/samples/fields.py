@@ -72,6 +72,11 @@ class FieldSet:
         rule = "be distinct within a field where values are known"
         require(distinct == int(known.sum()), "coordinates", rule, f"{int(known.sum()) - distinct} repeated places")
 
+    def __repr__(self) -> str:
+        channels = ", ".join(f"{name} ({unit})" for name, unit in zip(self.channels, self.channel_units, strict=True))
+        size = f"fields={len(self)}, places={len(self.coordinates)}, axes={self.axes}"
+        return f"{type(self).__name__}({size}, channels={channels})"
+
     def __len__(self) -> int:
         return len(self.names)
 

@@ -43,17 +43,14 @@ def run(arguments: list[str]) -> None:
 
 def _checked(layer: ContinuousConv, variable: GriddedVariable, options: Any) -> ConsistencyReport:
     """The report of the check that the options ask for, with a progress bar meanwhile."""
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+    from ccnn_irregular.pipelines.train.progress import bar
 
     channels = layer.kernel.in_channels
-    with Progress(
-        TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"), TimeElapsedColumn(),
-        transient=True,
-    ) as bar:  # fmt: skip
-        task = bar.add_task("full grid")
+    with bar() as shown:
+        task = shown.add_task("full grid")
 
         def progress(done: int, total: int, what: str) -> None:
-            bar.update(task, completed=done, total=total, description=what)
+            shown.update(task, completed=done, total=total, description=what)
 
         return check_consistency(
             layer,

@@ -118,8 +118,7 @@ def _folder(path: Path) -> Found:
             return Found(what, found.facts, next=command)
     own = f"--data.root {path} --run_dir runs/mine"
     if "labels.csv" in names and any(counts[suffix] for suffix in _SCANS):
-        command = f"ccnn fit --config simulated_volumes --data.dataset volume_folder {own}"
-        return Found("scans with a class each", found.facts, next=f"{command} (docs/own_files.md, Volumes)")
+        return Found("scans with a class each", found.facts, next=f"ccnn fit --config scan_classes {own}")
     classes = {file.relative_to(path).parts[0] for file in held if len(file.relative_to(path).parts) > 1}
     if any(counts[suffix] for suffix in _CLOUDS) and ("labels.csv" in names or len(classes) > 1):
         return Found("clouds with a class each", found.facts, next=f"ccnn fit --config cloud_classes {own}")
@@ -147,9 +146,8 @@ def _scans(path: Path) -> Found:
     if (path / "dataset.json").is_file() or (path / "labels").is_dir():
         pairs = find_pairs(path)
         found.what, found.facts["with labels"] = "scans with labels", str(len(pairs))
-        found.facts["classes"] = ", ".join(pairs.classes) or "not named: --data.classes background ..."
-        named = "" if pairs.classes else " --data.classes '[background, ...]' --model.network.init_args.classes N"
-        found.next = f"ccnn fit --config segmentation --data.root {path} --run_dir runs/mine{named}"
+        found.facts["classes"] = ", ".join(pairs.classes) or "the labels (--data.classes names them)"
+        found.next = f"ccnn fit --config scans --data.root {path} --run_dir runs/mine"
     first = files.nifti(find_images(path)[0])
     found.facts |= {f"first: {name}": text for name, text in first.facts.items()}
     found.doubts += first.doubts

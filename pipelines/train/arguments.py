@@ -120,10 +120,10 @@ class Words:
         # Typed, for the content of a file of an earlier version stands in place of its name.
         known["run_dir"] = self.run_dir or str(default_run_dir(self.configs or [tested.config]))
         typed = [*self.others, *(f"--{name}={value}" for name, value in known.items() if value is not None)]
+        files = [config_argument(path, behind_another=number > 0) for number, path in enumerate(self.files)]
         saved = None if self.command == "fit" else tested.saved_config()
         if saved is None or not {"data", "seed_everything"} <= saved.keys():
-            return [self.command, *map(config_argument, self.files), *typed]
-        files = [config_argument(path) for path in self.files]
+            return [self.command, *files, *typed]
         data = {name: value for name, value in saved["data"].items() if not is_free(f"data.{name}")}
         seed = saved["seed_everything"]
         as_run = [f"--data={json.dumps(data, default=str)}", f"--seed_everything={json.dumps(seed)}"]

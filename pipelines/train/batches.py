@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from typing import TypeVar
 
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-__all__ = ["AlikeBatches", "EqualBatches", "batch_loader", "drawn_loader", "parts_loader"]
+__all__ = ["AlikeBatches", "EqualBatches", "ResumableLoader", "batch_loader", "drawn_loader", "parts_loader"]
 
 Batch = TypeVar("Batch")
 
@@ -88,10 +89,17 @@ class AlikeBatches(Sampler[NDArray[np.int64]]):
 
 
 class _WithEpoch(Sampler[tuple[NDArray[np.int64], int]]):
-    """Batches of indices, each with the epoch it belongs to: worker processes know of no other."""
+    """Batches of indices, each with the epoch it belongs to: worker processes know of no other.
+
+    Attributes:
+        taken: epoch that is drawn from, and how many of its batches were.
+        skipped: epoch that was broken off, and how many of its batches are not to come again.
+    """
 
     def __init__(self, batches: AlikeBatches | EqualBatches) -> None:
         self.batches = batches
+        self.taken = (0, 0)
+        self.skipped = (0, 0)
 
     def set_epoch(self, epoch: int) -> None:
         """Called by Lightning at the start of every epoch."""
@@ -101,7 +109,27 @@ class _WithEpoch(Sampler[tuple[NDArray[np.int64], int]]):
         return len(self.batches)
 
     def __iter__(self) -> Iterator[tuple[NDArray[np.int64], int]]:
-        return ((indices, self.batches.epoch) for indices in self.batches)
+        # A generator: a resumed trainer makes the iterator before it sets the epoch.
+        epoch, (broken, done) = self.batches.epoch, self.skipped
+        done = done if epoch == broken else 0
+        for number, indices in enumerate(itertools.islice(self.batches, done, None), done + 1):
+            self.taken = (epoch, number)
+            yield indices, epoch
+
+
+class ResumableLoader(DataLoader[Batch]):
+    """Goes on inside an epoch; by the protocol that Lightning asks of loaders, see ``MidEpoch``."""
+
+    sampler: _WithEpoch
+
+    def state_dict(self) -> dict[str, tuple[int, int]]:
+        """What was taken."""
+        return {"taken": self.sampler.taken}
+
+    def load_state_dict(self, state: dict[str, tuple[int, int]]) -> None:
+        """Leave out what was taken."""
+        epoch, number = state["taken"]
+        self.sampler.skipped = (epoch, number)
 
 
 class _Lookup(Dataset[Batch]):
@@ -129,7 +157,7 @@ def drawn_loader(take: Callable[[Tensor, int], Batch], batches: AlikeBatches | E
     # batch_size=None hands each list of indices to the data set as it is: batching is the sampler's work.
     # Its own generator keeps it from drawing from the global one, at moments that differ in a resumed run.
     lookup = _Lookup(take, len(batches.samples))
-    return DataLoader(lookup, sampler=_WithEpoch(batches), batch_size=None, generator=torch.Generator())
+    return ResumableLoader(lookup, sampler=_WithEpoch(batches), batch_size=None, generator=torch.Generator())
 
 
 def parts_loader(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Generic, Literal, TypeVar, get_args
 
 import numpy as np
@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from ccnn_irregular._checks import require
 
-__all__ = ["Evaluated", "Part", "TaskData"]
+__all__ = ["AUTO", "Evaluated", "Part", "TaskData"]
 
 # "all" are all rows of a source, whatever part they are in.
 Part = Literal["train", "validation", "test", "all"]
@@ -21,6 +21,7 @@ Part = Literal["train", "validation", "test", "all"]
 Evaluated = Literal["test", "all"]
 Batch = TypeVar("Batch")
 Variant = TypeVar("Variant")
+AUTO = "auto"  # an argument of a network that the data are to tell, where null has a meaning of its own
 _IMPLEMENTED = ("loader", "keys", "sizes", "typical_batch", "part_sizes", "summary")
 
 
@@ -42,12 +43,16 @@ class TaskData(LightningDataModule, Generic[Batch, Variant]):
     Attributes:
         rows_are: what a row is, for messages.
         described: options that ``describe`` tells.
+        told: arguments of the network that ``inferred`` tells where they are left null.
+        told_by_word: those it tells where they are "auto": null has a meaning of its own.
         trained_classes: names of the classes that a checkpoint which is tested or predicts was trained on, for
             ``setup``; None in training, and of a checkpoint that does not tell.
     """
 
     rows_are: str = "samples"
     described: ClassVar[tuple[str, ...]] = ()
+    told: ClassVar[tuple[str, ...]] = ()
+    told_by_word: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, evaluate: Evaluated = "test") -> None:
         super().__init__()
@@ -98,8 +103,14 @@ class TaskData(LightningDataModule, Generic[Batch, Variant]):
         raise self._missing()
 
     def inferred(self) -> dict[str, Any]:
-        """Arguments of the network that follow from the training part, where they are left null; none by default."""
+        """Arguments of the network that follow from the training part: what ``told`` and ``told_by_word`` name."""
         return {}
+
+    @classmethod
+    def left_open(cls, given: Mapping[str, Any]) -> list[str]:
+        """Of the arguments of a network those that are left open and that the data tell."""
+        left = [name for name in cls.told if name in given and given[name] is None]
+        return left + [name for name in cls.told_by_word if given.get(name) == AUTO]
 
     def inferred_lines(self, taken: dict[str, Any], options: dict[str, Any]) -> str:
         """What was inferred, for the reader, with the option that says otherwise.

@@ -123,11 +123,26 @@ def migrated_config(config: Any) -> Any:
     return {**kept, **changed, **({"schedule": schedule} if schedule else {})}
 
 
-def config_argument(path: str | os.PathLike[str]) -> str:
-    """``--config`` for a file, by its content where an earlier version wrote it."""
+def config_argument(path: str | os.PathLike[str], *, behind_another: bool = False) -> str:
+    """``--config`` for a file, by its content where an earlier version wrote it.
+
+    The grids of a file ``behind_another`` say themselves whether they repeat: they do not inherit the other's globe.
+    """
     content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     now = migrated_config(content)
+    now = _whole_grids(now) if behind_another else now
     return f"--config={path if now == content else yaml.safe_dump(now, sort_keys=False)}"
+
+
+def _whole_grids(options: Any) -> Any:
+    """Options in which each grid with sizes of its own has ``periodic`` too."""
+    if not isinstance(options, dict):
+        return options
+    whole = {name: _whole_grids(value) for name, value in options.items()}
+    own = whole.get("init_args")
+    if isinstance(own, dict) and {"sizes", "steps"} <= own.keys():
+        whole["init_args"] = {"periodic": False} | own
+    return whole
 
 
 def _filter_bank(options: dict[str, Any], recipe: dict[str, Any]) -> dict[str, Any]:

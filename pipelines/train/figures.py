@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ccnn_irregular.pipelines.train.reports import whole
 from ccnn_irregular.plotting import COLOURS, new_figure, with_unit
+from ccnn_irregular.plotting_kernels import plot_strongest_kernels
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from ccnn_irregular.datasets.samples import RaggedSeries
 
-__all__ = ["Curves", "forecasts", "save", "training_curves"]
+__all__ = ["Curves", "file_stem", "forecasts", "kernels", "save", "short_times", "training_curves"]
 
+_TIME = re.compile(r"\d{4,}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?")
 _SERIES_SHOWN, _VARIABLES_SHOWN = 3, 4
 
 # One curve: the panel's y label, the column of the history, the label, the line style.
@@ -31,6 +34,21 @@ def save(figure: Figure, path: Path) -> Path:
     with whole(path) as temporary:
         figure.savefig(temporary, format="png")
     return path
+
+
+def short_times(text: str) -> str:
+    """Times in a text without the zeros at their end: 2020-01-01T00:00:00.000000000 becomes 2020-01-01."""
+
+    def shortest(found: re.Match[str]) -> str:
+        time = found[0].rstrip("0").rstrip(".") if found[1] else found[0]
+        return re.sub(r"([T ]00:00)?(:00)?$", "", time)
+
+    return _TIME.sub(shortest, text)
+
+
+def file_stem(title: str) -> str:
+    """A title as the name of a file: "t2m, time 2020-01-01T06:00" becomes "t2m_time_2020-01-01T0600"."""
+    return re.sub(r"[^\w.+-]+", "_", title.replace(":", "")).strip("_.")
 
 
 def training_curves(rows: Sequence[Mapping[str, float]], path: Path, curves: Curves) -> Path:
@@ -49,6 +67,14 @@ def training_curves(rows: Sequence[Mapping[str, float]], path: Path, curves: Cur
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.legend(frameon=False)
     return save(figure, path)
+
+
+def kernels(network: nn.Module, unit: str | None, folder: Path, names: tuple[str, ...] | None = None) -> list[Path]:
+    """``kernels.png``: the eight strongest kernels of a network that tells its kernels; of another, nothing."""
+    learned = network.kernels() if hasattr(network, "kernels") else {}
+    if not learned:
+        return []
+    return [save(plot_strongest_kernels(learned, unit=unit, names=names), folder / "kernels.png")]
 
 
 def forecasts(history: RaggedSeries, asked: RaggedSeries, values: Tensor, folder: Path) -> Path:

@@ -17,7 +17,7 @@ from ccnn_irregular.pipelines.train.draws import Draws
 from ccnn_irregular.pipelines.train.schedule import Schedule
 from ccnn_irregular.pipelines.train.trained_on import ENTRY, KeyedData, TrainedOn
 
-__all__ = ["CLASSES", "TaskModule", "parameter_count", "timed"]
+__all__ = ["CLASSES", "TaskModule", "timed"]
 
 CLASSES = "classes"  # their names in a checkpoint
 
@@ -156,11 +156,6 @@ class TaskModule(LightningModule):
 
     def configure_optimizers(self) -> Any:
         return self.schedule.optimisers(self.network, self.trainer)
-
-
-def parameter_count(network: nn.Module) -> int:
-    """Numbers that are trained or could be."""
-    return sum(parameter.numel() for parameter in network.parameters())
 
 
 def timed(network: Callable[[Any], Tensor], batch: Any) -> tuple[Tensor, float]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import signal
-import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,6 +20,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ccnn_irregular._checks import reject, require
+from ccnn_irregular.pipelines.train.mid_epoch import Signals
 
 __all__ = [
     "FiniteMetrics",
@@ -29,8 +28,8 @@ __all__ = [
     "NoNumberError",
     "RunEnd",
     "StepLimit",
+    "TimeIsUp",
     "TimeLimit",
-    "ends_at_sigterm",
     "require_epochs",
     "require_numbers",
     "require_precision",
@@ -81,12 +80,18 @@ class RunEnd:
         """Whether training has come to the end it was asked for."""
         return self.by in _FINISHED
 
-    def told(self, epochs: int, folder: Path) -> str:
-        """The end for the console, with what to do next where training is not finished."""
+    def told(self, epochs: int, folder: Path, kept: bool) -> str:
+        """The end for the console, with what to do next where training is not finished.
+
+        Args:
+            epochs: that are done.
+            folder: of the run.
+            kept: whether it holds a checkpoint to resume from.
+        """
         if self.finished:
             return f"finished after {epochs} epochs: {self.why}"
         next_step = "--restart true starts anew" if self.by == "no_number" else "the same command resumes"
-        next_step = next_step if epochs else "nothing is kept"
+        next_step = next_step if kept else "nothing is kept"
         return f"not finished: {self.why}\n{epochs} epochs are in {folder}; {next_step}"
 
     @staticmethod
@@ -107,9 +112,7 @@ class RunEnd:
     def broken(error: BaseException) -> RunEnd:
         """The end of a training that raised."""
         if isinstance(error, TimeIsUp):
-            return RunEnd(
-                "time_limit", "the time limit trainer.max_time was reached; the epoch it fell into is left out"
-            )
+            return RunEnd("time_limit", "the time limit trainer.max_time was reached")
         if isinstance(error, SIGTERMException):
             return RunEnd("termination", "terminated by SIGTERM")
         # Lightning leaves by SystemExit after Ctrl-C.
@@ -134,32 +137,7 @@ class NoNumberError(ValueError):
 
 
 class TimeIsUp(Exception):
-    """Leaves an epoch that the time limit fell into, so that a resumed run repeats it whole."""
-
-
-@contextmanager
-def ends_at_sigterm() -> Iterator[None]:
-    """SIGTERM leaves training at once, as Ctrl-C does: Lightning alone waits for the end of the batch.
-
-    What was saved at the end of the last epoch stays, and is what the same command resumes from. A second signal does
-    not disturb the end of the run. Signals reach the main thread alone; in others nothing changes.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    received = False
-
-    def leave(*_: Any) -> None:
-        nonlocal received
-        if not received:
-            received = True
-            raise SIGTERMException
-
-    before = signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    """Leaves an epoch that the time limit fell into, once what was done of it is saved."""
 
 
 class FiniteMetrics(Callback):
@@ -306,14 +284,15 @@ class StepLimit(Callback):
 class TimeLimit(Timer):
     """Ends the training of this command after a time; what was trained before is not counted, so a run can be resumed.
 
-    The epoch that the time falls into is left out, as by Ctrl-C: the resumed run repeats it and is the uninterrupted
-    one. After the last batch of an epoch there is always time for its validation.
+    A batch is always done, and so is the validation after the last one of an epoch.
 
     Args:
         duration: ``DD:HH:MM:SS``, a span, or its parts by name.
+        signals: are told of the end.
     """
 
-    def __init__(self, duration: str | timedelta | dict[str, int]) -> None:
+    def __init__(self, duration: str | timedelta | dict[str, int], signals: Signals) -> None:
+        self.signals = signals
         try:
             super().__init__(duration, verbose=False)
         except (MisconfigurationException, TypeError) as error:
@@ -329,7 +308,7 @@ class TimeLimit(Timer):
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any, **__: Any) -> None:
         if self.is_up() and not trainer.is_last_batch and _least_done(trainer):
-            raise TimeIsUp
+            self.signals.end_after_batch(TimeIsUp)
 
     def on_train_epoch_end(self, trainer: Trainer, *_: Any, **__: Any) -> None:
         if self.is_up():

@@ -225,7 +225,8 @@ class _Best(ModelCheckpoint):
     """Knows its score again in a run folder that was moved; Lightning would forget it and overwrite a better model."""
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        moved = {path: str(Path(str(self.dirpath)) / Path(path).name) for path in state_dict["best_k_models"]}
+        moved = {"": ""}  # none in the first epoch
+        moved |= {path: str(Path(str(self.dirpath)) / Path(path).name) for path in state_dict["best_k_models"]}
         here = {
             "dirpath": self.dirpath,
             "best_model_path": moved[state_dict["best_model_path"]],

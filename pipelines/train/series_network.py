@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ccnn_irregular._checks import reject, require
+from ccnn_irregular._reprs import sized
 from ccnn_irregular.datasets.processing.moments import mean_and_deviation
 from ccnn_irregular.domains import Grid, Points
 from ccnn_irregular.kernels import Kernel, KernelSpec
@@ -130,6 +131,9 @@ class SeriesEnsemble(nn.Module):
             )
             for _ in range(members)
         )
+
+    def extra_repr(self) -> str:
+        return f"{len(self.members)} members, {sized(self)}"
 
     @torch.no_grad()
     def fit(self, columns: Iterable[NDArray[np.float32]], statics: NDArray[np.float32], first: Measured) -> None:
@@ -266,6 +270,10 @@ class HatBasis(nn.Module):
         self.cap, self.least = cap, least
         self.register_buffer("knots", torch.linspace(-2.0, 2.0, knots).repeat(series, 1))
 
+    def extra_repr(self) -> str:
+        series, knots = self.knots.shape
+        return f"{series} series, knots={knots}, cap={self.cap:g}, least={self.least:g}"
+
     @torch.no_grad()
     def fit(self, columns: Iterable[NDArray[np.float32]]) -> None:
         """Put the knots of each series on the quantiles 0.02 .. 0.98 of its values; of none they stay where they are.
@@ -333,6 +341,9 @@ class StandardScore(nn.Module):
         self.channels = 2 * columns + sum(self.categories.values())
         self.register_buffer("mean", torch.zeros(columns))
         self.register_buffer("scale", torch.ones(columns))
+
+    def extra_repr(self) -> str:
+        return f"{len(self.mean)} statics -> {self.channels}"
 
     @torch.no_grad()
     def fit(self, statics: NDArray[np.float32]) -> None:

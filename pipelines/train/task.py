@@ -11,25 +11,27 @@ from typing import Any, ClassVar, Literal
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import EarlyStopping, RichProgressBar
+from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from rich import get_console
 from torch.utils.data import DataLoader
 
-from ccnn_irregular._checks import reject
+from ccnn_irregular._reprs import parameter_count
 from ccnn_irregular.pipelines.train import figures
 from ccnn_irregular.pipelines.train.arguments import Words, join_lists
 from ccnn_irregular.pipelines.train.callbacks import training_callbacks
 from ccnn_irregular.pipelines.train.checkpoint import WholeCheckpoints, load_weights, read_checkpoint, saved_options
 from ccnn_irregular.pipelines.train.data import TaskData
 from ccnn_irregular.pipelines.train.evaluation import Evaluation, say
-from ccnn_irregular.pipelines.train.module import CLASSES, TaskModule, parameter_count
+from ccnn_irregular.pipelines.train.mid_epoch import Signals
+from ccnn_irregular.pipelines.train.module import CLASSES, TaskModule
 from ccnn_irregular.pipelines.train.outputs import record, require_own
 from ccnn_irregular.pipelines.train.overlap import overlap_with, provenance, require_others
+from ccnn_irregular.pipelines.train.progress import OneLine
 from ccnn_irregular.pipelines.train.reports import versions, write_json
 from ccnn_irregular.pipelines.train.resume import find_resumable
 from ccnn_irregular.pipelines.train.run_end import (
     RunEnd,
-    ends_at_sigterm,
     require_epochs,
     require_numbers,
     require_precision,
@@ -88,6 +90,7 @@ class Task(LightningCLI):
 
     def __init__(self, words: Words) -> None:
         self.words = words
+        self.signals = Signals()
         self._read_data: TaskData[Any, Any] | None = None
         summaries = _SUMMARIES | dict(self.summaries)
         super().__init__(
@@ -188,20 +191,20 @@ class Task(LightningCLI):
             options.ckpt_path = options.ckpt_path or str(self.run_folder.best)
 
     def _ask_data(self, options: Any) -> None:
-        """Fill in the arguments of the network that were left null and that the data tell."""
-        if self.data.inferred is TaskData.inferred:
+        """Fill in the arguments of the network that were left open and that the data tell."""
+        network = options.model.network
+        left = [] if network is None else self.data.left_open(network.init_args)
+        if not left:
             return
         parser = ArgumentParser()
         parser.add_class_arguments(self.data, "data")
         self._read_data = parser.instantiate(Namespace(data=options.data)).data
         self._read_data.setup("fit")
-        network = options.model.network
-        given = network.init_args.as_dict()
-        told = {name: value for name, value in self._read_data.inferred().items() if given.get(name) is None}
-        found = {"class_path": network.class_path, "init_args": given | told}
+        taken = {name: value for name, value in self._read_data.inferred().items() if name in left}
+        given = network.init_args.as_dict() | taken
+        found = {"class_path": network.class_path, "init_args": given}
         self.config = self.parser.parse_object({"fit": {"model": {"network": found}}}, self.config)
-        if told:
-            say(self._read_data.inferred_lines(told, given | told))
+        say(self._read_data.inferred_lines(taken, given))
 
     def instantiate_classes(self) -> None:
         """The data that told the arguments of the network are read once; no checkpoint asks for more than it holds."""
@@ -245,9 +248,11 @@ class Task(LightningCLI):
         subcommand = self.config.subcommand
         options = self._get(self.config_init, "trainer")
         require_precision(options.precision)
-        callbacks: list[Callback] = [] if options.enable_progress_bar is False else [RichProgressBar(leave=False)]
+        kwargs["enable_progress_bar"] = options.enable_progress_bar is not False and get_console().is_terminal
+        callbacks: list[Callback] = [OneLine()] if kwargs["enable_progress_bar"] else []
         if subcommand == "fit":
-            callbacks += training_callbacks(self.run_folder, self.config_init[subcommand], self.monitor, self.curves)
+            options = self.config_init[subcommand]
+            callbacks += training_callbacks(self.run_folder, options, self.monitor, self.curves, self.signals)
         else:
             kwargs |= {"callbacks": [], "enable_checkpointing": False}
         self.trainer_defaults = {**self.trainer_defaults, "callbacks": callbacks}
@@ -271,9 +276,8 @@ class Task(LightningCLI):
             model.note_rows(datamodule)
         say(f"{datamodule.summary()}\nnetwork of {parameter_count(model):,} parameters")
         self.run_folder.start(self._plain_config())
-        before = len(self.run_folder.saved_rows())
         try:
-            with ends_at_sigterm():
+            with self.signals.heard():
                 self.trainer.fit(model, datamodule=datamodule, **kwargs)
         except BaseException as error:
             end = RunEnd.broken(error)
@@ -282,11 +286,11 @@ class Task(LightningCLI):
                 raise SystemExit(_STATUS[end.by]) from error
             if end.by != "time_limit":
                 raise
-            if len(self.run_folder.saved_rows()) == before:
-                reject("trainer.max_time", "be longer than an epoch takes", "no epoch done in this time; none is kept")
         else:
             self._summarise(RunEnd.reached(self.trainer), time.monotonic() - started)
-        self.finish(model, datamodule)
+        if self.run_folder.best.is_file():  # none before the first epoch is done
+            self.finish(model, datamodule)
+            say(f"next: ccnn test --run_dir {self.run_folder.path}")
 
     def _summarise(self, end: RunEnd, seconds: float) -> None:
         """Tell how training ended, on the console and in ``summary.json``; what was left out does not count."""
@@ -303,7 +307,7 @@ class Task(LightningCLI):
             "versions": versions(),
         }
         write_json(self.run_folder.summary, summary)
-        told = end.told(len(rows), self.run_folder.path)
+        told = end.told(len(rows), self.run_folder.path, self.run_folder.last.is_file())
         if best is not None:
             plot = figures.training_curves(rows, self.run_folder.path / "training.png", self.curves)
             told += (
@@ -339,7 +343,7 @@ class Task(LightningCLI):
             require_others(self.overlap, path, part, self._plain_config())
         told_later = part == "test" and self.tells_equal and self.overlap.met == self.overlap.twins
         if self.overlap.met and not told_later:
-            say(f"note: {self.overlap}")
+            say(f"note: among these are {self.overlap}")
 
     def validate(self, model: TaskModule, datamodule: TaskData[Any, Any], ckpt_path: str, **kwargs: Any) -> None:
         """Lightning's table of the validation metrics."""
@@ -370,7 +374,7 @@ class Task(LightningCLI):
         require_own(path)
         self._ready(model, datamodule, ckpt_path)
         if (overlap := overlap_with(datamodule, ckpt_path, "test", allowed=True)) is not None and overlap.met:
-            say(f"note: {overlap}")
+            say(f"note: among these are {overlap}")
         written = self.predicted_rows(model, datamodule, path)
         record(path, self.task, ckpt_path, datamodule.describe())
         say(f"{written}: {path}")

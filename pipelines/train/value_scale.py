@@ -33,6 +33,9 @@ class ValueScale(nn.Module):
         for name, value in (("low", 0.0), ("span", 1.0), ("mean", 0.0), ("deviation", 1.0)):
             self.register_buffer(name, torch.full((channels,), value))
 
+    def extra_repr(self) -> str:
+        return f"{len(self.low)}"
+
     @torch.no_grad()
     def fit(self, values: Tensor) -> None:
         """Scale by ``(N, C)``, nan where not known; a channel that is never known keeps its values."""

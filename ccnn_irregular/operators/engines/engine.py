@@ -93,10 +93,24 @@ class Plan:
         planned = [_Planned.of(*one, side) for side, domain in sides.items() for one in _tensors(domain)]
         object.__setattr__(self, "_planned", tuple(planned))
 
+    def __repr__(self) -> str:
+        where = f"at {self.source!r}" if self.query is self.source else f"from {self.source!r} to {self.query!r}"
+        return f"Plan({self.engine!r}, {where}, rtol={self.rtol:g})"
+
     @property
     def engine(self) -> str:
         """Name of the engine it was made for."""
         return self.runner.name
+
+    @property
+    def state(self) -> tuple[tuple[int, int | None], ...]:
+        """Which tensors it was made from, and how often each had been changed in place."""
+        return tuple((id(one.tensor), one.version) for one in self._planned)
+
+    @property
+    def learned(self) -> bool:
+        """Whether places or weights were learned that it was made from."""
+        return any(one.learned for one in self._planned)
 
     def convolve(self, kernel: Kernel, values: Tensor) -> Tensor:
         """The convolution of values on ``source``, at ``query``; see ``ccnn_irregular.convolve``."""

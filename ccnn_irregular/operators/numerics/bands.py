@@ -67,7 +67,7 @@ def bands_by_width(
     others = box_offsets([*reaches, *lattice], kernels[0].extent.device)
     per_axis: list[dict[int, Band]] = []
     for axis, reach in enumerate(reaches):
-        energy = _resolved_energy(kernels, axis, reach, others, budget)
+        energy = _resolved_energy(kernels, axis, reach, others, budget, _FIRST_SAMPLES)
         if energy is None:
             return {}
         per_axis.append(_axis_bands(energy, reach, budget))
@@ -94,7 +94,7 @@ def cut_frequency(
     Returns:
         None where a kernel is too sharp.
     """
-    energy = _resolved_energy(kernels, axis, reach, others, share)
+    energy = _resolved_energy(kernels, axis, reach, others, share, _FIRST_SAMPLES // 2)
     return None if energy is None else max(1, _end(_tails(energy), share)) / (4 * reach)
 
 
@@ -117,12 +117,12 @@ def _thinned(offsets: Tensor, samples: int) -> Tensor:
 
 
 def _resolved_energy(
-    kernels: Sequence[Kernel], axis: int, reach: float, others: Sequence[Tensor], budget: float
+    kernels: Sequence[Kernel], axis: int, reach: float, others: Sequence[Tensor], budget: float, first: int
 ) -> Tensor | None:
     """Marginal energy along ``axis``, sampled so finely that the upper half is negligible; None if too many."""
-    count = _FIRST_SAMPLES
+    count = first
     across = math.prod(len(offsets) for number, offsets in enumerate(others) if number != axis)
-    while count <= _MOST_SAMPLES and (count == _FIRST_SAMPLES or count * across <= _MOST_IN_ALL):
+    while count <= _MOST_SAMPLES and (count == first or count * across <= _MOST_IN_ALL):
         box = list(others)
         box[axis] = _over_support(reach, count, box[axis].device)
         with torch.no_grad():

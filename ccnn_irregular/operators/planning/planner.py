@@ -15,6 +15,7 @@ from ccnn_irregular.domains import Domain
 from ccnn_irregular.kernels import Kernel
 from ccnn_irregular.operators.arguments import CHARACTER, check_alike
 from ccnn_irregular.operators.engines import ENGINES, Cost, Plan, require_engine
+from ccnn_irregular.operators.evenness import warn_of_uneven
 from ccnn_irregular.operators.layout import check_pair
 from ccnn_irregular.operators.planning.memory import as_size, available_memory
 from ccnn_irregular.operators.planning.rates import DEFAULT_MACHINE, Rates, current_rates, measured
@@ -65,6 +66,8 @@ def make_plan(
         require_transformable(kernel, engine, source, query)
         runner = ENGINES[_transformable(kernel, source, query) if engine == "auto" else engine]
         return Plan(runner, source, query, runner.prepare(kernels, source, query, rtol), rtol)
+    if source.irregular is not None:
+        warn_of_uneven(source.irregular, kernel.extent[: source.irregular.d])
     name, cost = _chosen(kernel, source, query, engine, _entries(source, query, batch), rtol)
     runner = ENGINES[name]
     study = cost.study if len(kernels) == 1 else None
@@ -96,7 +99,7 @@ def _cannot_be_used(engine: str, reason: str, source: Domain, query: Domain) -> 
 
 @dataclass(frozen=True)
 class Explanation:
-    """Predicted cost of every engine; ``str()`` is a table.
+    """Predicted cost of every engine, printed as a table.
 
     Attributes:
         choice: the engine "auto" takes, or None where no engine that suits fits into memory.
@@ -113,6 +116,9 @@ class Explanation:
     available: float
     rates: Rates
     measured: bool
+
+    def __repr__(self) -> str:
+        return str(self)
 
     def __str__(self) -> str:
         lines = [_row("engine", "plan", "forward", "backward", "memory", "error", note="note")]

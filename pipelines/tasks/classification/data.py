@@ -36,6 +36,7 @@ from ccnn_irregular.pipelines.tasks.classification.content import (
     sampled_points,
 )
 from ccnn_irregular.pipelines.tasks.classification.sampling import Reading, Samples, Sampling, on_one_grid
+from ccnn_irregular.pipelines.tasks.classification.sizes import suited_lengths
 from ccnn_irregular.pipelines.train.batches import AlikeBatches, EqualBatches, batch_loader
 from ccnn_irregular.pipelines.train.data import Evaluated, Part, TaskData
 from ccnn_irregular.pipelines.train.equal_samples import split_together
@@ -113,6 +114,7 @@ class SampleDataModule(TaskData[SampleBatch, Sampling]):
         evaluate: what test and predict look at: the part kept for the "test", or "all" of the source.
     """
 
+    told, told_by_word = ("in_channels", "classes", "kernel"), ("latent",)
     described = (
         *("dataset", "root", "evaluate", "reading", "window", "cap", "validation", "test", "split_seed", "drop_seed"),
     )
@@ -255,6 +257,9 @@ class SampleDataModule(TaskData[SampleBatch, Sampling]):
 
     def sizes(self) -> dict[str, int]:
         return {"classes": len(self.classes), "in_channels": int(self.samples.values.shape[1])}
+
+    def inferred(self) -> dict[str, Any]:
+        return {**self.sizes(), **suited_lengths(self.part("train"))}
 
     def part(self, part: Literal["train", "validation"]) -> Samples:
         """The samples of a part, as they were taken."""

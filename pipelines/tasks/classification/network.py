@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from ccnn_irregular._checks import reject, require, require_finite
+from ccnn_irregular._reprs import sized
 from ccnn_irregular.datasets.processing.interpolation import between_samples
 from ccnn_irregular.domains import Domain, Grid, Points
 from ccnn_irregular.kernels import Kernel, KernelSpec, energy_above
@@ -70,7 +72,7 @@ class ContinuousClassifier(nn.Module):
     training samples makes them hold.
 
     Args:
-        in_channels: channels of the data.
+        in_channels: channels of the data; ``ccnn fit`` takes what is null here and below from the training part.
         classes: number of classes.
         hidden_channels: channels of the blocks.
         blocks: residual blocks.
@@ -81,29 +83,32 @@ class ContinuousClassifier(nn.Module):
         copies: the first convolution applies this many kernels to each channel of the data; published is 1.
         presence: give series read as points one more channel that is 1 at every sample: where the series is.
         each: standardise each sample by itself.
-        latent: grid of the blocks; null = that of the data. Series read as points need one to be fast.
+        latent: grid of the blocks; null = that of the data, "auto" = ``ccnn fit`` takes one that covers the training
+            part. Series read as points need one to be fast.
         filter_bank: a first convolution on a finer grid than ``latent``.
         solver: engine and tolerance of sums over points.
     """
 
     def __init__(
         self,
-        in_channels: int,
-        classes: int,
+        in_channels: int | None = None,
+        classes: int | None = None,
         hidden_channels: int = 140,
         blocks: int = 4,
-        kernel: KernelSpec = PUBLISHED_KERNEL,
+        kernel: KernelSpec | None = PUBLISHED_KERNEL,
         dropout: float = 0.0,
         dropout_unit: DropoutUnit = "channel",
         input_dropout: float = 0.0,
         copies: int = 1,
         presence: bool = False,
         each: bool = False,
-        latent: GridOptions | None = None,
+        latent: GridOptions | Literal["auto"] | None = None,
         filter_bank: FilterBank | None = None,
         solver: Solver = Solver(),
     ) -> None:
         super().__init__()
+        if in_channels is None or classes is None or kernel is None or latent == "auto":
+            reject("in_channels, classes, kernel and latent", "be given: no data tell them here", "null or auto")
         require(in_channels >= 1, "in_channels", "be at least 1", in_channels)
         require(classes >= 2, "classes", "be at least 2", classes)
         require(copies >= 1, "copies", "be at least 1", copies)
@@ -140,6 +145,9 @@ class ContinuousClassifier(nn.Module):
             latent=None if latent is None else latent.grid(),
             solver=solver,
         )
+
+    def extra_repr(self) -> str:
+        return f"{self.in_channels} -> {self.classes} classes, {sized(self)}"
 
     @torch.no_grad()
     def prepare(self, batch: SampleBatch, values: tuple[Tensor, Tensor | None]) -> None:
@@ -220,7 +228,7 @@ class FixedKernelClassifier(nn.Module):
     Its kernels count samples: at another rate or size they meet other frequencies than those they were trained on.
 
     Args:
-        in_channels: channels of the data.
+        in_channels: channels of the data; null = as the training part, likewise classes.
         classes: number of classes.
         axes: 1 for series on a grid, 2 for images, 3 for volumes.
         hidden_channels: channels of all layers.
@@ -237,8 +245,8 @@ class FixedKernelClassifier(nn.Module):
 
     def __init__(
         self,
-        in_channels: int,
-        classes: int,
+        in_channels: int | None = None,
+        classes: int | None = None,
         axes: int = 1,
         hidden_channels: int = 64,
         blocks: int = 4,
@@ -251,6 +259,8 @@ class FixedKernelClassifier(nn.Module):
         grid: GridOptions | None = None,
     ) -> None:
         super().__init__()
+        if in_channels is None or classes is None:
+            reject("in_channels and classes", "be given: no data tell them here", "null")
         require(grid is None or len(grid.sizes) == axes == 1, "grid", "have one axis, as the network", axes)
         require(axes in (1, 2, 3), "axes", "be 1, 2 or 3", axes)
         for name, size in (("kernel_size", kernel_size), ("stem_kernel_size", stem_kernel_size)):
@@ -282,6 +292,9 @@ class FixedKernelClassifier(nn.Module):
         )
         self.pool = average(pool, ceil_mode=True) if pool > 1 else nn.Identity()
         self.output = nn.Linear(hidden_channels, classes)
+
+    def extra_repr(self) -> str:
+        return f"{self.in_channels} -> {self.classes} classes, {sized(self)}"
 
     @torch.no_grad()
     def prepare(self, batch: SampleBatch, values: tuple[Tensor, Tensor | None]) -> None:

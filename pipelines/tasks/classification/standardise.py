@@ -31,6 +31,9 @@ class Standardise(nn.Module):
         self.register_buffer("scale", torch.ones(channels))
         self.each = each
 
+    def extra_repr(self) -> str:
+        return f"{len(self.mean)}{', each=True' if self.each else ''}"
+
     @torch.no_grad()
     def fit(self, values: Tensor, weights: Tensor | None = None) -> None:
         """Take mean and scale from ``(N, C, ...)``; nan is left out, a constant channel keeps its scale.

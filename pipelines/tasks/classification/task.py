@@ -16,6 +16,7 @@ from ccnn_irregular.pipelines.tasks.classification.module import Classification,
 from ccnn_irregular.pipelines.tasks.classification.sampling import Sampling, grid_sizes
 from ccnn_irregular.pipelines.train.equal_samples import EqualSamples
 from ccnn_irregular.pipelines.train.evaluation import Evaluation, ResultTable, wilson_interval
+from ccnn_irregular.pipelines.train.figures import kernels
 from ccnn_irregular.pipelines.train.reports import write_answers
 from ccnn_irregular.pipelines.train.task import Task
 
@@ -135,13 +136,16 @@ class ClassesTask(Task):
         """
         equal, trained = EqualSamples.of(datamodule), found[0][1]
         others = [without_equal(str(sampling), predictions, equal) for sampling, predictions in found]
-        write_predictions(folder / "predictions.csv", datamodule.ids("test"), trained, datamodule.classes)
+        ids = datamodule.ids("test")
+        write_predictions(folder / "predictions.csv", ids, trained, datamodule.classes)
+        about = (trained, ids, datamodule.classes, datamodule.samples.unit)
         return Evaluation(
             {"equal_samples": equal.counts() | {"without_them": others}},
             notes=equal_note(equal, others),
             files=[
                 folder / "predictions.csv",
                 figures.confusion(trained, datamodule.classes, folder / "confusion.png"),
+                *figures.mistakes(datamodule.loader("test"), *about, folder / "mistakes.png"),
             ],
         )
 
@@ -194,6 +198,7 @@ class ClassificationTask(ClassesTask):
         if len(results) > 1:
             names, accuracies = [name for name, *_ in results], [accuracy for *_, accuracy, _ in results]
             evaluation.files.append(figures.samplings(names, {"": accuracies}, folder / "samplings.png"))
+        evaluation.files += kernels(model.network, datamodule.samples.unit, folder)
         return evaluation
 
     def _better_resampled(self, model: Classification, datamodule: SampleDataModule, sampling: Sampling) -> Sampling:

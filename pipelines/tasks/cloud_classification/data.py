@@ -125,6 +125,7 @@ class ShapeDataModule(TaskData[SampleBatch, DrawnClouds]):
     """
 
     rows_are = "shapes"
+    told = ("in_channels", "classes")
     described = ("dataset", "root", "evaluate", "points", "weights", "validation", "seed", "changes")
 
     def __init__(

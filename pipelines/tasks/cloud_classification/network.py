@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ccnn_irregular._checks import reject, require
+from ccnn_irregular._reprs import sized
 from ccnn_irregular.adapters.geometric import CLOUD_KERNEL, require_resolution
 from ccnn_irregular.adapters.geometric_networks import CloudCCNN
 from ccnn_irregular.adapters.geometric_sampling import coarsen_voxels
@@ -44,6 +45,10 @@ class CloudNetwork(nn.Module):
         self.in_channels = in_channels
         self.classes = classes
         self.reading = reading
+
+    def extra_repr(self) -> str:
+        reading = "all points" if self.reading is None else f"a point for each voxel of edge {self.reading:g}"
+        return f"{self.in_channels} -> {self.classes} classes, reads {reading}, {sized(self)}"
 
     def read(self, batch: SampleBatch, *, weighed: bool = True) -> Points:
         """The points that are read, with the weight of all that they stand for; or with equal weights all.

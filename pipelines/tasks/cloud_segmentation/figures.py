@@ -1,4 +1,4 @@
-"""The figure of a segmented tile: two maps."""
+"""The figure of a segmented tile: three maps."""
 
 from __future__ import annotations
 
@@ -11,15 +11,20 @@ from ccnn_irregular.pipelines.train.figures import save
 from ccnn_irregular.plotting import COLOURS, new_figure
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from numpy.typing import NDArray
 
     from ccnn_irregular.datasets.samples import LabelledClouds
 
 __all__ = ["tile"]
 
+_RIGHT = "#cccccc"
+# Area of a map in square points over the number of marks: together they cover about a third of it.
+_COVERED, _SMALLEST, _LARGEST = 2e4, 0.8, 14.0
+
 
 def tile(clouds: LabelledClouds, predicted: NDArray[np.int64], tested: NDArray[np.int64], path: Path) -> Path:
-    """Two maps of a tile of two classes seen from above: predicted class, and where it is wrong in the test part.
+    """Three maps of a tile seen from above: true class, predicted class, and where it is wrong in the test part.
 
     Args:
         clouds: one tile.
@@ -27,42 +32,38 @@ def tile(clouds: LabelledClouds, predicted: NDArray[np.int64], tested: NDArray[n
         tested: rows of the test part; others are shown pale.
         path: of the PNG.
     """
-    places = clouds.coordinates.numpy()
-    labels = clouds.labels.numpy()
-    width, height = np.ptp(places[:, 0]), np.ptp(places[:, 1])
-    tall = float(np.clip(4.0 * height / max(width, 1e-9), 3.0, 9.5))
-    figure = new_figure(9.5, tall + 0.9)
-    left, right = figure.subplots(1, 2, sharex=True, sharey=True)
-    alpha = np.full(len(places), 0.3)
-    alpha[tested] = 1.0
+    places, labels = clouds.coordinates.numpy()[:, :2], clouds.labels.numpy()
+    width, height = np.ptp(places, axis=0)
+    tall = float(np.clip(4.2 * height / max(width, 1e-9), 3.0, 9.5))
+    figure = new_figure(13.5, tall + 0.35 * len(clouds.classes) + 0.8)
+    truth, answer, errors = figure.subplots(1, 3, sharex=True, sharey=True)
+    shown = np.zeros(len(places), bool)
+    shown[tested] = True
     wrong = predicted != labels
-    kinds = (
-        (
-            left,
-            "predicted (points of the test part)",
-            [(f"{name}", predicted == number, number) for number, name in enumerate(clouds.classes)],
-        ),
-        (
-            right,
-            f"test part: {100 * float((~wrong)[tested].mean()):.1f} % of the points right",
-            [
-                ("right", ~wrong, None),
-                *(
-                    (f"{clouds.classes[truth]} taken for {clouds.classes[other]}", wrong & (labels == truth), truth)
-                    for truth, other in ((0, 1), (1, 0))
-                ),
-            ],
-        ),
-    )
-    for axes, title, groups in kinds:
-        for label, chosen, number in groups:
-            colour = "#cccccc" if number is None else COLOURS[number]
-            shown = np.flatnonzero(chosen)
-            if len(shown):  # matplotlib takes no empty array of opacities
-                dots = {"s": 1.2, "color": colour, "alpha": alpha[shown], "linewidths": 0, "rasterized": True}
-                axes.scatter(*places[shown, :2].T, **dots)
-            axes.scatter([], [], s=18, color=colour, label=f"{label} ({int(chosen[tested].sum())})")
+    right = 100 * float((~wrong)[tested].mean())
+    classes = [(name, number, COLOURS[number % len(COLOURS)]) for number, name in enumerate(clouds.classes)]
+    _map(truth, "true class", [(name, labels == number, colour) for name, number, colour in classes], places, shown)
+    _map(answer, "predicted", [(name, predicted == number, colour) for name, number, colour in classes], places, shown)
+    taken = [(f"{name} taken for another", wrong & (labels == number), colour) for name, number, colour in classes]
+    _map(errors, f"{right:.1f} % right", [("right", ~wrong, _RIGHT), *taken], places, shown)
+    for axes in (truth, answer, errors):
         axes.set(xlabel=f"x, {clouds.unit} from the mean", aspect="equal")
-        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.01), fontsize="small", title=title)
-    left.set_ylabel(f"y, {clouds.unit} from the mean")
+    truth.set_ylabel(f"y, {clouds.unit} from the mean")
     return save(figure, path)
+
+
+def _map(
+    axes: Axes,
+    title: str,
+    groups: list[tuple[str, NDArray[np.bool_], str]],
+    places: NDArray[np.float64],
+    tested: NDArray[np.bool_],
+) -> None:
+    """Draw groups of points in their colours, with the number of each in the test part."""
+    size = float(np.clip(_COVERED / max(len(places), 1), _SMALLEST, _LARGEST))
+    for label, chosen, colour in groups:
+        for rows, alpha in ((chosen & ~tested, 0.25), (chosen & tested, 1.0)):
+            axes.scatter(*places[rows].T, s=size, color=colour, alpha=alpha, linewidths=0, rasterized=True)
+        axes.scatter([], [], s=18, color=colour, label=f"{label} ({int((chosen & tested).sum())})")
+    style = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.01), "fontsize": "small", "frameon": False}
+    axes.legend(title=f"{title} (points of the test part)", **style)

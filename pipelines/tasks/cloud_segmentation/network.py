@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ccnn_irregular._checks import reject, require
+from ccnn_irregular._reprs import sized
 from ccnn_irregular.adapters.geometric import CLOUD_KERNEL
 from ccnn_irregular.adapters.geometric_networks import CloudUNet
 from ccnn_irregular.kernels import KernelSpec
@@ -58,6 +59,9 @@ class CloudSegmenter(nn.Module):
         self.cnn = CloudUNet(
             in_channels, classes, channels=channels, spacing=spacing, kernel=kernel, blocks=blocks, dropout=dropout
         )
+
+    def extra_repr(self) -> str:
+        return f"{self.in_channels} -> {self.classes} classes, {sized(self)}"
 
     @torch.no_grad()
     def prepare(self, batch: LabelBatch, values: tuple[Tensor, Tensor]) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -17,7 +18,7 @@ from torch.utils.data import DataLoader
 
 from ccnn_irregular._checks import reject, require
 from ccnn_irregular.adapters.geometric_weights import CloudSampling
-from ccnn_irregular.datasets.cloud_files import CloudFile, cloud_paths, open_cloud
+from ccnn_irregular.datasets.cloud_files import CloudFile, cloud_paths, open_cloud, stray_paths
 from ccnn_irregular.datasets.processing.terrain import ground_features
 from ccnn_irregular.domains import Points
 from ccnn_irregular.pipelines.tasks.cloud_classification.data import CloudChanges
@@ -33,9 +34,10 @@ from ccnn_irregular.pipelines.tasks.clouds.reading import Columns, Read, varies
 from ccnn_irregular.pipelines.train.batches import EqualBatches, batch_loader, drawn_loader
 from ccnn_irregular.pipelines.train.data import Evaluated, Part, TaskData
 from ccnn_irregular.pipelines.train.draws import Draws
+from ccnn_irregular.pipelines.train.evaluation import say
 from ccnn_irregular.pipelines.train.sample_keys import row_keys
 
-__all__ = ["CloudFiles"]
+__all__ = ["CloudFiles", "tell_left_out"]
 
 # Fields that are channels where all training files have them and they are not the same everywhere.
 _FIELDS = ("intensity", "return_number", "number_of_returns", "red", "green", "blue", "nir", "nx", "ny", "nz")
@@ -46,6 +48,7 @@ _LEVEL, _RADIUS = 2.0, 20.0
 _FEWEST_DISCS, _MOST_DISCS, _COVERED = 32, 512, 4
 _CALIBRATION_DISCS = 8
 _FEWEST_FILES = 3  # that are split by file
+_NAMED = 8  # files that are left out
 
 
 class CloudFiles(TaskData[LabelBatch, None]):
@@ -80,6 +83,7 @@ class CloudFiles(TaskData[LabelBatch, None]):
     """
 
     rows_are = "points"
+    told = ("in_channels", "classes", "spacing")
     described = (
         *("root", "split", "validation", "test", "seed", "weights", "terrain", "changes"),
         *("label", "classes", "ignore", "fields", "evaluate"),
@@ -143,7 +147,7 @@ class CloudFiles(TaskData[LabelBatch, None]):
         """
         if self.parts or (stage == "predict" and self.read is not None):
             return  # predict reads its files one by one
-        columns = [self._columns(open_cloud(path)) for path in cloud_paths(self.root)]
+        columns = [self._columns(cloud) for cloud in self._clouds()]
         if self.read is None:
             self.read = self._told(columns)
         clouds = [self._cloud(one, labelled=True) for one in columns]
@@ -156,6 +160,19 @@ class CloudFiles(TaskData[LabelBatch, None]):
             rule = "hold points with a label (other shares of data.validation and data.test, or another data.seed)"
             require(labelled or not held, f"the {part} part of {self.root}", rule, [cloud.name for cloud in held])
         self._places = [self._by_place(cloud) for cloud in self.parts["train"]]
+
+    def _clouds(self) -> Iterator[CloudFile]:
+        """The clouds of the root; other files, and clouds without points, are named and left out."""
+        left_out, read = [path.name for path in stray_paths(self.root)], 0
+        for path in cloud_paths(self.root):
+            cloud = open_cloud(path, may_be_empty=True)
+            if np.isfinite(cloud.coordinates).all(1).any():
+                read += 1
+                yield cloud
+            else:
+                left_out.append(f"{path.name} (no points)")
+        require(read > 0, self.root, "hold a cloud with a point that has a place", ", ".join(left_out))
+        tell_left_out(self.root, left_out)
 
     @property
     def reading(self) -> Read:
@@ -179,7 +196,6 @@ class CloudFiles(TaskData[LabelBatch, None]):
     def _columns(self, cloud: CloudFile, *, labelled: bool = True) -> Columns:
         """Take out of a file what may be needed."""
         here = np.isfinite(cloud.coordinates).all(1)
-        require(bool(here.any()), f"{cloud.path}", "hold a point that has a place", "none")
         known = self.read
         wanted = self.fields if known is None else known.fields
         fields = [name for name in _FIELDS if name in cloud.fields] if wanted is None else wanted
@@ -344,6 +360,8 @@ class CloudFiles(TaskData[LabelBatch, None]):
     def to_answer(self, cloud: CloudFile) -> tuple[DataLoader[LabelBatch], NDArray[np.int64]]:
         """The pieces of a file that needs no labels, and the row of the file of each point in their answers."""
         rows = np.flatnonzero(np.isfinite(cloud.coordinates).all(1))
+        if not len(rows):
+            return _pieces_loader([]), rows
         read = self._cloud(self._columns(cloud, labelled=False), labelled=False)
         cut = self.pieces(read)
         answered = np.concatenate([piece.read[piece.answered] for piece in cut])
@@ -366,6 +384,13 @@ class CloudFiles(TaskData[LabelBatch, None]):
         counts = np.array([len(one) for one in places])
         moved = self.changes.moved(np.concatenate(places), counts, draws)
         return _batch(discs, moved, ids=index)
+
+
+def tell_left_out(root: str | Path, names: Sequence[str]) -> None:
+    """Say which files of a folder are not read, where there are any."""
+    if names:
+        more = f" and {len(names) - _NAMED} more" * (len(names) > _NAMED)
+        say(f"left out of {root}: {', '.join(names[:_NAMED])}{more}")
 
 
 _WEIGHED = ("values", "weights")

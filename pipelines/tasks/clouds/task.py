@@ -8,18 +8,17 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from rich import get_console
-from rich.progress import track
 
 from ccnn_irregular._checks import reject, require
-from ccnn_irregular.datasets.cloud_files import CloudFile, cloud_paths, open_cloud
+from ccnn_irregular.datasets.cloud_files import CloudFile, cloud_paths, open_cloud, stray_paths
 from ccnn_irregular.pipelines.tasks.cloud_segmentation.data import UNLABELLED
 from ccnn_irregular.pipelines.tasks.cloud_segmentation.module import CloudSegmentation, PointPredictions
 from ccnn_irregular.pipelines.tasks.cloud_segmentation.task import CloudSegmentationTask, class_iou
-from ccnn_irregular.pipelines.tasks.clouds.data import CloudFiles
+from ccnn_irregular.pipelines.tasks.clouds.data import CloudFiles, tell_left_out
 from ccnn_irregular.pipelines.train.checkpoint import load_weights
 from ccnn_irregular.pipelines.train.evaluation import Evaluation, ResultTable, say
 from ccnn_irregular.pipelines.train.outputs import record, require_own
+from ccnn_irregular.pipelines.train.progress import followed
 from ccnn_irregular.pipelines.train.reports import whole
 
 __all__ = ["CloudPredictOptions", "CloudsTask"]
@@ -92,8 +91,9 @@ class CloudsTask(CloudSegmentationTask):
         datamodule.setup("predict")
         folder = self.output(datamodule, "predictions")
         jobs = _jobs(Path(datamodule.root), folder)
-        for path, target in track(jobs.items(), "clouds", console=get_console(), transient=True, disable=len(jobs) < 2):
-            cloud = open_cloud(path)
+        tell_left_out(datamodule.root, [path.name for path in stray_paths(datamodule.root)])
+        for path, target in followed(list(jobs.items()), "clouds"):
+            cloud = open_cloud(path, may_be_empty=True)
             columns = self._answers(model, datamodule, cloud, options)
             with whole(target) as temporary, temporary.open("wb") as stream:
                 cloud.save(stream, columns, f"{options.field} by {ckpt_path}")
@@ -106,16 +106,17 @@ class CloudsTask(CloudSegmentationTask):
     ) -> dict[str, np.ndarray]:
         """The predicted label and its probability at each point, in the order of the file."""
         loader, rows = data.to_answer(cloud)
-        found = PointPredictions.joined(self.predictions(model, loader))
         number, probability = np.full(len(cloud.coordinates), -1), np.full(len(cloud.coordinates), np.nan, np.float32)
-        number[rows], probability[rows] = found.predicted, found.probabilities.max(1)
+        if len(rows):
+            found = PointPredictions.joined(self.predictions(model, loader))
+            number[rows], probability[rows] = found.predicted, found.probabilities.max(1)
         classes = data.reading.classes
         return {options.field: classes.values(number, cloud.words), options.probability: probability}
 
 
 def _told(values: np.ndarray) -> str:
     counts = sorted(Counter(values.tolist()).items(), key=lambda item: -item[1])
-    return ", ".join(f"{value}: {count} points" for value, count in counts)
+    return ", ".join(f"{value}: {count} points" for value, count in counts) or "no points"
 
 
 def _jobs(root: Path, folder: Path) -> dict[Path, Path]:

@@ -17,8 +17,6 @@ import numpy as np
 import psutil
 import torch
 from numpy.typing import NDArray
-from rich import get_console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from ccnn_irregular._checks import reject, require
 from ccnn_irregular.adapters.xarray import Reading
@@ -28,6 +26,7 @@ from ccnn_irregular.pipelines.tasks.downscale.fields import Fields, Plane, coars
 from ccnn_irregular.pipelines.tasks.downscale.network import DownscalingNetwork, FieldFormat
 from ccnn_irregular.pipelines.tasks.downscale.output import PartialOutput, write_block, write_template
 from ccnn_irregular.pipelines.train.evaluation import say
+from ccnn_irregular.pipelines.train.progress import bar
 
 __all__ = ["predict_file"]
 
@@ -189,9 +188,8 @@ def _compute(folder: PartialOutput, prediction: _Prediction, blocks: Blocks, mem
     finished, fields = folder.finished(), prediction.fields
     begun = f", {len(finished)} of them done before" if finished else ""
     say(f"{len(blocks)} blocks{begun}; predicted memory {as_size(blocks.memory)} of {as_size(memory)}")
-    columns = (TextColumn("blocks"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=get_console(), transient=True) as progress:
-        bar = progress.add_task("blocks", total=len(blocks), completed=len(finished))
+    with bar() as shown:
+        task = shown.add_task("blocks", total=len(blocks), completed=len(finished))
         for number, spans in enumerate(blocks.spans()):
             if number in finished:
                 continue
@@ -201,7 +199,7 @@ def _compute(folder: PartialOutput, prediction: _Prediction, blocks: Blocks, mem
             rows = slice(*prediction.fine_rows(start, stop))
             write_block(folder.store, fields, prediction.fine, part, rows, values)
             folder.mark(number)
-            progress.advance(bar)
+            shown.advance(task)
     say(f"{len(blocks) - len(finished)} blocks computed")
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ccnn_irregular._checks import require
+from ccnn_irregular._reprs import sized
 from ccnn_irregular.datasets.processing.moments import mean_and_deviation
 from ccnn_irregular.domains import Axis, Grid
 from ccnn_irregular.kernels import KernelSpec
@@ -119,6 +120,9 @@ class DownscalingNetwork(nn.Module):
             self.register_buffer(name, torch.ones(in_channels))
         self.register_buffer("mean", torch.zeros(in_channels))
         self.format: FieldFormat | None = None
+
+    def extra_repr(self) -> str:
+        return f"{self.in_channels} variables, {sized(self)}"
 
     def get_extra_state(self) -> dict[str, Any]:
         return {} if self.format is None else self.format.plain()

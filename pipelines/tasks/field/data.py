@@ -248,7 +248,9 @@ class FieldDataModule(TaskData[FieldBatch, FieldVariant]):
 
     def summary(self) -> str:
         sizes = ", ".join(f"{size} {name}" for name, size in self.part_sizes().items())
-        told = f"{len(self.samples)} fields of {', '.join(self.samples.channels)}; known places: {sizes}"
+        fields = f"{len(self.samples)} fields of {', '.join(self.samples.channels)} over {', '.join(self.samples.axes)}"
+        named = " (--data.variables, .axes, .fields, .stacked)" if self.dataset == "cube" else ""
+        told = f"{fields}{named}; known places: {sizes}"
         return "\n".join([*self.samples.about, told]) if isinstance(self.samples, StationSet) else told
 
     def describe(self) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ccnn_irregular.datasets.samples import FieldSet
 from ccnn_irregular.pipelines.tasks.field.batch import FieldBatch
-from ccnn_irregular.pipelines.train.figures import save
+from ccnn_irregular.pipelines.train.figures import file_stem, save, short_times
 from ccnn_irregular.plotting_maps import plot_field_maps
 
 __all__ = ["save_test_figures"]
@@ -37,7 +37,7 @@ def save_test_figures(
     pairs = [(number, entry, int(channel)) for number, entry in first for channel in channels]
     paths = []
     for field, (_, batch, seen, asked, estimates), channel in pairs[:most]:
-        title = f"{fields.channels[channel]}, {fields.names[field]}"
+        title = short_times(f"{fields.channels[channel]}, {fields.names[field]}")
         figure = plot_field_maps(
             batch.observed.coordinates[seen].numpy(),
             batch.values[seen, channel].numpy(),
@@ -45,12 +45,25 @@ def save_test_figures(
             batch.targets[asked, channel].numpy(),
             estimates[:, channel],
             names=(fields.axes[0], fields.axes[1]),
+            units=_units(fields),
+            nodes=None if fields.shape is None else _nodes(fields, field),
             unit=fields.channel_units[channel],
             title=title,
         )
-        stem = "".join(letter if letter.isalnum() else "_" for letter in title)
-        paths.append(save(figure, folder / f"{stem}.png"))
+        paths.append(save(figure, folder / f"{file_stem(title)}.png"))
     return paths
+
+
+def _units(fields: FieldSet) -> tuple[str | None, str | None]:
+    """Of the axes, as far as they are stated."""
+    given = [unit or None for unit in fields.axis_units[:2]]
+    return (given[0], given[1]) if len(given) == 2 else (None, None)
+
+
+def _nodes(fields: FieldSet, field: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Coordinates of the rows and of the columns of a field on a grid."""
+    places = fields.coordinates[slice(*fields.splits[field : field + 2].tolist())].numpy()
+    return np.unique(places[:, 0]), np.unique(places[:, 1])
 
 
 def _number(fields: FieldSet, batch: FieldBatch, asked: slice) -> int:

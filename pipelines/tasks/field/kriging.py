@@ -13,6 +13,7 @@ from scipy.spatial import cKDTree
 from torch import Tensor, nn
 
 from ccnn_irregular._checks import reject, require
+from ccnn_irregular._reprs import coordinates
 from ccnn_irregular.domains import Points
 
 __all__ = ["FieldAxis", "LocalKriging", "Metric"]
@@ -183,6 +184,10 @@ class LocalKriging(nn.Module):
         self.variance_change = nn.Parameter(torch.zeros(channels * len(widths), dtype=torch.float64))
         self.nugget_change = nn.Parameter(torch.zeros(channels, dtype=torch.float64))
         self.shape = (channels, len(widths), groups)
+
+    def extra_repr(self) -> str:
+        widths = self.widths.detach().flatten()
+        return f"widths={coordinates([widths.min(), widths.max()])}, neighbours={self.neighbours}"
 
     @property
     def widths(self) -> Tensor:

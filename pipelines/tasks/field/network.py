@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ccnn_irregular._checks import reject, require
+from ccnn_irregular._reprs import sized
 from ccnn_irregular.datasets.processing.moments import mean_and_deviation
 from ccnn_irregular.domains import Grid, Points
 from ccnn_irregular.kernels import KernelSpec
@@ -117,6 +118,11 @@ class FieldNetwork(nn.Module):
         self.register_buffer("deviation", torch.ones(channels, dtype=torch.float64))
         self.register_buffer("first_error", torch.ones(channels, dtype=torch.float64))
         self.register_buffer("spread", torch.full((channels,), torch.nan, dtype=torch.float64))
+
+    def extra_repr(self) -> str:
+        axes = ", ".join(f"{axis.name} ({axis.kind})" for axis in self.metric.axes)
+        latent = "" if self.latent is None else f"\nlatent={self.latent!r}"
+        return f"{self.channels} channels on {axes}; {sized(self)}{latent}"
 
     @torch.no_grad()
     def prepare(self, batch: FieldBatch, values: tuple[Tensor, Tensor | None]) -> None:

@@ -114,7 +114,9 @@ class AtTable:
             names = set(map(str, table.frame.columns))
             same: dict[str, Any] = {role: name for role, name in observed.columns.items() if name in names}
             none: dict[str, Any] = {role: "none" for role in ("level", "station") if role not in observed.columns}
-            observations = Observations.of(path, table, replace(observed.given, **same, **none))
+            # Names that this table does not have are looked for by their usual ones.
+            usual: dict[str, Any] = {role: None for role in observed.columns if role not in same}
+            observations = Observations.of(path, table, replace(observed.given, **usual, **same, **none))
         coordinates, stamps = placed(observations, fields.axes)
         places = torch.from_numpy(coordinates)
         field = _field_of(fields, stamps, len(places), observations.path)

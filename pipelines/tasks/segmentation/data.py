@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from ccnn_irregular._checks import reject, require
-from ccnn_irregular.datasets.decathlon import Pair, Volume, find_pairs, read_volume
+from ccnn_irregular._checks import require
+from ccnn_irregular.datasets.decathlon import Pair, Volume, find_pairs, label_codes, read_volume
 from ccnn_irregular.datasets.processing.interpolation import NodeMethod
 from ccnn_irregular.datasets.processing.moments import mean_and_deviation
 from ccnn_irregular.datasets.reading.content import content_id
@@ -251,7 +251,8 @@ class VolumeDataModule(TaskData[VolumeBatch, Thinning]):
 
     Args:
         root: folder of the pairs: the Medical Segmentation Decathlon's layout, or the folders images and labels.
-        classes: what the labels 0, 1, ... mean, the background first; null = as ``dataset.json`` says.
+        classes: what the labels 0, 1, ... mean, the background first; null = as ``dataset.json`` says, or without it
+            the labels of all pairs, which then need not follow one another (0, 2, 41).
         validation: share of all volumes that chooses the best epoch.
         test: share of all volumes held out for the test.
         groups: CSV file with the columns name (of a volume, without suffix) and group (its subject): the volumes of one
@@ -262,6 +263,7 @@ class VolumeDataModule(TaskData[VolumeBatch, Thinning]):
     """
 
     rows_are = "volumes"
+    told = ("in_channels", "classes", "steps")
     described = ("root", "classes", "evaluate", "validation", "test", "split_seed", "groups")
 
     def __init__(
@@ -282,6 +284,8 @@ class VolumeDataModule(TaskData[VolumeBatch, Thinning]):
         require(classes is None or len(classes) >= 2, "classes", "name the background and one label at least", classes)
         self.root = root
         self.classes: tuple[str, ...] = () if classes is None else tuple(classes)
+        self.codes: Sequence[int] = range(len(self.classes))
+        self._counts: dict[int, int] = {}
         self.validation = validation
         self.test = test
         self.split_seed = split_seed
@@ -301,15 +305,33 @@ class VolumeDataModule(TaskData[VolumeBatch, Thinning]):
         if self._pairs:
             return
         task = find_pairs(self.root)
-        if not self.classes and not task.classes:
-            reject("classes", f"be given where {self.root} has no dataset.json", "null")
         stated = not task.classes or len(self.classes) in (0, len(task.classes))
         require(stated, "classes", f"be as many as dataset.json has: {task.classes}", self.classes)
-        self.classes = self.classes or task.classes
         self._pairs = task.pairs
+        if not self.classes:
+            self._name_classes(task.classes)
         self._parts = self._divided(self.takes_all(stage))
         if self.in_memory:
-            self._volumes = [read_volume(pair, len(self.classes)) for pair in self._pairs]
+            self._volumes = [read_volume(pair, self.codes) for pair in self._pairs]
+
+    def _name_classes(self, named: tuple[str, ...]) -> None:
+        """Take the classes that ``dataset.json`` names, or the labels that there are."""
+        if named:
+            self.classes, self.codes = named, range(len(named))
+            return
+        self._counts = label_codes(pair.labels for pair in self._pairs)
+        rule = "hold two labels or more, the background 0 among them (or data.classes name them)"
+        require(len(self._counts) >= 2 and 0 in self._counts, f"{self.root}/labels", rule, list(self._counts))
+        self.codes = tuple(self._counts)
+        self.classes = ("background", *(f"label {code}" for code in self.codes[1:]))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Names of the classes, and what stands for them in label files, for the checkpoint."""
+        return {"classes": list(self.classes), "codes": list(self.codes)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Read labels as those of the training were."""
+        self.classes, self.codes = tuple(state["classes"]), tuple(state["codes"])
 
     def _divided(self, everything: bool) -> dict[str, NDArray[np.int64]]:
         """Numbers of the volumes of each part."""
@@ -338,7 +360,7 @@ class VolumeDataModule(TaskData[VolumeBatch, Thinning]):
     def volume(self, index: int) -> Volume:
         """A volume by its number."""
         require(bool(self._pairs), "the data module", "be set up before its volumes are asked for", "no volumes yet")
-        return self._volumes[index] if self._volumes else read_volume(self._pairs[index], len(self.classes))
+        return self._volumes[index] if self._volumes else read_volume(self._pairs[index], self.codes)
 
     def part(self, part: Part) -> list[int]:
         """Numbers of the volumes of a part."""
@@ -360,11 +382,17 @@ class VolumeDataModule(TaskData[VolumeBatch, Thinning]):
     def sizes(self) -> dict[str, int]:
         return {"classes": len(self.classes), "in_channels": int(self.volume(0).values.shape[0])}
 
+    def inferred(self) -> dict[str, Any]:
+        return {**self.sizes(), "steps": [round(step, 3) for step in self.training_steps()]}
+
     def part_sizes(self) -> dict[str, int]:
         return {part: len(numbers) for part, numbers in self._parts.items()}
 
     def summary(self) -> str:
-        return f"{self.root}: {', '.join(f'{size} {name}' for name, size in self.part_sizes().items())} volumes"
+        told = f"{self.root}: {', '.join(f'{size} {name}' for name, size in self.part_sizes().items())} volumes"
+        named = dict(zip(self.classes, self._counts.values(), strict=False))
+        found = ", ".join(f"{name} in {count}" for name, count in named.items())
+        return f"{told}\nclasses, as the labels tell: {found} volumes (--data.classes names them)" if found else told
 
     def describe(self) -> dict[str, Any]:
         """What was read and how it was split, with the names of the volumes that are not trained on."""

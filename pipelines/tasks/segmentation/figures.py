@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ccnn_irregular.pipelines.train.figures import save
 from ccnn_irregular.plotting import COLOURS, new_figure
-from ccnn_irregular.plotting_volumes import plot_disagreement, plot_slices
+from ccnn_irregular.plotting_volumes import plot_prediction
 
 if TYPE_CHECKING:
     from ccnn_irregular.pipelines.tasks.segmentation.data import VolumeBatch
@@ -26,18 +26,14 @@ def typical_cases(scores: NDArray[np.float64]) -> dict[str, int]:
     return {"worst": order[0], "median": order[len(order) // 2], "best": order[-1]} if order else {}
 
 
-def case(batch: VolumeBatch, found: SegmentedVolume, classes: Sequence[str], stem: Path) -> list[Path]:
-    """Predicted labels over the volume, and where they are wrong: two pictures beside one another by name."""
+def case(batch: VolumeBatch, found: SegmentedVolume, classes: Sequence[str], path: Path) -> Path:
+    """The true labels of a volume, below them those predicted, and where they differ."""
     assert batch.labels is not None
     assert found.dice is not None
     values, labels, predicted = batch.values[0, 0].numpy(), batch.labels[0].numpy(), found.labels.numpy()
     scores = ", ".join(f"{name} {value:.3f}" for name, value in zip(classes[1:], found.dice, strict=True))
     title = f"{found.name}: Dice {scores}"
-    figures = {
-        "labels": plot_slices(values, batch.grid, labels=predicted, names=classes[1:], title=title),
-        "errors": plot_disagreement(values, predicted, labels, batch.grid, title=title),
-    }
-    return [save(figure, stem.with_name(f"{stem.name}_{name}.png")) for name, figure in figures.items()]
+    return save(plot_prediction(values, predicted, labels, batch.grid, names=classes[1:], title=title), path)
 
 
 def dice_by_sampling(tables: Sequence[tuple[str, NDArray[np.float64]]], classes: Sequence[str], path: Path) -> Path:

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ccnn_irregular._checks import require
+from ccnn_irregular._checks import reject, require
+from ccnn_irregular._reprs import sized
 from ccnn_irregular.kernels import Kernel, KernelSpec
 from ccnn_irregular.networks_unet import UNET_KERNEL, ContinuousUNet
 from ccnn_irregular.pipelines.tasks.segmentation.data import VolumeBatch
@@ -21,10 +22,11 @@ class ContinuousSegmenter(nn.Module):
     """A ``ContinuousUNet`` in millimetres: the same weights serve every voxel size.
 
     Args:
-        in_channels: channels of the data (modalities).
+        in_channels: channels of the data (modalities); ``ccnn fit`` takes what is null here and in the next two from
+            the training part.
         classes: number of classes, background included.
         channels: of each level, fine to coarse.
-        steps: of the first level along x, y and z, millimetres; doubled from level to level.
+        steps: of the first level along x, y and z, millimetres; doubled from level to level. null = the median voxel.
         blocks: residual blocks of each level.
         kernel: recipe of all kernels, its lengths in steps of their level.
         dropout: in the blocks.
@@ -32,15 +34,17 @@ class ContinuousSegmenter(nn.Module):
 
     def __init__(
         self,
-        in_channels: int,
-        classes: int,
+        in_channels: int | None = None,
+        classes: int | None = None,
         channels: Sequence[int] = (12, 32, 64),
-        steps: Sequence[float] = (1.0, 1.0, 1.0),
+        steps: Sequence[float] | None = (1.0, 1.0, 1.0),
         blocks: Sequence[int] = (0, 1, 1),
         kernel: KernelSpec = UNET_KERNEL,
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
+        if in_channels is None or classes is None or steps is None:
+            reject("in_channels, classes and steps", "be given: no data tell them here", "null")
         require(classes >= 2, "classes", "be at least 2", classes)
         self.in_channels = in_channels
         self.classes = classes
@@ -54,6 +58,9 @@ class ContinuousSegmenter(nn.Module):
             kernel=kernel,
             dropout=dropout,
         )
+
+    def extra_repr(self) -> str:
+        return f"{self.in_channels} -> {self.classes} classes, {sized(self)}"
 
     def prepare(self, batch: VolumeBatch, values: None = None) -> None:
         """Scale all layers for the sampling of ``batch``, and say so where their kernels do not suit it."""
@@ -77,16 +84,22 @@ class FixedKernelSegmenter(nn.Module):
     and up, strided convolutions down, transposed ones up, as in the nnU-Net (Isensee et al. 2021).
 
     Args:
-        in_channels: channels of the data (modalities).
+        in_channels: channels of the data (modalities); null = as the training part, likewise classes.
         classes: number of classes, background included.
         channels: of each level, fine to coarse.
         dropout: of whole channels, on the coarsest level.
     """
 
     def __init__(
-        self, in_channels: int, classes: int, channels: Sequence[int] = (8, 16, 24), dropout: float = 0.0
+        self,
+        in_channels: int | None = None,
+        classes: int | None = None,
+        channels: Sequence[int] = (8, 16, 24),
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
+        if in_channels is None or classes is None:
+            reject("in_channels and classes", "be given: no data tell them here", "null")
         require(classes >= 2, "classes", "be at least 2", classes)
         require(len(channels) >= 1, "channels", "name one level or more", tuple(channels))
         self.in_channels = in_channels
@@ -105,6 +118,9 @@ class FixedKernelSegmenter(nn.Module):
         self.ups = nn.ModuleList(nn.ConvTranspose3d(coarse, fine, 2, 2) for fine, coarse in pairs)
         self.mixes = nn.ModuleList(nn.Sequential(layer(2 * fine, fine), layer(fine, fine)) for fine, _ in pairs)
         self.output = nn.Conv3d(channels[0], classes, 1)
+
+    def extra_repr(self) -> str:
+        return f"{self.in_channels} -> {self.classes} classes, {sized(self)}"
 
     @torch.no_grad()
     def prepare(self, batch: VolumeBatch, values: None = None) -> None:

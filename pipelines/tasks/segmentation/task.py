@@ -10,21 +10,19 @@ from typing import Any, ClassVar, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from ccnn_irregular.adapters.scan_files import is_scan, scan_name
+from ccnn_irregular.adapters.scan_files import is_scan
 from ccnn_irregular.datasets.decathlon import find_images
 from ccnn_irregular.datasets.processing.interpolation import NodeMethod
 from ccnn_irregular.pipelines.tasks.segmentation import figures
 from ccnn_irregular.pipelines.tasks.segmentation.data import Thinning, VolumeBatch, VolumeDataModule, thinnings
-from ccnn_irregular.pipelines.tasks.segmentation.files import file_jobs, jobs_of, predict_files
+from ccnn_irregular.pipelines.tasks.segmentation.files import file_jobs, jobs_of, labels_name, predict_files
 from ccnn_irregular.pipelines.tasks.segmentation.module import Segmentation, SegmentedVolume, VoxelResampling
-from ccnn_irregular.pipelines.tasks.segmentation.network import ContinuousSegmenter
 from ccnn_irregular.pipelines.train.checkpoint import load_weights
 from ccnn_irregular.pipelines.train.data import Part
 from ccnn_irregular.pipelines.train.evaluation import Evaluation, ResultTable, mean_interval, say
-from ccnn_irregular.pipelines.train.figures import save
+from ccnn_irregular.pipelines.train.figures import kernels
 from ccnn_irregular.pipelines.train.reports import write_csv
 from ccnn_irregular.pipelines.train.task import Task
-from ccnn_irregular.plotting_volumes import plot_kernel_slices
 
 __all__ = ["LabelResult", "SegmentationPredictOptions", "SegmentationTask", "SegmentationTestOptions"]
 
@@ -145,7 +143,7 @@ class SegmentationTask(Task):
     monitor_label = "mean Dice"
     summaries: ClassVar[dict[str, str]] = {
         "test": "Dice of each label on the test part, with slices removed too, as table, JSON, CSV and figures",
-        "predict": "label volumes of scans as NIfTI files, on their own voxels; needs no labels",
+        "predict": "label volumes of scans in their own format, on their own voxels; needs no labels",
     }
     curves = (
         ("loss", "train_loss", "training", "-"),
@@ -210,9 +208,10 @@ class SegmentationTask(Task):
         else:
             path = Path(options.input)
             single = self._get(self.config, "output") is None and is_scan(path)
-            jobs = file_jobs(path, folder / f"{scan_name(path)}.nii.gz" if single else folder)
+            jobs = file_jobs(path, folder / labels_name(path) if single else folder)
         load_weights(model, ckpt_path)
-        written = predict_files(model, jobs, Path(ckpt_path))
+        codes = datamodule.codes or range(int(model.network.classes))
+        written = predict_files(model, jobs, Path(ckpt_path), codes)
         where = jobs[0].output if len(jobs) == 1 else jobs[0].output.parent
         say(f"{len(written)} label volumes written: {where}")
 
@@ -231,13 +230,11 @@ def _draw(
     for sampling in dict.fromkeys((samplings[0], samplings[-1])):
         for name, place in cases.items():
             batch = model.standardised(VolumeBatch.of(data.volume(numbers[place]), sampling.thin))
-            stem = folder / "-".join([name, *filter(None, [sampling.file_name])])
-            plots += figures.case(batch, found[sampling][place], data.classes, stem)
+            path = folder / ("-".join([name, *filter(None, [sampling.file_name])]) + ".png")
+            plots.append(figures.case(batch, found[sampling][place], data.classes, path))
     rows = [(str(sampling), scores.dice) for sampling, scores in tables.items()]
     plots.append(figures.dice_by_sampling(rows, data.classes, folder / "dice.png"))
-    if isinstance(model.network, ContinuousSegmenter):
-        plots.append(save(plot_kernel_slices(model.network.kernels()), folder / "kernels.png"))
-    return plots
+    return plots + kernels(model.network, "mm", folder, ("x", "y"))
 
 
 def _results(tables: dict[SliceSampling, Scores], classes: Sequence[str]) -> list[LabelResult]:

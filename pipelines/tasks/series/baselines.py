@@ -25,6 +25,7 @@ from ccnn_irregular.pipelines.tasks.series.risks import table
 from ccnn_irregular.pipelines.tasks.series.samples import Samples
 from ccnn_irregular.pipelines.train.arguments import join_lists
 from ccnn_irregular.pipelines.train.evaluation import say
+from ccnn_irregular.pipelines.train.progress import followed
 from ccnn_irregular.pipelines.train.reports import versions, write_json
 from ccnn_irregular.pipelines.train.trained_on import Overlap, TrainedOn
 
@@ -141,8 +142,6 @@ def _answers(model: Any, inputs: NDArray[np.float32], kind: str) -> NDArray[np.f
 
 def run(arguments: list[str]) -> None:
     """Train one model a seed, evaluate each and their mean, print the table, write ``metrics.json``."""
-    from rich.progress import track
-
     options = _options(arguments)
     data, trees, other = options.data, options.trees, options.test
     data.setup("fit")
@@ -151,7 +150,7 @@ def run(arguments: list[str]) -> None:
     inputs, tested_inputs = features(train), features(tested)
     mean = float(train.targets.mean())
     found = []
-    for seed in track(range(trees.seeds), description="trees", transient=True):
+    for seed in followed(range(trees.seeds), "trees"):
         found.append(_answers(train_trees(inputs, train.targets, schema.kind, trees, seed), tested_inputs, schema.kind))
     answers = {f"trees {seed}": one for seed, one in enumerate(found)} | {"trees mean": np.mean(found, axis=0)}
     results = {name: evaluate(one, tested.targets, tested.index, schema, mean) for name, one in answers.items()}

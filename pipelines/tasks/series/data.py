@@ -20,7 +20,7 @@ from ccnn_irregular.datasets.tables import Columns, LongSeries, Tables, Targets
 from ccnn_irregular.datasets.tables.frames import listed
 from ccnn_irregular.datasets.tables.times import SECONDS
 from ccnn_irregular.pipelines.tasks.series.parts import split_series
-from ccnn_irregular.pipelines.tasks.series.samples import Samples, Schema, SeriesBatch, beyond, timing_of, told
+from ccnn_irregular.pipelines.tasks.series.samples import Samples, Schema, SeriesBatch, beyond, inferred_text, timing_of
 from ccnn_irregular.pipelines.train.batches import EqualBatches, batch_loader
 from ccnn_irregular.pipelines.train.data import Evaluated, Part, TaskData
 from ccnn_irregular.pipelines.train.sample_keys import ragged_keys, row_keys, text_keys
@@ -65,6 +65,8 @@ class SeriesTables(TaskData[SeriesBatch, None]):
         *("table", "labels", "statics", "source", "source_options", "repeats"),
         *("evaluate", "test", "validation", "split_seed"),
     )
+
+    told = ("schema", "start", "step", "nodes", "extent", "width", "cap")
 
     def __init__(
         self,
@@ -237,7 +239,7 @@ class SeriesTables(TaskData[SeriesBatch, None]):
         if share > 0.01:
             text = f"{share:.0%} of the training rows lie outside the latent grid (start, step, nodes)"
             warnings.warn(text, UserWarning, stacklevel=2)
-        return told(self.schema, options)
+        return inferred_text(self.schema, options)
 
     def state_dict(self) -> dict[str, Any]:
         """What tables are read for, for the checkpoint."""

@@ -100,8 +100,9 @@ def precision_recall(labels: NDArray[np.int64], risks: NDArray[np.float64], titl
     smaller = min(precision[best], recall[best])
     axes.plot(recall[best], precision[best], "o", color=COLOURS[1], label=f"min(Se, +P) {smaller:.3f}")
     axes.set(xlabel="sensitivity (outcomes flagged)", ylabel="precision (flagged with the outcome)")
-    axes.legend(loc="upper right", frameon=False, fontsize="small")
     axes.set_title(title, fontsize="small")
+    # Above the axes: the curve may pass anywhere inside.
+    figure.legend(loc="outside upper center", frameon=False, fontsize="small")
     return figure
 
 

@@ -95,6 +95,12 @@ class SeriesNetwork(SeriesEnsemble):
         self.register_buffer("target_scale", torch.tensor(1.0, dtype=torch.float64))
         self.register_buffer("threshold", torch.tensor(0.5, dtype=torch.float64))  # probability of the outcome it takes
 
+    def extra_repr(self) -> str:
+        schema = self.schema
+        answer = "a number" if schema.kind == "number" else f"classes {', '.join(schema.classes)}"
+        read = f"{len(schema.variables)} variables, {len(schema.statics)} statics, times in {schema.unit}"
+        return f"{read} -> {answer}; {super().extra_repr()}"
+
     def prepare(self, batch: SeriesBatch, values: Any) -> None:
         """Take knots and scales from the training rows, see ``SeriesTables.training_values``."""
         columns, statics, targets = values

@@ -17,7 +17,7 @@ from ccnn_irregular.datasets.tables import LongSeries
 from ccnn_irregular.datasets.tables.frames import listed
 from ccnn_irregular.pipelines.train.draws import Draws
 
-__all__ = ["Samples", "Schema", "SeriesBatch", "Timing", "beyond", "timing_of", "told"]
+__all__ = ["Samples", "Schema", "SeriesBatch", "Timing", "beyond", "inferred_text", "timing_of"]
 
 # Samples that are looked at for the timing, and bounds of the number of nodes.
 _LOOKED_AT = 4096
@@ -221,7 +221,7 @@ def _round_up(value: float) -> float:
     return float(f"{math.ceil(value / scale - 1e-9) * scale:.12g}")
 
 
-def told(schema: Schema, options: dict[str, Any]) -> str:
+def inferred_text(schema: Schema, options: dict[str, Any]) -> str:
     """What was taken from the training rows, with the options that say otherwise."""
     unit, network = schema.unit, "--model.network.init_args."
     since = {"given": "as given", "first": "since the first row of each series", "label": "since the label's time"}

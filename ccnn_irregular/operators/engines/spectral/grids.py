@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from ccnn_irregular.operators.engines.spectral.refinement import refined
 from ccnn_irregular.operators.engines.spectral.separable import GridGeometry, grid_cost, to_modes
 from ccnn_irregular.operators.layout import balance, restored
 from ccnn_irregular.operators.numerics.sizes import Pasts, energy_and_peaks, outliers, sample_energy
+from ccnn_irregular.operators.numerics.uniform import repeated, times
 from ccnn_irregular.operators.planning.memory import available_memory
 from ccnn_irregular.operators.planning.rates import current_rates
 
@@ -65,13 +67,13 @@ def _accurate(kernel: Kernel, rows: Tensor, energy: Tensor, entries: Points, pla
         found = _transfer_for(kernel, plan, rtol)
         if isinstance(found, str):
             return found
-        geometry, transfer, error = found
+        geometry, parts, error = found
         these, size = rows, energy
         if channels is not None:
-            transfer, error = transfer[channels], error[channels]
+            parts, error = [torch.cat(parts)[channels]], error[channels]
             these, size = (rows[:, channels], energy[:, channels]) if kernel.depthwise else (rows, energy)
         lost = size * error if kernel.depthwise else size @ error.T
-        return _convolved(these, transfer, geometry, depthwise=kernel.depthwise), query.count * lost[:, None]
+        return _convolved(these, parts, geometry, depthwise=kernel.depthwise), query.count * lost[:, None]
 
     def exact(rtol: float) -> Tensor | None:
         return _sum_of_pairs(kernel, rows, plan) if _pairs_are_cheaper(kernel, plan, len(rows), rtol) else None
@@ -80,29 +82,34 @@ def _accurate(kernel: Kernel, rows: Tensor, energy: Tensor, entries: Points, pla
     return refined(transformed, exact, Pasts(entries, None), geometry.rtol, SMALLEST_RTOL[kernel.dtype])
 
 
-def _convolved(rows: Tensor, transfer: Tensor, geometry: GridGeometry, *, depthwise: bool) -> Tensor:
-    """Values to modes, times the kernel's transform, and to the queries."""
-    kept = tuple(slice(way.kept.start, way.kept.stop) for way in geometry.ways)
-    spectrum = to_modes(rows[(slice(None), slice(None), *kept)], [way.source for way in geometry.ways])
-    product = spectrum * transfer if depthwise else torch.einsum("bc...,dc...->bd...", spectrum, transfer)
-    return geometry.at_queries(product)
+def _convolved(rows: Tensor, parts: Sequence[Tensor], geometry: GridGeometry, *, depthwise: bool) -> Tensor:
+    """Values to modes, times the parts of the kernel's transform, and to the queries."""
+    sums = [way.source for way in geometry.ways]
+    rows = rows[(slice(None), slice(None), *(slice(way.kept.start, way.kept.stop) for way in geometry.ways))]
+    if depthwise:
+        columns = rows.split([len(part) for part in parts], 1)
+        products = (times(to_modes(own, sums), part) for own, part in zip(columns, parts, strict=True))
+    else:
+        whole = repeated(to_modes(rows, sums), [way.modes for way in geometry.ways])
+        products = (torch.einsum("bc...,dc...->bd...", whole, part) for part in parts)
+    return torch.cat([geometry.at_queries(product) for product in products], 1)
 
 
-def _transfer_for(kernel: Kernel, plan: Plan, rtol: float) -> tuple[GridGeometry, Tensor, Tensor] | str:
+def _transfer_for(kernel: Kernel, plan: Plan, rtol: float) -> tuple[GridGeometry, list[Tensor], Tensor] | str:
     """A geometry that suits the kernel and ``rtol``, the kernel's transform and its error; or why there is none."""
     planned: GridGeometry = plan.geometry
     geometry = planned.renewed.get(rtol, planned if rtol == planned.rtol else None)
     if geometry is not None and _reaches(kernel, geometry):
-        transfer, error, energy = geometry.transfer(kernel)
+        parts, error, energy = geometry.transfer(kernel)
         if not bool((error > (_STALE * rtol) ** 2 * energy).any()):
-            return geometry, transfer, error
+            return geometry, parts, error
     source, query = _grids(plan)
     renewed = GridGeometry.build([kernel], source, query, rtol)
     if isinstance(renewed, str):
         return renewed
     planned.renewed[rtol] = renewed
-    transfer, error, _ = renewed.transfer(kernel)
-    return renewed, transfer, error
+    parts, error, _ = renewed.transfer(kernel)
+    return renewed, parts, error
 
 
 def _reaches(kernel: Kernel, geometry: GridGeometry) -> bool:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -36,7 +36,7 @@ FINEST_LATTICE = 4
 """Cells of a common lattice per step of the source beyond which an axis has sums of its own."""
 
 # What lies beyond the spectrum's end is less than so many rtol; kernel values per axis that this is found by.
-_SAFETY, _SAMPLES = 0.6, 8
+_SAFETY, _SAMPLES = 0.8, 8
 # Share of the modes kept beyond the end of the spectrum: what they hold tells whether it still ends there.
 _SHELL = 0.05
 # Length of an axis from which on its circle is a whole number of steps, so that the source is transformed by an FFT.
@@ -46,6 +46,8 @@ _CALLS, _PLAN_CALLS = 120, 400
 # Small complex products run at this share of the speed of a generator's.
 _SLOWER = 1.5
 _MOST_MODES = 1 << 30
+# Bytes of modes that are held at once on CPUs: new memory for more costs as much time as the sums.
+_AT_ONCE = 4e6
 # Numbers that live at once for each mode or node of what is transformed.
 _COPIES = 6.0
 
@@ -135,8 +137,8 @@ class GridGeometry:
         limits = [reach if span is None else math.inf for reach, span in zip(support, spans, strict=True)]
         return cls(rtol, tuple(ways), tuple(limits), tuple(spans))
 
-    def transfer(self, kernel: Kernel) -> tuple[Tensor, Tensor, Tensor]:
-        """The kernel's transform ``(*kernel.shape, *modes)``, over the number of cells of the circles.
+    def transfer(self, kernel: Kernel) -> tuple[list[Tensor], Tensor, Tensor]:
+        """The kernel's transform in parts ``(channels, *kernel.shape[1:], *modes)``, over the number of circles' cells.
 
         And squared, float64 ``(*kernel.shape)``: the error made of one row of size 1, and that row's result, on average
         over all places.
@@ -145,8 +147,16 @@ class GridGeometry:
         cells = math.prod(way.cells for way in self.ways)
         taps = kernel.sampled([way.offsets for way in self.ways]) / cells
         energy, dtype = energy_of_taps(taps.detach().flatten(0, kernel.d - 1))
-        modes = to_modes(taps.permute(*range(kernel.d, taps.ndim), *range(kernel.d)), [way.taps for way in self.ways])
-        return modes, _in_shells(modes.detach(), self.ways, dtype), energy * cells
+        taps = taps.permute(*range(kernel.d, taps.ndim), *range(kernel.d))
+        parts = [to_modes(part, [way.taps for way in self.ways]) for part in taps.split(self._together(kernel))]
+        return parts, torch.cat([_in_shells(part.detach(), self.ways, dtype) for part in parts]), energy * cells
+
+    def _together(self, kernel: Kernel) -> int:
+        """How many channels of the result go through the modes at once: on CPUs no more than stay in the cache."""
+        if kernel.extent.device.type != "cpu":
+            return kernel.out_channels
+        values = math.prod(kernel.shape[1:]) * math.prod(way.modes for way in self.ways)
+        return max(1, int(_AT_ONCE / (values * kernel.dtype.to_complex().itemsize)))
 
     def at_queries(self, modes: Tensor) -> Tensor:
         """Modes ``(..., *modes)`` of a result to its values at the queries, the last axis at the end."""
@@ -169,14 +179,10 @@ def band_axes(source: Grid, query: Grid, causal_axes: Sequence[int]) -> list[int
 
 
 def to_modes(values: Tensor, sums: Sequence[UniformSum]) -> Tensor:
-    """Real values ``(..., *sizes)`` to modes, the last axis first; modes that repeat are copied at the end."""
-    distinct = [one.distinct for one in sums]
-    for dim in range(-1, -len(sums) - 1, -1):
-        values = distinct[dim].to_modes(values, dim)
-    for dim in range(-1, -len(sums) - 1, -1):
-        whole, count = distinct[dim].count, sums[dim].count
-        if whole < count:
-            values = torch.cat([values] * (-(-count // whole)), dim).narrow(dim, 0, count)
+    """Real values ``(..., *sizes)`` to modes: all along the last axis, along the others those before any repeats."""
+    values = sums[-1].to_modes(values, -1)
+    for dim in range(-2, -len(sums) - 1, -1):
+        values = sums[dim].distinct.to_modes(values, dim)
     return values
 
 
@@ -268,16 +274,32 @@ class _OnLattice:
     def way(self, device: torch.device, dtype: torch.dtype, *, half: bool) -> AxisWay:
         first, last = self.span
         length = self.lattice.length(first, last)
-        count = length // 2 + 1 if half else length
+        modes = range(length // 2 + 1 if half else length)
         source, taps, query = (
-            UniformSum(Nodes(begin / length, step / length, nodes), 0, count, device, dtype)
+            Nodes(begin / length, step / length, nodes)
             for begin, step, nodes in (
                 (0, self.lattice.up, self.size),
                 (first, 1, last - first + 1),
                 (0, self.lattice.down, self.lattice.query),
             )
         )
-        return AxisWay(range(self.size), source, taps, query, self.offsets(device), 0, half)
+        sums = _sums(source, taps, query, modes, device, dtype, half=half)
+        return AxisWay(range(self.size), *sums, self.offsets(device), 0, half)
+
+
+def _sums(
+    source: Nodes, taps: Nodes, query: Nodes, modes: range, device: torch.device, dtype: torch.dtype, *, half: bool
+) -> tuple[UniformSum, UniformSum, UniformSum]:
+    """The sums of an axis. Where that makes matrices real, source and query are moved about 0, and the taps to match.
+
+    The last axis, whose values are real, keeps its nodes.
+    """
+    between = UniformSum(source, modes.start, len(modes), device, dtype)
+    if not half and between.dense and replace(between, nodes=query).dense:
+        taps = replace(taps, first=taps.first + source.centre - query.centre)
+        between, query = replace(between, nodes=source.about(0.0)), query.about(0.0)
+    turned = between.alternating
+    return between, replace(between, nodes=taps), replace(between, nodes=query, turned=turned)
 
 
 def _band_way(
@@ -305,22 +327,18 @@ def _band_way(
     shell = max(1, math.ceil(_SHELL * inner))
     highest = inner + shell
     cells = fast_length(2 * highest + 1) if highest > _LONG else 2 * highest + 1
-    first, count = (0, highest + 1) if half else (-highest, 2 * highest + 1)
     taps = math.floor(reach * cells / circle)
-
-    def sums(begin: float, step: float, nodes: int) -> UniformSum:
-        return UniformSum(Nodes(begin, step, nodes), first, count, device, dtype)
-
     offsets = torch.arange(-taps, taps + 1, dtype=torch.float64, device=device) * (circle / cells)
-    return AxisWay(
-        kept,
-        sums(0.0, source.step / circle, cropped.size),
-        sums(-taps / cells, 1 / cells, 2 * taps + 1),
-        sums((query.start - cropped.start) / circle, query.step / circle, query.size),
-        offsets,
-        shell,
-        half,
+    sums = _sums(
+        Nodes(0.0, source.step / circle, cropped.size),
+        Nodes(-taps / cells, 1 / cells, 2 * taps + 1),
+        Nodes((query.start - cropped.start) / circle, query.step / circle, query.size),
+        range(0 if half else -highest, highest + 1),
+        device,
+        dtype,
+        half=half,
     )
+    return AxisWay(kept, *sums, offsets, shell, half)
 
 
 def _kept(source: Axis, query: Axis, support: float) -> range:

@@ -1,0 +1,30 @@
+"""Shift-wise convolution: large kernels as sums of small ones, each read some places further on.
+
+A kernel of M x N taps equals M / N kernels of N x N whose results are shifted by multiples of N and added (Li et al.,
+CVPR 2025, arXiv 2401.12736).
+"""
+
+from ccnn_irregular.shiftwise.blocks import ShiftwiseBlock
+from ccnn_irregular.shiftwise.conv import ShiftwiseConv
+from ccnn_irregular.shiftwise.networks import (
+    ShiftwiseNet,
+    compress,
+    shiftwise_base,
+    shiftwise_small,
+    shiftwise_tiny,
+)
+from ccnn_irregular.shiftwise.sparsity import GroupSparsity
+from ccnn_irregular.shiftwise.tiled import TiledConv, from_large_kernel
+
+__all__ = [
+    "GroupSparsity",
+    "ShiftwiseBlock",
+    "ShiftwiseConv",
+    "ShiftwiseNet",
+    "TiledConv",
+    "compress",
+    "from_large_kernel",
+    "shiftwise_base",
+    "shiftwise_small",
+    "shiftwise_tiny",
+]
