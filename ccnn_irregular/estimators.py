@@ -29,8 +29,8 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_dat
 
 from ccnn_irregular._checks import reject, require
 from ccnn_irregular.datasets.tables import Columns, Tables, from_frames
-from ccnn_irregular.datasets.tables.frames import label_frame
-from ccnn_irregular.pipelines.tasks.series.data import SeriesTables, told
+from ccnn_irregular.datasets.tables.assembly import label_frame
+from ccnn_irregular.pipelines.tasks.series.data import SeriesTables, inferred_text
 from ccnn_irregular.pipelines.tasks.series.module import SCHEDULE, SeriesModel
 from ccnn_irregular.pipelines.tasks.series.network import SeriesNetwork
 from ccnn_irregular.pipelines.tasks.series.samples import Schema
@@ -131,13 +131,13 @@ class _SeriesEstimator(BaseEstimator):
         with torch.random.fork_rng():
             torch.manual_seed(self.random_state)
             data.setup("fit")
-            options = data.inferred_options() | dict(self.network_options or {})
+            options = data.inferred() | dict(self.network_options or {})
             options["schema"] = Schema(**options["schema"])
             require(
                 options["schema"].kind in self._kinds, "y", f"be {' or '.join(self._kinds)}", options["schema"].kind
             )
             if self.verbose:
-                print(told(options["schema"], options))
+                print(inferred_text(options["schema"], options))
             sizes = {name: getattr(self, name) for name in ("members", "hidden_channels", "blocks", "dropout")}
             network = SeriesNetwork(**(sizes | options))
             self.network_ = self._trained(network, data)
@@ -177,7 +177,12 @@ class _SeriesEstimator(BaseEstimator):
         self.n_iter_ = trainer.current_epoch
         self.best_score_ = best.score
         network.load_state_dict(best.weights)
-        return network.cpu().eval()
+        model.cpu().eval()
+        if network.schema.kind != "number":
+            told_of_risks = model.calibrate(data)
+            if self.verbose:
+                print(told_of_risks)
+        return network
 
     def _labels(self, X: Any, y: Any) -> pd.DataFrame:
         """A frame of id, label and time."""

@@ -72,7 +72,7 @@ def _help() -> str:
         f"packaged configurations: {', '.join(config_names())}\n\n"
         "ccnn COMMAND --help lists the options of a command, with --config NAME --help those of its task and what it\n"
         "sets, --help-all every one. A configuration (--config NAME or FILE) sets options; any of them can be\n"
-        "overridden after it: ccnn fit --config physionet2012 --data.root FOLDER --data.sets a b\n"
+        "overridden after it: ccnn fit --config series --data.table FILE --data.labels FILE\n"
         'ccnn --version; ccnn --print_completion bash, zsh or tcsh: eval "$(ccnn --print_completion bash)".\n'
         f"{_TRACEBACK}=1 in the environment shows where an error came from."
     )
@@ -118,7 +118,7 @@ def _train(arguments: list[str]) -> None:
 
 
 def _baseline(arguments: list[str]) -> None:
-    from ccnn_irregular.pipelines.tasks.risk import baselines
+    from ccnn_irregular.pipelines.tasks.series import baselines
 
     baselines.run(arguments[1:])
 
@@ -188,7 +188,7 @@ COMMANDS: dict[str, tuple[Command, str]] = {
     "test": (_train, "metrics of what was held out, beside baselines: tables, JSON and pictures"),
     "predict": (_train, "answers for rows or files: CSV, netCDF, zarr or NIfTI"),
     "resize": (_resize, "a trained run at another width, without training: a folder that test and predict take"),
-    "baseline": (_baseline, "gradient-boosted trees on statistics of intensive-care stays, same split and metrics"),
+    "baseline": (_baseline, "gradient-boosted trees on statistics of irregular series, same split and metrics"),
     "inspect": (_inspect, "what a file or folder holds, what looks wrong in it, and the command to type next"),
     "info": (_info, "versions, devices, compiler, engines, and what each optional reader needs"),
     "datasets": (_datasets, "list the data sets, or tell what one of them is and where its files come from"),

@@ -16,10 +16,10 @@ __all__ = ["run"]
 CONFIGURATION = "simulated_icu"
 _OWN_DATA = """
 For stays of your own, in PhysioNet 2012's layout (FOLDER/set-a/RECORD.txt and FOLDER/Outcomes-a.txt), type
-  ccnn fit      --config physionet2012 --data.root FOLDER     # train; --data.held_out 0.15 is kept for the test
-  ccnn test     --config physionet2012 --data.root FOLDER     # scores with intervals, and figures
-  ccnn baseline physionet2012 --data.root FOLDER              # boosted trees beside it
-  ccnn predict  --config physionet2012 --data.root FOLDER     # a risk for every stay, as CSV
+  ccnn fit      --config physionet2012 --data.table FOLDER --data.source_options.sets "[a]"   # --data.test 0.15 is kept
+  ccnn test     --config physionet2012                        # scores with intervals, and figures
+  ccnn baseline physionet2012 --data.table FOLDER --data.source_options.sets "[a]"            # boosted trees beside it
+  ccnn predict  --config physionet2012                        # a risk for every stay, as CSV
 
 For a table of your own (id, time, variable, value, or a column for each variable; CSV or Parquet) and its labels, type
   ccnn inspect  TABLE.csv                                     # what it holds, and what looks wrong
@@ -43,7 +43,7 @@ def run(arguments: list[str]) -> None:
         print(f"the earlier demo is now {aside}")
     print(f"writing {options.stays} simulated stays to {cohort}")
     simulated_icu.write(cohort, stays=options.stays, seed=options.seed)
-    config = ["--config", config_path(CONFIGURATION), "--data.root", str(cohort), "--run_dir", str(folder / "run")]
+    config = ["--config", config_path(CONFIGURATION), "--data.table", str(cohort), "--run_dir", str(folder / "run")]
     training.run(["fit", *config, "--seed_everything", str(options.seed)])
     training.run(["test", *config])
     print(_OWN_DATA)

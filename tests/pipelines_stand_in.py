@@ -1,21 +1,32 @@
-"""A network with the interface that ``BinaryRisk`` trains, small enough for tests: means and counts, two layers."""
+"""A network with the interface that ``SeriesModel`` trains, small enough for tests: means and counts, two layers."""
 
 from __future__ import annotations
 
-import dataclasses
 import signal
+from collections.abc import Iterable
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ccnn_irregular.datasets.physionet2012 import SERIES, STATICS
 from ccnn_irregular.kernels import SIREN, GaussianMask, Kernel
-from ccnn_irregular.pipelines.tasks.risk.data import StayBatch
+from ccnn_irregular.pipelines.tasks.series.network import SeriesNetwork
+from ccnn_irregular.pipelines.tasks.series.samples import Schema, SeriesBatch
 from ccnn_irregular.pipelines.train.trusted import trust
 
 trust(__name__)  # what --plugins does
 
+_STATICS = {name: [f"unit {unit}" for unit in range(1, 5)] if name == "ICUType" else [] for name in STATICS}
+# Arguments of a network of stays in intensive care, beside its sizes.
+STAYS: dict[str, Any] = {
+    "schema": Schema(list(SERIES), _STATICS, "binary", ["0", "1"], "h", "numbers", "given"),
+    **{"start": 0.0, "step": 1.0, "nodes": 48, "extent": 24.0, "width": 6.0, "cap": 6.0},
+}
 
-class StandIn(nn.Module):
+
+class StandIn(SeriesNetwork):
     """Logits from the mean normalised value and the count of each series; dropout makes the random state matter."""
 
     # Raise KeyboardInterrupt in the training step with this number, as Ctrl-C would.
@@ -27,21 +38,24 @@ class StandIn(nn.Module):
     steep_at: int | None = None
     spoil_validation = False
 
-    def __init__(self, hidden: int = 8) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.zeros(37))
-        self.register_buffer("scale", torch.ones(37))
-        self.body = nn.Sequential(nn.Linear(2 * 37, hidden), nn.GELU(), nn.Dropout(0.2), nn.Linear(hidden, 1))
-        self.kernel = Kernel(SIREN(1, 4), GaussianMask([2.0]), extent=[6.0])
+    def __init__(self, hidden: int = 8, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        count = len(self.schema.variables)
+        self.members = nn.ModuleList()
+        self.register_buffer("mean", torch.zeros(count))
+        self.register_buffer("scale", torch.ones(count))
+        self.body = nn.Sequential(nn.Linear(2 * count, hidden), nn.GELU(), nn.Dropout(0.2), nn.Linear(hidden, 1))
+        self.kernel_ = Kernel(SIREN(1, 4), GaussianMask([2.0]), extent=[6.0])
         self.steps = 0
 
-    def prepare(self, batch: StayBatch, values: None = None) -> None:
-        values = batch.values
-        mean = torch.nan_to_num(values.nanmean(0))
-        self.mean.copy_(mean)
-        self.scale.copy_(torch.nan_to_num((values - mean).square().nanmean(0).sqrt()).clamp_min(1e-3))
+    def fit(self, columns: Iterable[np.ndarray], statics: np.ndarray, first: Any) -> None:
+        for place, column in enumerate(columns):
+            if len(column):
+                self.mean[place] = float(column.mean())
+                self.scale[place] = max(float(column.std()), 1e-3)
 
-    def forward(self, batch: StayBatch) -> Tensor:
+    def forward(self, batch: SeriesBatch) -> Tensor:
+        values, count = batch.values, len(batch.ids)
         if self.training:
             self.steps += 1
             if self.steps == type(self).interrupt_at:
@@ -51,16 +65,16 @@ class StandIn(nn.Module):
             if self.steps == type(self).steep_at:
                 next(self.parameters()).register_hook(lambda gradient: gradient * torch.inf)
             if self.steps == type(self).spoil_at:
-                batch = dataclasses.replace(batch, values=torch.full_like(batch.values, torch.inf))
+                values = torch.full_like(values, torch.inf)
         elif type(self).spoil_validation:
-            batch = dataclasses.replace(batch, values=torch.full_like(batch.values, torch.inf))
-        stay = torch.repeat_interleave(torch.arange(len(batch)), batch.splits.diff())
-        values = (batch.values - self.mean) / self.scale
-        zeros = values.new_zeros(len(batch), 37)
-        counts = zeros.index_add(0, stay, (~values.isnan()).float())
-        means = zeros.index_add(0, stay, values.nan_to_num()) / counts.clamp_min(1)
-        used = 0 * self.kernel(torch.zeros(1, 1)).sum()
-        return self.body(torch.cat([means, counts.log1p()], 1))[:, 0] + used
+            values = torch.full_like(values, torch.inf)
+        sample = torch.repeat_interleave(torch.arange(count), batch.splits.diff())
+        values = (values - self.mean) / self.scale
+        zeros = values.new_zeros(count, values.shape[1])
+        counts = zeros.index_add(0, sample, (~values.isnan()).float())
+        means = zeros.index_add(0, sample, values.nan_to_num()) / counts.clamp_min(1)
+        used = 0 * self.kernel_(torch.zeros(1, 1)).sum()
+        return self.body(torch.cat([means, counts.log1p()], 1)) + used
 
     def kernels(self) -> dict[str, Kernel]:
-        return {"only layer": self.kernel}
+        return {"only layer": self.kernel_}

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 from lightning.pytorch import Trainer
+from pipelines_stand_in import STAYS
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -40,9 +41,6 @@ from ccnn_irregular.pipelines.tasks.field.module import FieldReconstruction
 from ccnn_irregular.pipelines.tasks.field.network import FieldNetwork
 from ccnn_irregular.pipelines.tasks.forecast.network import ForecastNetwork
 from ccnn_irregular.pipelines.tasks.forecast.task import ForecastData, Forecasting
-from ccnn_irregular.pipelines.tasks.risk.data import ICUDataModule
-from ccnn_irregular.pipelines.tasks.risk.module import BinaryRisk
-from ccnn_irregular.pipelines.tasks.risk.network import ICURiskNetwork
 from ccnn_irregular.pipelines.tasks.segmentation.augmentation import VolumeAugmentation
 from ccnn_irregular.pipelines.tasks.segmentation.data import VolumeDataModule
 from ccnn_irregular.pipelines.tasks.segmentation.module import Segmentation
@@ -139,38 +137,22 @@ def answers(model: TaskModule, loader: DataLoader[Any]) -> Tensor:
     return torch.cat(found)
 
 
-# ------------------------------------------------------------------------------------------------------------- risk
+# ------------------------------------------------------------------------------------------------------------ stays
 
 
-def stays(folder: Path, batch_size: int, sets: tuple[str, ...] = ("a", "b")) -> ICUDataModule:
+def stays(folder: Path, batch_size: int, sets: tuple[str, ...] = ("a", "b")) -> SeriesTables:
     root = folder / "stays"
     if not root.is_dir():
         simulated_icu.write(root, stays=24, seed=5, sets=("a", "b"))
-    return ICUDataModule(
-        str(root), sets, held_out=0.5, validation=0.4, batch_size=batch_size, cache=False, progress=False
-    )
+    options = {"sets": sets, "cache": False, "progress": False}
+    shares = {"test": 0.5, "validation": 0.4}
+    return SeriesTables(str(root), source="physionet2012", source_options=options, **shares, batch_size=batch_size)
 
 
-def risk() -> BinaryRisk:
-    network = ICURiskNetwork(
-        kernel=KernelSpec(extent=24.0, width=6.0, omega_0=10.0, generator="siren", hidden=4),
-        members=2,
-        hidden_channels=4,
-        blocks=1,
-        step=4.0,
-        knots=2,
-        thinning=0.8,
-        series_dropout=0.3,
-    )
-    return BinaryRisk(network, schedule=Schedule(warmup_epochs=0))
-
-
-def spoil_stays(data: ICUDataModule, value: float) -> None:
-    held = data.split.held_out
-    cohort = data.cohort
-    rows = np.concatenate([np.arange(cohort.splits[one], cohort.splits[one + 1]) for one in held])
-    cohort.values[rows] = value
-    cohort.statics[held] = value
+def risk() -> SeriesModel:
+    sizes = {"members": 2, "hidden_channels": 4, "blocks": 1, "knots": 2}
+    network = SeriesNetwork(**STAYS | {"step": 4.0, "nodes": 12}, **sizes, thinning=0.8, series_dropout=0.3)
+    return SeriesModel(network, schedule=Schedule(warmup_epochs=0))
 
 
 # --------------------------------------------------------------------------------------------------- classification
@@ -454,13 +436,15 @@ def own_series() -> SeriesModel:
 
 
 def spoil_tables(data: SeriesTables, value: float) -> None:
-    rows, _ = data.samples.series.rows_of(data.samples.index[data.indices("test")])
+    tested = data.samples.index[data.indices("test")]
+    rows, _ = data.samples.series.rows_of(tested)
     data.samples.series.values[rows] = value
+    data.samples.statics[tested] = value
 
 
 TASKS: dict[str, Task] = {
     "tables": Task(own_tables, own_series, lambda data: data.loader("test"), spoil_tables),
-    "risk": Task(stays, risk, lambda data: data.loader("test"), spoil_stays),
+    "stays": Task(stays, risk, lambda data: data.loader("test"), spoil_tables),
     "series": Task(samples("simulated_strokes", 30), strokes, tested_samples, spoil_samples),
     "images": Task(samples("simulated_shapes", 30), images, tested_samples, spoil_samples),
     "scans": Task(samples("simulated_volumes", 30), scans, tested_samples, spoil_samples),

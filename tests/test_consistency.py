@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import xarray
+from pipelines_stand_in import STAYS
 from torch import nn
 
 from ccnn_irregular import (
@@ -30,7 +31,7 @@ from ccnn_irregular.consistency import ConsistencyReport, Field
 from ccnn_irregular.networks import ResidualBlock
 from ccnn_irregular.pipelines import cli
 from ccnn_irregular.pipelines.consistency import checkpoint_layer, read_netcdf, read_npz, smooth_layer
-from ccnn_irregular.pipelines.tasks.risk.network import ICURiskNetwork
+from ccnn_irregular.pipelines.tasks.series.network import SeriesNetwork
 from ccnn_irregular.plotting import plot_consistency
 from ccnn_irregular.plotting_maps import plot_answer_maps
 from ccnn_irregular.testing import check_consistency
@@ -641,7 +642,7 @@ def test_the_smooth_kernel_averages() -> None:
     assert not torch.allclose(drawn[0], drawn[1])
 
 
-def checkpoint(path: Path, network: ICURiskNetwork, arguments: dict, class_path: str) -> Path:
+def checkpoint(path: Path, network: SeriesNetwork, arguments: dict, class_path: str) -> Path:
     """A file like those of ``ccnn fit``."""
     options = {"class_path": class_path, "init_args": arguments}
     state = {f"network.{name}": one for name, one in network.state_dict().items()}
@@ -651,12 +652,12 @@ def checkpoint(path: Path, network: ICURiskNetwork, arguments: dict, class_path:
 
 def test_a_kernel_of_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    kernel = KernelSpec(extent=24.0, width=4.0, omega_0=10.0, generator="siren")
-    arguments = {"hidden_channels": 8, "blocks": 1, "knots": 2, "kernel": asdict(kernel)}
+    arguments = STAYS | {"width": 4.0, "hidden_channels": 8, "blocks": 1, "knots": 2}
     torch.manual_seed(3)
-    network = ICURiskNetwork(**arguments | {"kernel": kernel})
+    network = SeriesNetwork(**arguments)
+    arguments["schema"] = asdict(arguments["schema"])
     wanted = network.kernels()["stem"]
-    name = "ccnn_irregular.pipelines.tasks.risk.network.ICURiskNetwork"
+    name = "ccnn_irregular.pipelines.tasks.series.network.SeriesNetwork"
     path = checkpoint(tmp_path / "best.ckpt", network, arguments, name)
     layer = checkpoint_layer(path, "stem")
     offsets = torch.linspace(-5, 5, 11)[:, None]

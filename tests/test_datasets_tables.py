@@ -179,6 +179,56 @@ def test_ids_without_values_are_kept_and_numbers_sort_as_numbers() -> None:
     assert np.diff(series.splits).tolist() == [1, 1, 0]
 
 
+def test_ids_that_the_table_lacks_are_named_with_what_becomes_of_them() -> None:
+    frame = pd.DataFrame({"id": ["a", "b"], "time": [0, 0], "x": [1.0, 2.0]})
+    labels = pd.DataFrame({"id": ["a", "c", "d"], "label": [0, 1, 0]})
+    statics = pd.DataFrame({"id": ["a", "b", "e"], "age": [1, 2, 3]})
+    notes = "\n".join(tables.from_frames(frame, labels, statics).notes)
+    assert "2 of 3 ids of the labels are not in the table: c, d; they count as series without values" in notes
+    assert "1 of 3 ids of the statics is not in the table: e; " in notes
+    with pytest.raises(ValueError, match=r"ids of the labels must name series of the table .*, got c, d, while"):
+        tables.from_frames(frame, labels[1:])
+
+
+@pytest.mark.parametrize(("written", "asked"), [("0012", 12), ("12", 12.0), ("A7", "a7 "), ("12.0", 12)])
+def test_ids_that_are_written_in_two_ways_are_refused(written: str, asked: Any) -> None:
+    frame = pd.DataFrame({"id": [written, "b"], "time": [0, 0], "x": [1.0, 2.0]})
+    labels = pd.DataFrame({"id": pd.Series([asked], dtype=type(asked)), "label": [0]})
+    if written == "12":  # a whole number that pandas holds as a float
+        assert tables.from_frames(frame, labels).labels is not None
+        return
+    got = f"got {str(asked)!r}, which the table calls {written!r}"
+    with pytest.raises(ValueError, match=rf"ids of the labels must be written alike in all tables .*, {got}"):
+        tables.from_frames(frame, labels)
+
+
+def test_entries_that_mean_nothing_are_not_known() -> None:
+    frame = LONG.assign(value=["80", "<1", "n/m", "-9"])
+    missing = Columns(missing=("<1", "n/m", "-9"))
+    assert tables.from_frames(frame, columns=missing).series.values.tolist() == [80.0]
+    spread = wide(LONG).assign(lactate=[-9.0, 2.0, 3.0])
+    found = tables.from_frames(spread, columns=Columns(missing=("-9",))).series
+    assert sorted(found.values[found.variable == found.variables.index("lactate")]) == [2.0, 3.0]
+    statics = pd.DataFrame({"id": ["007", "8"], "age": ["60", "n/m"], "ward": ["A", "n/m"]})
+    labels = pd.DataFrame({"id": ["007", "8"], "label": ["yes", "n/m"]})
+    read = tables.from_frames(LONG, labels, statics, columns=missing)
+    assert read.statics is not None
+    assert read.labels is not None
+    assert tables.statics_schema(read.statics, None, ()) == {"age": [], "ward": ["A"]}
+    assert read.statics.loc["8"].isna().all()
+    assert read.labels["label"].isna().tolist() == [False, True]
+
+
+def test_decimal_commas_are_read_where_they_are_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("id;time;variable;value\n1;0,5;x;1,25\n")
+    (tmp_path / "u.csv").write_text("id;time;variable;value\n1;0;x;1,25\n")
+    with pytest.raises(ValueError, match=r"data.columns.decimal , reads decimal commas"):
+        tables.read(tmp_path / "u.csv")
+    assert rows(tables.read(tmp_path / "t.csv", columns=Columns(decimal=",")).series) == [("1", 0.5, "x", 1.25)]
+    with pytest.raises(ValueError, match=r"data.columns.decimal must be . or ,, got ';'"):
+        Columns(decimal=";")
+
+
 # ------------------------------------------------------------------------------------------------- labels and statics
 
 

@@ -44,7 +44,7 @@ def test_scikit_learns_checks(estimator: Any, check: Any) -> None:
 
 
 def test_a_table_is_fitted_and_another_one_answered_by_its_own_ids() -> None:
-    frame, labels = table()
+    frame, labels = table(100)  # enough to calibrate by
     model = SeriesClassifier(**(SMALL | {"max_epochs": 8, "batch_size": 7, "learning_rate": 0.01}))
     assert model.fit(frame, labels) is model
     assert model.classes_.tolist() == ["ill", "well"]

@@ -29,7 +29,7 @@ pytestmark = [
 
 # Tasks whose data modules take all of a source.
 WHOLE = (
-    *("tables", "risk", "series", "images", "scans", "segmentation", "downscale", "forecast"),
+    *("tables", "stays", "series", "images", "scans", "segmentation", "downscale", "forecast"),
     *("shapes", "tile", "clouds"),
 )
 QUIET = ("--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false")
@@ -53,7 +53,7 @@ def test_the_test_part_holds_every_row_and_the_others_none(name: str, tmp_path: 
         assert set(split.ids("test")) < set(ids)
 
 
-@pytest.mark.parametrize("name", ["risk", "series", "images", "scans", "forecast", "shapes"])
+@pytest.mark.parametrize("name", ["stays", "series", "images", "scans", "forecast", "shapes"])
 def test_answers_to_all_rows_are_those_to_each_row_by_its_id(name: str, tmp_path: Path) -> None:
     task, model = TASKS[name], new_model(TASKS[name])
     split, whole = (task.data(tmp_path, 5) for _ in range(2))
@@ -113,7 +113,7 @@ def test_only_outputs_of_its_own_are_overwritten(tmp_path: Path) -> None:
     path.write_text("id,label\n")
     with pytest.raises(ValueError, match=r"output must .*--output names another file, got .*no out.csv.json tells"):
         require_own(path)
-    record(path, "risk", checkpoint, {"root": "there"})
+    record(path, "series", checkpoint, {"root": "there"})
     require_own(path)
     told = json.loads(record_path(path).read_text())
     assert told["checkpoint"] == str(checkpoint)
@@ -159,7 +159,7 @@ def test_strokes_that_training_never_saw(
     assert "test.resample must be left out with data.evaluate all" in capsys.readouterr().err
     cli.main(["predict", *new])
     rows = rows_of("runs/simulated_strokes/predictions.csv")
-    assert [row["sample"] for row in rows] == [str(number) for number in range(33)]
+    assert [row["id"] for row in rows] == [str(number) for number in range(33)]
     assert rows == rows_of("new/predictions.csv")
     told = json.loads(Path("runs/simulated_strokes/predictions.csv.json").read_text())
     assert told["checkpoint"] == "runs/simulated_strokes/best.ckpt"

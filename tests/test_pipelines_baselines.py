@@ -6,13 +6,20 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+from pipelines_tasks import write_tables
 
 from ccnn_irregular.datasets import physionet2012, simulated_icu
 from ccnn_irregular.pipelines import cli
-from ccnn_irregular.pipelines.tasks.risk import baselines
+from ccnn_irregular.pipelines.tasks.series import baselines
+from ccnn_irregular.pipelines.tasks.series.data import SeriesTables
 
-QUICK = ["--trees.seeds", "2", "--trees.iterations", "5", "--data.progress", "false", "--data.cache", "false"]
+QUICK = ["--trees.seeds", "2", "--trees.iterations", "5"]
+
+
+def reader(*sets: str) -> str:
+    return f"{{sets: [{', '.join(sets)}], progress: false, cache: false}}"
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +31,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_features_equal_those_of_a_loop(root: Path) -> None:
     cohort = physionet2012.load(root, ("a",), cache=False, progress=False).select(range(30))
-    got = baselines.features(cohort)
+    data = SeriesTables(str(root), source="physionet2012", source_options={"cache": False, "progress": False})
+    data.setup("fit")
+    got = baselines.features(data.samples.take(np.arange(30)))
     assert got.shape == (30, 8 * 37 + 5)
     assert got.dtype == np.float32
     for stay in range(30):
@@ -43,36 +52,38 @@ def test_features_equal_those_of_a_loop(root: Path) -> None:
 
 def test_the_baseline_on_held_out_stays(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "out"
-    data = ["--data.root", str(root), "--data.sets", "a", "b"]
+    data = ["--data.table", str(root), "--data.source_options", reader("a", "b")]
     cli.main(["baseline", "simulated_icu", *data, *QUICK, "--output", str(output)])
     report = json.loads((output / "metrics.json").read_text())
     assert list(report["metrics"]) == ["trees 0", "trees 1", "trees mean"]
     assert report["n"] == 50
     assert report["trained_on"] == 150
-    assert report["data"]["sets"] == ["a", "b"]
+    assert report["data"]["source_options"]["sets"] == ["a", "b"]
     assert len((output / "predictions.csv").read_text().splitlines()) == 51
     assert "trees mean" in capsys.readouterr().out
 
 
 def test_the_baseline_on_another_folder(root: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
-    data = ["--data.root", str(root), "--test.root", str(root), "--test.sets", "b"]
+    data = ["--data.table", str(root), "--data.source_options", reader("a")]
+    data += ["--test.table", str(root), "--test.source_options", reader("b")]
     cli.main(["baseline", "simulated_icu", *data, *QUICK, "--output", str(output)])
     report = json.loads((output / "metrics.json").read_text())
     assert (report["n"], report["trained_on"]) == (100, 100)
-    assert report["test"] == {"root": str(root), "sets": ["b"]}
+    assert (report["test"]["table"], report["test"]["source_options"]["sets"]) == (str(root), ["b"])
 
 
 def test_stays_that_the_trees_are_trained_on_are_refused(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "copy").symlink_to(root, target_is_directory=True)
-    data = ["--data.root", str(root), "--test.root", str(tmp_path / "copy"), "--test.sets", "a", "b"]
+    data = ["--data.table", str(root), "--data.source_options", reader("a")]
+    data += ["--test.table", str(tmp_path / "copy"), "--test.source_options", reader("a", "b")]
     with pytest.raises(SystemExit, match="2"):
         cli.main(["baseline", "simulated_icu", *data, *QUICK, "--output", str(tmp_path / "out")])
     message = capsys.readouterr().err
-    assert "the 200 stays to test on must be others than those to train on" in message
-    assert "got 100 of 200 stays that were trained on" in message
+    assert "the 200 series to test on must be others than those to train on" in message
+    assert "got 100 of 200 series that were trained on" in message
     assert not (tmp_path / "out").exists()
     cli.main(["baseline", "simulated_icu", *data, *QUICK, "--output", str(tmp_path / "out"), "--allow_overlap", "true"])
     report = json.loads((tmp_path / "out" / "metrics.json").read_text())
@@ -81,8 +92,21 @@ def test_stays_that_the_trees_are_trained_on_are_refused(
 
 def test_bad_input(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
-        cli.main(["baseline", "simulated_icu", "--data.root", str(root), "--trees.seeds", "0"])
+        cli.main(["baseline", "simulated_icu", "--data.table", str(root), "--trees.seeds", "0"])
     assert "trees.seeds must be at least 1, got 0" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="2"):
         cli.main(["baseline", "no_such_configuration"])
     assert "config must be a YAML file or one of character_trajectories, " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["classes", "number"])
+def test_classes_and_numbers_have_trees_too(kind: str, tmp_path: Path) -> None:
+    table, labels = write_tables(tmp_path)
+    rows = pd.read_csv(labels)
+    rows["label"] = np.array(["low", "mid", "high"])[np.arange(40) % 3] if kind == "classes" else np.arange(40) / 7
+    rows.to_csv(labels, index=False)
+    data = ["--data.table", str(table), "--data.labels", str(labels), "--data.validation", "0.2"]
+    cli.main(["baseline", "series", *data, *QUICK, "--output", str(tmp_path / "out")])
+    report = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert ("accuracy" if kind == "classes" else "RMSE") in report["metrics"]["trees mean"]
+    assert (report["n"], report["trained_on"]) == (8, 32)

@@ -45,7 +45,13 @@ def config(tmp_path: Path) -> str:
         "trainer": {"max_epochs": 3, "accelerator": "cpu", "enable_progress_bar": False},
         "model": {"network": {"class_path": "pipelines_stand_in.StandIn"}, "schedule": {"learning_rate": 0.01}},
         "early_stopping": {"patience": 100},
-        "data": {"root": str(tmp_path / "simulated"), "batch_size": 16, "cache": False, "progress": False},
+        "data": {
+            "table": str(tmp_path / "simulated"),
+            "source": "physionet2012",
+            "source_options": {"cache": False, "progress": False},
+            "validation": 0.25,
+            "batch_size": 16,
+        },
     }
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(options))
     return "tiny.yaml"

@@ -92,7 +92,7 @@ def test_strokes_are_learned_and_told_apart_with_samples_missing(capsys: pytest.
 
     # The CSV says what the JSON says; predict writes the same one.
     rows = list(csv.DictReader((run / "test" / "predictions.csv").read_text().splitlines()))
-    assert sum(row["label"] == row["predicted"] for row in rows) / len(rows) == found["as trained"]
+    assert sum(row["label"] == row["prediction"] for row in rows) / len(rows) == found["as trained"]
     cli.main(["predict", *config, "--data.evaluate", "test", "--output", "again.csv"])
     assert Path("again.csv").read_text() == (run / "test" / "predictions.csv").read_text()
     cli.main(["validate", *config])

@@ -19,7 +19,7 @@ from pipelines_stand_in import StandIn
 
 from ccnn_irregular.datasets import simulated_icu
 from ccnn_irregular.pipelines import cli, demo
-from ccnn_irregular.pipelines.tasks.risk.module import BinaryRisk
+from ccnn_irregular.pipelines.tasks.series.module import SeriesModel
 from ccnn_irregular.pipelines.train import run as training_cli
 from ccnn_irregular.pipelines.train.arguments import join_lists
 
@@ -30,7 +30,8 @@ pytestmark = [
 ]
 
 EPOCHS = 3
-FIGURES = ["calibration.png", "patient.png", "precision_recall.png", "receptive_fields.png", "roc.png"]
+SETS = ["--data.source_options.sets", "[a, b]"]
+FIGURES = ["calibration.png", "precision_recall.png", "receptive_fields.png", "roc.png", "series.png"]
 
 
 @pytest.fixture(scope="module")
@@ -48,12 +49,12 @@ def config(root: Path, tmp_path: Path) -> str:
         "trainer": {"max_epochs": EPOCHS, "accelerator": "cpu", "enable_progress_bar": False},
         "model": {"network": {"class_path": "pipelines_stand_in.StandIn"}, "schedule": {"learning_rate": 0.01}},
         "data": {
-            "root": str(root),
-            "held_out": 0.25,
+            "table": str(root),
+            "source": "physionet2012",
+            "source_options": {"sets": ["a"], "cache": False, "progress": False},
+            "test": 0.25,
             "validation": 0.25,
             "batch_size": 16,
-            "cache": False,
-            "progress": False,
         },
     }
     path = tmp_path / "tiny.yaml"
@@ -85,21 +86,21 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 
 def test_train_test_predict(config: str, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    cli.main(["fit", "--config", config, "--data.sets", "a", "b"])
+    cli.main(["fit", "--config", config, *SETS])
     run = tmp_path / "runs" / "tiny"
     names = {path.name for path in run.iterdir()}
     assert names == {"config.yaml", "best.ckpt", "last.ckpt", "history.csv", "summary.json", "training.png"}
     assert len(history("tiny")) == EPOCHS
-    assert yaml.safe_load((run / "config.yaml").read_text())["data"]["sets"] == ["a", "b"]
+    assert yaml.safe_load((run / "config.yaml").read_text())["data"]["source_options"]["sets"] == ["a", "b"]
     summary = json.loads((run / "summary.json").read_text())
     assert summary["epochs"] == EPOCHS
-    assert summary["best"]["val_auroc"] == max(float(row["val_auroc"]) for row in history("tiny"))
+    assert summary["best"]["val_score"] == max(float(row["val_score"]) for row in history("tiny"))
 
     # Held-out stays: the default checkpoint is the best one.
-    assert "at least 10 of each are needed" in capsys.readouterr().out
-    cli.main(["test", "--config", config, "--data.sets=[a,b]"])
+    assert "10 of each are needed" in capsys.readouterr().out
+    cli.main(["test", "--config", config, *SETS])
     printed = capsys.readouterr().out
-    folder = run / f"test_{root.name}_a+b_test"
+    folder = run / "test"
     report = json.loads((folder / "metrics.json").read_text())
     assert report["n"] == 50
     assert report["checkpoint"] == "runs/tiny/best.ckpt"
@@ -119,10 +120,10 @@ def test_train_test_predict(config: str, root: Path, tmp_path: Path, capsys: pyt
     hidden = tmp_path / "hidden"
     hidden.mkdir()
     (hidden / "set-b").symlink_to(root / "set-b", target_is_directory=True)
-    data = ["--data.root", str(hidden), "--data.sets", "b"]
+    data = ["--data.table", str(hidden), "--data.source_options.sets", "[b]"]
     cli.main(["predict", "--config", config, *data, "--output", "risks.csv"])
     lines = Path("risks.csv").read_text().splitlines()
-    assert lines[0] == "record_id,probability"
+    assert lines[0] == "id,prediction,probability_0,probability_1"
     assert len(lines) == 101
     message = refused(capsys, "test", "--config", config, *data, "--data.evaluate", "all")
     assert "must hold Outcomes-b.txt" in message
@@ -132,26 +133,26 @@ def test_train_test_predict(config: str, root: Path, tmp_path: Path, capsys: pyt
     # With its outcomes every stay of it is evaluated, from another run folder too, and a stay can be named.
     (hidden / "Outcomes-b.txt").symlink_to(root / "Outcomes-b.txt")
     everything = [*data, "--data.evaluate", "all", "--run_dir", "elsewhere", "--output", "out"]
-    named = ["--ckpt_path", str(run / "last.ckpt"), "--record_id", lines[5].split(",")[0]]
+    named = ["--ckpt_path", str(run / "last.ckpt"), "--test.series", lines[5].split(",")[0]]
     message = refused(capsys, "test", "--config", config, *everything, *named)
-    assert "of 100 stays that were trained on" in message
+    assert "of 100 series that were trained on" in message
     everything += ["--allow_overlap", "true"]
-    cli.main(["test", "--config", config, *everything, *named, "--bootstrap.resamples", "50"])
+    cli.main(["test", "--config", config, *everything, *named, "--test.resamples", "50"])
     report = json.loads(Path("out/metrics.json").read_text())
     assert report["overlap"]["tested"] == 100
     assert 0 < report["overlap"]["trained_on"] < 100
     assert report["n"] == 100
     assert report["bootstrap"]["resamples"] == 50
-    assert report["data"]["root"] == str(hidden)
-    message = refused(capsys, "test", "--config", config, *everything, *named[:2], "--record_id", "7")
-    assert "record_id must be one of the 100 stays that were read, got 7" in message
+    assert report["data"]["table"] == str(hidden)
+    message = refused(capsys, "test", "--config", config, *everything, *named[:2], "--test.series", "7")
+    assert "test.series must be one of the 100 series that were read, got '7'" in message
 
     capsys.readouterr()
-    cli.main(["validate", "--config", config, "--data.sets", "a", "b"])
-    assert "val_auroc" in capsys.readouterr().out
+    cli.main(["validate", "--config", config, *SETS])
+    assert "val_score" in capsys.readouterr().out
 
     # What the command line trained can be loaded from Python as it is.
-    model = BinaryRisk.load_from_checkpoint(run / "best.ckpt", map_location="cpu")
+    model = SeriesModel.load_from_checkpoint(run / "best.ckpt", map_location="cpu")
     assert isinstance(model.network, StandIn)
     assert float(model.network.mean.abs().sum()) > 0
     assert torch.load(run / "best.ckpt", weights_only=True)["hyper_parameters"]["schedule"]["learning_rate"] == 0.01
@@ -163,8 +164,7 @@ def test_train_test_predict(config: str, root: Path, tmp_path: Path, capsys: pyt
     content = torch.load(run / "best.ckpt", weights_only=True)
     del content["state_dict"]["network.mean"]
     torch.save(content, "other.ckpt")
-    sets = ["--data.sets", "a", "b"]
-    message = refused(capsys, "test", "--config", config, *sets, "--ckpt_path", "other.ckpt")
+    message = refused(capsys, "test", "--config", config, *SETS, "--ckpt_path", "other.ckpt")
     assert "ckpt_path must hold the weights of the configured network, got other.ckpt" in message
 
 
@@ -253,8 +253,14 @@ def test_averaged_weights_are_what_is_saved(config: str) -> None:
 def test_input_that_is_refused(config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cases = {
         ("fit", "--config", "physionet"): "config must be a YAML file or one of character_trajectories",
-        ("fit", "--config", config, "--data.root", "nowhere"): "root must be an existing folder, got nowhere",
-        ("fit", "--config", config, "--data.sets", "d"): "sets must be different ones of ('a', 'b', 'c')",
+        ("fit", "--config", config, "--data.table", "nowhere"): "root must be an existing folder, got nowhere",
+        (
+            "fit",
+            "--config",
+            config,
+            "--data.source_options.sets",
+            "[d]",
+        ): "sets must be different ones of ('a', 'b', 'c')",
         (
             "fit",
             "--config",
@@ -334,9 +340,9 @@ def test_every_command_explains_its_options(command: str, capsys: pytest.Capture
         cli.main([command, "--help-all" if command in ("fit", "validate", "test", "predict") else "--help"])
     assert stopped.value.code == 0
     printed = capsys.readouterr().out
-    wanted = {"simulate": ["--stays"], "demo": ["--folder"], "baseline": ["--data.root", "--trees.seeds"]}
+    wanted = {"simulate": ["--stays"], "demo": ["--folder"], "baseline": ["--data.table", "--trees.seeds"]}
     for option in wanted.get(
-        command, ["--data.root", "--model.schedule.learning_rate", "--trainer.max_epochs", "--run_dir"]
+        command, ["--data.table", "--model.schedule.learning_rate", "--trainer.max_epochs", "--run_dir"]
     ):
         assert option in printed
 

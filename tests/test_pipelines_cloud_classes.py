@@ -80,9 +80,9 @@ def test_every_file_is_answered_by_its_name(trained: Path) -> None:
     command = ["predict", "--run_dir", str(trained / "run"), *QUIET]
     cli.main([*command, "--data.root", "new", "--output", "classes.csv"])
     found = rows("classes.csv")
-    assert [row["sample"] for row in found] == ["scan_0.ply", "scan_1.ply", "scan_2.ply"]
-    assert [row["predicted"] for row in found] == ["rod", "ball", "rod"]
-    assert {row["label"] for row in found} == {""}
+    assert [row["id"] for row in found] == ["scan_0.ply", "scan_1.ply", "scan_2.ply"]
+    assert [row["prediction"] for row in found] == ["rod", "ball", "rod"]
+    assert list(found[0]) == ["id", "prediction", "probability_ball", "probability_rod"]
     # One file alone is answered as it is beside others.
     cli.main([*command, "--data.root", "new/scan_1.ply", "--output", "one.csv"])
     assert rows("one.csv") == [found[1]]

@@ -92,13 +92,13 @@ def test_solids_are_told_apart_whatever_their_points(capsys: pytest.CaptureFixtu
     assert {path.name for path in Path("runs/simulated_clouds/test").glob("*.png")} == {"confusion.png", "drawn.png"}
 
     rows = list(csv.DictReader(Path("runs/simulated_clouds/test/predictions.csv").read_text().splitlines()))
-    assert sum(row["label"] == row["predicted"] for row in rows) / len(rows) == weighed["256 points"]
+    assert sum(row["label"] == row["prediction"] for row in rows) / len(rows) == weighed["256 points"]
     cli.main(["predict", *config, "--data.evaluate", "test", "--output", "again.csv"])
     assert Path("again.csv").read_text() == Path("runs/simulated_clouds/test/predictions.csv").read_text()
     cli.main(["predict", *config, "--output", "all.csv"])
     everyone = list(csv.DictReader(Path("all.csv").read_text().splitlines()))
-    assert [row["sample"] for row in everyone] == [str(number) for number in range(200)]
-    assert [everyone[int(row["sample"])] for row in rows] == rows
+    assert [row["id"] for row in everyone] == [str(number) for number in range(200)]
+    assert [everyone[int(row["id"])] for row in rows] == rows
 
 
 def test_ground_is_found_and_a_stopped_run_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
@@ -120,7 +120,7 @@ def test_ground_is_found_and_a_stopped_run_goes_on(capsys: pytest.CaptureFixture
     assert len(rows) == report["data"]["points"]["test"] == 2001
     cli.main(["predict", *config, "--output", "all.csv"])
     assert len(Path("all.csv").read_text().splitlines()) == 1 + 4000
-    assert {row["predicted"] for row in rows} == {"ground", "object"}
+    assert {row["prediction"] for row in rows} == {"ground", "object"}
 
 
 def whole_tile_iou(checkpoint: str, angle: float) -> Any:

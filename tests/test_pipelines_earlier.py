@@ -67,7 +67,7 @@ FINER = {
         "omega_0": 3.0, "generator": "magnet", "generator_hidden": 6, "dropout": 0.0,
     },
 }  # fmt: skip
-ALL = [RISK, SERIES, FIELD, VOLUMES, CLOUDS, FINER]
+ALL = [SERIES, FIELD, VOLUMES, CLOUDS, FINER]
 
 
 def built(options: dict[str, Any]) -> Any:
@@ -131,8 +131,6 @@ def test_options_of_before_build_the_network_of_now(options: dict[str, Any]) -> 
 
 
 def test_each_option_goes_where_it_belongs() -> None:
-    risk = built(migrated(RISK))
-    assert risk.kernel == KernelSpec(20.0, 5.0, 8.0, "siren", 6)
     series = built(migrated(SERIES))
     assert series.kernel == KernelSpec((0.5,), None, 9.0, "magnet", 6, "cropped", causal=True)
     # A filter bank stated its width and frequency; the rest was the network's.
@@ -158,6 +156,16 @@ def test_a_run_that_is_resumed_has_the_options_of_before() -> None:
         assert all(recipe.keys() == {one.name for one in fields(KernelSpec)} for recipe in recipes)
 
 
+def test_the_network_of_the_risk_is_named_with_what_to_train(tmp_path: Path) -> None:
+    """It has become a preset of the task of series."""
+    (tmp_path / "before.yaml").write_text(yaml.safe_dump({"task": "risk", "model": {"network": RISK}}))
+    for call in (lambda: migrated(RISK), lambda: config_argument(tmp_path / "before.yaml")):
+        with pytest.raises(
+            ValueError, match=r"model.network must be a SeriesNetwork: .*ccnn fit --config physionet2012"
+        ):
+            call()
+
+
 def test_other_networks_are_left_alone() -> None:
     mine = {"class_path": "my_package.Network", "init_args": {"extent": [1.0]}}
     assert migrated(mine) == mine
@@ -167,11 +175,11 @@ def test_other_networks_are_left_alone() -> None:
 
 def test_a_configuration_of_before_is_given_by_its_content(tmp_path: Path) -> None:
     before, now = tmp_path / "before.yaml", tmp_path / "now.yaml"
-    content = {"task": "risk", "model": {"learning_rate": 0.1, "network": RISK}, "data": {"root": "x"}}
+    content = {"task": "downscale", "model": {"learning_rate": 0.1, "network": FINER}, "data": {"root": "x"}}
     before.write_text(yaml.safe_dump(content))
     text = config_argument(before)
-    schedule = {"learning_rate": 0.1, "mask_rate": 1.0, "decay_generators": True}
-    expected = {**content, "model": {"network": migrated(RISK), "schedule": schedule}}
+    schedule = {"learning_rate": 0.1, "mask_rate": 1.0, "decay_generators": False}
+    expected = {**content, "model": {"network": migrated(FINER), "schedule": schedule}}
     assert yaml.safe_load(text.removeprefix("--config=")) == expected
     now.write_text(yaml.safe_dump(expected))
     assert config_argument(now) == f"--config={now}"

@@ -149,7 +149,7 @@ def test_accuracy_is_told_with_and_without_them(tmp_path: Path, capsys: pytest.C
     assert "4 of 30 test samples equal one trained on or validated with, 1 with another label" in printed
     report = json.loads(Path("runs/simulated_clouds/test/metrics.json").read_text())["equal_samples"]
     rows = list(csv.DictReader(Path("runs/simulated_clouds/test/predictions.csv").read_text().splitlines()))
-    right = [row["label"] == row["predicted"] for row in rows][4:]
+    right = [row["label"] == row["prediction"] for row in rows][4:]
     (told,) = report.pop("without_them")
     assert list(report.values()) == [30, 4, 1]
     assert (told["accuracy"], told["n"]) == (pytest.approx(sum(right) / 26), 26)

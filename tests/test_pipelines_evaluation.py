@@ -10,8 +10,10 @@ import torch
 from sklearn import metrics
 from torchmetrics.functional.classification import binary_calibration_error
 
-from ccnn_irregular.pipelines.tasks.risk import evaluation
-from ccnn_irregular.pipelines.tasks.risk.evaluation import METRICS, Predictions, evaluate
+from ccnn_irregular.pipelines.tasks.series import risks as evaluation
+from ccnn_irregular.pipelines.tasks.series.evaluation import write_predictions
+from ccnn_irregular.pipelines.tasks.series.risks import METRICS, evaluate
+from ccnn_irregular.pipelines.tasks.series.samples import Schema
 from ccnn_irregular.pipelines.train.evaluation import ResultTable
 from ccnn_irregular.pipelines.train.reports import write_json
 
@@ -83,7 +85,7 @@ def test_resamples_without_deaths_are_left_out() -> None:
 @pytest.mark.parametrize(
     ("labels", "risks", "message"),
     [
-        ([0, 0, 0], [0.1, 0.2, 0.3], "labels must hold both outcomes, got 0 deaths in 3 stays"),
+        ([0, 0, 0], [0.1, 0.2, 0.3], "labels must hold both classes, got 0 of the outcome in 3 samples"),
         ([0, 1], [0.1, 1.2], r"probabilities must be in \[0, 1\], got \[1.2\]"),
         ([0, 1], [0.1, float("nan")], r"probabilities must be in \[0, 1\], got \[nan\]"),
         ([0, 1], [0.1], r"labels and probabilities must have one shape \(B,\)"),
@@ -96,15 +98,26 @@ def test_bad_input(labels: list[int], risks: list[float], message: str) -> None:
 
 def test_files_are_complete_and_leave_nothing_behind(tmp_path) -> None:
     labels, risks = drawn(1, stays=50)
-    ids = np.arange(50) + 1000
     write_json(tmp_path / "new" / "m.json", {"metrics": evaluate(labels, risks, resamples=20)})
-    evaluation.write_predictions(tmp_path / "new" / "p.csv", Predictions(ids, risks, None))
+    schema = Schema(["x"], {}, "binary", ["0", "1"], "h", "numbers", "given")
+    write_predictions(tmp_path / "new" / "p.csv", [f"a{one}" for one in range(50)], risks[:, None], schema)
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["m.json", "p.csv"]
     assert set(json.loads((tmp_path / "new" / "m.json").read_text())["metrics"]["auroc"]) == {"value", "low", "high"}
     lines = (tmp_path / "new" / "p.csv").read_text().splitlines()
-    assert lines[0] == "record_id,probability"
-    assert lines[1] == f"1000,{risks[0]:.6f}"
+    assert lines[0] == "id,prediction,probability_0,probability_1"
+    assert lines[1] == f"a0,{int(risks[0] >= 0.5)},{1 - risks[0]:.6f},{risks[0]:.6f}"
     assert len(lines) == 51
+
+
+def test_samples_of_one_series_are_drawn_together() -> None:
+    """Rows that stand for one series thrice are no more certain than the series."""
+    labels, risks = drawn(5, stays=100)
+    once = evaluate(labels, risks, resamples=300)
+    thrice = evaluate(np.repeat(labels, 3), np.repeat(risks, 3), np.repeat(np.arange(100), 3), resamples=300)
+    for name, one in once.items():
+        assert (thrice[name].value, thrice[name].low, thrice[name].high) == pytest.approx(
+            (one.value, one.low, one.high)
+        )
 
 
 def test_the_table_fits_80_columns(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,14 +132,6 @@ def test_the_table_fits_80_columns(capsys: pytest.CaptureFixture[str], monkeypat
     for name, one in intervals.items():
         assert f"{one.value:.3f}" in printed, name
         assert f"{one.low:.3f}-{one.high:.3f}" in printed, name
-
-
-def test_predictions_are_joined_in_order() -> None:
-    parts = [Predictions(np.array([3, 1]), np.array([0.3, 0.1]), np.array([0, 1])) for _ in range(2)]
-    both = evaluation.joined(parts)
-    assert both.record_ids.tolist() == [3, 1, 3, 1]
-    assert both.labels is not None
-    assert evaluation.joined([parts[0], Predictions(np.array([1]), np.array([0.5]), None)]).labels is None
 
 
 def test_no_number_is_cut_off_in_a_narrow_console(

@@ -201,10 +201,10 @@ def test_fit_test_and_predict(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     cli.main(["predict", *run, "--data.evaluate", "test", "--output", str(tmp_path / "observed.csv")])
     with (tmp_path / "asked.csv").open() as lines:
         rows = list(csv.DictReader(lines))
-    assert list(rows[0]) == ["id", "time", "variable", "value"]
+    assert list(rows[0]) == ["id", "time", "variable", "prediction"]
     assert len(rows) == 100 * 2 * 5
     assert {row["time"] for row in rows} == {"24.0", "36.5"}
-    daily = [float(row["value"]) for row in rows if row["variable"] == "daily"]
+    daily = [float(row["prediction"]) for row in rows if row["variable"] == "daily"]
     assert 8 < np.mean(daily) < 12  # units of the data
     with (tmp_path / "observed.csv").open() as lines:
         counted = len(list(csv.DictReader(lines)))

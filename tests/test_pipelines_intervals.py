@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from ccnn_irregular.pipelines.tasks.risk.evaluation import METRICS, evaluate
-from ccnn_irregular.pipelines.tasks.risk.figures import _wilson
 from ccnn_irregular.pipelines.tasks.segmentation.task import Scores, SliceSampling, _results
+from ccnn_irregular.pipelines.tasks.series.figures import _wilson
+from ccnn_irregular.pipelines.tasks.series.risks import METRICS, evaluate
 from ccnn_irregular.pipelines.train.evaluation import wilson_interval
 
 

@@ -30,10 +30,10 @@ from ccnn_irregular.pipelines.tasks.field.batch import FieldBatch
 from ccnn_irregular.pipelines.tasks.field.kriging import FieldAxis
 from ccnn_irregular.pipelines.tasks.field.module import FieldReconstruction
 from ccnn_irregular.pipelines.tasks.field.network import FieldNetwork
-from ccnn_irregular.pipelines.tasks.risk.data import OUTCOME, StayBatch
-from ccnn_irregular.pipelines.tasks.risk.module import BinaryRisk
 from ccnn_irregular.pipelines.tasks.segmentation.batch import VolumeBatch
 from ccnn_irregular.pipelines.tasks.segmentation.module import Segmentation
+from ccnn_irregular.pipelines.tasks.series.module import SeriesModel
+from ccnn_irregular.pipelines.tasks.series.samples import Schema, SeriesBatch
 
 SIZES = [1, 2, 7, 100]
 
@@ -51,8 +51,10 @@ class Given(nn.Module):
 
 
 class GivenRisk(Given):
+    schema = Schema(["x"], {}, "binary", ["0", "1"], "h", "numbers", "given")
+
     def forward(self, batch: Any) -> Tensor:
-        return batch.statics[:, 0]
+        return batch.statics
 
 
 def validated(model: LightningModule, batches: list[Any], folder: Path) -> dict[str, float]:
@@ -74,9 +76,10 @@ def cut(total: int, size: int) -> list[Tensor]:
     return list(torch.arange(total).split(size))
 
 
-def stays(logits: Tensor, labels: Tensor, rows: Tensor) -> StayBatch:
+def stays(logits: Tensor, labels: Tensor, rows: Tensor) -> SeriesBatch:
     nothing = torch.zeros(len(rows) + 1, dtype=torch.int64)
-    return StayBatch(torch.zeros(0), torch.zeros(0, 37), nothing, logits[rows, None], labels[rows].float(), rows)
+    known = (logits[rows, None], labels[rows].double(), torch.zeros(len(rows)), rows)
+    return SeriesBatch(torch.zeros(0), torch.zeros(0, 1), nothing, *known)
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -87,22 +90,21 @@ def test_risks_are_ranked_as_scikit_learn_ranks_them(size: int, spread: float, t
     logits = spread * torch.randn(100, generator=generator) + labels
     # Some batches lie in [0, 1], which is where a metric may take logits for probabilities.
     logits[::3] = torch.rand(34, generator=generator)
-    found = validated(BinaryRisk(GivenRisk()), [stays(logits, labels, rows) for rows in cut(100, size)], tmp_path)
-    assert found["val_auroc"] == pytest.approx(metrics.roc_auc_score(labels, logits), abs=1e-6)
-    assert found["val_auprc"] == pytest.approx(metrics.average_precision_score(labels, logits), abs=1e-6)
+    found = validated(SeriesModel(GivenRisk()), [stays(logits, labels, rows) for rows in cut(100, size)], tmp_path)
+    assert found["val_score"] == pytest.approx(metrics.roc_auc_score(labels, logits), abs=1e-6)
     risks = torch.sigmoid(logits.double())
     assert found["val_loss"] == pytest.approx(metrics.log_loss(labels, risks), rel=1e-5)
 
 
 def test_a_part_with_one_outcome_alone_is_refused() -> None:
     def data(validation: list[int]) -> Any:
-        parts = {"train": np.arange(4), "validation": np.array(validation)}
-        cohort = SimpleNamespace(outcomes={OUTCOME: np.array([0, 1, 0, 1, 0, 0, 1])})
-        return SimpleNamespace(cohort=cohort, indices=parts.__getitem__)
+        labels = np.array([0.0, 1, 0, 1, 0, 0, 1])
+        parts = {"train": labels[:4], "validation": labels[validation]}
+        return SimpleNamespace(targets=parts.__getitem__)
 
-    BinaryRisk(GivenRisk()).require_trainable(data([5, 6]))
-    with pytest.raises(ValueError, match=r"both outcomes in the validation part .*, got 0 deaths in 2"):
-        BinaryRisk(GivenRisk()).require_trainable(data([4, 5]))
+    SeriesModel(GivenRisk()).require_trainable(data([5, 6]))
+    with pytest.raises(ValueError, match=r"labels must differ in the validation part .*, got 2 alike"):
+        SeriesModel(GivenRisk()).require_trainable(data([4, 5]))
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -45,8 +45,8 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> str:
         "trainer": {"max_epochs": EPOCHS, "accelerator": "cpu", "enable_progress_bar": False},
         "model": {"network": {"class_path": "pipelines_stand_in.StandIn"}, "schedule": {"learning_rate": 0.01}},
         "early_stopping": {"patience": 100},
-        "data": {"root": str(folder / "simulated"), "held_out": 0.25, "validation": 0.25, "batch_size": 16,
-                 "cache": False, "progress": False},
+        "data": {"table": str(folder / "simulated"), "source": "physionet2012", "test": 0.25, "validation": 0.25,
+                 "source_options": {"cache": False, "progress": False}, "batch_size": 16},
     }  # fmt: skip
     (folder / "tiny.yaml").write_text(yaml.safe_dump(options))
     return str(folder / "tiny.yaml")

@@ -103,19 +103,19 @@ def test_dropped_samples_of_a_series_do_not_depend_on_the_series_before_it() -> 
     same(whole.coordinates[rows[0]], other.coordinates[rows[1]])
 
 
-# --------------------------------------------------------------------------------------------------------------- risk
+# -------------------------------------------------------------------------------------------------------------- stays
 
 
 def test_sets_of_stays_may_stand_in_any_order(tmp_path: Path) -> None:
-    task = TASKS["risk"]
-    found: list[dict[int, float]] = []
+    task = TASKS["stays"]
+    found: list[dict[str, Any]] = []
     states = []
     for sets in (("a", "b"), ("b", "a")):
         data = ready(stays(tmp_path, 7, sets))
         model = fitted(task, data, tmp_path)
         states.append({key: one for key, one in model.state_dict().items() if isinstance(one, Tensor)})
         logits = answers(model, data.test_dataloader()).tolist()
-        found.append(dict(zip(data.stays("test").record_ids.tolist(), logits, strict=True)))
+        found.append(dict(zip(data.ids("test"), logits, strict=True)))
     same(*states)
     assert found[0] == found[1]
 

@@ -86,9 +86,9 @@ def test_classes_of_scans_in_mixed_formats(
     run("predict --data.root new --output answers.csv")
     with Path("answers.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [row["sample"] for row in rows] == sorted(path.name for path in Path("new").iterdir())
-    assert {row["label"] for row in rows} == {""}
-    Path("new/labels.csv").write_text("file,label\n" + "".join(f"{row['sample']},odd\n" for row in rows))
+    assert [row["id"] for row in rows] == sorted(path.name for path in Path("new").iterdir())
+    assert "label" not in rows[0]
+    Path("new/labels.csv").write_text("file,label\n" + "".join(f"{row['id']},odd\n" for row in rows))
     run("test --data.root new --data.evaluate all")
     assert (Path("run") / "test_all" / "metrics.json").is_file()
 
@@ -174,5 +174,5 @@ def test_a_scan_of_one_voxel_goes_through_all_commands(tmp_path: Path, monkeypat
     )
     run("predict --data.root new/images --output answers.csv")
     with Path("answers.csv").open(newline="") as file:
-        assert [row["sample"] for row in csv.DictReader(file)] == [f"{number}.nii" for number in range(10)]
+        assert [row["id"] for row in csv.DictReader(file)] == [f"{number}.nii" for number in range(10)]
     run("test --data.root new/images --data.evaluate all")

@@ -6,7 +6,6 @@ import re
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from pipelines_stand_in import STAYS
 
 from ccnn_irregular import KernelSpec
 from ccnn_irregular.adapters.geometric import CLOUD_KERNEL
@@ -31,10 +31,10 @@ from ccnn_irregular.pipelines.tasks.downscale.network import DownscalingNetwork
 from ccnn_irregular.pipelines.tasks.field.batch import FieldBatch
 from ccnn_irregular.pipelines.tasks.field.kriging import FieldAxis
 from ccnn_irregular.pipelines.tasks.field.network import FieldNetwork
-from ccnn_irregular.pipelines.tasks.risk.data import StayBatch
-from ccnn_irregular.pipelines.tasks.risk.network import ICURiskNetwork
 from ccnn_irregular.pipelines.tasks.segmentation.batch import VolumeBatch
 from ccnn_irregular.pipelines.tasks.segmentation.network import ContinuousSegmenter
+from ccnn_irregular.pipelines.tasks.series.network import SeriesNetwork
+from ccnn_irregular.pipelines.tasks.series.samples import SeriesBatch
 from ccnn_irregular.pipelines.train.reach import Sampling, sampling_of, warn_of_latent, warn_of_reach
 
 
@@ -150,23 +150,21 @@ def test_a_filter_bank_is_told_of_by_its_own_names() -> None:
 
 
 def test_stays() -> None:
-    class Stays(SimpleNamespace):
-        def __len__(self) -> int:
-            return 2
-
-    cohort = Stays(
-        values=np.random.default_rng(0).normal(size=(96, len(SERIES))).astype(np.float32),
-        statics=np.ones((2, len(STATICS)), np.float32),
-        times=np.tile(np.arange(48.0), 2),
-        splits=np.array([0, 48, 96]),
-        record_ids=np.arange(2),
-        outcomes=None,
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(96, len(SERIES))).astype(np.float32)
+    batch = SeriesBatch(
+        times=torch.arange(48.0, dtype=torch.float64).repeat(2),
+        values=torch.from_numpy(values),
+        splits=torch.tensor([0, 48, 96]),
+        statics=torch.ones(2, len(STATICS)),
+        targets=torch.zeros(2),
+        judged=torch.full((2,), torch.inf),
+        ids=torch.arange(2),
     )
 
     def prepared(width: float = 6.0, extent: float = 24.0) -> list[str]:
-        kernel = KernelSpec(extent, width, omega_0=10.0, generator="siren", hidden=4)
-        network = ICURiskNetwork(hidden_channels=4, blocks=1, kernel=kernel)
-        return told(lambda: network.prepare(StayBatch.from_cohort(cohort)))  # type: ignore[arg-type]
+        network = SeriesNetwork(**STAYS | {"width": width, "extent": extent}, hidden_channels=4, blocks=1)
+        return told(lambda: network.prepare(batch, (values.T, batch.statics.numpy(), np.zeros(2))))
 
     assert prepared() == []
     assert prepared(width=0.1)[0].startswith(

@@ -41,8 +41,8 @@ def config(root: Path, tmp_path: Path) -> str:
         "trainer": {"max_epochs": EPOCHS, "accelerator": "cpu", "enable_progress_bar": False},
         "model": {"network": {"class_path": "pipelines_stand_in.StandIn"}, "schedule": {"learning_rate": 0.01}},
         "early_stopping": {"patience": 100},
-        "data": {"root": str(root), "held_out": 0.25, "validation": 0.25, "batch_size": 16, "cache": False,
-                 "progress": False},
+        "data": {"table": str(root), "source": "physionet2012", "source_options": {"cache": False, "progress": False},
+                 "test": 0.25, "validation": 0.25, "batch_size": 16},
     }  # fmt: skip
     path = tmp_path / "tiny.yaml"
     path.write_text(yaml.safe_dump(options))
@@ -150,7 +150,7 @@ def test_a_metric_that_is_no_number_ends_the_run_with_a_message(
     stopped(2, config, "run")
     output = capsys.readouterr()
     for text in (
-        "the loss must be a finite number, got nan in batch 1 of epoch 1 of the stays 9000",
+        "the loss must be a finite number, got nan in batch 1 of epoch 1 of the series 9000",
         "all weights are finite, so look at these samples",
     ):
         assert text in output.err
@@ -212,10 +212,10 @@ def test_early_stopping_is_the_end_whatever_the_number_of_epochs(
     stop = ["--early_stopping.patience", "1", "--early_stopping.min_delta", "2"]  # AUROC cannot rise by 2
     fit(config, "run", *stop)
     assert end("run")["by"] == "early_stopping"
-    assert end("run")["why"] == "val_auroc did not improve in 1 epochs"
+    assert end("run")["why"] == "val_score did not improve in 1 epochs"
     assert end("run")["epochs"] == 2
     stopped(2, config, "run", *stop, "--trainer.max_epochs", "9")
-    assert "finished after 2 epochs: val_auroc did not improve in 1 epochs" in capsys.readouterr().err
+    assert "finished after 2 epochs: val_score did not improve in 1 epochs" in capsys.readouterr().err
 
 
 def test_more_epochs_go_on_from_where_a_run_ended(config: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -271,7 +271,7 @@ def test_options_without_a_validation_are_refused_before_anything_is_written(
 
 def test_a_monitor_that_is_not_measured_ends_the_run(config: str, capsys: pytest.CaptureFixture[str]) -> None:
     stopped(2, config, "run", "--early_stopping.monitor", "val_accuracy")
-    assert "val_accuracy must be measured in epoch 0, got no such metric (there are: train_loss, val_auprc" in (
+    assert "val_accuracy must be measured in epoch 0, got no such metric (there are: train_loss, val_loss" in (
         capsys.readouterr().err
     )
     assert end("run")["by"] == "no_number"

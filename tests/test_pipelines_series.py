@@ -12,13 +12,14 @@ import pandas as pd
 import pytest
 import torch
 from pipelines_tasks import own_series, own_tables, write_tables
+from torchmetrics.functional.classification import multiclass_calibration_error
 
 from ccnn_irregular.datasets.tables import from_frames
 from ccnn_irregular.pipelines import cli
 from ccnn_irregular.pipelines.tasks.series.data import SeriesTables
 from ccnn_irregular.pipelines.tasks.series.evaluation import evaluate
 from ccnn_irregular.pipelines.tasks.series.network import SeriesNetwork
-from ccnn_irregular.pipelines.tasks.series.samples import Samples, Schema, timing_of
+from ccnn_irregular.pipelines.tasks.series.samples import Samples, Schema, beyond, timing_of
 from ccnn_irregular.pipelines.tasks.series.utility import best_threshold, normalised_utility
 
 pytestmark = [
@@ -118,7 +119,11 @@ def test_classes_and_numbers(tmp_path: Path, kind: str) -> None:
         chances = np.array([[float(line[f"probability_{name}"]) for name in ("high", "low", "mid")] for line in found])
         np.testing.assert_allclose(chances.sum(1), 1, atol=3e-6)
         assert [line["prediction"] for line in found] == [("high", "low", "mid")[one] for one in chances.argmax(1)]
-        assert set(figures) == {"accuracy", "macro F1", "log loss", "share of the commonest class"}
+        names = {"accuracy", "macro F1", "log loss", "calibration error", "Brier score", "share of the commonest class"}
+        assert set(figures) == names
+        assert all(
+            0 <= figures[name]["low"] <= figures[name]["high"] <= 1 for name in names - {"log loss", "Brier score"}
+        )
     else:
         assert all(abs(float(line["prediction"]) - 2.8) < 3 for line in found)
         assert set(figures) == {"RMSE", "mean absolute error", "R2", "RMSE of the training mean"}
@@ -201,7 +206,8 @@ def test_timing_serves_the_preset_of_intensive_care() -> None:
     timing = timing_of(found, np.arange(20))
     assert (timing.start, timing.step, timing.nodes) == (0.0, 1.0, 48)
     assert (timing.extent, timing.width, timing.cap) == (24.0, 6.0, 6.0)
-    assert timing.beyond == 0.0
+    assert beyond(found, np.arange(20), 0.0, 48.0) == 0.0
+    assert beyond(found, np.arange(20), 0.0, 24.0) == pytest.approx(48 / 97)
 
 
 def test_series_are_split_whole_and_whatever_their_order(tmp_path: Path) -> None:
@@ -267,6 +273,11 @@ def test_figures_are_those_of_scikit_learn() -> None:
     )
     found = evaluate(chances, classes, np.arange(50) // 2, several, 0.0).figures["metrics"]
     assert found["log loss"].value == pytest.approx(metrics.log_loss(classes, chances))
+    of_classes = torch.from_numpy(chances), torch.from_numpy(classes).long()
+    error = multiclass_calibration_error(*of_classes, 3, n_bins=10, norm="l1")
+    assert found["calibration error"].value == pytest.approx(float(error), abs=1e-6)
+    truth = np.eye(3)[classes.astype(int)]
+    assert found["Brier score"].value == pytest.approx(np.square(chances - truth).sum(1).mean())
     assert found["accuracy"].value == pytest.approx(metrics.accuracy_score(classes, chances.argmax(1)))
 
 

@@ -18,6 +18,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from pipelines_stand_in import StandIn
 
 from ccnn_irregular.datasets import simulated_icu
 from ccnn_irregular.pipelines import cli
@@ -26,8 +27,8 @@ from ccnn_irregular.pipelines.tasks.cloud_classification.data import ShapeDataMo
 from ccnn_irregular.pipelines.tasks.cloud_segmentation.data import Discs, LabelDataModule
 from ccnn_irregular.pipelines.tasks.downscale.data import DownscalingDataModule
 from ccnn_irregular.pipelines.tasks.field.data import FieldDataModule
-from ccnn_irregular.pipelines.tasks.risk.data import ICUDataModule
 from ccnn_irregular.pipelines.tasks.segmentation.data import VolumeDataModule
+from ccnn_irregular.pipelines.tasks.series.data import SeriesTables
 from ccnn_irregular.pipelines.train import trained_on
 from ccnn_irregular.pipelines.train.sample_keys import ragged_keys, row_keys, text_keys
 from ccnn_irregular.pipelines.train.trained_on import ENTRY, TrainedOn
@@ -163,13 +164,15 @@ def test_what_the_data_hold_twice_is_told_apart() -> None:
 # ------------------------------------------------------------------------------------------ the counts of all tasks
 
 
-def stays(root: Path, **options: Any) -> ICUDataModule:
-    shares = {"held_out": 0.25, "validation": 0.25}
-    return ICUDataModule(str(root), cache=False, progress=False, **shares | options)
+def stays(root: Path, **options: Any) -> SeriesTables:
+    reader = {"cache": False, "progress": False}
+    reader |= {name: options.pop(name) for name in ("sets", "repeats") if name in options}
+    shares = {"test": 0.25, "validation": 0.25}
+    return SeriesTables(str(root), source="physionet2012", source_options=reader, **shares | options)
 
 
-def ids(data: ICUDataModule, *parts: str) -> set[int]:
-    return {int(one) for part in parts for one in data.cohort.record_ids[data.indices(part)]}  # type: ignore[arg-type]
+def ids(data: SeriesTables, *parts: str) -> set[int]:
+    return {int(one) for part in parts for one in data.ids(part)}  # type: ignore[arg-type]
 
 
 def series_file(path: Path, seed: int = 0) -> str:
@@ -212,12 +215,12 @@ def test_stays(root: Path, tmp_path: Path) -> None:
     assert compared(run, stays(root)) == (20, 0, 0)
     other = stays(root, split_seed=1)
     found = compared(run, other)
-    assert found == counts(ids(other, "held_out"), ids(run, "train"), ids(run, "validation"))
+    assert found == counts(ids(other, "test"), ids(run, "train"), ids(run, "validation"))
     assert found[1] > 5
 
     # One set of two, all of a folder, and the same stays read in another way.
     both = stays(root, sets=("a", "b"), repeats="first")
-    assert compared(run, both) == counts(ids(both, "held_out"), ids(run, "train"), ids(run, "validation"))
+    assert compared(run, both) == counts(ids(both, "test"), ids(run, "train"), ids(run, "validation"))
     assert compared(run, stays(root, evaluate="all")) == (STAYS, 45, 15)
     assert compared(run, stays(root, sets=("b",), evaluate="all")) == (STAYS, 0, 0)
 
@@ -239,7 +242,8 @@ def test_stays(root: Path, tmp_path: Path) -> None:
     renamed = [outcomes[0], *(f"{int(one.partition(',')[0]) + 50_000},{one.partition(',')[2]}" for one in outcomes[1:])]
     (copy / "Outcomes-a.txt").write_text("\n".join(renamed) + "\n")
     # But for stays without any observation, which nothing but their number tells from one another.
-    seen = set(run.cohort.record_ids[np.diff(run.cohort.splits) > 0].tolist())
+    series = run.samples.series
+    seen = {int(one) for one in series.ids[np.diff(series.splits) > 0]}
     wanted = counts(ids(run, "all"), ids(run, "train") & seen, ids(run, "validation") & seen)
     assert compared(run, stays(copy, evaluate="all")) == wanted
     assert wanted[1] >= 44
@@ -379,9 +383,9 @@ def test_gridded_fields() -> None:
 def config(root: Path, tmp_path: Path) -> str:
     options = {
         "trainer": {"max_epochs": 1, "accelerator": "cpu", "enable_progress_bar": False},
-        "model": {"network": {"class_path": "pipelines_stand_in.StandIn"}},
-        "data": {"root": str(root), "held_out": 0.25, "validation": 0.25, "split_seed": 0, "cache": False,
-                 "progress": False},
+        "model": {"network": {"class_path": f"{StandIn.__module__}.StandIn"}},
+        "data": {"table": str(root), "source": "physionet2012", "source_options": {"cache": False, "progress": False},
+                 "test": 0.25, "validation": 0.25, "split_seed": 0},
     }  # fmt: skip
     path = tmp_path / "tiny.yaml"
     path.write_text(yaml.safe_dump(options))
@@ -405,7 +409,7 @@ def test_a_test_takes_the_options_of_its_run_and_refuses_what_was_trained_on(
     config: str, root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cli.main(["fit", "--config", config, "--data.split_seed", "3", "--seed_everything", "4"])
-    quick = ["--bootstrap.resamples", "20"]
+    quick = ["--test.resamples", "20"]
     # The file says 0; what is not typed is the run's, and that is told. No option is needed but the run.
     tried = ["--config", config], ["--run_dir", "runs/tiny"], ["--config", config, "--ckpt_path", "runs/tiny/last.ckpt"]
     for run in tried:
@@ -416,35 +420,35 @@ def test_a_test_takes_the_options_of_its_run_and_refuses_what_was_trained_on(
         found = report("out")
         assert found["data"]["split_seed"] == 3
         assert found["seed"] == 4
-        assert found["overlap"] == {"rows_are": "stays", "tested": 20, "trained_on": 0, "chose_epoch": 0, "twins": 0,
+        assert found["overlap"] == {"rows_are": "series", "tested": 20, "trained_on": 0, "chose_epoch": 0, "twins": 0,
                                     "looked_at": 20}  # fmt: skip
 
     trained, here = stays(root, split_seed=3), stays(root)
     for data in (trained, here):
         data.setup("fit")
-    _, met, watched = counts(ids(here, "held_out"), ids(trained, "train"), ids(trained, "validation"))
+    _, met, watched = counts(ids(here, "test"), ids(trained, "train"), ids(trained, "validation"))
     other = ["--config", config, "--data.split_seed", "0"]
     message = refused(capsys, "test", *other, "--output", "no")
-    assert f"got {met} of 20 stays that were trained on and {watched} that chose the best epoch" in message
+    assert f"got {met} of 20 series that were trained on and {watched} that chose the best epoch" in message
     assert "data.split_seed = 3 there and 0 here" in message
     assert "--allow_overlap true goes on" in message
     assert not Path("no").exists()
     capsys.readouterr()
     cli.main(["test", *other, *quick, "--allow_overlap", "true", "--output", "counted"])
-    assert f"note: among these are {met} of 20 stays that were trained on" in capsys.readouterr().out
+    assert f"note: among these are {met} of 20 series that were trained on" in capsys.readouterr().out
     assert report("counted")["overlap"]["trained_on"] == met
 
     # The validation part of another split, and another folder: all of it.
-    assert "stays that were trained on" in refused(capsys, "validate", *other)
+    assert "series that were trained on" in refused(capsys, "validate", *other)
     cli.main(["validate", "--config", config])
     everything = ["--config", config, "--data.evaluate", "all"]
-    assert "got 45 of 80 stays" in refused(capsys, "test", *everything)
-    cli.main(["test", *everything, "--data.sets", "b", *quick, "--output", "b"])
+    assert "got 45 of 80 series" in refused(capsys, "test", *everything)
+    cli.main(["test", *everything, "--data.source_options.sets", "[b]", *quick, "--output", "b"])
     assert report("b")["overlap"]["trained_on"] == 0
     capsys.readouterr()
     cli.main(["predict", "--config", config, "--output", "risks.csv"])
     assert (
-        "note: among these are 45 of 80 stays that were trained on and 15 that chose the best epoch"
+        "note: among these are 45 of 80 series that were trained on and 15 that chose the best epoch"
         in capsys.readouterr().out
     )
 
@@ -461,7 +465,7 @@ def test_a_run_does_not_go_on_with_other_rows(
     config: str, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(root, tmp_path / "moving")
-    data = ["--data.root", str(tmp_path / "moving")]
+    data = ["--data.table", str(tmp_path / "moving")]
     cli.main(["fit", "--config", config, *data])
     shutil.rmtree(tmp_path / "moving")
     simulated_icu.write(tmp_path / "moving", stays=STAYS, seed=9)
@@ -485,13 +489,13 @@ def test_stays_that_the_data_hold_twice_are_told_and_counted(
         (twice / "set-a" / f"{again}.txt").write_text(text.replace(f"RecordID,{record}", f"RecordID,{again}"))
         outcomes.append(f"{again},{rest}")
     (twice / "Outcomes-a.txt").write_text("\n".join(outcomes) + "\n")
-    with pytest.warns(UserWarning, match=r"of the stays to test on are in the training or validation part too"):
-        cli.main(["fit", "--config", config, "--data.root", str(twice)])
-    cli.main(["test", "--config", config, "--bootstrap.resamples", "20", "--output", "out"])
+    with pytest.warns(UserWarning, match=r"of the series to test on are in the training or validation part too"):
+        cli.main(["fit", "--config", config, "--data.table", str(twice)])
+    cli.main(["test", "--config", config, "--test.resamples", "20", "--output", "out"])
     found = report("out")["overlap"]
     assert found["twins"] == found["trained_on"] + found["chose_epoch"] > 10
     # Another split meets what the run's own does not.
-    assert "stays that were trained on" in refused(capsys, "test", "--config", config, "--data.split_seed", "1")
+    assert "series that were trained on" in refused(capsys, "test", "--config", config, "--data.split_seed", "1")
 
 
 TASKS: dict[str, tuple[list[str], list[str]]] = {

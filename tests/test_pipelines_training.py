@@ -8,19 +8,25 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EMAWeightAveraging
-from pipelines_stand_in import StandIn
+from pipelines_stand_in import STAYS, StandIn
 
 from ccnn_irregular.datasets import simulated_icu
-from ccnn_irregular.pipelines.tasks.risk.data import ICUDataModule
-from ccnn_irregular.pipelines.tasks.risk.module import BinaryRisk
+from ccnn_irregular.pipelines.tasks.series.data import SeriesTables
+from ccnn_irregular.pipelines.tasks.series.module import SeriesModel
 from ccnn_irregular.pipelines.train.schedule import Schedule
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> ICUDataModule:
+def data(tmp_path_factory: pytest.TempPathFactory) -> SeriesTables:
     root = tmp_path_factory.mktemp("simulated")
     simulated_icu.write(root, stays=120, seed=1)
-    return ICUDataModule(str(root), batch_size=32, validation=0.25, cache=False, progress=False)
+    return SeriesTables(
+        str(root),
+        source="physionet2012",
+        source_options={"cache": False, "progress": False},
+        batch_size=32,
+        validation=0.25,
+    )
 
 
 def trainer(folder: Path, **options) -> Trainer:
@@ -33,31 +39,33 @@ def trainer(folder: Path, **options) -> Trainer:
     return Trainer(default_root_dir=folder, accelerator="cpu", num_sanity_val_steps=0, **quiet | options)
 
 
-def test_a_checkpoint_from_python_loads_with_weights_only(data: ICUDataModule, tmp_path: Path) -> None:
-    model = BinaryRisk(StandIn(), Schedule(learning_rate=0.01))
+def test_a_checkpoint_from_python_loads_with_weights_only(data: SeriesTables, tmp_path: Path) -> None:
+    model = SeriesModel(StandIn(**STAYS), Schedule(learning_rate=0.01))
     fit = trainer(tmp_path, max_epochs=2, callbacks=[EMAWeightAveraging(decay=0.5)])
     fit.fit(model, datamodule=data)
     path = tmp_path / "model.ckpt"
     fit.save_checkpoint(path)
     content = torch.load(path, weights_only=True)
     assert "hyper_parameters" not in content  # both are objects
-    again = BinaryRisk.load_from_checkpoint(path, network=StandIn())
+    again = SeriesModel.load_from_checkpoint(path, network=StandIn(**STAYS))
     batch = next(iter(data.val_dataloader()))
-    torch.testing.assert_close(again.eval().probabilities(batch), model.eval().probabilities(batch), rtol=0, atol=0)
+    torch.testing.assert_close(again.eval()(batch), model.eval()(batch), rtol=0, atol=0)
     # The normalisation travels with the weights: it is that of the training stays, not the initial one.
     torch.testing.assert_close(again.network.mean, torch.nan_to_num(_training_mean(data)))
 
 
-def _training_mean(data: ICUDataModule) -> torch.Tensor:
-    return data.stays("train").values.nanmean(0)
+def _training_mean(data: SeriesTables) -> torch.Tensor:
+    return data.samples.batch(torch.from_numpy(data.indices("train"))).values.nanmean(0)
 
 
-def test_training_needs_an_end_and_a_data_module(data: ICUDataModule, tmp_path: Path) -> None:
+def test_training_needs_an_end_and_a_data_module(data: SeriesTables, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="max_epochs must be set"):
-        trainer(tmp_path, max_epochs=-1).fit(BinaryRisk(StandIn()), datamodule=data)
+        trainer(tmp_path, max_epochs=-1).fit(SeriesModel(StandIn(**STAYS)), datamodule=data)
     data.setup("fit")
     with pytest.raises(ValueError, match="fit must be given a data module"):
-        trainer(tmp_path, max_epochs=1).fit(BinaryRisk(StandIn()), data.train_dataloader(), data.val_dataloader())
+        trainer(tmp_path, max_epochs=1).fit(
+            SeriesModel(StandIn(**STAYS)), data.train_dataloader(), data.val_dataloader()
+        )
 
 
 @pytest.mark.parametrize(
@@ -71,4 +79,4 @@ def test_training_needs_an_end_and_a_data_module(data: ICUDataModule, tmp_path: 
 )
 def test_bad_options(options: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        BinaryRisk(StandIn(), Schedule(**options))
+        SeriesModel(StandIn(**STAYS), Schedule(**options))

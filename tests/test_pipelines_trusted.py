@@ -48,7 +48,13 @@ def options(root: Path, class_path: str = f"{StandIn.__module__}.StandIn", **mor
     return {
         "trainer": {"max_epochs": 1, "accelerator": "cpu", "enable_progress_bar": False} | more.pop("trainer", {}),
         "model": {"network": {"class_path": class_path}, "schedule": {"learning_rate": 0.01}},
-        "data": {"root": str(root), "batch_size": 16, "cache": False, "progress": False},
+        "data": {
+            "table": str(root),
+            "source": "physionet2012",
+            "source_options": {"cache": False, "progress": False},
+            "validation": 0.25,
+            "batch_size": 16,
+        },
     } | more
 
 

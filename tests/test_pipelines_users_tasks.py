@@ -68,7 +68,7 @@ def test_a_task_defined_again_replaces_the_one_of_before(own: None) -> None:
     again = register(make())
     assert task_class("mine") is again
     other = type("Other", (ClassificationTask,), {"task": "mine"})
-    for task in (other, type("Third", (ClassificationTask,), {"task": "risk"})):
+    for task in (other, type("Third", (ClassificationTask,), {"task": "series"})):
         with pytest.raises(ValueError, match=r"name must be"):
             register(task)
     with pytest.raises(

@@ -21,14 +21,14 @@ from ccnn_irregular._checks import require
 from ccnn_irregular.datasets.physionet2012.arrays import cache_file, fingerprint, from_arrays, to_arrays
 from ccnn_irregular.datasets.physionet2012.cohort import Cohort, LoadReport
 from ccnn_irregular.datasets.physionet2012.outcomes import OUTCOMES
-from ccnn_irregular.datasets.physionet2012.record import SERIES, STATICS
+from ccnn_irregular.datasets.physionet2012.record import SERIES, STATICS, UNITS
 from ccnn_irregular.datasets.physionet2012.sources import checked_sets, find_source
 from ccnn_irregular.datasets.physionet2012.stays import OnBadRecord, Repeats, parse
 from ccnn_irregular.datasets.reading import cache as stored
 from ccnn_irregular.datasets.reading.download import download_file
 from ccnn_irregular.datasets.registry import DataSet, register
 
-__all__ = ["OUTCOMES", "SERIES", "SHA256", "STATICS", "URL", "Cohort", "LoadReport", "fetch", "load"]
+__all__ = ["OUTCOMES", "SERIES", "SHA256", "STATICS", "UNITS", "URL", "Cohort", "LoadReport", "fetch", "load"]
 
 URL = "https://physionet.org/files/challenge-2012/1.0.0"
 SHA256: Mapping[str, str] = {

@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import numpy as np
 
-__all__ = ["HEADER", "SERIES", "STATICS", "Record", "RecordFault", "parse_record"]
+__all__ = ["HEADER", "SERIES", "STATICS", "UNITS", "Record", "RecordFault", "parse_record"]
 
 HEADER = "Time,Parameter,Value"
 # fmt: off
@@ -21,6 +21,45 @@ SERIES: tuple[str, ...] = (
     "Weight", "pH",
 )
 # fmt: on
+UNITS: dict[str, str] = {
+    "Albumin": "g/dL",
+    "ALP": "IU/L",
+    "ALT": "IU/L",
+    "AST": "IU/L",
+    "Bilirubin": "mg/dL",
+    "BUN": "mg/dL",
+    "Cholesterol": "mg/dL",
+    "Creatinine": "mg/dL",
+    "DiasABP": "mmHg",
+    "FiO2": "0-1",
+    "GCS": "3-15",
+    "Glucose": "mg/dL",
+    "HCO3": "mmol/L",
+    "HCT": "%",
+    "HR": "1/min",
+    "K": "mEq/L",
+    "Lactate": "mmol/L",
+    "MAP": "mmHg",
+    "Mg": "mmol/L",
+    "MechVent": "0/1",
+    "Na": "mEq/L",
+    "NIDiasABP": "mmHg",
+    "NIMAP": "mmHg",
+    "NISysABP": "mmHg",
+    "PaCO2": "mmHg",
+    "PaO2": "mmHg",
+    "pH": "",
+    "Platelets": "1000/uL",
+    "RespRate": "1/min",
+    "SaO2": "%",
+    "SysABP": "mmHg",
+    "Temp": "deg C",
+    "TroponinI": "ug/L",
+    "TroponinT": "ug/L",
+    "Urine": "mL",
+    "WBC": "1000/uL",
+    "Weight": "kg",
+}  # fmt: skip
 STATICS = ("Age", "Gender", "Height", "ICUType", "Weight")
 
 # Weight is the one name that is a descriptor (its first row at 00:00) and a time series (all other rows).

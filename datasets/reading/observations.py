@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from ccnn_irregular._checks import reject, require
 from ccnn_irregular._optional import import_optional
+from ccnn_irregular.datasets.tables.files import delimiter
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -328,7 +328,7 @@ class Observations:
 
 
 def read_table(path: str | Path) -> Table:
-    """A table from CSV (also .gz; separated by commas, semicolons or tabs), Parquet, or netCDF of CF's samplings.
+    """A table from CSV (also .gz; separated by commas, semicolons, tabs or bars), Parquet, or netCDF of CF's samplings.
 
     Raises:
         FileNotFoundError: no such file.
@@ -346,12 +346,8 @@ def read_table(path: str | Path) -> Table:
             import_optional("pyarrow", "a Parquet file", "formats")
             frame = pd.read_parquet(path)
             return Table(frame if isinstance(frame.index, pd.RangeIndex) else frame.reset_index())
-        opened = gzip.open if suffix == ".gz" else open
-        with opened(path, "rt", encoding="utf-8-sig") as file:
-            head = file.readline()
-        separator = max(",;\t", key=head.count)
         texts = {"dtype": str, "keep_default_na": False, "encoding": "utf-8-sig", "skipinitialspace": True}
-        return Table(pd.read_csv(path, sep=separator, index_col=False, **texts))
+        return Table(pd.read_csv(path, sep=delimiter(path), index_col=False, **texts))
     except (ValueError, OSError, EOFError) as error:
         raise ValueError(f"data.table must be a table with a line of column names, got {path}: {error}") from error
 

@@ -6,8 +6,9 @@ each variable at times of its own. :func:`read` serves files of several formats,
 
 from __future__ import annotations
 
+from ccnn_irregular.datasets.tables.assembly import from_frames
 from ccnn_irregular.datasets.tables.columns import Columns
-from ccnn_irregular.datasets.tables.frames import Tables, from_frames
+from ccnn_irregular.datasets.tables.frames import Tables
 from ccnn_irregular.datasets.tables.labels import Targets, targets_of
 from ccnn_irregular.datasets.tables.long_series import LongSeries
 from ccnn_irregular.datasets.tables.sources import SOURCES, read

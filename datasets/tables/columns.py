@@ -35,6 +35,9 @@ class Columns:
         label_time: in the table of labels, where a label holds from what was known by then.
         origin: a time of each series from which its times are counted, in any of the tables.
         time_format: of dates that are not ISO 8601, as ``datetime.strptime`` writes it: ``%d.%m.%Y %H:%M``.
+        missing: entries that mean that nothing is known, beside empty ones: texts such as ``n/a`` and ``<0.5``, and
+            codes such as ``-999``; in all columns but those of ids, times and names of variables.
+        decimal: sign of the fractions in CSV files, ``.`` or ``,``.
     """
 
     id: str | None = None
@@ -45,6 +48,11 @@ class Columns:
     label_time: str | None = None
     origin: str | None = None
     time_format: str | None = None
+    missing: tuple[str | float, ...] = ()
+    decimal: str = "."
+
+    def __post_init__(self) -> None:
+        require(self.decimal in (".", ","), "data.columns.decimal", "be . or ,", repr(self.decimal))
 
 
 def plain(name: str) -> str:

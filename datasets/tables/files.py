@@ -13,7 +13,7 @@ from ccnn_irregular._optional import import_optional
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["chunks", "table_files", "whole_table"]
+__all__ = ["chunks", "delimiter", "table_files", "whole_table"]
 
 _ROWS = 1_000_000
 _CSV = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".txt", ".psv")
@@ -45,28 +45,29 @@ def _readable(path: Path, suffixes: Sequence[str]) -> bool:
     return path.name.lower().endswith(tuple(suffixes)) and not path.name.startswith((".", "_"))
 
 
-def chunks(path: Path, words: Words, only: Words | None = None) -> Iterator[pd.DataFrame]:
+def chunks(path: Path, words: Words, only: Words | None = None, decimal: str = ".") -> Iterator[pd.DataFrame]:
     """The rows of a file in their order.
 
     Args:
         path: a file.
         words: columns that stay text in a CSV file.
         only: columns to read; None = all.
+        decimal: sign of the fractions in CSV files.
 
     Raises:
         ValueError: no table, with the file.
     """
     try:
-        yield from _parquet(path, only) if path.name.lower().endswith(_PARQUET) else _csv(path, words, only)
+        yield from _parquet(path, only) if path.name.lower().endswith(_PARQUET) else _csv(path, words, only, decimal)
     except _broken() as error:
         raise ValueError(f"{path} must be a table in CSV or Parquet, got {error}") from error
 
 
-def whole_table(paths: str | Path | Sequence[str | Path], words: Words) -> pd.DataFrame:
+def whole_table(paths: str | Path | Sequence[str | Path], words: Words, decimal: str = ".") -> pd.DataFrame:
     """All rows of small tables."""
     import pandas as pd
 
-    frames = [frame for file in table_files(paths) for frame in chunks(file, words)]
+    frames = [frame for file in table_files(paths) for frame in chunks(file, words, decimal=decimal)]
     return pd.concat(frames, ignore_index=True)
 
 
@@ -77,17 +78,18 @@ def _broken() -> tuple[type[Exception], ...]:
     return (UnicodeDecodeError, OSError, pd.errors.ParserError, pd.errors.EmptyDataError)
 
 
-def _csv(path: Path, words: Words, only: Words | None) -> Iterator[pd.DataFrame]:
+def _csv(path: Path, words: Words, only: Words | None, decimal: str) -> Iterator[pd.DataFrame]:
     import pandas as pd
 
-    layout: dict[str, Any] = {"sep": _delimiter(path), "encoding": "utf-8-sig", "skipinitialspace": True}
+    layout: dict[str, Any] = {"sep": delimiter(path), "encoding": "utf-8-sig", "skipinitialspace": True}
+    layout["decimal"] = decimal
     names = [str(name) for name in pd.read_csv(path, nrows=0, **layout).columns]
     kept = names if only is None else [name for name in only(names) if name is not None]
     kinds = {name: "category" for name in words(names) if name is not None}
     yield from pd.read_csv(path, chunksize=_ROWS, usecols=kept, dtype=kinds, low_memory=False, **layout)
 
 
-def _delimiter(path: Path) -> str:
+def delimiter(path: Path) -> str:
     """The one of the usual delimiters that the head of the table holds most often."""
     opened = gzip.open if path.name.lower().endswith(".gz") else open
     with opened(path, "rt", encoding="utf-8-sig") as file:

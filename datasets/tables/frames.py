@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from ccnn_irregular.datasets.tables.times import SECONDS, instants, require_same
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Collector", "Tables", "from_frames", "id_texts", "series_of"]
+__all__ = ["Collector", "Tables", "id_texts", "known_entries", "listed", "series_of"]
 
 _NAMES = 8
 
@@ -93,6 +94,7 @@ class Collector:
         self.kinds: dict[str, str] = {}
         self.empty = 0
         self.notes: list[str] = []
+        self.unit: str | None = None  # of times that are numbers, where the format says it
         self.words: dict[str, list[Any]] = {}  # of a wide table: count of numbers and the first word in each column
 
     def roles(self, names: Sequence[str], where: str) -> dict[str, str | None]:
@@ -122,6 +124,7 @@ class Collector:
         roles = self.roles([str(name) for name in frame.columns], where)
         if not self.notes:
             self.notes.append(_told(roles, frame.columns))
+        frame = known_entries(frame, self.columns.missing, (roles["id"], roles["time"], roles["variable"]))
         codes, names = id_texts(frame[roles["id"]], str(roles["id"]))
         series = self.ids.codes(names)[codes]
         times, kind = instants(frame[roles["time"]], str(roles["time"]), self.columns.time_format)
@@ -154,8 +157,9 @@ class Collector:
             wanted = kept[codes]
         if (wrong := bad & wanted).any():
             row = int(np.flatnonzero(wrong)[0])
-            rule = "hold numbers (data.variables names the variables to read)"
-            got = f"{frame[roles['value']].iloc[row]!r} of {names[codes[row]]!r}, {int(wrong.sum())} such rows"
+            word = frame[roles["value"]].iloc[row]
+            rule = f"hold numbers ({_way_out(word)}; data.variables names the variables to read)"
+            got = f"{word!r} of {names[codes[row]]!r}, {int(wrong.sum())} such rows"
             reject(f"column {roles['value']!r}", rule, got)
         known = ~np.isnan(values) & wanted
         self.empty += int((np.isnan(values) & wanted).sum())
@@ -192,7 +196,7 @@ class Collector:
             ValueError: a column of a wide table that holds numbers and words, times of two kinds.
         """
         for name, (numbers, word) in self.words.items():
-            rule = "hold numbers, or words in every row (data.variables names the columns to read)"
+            rule = f"hold numbers, or words in every row ({_way_out(word)}; data.variables names the columns to read)"
             require(word is None or numbers == 0, f"column {name!r}", rule, f"{word!r} among {numbers} numbers")
         left = [name for name, (_, word) in self.words.items() if word is not None]
         if left:
@@ -223,6 +227,36 @@ def _told(roles: Mapping[str, str | None], names: Iterable[Any]) -> str:
         return f"a wide table: {found}; every other column a variable"
     left = [str(name) for name in names if name not in roles.values()]
     return f"a long table: {found}" + (f"; not read: {listed(left)}" if left else "")
+
+
+def _way_out(word: Any) -> str:
+    """What to type where a word stands among numbers."""
+    if re.fullmatch(r"[+-]?\d+,\d+", str(word).strip()):
+        return "data.columns.decimal , reads decimal commas"
+    return f"data.columns.missing '[\"{word}\"]' counts it as not known"
+
+
+def known_entries(frame: pd.DataFrame, missing: Sequence[str | float], but: Sequence[str | None]) -> pd.DataFrame:
+    """A table in which the entries ``missing`` are not known, texts or codes such as -999; not in the columns ``but``.
+
+    A column that holds numbers beside them becomes one of numbers.
+    """
+    import pandas as pd
+
+    if not missing:
+        return frame
+    texts = [one if isinstance(one, str) else f"{one:g}" for one in missing]
+    codes = pd.to_numeric(pd.Series(texts, dtype=object), errors="coerce").dropna().to_numpy()
+    changed = {}
+    for name in frame.columns.difference([one for one in but if one is not None], sort=False):
+        column = frame[name]
+        numeric = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
+        held = column.isin(codes) if numeric else column.isin(texts)
+        if held.any():
+            rest = column.mask(held) if numeric else column.astype(object).mask(held)
+            numbers = rest if numeric else pd.to_numeric(rest, errors="coerce")
+            changed[name] = numbers if numbers.notna().sum() == rest.notna().sum() else rest
+    return frame.assign(**changed)
 
 
 def _numbers(column: pd.Series) -> tuple[np.ndarray, np.ndarray]:
@@ -303,120 +337,3 @@ def _natural(names: Sequence[str]) -> Any:
     if all(name.lstrip("-").isdigit() for name in names):
         return lambda one: (int(names[one]), names[one])
     return lambda one: names[one]
-
-
-def label_frame(frame: pd.DataFrame, columns: Columns) -> tuple[pd.DataFrame, str]:
-    """Labels with columns "id", "label", "time", as far as they are there, and what was taken for what.
-
-    Raises:
-        ValueError: no column of ids; neither labels nor times.
-    """
-    import pandas as pd
-
-    frame = frame.dropna(axis=1, how="all")  # tables of labels may have a column for each kind of them
-    names = [str(name) for name in frame.columns]
-    where = "the labels"
-    key = find("id", columns.id if columns.id in names else None, names, where)
-    require(
-        key is not None, "data.columns.id", f"name a column of {where} (none has a usual name): {listed(names)}", None
-    )
-    time = find("label_time", columns.label_time, names, where)
-    label = find("label", columns.label, [name for name in names if name not in (key, time)], where)
-    others = [name for name in names if name not in (key, time)]
-    if label is None and len(others) == 1:
-        label = others[0]
-    rule = f"name a column of {where} (none has a usual name): {listed(names)}"
-    require(label is not None or time is not None, "data.columns.label", rule, None)
-    codes, texts = id_texts(frame[key], str(key))
-    found = {"id": np.array(texts, dtype=object)[codes]}
-    found |= {role: frame[name].array for role, name in (("label", label), ("time", time)) if name is not None}
-    told = ", ".join(f"{role} = {name}" for role, name in (("id", key), ("label", label), ("time", time)) if name)
-    return pd.DataFrame(found), f"labels: {told}"
-
-
-def statics_frame(frame: pd.DataFrame, columns: Columns) -> pd.DataFrame:
-    """Statics indexed by id.
-
-    Raises:
-        ValueError: no column of ids, or two rows of one series.
-    """
-    names = [str(name) for name in frame.columns]
-    key = find("id", columns.id if columns.id in names else None, names, "the statics")
-    require(key is not None, "data.columns.id", f"name a column of the statics: {listed(names)}", None)
-    codes, texts = id_texts(frame[key], str(key))
-    repeated = [texts[code] for code in np.flatnonzero(np.bincount(codes) > 1)]
-    require(not repeated, "the statics", "hold one row a series", f"several rows of {listed(repeated)}")
-    indexed = frame.drop(columns=[key])
-    indexed.index = np.array(texts, dtype=object)[codes]
-    indexed.columns = [str(name) for name in indexed.columns]
-    return indexed
-
-
-def assemble(
-    collector: Collector,
-    labels: pd.DataFrame | None,
-    statics: pd.DataFrame | None,
-    *,
-    unit: str | None = None,
-    since: str | None = None,
-    repeats: str = "refuse",
-) -> Tables:
-    """One's own tables as series with statics and labels, over all ids that any of them names."""
-    columns, notes = collector.columns, collector.notes
-    found = None if labels is None else label_frame(labels, columns)
-    fixed = None if statics is None else statics_frame(statics, columns)
-    instants_of_labels = None
-    if found is not None and "time" in found[0]:
-        instants_of_labels, kind = instants(found[0]["time"], "time of the labels", columns.time_format)
-        collector.kinds["the labels"] = kind
-        rule = "have a time in every row, or no column of times"
-        missing = int(np.isnan(instants_of_labels).sum())
-        require(not missing, "the labels", rule, f"{missing} rows without one")
-    fixed = _without_origin(collector, fixed)
-    require_origin = columns.origin is None or bool(collector.origins)
-    require(require_origin, "data.columns.origin", "name a column of the table or of the statics", repr(columns.origin))
-    events = collector.events()
-    further = ([] if fixed is None else list(fixed.index)) + ([] if found is None else list(found[0]["id"]))
-    series = series_of(events, ids=further, unit=unit, since=since, repeats=repeats)
-    if found is not None:
-        notes.append(found[1])
-    return Tables(series, fixed, None if found is None else found[0], tuple(notes), instants_of_labels)
-
-
-def _without_origin(collector: Collector, statics: pd.DataFrame | None) -> pd.DataFrame | None:
-    """Statics without the column of origins, which the collector takes."""
-    name = collector.columns.origin
-    if statics is None or name not in statics.columns:
-        return statics
-    series = collector.ids.codes(statics.index)
-    collector._take_origins(statics[name], str(name), series)
-    return statics.drop(columns=[name])
-
-
-def from_frames(
-    table: pd.DataFrame,
-    labels: pd.DataFrame | None = None,
-    statics: pd.DataFrame | None = None,
-    *,
-    columns: Columns | None = None,
-    layout: str = "auto",
-    variables: Sequence[str] | None = None,
-    **options: Any,
-) -> Tables:
-    """Series of pandas frames.
-
-    Args:
-        table: long or wide.
-        labels: an id and a label a row, and a time where a label holds from what was known by then.
-        statics: an id and its numbers and categories a row.
-        columns: their names; None = the usual ones.
-        layout: "long", "wide" or "auto".
-        variables: those that are read; None = all.
-        **options: ``unit``, ``since`` and ``repeats``, see ``series_of``.
-
-    Raises:
-        ValueError: columns that are missing or may be several, words among numbers, repeated values.
-    """
-    collector = Collector(columns or Columns(), variables, layout)
-    collector.add(table, "the table")
-    return assemble(collector, labels, statics, **options)

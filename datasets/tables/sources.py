@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,9 +12,10 @@ import numpy as np
 from ccnn_irregular._checks import require
 from ccnn_irregular._optional import import_optional
 from ccnn_irregular.datasets import physionet2012, ts_files
+from ccnn_irregular.datasets.tables.assembly import assemble
 from ccnn_irregular.datasets.tables.columns import Columns, find
 from ccnn_irregular.datasets.tables.files import chunks, table_files, whole_table
-from ccnn_irregular.datasets.tables.frames import Collector, Tables, assemble
+from ccnn_irregular.datasets.tables.frames import Collector, Tables
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,6 +38,7 @@ def read(
     layout: str = "auto",
     variables: Sequence[str] | None = None,
     source_options: dict[str, Any] | None = None,
+    own_labels: bool = True,
     **options: Any,
 ) -> Tables:
     """Series, labels and statics from files.
@@ -50,6 +53,7 @@ def read(
         layout: of tables: "long", "wide", or "auto" = long where columns of variables and of values are found.
         variables: those that are read; None = all.
         source_options: of the format's reader: ``sets`` of physionet2012, ``step`` and ``unit`` of ts.
+        own_labels: False = labels that the source keeps in files of their own are not read, and need not be there.
         **options: ``unit``, ``since``, ``repeats``: see ``frames.series_of``.
 
     Raises:
@@ -58,11 +62,15 @@ def read(
         ImportError: a package that the format needs is not installed.
     """
     require(source in SOURCES, "source", f"be one of {', '.join(SOURCES)}", repr(source))
-    collector = Collector(columns or Columns(), variables, layout)
-    own_labels, own_statics = SOURCES[source](collector, table, **(source_options or {}))
-    found = own_labels if labels is None else _small(labels, collector.columns)
-    fixed = own_statics if statics is None else _small(statics, collector.columns)
-    return assemble(collector, found, fixed, **options)
+    asked = columns or Columns()
+    collector = Collector(asked, variables, layout)
+    given = dict(source_options or {})
+    if source == "physionet2012":
+        given.setdefault("outcomes", own_labels and labels is None)
+    within_labels, within_statics = SOURCES[source](collector, table, **given)
+    found = within_labels if labels is None else _small(labels, asked)
+    fixed = within_statics if statics is None else _small(statics, asked)
+    return assemble(collector, found, fixed, asked, **options)
 
 
 # What a reader returns: its own labels and statics, if there are some.
@@ -77,7 +85,7 @@ def _table(collector: Collector, table: Paths) -> Found:
             roles = collector.roles(names, path.name)
             return names if roles["variable"] is None else list(roles.values())
 
-        for frame in chunks(path, _words(collector.columns, "id", "variable"), only):
+        for frame in chunks(path, _words(collector.columns, "id", "variable"), only, collector.columns.decimal):
             collector.add(frame, path.name)
     return None, None
 
@@ -91,7 +99,7 @@ def _meds(collector: Collector, table: Paths) -> Found:
     import pandas as pd
 
     paths = [Path(one) / "data" if (Path(one) / "data").is_dir() else Path(one) for one in _listed(table)]
-    collector.columns = Columns("subject_id", "time", "code", "numeric_value", *_asked(collector.columns))
+    collector.columns = _named(collector.columns, id="subject_id", time="time", variable="code", value="numeric_value")
     fixed, born = [], 0
     for path in table_files(paths, (".parquet",)):
         for frame in chunks(path, lambda _: (), lambda _: ("subject_id", "time", "code", "numeric_value")):
@@ -110,8 +118,9 @@ def _meds(collector: Collector, table: Paths) -> Found:
     return None, statics if len(statics) else None
 
 
-def _asked(columns: Columns) -> tuple[str | None, ...]:
-    return columns.label, columns.label_time, columns.origin, columns.time_format
+def _named(columns: Columns, id: str, time: str, variable: str | None = None, value: str | None = None) -> Columns:
+    """The columns of a format; what else was asked for stays."""
+    return replace(columns, id=id, time=time, variable=variable, value=value)
 
 
 def _psv(collector: Collector, table: Paths) -> Found:
@@ -119,7 +128,7 @@ def _psv(collector: Collector, table: Paths) -> Found:
     import pandas as pd
 
     files = table_files(table, (".psv",))
-    collector.columns, collector.layout = Columns("id", _HOUR_2019, *(None,) * 2, *_asked(collector.columns)), "wide"
+    collector.columns, collector.layout = _named(collector.columns, id="id", time=_HOUR_2019), "wide"
     labels, statics = [], []
     for start in range(0, len(files), _FILES_AT_ONCE):
         part = files[start : start + _FILES_AT_ONCE]
@@ -127,11 +136,11 @@ def _psv(collector: Collector, table: Paths) -> Found:
         missing = [name for name in (*_STATICS_2019, _HOUR_2019) if name not in whole]
         require(not missing, part[0].name, "be a stay of the challenge of 2019", f"no column {', '.join(missing)}")
         statics.append(whole.groupby("id", sort=False)[list(_STATICS_2019)].first().reset_index())
-        if _LABEL_2019 in whole:
-            labels.append(whole[["id", _HOUR_2019, _LABEL_2019]])
+        labels.append(whole[[name for name in ("id", _HOUR_2019, _LABEL_2019) if name in whole]])
         collector.add(whole.drop(columns=[*_STATICS_2019, _LABEL_2019], errors="ignore"), "the stays")
+    collector.unit = "h"
     hourly = {_HOUR_2019: "time", _LABEL_2019: "label"}
-    return pd.concat(labels).rename(columns=hourly) if labels else None, pd.concat(statics)
+    return pd.concat(labels).rename(columns=hourly), pd.concat(statics)
 
 
 def _ts(collector: Collector, table: Paths, **options: Any) -> Found:
@@ -141,7 +150,7 @@ def _ts(collector: Collector, table: Paths, **options: Any) -> Found:
     series = ts_files.load(*table_files(table, (".ts",)), **options)
     names = [f"channel {number}" for number in range(series.values.shape[1])]
     wide = pd.DataFrame(series.values.numpy(), columns=names)
-    collector.columns, collector.layout = Columns("id", "time"), "wide"
+    collector.columns, collector.layout = _named(collector.columns, id="id", time="time"), "wide"
     collector.add(wide.assign(id=series.sample_index().numpy(), time=series.times.numpy()), "the series")
     classes = np.array(series.classes, dtype=object)[series.labels.numpy()]
     return pd.DataFrame({"id": np.arange(len(series)), "label": classes}), None
@@ -152,7 +161,9 @@ def _wfdb(collector: Collector, table: Paths) -> Found:
     import pandas as pd
 
     wfdb = import_optional("wfdb", "reading WFDB records", "formats")
-    collector.columns, collector.layout = Columns("id", "time", "variable", "value", *_asked(collector.columns)), "long"
+    collector.unit = "s"
+    collector.columns = _named(collector.columns, id="id", time="time", variable="variable", value="value")
+    collector.layout = "long"
     for path in table_files(table, (".hea",)):
         record = wfdb.rdrecord(str(path.with_suffix("")), smooth_frames=False)
         require(record.e_p_signal is not None, path.name, "be a record of one segment", "several segments")
@@ -168,9 +179,11 @@ def _physionet2012(collector: Collector, table: Paths, **options: Any) -> Found:
     import pandas as pd
 
     cohort = physionet2012.load(str(_listed(table)[0]), **options)
+    collector.notes.append(str(cohort.report))
+    collector.unit = "h"
     ids = pd.Series(cohort.record_ids)
     wide = pd.DataFrame(cohort.values, columns=list(physionet2012.SERIES))
-    collector.columns, collector.layout = Columns("id", "time"), "wide"
+    collector.columns, collector.layout = _named(collector.columns, id="id", time="time"), "wide"
     collector.add(wide.assign(id=np.repeat(ids.to_numpy(), np.diff(cohort.splits)), time=cohort.times), "the stays")
     collector.ids.codes(map(str, ids))  # stays without a row
     statics = pd.DataFrame(cohort.statics, columns=list(physionet2012.STATICS)).assign(id=ids)
@@ -198,7 +211,7 @@ def _words(columns: Columns, *roles: str) -> Callable[[Sequence[str]], list[str 
 
 
 def _small(path: Paths, columns: Columns) -> pd.DataFrame:
-    return whole_table(path, _words(columns, "id"))
+    return whole_table(path, _words(columns, "id"), columns.decimal)
 
 
 SOURCES: dict[str, Callable[..., Found]] = {

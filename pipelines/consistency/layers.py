@@ -9,7 +9,7 @@ import torch
 
 from ccnn_irregular._checks import require
 from ccnn_irregular.domains import Grid
-from ccnn_irregular.kernels import SIREN, GaussianMask, Kernel, KernelSpec
+from ccnn_irregular.kernels import SIREN, GaussianMask, Kernel
 from ccnn_irregular.layers import ContinuousConv
 
 __all__ = ["checkpoint_layer", "smooth_layer"]
@@ -60,7 +60,8 @@ def checkpoint_layer(path: Path, name: str) -> ContinuousConv:
     Raises:
         ValueError: a file that is no such checkpoint, or a name that is not there.
     """
-    from ccnn_irregular.pipelines.tasks.risk.network import ICURiskNetwork
+    from ccnn_irregular.pipelines.tasks.series.network import SeriesNetwork
+    from ccnn_irregular.pipelines.tasks.series.samples import Schema
     from ccnn_irregular.pipelines.train.earlier import migrated
 
     require(path.is_file(), "checkpoint", "be a file", path)
@@ -70,9 +71,9 @@ def checkpoint_layer(path: Path, name: str) -> ContinuousConv:
         class_path, arguments = options["class_path"], options["init_args"]
     except Exception as error:  # a file of any kind may come here
         raise ValueError(f"checkpoint must be one that 'ccnn fit' wrote, got {path}: {error!r}") from error
-    wanted = f"{ICURiskNetwork.__module__}.{ICURiskNetwork.__qualname__}"
+    wanted = f"{SeriesNetwork.__module__}.{SeriesNetwork.__qualname__}"
     require(class_path == wanted, "checkpoint", f"hold a {wanted}", class_path)
-    network = ICURiskNetwork(**arguments | {"kernel": KernelSpec(**arguments["kernel"])})
+    network = SeriesNetwork(**arguments | {"schema": Schema(**arguments["schema"])})
     network.load_state_dict({key.removeprefix("network."): one for key, one in state.items() if key[:8] == "network."})
     kernels = {place: one.kernel for place, one in network.named_modules() if isinstance(one, ContinuousConv)}
     kernels |= {place: one for place, one in network.kernels().items()}

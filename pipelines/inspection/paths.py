@@ -94,8 +94,10 @@ def _folder(path: Path) -> Found:
     if "dataset.json" in names or {"images", "imagesTr"} & names:
         return _scans(path)
     if any(name.startswith("Outcomes-") or name.startswith("set-") for name in names):
+        sets = ", ".join(letter for letter in "abc" if any(name.startswith(f"set-{letter}") for name in names))
+        chosen = "" if sets == "a, b" else f' --data.source_options.sets "[{sets}]"'
         return Found("stays of the PhysioNet challenge of 2012", {"holds": ", ".join(sorted(names)[:LISTED])},
-                     next=f"ccnn fit --config physionet2012 --data.root {path}")  # fmt: skip
+                     next=f"ccnn fit --config physionet2012 --data.table {path}{chosen}")  # fmt: skip
     if {"config.yaml", "best.ckpt"} <= names:
         return Found("a run of ccnn fit", {"holds": ", ".join(sorted(names)[:LISTED])},
                      next=f"ccnn test --run_dir {path}")  # fmt: skip

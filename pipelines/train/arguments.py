@@ -22,7 +22,7 @@ from ccnn_irregular.pipelines.train.run_folder import RunFolder, is_free, others
 
 __all__ = ["Words", "default_run_dir", "join_lists"]
 
-_DEFAULT_TASK = "risk"
+_DEFAULT_TASK = "series"
 _LISTS = (list, tuple, Sequence)
 _HELP = {"-h", "--help", "--help-all"}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Generic, Literal, TypeVar, get_args
 
 import numpy as np
@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from ccnn_irregular._checks import require
 
-__all__ = ["Evaluated", "Part", "TaskData"]
+__all__ = ["AUTO", "Evaluated", "Part", "TaskData"]
 
 # "all" are all rows of a source, whatever part they are in.
 Part = Literal["train", "validation", "test", "all"]
@@ -21,6 +21,7 @@ Part = Literal["train", "validation", "test", "all"]
 Evaluated = Literal["test", "all"]
 Batch = TypeVar("Batch")
 Variant = TypeVar("Variant")
+AUTO = "auto"  # an argument of a network that the data are to tell, where null has a meaning of its own
 _IMPLEMENTED = ("loader", "keys", "sizes", "typical_batch", "part_sizes", "summary")
 
 
@@ -93,6 +94,10 @@ class TaskData(LightningDataModule, Generic[Batch, Variant]):
         """What each row of a part is called in its source: an id, the name of a file, or its number there."""
         raise NotImplementedError(f"{type(self).__name__} must implement ids to have its rows predicted, see TaskData")
 
+    def named(self, numbers: Sequence[int]) -> Sequence[Any]:
+        """What the source calls the samples that the ``ids`` of a batch know by numbers."""
+        return numbers
+
     def sizes(self) -> dict[str, int]:
         """Sizes that a network must have, by their names in it (``in_channels``, ``classes``)."""
         raise self._missing()
@@ -100,6 +105,23 @@ class TaskData(LightningDataModule, Generic[Batch, Variant]):
     def inferred(self) -> dict[str, Any]:
         """Arguments of the network that follow from the training part: what ``told`` and ``told_by_word`` name."""
         return {}
+
+    @classmethod
+    def left_open(cls, given: Mapping[str, Any]) -> list[str]:
+        """Of the arguments of a network those that are left open and that the data tell."""
+        left = [name for name in cls.told if name in given and given[name] is None]
+        return left + [name for name in cls.told_by_word if given.get(name) == AUTO]
+
+    def inferred_lines(self, taken: dict[str, Any], options: dict[str, Any]) -> str:
+        """What was inferred, for the reader, with the option that says otherwise.
+
+        Args:
+            taken: arguments of the network that were left null.
+            options: all of its arguments.
+        """
+        shown = {name: f"{value:.4g}" if isinstance(value, float) else value for name, value in taken.items()}
+        own = "--model.network.init_args"
+        return "\n".join(f"{name} {value}, as the data tell ({own}.{name})" for name, value in shown.items())
 
     def typical_batch(self) -> Batch:
         """Rows of the training part that a network is calibrated by; the same ones in every call."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from ccnn_irregular._checks import reject
 from ccnn_irregular.pipelines.train.schedule import Schedule
 
 __all__ = ["config_argument", "migrated", "migrated_config", "migrated_data"]
@@ -16,7 +17,6 @@ __all__ = ["config_argument", "migrated", "migrated_config", "migrated_data"]
 _TASKS = "ccnn_irregular.pipelines.tasks"
 # Each network that earlier versions trained -> the module that holds it now.
 _MODULES = {
-    "ICURiskNetwork": f"{_TASKS}.risk.network",
     "ContinuousClassifier": f"{_TASKS}.classification.network",
     "FixedKernelClassifier": f"{_TASKS}.classification.network",
     "ContinuousSegmenter": f"{_TASKS}.segmentation.network",
@@ -67,8 +67,14 @@ def migrated(network: dict[str, Any]) -> dict[str, Any]:
 
     Args:
         network: ``class_path`` and ``init_args``, of a checkpoint or a configuration.
+
+    Raises:
+        ValueError: a network that is no more, with what to train in its place.
     """
     package, _, name = str(network.get("class_path")).rpartition(".")
+    if package.startswith("ccnn_irregular.pipelines.") and name == "ICURiskNetwork":
+        rule = "be a SeriesNetwork: stays in intensive care are a preset of the task series (ccnn fit --config"
+        reject("model.network", f"{rule} physionet2012 trains it anew; the version that wrote this one reads it)", name)
     if not package.startswith("ccnn_irregular.pipelines.") or name not in _MODULES:
         return network
     arguments = dict(network.get("init_args") or {})
@@ -112,8 +118,7 @@ def migrated_config(config: Any) -> Any:
     changed["network"] = migrated(config["network"])
     schedule = {name: config[name] for name in _OF_SCHEDULE if name in config}
     if schedule:  # what no option told
-        decayed = str(config["network"].get("class_path")).endswith(".ICURiskNetwork")
-        schedule = {"mask_rate": 1.0, "decay_generators": decayed} | schedule
+        schedule = {"mask_rate": 1.0, "decay_generators": False} | schedule
     kept = {name: value for name, value in config.items() if name not in schedule}
     return {**kept, **changed, **({"schedule": schedule} if schedule else {})}
 

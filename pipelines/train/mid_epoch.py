@@ -119,7 +119,7 @@ class MidEpoch(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # Lightning itself hands the loader its position only where no schedule had asked for the number of steps.
         if self._found is not None:
-            trainer.train_dataloader.load_state_dict(self._found["loader"])
+            _loader(trainer).load_state_dict(self._found["loader"])
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         self.signals.in_batch = True
@@ -159,7 +159,7 @@ class MidEpoch(Callback):
             return {}
         assert self._module is not None
         return {
-            "loader": self._trainer.train_dataloader.state_dict(),
+            "loader": _loader(self._trainer).state_dict(),
             "random": _random_states(),
             "metrics": _metrics(self._module),
             "sums": _sums(self._trainer),
@@ -167,6 +167,12 @@ class MidEpoch(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._found = state_dict or None
+
+
+def _loader(trainer: Trainer) -> ResumableLoader[Any]:
+    loader = trainer.train_dataloader
+    assert isinstance(loader, ResumableLoader)  # no other is saved inside an epoch
+    return loader
 
 
 def _random_states() -> dict[str, Any]:

@@ -16,7 +16,6 @@ __all__ = ["TASKS", "register", "task_class"]
 
 # Name of a task in a configuration -> module and class.
 TASKS = {
-    "risk": "ccnn_irregular.pipelines.tasks.risk.task:RiskTask",
     "classification": "ccnn_irregular.pipelines.tasks.classification.task:ClassificationTask",
     "segmentation": "ccnn_irregular.pipelines.tasks.segmentation.task:SegmentationTask",
     "field": "ccnn_irregular.pipelines.tasks.field.task:FieldTask",

@@ -14,7 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-__all__ = ["versions", "whole", "write_csv", "write_json", "write_text"]
+__all__ = ["versions", "whole", "write_answers", "write_csv", "write_json", "write_text"]
 
 _VERSIONED = ("ccnn-irregular", "torch", "lightning", "torchmetrics", "scikit-learn", "numpy")
 
@@ -64,3 +64,28 @@ def write_csv(path: Path, head: Sequence[str], rows: Iterable[Sequence[Any]]) ->
     writer.writerow(head)
     writer.writerows(rows)
     write_text(path, table.getvalue())
+
+
+def write_answers(
+    path: Path,
+    rows: Mapping[str, Sequence[Any]],
+    prediction: Sequence[Any],
+    probabilities: Mapping[str, Iterable[float]] | None = None,
+    label: Sequence[Any] | None = None,
+) -> None:
+    """Write the answers to rows, with the columns that they have in all tasks.
+
+    Those are id, where and when a row is (time, x, y, z), label where it is known in a test, prediction, and
+    probability_NAME of each class.
+
+    Args:
+        path: of the CSV.
+        rows: columns that tell which row it is, id first.
+        prediction: class, or number.
+        probabilities: of each class by its name.
+        label: the truth; "" where it is not known.
+    """
+    columns = {**rows, **({} if label is None else {"label": label}), "prediction": prediction}
+    for name, chances in (probabilities or {}).items():
+        columns[f"probability_{name}"] = [f"{one:.6f}" for one in chances]
+    write_csv(path, list(columns), zip(*columns.values(), strict=True))

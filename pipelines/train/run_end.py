@@ -181,9 +181,9 @@ class FiniteSteps(Callback):
     def _require(self, value: Tensor, name: str, trainer: Trainer, module: LightningModule) -> None:
         if bool(torch.isfinite(value)):
             return
-        ids = getattr(self._batch, "ids", getattr(self._batch, "record_ids", None))
-        rows = getattr(trainer.datamodule, "rows_are", "samples")  # type: ignore[attr-defined]  # without annotation
-        of = "" if ids is None else f" of the {rows} {', '.join(map(str, ids.tolist()[:_SHOWN]))}"
+        ids, data = getattr(self._batch, "ids", None), trainer.datamodule  # type: ignore[attr-defined]  # not annotated
+        names = [] if ids is None else getattr(data, "named", list)(ids.tolist()[:_SHOWN])
+        of = "" if ids is None else f" of the {getattr(data, 'rows_are', 'samples')} {', '.join(map(str, names))}"
         more = "" if ids is None or len(ids) <= _SHOWN else f" and {len(ids) - _SHOWN} more"
         where = f"in batch {self._number} of epoch {trainer.current_epoch}"
         raise NoNumberError(

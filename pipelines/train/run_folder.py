@@ -54,6 +54,9 @@ _FREE = (
     "data.evaluate",
     "data.in_memory",
     "data.progress",
+    "data.source_options.cache",
+    "data.source_options.download",
+    "data.source_options.progress",
 )
 
 

@@ -109,7 +109,8 @@ class SeriesEnsemble(nn.Module):
         for name, share in (("thinning", thinning), ("series_dropout", series_dropout)):
             require(0 <= share < 1, name, "be in [0, 1)", share)
         require(members >= 1, "members", "be at least 1", members)
-        self.kernel, self.thinning, self.series_dropout, self.rows_are = kernel, thinning, series_dropout, rows_are
+        self.kernel, self.latent, self.rows_are = kernel, latent, rows_are
+        self.thinning, self.series_dropout = thinning, series_dropout
         self.basis = HatBasis(variables, knots, cap, least)
         self.statics = StandardScore(statics, categories)
         recipe: dict[str, Any] = {

@@ -41,10 +41,7 @@ from ccnn_irregular.pipelines.train.run_folder import RunFolder, flat
 from ccnn_irregular.pipelines.train.trusted import bounded_by
 from ccnn_irregular.pipelines.train.usage import explained, short_help
 
-__all__ = ["AUTO", "Task"]
-
-AUTO = "auto"
-"""An argument of a network that the data are to tell, where null has a meaning of its own."""
+__all__ = ["Task"]
 
 # Exit statuses of a process that a signal ended.
 _STATUS = {"interrupt": 130, "termination": 143}
@@ -189,28 +186,25 @@ class Task(LightningCLI):
         self.run_folder = RunFolder(Path(options.run_dir))
         if self.config.subcommand == "fit":
             self._ask_data(options)
-            self._find_resumable(options)
+            find_resumable(self.run_folder, self._plain_config, self.config["fit"])
         else:
             options.ckpt_path = options.ckpt_path or str(self.run_folder.best)
 
     def _ask_data(self, options: Any) -> None:
         """Fill in the arguments of the network that were left open and that the data tell."""
-        if not (self.data.told or self.data.told_by_word) or options.model.network is None:
-            return
-        given = options.model.network.init_args
-        left = [name for name in self.data.told if name in given and given[name] is None]
-        left += [name for name in self.data.told_by_word if given.get(name) == AUTO]
+        network = options.model.network
+        left = [] if network is None else self.data.left_open(network.init_args)
         if not left:
             return
         parser = ArgumentParser()
         parser.add_class_arguments(self.data, "data")
         self._read_data = parser.instantiate(Namespace(data=options.data)).data
         self._read_data.setup("fit")
-        found = self._read_data.inferred()
-        for name in left:
-            given[name] = found[name]
-            shown = f"{found[name]:.4g}" if isinstance(found[name], float) else found[name]
-            say(f"{name} {shown}, as the data tell (--model.network.init_args.{name})")
+        taken = {name: value for name, value in self._read_data.inferred().items() if name in left}
+        given = network.init_args.as_dict() | taken
+        found = {"class_path": network.class_path, "init_args": given}
+        self.config = self.parser.parse_object({"fit": {"model": {"network": found}}}, self.config)
+        say(self._read_data.inferred_lines(taken, given))
 
     def instantiate_classes(self) -> None:
         """The data that told the arguments of the network are read once; no checkpoint asks for more than it holds."""
@@ -226,10 +220,6 @@ class Task(LightningCLI):
             state = read_checkpoint(path).get(self.data.__qualname__)
             if state is not None:
                 self.datamodule.load_state_dict(state)
-
-    def _find_resumable(self, options: Any) -> None:
-        """Resume from ``last.ckpt`` where the folder holds an unfinished run with the same options."""
-        find_resumable(self.run_folder, self._plain_config, options)
 
     def _plain_config(self) -> dict[str, Any]:
         """The options of the subcommand as plain values, without those that only make sense in one call of fit.

@@ -17,7 +17,7 @@ from ccnn_irregular.pipelines.tasks.classification.sampling import Sampling, gri
 from ccnn_irregular.pipelines.train.equal_samples import EqualSamples
 from ccnn_irregular.pipelines.train.evaluation import Evaluation, ResultTable, wilson_interval
 from ccnn_irregular.pipelines.train.figures import kernels
-from ccnn_irregular.pipelines.train.reports import write_csv
+from ccnn_irregular.pipelines.train.reports import write_answers
 from ccnn_irregular.pipelines.train.task import Task
 
 __all__ = ["Accuracy", "ClassesTask", "ClassificationTask", "TestOptions"]
@@ -150,7 +150,7 @@ class ClassesTask(Task):
         )
 
     def predicted_rows(self, model: SampleClasses, datamodule: Any, path: Path) -> str:
-        """Write ``sample,label,predicted,probability`` lines."""
+        """Write ``id,label,prediction,probability_NAME,...`` lines."""
         predictions = self.classes_of(model, datamodule.loader("test"))
         write_predictions(path, datamodule.ids("test"), predictions, datamodule.classes)
         return f"{len(predictions.labels)} {datamodule.rows_are}"
@@ -164,7 +164,7 @@ class ClassificationTask(ClassesTask):
     data = SampleDataModule
     summaries: ClassVar[dict[str, str]] = {
         "test": "accuracy on the test part, at other rates, sizes and drop rates too, as table, JSON and figures",
-        "predict": "a CSV of sample,label,predicted,probability of all samples; needs no labels",
+        "predict": "a CSV of id,prediction,probability_NAME of all samples; needs no labels",
     }
     test_options = TestOptions
 
@@ -211,11 +211,8 @@ class ClassificationTask(ClassesTask):
 
 
 def write_predictions(path: Path, ids: Sequence[Any], predictions: ClassPredictions, classes: tuple[str, ...]) -> None:
-    """``sample,label,predicted,probability`` lines; the label is empty where none is known."""
-    largest = predictions.probabilities.max(1)
-    rows = zip(ids, predictions.labels.tolist(), predictions.predicted.tolist(), largest.tolist(), strict=True)
-    lines = (
-        (sample, classes[label] if label >= 0 else "", classes[predicted], f"{probability:.6f}")
-        for sample, label, predicted, probability in rows
-    )
-    write_csv(path, ("sample", "label", "predicted", "probability"), lines)
+    """``id,label,prediction,probability_NAME,...`` lines; without labels where none is known."""
+    labels = [classes[label] if label >= 0 else "" for label in predictions.labels.tolist()]
+    predicted = [classes[one] for one in predictions.predicted.tolist()]
+    chances = dict(zip(classes, predictions.probabilities.T.tolist(), strict=True))
+    write_answers(path, {"id": ids}, predicted, chances, labels if any(labels) else None)

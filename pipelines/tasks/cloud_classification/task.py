@@ -49,7 +49,7 @@ class CloudClassificationTask(ClassesTask):
     data = ShapeDataModule
     summaries: ClassVar[dict[str, str]] = {
         "test": "accuracy on the test part, with other points too, with and without weights: table, JSON, figures",
-        "predict": "a CSV of sample,label,predicted,probability of the test part",
+        "predict": "a CSV of id,prediction,probability_NAME of all clouds",
     }
     test_options = CloudTestOptions
 

@@ -20,7 +20,7 @@ from ccnn_irregular.pipelines.train.data import TaskData
 from ccnn_irregular.pipelines.train.equal_samples import EqualSamples
 from ccnn_irregular.pipelines.train.evaluation import Evaluation, ResultTable
 from ccnn_irregular.pipelines.train.module import timed
-from ccnn_irregular.pipelines.train.reports import write_csv
+from ccnn_irregular.pipelines.train.reports import write_answers
 from ccnn_irregular.pipelines.train.task import Task
 
 __all__ = ["CloudSegmentationTask", "class_iou", "height_filter", "iou_without", "mean_over_shapes"]
@@ -40,7 +40,7 @@ class CloudSegmentationTask(Task):
     monitor_label = "log-likelihood"
     summaries: ClassVar[dict[str, str]] = {
         "test": "IoU on the test part as table and JSON; of a tile also maps, a simple filter, memory",
-        "predict": "a CSV of cloud,x,y,z,predicted,probability of all points",
+        "predict": "a CSV of id,x,y,z,prediction,probability_NAME of all points",
     }
     curves = (
         ("cross-entropy", "train_loss", "training", "-"),
@@ -77,17 +77,15 @@ class CloudSegmentationTask(Task):
         )
 
     def predicted_rows(self, model: CloudSegmentation, datamodule: LabelDataModule, path: Path) -> str:
-        """Write ``cloud,x,y,z,predicted,probability`` lines, coordinates as in the source."""
+        """Write ``id,x,y,z,prediction,probability_NAME`` lines, coordinates as in the source."""
         found = self._predictions(model, datamodule)
         clouds = np.repeat(np.arange(len(found.splits) - 1), np.diff(found.splits)).tolist()
         part = datamodule.parts["test"]
         places = (part.coordinates if part.origin is None else part.coordinates + part.origin).tolist()
-        rows = zip(clouds, places, found.predicted.tolist(), found.probabilities.max(1).tolist(), strict=True)
-        lines = (
-            (cloud, *(f"{x:.3f}" for x in place), datamodule.classes[predicted], f"{probability:.6f}")
-            for cloud, place, predicted, probability in rows
-        )
-        write_csv(path, ("cloud", "x", "y", "z", "predicted", "probability"), lines)
+        columns = {"id": clouds} | {axis: [f"{place[k]:.3f}" for place in places] for k, axis in enumerate("xyz")}
+        classes = datamodule.classes
+        chances = dict(zip(classes, found.probabilities.T.tolist(), strict=True))
+        write_answers(path, columns, [classes[one] for one in found.predicted.tolist()], chances)
         return f"{len(places)} points"
 
     def _predictions(self, model: CloudSegmentation, datamodule: LabelDataModule) -> PointPredictions:

@@ -11,7 +11,6 @@ from ccnn_irregular.datasets.samples import RaggedSeries
 from ccnn_irregular.domains import Grid
 from ccnn_irregular.kernels import KernelSpec
 from ccnn_irregular.networks import CCNN
-from ccnn_irregular.pipelines.tasks.risk.network import STAY_KERNEL
 from ccnn_irregular.pipelines.train.reach import sampling_of, warn_of_kernel
 from ccnn_irregular.pipelines.train.series_network import HatBasis, calibrate_by_noise
 from ccnn_irregular.pipelines.train.value_scale import ValueScale
@@ -48,7 +47,7 @@ class ForecastNetwork(nn.Module):
         in_channels: int,
         hidden_channels: int = 64,
         blocks: int = 2,
-        kernel: KernelSpec = STAY_KERNEL,
+        kernel: KernelSpec = KernelSpec(24.0, 6.0, 10.0, "siren"),
         dropout: float = 0.1,
         cap: float = 6.0,
         hours: int = 48,

@@ -107,12 +107,12 @@ class ForecastTask(Task):
         return found
 
     def predicted_rows(self, model: Forecasting, datamodule: ForecastData, path: Path) -> str:
-        """Write ``id,time,variable,value`` lines, in units of the data."""
+        """Write ``id,time,variable,prediction`` lines, in units of the data."""
         times = self.asked().times
         asked = datamodule.batch(datamodule.part("test"), times).asked
         rule = f"be given where nothing was observed from data.cut ({datamodule.cut:g}) on"
         require(len(asked.values) > 0, "predict.times", rule, times)
         forecasts = torch.cat(self.predictions(model, datamodule.loader("test", times)))
         cells = asked.cells(model.network.scale.inverse(forecasts))
-        write_csv(path, ("id", "time", "variable", "value"), cells)
+        write_csv(path, ("id", "time", "variable", "prediction"), cells)
         return f"{len(cells)} values"

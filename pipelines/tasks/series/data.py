@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
-from dataclasses import asdict
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -15,14 +16,14 @@ from torch.utils.data import DataLoader
 
 from ccnn_irregular._checks import reject, require
 from ccnn_irregular.datasets import tables
-from ccnn_irregular.datasets.samples import split_stratified
 from ccnn_irregular.datasets.tables import Columns, LongSeries, Tables, Targets
 from ccnn_irregular.datasets.tables.frames import listed
 from ccnn_irregular.datasets.tables.times import SECONDS
-from ccnn_irregular.pipelines.tasks.series.samples import Samples, Schema, SeriesBatch, timing_of
+from ccnn_irregular.pipelines.tasks.series.parts import split_series
+from ccnn_irregular.pipelines.tasks.series.samples import Samples, Schema, SeriesBatch, beyond, inferred_text, timing_of
 from ccnn_irregular.pipelines.train.batches import EqualBatches, batch_loader
 from ccnn_irregular.pipelines.train.data import Evaluated, Part, TaskData
-from ccnn_irregular.pipelines.train.sample_keys import ragged_keys, text_keys
+from ccnn_irregular.pipelines.train.sample_keys import ragged_keys, row_keys, text_keys
 
 __all__ = ["SeriesTables"]
 
@@ -38,7 +39,7 @@ class SeriesTables(TaskData[SeriesBatch, None]):
         labels: table of an id and a label a row; with a time, the label is judged by what was known by then.
         statics: table of an id and its numbers and categories a row.
         source: format of the table, see ``ccnn_irregular.datasets.tables.SOURCES``.
-        source_options: of the format's reader: sets of physionet2012, step and unit of ts.
+        source_options: of the format's reader: sets, on_bad_record and cache of physionet2012, step and unit of ts.
         columns: names of columns; found by their usual names where they are not given.
         layout: of the table; auto = long where columns of variables and of values are found.
         time_since: given = times as the table has them; first = since the first row of each series; label = since the
@@ -54,15 +55,18 @@ class SeriesTables(TaskData[SeriesBatch, None]):
         classes: names of the classes in their order; of two the last one is the outcome whose probability is told.
         evaluate: see ``TaskData``; all, where a test is of other tables than those of the training.
         test: share of the series that training never sees.
-        validation: share of the series that chooses the best epoch.
+        validation: share of the rest that chooses the best epoch.
         split_seed: seed of the split and of the order of the batches.
         batch_size: samples a step.
     """
 
     rows_are = "series"
     described: ClassVar[tuple[str, ...]] = (
-        *("table", "labels", "statics", "source", "repeats", "evaluate", "test", "validation", "split_seed"),
+        *("table", "labels", "statics", "source", "source_options", "repeats"),
+        *("evaluate", "test", "validation", "split_seed"),
     )
+
+    told = ("schema", "start", "step", "nodes", "extent", "width", "cap")
 
     def __init__(
         self,
@@ -101,6 +105,7 @@ class SeriesTables(TaskData[SeriesBatch, None]):
         self.split_seed, self.batch_size = split_seed, batch_size
         self.schema: Schema | None = None
         self.tables: Tables | None = None
+        self._labelled = True
         self._samples: Samples | None = None
 
     @staticmethod
@@ -120,6 +125,7 @@ class SeriesTables(TaskData[SeriesBatch, None]):
         """
         if self._samples is not None:
             return
+        self._labelled = self.needs_labels(stage)
         self.read()
         if self.schema is None:
             self.schema = self.inferred_schema()
@@ -142,6 +148,7 @@ class SeriesTables(TaskData[SeriesBatch, None]):
                 self.statics,
                 source=self.source,
                 source_options=self.source_options,
+                own_labels=self._labelled,
                 columns=self.columns,
                 layout=self.layout,
                 variables=self.variables,
@@ -150,6 +157,11 @@ class SeriesTables(TaskData[SeriesBatch, None]):
                 repeats=self.repeats,
             )
         return self.tables
+
+    @property
+    def title(self) -> str:
+        """Of what is read, for titles."""
+        return Path(self.table if isinstance(self.table, str) else self.table[0]).name
 
     @property
     def series(self) -> LongSeries:
@@ -214,15 +226,27 @@ class SeriesTables(TaskData[SeriesBatch, None]):
             warnings.warn(text, UserWarning, stacklevel=2)
         return sorted(series.variables[one] for one in kept if counts[one])
 
-    def inferred_options(self) -> dict[str, Any]:
+    def inferred(self) -> dict[str, Any]:
         """Arguments of ``SeriesNetwork`` that follow from the training rows, by their names; ``setup`` comes first."""
         assert self.schema is not None
         timing = timing_of(self.samples, self.indices("train"))
-        if timing.beyond > 0.01:
-            text = f"{timing.beyond:.0%} of the training rows lie outside the latent grid (start, step, nodes)"
-            warnings.warn(text, UserWarning, stacklevel=2)
         own = {name: getattr(timing, name) for name in ("start", "step", "nodes", "extent", "width", "cap")}
         return {"schema": asdict(self.schema), **own}
+
+    def inferred_lines(self, taken: dict[str, Any], options: dict[str, Any]) -> str:
+        assert self.schema is not None
+        share = beyond(self.samples, self.indices("train"), options["start"], options["step"] * options["nodes"])
+        if share > 0.01:
+            text = f"{share:.0%} of the training rows lie outside the latent grid (start, step, nodes)"
+            warnings.warn(text, UserWarning, stacklevel=2)
+        return inferred_text(self.schema, options)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What tables are read for, for the checkpoint."""
+        return {} if self.schema is None else {"schema": asdict(self.schema)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.schema = Schema(**state_dict["schema"])
 
     # Samples
 
@@ -231,14 +255,14 @@ class SeriesTables(TaskData[SeriesBatch, None]):
         series = read.series
         rule = f"be {schema.times}, as in training"
         require(series.kind == schema.times or not len(series.values), "times", rule, series.kind)
-        _tell_differences(series, schema)
+        schema.tell_differences(series)
         index, cuts = self._rows()
         found = self._targets()
         targets = np.full(len(index), np.nan) if found is None else found.values
         matrix = tables.statics_matrix(read.statics, series.ids, schema.statics)
         since_cut = schema.since == "label"
         conformed = series.with_variables(schema.variables)
-        self._samples = Samples(conformed, matrix, index, cuts, targets, since_cut)
+        self._samples = Samples(conformed, matrix, index, cuts, targets, since_cut, _numbers(series.ids, index, cuts))
         self._found = found
 
     @property
@@ -257,7 +281,7 @@ class SeriesTables(TaskData[SeriesBatch, None]):
 
     def _parts(self, found: Targets) -> dict[str, Indices]:
         """Rows of the labels in each part. Series are split, by their classes: none is in two parts."""
-        index, _ = self._rows()
+        index, cuts = self._rows()
         known = ~np.isnan(found.values)
         require(bool(known.any()), "data.labels", "hold labels", "missing ones only")
         series, place = np.unique(index[known], return_inverse=True)
@@ -265,10 +289,11 @@ class SeriesTables(TaskData[SeriesBatch, None]):
         if found.kind != "number":
             np.maximum.at(strata, place, found.values[known].astype(np.int64))
         shares = {"validation": self.validation, "test": self.test}
-        parts = split_stratified(torch.from_numpy(strata), **shares, seed=self.split_seed)
-        rows = np.flatnonzero(known)
-        split = {name: getattr(parts, name).numpy() for name in ("train", "validation", "test")}
-        return {name: rows[np.isin(place, chosen)] for name, chosen in split.items()}
+        split = split_series(strata, found.classes, **shares, seed=self.split_seed)
+        # By series and time, wherever the labels stand in their table.
+        order = np.lexsort((cuts[known], place))
+        rows = np.flatnonzero(known)[order]
+        return {name: rows[np.isin(place[order], chosen)] for name, chosen in split.items()}
 
     def indices(self, part: Part) -> Indices:
         """Samples of a part; the test part is what ``evaluate`` names, as far as labels are known."""
@@ -282,19 +307,22 @@ class SeriesTables(TaskData[SeriesBatch, None]):
         """Add a sample of each series that the labels do not name, judged by all of its rows."""
         samples = self.samples
         missing = np.setdiff1d(np.arange(len(samples.series)), samples.index)
-        added = len(missing)
-        self._samples = Samples(
-            samples.series,
-            samples.statics,
-            np.append(samples.index, missing),
-            np.append(samples.cuts, np.full(added, np.inf)),
-            np.append(samples.targets, np.full(added, np.nan)),
-            samples.since_cut,
+        index = np.append(samples.index, missing)
+        cuts, targets = (
+            np.append(known, np.full(len(missing), value))
+            for known, value in ((samples.cuts, np.inf), (samples.targets, np.nan))
         )
+        numbers = _numbers(samples.series.ids, index, cuts)
+        self._samples = replace(samples, index=index, cuts=cuts, targets=targets, numbers=numbers)
 
     def ids(self, part: Part) -> list[str]:
         """The series of each sample of a part."""
         return [str(one) for one in self.samples.series.ids[self.samples.index[self.indices(part)]]]
+
+    def named(self, numbers: Sequence[int]) -> list[str]:
+        assert self.samples.numbers is not None
+        known = dict(zip(self.samples.numbers.tolist(), self.samples.index.tolist(), strict=True))
+        return [str(self.samples.series.ids[known[one]]) for one in numbers]
 
     def written_times(self, part: Part) -> list[str] | None:
         """Times of the labels of a part as the table has them, "" of a sample without one; None = labels have none."""
@@ -311,16 +339,22 @@ class SeriesTables(TaskData[SeriesBatch, None]):
         return batch_loader(self.samples.batch, batches)
 
     def keys(self, part: Part) -> NDArray[np.uint64]:
-        """One key for each series of a part, of all that was measured; of nothing, of its id."""
-        series = self.samples.series
-        chosen = np.unique(self.samples.index[self.indices(part)])
+        """Two keys for each series of a part, ``(B, 2)``: of all that was measured, and of its id and statics.
+
+        The first is the same under another id, the second where repeated values were read in another way. An id alone
+        tells no series: tables of different makers count from the same number on.
+        """
+        samples, series = self.samples, self.samples.series
+        chosen = np.unique(samples.index[self.indices(part)])
         rows, owner = series.rows_of(chosen)
         splits = np.searchsorted(owner, np.arange(len(chosen) + 1))
         names = text_keys(series.variables)[series.variable[rows]]
-        found = ragged_keys(splits, series.times[rows], names, series.values[rows])
-        empty = np.diff(splits) == 0
-        found[empty] = text_keys(str(one) for one in series.ids[chosen[empty]])
-        return found[:, None]
+        measured = ragged_keys(splits, series.times[rows], names, series.values[rows])
+        ids, statics = text_keys(str(one) for one in series.ids[chosen]), samples.statics[chosen]
+        empty = np.diff(splits) == 0  # nothing else tells these from one another
+        measured[empty] = row_keys(ids, statics)[empty]
+        described = ~np.isnan(statics).all(1) if statics.shape[1] else np.zeros(len(ids), bool)
+        return np.stack([measured, np.where(described, row_keys(ids, statics), measured)], 1)
 
     def sizes(self) -> dict[str, int]:
         """Nothing: the network's schema is this one's."""
@@ -351,40 +385,15 @@ class SeriesTables(TaskData[SeriesBatch, None]):
         """What was found in the tables."""
         read, series = self.read(), self.read().series
         lines = [*read.notes, f"{len(series)} series, {len(series.values)} values of {len(series.variables)} variables"]
-        empty = int((np.diff(series.splits) == 0).sum())
-        lines += [f"{empty} series have no values"] if empty else []
+        empty = series.ids[np.diff(series.splits) == 0].tolist()
+        lines += [f"{len(empty)} series without values: {listed(empty)}"] if empty else []
         unlabelled = int(np.isnan(self.samples.targets).sum())
         lines += [f"{unlabelled} of {len(self.samples)} samples have no label"] if unlabelled else []
         return "\n".join(lines)
 
 
-def _tell_differences(series: LongSeries, schema: Schema) -> None:
-    """Warn of variables that are new or missing."""
-    measured = {series.variables[one] for one in np.unique(series.variable)}
-    new = sorted(measured - set(schema.variables))
-    missing = [name for name in schema.variables if name not in measured]
-    if new:
-        warnings.warn(f"variables that training did not have are left out: {listed(new)}", UserWarning, stacklevel=2)
-    if missing:
-        warnings.warn(f"variables that training had are missing: {listed(missing)}", UserWarning, stacklevel=2)
-
-
-def told(schema: Schema, options: dict[str, Any]) -> str:
-    """What was taken from the training rows, with the options that say otherwise."""
-    unit, network = schema.unit, "--model.network.init_args."
-    since = {"given": "as given", "first": "since the first row of each series", "label": "since the label's time"}
-    labels = "numbers" if schema.kind == "number" else f"{schema.kind}: {', '.join(schema.classes[:8])}"
-    labels += f"; metrics are those of {schema.classes[-1]}, the last one" if schema.kind == "binary" else ""
-    statics = [f"{name} ({len(known)} categories)" if known else name for name, known in schema.statics.items()]
-    end = options["start"] + options["nodes"] * options["step"]
-    lines = [
-        f"labels are {labels} (--data.labels_are, --data.classes)",
-        f"{len(schema.variables)} variables: {listed(schema.variables)} (--data.variables)",
-        *([f"statics: {listed(statics)} (--data.static_columns, --data.categories)"] if statics else []),
-        f"times {since[schema.since]}, unit: {unit} (--data.time_since, --data.unit)",
-        f"latent grid from {options['start']:g} to {end:g}: {options['nodes']} nodes, {options['step']:g} apart "
-        f"({network}start, .step, .nodes)",
-        f"kernels: extent {options['extent']:g}, width {options['width']:g} ({network}extent, .width)",
-        f"a value stands for {options['cap']:g} at most ({network}cap)",
-    ]
-    return "\n".join(lines)
+def _numbers(ids: NDArray[Any], index: Indices, cuts: NDArray[np.float64]) -> Indices:
+    """Numbers of samples that stay what they are whatever else is read: of their series, and of their time."""
+    plain = all(one.isdigit() and len(one) < 18 and str(int(one)) == one for one in ids)
+    own = np.array([int(one) for one in ids], np.int64) if plain else text_keys(ids).view(np.int64)
+    return own[index] + np.where(np.isfinite(cuts), row_keys(cuts).view(np.int64), 0)

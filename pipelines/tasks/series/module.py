@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import BinaryAUROC, MulticlassAccuracy
 
 from ccnn_irregular._checks import require
+from ccnn_irregular.pipelines.tasks.series.calibration import FEWEST_OF_A_CLASS
 from ccnn_irregular.pipelines.tasks.series.network import SeriesNetwork
-from ccnn_irregular.pipelines.tasks.series.samples import SeriesBatch
+from ccnn_irregular.pipelines.tasks.series.samples import Samples, SeriesBatch
 from ccnn_irregular.pipelines.train.module import TaskModule
 from ccnn_irregular.pipelines.train.schedule import Schedule
 
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["SeriesModel"]
 
 SCHEDULE = Schedule(learning_rate=1.5e-3, final_share=0.01, decay_generators=True)
+_AT_ONCE = 256  # samples, in calibration
+_LATEST = 1e300  # finite, for whole series
 
 
 class SeriesModel(TaskModule):
@@ -49,6 +54,42 @@ class SeriesModel(TaskModule):
             rule = f"differ in the {part} part (data.validation, data.test and data.split_seed decide)"
             several = len(set(targets.tolist())) > 1
             require(several or self.network.schema.kind == "classes", "labels", rule, f"{len(targets)} alike")
+
+    def calibrate(self, data: SeriesTables) -> str:
+        """Fit the calibration to the validation samples; what was done, as a sentence for the reader.
+
+        Where labels have no times, risks are calibrated by what was known at each of several times; where they have,
+        by the samples that are judged about these times. Of too few samples of a class, risks stay as they are.
+        """
+        schema, rows = self.network.schema, data.indices("validation")
+        labels = data.targets("validation").astype(np.int64)
+        counts = np.bincount(labels, minlength=len(schema.classes))
+        each = ", ".join(f"{count} of {name!r}" for name, count in zip(schema.classes, counts, strict=True))
+        if counts.min() < FEWEST_OF_A_CLASS:
+            return f"risks are not calibrated: {each} in the validation part, {FEWEST_OF_A_CLASS} of each are needed"
+        found, watched = self.network.calibration, data.samples.take(rows)
+        timed = bool(np.isfinite(watched.cuts).any())
+        was_training = self.training
+        self.eval()
+        if timed or schema.since == "label":
+            logits = np.broadcast_to(own := self._logits(watched), (len(found.times), *own.shape))
+        else:
+            cut = [watched.known_by(np.full(len(rows), time)) for time in found.times.tolist()]
+            logits = np.stack([self._logits(one) for one in cut])
+        self.train(was_training)
+        by_time = timed and len(found.times) > 1
+        found.fit(logits, labels, found.shares(np.minimum(watched.cuts, _LATEST)) if by_time else None)
+        return f"risks are calibrated{' by time' if len(found.times) > 1 else ''}, with {each} in the validation part"
+
+    def _logits(self, samples: Samples) -> NDArray[np.float64]:
+        """What the network answers to all samples, ``(n, K)``."""
+        parts = torch.arange(len(samples)).split(_AT_ONCE)
+        with torch.no_grad():
+            found = [self.network(self._moved(samples.batch(part))).double().cpu() for part in parts]
+        return torch.cat(found).numpy()
+
+    def _moved(self, batch: SeriesBatch) -> SeriesBatch:
+        return SeriesBatch._make(one.to(self.device) if isinstance(one, Tensor) else one for one in batch)
 
     def loss(self, answers: Tensor, targets: Tensor) -> Tensor:
         """Mean over samples and members; ``answers`` are ``(..., B, outputs)``."""

@@ -10,6 +10,7 @@ from torch import Tensor
 from ccnn_irregular._checks import require
 from ccnn_irregular.domains import Grid
 from ccnn_irregular.kernels import KernelSpec
+from ccnn_irregular.pipelines.tasks.series.calibration import SHARES_OF_THE_TIME, Calibration
 from ccnn_irregular.pipelines.tasks.series.samples import Schema, SeriesBatch
 from ccnn_irregular.pipelines.train.series_network import SeriesEnsemble
 
@@ -87,6 +88,9 @@ class SeriesNetwork(SeriesEnsemble):
             rows_are=f"the series (unit: {schema.unit})",
         )
         self.schema = schema
+        single = schema.since == "label" or schema.kind == "number"
+        times = [0.0] if single else [start + nodes * step * share for share in SHARES_OF_THE_TIME]
+        self.calibration = Calibration(times)
         self.register_buffer("target_mean", torch.tensor(0.0, dtype=torch.float64))
         self.register_buffer("target_scale", torch.tensor(1.0, dtype=torch.float64))
         self.register_buffer("threshold", torch.tensor(0.5, dtype=torch.float64))  # probability of the outcome it takes
@@ -110,8 +114,11 @@ class SeriesNetwork(SeriesEnsemble):
         return ((targets - self.target_mean) / self.target_scale).float()
 
     def answers(self, batch: SeriesBatch) -> Tensor:
-        """Probabilities of the classes ``(B, K)``, of two that of the last ``(B, 1)``, or numbers; float64."""
-        found = self(batch).double()
+        """Calibrated probabilities of the classes ``(B, K)``, of two that of the last ``(B, 1)``, or numbers; float64.
+
+        A sample that is judged by some time has the calibration of that time.
+        """
         if self.schema.kind == "number":
-            return found * self.target_scale + self.target_mean
+            return self(batch).double() * self.target_scale + self.target_mean
+        found: Tensor = self.calibration(self(batch), batch.judged)
         return found.softmax(1) if self.schema.kind == "classes" else found.sigmoid()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import NamedTuple
+import warnings
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,9 +14,10 @@ from torch import Tensor
 
 from ccnn_irregular._checks import require
 from ccnn_irregular.datasets.tables import LongSeries
+from ccnn_irregular.datasets.tables.frames import listed
 from ccnn_irregular.pipelines.train.draws import Draws
 
-__all__ = ["Samples", "Schema", "SeriesBatch", "Timing", "timing_of"]
+__all__ = ["Samples", "Schema", "SeriesBatch", "Timing", "beyond", "inferred_text", "timing_of"]
 
 # Samples that are looked at for the timing, and bounds of the number of nodes.
 _LOOKED_AT = 4096
@@ -50,6 +52,17 @@ class Schema:
         """Numbers that a network answers."""
         return len(self.classes) if self.kind == "classes" else 1
 
+    def tell_differences(self, series: LongSeries) -> None:
+        """Warn of variables that are new or missing in other tables."""
+        measured = {series.variables[one] for one in np.unique(series.variable)}
+        new = sorted(measured - set(self.variables))
+        missing = [name for name in self.variables if name not in measured]
+        if new:
+            text = f"variables that training did not have are left out: {listed(new)}"
+            warnings.warn(text, UserWarning, stacklevel=2)
+        if missing:
+            warnings.warn(f"variables that training had are missing: {listed(missing)}", UserWarning, stacklevel=2)
+
 
 class SeriesBatch(NamedTuple):
     """B samples laid end to end.
@@ -60,6 +73,8 @@ class SeriesBatch(NamedTuple):
         splits: ``(B + 1,)`` int64; sample b owns the rows ``splits[b]:splits[b + 1]``, possibly none.
         statics: ``(B, S)`` float32, nan where missing; of categories 1, 2, ...
         targets: ``(B,)`` float64: class or number, nan where unknown.
+        judged: ``(B,)`` float64, the time by which a sample is judged, inf = by all of its rows; 0 where times count
+            from it.
         ids: ``(B,)`` int64, by which random draws know a sample.
         draws: what is drawn for the samples in training, or None.
     """
@@ -69,6 +84,7 @@ class SeriesBatch(NamedTuple):
     splits: Tensor
     statics: Tensor
     targets: Tensor
+    judged: Tensor
     ids: Tensor
     draws: Draws | None = None
 
@@ -84,6 +100,7 @@ class Samples:
         cuts: ``(n,)`` float64, the time by which a sample is judged, later rows are dropped; inf = all rows count.
         targets: ``(n,)`` float64, nan where unknown.
         since_cut: times count from the cut, or from the last row where there is none.
+        numbers: ``(n,)`` int64, what each sample is known by, whatever else is read; None = its place.
     """
 
     series: LongSeries
@@ -92,6 +109,7 @@ class Samples:
     cuts: NDArray[np.float64]
     targets: NDArray[np.float64]
     since_cut: bool = False
+    numbers: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.index)
@@ -106,7 +124,7 @@ class Samples:
             kept = times <= cuts[owner]
             taken, owner, times = taken[kept], owner[kept], times[kept]
         if self.since_cut:
-            times = times - self._last(index, cuts)[owner]
+            times = times - self.judged_by(rows)[owner]
         # A row of the batch is what one sample has at one time.
         first = np.ones(len(taken), bool)
         first[1:] = (np.diff(owner) != 0) | (np.diff(times) != 0)
@@ -114,11 +132,23 @@ class Samples:
         values = np.full((int(first.sum()), len(self.series.variables)), np.nan, np.float32)
         values[place, self.series.variable[taken]] = self.series.values[taken]
         splits = np.searchsorted(owner[first], np.arange(len(rows) + 1))
-        found = (times[first], values, splits, self.statics[index], self.targets[rows], rows)
+        judged = np.zeros(len(rows)) if self.since_cut else cuts
+        numbers = rows if self.numbers is None else self.numbers[rows]
+        found = (times[first], values, splits, self.statics[index], self.targets[rows], judged, numbers)
         return SeriesBatch._make((*(torch.from_numpy(np.ascontiguousarray(one)) for one in found), None))
 
-    def _last(self, index: NDArray[np.int64], cuts: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The time that samples are judged by."""
+    def known_by(self, cuts: NDArray[np.float64]) -> Samples:
+        """The same samples, judged by other times ``(n,)``."""
+        return replace(self, cuts=cuts)
+
+    def take(self, chosen: NDArray[np.int64]) -> Samples:
+        """Some of the samples, in this order; one may be there several times."""
+        own = ("index", "cuts", "targets", "numbers")
+        return replace(self, **{name: one[chosen] for name in own if (one := getattr(self, name)) is not None})
+
+    def judged_by(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """The time that samples are judged by: their cut, or the last row where there is none."""
+        index, cuts = self.index[rows], self.cuts[rows]
         ends = self.series.splits[index + 1]
         filled = ends > self.series.splits[index]
         last = np.where(filled, np.append(self.series.times, 0.0)[ends - 1], 0.0)
@@ -136,7 +166,6 @@ class Timing:
         extent: of kernels, see ``KernelSpec``.
         width: of their masks at first.
         cap: time that one value may stand for.
-        beyond: share of the rows that lie outside the nodes.
     """
 
     start: float
@@ -145,7 +174,17 @@ class Timing:
     extent: float
     width: float
     cap: float
-    beyond: float
+
+
+def _looked_at(samples: Samples, training: NDArray[np.int64]) -> SeriesBatch:
+    chosen = training[:: max(1, math.ceil(len(training) / _LOOKED_AT))]
+    return samples.batch(torch.from_numpy(np.ascontiguousarray(chosen)))
+
+
+def beyond(samples: Samples, training: NDArray[np.int64], start: float, length: float) -> float:
+    """Share of the rows of the training samples that lie outside a latent grid."""
+    times = _looked_at(samples, training).times.numpy()
+    return float(np.mean((times < start) | (times > start + length)))
 
 
 def timing_of(samples: Samples, training: NDArray[np.int64]) -> Timing:
@@ -156,8 +195,7 @@ def timing_of(samples: Samples, training: NDArray[np.int64]) -> Timing:
     Raises:
         ValueError: training samples without a single row.
     """
-    looked_at = training[:: max(1, math.ceil(len(training) / _LOOKED_AT))]
-    batch = samples.batch(torch.from_numpy(np.ascontiguousarray(looked_at)))
+    batch = _looked_at(samples, training)
     times, splits = batch.times.numpy(), batch.splits.numpy()
     require(len(times) > 0, "the table", "hold values of the series to train on", "none")
     filled = np.flatnonzero(np.diff(splits))
@@ -172,13 +210,33 @@ def timing_of(samples: Samples, training: NDArray[np.int64]) -> Timing:
     span = max(high - low, gap)
     nodes = int(np.clip(round(span / (2 * gap)), *_NODES))
     step = _round_up(span / nodes)
-    beyond = float(np.mean((times < low) | (times > low + step * nodes)))
     nodes = math.ceil(span / step - 1e-9)
     start = low if not samples.since_cut else high - nodes * step
-    return Timing(start, step, nodes, 24 * step, 6 * step, 6 * step, beyond)
+    return Timing(start, step, nodes, 24 * step, 6 * step, 6 * step)
 
 
 def _round_up(value: float) -> float:
     """The next number of two digits."""
     scale = 10.0 ** (math.floor(math.log10(value)) - 1)
     return float(f"{math.ceil(value / scale - 1e-9) * scale:.12g}")
+
+
+def inferred_text(schema: Schema, options: dict[str, Any]) -> str:
+    """What was taken from the training rows, with the options that say otherwise."""
+    unit, network = schema.unit, "--model.network.init_args."
+    since = {"given": "as given", "first": "since the first row of each series", "label": "since the label's time"}
+    labels = "numbers" if schema.kind == "number" else f"{schema.kind}: {', '.join(schema.classes[:8])}"
+    labels += f"; metrics are those of {schema.classes[-1]}, the last one" if schema.kind == "binary" else ""
+    statics = [f"{name} ({len(known)} categories)" if known else name for name, known in schema.statics.items()]
+    end = options["start"] + options["nodes"] * options["step"]
+    lines = [
+        f"labels are {labels} (--data.labels_are, --data.classes)",
+        f"{len(schema.variables)} variables: {listed(schema.variables)} (--data.variables)",
+        *([f"statics: {listed(statics)} (--data.static_columns, --data.categories)"] if statics else []),
+        f"times {since[schema.since]}, unit: {unit} (--data.time_since, --data.unit)",
+        f"latent grid from {options['start']:g} to {end:g}: {options['nodes']} nodes, {options['step']:g} apart "
+        f"({network}start, .step, .nodes)",
+        f"kernels: extent {options['extent']:g}, width {options['width']:g} ({network}extent, .width)",
+        f"a value stands for {options['cap']:g} at most ({network}cap)",
+    ]
+    return "\n".join(lines)

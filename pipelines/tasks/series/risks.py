@@ -6,9 +6,8 @@ are computed for all resamples at once, as weighted metrics on scores that are s
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,19 +15,8 @@ from numpy.typing import NDArray
 
 from ccnn_irregular._checks import require
 from ccnn_irregular.pipelines.train.evaluation import ResultTable
-from ccnn_irregular.pipelines.train.reports import write_csv
 
-__all__ = [
-    "METRICS",
-    "Interval",
-    "Predictions",
-    "bootstrap",
-    "evaluate",
-    "joined",
-    "point_estimates",
-    "table",
-    "write_predictions",
-]
+__all__ = ["METRICS", "Interval", "bootstrap", "evaluate", "point_estimates", "table"]
 
 METRICS = {
     "auroc": "AUROC",
@@ -38,33 +26,8 @@ METRICS = {
     "brier": "Brier score",
 }
 CALIBRATION_BINS = 10
-# Weights of this many (resample, stay) pairs are held at once: 32 MB, and half a dozen arrays of that size.
+# Weights of this many (resample, sample) pairs are held at once: 32 MB, and half a dozen arrays of that size.
 _PAIRS_AT_ONCE = 4_000_000
-
-
-@dataclass  # not frozen: Lightning refuses to pass frozen dataclasses from a step to the callbacks
-class Predictions:
-    """Predicted risks.
-
-    Attributes:
-        record_ids: ``(B,)`` int64.
-        probabilities: ``(B,)`` float64 in [0, 1].
-        labels: ``(B,)`` int64 in {0, 1}, or None where unknown.
-    """
-
-    record_ids: NDArray[np.int64]
-    probabilities: NDArray[np.float64]
-    labels: NDArray[np.int64] | None
-
-
-def joined(parts: Sequence[Predictions]) -> Predictions:
-    """Several predictions as one, in their order; labels only where every part has them."""
-    labels = [part.labels for part in parts if part.labels is not None]
-    return Predictions(
-        record_ids=np.concatenate([part.record_ids for part in parts]),
-        probabilities=np.concatenate([part.probabilities for part in parts]),
-        labels=np.concatenate(labels) if len(labels) == len(parts) else None,
-    )
 
 
 @dataclass(frozen=True)
@@ -79,6 +42,7 @@ class Interval:
 def evaluate(
     labels: NDArray,
     probabilities: NDArray[np.float64],
+    groups: NDArray | None = None,
     *,
     resamples: int = 2000,
     level: float = 0.95,
@@ -89,8 +53,9 @@ def evaluate(
     Args:
         labels: ``(B,)``, 0 or 1, both present.
         probabilities: ``(B,)`` in [0, 1].
-        resamples: stays are drawn with replacement this many times, whatever their label; a resample without
-            deaths or without survivors defines no AUROC and is left out of that metric's interval.
+        groups: ``(B,)``, what is drawn together, such as the series of each sample; None = each sample alone.
+        resamples: groups are drawn with replacement this many times, whatever their labels; a resample with one class
+            defines no AUROC and is left out of that metric's interval.
         level: share of the resamples inside the interval.
         seed: of the resamples.
 
@@ -100,7 +65,7 @@ def evaluate(
     labels, probabilities = _checked(labels, probabilities)
     require(0 < level < 1, "level", "be between 0 and 1", level)
     values = point_estimates(labels, probabilities)
-    drawn = bootstrap(labels, probabilities, resamples=resamples, seed=seed)
+    drawn = bootstrap(labels, probabilities, groups, resamples=resamples, seed=seed)
     tails = [50 * (1 - level), 50 * (1 + level)]
     # Shares all of them; sums of rounded weights may miss 0 and 1 by a bit.
     bounds = {name: np.nanpercentile(drawn[name], tails).clip(0, 1) for name in METRICS}
@@ -114,8 +79,8 @@ def _checked(labels: NDArray, probabilities: NDArray) -> tuple[NDArray[np.int64]
     require(labels.ndim == 1 and shapes[0] == shapes[1], "labels and probabilities", "have one shape (B,)", shapes)
     inside = (probabilities >= 0) & (probabilities <= 1)
     require(bool(inside.all()), "probabilities", "be in [0, 1]", probabilities[~inside][:5].tolist())
-    deaths = int(labels.sum())
-    require(0 < deaths < len(labels), "labels", "hold both outcomes", f"{deaths} deaths in {len(labels)} stays")
+    count = int(labels.sum())
+    require(0 < count < len(labels), "labels", "hold both classes", f"{count} of the outcome in {len(labels)} samples")
     return labels, probabilities
 
 
@@ -136,19 +101,25 @@ def point_estimates(labels: NDArray[np.int64], probabilities: NDArray[np.float64
 
 
 def bootstrap(
-    labels: NDArray[np.int64], probabilities: NDArray[np.float64], *, resamples: int, seed: int
+    labels: NDArray[np.int64],
+    probabilities: NDArray[np.float64],
+    groups: NDArray | None = None,
+    *,
+    resamples: int,
+    seed: int,
 ) -> dict[str, NDArray[np.float64]]:
     """Each metric of each resample, ``(resamples,)`` float64; nan where the resample lacks a class."""
     require(resamples >= 1, "resamples", "be at least 1", resamples)
     generator = np.random.default_rng(seed)
-    stays = len(labels)
-    at_once = max(1, _PAIRS_AT_ONCE // stays)
+    place = np.arange(len(labels)) if groups is None else np.unique(groups, return_inverse=True)[1]
+    count = int(place.max()) + 1
+    at_once = max(1, _PAIRS_AT_ONCE // len(labels))
     chunks = []
     for start in range(0, resamples, at_once):
         rows = min(at_once, resamples - start)
-        drawn = generator.integers(0, stays, size=(rows, stays)) + stays * np.arange(rows)[:, None]
-        counts = np.bincount(drawn.ravel(), minlength=rows * stays).reshape(rows, stays)
-        chunks.append(weighted_metrics(labels, probabilities, counts.astype(np.float64)))
+        drawn = generator.integers(0, count, size=(rows, count)) + count * np.arange(rows)[:, None]
+        counts = np.bincount(drawn.ravel(), minlength=rows * count).reshape(rows, count)
+        chunks.append(weighted_metrics(labels, probabilities, counts[:, place].astype(np.float64)))
     return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in METRICS}
 
 
@@ -160,7 +131,7 @@ def weighted_metrics(
     Args:
         labels: ``(B,)``.
         probabilities: ``(B,)``, ties allowed.
-        weights: ``(R, B)``, not negative; a weight of 2 counts a stay twice.
+        weights: ``(R, B)``, not negative; a weight of 2 counts a sample twice.
 
     Returns:
         ``(R,)`` float64 for each metric.
@@ -180,34 +151,29 @@ def weighted_metrics(
 
 
 def _ranking_metrics(labels: NDArray, scores: NDArray, weights: NDArray) -> dict[str, NDArray[np.float64]]:
-    """AUROC, AUPRC and min(Se, +P) of stays sorted by falling score; tied stays share one threshold."""
+    """AUROC, AUPRC and min(Se, +P) of samples sorted by falling score; tied ones share one threshold."""
     firsts = np.flatnonzero(np.r_[True, np.diff(scores) != 0])
     positive = np.add.reduceat(weights * labels, firsts, axis=1)
     negative = np.add.reduceat(weights * (1 - labels), firsts, axis=1)
     hits, alarms = positive.cumsum(1), (positive + negative).cumsum(1)
     with np.errstate(divide="ignore", invalid="ignore"):
-        # Before the first stay of weight above zero there is no alarm and no precision: it must not win the maximum.
+        # Before the first sample of weight above zero there is no alarm and no precision: it must not win the maximum.
         precision = np.where(alarms > 0, hits / alarms, 0.0)
-        deaths, survivors = hits[:, -1:], alarms[:, -1:] - hits[:, -1:]
-        sensitivity = hits / deaths
-        # A survivor is ranked rightly below every death of a higher threshold, and half below those of its own.
-        auroc = (negative * (hits - positive / 2)).sum(1) / (deaths * survivors)[:, 0]
-        auprc = (positive * precision).sum(1) / deaths[:, 0]
+        positives, negatives = hits[:, -1:], alarms[:, -1:] - hits[:, -1:]
+        sensitivity = hits / positives
+        # A negative is ranked rightly below every positive of a higher threshold, and half below those of its own.
+        auroc = (negative * (hits - positive / 2)).sum(1) / (positives * negatives)[:, 0]
+        auprc = (positive * precision).sum(1) / positives[:, 0]
     return {"auroc": auroc, "auprc": auprc, "min_se_ppv": np.minimum(sensitivity, precision).max(1)}
 
 
 def table(results: Mapping[str, Mapping[str, Interval]], title: str) -> ResultTable:
     """One column a metric and one row a model, each value with its interval below it."""
 
-    def shown(intervals: Mapping[str, Interval]) -> list[str]:
-        found = (intervals[name] for name in METRICS)
-        return [f"{metric.value:.3f}\n[dim]{metric.low:.3f}-{metric.high:.3f}[/dim]" for metric in found]
+    def shown(name: str, metric: Interval) -> str:
+        digits = ".3f" if name in METRICS else ".4g"
+        return f"{metric.value:{digits}}\n[dim]{metric.low:{digits}}-{metric.high:{digits}}[/dim]"
 
-    rows = [(model, *shown(intervals)) for model, intervals in results.items()]
-    return ResultTable(title, ("model", *METRICS.values()), rows)
-
-
-def write_predictions(path: Path, predictions: Predictions) -> None:
-    """Write ``record_id,probability`` lines."""
-    pairs = zip(predictions.record_ids.tolist(), predictions.probabilities.tolist(), strict=True)
-    write_csv(path, ("record_id", "probability"), ((record, f"{risk:.6f}") for record, risk in pairs))
+    names = list(next(iter(results.values())))
+    rows = [(model, *(shown(name, found[name]) for name in names)) for model, found in results.items()]
+    return ResultTable(title, ("model", *(METRICS.get(name, name) for name in names)), rows)

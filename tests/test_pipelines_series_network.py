@@ -1,25 +1,23 @@
-"""The ICU network: what it reads, what it must not depend on, and that it can learn."""
+"""The network of series on stays in intensive care: what it reads, must not depend on, and can learn."""
 
 from __future__ import annotations
-
-import dataclasses
 
 import numpy as np
 import pytest
 import torch
+from pipelines_stand_in import STAYS
 from torch import Tensor
 
-from ccnn_irregular import KernelSpec
 from ccnn_irregular.datasets.physionet2012 import SERIES, STATICS
-from ccnn_irregular.pipelines.tasks.risk.data import StayBatch
-from ccnn_irregular.pipelines.tasks.risk.network import ICURiskNetwork
+from ccnn_irregular.pipelines.tasks.series.network import SeriesNetwork
+from ccnn_irregular.pipelines.tasks.series.samples import SeriesBatch
 from ccnn_irregular.pipelines.train.draws import Draws
 from ccnn_irregular.pipelines.train.series_network import HatBasis, StandardScore
 
 CHANNELS = len(SERIES)
 
 
-def batch_of(lengths: list[int], seed: int) -> StayBatch:
+def batch_of(lengths: list[int], seed: int) -> SeriesBatch:
     """Random stays at whole minutes; about a fifth of the cells is measured."""
     generator = torch.Generator().manual_seed(seed)
     times = [torch.randperm(2880, generator=generator)[:n].sort().values.double() / 60 for n in lengths]
@@ -27,44 +25,50 @@ def batch_of(lengths: list[int], seed: int) -> StayBatch:
     values[torch.rand(values.shape, generator=generator) > 0.2] = torch.nan
     statics = torch.randn(len(lengths), len(STATICS), generator=generator)
     statics[:, STATICS.index("ICUType")] = torch.randint(1, 5, (len(lengths),), generator=generator).float()
-    return StayBatch(
+    return SeriesBatch(
         times=torch.cat(times),
         values=values,
         splits=torch.tensor([0, *lengths]).cumsum(0),
         statics=statics,
-        labels=torch.arange(len(lengths)).float() % 2,
-        record_ids=torch.arange(len(lengths)),
+        targets=torch.arange(len(lengths)).double() % 2,
+        judged=torch.full((len(lengths),), torch.inf, dtype=torch.float64),
+        ids=torch.arange(len(lengths)),
     )
 
 
-KERNEL = KernelSpec(extent=24.0, width=6.0, omega_0=10.0, generator="siren", hidden=8)
+def take(batch: SeriesBatch, order: list[int]) -> SeriesBatch:
+    """The samples of a batch in another order."""
+    parts = [slice(*batch.splits[one : one + 2].tolist()) for one in order]
+    rows = {name: torch.cat([getattr(batch, name)[part] for part in parts]) for name in ("times", "values")}
+    own = {name: getattr(batch, name)[order] for name in ("statics", "targets", "judged", "ids")}
+    lengths = batch.splits.diff()[order]
+    return SeriesBatch(splits=torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)]), **rows, **own)
 
 
-def network(**options: float) -> ICURiskNetwork:
+def network(**options: float) -> SeriesNetwork:
     torch.manual_seed(0)
-    return ICURiskNetwork(hidden_channels=16, kernel=KERNEL, step=2.0, **options)  # type: ignore[arg-type]
+    return SeriesNetwork(**STAYS | {"hidden_channels": 16, "step": 2.0, "nodes": 24, "thinning": 0.8} | options)
 
 
-def logits(net: ICURiskNetwork, batch: StayBatch) -> Tensor:
+def logits(net: SeriesNetwork, batch: SeriesBatch) -> Tensor:
     with torch.no_grad():
-        return net.eval()(batch)
+        return net.eval()(batch)[:, 0]
 
 
 def test_stays_do_not_see_each_other() -> None:
     net, batch = network(), batch_of([30, 0, 5, 60, 1], seed=0)
     together = logits(net, batch)
-    order = torch.tensor([3, 1, 0, 4, 2])
-    torch.testing.assert_close(logits(net, batch.take(order)), together[order], rtol=1e-3, atol=1e-4)
+    order = [3, 1, 0, 4, 2]
+    torch.testing.assert_close(logits(net, take(batch, order)), together[order], rtol=1e-3, atol=1e-4)
     for stay in range(5):
-        alone = logits(net, batch.take(torch.tensor([stay])))
+        alone = logits(net, take(batch, [stay]))
         torch.testing.assert_close(alone, together[stay : stay + 1], rtol=1e-3, atol=1e-4)
     assert together.unique().numel() == 5
 
 
 def test_a_row_without_any_value_changes_nothing() -> None:
     net, batch = network(), batch_of([20, 20], seed=1)
-    blank = dataclasses.replace(
-        batch,
+    blank = batch._replace(
         times=torch.cat([batch.times[:20], torch.tensor([47.99], dtype=torch.float64), batch.times[20:]]),
         values=torch.cat([batch.values[:20], torch.full((1, CHANNELS), torch.nan), batch.values[20:]]),
         splits=torch.tensor([0, 21, 41]),
@@ -80,9 +84,9 @@ def test_the_answer_depends_on_values_times_and_statics() -> None:
     changed = batch.values.clone()
     changed[measured[0, 0], measured[0, 1]] += 1.0
     others = {
-        "values": dataclasses.replace(batch, values=changed),
-        "times": dataclasses.replace(batch, times=batch.times * 0.5),
-        "statics": dataclasses.replace(batch, statics=batch.statics + 1.0),
+        "values": batch._replace(values=changed),
+        "times": batch._replace(times=batch.times * 0.5),
+        "statics": batch._replace(statics=batch.statics + 1.0),
     }
     for name, other in others.items():
         assert not torch.allclose(logits(net, other), before, rtol=0, atol=1e-6), name
@@ -95,7 +99,7 @@ def test_thinning_only_in_training() -> None:
     for module in net.modules():
         if isinstance(module, torch.nn.BatchNorm1d):
             module.eval()
-    first, again, later = (dataclasses.replace(batch, draws=Draws(0, epoch, batch.record_ids)) for epoch in (0, 0, 1))
+    first, again, later = (batch._replace(draws=Draws(0, epoch, batch.ids)) for epoch in (0, 0, 1))
     with torch.no_grad():
         assert torch.equal(net(first), net(again))
         assert not torch.allclose(net(first), net(later), rtol=0, atol=1e-6)
@@ -107,19 +111,18 @@ def test_thinning_only_in_training() -> None:
 
 def test_it_learns_what_one_series_tells() -> None:
     net, batch = network(thinning=0.2, dropout=0.0), batch_of([12] * 24, seed=4)
-    assert batch.labels is not None
-    sick = batch.labels.repeat_interleave(batch.splits.diff())
+    sick = batch.targets.repeat_interleave(batch.splits.diff())
     batch.values[:, 3] += 3 * sick
     net.basis.fit(batch.values.numpy().T)
     optimiser = torch.optim.Adam(net.train().parameters(), lr=3e-3)
     for epoch in range(25):
         optimiser.zero_grad()
-        drawn = dataclasses.replace(batch, draws=Draws(0, epoch, batch.record_ids))
-        torch.nn.functional.binary_cross_entropy_with_logits(net(drawn)[0], batch.labels).backward()
+        drawn = batch._replace(draws=Draws(0, epoch, batch.ids))
+        torch.nn.functional.binary_cross_entropy_with_logits(net(drawn)[0, :, 0], batch.targets.float()).backward()
         optimiser.step()
     assert all(parameter.grad is not None for parameter in net.parameters() if parameter.requires_grad)
     risk = logits(net, batch)
-    assert float(risk[batch.labels == 1].min()) > float(risk[batch.labels == 0].max())
+    assert float(risk[batch.targets == 1].min()) > float(risk[batch.targets == 0].max())
 
 
 def test_hats_sum_to_one_and_interpolate() -> None:
@@ -151,8 +154,8 @@ def test_statics_missing_is_not_the_mean() -> None:
 
 def test_members_are_trained_apart_and_answer_together() -> None:
     net, batch = network(members=3, dropout=0.0), batch_of([12] * 8, seed=7)
-    rows = net.train()(dataclasses.replace(batch, draws=Draws(0, 0, batch.record_ids)))
-    assert rows.shape == (3, 8)
+    rows = net.train()(batch._replace(draws=Draws(0, 0, batch.ids)))
+    assert rows.shape == (3, 8, 1)
     weights = [member.head[2].weight for member in net.members]
     assert [float(gradient.abs().sum()) > 0 for gradient in torch.autograd.grad(rows[1].sum(), weights)] == [
         False,
@@ -180,10 +183,10 @@ def test_normalisation_travels_in_the_state() -> None:
         ({"members": 0}, "members must be at least 1, got 0"),
         ({"knots": 1}, "knots must be at least 2, got 1"),
         ({"thinning": 1.0}, r"thinning must be in \[0, 1\), got 1.0"),
-        ({"step": 0.0}, "step must be positive, got 0.0"),
-        ({"hours": 0.5, "step": 1.0}, "hours must be at least one step 1.0, got 0.5"),
+        ({"step": 0.0}, "step must be positive and finite, got 0.0"),
+        ({"nodes": 0}, "size must be at least 1, got 0"),
     ],
 )
 def test_refusals(options: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        ICURiskNetwork(**options)  # type: ignore[arg-type]
+        SeriesNetwork(**STAYS | options)

@@ -1,1 +1,0 @@
-"""Risk of a binary outcome from an intensive-care stay."""
