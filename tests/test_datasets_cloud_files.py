@@ -321,7 +321,7 @@ def test_a_missing_package_is_named_with_the_line_that_installs_it(
 def test_clouds_of_a_folder_are_found_in_the_order_of_their_names(tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
     for name in ("c.ply", "b/a.LAZ", "a.csv", ".hidden.las", "notes.md"):
-        (tmp_path / name).write_bytes(b"")
+        (tmp_path / name).write_text("x,y,z\n" if name == "a.csv" else "")
     assert [path.relative_to(tmp_path).as_posix() for path in cloud_paths(tmp_path)] == ["a.csv", "b/a.LAZ", "c.ply"]
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match="must hold clouds"):

@@ -60,6 +60,7 @@ def test_answers_to_all_rows_are_those_to_each_row_by_its_id(name: str, tmp_path
     split.setup("fit")
     model.prepare(split)
     whole.evaluate = "all"
+    whole.load_state_dict(split.state_dict())  # as of a checkpoint
     whole.setup("predict")
     found = [answers(model, data.loader("test")) for data in (split, whole)]
     if name == "forecast":  # of places of each series

@@ -352,7 +352,8 @@ def test_the_demonstration_ends_with_what_to_type_for_ones_own_table(
 ) -> None:
     ran: list[list[str]] = []
     monkeypatch.setattr(training_cli, "run", ran.append)
-    demo.run(["--folder", str(tmp_path / "demo"), "--stays", "3"])
+    monkeypatch.chdir(tmp_path)
+    demo.run(["--folder", "demo", "--stays", "3"])
     assert [arguments[0] for arguments in ran] == ["fit", "test"]
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 120

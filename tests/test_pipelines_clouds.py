@@ -89,7 +89,9 @@ def test_solids_are_told_apart_whatever_their_points(capsys: pytest.CaptureFixtu
         assert any(line.strip().startswith(begin) and f"{100 * accuracy:.2f}" in line for line in printed.splitlines())
     # No number is cut to fit a narrow console.
     assert all(f"{100 * row['difference']:+.2f}" in printed for row in report["weighted"] + report["without_weights"])
-    assert {path.name for path in Path("runs/simulated_clouds/test").glob("*.png")} == {"confusion.png", "drawn.png"}
+    assert {path.name for path in Path("runs/simulated_clouds/test").glob("*.png")} == {
+        *("confusion.png", "drawn.png", "mistakes.png")
+    }
 
     rows = list(csv.DictReader(Path("runs/simulated_clouds/test/predictions.csv").read_text().splitlines()))
     assert sum(row["label"] == row["prediction"] for row in rows) / len(rows) == weighed["256 points"]

@@ -112,7 +112,7 @@ def test_what_is_missing_is_named(
     capsys.readouterr()
     with pytest.raises(SystemExit):
         cli.main(["fit", "--run_dir", "mine"])
-    assert "the task is risk" in capsys.readouterr().out
+    assert "the task is series" in capsys.readouterr().out
     assert not any(tmp_path.iterdir())
 
 

@@ -219,14 +219,17 @@ def require_numbers(metrics: Mapping[str, float], needed: Sequence[str], where: 
 
 @contextmanager
 def tells_no_numbers(network: nn.Module) -> Iterator[None]:
-    """Warn, at the end, of answers that the network gave in the meantime and that hold nan or infinities."""
+    """Warn, at the end, of answers that the network gave in the meantime and that hold nothing but nan or infinities.
+
+    Some places may have no answer, as land has no temperature of the sea.
+    """
     bad: list[Tensor] = []
     count = 0
 
     def look(_: nn.Module, __: Any, answer: Any) -> None:
         nonlocal count
         if isinstance(answer, Tensor) and answer.ndim and answer.is_floating_point():
-            bad.append((~torch.isfinite(answer)).reshape(len(answer), -1).any(1).sum())
+            bad.append((~torch.isfinite(answer)).reshape(len(answer), -1).all(1).sum())
             count += len(answer)
 
     hook = network.register_forward_hook(look)

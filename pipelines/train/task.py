@@ -192,7 +192,7 @@ class Task(LightningCLI):
 
     def _ask_data(self, options: Any) -> None:
         """Fill in the arguments of the network that were left open and that the data tell."""
-        network = options.model.network
+        network = options.model.get("network")  # a task of a user's may have none
         left = [] if network is None else self.data.left_open(network.init_args)
         if not left:
             return

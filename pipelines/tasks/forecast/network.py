@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from ccnn_irregular._reprs import sized
 from ccnn_irregular.datasets.samples import RaggedSeries
 from ccnn_irregular.domains import Grid
 from ccnn_irregular.kernels import KernelSpec
@@ -59,9 +58,6 @@ class ForecastNetwork(nn.Module):
         sizes = (self.basis.channels, hidden_channels, 2 * in_channels)
         latent = Grid([hours], [1.0], [1.0])
         self.cnn = CCNN(*sizes, kernel=kernel, blocks=blocks, dropout=dropout, latent=latent, head="anywhere")
-
-    def extra_repr(self) -> str:
-        return f"{self.in_channels} variables, {sized(self)}"
 
     def prepare(self, batch: ForecastBatch, values: tuple[Tensor, None]) -> None:
         """Take scales and knots from ``values``, scale the kernels for the batch, and begin with the last value."""
