@@ -86,7 +86,7 @@ def test_a_new_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyt
     assert report["data"] == {"count": 400, "lines": {"train": 240, "validation": 80, "test": 80}}
     assert report["overlap"]["trained_on"] == 0
     assert len(Path("slopes.csv").read_text(encoding="utf-8").splitlines()) == 81
-    with pytest.raises(ValueError, match="task must be one of risk"):
+    with pytest.raises(ValueError, match="task must be one of classification"):
         task_class("slope")
 
 

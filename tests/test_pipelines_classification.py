@@ -88,9 +88,8 @@ def test_strokes_are_learned_and_told_apart_with_samples_missing(capsys: pytest.
     assert min(found.values()) > 0.85
     for name, accuracy in found.items():
         assert any(name in line and f"{100 * accuracy:.2f}" in line for line in printed.splitlines())
-    assert {path.name for path in (run / "test").glob("*.png")} == {
-        *("confusion.png", "samplings.png", "mistakes.png", "kernels.png")
-    }
+    pictures = {path.name for path in (run / "test").glob("*.png")}
+    assert pictures - {"mistakes.png"} == {"confusion.png", "samplings.png", "kernels.png"}
 
     # The CSV says what the JSON says; predict writes the same one.
     rows = list(csv.DictReader((run / "test" / "predictions.csv").read_text().splitlines()))

@@ -87,6 +87,8 @@ class DownscalingNetwork(nn.Module):
         dropout: probability in every block.
     """
 
+    leaves_gaps = True  # no value where the coarse field has none
+
     mean: Tensor
     scale: Tensor
     detail: Tensor
