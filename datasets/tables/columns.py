@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from ccnn_irregular._checks import reject, require
 
-__all__ = ["Columns", "find", "plain"]
+__all__ = ["Columns", "find", "plain", "require_decimal", "way_out"]
 
 # Compared without case, spaces and underscores; a table that holds two of them is asked which one is meant.
 _USUAL = {
@@ -52,7 +54,19 @@ class Columns:
     decimal: str = "."
 
     def __post_init__(self) -> None:
-        require(self.decimal in (".", ","), "data.columns.decimal", "be . or ,", repr(self.decimal))
+        require_decimal(self.decimal)
+
+
+def require_decimal(sign: str) -> None:
+    """Refuse a sign of fractions that is neither point nor comma."""
+    require(sign in (".", ","), "data.columns.decimal", "be . or ,", repr(sign))
+
+
+def way_out(word: Any) -> str:
+    """What to type where a word stands among numbers."""
+    if re.fullmatch(r"[+-]?\d+,\d+", str(word).strip()):
+        return "data.columns.decimal , reads decimal commas"
+    return f"data.columns.missing '[\"{word}\"]' counts it as not known"
 
 
 def plain(name: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ccnn_irregular._checks import reject, require
-from ccnn_irregular.datasets.tables.columns import Columns, find
+from ccnn_irregular.datasets.tables.columns import Columns, find, way_out
 from ccnn_irregular.datasets.tables.long_series import Events, LongSeries, merge_repeats
 from ccnn_irregular.datasets.tables.times import SECONDS, instants, require_same_kind, typical_unit
 
@@ -158,7 +157,7 @@ class Collector:
         if (wrong := bad & wanted).any():
             row = int(np.flatnonzero(wrong)[0])
             word = frame[roles["value"]].iloc[row]
-            rule = f"hold numbers ({_way_out(word)}; data.variables names the variables to read)"
+            rule = f"hold numbers ({way_out(word)}; data.variables names the variables to read)"
             got = f"{word!r} of {names[codes[row]]!r}, {int(wrong.sum())} such rows"
             reject(f"column {roles['value']!r}", rule, got)
         known = ~np.isnan(values) & wanted
@@ -196,7 +195,7 @@ class Collector:
             ValueError: a column of a wide table that holds numbers and words, times of two kinds.
         """
         for name, (numbers, word) in self.words.items():
-            rule = f"hold numbers, or words in every row ({_way_out(word)}; data.variables names the columns to read)"
+            rule = f"hold numbers, or words in every row ({way_out(word)}; data.variables names the columns to read)"
             require(word is None or numbers == 0, f"column {name!r}", rule, f"{word!r} among {numbers} numbers")
         left = [name for name, (_, word) in self.words.items() if word is not None]
         if left:
@@ -227,13 +226,6 @@ def _told(roles: Mapping[str, str | None], names: Iterable[Any]) -> str:
         return f"a wide table: {found}; every other column a variable"
     left = [str(name) for name in names if name not in roles.values()]
     return f"a long table: {found}" + (f"; not read: {listed(left)}" if left else "")
-
-
-def _way_out(word: Any) -> str:
-    """What to type where a word stands among numbers."""
-    if re.fullmatch(r"[+-]?\d+,\d+", str(word).strip()):
-        return "data.columns.decimal , reads decimal commas"
-    return f"data.columns.missing '[\"{word}\"]' counts it as not known"
 
 
 def known_entries(frame: pd.DataFrame, missing: Sequence[str | float], but: Sequence[str | None]) -> pd.DataFrame:

@@ -136,7 +136,9 @@ class AtTable:
                 frame.attrs["source"] = source
                 frame.to_parquet(temporary, index=False)
             else:
-                frame.to_csv(temporary, index=False, compression="gzip" if path.suffix == ".gz" else None)
+                # As the table was written: fractions with a comma need another sign between the columns.
+                signs = {"decimal": ",", "sep": ";"} if self.observations.given.decimal == "," else {}
+                frame.to_csv(temporary, index=False, compression="gzip" if path.suffix == ".gz" else None, **signs)
         lacking = int(np.isnan(values).any(1).sum())
         note = f", {lacking} of them without a place, or at times without observations: empty" if lacking else ""
         return f"{len(frame)} rows{note}"
