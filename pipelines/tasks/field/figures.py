@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from ccnn_irregular.datasets.samples import FieldSet
+from ccnn_irregular.datasets.stations import StationSet
 from ccnn_irregular.pipelines.tasks.field.batch import FieldBatch
 from ccnn_irregular.pipelines.train.figures import file_stem, save, short_times
 from ccnn_irregular.plotting_maps import plot_field_maps
@@ -37,7 +39,11 @@ def save_test_figures(
     pairs = [(number, entry, int(channel)) for number, entry in first for channel in channels]
     paths = []
     for field, (_, batch, seen, asked, estimates), channel in pairs[:most]:
+        errors = batch.targets[asked, channel] - torch.from_numpy(estimates[:, channel])
+        if not (batch.values[seen, channel].isfinite().any() and errors.isfinite().any()):
+            continue  # a channel that is not measured there
         title = short_times(f"{fields.channels[channel]}, {fields.names[field]}")
+        title += " UTC" if _has_hours(fields, title) else ""
         figure = plot_field_maps(
             batch.observed.coordinates[seen].numpy(),
             batch.values[seen, channel].numpy(),
@@ -52,6 +58,12 @@ def save_test_figures(
         )
         paths.append(save(figure, folder / f"{file_stem(title)}.png"))
     return paths
+
+
+def _has_hours(fields: FieldSet, title: str) -> bool:
+    """Whether a title holds a time of day, to which the times of tables are brought from any zone."""
+    stamps = fields.stamps if isinstance(fields, StationSet) else None
+    return stamps is not None and stamps.dtype.kind == "M" and ":" in title.rpartition("T")[2]
 
 
 def _units(fields: FieldSet) -> tuple[str | None, str | None]:

@@ -49,6 +49,8 @@ class WantedPlaces:
         bounds: lowest and highest coordinate of each axis of that grid in turn; () = those of the observations.
         table: a table at whose rows they are wanted: CSV, CSV.gz or Parquet.
         times: times at which grids are wanted; () = those of the grid, or of the observations.
+        smoothed: of a cube, and of what else is answered at its own places: estimates at measured places too, in place
+            of the values measured there.
     """
 
     like: str | None = None
@@ -56,6 +58,7 @@ class WantedPlaces:
     bounds: Sequence[float] = ()
     table: str | None = None
     times: Sequence[str] = ()
+    smoothed: bool = False
 
     def __post_init__(self) -> None:
         named = [name for name in ("like", "grid", "table") if getattr(self, name)]
