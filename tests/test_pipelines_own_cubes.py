@@ -9,6 +9,7 @@ import eccodes
 import numpy as np
 import pytest
 import xarray as xr
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from ccnn_irregular.adapters.xarray_files import open_cube
@@ -96,7 +97,16 @@ def test_gaps_of_grib_are_filled_with_nothing_named(
     with xr.open_dataset("smooth.nc", engine="h5netcdf") as smoothed:
         changed = np.abs(smoothed.t2m.values - given.t2m.values)[~gaps]
         assert 0 < changed.max() < 2
+    drawn: list[Figure] = []
+    monkeypatch.setattr("ccnn_irregular.pipelines.tasks.field.figures.save", lambda figure, path: drawn.append(figure))
     cli.main(["test", *run, "--data.root", "new.grib", "--data.evaluate", "all"])
+    for figure in drawn:
+        _, known, found, _ = (axes.collections[0] for axes in figure.axes[:4])
+        assert np.ma.getmaskarray(known.get_array()).any()
+        assert not np.ma.getmaskarray(found.get_array()).any()
+        assert figure.axes[1].get_title() == "truth (grey: not known)"
+        assert figure.axes[2].get_title() == "reconstruction, observations kept"
+    assert len(drawn) == 3
 
 
 def test_dimensions_are_found_or_asked_for(tmp_path: Path) -> None:

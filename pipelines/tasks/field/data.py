@@ -17,7 +17,6 @@ from ccnn_irregular._checks import reject, require
 from ccnn_irregular.adapters.xarray import Reading
 from ccnn_irregular.datasets.samples import FieldSet
 from ccnn_irregular.datasets.stations import StationColumns, StationSet
-from ccnn_irregular.domains import Points
 from ccnn_irregular.pipelines.tasks.field.batch import FieldBatch
 from ccnn_irregular.pipelines.tasks.field.hiding import GroupHiding, PlaceHiding, uniform_rows
 from ccnn_irregular.pipelines.tasks.field.parts import PARTS, FieldParts
@@ -333,14 +332,8 @@ class FieldDataModule(TaskData[FieldBatch, FieldVariant]):
             first, last = fields.splits[number : number + 2].tolist()
             seen = first + torch.nonzero(shown[first:last]).flatten()
             for rows in torch.nonzero(field == number).flatten().split(at_once):
-                yield FieldBatch(
-                    observed=Points(fields.coordinates[seen]),
-                    values=in_line.values[seen],
-                    query=Points(places[rows]),
-                    targets=torch.full((len(rows), len(fields.channels)), torch.nan, dtype=torch.float64),
-                    rows=rows,
-                    noise=in_line.noise[seen],
-                    weights=torch.ones(len(rows), dtype=torch.float64),
+                yield FieldBatch.at(
+                    fields.coordinates[seen], in_line.values[seen], in_line.noise[seen], places[rows], rows
                 )
 
     def _drawn(self, numbers: Tensor, epoch: int) -> FieldBatch:

@@ -117,7 +117,8 @@ class FieldTask(Task):
         write_csv(folder / "metrics.csv", CSV_HEAD, csv_lines(scores))
         plots = []
         if len(fields.axes) == 2:  # maps have two axes
-            plots = figures.save_test_figures(folder, list(datamodule.loader("test")), estimates, fields, _MAPS)
+            batches = list(datamodule.loader("test"))
+            plots = figures.save_test_figures(folder, batches, estimates, fields, _MAPS, model.network)
         by_nodes = [score.ratio_by_nodes for score in scores if score.ratio_by_nodes is not None]
         title = f"{datamodule.root or datamodule.dataset}, root mean square errors, {self.checkpoint}"
         return Evaluation(
