@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ccnn_irregular._checks import reject, require
 from ccnn_irregular._optional import import_optional
+from ccnn_irregular.datasets.tables.codes import CODES, is_code, require_declared
 from ccnn_irregular.datasets.tables.files import delimiter
 
 if TYPE_CHECKING:
@@ -71,10 +72,6 @@ _NO_VALUES = (
 )
 _NO_VALUE_ENDS = ("flag", "flags", "qc", "quality", "id", "code")
 _MISSING = frozenset(("", "na", "n/a", "nan", "null", "none", "-", "--", ".", "?"))
-# Numbers that stand for a missing value in many archives; float32 makes others of them, by a few roundings.
-_CODES = (-9999.0, -999.0, -99.0, -999.9, -9999.9, -99.9, 9999.0, 99999.0, 999.9, 9999.9, -32768.0, 9.96921e36, 1e20)
-_ROUNDING = 1e-6
-_APART = 0.1  # share of such a number by which it must lie beyond all others: -99 beside -100 is a value
 _PARQUET, _NETCDF = (".parquet", ".pq"), (".nc", ".nc4", ".cdf", ".zarr")
 _SHOWN = 3
 # At the end of a date with a time of day.
@@ -195,7 +192,7 @@ class Observations:
             rule = "hold numbers (empty, NA and nan are missing)"
             reject(f"column {name!r} of {self.path}", rule, f"{self.frame[name].iloc[row]!r} in row {row + 1}")
         for code in self.given.missing or ():
-            found[_is(code, found)] = np.nan
+            found[is_code(code, found)] = np.nan
         return found
 
     def position(self, role: str) -> NDArray[np.float64]:
@@ -213,7 +210,7 @@ class Observations:
         if outside.any():
             row = int(outside.argmax())
             what = f"column {self.columns[role]!r} of {self.path}, the {role},"
-            mark = any(_is(code, numbers[row : row + 1]) for code in _CODES)
+            mark = any(is_code(code, numbers[row : row + 1]) for code in CODES)
             how = f" (--data.columns.missing {numbers[row]:.7g} where it means missing)" if mark else ""
             reject(what, f"lie in [{limits[0]}, {limits[1]}] degrees{how}", f"{numbers[row]} in row {row + 1}")
         if role == "longitude":
@@ -297,23 +294,7 @@ class Observations:
 
     def _require_no_codes(self, name: str, numbers: NDArray[np.float64]) -> None:
         """Refuse a number that archives write for missing values, where it lies beyond all others."""
-        if self.given.missing is not None:
-            return
-        places = {code: _is(code, numbers) for code in _CODES}
-        others = numbers[np.isfinite(numbers) & ~np.logical_or.reduce([*places.values()])]
-        if not len(others):
-            return
-        low, high = float(others.min()), float(others.max())
-        beyond = {code: max(low - code, code - high) > _APART * abs(code) for code in _CODES}
-        met = {code: int(at.sum()) for code, at in places.items() if at.any() and beyond[code]}
-        if met:
-            words = " ".join(f"{code:.7g}" for code in met)
-            rule = (
-                f"tell whether {words} mean missing: --data.columns.missing {words}, or --data.columns.missing '[]' "
-                "where they are values"
-            )
-            shown = ", ".join(f"{code:.7g} {count} times" for code, count in met.items())
-            reject(f"column {name!r} of {self.path}", rule, f"{shown}, all others from {low:.7g} to {high:.7g}")
+        require_declared(f"column {name!r} of {self.path}", numbers, self.given.missing)
 
     def told(self, values: Sequence[str], leave_out: Sequence[str] = ()) -> str:
         """The columns in a line, with the options that name others."""
@@ -398,10 +379,6 @@ def _column(path: str, table: Table, role: str, given: str | None, taken: set[st
 def usual_role(name: str) -> str | None:
     """The role of a column or coordinate by its name: "latitude", "longitude", "x", "y", "time", "level", "station"."""
     return next((role for role, names in _NAMES.items() if _plain(name) in names), None)
-
-
-def _is(code: float, numbers: NDArray[np.float64]) -> NDArray[np.bool_]:
-    return np.asarray(np.abs(numbers - code) <= _ROUNDING * abs(code))
 
 
 def _plain(name: str) -> str:

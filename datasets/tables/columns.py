@@ -36,7 +36,9 @@ class Columns:
         origin: a time of each series from which its times are counted, in any of the tables.
         time_format: of dates that are not ISO 8601, as ``datetime.strptime`` writes it: ``%d.%m.%Y %H:%M``.
         missing: entries that mean that nothing is known, beside empty ones: texts such as ``n/a`` and ``<0.5``, and
-            codes such as ``-999``; in all columns but those of ids, times and names of variables.
+            codes such as ``-999``; in all columns but those of ids, times and names of variables. () = nothing does.
+            None, or texts alone = no number does, and a variable that holds one of the usual codes apart from all
+            others is refused.
         decimal: sign of the fractions in CSV files, ``.`` or ``,``.
     """
 
@@ -48,7 +50,7 @@ class Columns:
     label_time: str | None = None
     origin: str | None = None
     time_format: str | None = None
-    missing: tuple[str | float, ...] = ()
+    missing: tuple[str | float, ...] | None = None
     decimal: str = "."
 
     def __post_init__(self) -> None:
