@@ -38,7 +38,14 @@ def test_long_table(tmp_path: Path) -> None:
     assert "1 times that are no dates of ISO 8601, such as no date" in told
     assert "1 rows repeat another one's patient_id, charttime, itemid" in told
     assert "valuenum: -9999 or the like" in told
-    assert found.next == f"ccnn fit --config series --data.table {path} --data.labels LABELS.csv --run_dir runs/mine"
+    assert "--data.columns.missing -9999" in told
+    command = f"ccnn fit --config series --data.table {path} --data.labels LABELS.csv --run_dir runs/mine"
+    assert found.next == f"{command} --data.repeats mean"
+    labels = tmp_path / "labels.csv"
+    labels.write_text("patient_id,label\n0012,yes\n0013,no\n")
+    assert inspected(labels).next == (
+        f"ccnn fit --config series --data.table VALUES.csv --data.labels {labels} --run_dir runs/mine"
+    )
 
 
 def test_stations_and_clouds_in_tables(tmp_path: Path) -> None:

@@ -130,6 +130,10 @@ def _name_table(path: Path, pandas: Any, frame: Any, meant: Mapping[str, str], f
         twice = int(frame.duplicated(keys).sum())
         found.doubts += [f"{twice:,} rows repeat another one's {', '.join(keys)}: --data.repeats mean"] if twice else []
         found.next = f"ccnn fit --config series --data.table {path} --data.labels LABELS.csv --run_dir runs/mine"
+        found.next += " --data.repeats mean" if twice else ""
+    elif "id" in meant and "class" in meant and not {"x", "y"} & set(meant):
+        found.what += f", labels of series in the column {meant['class']}"
+        found.next = f"ccnn fit --config series --data.table VALUES.csv --data.labels {path} --run_dir runs/mine"
     elif {"x", "y", "z"} <= set(meant):
         found.what += ", a cloud of points"
         found.next = f"ccnn fit --config clouds --data.root {path.parent} --run_dir runs/mine"
@@ -144,8 +148,14 @@ def _name_table(path: Path, pandas: Any, frame: Any, meant: Mapping[str, str], f
         found.next = f"ccnn fit --config series --data.table {path} --data.labels LABELS.csv --data.columns.id NAME"
     infinite = [str(name) for name in frame.select_dtypes("number") if np.isinf(frame[name].to_numpy(float)).any()]
     found.doubts += [f"infinite values in {', '.join(infinite)}"] if infinite else []
-    coded = [str(name) for name in frame.select_dtypes("number") if frame[name].isin([-9999, -999, 9999, 99999]).any()]
-    found.doubts += [f"{', '.join(coded)}: -9999 or the like, perhaps a mark of missing values"] if coded else []
+    codes = (-9999, -999, 9999, 99999)
+    coded = {str(name): [one for one in codes if frame[name].eq(one).any()] for name in frame.select_dtypes("number")}
+    if met := [one for one in codes if any(one in held for held in coded.values())]:
+        typed = " ".join(map(str, met))
+        names = ", ".join(name for name, held in coded.items() if held)
+        found.doubts.append(
+            f"{names}: -9999 or the like, perhaps a mark of missing values: --data.columns.missing {typed}"
+        )
 
 
 def _gaps(pandas: Any, frame: Any, meant: Mapping[str, str]) -> str:
