@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ccnn_irregular._checks import reject, require
 from ccnn_irregular._optional import import_optional
+from ccnn_irregular.datasets.tables.codes import CODES, is_code, require_declared
 from ccnn_irregular.datasets.tables.columns import require_decimal, way_out
 from ccnn_irregular.datasets.tables.files import delimiter
 
@@ -72,10 +73,6 @@ _NO_VALUES = (
 )
 _NO_VALUE_ENDS = ("flag", "flags", "qc", "quality", "id", "code")
 _MISSING = frozenset(("", "na", "n/a", "nan", "null", "none", "-", "--", ".", "?"))
-# Numbers that stand for a missing value in many archives; float32 makes others of them, by a few roundings.
-_CODES = (-9999.0, -999.0, -99.0, -999.9, -9999.9, -99.9, 9999.0, 99999.0, 999.9, 9999.9, -32768.0, 9.96921e36, 1e20)
-_ROUNDING = 1e-6
-_APART = 0.1  # share of such a number by which it must lie beyond all others: -99 beside -100 is a value
 _PARQUET, _NETCDF = (".parquet", ".pq"), (".nc", ".nc4", ".cdf", ".zarr")
 _SHOWN = 3
 # At the end of a date with a time of day.
@@ -209,10 +206,10 @@ class Observations:
         if len(bad):
             row = int(bad[0])
             word = self.frame[name].iloc[row]
-            rule = f"hold numbers (empty, NA and nan are missing; --{way_out(word)})"
+            rule = f"hold numbers (empty, NA and nan are missing; --{way_out(word, self.given.decimal)})"
             reject(f"column {name!r} of {self.path}", rule, f"{word!r} in row {row + 1}")
         for code in self.given.missing_codes:
-            found[_is(code, found)] = np.nan
+            found[is_code(code, found)] = np.nan
         return found
 
     def position(self, role: str) -> NDArray[np.float64]:
@@ -230,7 +227,7 @@ class Observations:
         if outside.any():
             row = int(outside.argmax())
             what = f"column {self.columns[role]!r} of {self.path}, the {role},"
-            mark = any(_is(code, numbers[row : row + 1]) for code in _CODES)
+            mark = any(is_code(code, numbers[row : row + 1]) for code in CODES)
             how = f" (--data.columns.missing {numbers[row]:.7g} where it means missing)" if mark else ""
             reject(what, f"lie in [{limits[0]}, {limits[1]}] degrees{how}", f"{numbers[row]} in row {row + 1}")
         if role == "longitude":
@@ -299,7 +296,9 @@ class Observations:
     def _commas(self) -> str:
         """What to type where a column that is not read holds decimal commas; "" where none does."""
         firsts = (self.frame[name].iloc[0] for name in self.frame.columns)
-        return next((f"; --{way}" for way in map(way_out, firsts) if "decimal" in way), "")
+        return next(
+            (f"; --{way}" for way in (way_out(one, self.given.decimal) for one in firsts) if "decimal" in way), ""
+        )
 
     def _holds_numbers(self, name: str) -> bool:
         numbers, bad = _numbers(self.frame[name], self.given)
@@ -319,23 +318,7 @@ class Observations:
 
     def _require_no_codes(self, name: str, numbers: NDArray[np.float64]) -> None:
         """Refuse a number that archives write for missing values, where it lies beyond all others."""
-        if self.given.missing is not None:
-            return
-        places = {code: _is(code, numbers) for code in _CODES}
-        others = numbers[np.isfinite(numbers) & ~np.logical_or.reduce([*places.values()])]
-        if not len(others):
-            return
-        low, high = float(others.min()), float(others.max())
-        beyond = {code: max(low - code, code - high) > _APART * abs(code) for code in _CODES}
-        met = {code: int(at.sum()) for code, at in places.items() if at.any() and beyond[code]}
-        if met:
-            words = " ".join(f"{code:.7g}" for code in met)
-            rule = (
-                f"tell whether {words} mean missing: --data.columns.missing {words}, or --data.columns.missing '[]' "
-                "where they are values"
-            )
-            shown = ", ".join(f"{code:.7g} {count} times" for code, count in met.items())
-            reject(f"column {name!r} of {self.path}", rule, f"{shown}, all others from {low:.7g} to {high:.7g}")
+        require_declared(f"column {name!r} of {self.path}", numbers, self.given.missing)
 
     def told(self, values: Sequence[str], leave_out: Sequence[str] = ()) -> str:
         """The columns in a line, with the options that name others."""
@@ -427,10 +410,6 @@ def _number(entry: str | float) -> float | None:
         return float(entry)
     except ValueError:
         return None
-
-
-def _is(code: float, numbers: NDArray[np.float64]) -> NDArray[np.bool_]:
-    return np.asarray(np.abs(numbers - code) <= _ROUNDING * abs(code))
 
 
 def _plain(name: str) -> str:
