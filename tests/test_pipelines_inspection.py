@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 from importlib import metadata
 from pathlib import Path
 
+import laspy
 import nibabel
 import numpy as np
 import pandas as pd
 import pytest
+import SimpleITK
 import xarray as xr
 from pipelines_tasks import write_volumes
 from scipy.io import wavfile
@@ -123,3 +126,68 @@ def test_version_info_and_completion(capsys: pytest.CaptureFixture[str]) -> None
     with pytest.raises(SystemExit):
         cli.main(["inspct"])
     assert "did you mean inspect?" in capsys.readouterr().err
+
+
+def write_nrrd_scans(root: Path) -> None:
+    """Two images and their labels in NRRD."""
+    for folder, kind in (("images", np.float32), ("labels", np.uint8)):
+        (root / folder).mkdir(parents=True)
+        for name in "ab":
+            image = SimpleITK.GetImageFromArray(np.ones((3, 4, 5), kind))
+            SimpleITK.WriteImage(image, str(root / folder / f"{name}.nrrd"))
+
+
+def test_scans_in_other_formats(tmp_path: Path) -> None:
+    """Not every folder of scans holds NIfTI."""
+    write_nrrd_scans(tmp_path)
+    found = inspected(tmp_path)
+    assert (found.what, found.facts["with labels"], found.facts["first: voxels"]) == (
+        "scans with labels",
+        "2",
+        "5 x 4 x 3",
+    )
+
+
+SUFFIXES = ("nii", "nii.gz", "nrrd", "mha", "dcm", "las", "laz", "ply", "pcd", "nc", "h5", "npz", "wav", "ts", "csv",
+            "parquet", "psv", "grib")  # fmt: skip
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize(
+    "content", [b"", b"no such format\n" * 3, bytes(range(256)) * 4], ids=["empty", "text", "bytes"]
+)
+def test_damaged_files_end_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], suffix: str, content: bytes
+) -> None:
+    """Whatever a library raises: one line that names the file, or what could be read; never a traceback."""
+    path = tmp_path / f"damaged.{suffix}"
+    path.write_bytes(content)
+    with contextlib.suppress(SystemExit):
+        cli.main(["inspect", str(path)])
+    told = capsys.readouterr().err
+    assert not told or (told.startswith("ccnn: error: ") and told.count("\n") == 1 and path.name in told)
+
+
+@pytest.mark.parametrize("suffix", ["nii.gz", "nrrd", "las", "nc", "ply"])
+def test_truncated_files_end_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], suffix: str) -> None:
+    """A copy that was cut off within its header."""
+    path = tmp_path / f"whole.{suffix}"
+    if suffix == "nii.gz":
+        nibabel.save(nibabel.Nifti1Image(np.random.default_rng(0).random((9, 9, 9)), np.eye(4)), path)
+    elif suffix == "nrrd":
+        SimpleITK.WriteImage(SimpleITK.GetImageFromArray(np.ones((3, 4, 5), np.float32)), str(path))
+    elif suffix == "las":
+        tile = laspy.create()
+        tile.x = tile.y = tile.z = np.arange(9.0)
+        tile.write(path)
+    elif suffix == "nc":
+        xr.Dataset({"a": ("x", np.zeros(9))}).to_netcdf(path, engine="h5netcdf")
+    else:
+        path.write_text("ply\nformat ascii 1.0\nelement vertex 9\nproperty float x\nend_header\n1\n", encoding="utf-8")
+    path.write_bytes(path.read_bytes()[:90])
+    with pytest.raises(SystemExit):
+        cli.main(["inspect", str(path)])
+    told = capsys.readouterr().err
+    assert told.startswith("ccnn: error: ")
+    assert told.count("\n") == 1
+    assert path.name in told
