@@ -70,7 +70,16 @@ def test_cube(tmp_path: Path) -> None:
     assert found.doubts[0] == "no unit: t2m"
     assert "dimension 'what' must be an axis" in found.doubts[1]
     assert found.next is not None
-    assert found.next.startswith(f"ccnn consistency {tmp_path / 'cube.nc'} --variable t2m")
+    # What fills its gaps comes first; of a cube without any it is not told.
+    cubes, downscale, _ = found.next.split("; ")
+    assert cubes == f"ccnn fit --config cubes --data.root {tmp_path / 'cube.nc'} --run_dir runs/mine"
+    assert downscale.startswith("ccnn fit --config downscale_climate")
+    assert found.what == "a cube of 1 variable"
+    field.fillna(1.0).to_netcdf(tmp_path / "whole.nc", engine="h5netcdf")
+    whole = inspected(tmp_path / "whole.nc").next
+    assert whole is not None
+    assert whole.startswith(f"ccnn consistency {tmp_path / 'whole.nc'} --variable t2m")
+    assert "cubes" not in whole
 
 
 def test_scans_recordings_and_stays(tmp_path: Path) -> None:
@@ -191,3 +200,14 @@ def test_truncated_files_end_in_one_line(tmp_path: Path, capsys: pytest.CaptureF
     assert told.startswith("ccnn: error: ")
     assert told.count("\n") == 1
     assert path.name in told
+
+
+def test_clouds_without_points(tmp_path: Path) -> None:
+    """Not one of one class, nor an error of the smallest of no numbers."""
+    laspy.create().write(tmp_path / "empty.las")
+    head = "ply\nformat ascii 1.0\nelement vertex 0\nproperty float x\nproperty float y\nproperty float z\nend_header\n"
+    (tmp_path / "empty.ply").write_text(head, encoding="utf-8")
+    for name in ("empty.las", "empty.ply"):
+        found = inspected(tmp_path / name)
+        assert found.doubts == ["no points"]
+        assert found.next is None
