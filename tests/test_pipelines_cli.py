@@ -252,7 +252,10 @@ def test_averaged_weights_are_what_is_saved(config: str) -> None:
 
 def test_input_that_is_refused(config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cases = {
-        ("fit", "--config", "physionet"): "config must be a YAML file or one of character_trajectories",
+        ("fit", "--config", "physionet"): "got 'physionet'; did you mean physionet2012",
+        ("fit", "--config", "serie"): "config must be a YAML file or a name that ccnn --help lists, got 'serie'; "
+        "did you mean series",
+        ("fit", "--config", "zzz"): "got 'zzz'\n",
         ("fit", "--config", config, "--data.table", "nowhere"): "root must be an existing folder, got nowhere",
         (
             "fit",
