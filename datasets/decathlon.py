@@ -121,7 +121,8 @@ def find_pairs(root: str | Path) -> VolumePairs:
     for folder, here, there in ((labels, image_files, label_files), (images, label_files, image_files)):
         lacking = sorted(set(here) - set(there))
         shown = ", ".join(lacking[:_NAMES_SHOWN]) + (", ..." if len(lacking) > _NAMES_SHOWN else "")
-        require(not lacking, str(folder), "hold a file for each one beside it", f"none for {shown}")
+        got = f"none for {len(lacking)} of {len(here)}: {shown}"
+        require(not lacking, str(folder), "hold a file for each one beside it", got)
     require(bool(image_files), str(images), f"hold scans: {SCANS}", "none")
     pairs = tuple(Pair(name, image_files[name], label_files[name]) for name in sorted(image_files))
     return VolumePairs(pairs)

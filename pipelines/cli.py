@@ -93,7 +93,9 @@ def config_path(name: str) -> str:
     if packaged.is_file() and packaged.parent == CONFIGS:
         return str(packaged)
     if not Path(name).is_file():
-        raise ValueError(f"config must be a YAML file or one of {', '.join(config_names())}, got {name!r}")
+        nearest = difflib.get_close_matches(name, config_names(), 3)
+        meant = f"; did you mean {' or '.join(nearest)}?" if nearest else ""
+        raise ValueError(f"config must be a YAML file or a name that ccnn --help lists, got {name!r}{meant}")
     return name
 
 

@@ -198,10 +198,10 @@ def test_images_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
 def test_a_missing_partner_is_named(tmp_path: Path) -> None:
     save_pair(tmp_path, "one")
     save(tmp_path / "images" / "two.nii.gz", ramp())
-    with pytest.raises(ValueError, match=r"labels must hold a file for each one beside it, got none for two"):
+    with pytest.raises(ValueError, match=r"labels must hold a file for each one beside it, got none for 1 of 2: two"):
         find_pairs(tmp_path)
     (tmp_path / "images" / "two.nii.gz").rename(tmp_path / "labels" / "three.nii.gz")
-    with pytest.raises(ValueError, match=r"images must hold a file for each one beside it, got none for three"):
+    with pytest.raises(ValueError, match=r"images must hold a file for each one beside it, got none for 1 of 2: three"):
         find_pairs(tmp_path)
 
 

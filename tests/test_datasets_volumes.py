@@ -348,8 +348,11 @@ TABLES: dict[str, tuple[str, str]] = {
     "columns": ("name,label\na.nii,x\n", r"labels\.csv must have the columns file and label, got \['name', 'label'\]"),
     "rows": ("file,label\n", r"labels\.csv must name a file, got no row below the header"),
     "empty": ("", r"labels\.csv must have the columns file and label, got \[\]"),
-    "label": ("file,label\nturned.nii,\n", r"line 2 of labels\.csv must hold a file and a label"),
-    "short": ("file,label\nturned.nii\n", r"line 2 of labels\.csv must hold a file and a label"),
+    "label": (
+        "file,label\na,\nb,x\nc,\nd,\ne,\n",
+        r"must hold a label for each file, got 4 of 5 without: a, c, d, \.\.\.",
+    ),
+    "short": ("file,label\nturned.nii\n", r"must hold a label for each file, got 1 of 1 without: turned\.nii"),
     "twice": ("file,label\nturned.nii,a\nturned.nii,b\n", r"file on line 3 of labels\.csv must be named once"),
     "outside": ("file,label\n../turned.nii,a\n", r"file on line 2 of labels\.csv must lie in the folder"),
     "suffix": ("file,label\nlabels.csv,a\n", r"file on line 2 of labels\.csv must be a scan: NIfTI"),

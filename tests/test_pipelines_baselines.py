@@ -96,7 +96,7 @@ def test_bad_input(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "trees.seeds must be at least 1, got 0" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="2"):
         cli.main(["baseline", "no_such_configuration"])
-    assert "config must be a YAML file or one of character_trajectories, " in capsys.readouterr().err
+    assert "config must be a YAML file or a name that ccnn --help lists, got " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("kind", ["classes", "number"])

@@ -21,7 +21,7 @@ from ccnn_irregular.datasets import simulated_icu
 from ccnn_irregular.pipelines import cli, demo
 from ccnn_irregular.pipelines.tasks.series.module import SeriesModel
 from ccnn_irregular.pipelines.train import run as training_cli
-from ccnn_irregular.pipelines.train.arguments import join_lists
+from ccnn_irregular.pipelines.train.arguments import Words, join_lists
 
 # Lightning calls jsonargparse by names that its version 5 will no longer have.
 pytestmark = [
@@ -252,7 +252,10 @@ def test_averaged_weights_are_what_is_saved(config: str) -> None:
 
 def test_input_that_is_refused(config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cases = {
-        ("fit", "--config", "physionet"): "config must be a YAML file or one of character_trajectories",
+        ("fit", "--config", "physionet"): "got 'physionet'; did you mean physionet2012",
+        ("fit", "--config", "serie"): "config must be a YAML file or a name that ccnn --help lists, got 'serie'; "
+        "did you mean series",
+        ("fit", "--config", "zzz"): "got 'zzz'\n",
         ("fit", "--config", config, "--data.table", "nowhere"): "root must be an existing folder, got nowhere",
         (
             "fit",
@@ -363,3 +366,30 @@ def test_the_demonstration_ends_with_what_to_type_for_ones_own_table(
     assert lines[-5].startswith("For a table of your own (id, time, variable, value")
     assert [words[1] for words in typed[4:]] == ["inspect", "fit", "test", "predict"]
     assert {"--data.table", "--data.labels"} < set(typed[5])
+
+
+def test_run_dir_of_configurations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Typed, else the last configuration that sets it, else the last stem; a run's own file means where it lies."""
+    monkeypatch.chdir(tmp_path)
+    for name, text in (("s", "run_dir: runs/from_yaml\n"), ("t", "run_dir: runs/later\n"), ("u", "task: series\n")):
+        Path(f"{name}.yaml").write_text(text, encoding="utf-8")
+    moved = Path("moved")
+    moved.mkdir()
+    (moved / "config.yaml").write_text("run_dir: runs/before\n", encoding="utf-8")
+    (moved / "last.ckpt").touch()
+    for command in ("fit", "validate", "test", "predict"):
+        for words, folder in (
+            ("--config u.yaml", "runs/u"),
+            ("--config s.yaml", "runs/from_yaml"),
+            ("--config s.yaml --config u.yaml", "runs/from_yaml"),
+            ("--config s.yaml --config t.yaml", "runs/later"),
+            ("--config s.yaml --run_dir typed", "typed"),
+            ("--config moved/config.yaml", "moved"),
+            ("--run_dir moved", "moved"),
+        ):
+            known = Words.of([command, *words.split()])
+            assert known.tested_run.path == Path(folder), words
+            assert known.with_options_of_run()[-1] == f"--run_dir={folder}", words
+    Path("v.yaml").write_text("run_dir: 3\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"run_dir in v\.yaml must name a folder, got 3"):
+        _ = Words.of(["fit", "--config", "v.yaml"]).tested_run

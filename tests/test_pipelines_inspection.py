@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 from importlib import metadata
 from pathlib import Path
 
+import laspy
 import nibabel
 import numpy as np
 import pandas as pd
 import pytest
+import SimpleITK
 import xarray as xr
 from pipelines_tasks import write_volumes
 from scipy.io import wavfile
@@ -74,7 +77,16 @@ def test_cube(tmp_path: Path) -> None:
     assert found.doubts[0] == "no unit: t2m"
     assert "dimension 'what' must be an axis" in found.doubts[1]
     assert found.next is not None
-    assert found.next.startswith(f"ccnn consistency {tmp_path / 'cube.nc'} --variable t2m")
+    # What fills its gaps comes first; of a cube without any it is not told.
+    cubes, downscale, _ = found.next.split("; ")
+    assert cubes == f"ccnn fit --config cubes --data.root {tmp_path / 'cube.nc'} --run_dir runs/mine"
+    assert downscale.startswith("ccnn fit --config downscale_climate")
+    assert found.what == "a cube of 1 variable"
+    field.fillna(1.0).to_netcdf(tmp_path / "whole.nc", engine="h5netcdf")
+    whole = inspected(tmp_path / "whole.nc").next
+    assert whole is not None
+    assert whole.startswith(f"ccnn consistency {tmp_path / 'whole.nc'} --variable t2m")
+    assert "cubes" not in whole
 
 
 def test_scans_recordings_and_stays(tmp_path: Path) -> None:
@@ -148,3 +160,79 @@ def test_decimal_commas_texts_among_numbers_and_ids(tmp_path: Path) -> None:
     (tmp_path / "latin.csv").write_bytes("id;größe\n1;2\n".encode("latin1"))
     with pytest.raises(ValueError, match=r"must be text in UTF-8"):
         inspected(tmp_path / "latin.csv")
+
+
+def write_nrrd_scans(root: Path) -> None:
+    """Two images and their labels in NRRD."""
+    for folder, kind in (("images", np.float32), ("labels", np.uint8)):
+        (root / folder).mkdir(parents=True)
+        for name in "ab":
+            image = SimpleITK.GetImageFromArray(np.ones((3, 4, 5), kind))
+            SimpleITK.WriteImage(image, str(root / folder / f"{name}.nrrd"))
+
+
+def test_scans_in_other_formats(tmp_path: Path) -> None:
+    """Not every folder of scans holds NIfTI."""
+    write_nrrd_scans(tmp_path)
+    found = inspected(tmp_path)
+    assert (found.what, found.facts["with labels"], found.facts["first: voxels"]) == (
+        "scans with labels",
+        "2",
+        "5 x 4 x 3",
+    )
+
+
+SUFFIXES = ("nii", "nii.gz", "nrrd", "mha", "dcm", "las", "laz", "ply", "pcd", "nc", "h5", "npz", "wav", "ts", "csv",
+            "parquet", "psv", "grib")  # fmt: skip
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize(
+    "content", [b"", b"no such format\n" * 3, bytes(range(256)) * 4], ids=["empty", "text", "bytes"]
+)
+def test_damaged_files_end_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], suffix: str, content: bytes
+) -> None:
+    """Whatever a library raises: one line that names the file, or what could be read; never a traceback."""
+    path = tmp_path / f"damaged.{suffix}"
+    path.write_bytes(content)
+    with contextlib.suppress(SystemExit):
+        cli.main(["inspect", str(path)])
+    told = capsys.readouterr().err
+    assert not told or (told.startswith("ccnn: error: ") and told.count("\n") == 1 and path.name in told)
+
+
+@pytest.mark.parametrize("suffix", ["nii.gz", "nrrd", "las", "nc", "ply"])
+def test_truncated_files_end_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], suffix: str) -> None:
+    """A copy that was cut off within its header."""
+    path = tmp_path / f"whole.{suffix}"
+    if suffix == "nii.gz":
+        nibabel.save(nibabel.Nifti1Image(np.random.default_rng(0).random((9, 9, 9)), np.eye(4)), path)
+    elif suffix == "nrrd":
+        SimpleITK.WriteImage(SimpleITK.GetImageFromArray(np.ones((3, 4, 5), np.float32)), str(path))
+    elif suffix == "las":
+        tile = laspy.create()
+        tile.x = tile.y = tile.z = np.arange(9.0)
+        tile.write(path)
+    elif suffix == "nc":
+        xr.Dataset({"a": ("x", np.zeros(9))}).to_netcdf(path, engine="h5netcdf")
+    else:
+        path.write_text("ply\nformat ascii 1.0\nelement vertex 9\nproperty float x\nend_header\n1\n", encoding="utf-8")
+    path.write_bytes(path.read_bytes()[:90])
+    with pytest.raises(SystemExit):
+        cli.main(["inspect", str(path)])
+    told = capsys.readouterr().err
+    assert told.startswith("ccnn: error: ")
+    assert told.count("\n") == 1
+    assert path.name in told
+
+
+def test_clouds_without_points(tmp_path: Path) -> None:
+    """Not one of one class, nor an error of the smallest of no numbers."""
+    laspy.create().write(tmp_path / "empty.las")
+    head = "ply\nformat ascii 1.0\nelement vertex 0\nproperty float x\nproperty float y\nproperty float z\nend_header\n"
+    (tmp_path / "empty.ply").write_text(head, encoding="utf-8")
+    for name in ("empty.las", "empty.ply"):
+        found = inspected(tmp_path / name)
+        assert found.doubts == ["no points"]
+        assert found.next is None

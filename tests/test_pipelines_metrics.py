@@ -31,9 +31,11 @@ from ccnn_irregular.pipelines.tasks.field.kriging import FieldAxis
 from ccnn_irregular.pipelines.tasks.field.module import FieldReconstruction
 from ccnn_irregular.pipelines.tasks.field.network import FieldNetwork
 from ccnn_irregular.pipelines.tasks.segmentation.batch import VolumeBatch
-from ccnn_irregular.pipelines.tasks.segmentation.module import Segmentation
+from ccnn_irregular.pipelines.tasks.segmentation.data import VolumeDataModule
+from ccnn_irregular.pipelines.tasks.segmentation.module import Segmentation, _metric_names
 from ccnn_irregular.pipelines.tasks.series.module import SeriesModel
 from ccnn_irregular.pipelines.tasks.series.samples import Schema, SeriesBatch
+from ccnn_irregular.pipelines.train.run_folder import History, RunFolder
 
 SIZES = [1, 2, 7, 100]
 
@@ -159,12 +161,39 @@ def test_dice_is_the_mean_over_volumes_and_over_labels_that_are_somewhere(tmp_pa
             one: metrics.f1_score(labels.flatten() == one, answer.flatten() == one) for one in known
         }
         wanted.append([score[1], score[2]])
-    found = validated(Segmentation(network), batches, tmp_path)
+    model = Segmentation(network)
+    found = validated(model, batches, tmp_path)
     each = np.nanmean(wanted, axis=0)
     assert [found["val_dice_1"], found["val_dice_2"]] == pytest.approx(each.tolist(), abs=1e-6)
     # Label 3 is in no volume and was predicted in none: it has no Dice, and the mean is over the others.
     assert "val_dice_3" not in found
     assert found["val_dice"] == pytest.approx(each.mean(), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("classes", "names"),
+    [
+        (("background", "label 2", "label 41"), ["2", "41"]),
+        (("background", "left lung", "heart"), ["left_lung", "heart"]),
+        (("background", "left lung", "left_lung"), ["1", "2"]),  # a column each
+    ],
+)
+def test_dice_of_a_label_is_called_by_its_name_or_its_code(classes: tuple[str, ...], names: list[str]) -> None:
+    data = VolumeDataModule("absent", list(classes))
+    assert _metric_names(data, 3) == names
+    assert _metric_names(None, 3) == ["1", "2"]
+
+
+def test_history_of_a_resumed_run_may_have_other_columns(tmp_path: Path) -> None:
+    """An earlier version named them otherwise: none of them is lost."""
+    history = History(RunFolder(tmp_path))
+    history.rows = [{"epoch": 0, "val_dice_1": 0.5, "seconds": 1.0}]
+    trainer = SimpleNamespace(current_epoch=1, callback_metrics={"val_dice_41": 0.75})
+    history.on_train_epoch_end(trainer, None)
+    lines = (tmp_path / "history.csv").read_text(encoding="utf-8").splitlines()
+    assert lines[0] == "epoch,val_dice_1,seconds,val_dice_41"
+    assert lines[1] == "0,0.5,1.0,"
+    assert lines[2].endswith(",0.75")
 
 
 @pytest.mark.parametrize("sizes", [[1] * 12, [5, 1, 6], [12]])

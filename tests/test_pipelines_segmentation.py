@@ -487,9 +487,9 @@ def test_a_label_that_no_validation_volume_holds_is_named_and_left_out(
         rows = list(csv.DictReader(file))
     assert len(rows) == 3
     for row in rows:
-        assert "val_dice_3" not in row
+        assert "val_dice_tail" not in row
         assert all(math.isfinite(float(value)) for value in row.values())
-        mean = (float(row["val_dice_1"]) + float(row["val_dice_2"])) / 2
+        mean = (float(row["val_dice_anterior"]) + float(row["val_dice_posterior"])) / 2
         assert float(row["val_dice"]) == pytest.approx(mean, abs=1e-6)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from torch import nn
@@ -10,9 +11,12 @@ from torch import nn
 from ccnn_irregular import KernelSpec
 from ccnn_irregular.kernels import MASKS, register_mask
 from ccnn_irregular.pipelines import cli
+from ccnn_irregular.pipelines.tasks.classification.module import Classification
 from ccnn_irregular.pipelines.tasks.classification.task import ClassificationTask
+from ccnn_irregular.pipelines.tasks.segmentation.module import Segmentation
 from ccnn_irregular.pipelines.train import registry
 from ccnn_irregular.pipelines.train.data import TaskData
+from ccnn_irregular.pipelines.train.module import TaskModule
 from ccnn_irregular.pipelines.train.registry import register, task_class
 
 pytestmark = [
@@ -120,3 +124,26 @@ def test_what_makes_no_mask_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) 
     ):
         KernelSpec(extent=3.0, width=1.0, mask="rectified")(2)
     del MASKS["rectified"]
+
+
+class Bare(nn.Module):
+    """A network that tells nothing about itself."""
+
+
+class WithClasses(Bare):
+    classes = 2
+
+
+def test_a_network_without_what_its_task_asks_for_is_refused() -> None:
+    """The attribute and the page that tells of it, in place of an AttributeError."""
+    asked = r"the network Bare must have the attribute 'classes' \(docs/extending\.md, A new network, .*got none"
+    for module in (Classification, Segmentation):
+        with pytest.raises(ValueError, match=asked):
+            module(Bare())
+    data = SimpleNamespace(sizes=lambda: {"classes": 2, "in_channels": 1}, typical_batch=list, training_values=list)
+    model = Classification(WithClasses())
+    with pytest.raises(ValueError, match="must have the attribute 'in_channels'"):
+        model.require_fits(data)
+    with pytest.raises(ValueError, match="must have the attribute 'prepare'"):
+        TaskModule.prepare(model, data)
+    assert "## A new network" in (Path(__file__).parents[1] / "docs" / "extending.md").read_text(encoding="utf-8")

@@ -11,6 +11,8 @@ from ccnn_irregular.datasets.reading.files import missing_file
 
 __all__ = ["read_labels"]
 
+_NAMES_SHOWN = 3
+
 
 def read_labels(
     root: Path, table: str, is_one: Callable[[Path], bool], kinds: str, *, labelled: bool = True
@@ -41,10 +43,14 @@ def read_labels(
     except (csv.Error, UnicodeDecodeError) as error:
         raise ValueError(f"{table} must be a CSV file in UTF-8, got {error}") from error
     require(len(rows) > 0, table, "name a file", "no row below the header")
+    if labelled:
+        lacking = [name for name, label in rows if name and not label]
+        shown = ", ".join(lacking[:_NAMES_SHOWN]) + ", ..." * (len(lacking) > _NAMES_SHOWN)
+        require(not lacking, table, "hold a label for each file", f"{len(lacking)} of {len(rows)} without: {shown}")
     seen: set[str] = set()
     for line, (name, label) in enumerate(rows, 2):
         where = f"line {line} of {table}"
-        require(bool(name) and (bool(label) or not labelled), where, "hold a file and a label", (name, label))
+        require(bool(name), where, "hold a file and a label", (name, label))
         inside = not Path(name).is_absolute() and ".." not in Path(name).parts
         require(inside, f"file on {where}", f"lie in the folder {root}", repr(name))
         require(name not in seen, f"file on {where}", "be named once", repr(name))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ccnn_irregular._optional import import_optional
 from ccnn_irregular.pipelines.inspection.found import LISTED, USUAL, Found, suffix_of
@@ -57,6 +58,8 @@ def arrays(path: Path) -> Found:
 
 
 def _cloud(path: Path, what: str, points: int, ends: tuple[Any, Any], fields: list[str], classes: Any) -> Found:
+    if not points:
+        return Found(what, {"points": "0", "fields": ", ".join(fields)}, ["no points"])
     low, high = (np.asarray(end, np.float64) for end in ends)
     facts = {"points": f"{points:,}", "extent": " x ".join(f"{size:.6g}" for size in high - low)}
     facts["from"] = ", ".join(f"{one:.10g}" for one in low)
@@ -68,6 +71,11 @@ def _cloud(path: Path, what: str, points: int, ends: tuple[Any, Any], fields: li
     doubts += ["an axis without any extent"] if points > 1 and bool((high == low).any()) else []
     command = f"ccnn fit --config clouds --data.root {path.parent} --run_dir runs/mine"
     return Found(what, facts, doubts, command)
+
+
+def _ends(places: NDArray[Any]) -> tuple[Any, Any]:
+    """The lowest and the highest coordinates; nan without points."""
+    return (np.nanmin(places, 0), np.nanmax(places, 0)) if len(places) else (np.nan, np.nan)
 
 
 def las(path: Path) -> Found:
@@ -95,7 +103,7 @@ def ply(path: Path) -> Found:
     fields = [one.name for one in vertices.properties]
     named = next((name for name in USUAL["class"] if name in fields), None)
     classes = None if named is None else vertices[named]
-    return _cloud(path, "a PLY cloud or mesh", len(places), (places.min(0), places.max(0)), fields, classes)
+    return _cloud(path, "a PLY cloud or mesh", len(places), _ends(places), fields, classes)
 
 
 def pcd(path: Path) -> Found:
@@ -105,7 +113,7 @@ def pcd(path: Path) -> Found:
     fields = list(cloud.fields)
     named = next((name for name in USUAL["class"] if name in fields), None)
     classes = None if named is None else cloud.numpy((named,))[:, 0]
-    return _cloud(path, "a PCD cloud", len(places), (np.nanmin(places, 0), np.nanmax(places, 0)), fields, classes)
+    return _cloud(path, "a PCD cloud", len(places), _ends(places), fields, classes)
 
 
 def nifti(path: Path) -> Found:
@@ -156,7 +164,9 @@ def cube(path: Path) -> Found:
         dataset = xarray.open_dataset(path, engine="cfgrib", backend_kwargs={"indexpath": ""})
     else:
         dataset = adapter.open_cube(path)
-    found = Found(f"a cube of {len(dataset.data_vars)} variables")
+    count = len(dataset.data_vars)
+    found = Found(f"a cube of {count} variable{'s' * (count != 1)}")
+    gaps = False
     for name, coordinate in dataset.coords.items():
         if coordinate.dims == (name,):
             found.facts[str(name)] = _axis(coordinate)
@@ -167,13 +177,16 @@ def cube(path: Path) -> Found:
         found.facts[name] = f"{variable.dtype}, {sizes}, unit {variable.attrs.get('units', 'not stated')}"
         if variable.size <= _MOST_VALUES and (missing := float(variable.isnull().mean())):
             found.facts[name] += f", {missing:.1%} missing"
+            gaps = True
     unitless = [name for name in fields if "units" not in dataset[name].attrs]
     found.doubts += [f"no unit: {', '.join(unitless[:LISTED])}"] if unitless else []
     found.doubts += _without_axes(dataset, fields)
     if fields:
-        found.next = (
-            f"ccnn consistency {path} --variable {fields[0]}; ccnn fit --config downscale_climate --data.path {path}"
-        )
+        fits = [f"ccnn fit --config downscale_climate --data.path {path}"]
+        if gaps:  # first what fills them
+            fits.insert(0, f"ccnn fit --config cubes --data.root {path} --run_dir runs/mine")
+        consistency = f"ccnn consistency {path} --variable {fields[0]}"
+        found.next = "; ".join([*fits, consistency] if gaps else [consistency, *fits])
     return found
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from ccnn_irregular._checks import reject
+from ccnn_irregular.adapters.scan_files import ITK, NIFTI
 from ccnn_irregular.pipelines.inspection import files, tables
 from ccnn_irregular.pipelines.inspection.found import LISTED, Found, suffix_of
 
@@ -16,7 +17,7 @@ __all__ = ["inspected", "run"]
 
 _TABLES = (".csv", ".tsv", ".txt", ".parquet")
 _CLOUDS = (".las", ".laz", ".ply", ".pcd")
-_SCANS = (".nii", ".nii.gz", ".nrrd", ".mha", ".mhd", ".dcm")
+_SCANS = (*NIFTI, *ITK, ".dcm")
 _CUBES = (".nc", ".nc4", ".cdf", ".zarr", ".grib", ".grb", ".grib2", ".h5", ".hdf5")
 # Formats without a reader: the package and the line that convert them. {0} = the file, {1} = its name without suffix.
 _CONVERTED = {
@@ -58,7 +59,7 @@ def inspected(path: Path) -> Found:
         raise FileNotFoundError(f"path must be a file or a folder, got {path}")
     suffix = suffix_of(path)
     if suffix in _CUBES:
-        return files.cube(path)
+        return _read(files.cube, path)
     if path.is_dir():
         return _folder(path)
     readers: Mapping[tuple[str, ...], Callable[[Path], Found]] = {
@@ -69,19 +70,32 @@ def inspected(path: Path) -> Found:
         (".las", ".laz"): files.las,
         (".ply",): files.ply,
         (".pcd",): files.pcd,
-        (".nii", ".nii.gz"): files.nifti,
+        NIFTI: files.nifti,
         (".dcm",): files.dicom,
-        (".nrrd", ".mha", ".mhd"): files.nrrd,
+        ITK: files.nrrd,
     }
     for suffixes, reader in readers.items():
         if suffix in suffixes:
-            return reader(path)
+            return _read(reader, path)
     if suffix in _CONVERTED:
         package, line = _CONVERTED[suffix]
         made = line.format(path, path.with_suffix(""))
         text = f'pip install {package}; python -c "import {_imports(line)}; {made}"'
         return Found(f"a {suffix} file, which has no reader here", {"convert it": text})
     return Found(f"a file of {path.stat().st_size:,} bytes whose suffix {suffix!r} is not known")
+
+
+def _read(reader: Callable[[Path], Found], path: Path) -> Found:
+    """What ``reader`` finds; whatever the library behind it raises for a damaged file becomes one line."""
+    try:
+        return reader(path)
+    except (ImportError, FileNotFoundError, PermissionError):
+        raise
+    except Exception as error:
+        told = " ".join(str(error).split())
+        if isinstance(error, ValueError) and str(path) in told:
+            raise ValueError(told) from error
+        raise ValueError(f"{path} must be a whole file in the format of its suffix, got {told or error!r}") from error
 
 
 def _imports(line: str) -> str:
@@ -148,7 +162,7 @@ def _scans(path: Path) -> Found:
         found.what, found.facts["with labels"] = "scans with labels", str(len(pairs))
         found.facts["classes"] = ", ".join(pairs.classes) or "the labels (--data.classes names them)"
         found.next = f"ccnn fit --config scans --data.root {path} --run_dir runs/mine"
-    first = files.nifti(find_images(path)[0])
+    first = inspected(find_images(path)[0])
     found.facts |= {f"first: {name}": text for name, text in first.facts.items()}
     found.doubts += first.doubts
     return found

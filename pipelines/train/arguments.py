@@ -20,7 +20,7 @@ from ccnn_irregular.pipelines.train.earlier import config_argument
 from ccnn_irregular.pipelines.train.evaluation import say
 from ccnn_irregular.pipelines.train.run_folder import RunFolder, is_free, others_than
 
-__all__ = ["Words", "default_run_dir", "join_lists"]
+__all__ = ["Words", "join_lists"]
 
 _DEFAULT_TASK = "series"
 _LISTS = (list, tuple, Sequence)
@@ -74,7 +74,7 @@ class Words:
             folder = "runs/NAME and the options of a task" if self.command == "fit" else "of a folder of ccnn fit"
             rule = f"be told what to take: --config NAME or FILE (ccnn --help lists them), or --run_dir {folder}"
             reject(f"ccnn {self.command}", rule, "neither")
-        return RunFolder(Path(self.run_dir or default_run_dir(self.configs)))
+        return RunFolder(Path(self.run_dir or _run_dir_of(self.configs)))
 
     @property
     def asks_for_help(self) -> bool:
@@ -118,7 +118,7 @@ class Words:
             return [self.command, *self.others]
         tested = self.tested_run
         # Typed, for the content of a file of an earlier version stands in place of its name.
-        known["run_dir"] = self.run_dir or str(default_run_dir(self.configs or [tested.config]))
+        known["run_dir"] = self.run_dir or str(_run_dir_of(self.configs) if self.configs else tested.path)
         typed = [*self.others, *(f"--{name}={value}" for name, value in known.items() if value is not None)]
         files = [config_argument(path, behind_another=number > 0) for number, path in enumerate(self.files)]
         saved = None if self.command == "fit" else tested.saved_config()
@@ -140,10 +140,19 @@ def _content(path: str | os.PathLike[str]) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def default_run_dir(configs: Sequence[str | os.PathLike[str]]) -> Path:
-    """``runs/`` and the stem of the last configuration file; the file a run keeps stands for that run's own folder."""
-    path = Path(os.fspath(configs[-1]))
-    return path.parent if RunFolder(path.parent).is_run(path) else Path("runs") / path.stem
+def _run_dir_of(configs: Sequence[str]) -> Path:
+    """The folder that the last one of the configurations that set ``run_dir`` names, else ``runs/`` and the last stem.
+
+    The file that a run keeps stands for the folder it lies in: its own ``run_dir`` may be from before that was moved.
+    """
+    for path in map(Path, reversed(configs)):
+        if RunFolder(path.parent).is_run(path):
+            return path.parent
+        named = _content(path).get("run_dir")
+        if named is not None:
+            require(isinstance(named, str) and bool(named), f"run_dir in {path}", "name a folder", repr(named))
+            return Path(named)
+    return Path("runs") / Path(configs[-1]).stem
 
 
 def join_lists(words: Sequence[str], parser: ArgumentParser) -> list[str]:

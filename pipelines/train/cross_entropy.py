@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from ccnn_irregular._checks import require
-from ccnn_irregular.pipelines.train.module import TaskModule
+from ccnn_irregular.pipelines.train.module import TaskModule, attribute_of
 from ccnn_irregular.pipelines.train.schedule import Schedule
 
 __all__ = ["CrossEntropy"]
@@ -35,7 +35,7 @@ class CrossEntropy(TaskModule):
         super().__init__(network, schedule)
         require(0 <= label_smoothing < 1, "label_smoothing", "lie in [0, 1)", label_smoothing)
         self.label_smoothing = label_smoothing
-        classes = int(network.classes)  # type: ignore[arg-type]  # an attribute of every such network
+        classes = int(attribute_of(network, "classes"))
         self.train_metric = self.new_metric(classes)
         self.val_metric = self.new_metric(classes)
 

@@ -17,7 +17,7 @@ from ccnn_irregular.pipelines.train.draws import Draws
 from ccnn_irregular.pipelines.train.schedule import Schedule
 from ccnn_irregular.pipelines.train.trained_on import ENTRY, KeyedData, TrainedOn
 
-__all__ = ["CLASSES", "TaskModule", "timed"]
+__all__ = ["CLASSES", "TaskModule", "attribute_of", "timed"]
 
 CLASSES = "classes"  # their names in a checkpoint
 
@@ -78,7 +78,7 @@ class TaskModule(LightningModule):
             ValueError: naming the size that differs.
         """
         for name, there in data.sizes().items():
-            here = getattr(self.network, name)
+            here = attribute_of(self.network, name)
             require(here == there, name, f"be the data's {there} (--model.network.init_args.{name} {there})", here)
 
     def require_trainable(self, data: Any) -> None:
@@ -96,7 +96,7 @@ class TaskModule(LightningModule):
 
     def prepare(self, data: Any) -> None:
         """Hand the network what it is normalised and calibrated by."""
-        self.network.prepare(data.typical_batch(), data.training_values())  # type: ignore[operator]  # see above
+        attribute_of(self.network, "prepare")(data.typical_batch(), data.training_values())
 
     def forward(self, batch: Any) -> Tensor:
         """What the network answers to a batch."""
@@ -156,6 +156,17 @@ class TaskModule(LightningModule):
 
     def configure_optimizers(self) -> Any:
         return self.schedule.optimisers(self.network, self.trainer)
+
+
+def attribute_of(network: nn.Module, name: str) -> Any:
+    """What every network of a task has under ``name``.
+
+    Raises:
+        ValueError: a network of the user's own has not.
+    """
+    rule = f"have the attribute {name!r} (docs/extending.md, A new network, tells what a task asks of its network)"
+    require(hasattr(network, name), f"the network {type(network).__name__}", rule, "none")
+    return getattr(network, name)
 
 
 def timed(network: Callable[[Any], Tensor], batch: Any) -> tuple[Tensor, float]:

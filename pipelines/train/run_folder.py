@@ -266,7 +266,9 @@ class History(Callback):
         row = {"epoch": trainer.current_epoch, **metrics, "seconds": time.monotonic() - self._started}
         self.rows.append(row)
         table = io.StringIO()
-        writer = csv.DictWriter(table, list(self.rows[0]), lineterminator="\n")
+        # All rows' columns: those of a resumed run may be from an earlier version, which named them otherwise.
+        columns = list(dict.fromkeys(name for one in self.rows for name in one))
+        writer = csv.DictWriter(table, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.rows)
         write_text(self.run.history, table.getvalue())

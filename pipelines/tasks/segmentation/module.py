@@ -20,7 +20,7 @@ from ccnn_irregular.datasets.processing.interpolation import NodeMethod
 from ccnn_irregular.pipelines.tasks.segmentation.augmentation import VolumeAugmentation
 from ccnn_irregular.pipelines.tasks.segmentation.batch import Intensities, resampled_batch, standardised
 from ccnn_irregular.pipelines.tasks.segmentation.surfaces import surface_distance
-from ccnn_irregular.pipelines.train.module import TaskModule, timed
+from ccnn_irregular.pipelines.train.module import TaskModule, attribute_of, timed
 from ccnn_irregular.pipelines.train.resampling import onto_grid
 from ccnn_irregular.pipelines.train.schedule import Schedule
 
@@ -116,6 +116,13 @@ def _labels_of(labels: Tensor) -> set[int]:
     return set(labels.unique().tolist()) - {0}
 
 
+def _metric_names(data: VolumeDataModule | None, classes: int) -> list[str]:
+    """What the history calls each label but the background: its name, or what stands for it in the files."""
+    numbers = [str(label) for label in range(1, classes)]
+    named = [] if data is None else [name.removeprefix("label ").replace(" ", "_") for name in data.classes[1:]]
+    return named if len(set(named)) == len(numbers) else numbers
+
+
 class Segmentation(TaskModule):
     """A class for every voxel: cross-entropy plus soft Dice, volume by volume.
 
@@ -145,7 +152,7 @@ class Segmentation(TaskModule):
         require(intensities in known, "intensities", f"be one of {known}", repr(intensities))
         self.intensities: Intensities = intensities
         self.resampling: VoxelResampling | None = None  # for predictions, where a test asks for it
-        self.classes = int(network.classes)  # type: ignore[arg-type]  # an attribute of every such network
+        self.classes = int(attribute_of(network, "classes"))
         self.val_dice = nn.ModuleList(MeanMetric(nan_strategy="ignore") for _ in range(self.classes - 1))
         self._watched: set[int] = set()
 
@@ -188,7 +195,7 @@ class Segmentation(TaskModule):
 
     def prepare(self, data: VolumeDataModule) -> None:
         """Scale the layers for the first training volume."""
-        self.network.prepare(self.standardised(data.typical_batch()))  # type: ignore[operator]  # of every such network
+        attribute_of(self.network, "prepare")(self.standardised(data.typical_batch()))
 
     def training_step(self, batch: VolumeBatch, batch_idx: int) -> Tensor:
         batch = self.standardised(batch)
@@ -216,10 +223,11 @@ class Segmentation(TaskModule):
     def on_validation_epoch_end(self) -> None:
         """Dice of each label that the validation part holds, and their mean: its best value marks the best epoch."""
         found: dict[str, Tensor] = {}
-        for label, metric in enumerate(self.val_dice, 1):
+        names = _metric_names(self.trainer.datamodule, self.classes)  # type: ignore[attr-defined]  # as in setup
+        for label, (name, metric) in enumerate(zip(names, self.val_dice, strict=True), 1):
             assert isinstance(metric, MeanMetric)
             if label in self._watched:
-                found[f"val_dice_{label}"] = metric.compute()
+                found[f"val_dice_{name}"] = metric.compute()
             metric.reset()
         self._watched.clear()
         if found:
