@@ -21,7 +21,7 @@ _SPECIAL = ("_ActionConfigLoad", "_ActionHelpClassPath")
 _SHOWN = ("trainer.max_epochs", "trainer.max_time", "trainer.accelerator", "trainer.precision")
 _ORDER = ("test", "predict", "data", "model", "trainer")  # of the groups; what is in none comes first
 # Groups that are shown in one line.
-_FOLDED = ("schedule", "reading", "changes", "discs", "augmentation")
+_FOLDED = ("schedule", "sizes", "reading", "changes", "discs", "augmentation")
 _NEAREST = 3
 
 

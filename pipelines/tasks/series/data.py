@@ -20,7 +20,16 @@ from ccnn_irregular.datasets.tables import Columns, LongSeries, Tables, Targets
 from ccnn_irregular.datasets.tables.frames import listed
 from ccnn_irregular.datasets.tables.times import SECONDS
 from ccnn_irregular.pipelines.tasks.series.parts import split_series
-from ccnn_irregular.pipelines.tasks.series.samples import Samples, Schema, SeriesBatch, beyond, inferred_text, timing_of
+from ccnn_irregular.pipelines.tasks.series.samples import (
+    Indices,
+    Samples,
+    Schema,
+    SeriesBatch,
+    beyond,
+    inferred_text,
+    sample_numbers,
+    timing_of,
+)
 from ccnn_irregular.pipelines.train.batches import EqualBatches, batch_loader
 from ccnn_irregular.pipelines.train.data import Evaluated, Part, TaskData
 from ccnn_irregular.pipelines.train.sample_keys import ragged_keys, row_keys, text_keys
@@ -28,7 +37,6 @@ from ccnn_irregular.pipelines.train.sample_keys import ragged_keys, row_keys, te
 __all__ = ["SeriesTables"]
 
 _TYPICAL = 64
-Indices = NDArray[np.int64]
 
 
 class SeriesTables(TaskData[SeriesBatch, None]):
@@ -270,7 +278,8 @@ class SeriesTables(TaskData[SeriesBatch, None]):
         matrix = tables.statics_matrix(read.statics, series.ids, schema.statics)
         since_cut = schema.since == "label"
         conformed = series.with_variables(schema.variables)
-        self._samples = Samples(conformed, matrix, index, cuts, targets, since_cut, _numbers(series.ids, index, cuts))
+        numbers = sample_numbers(series.ids, index, cuts)
+        self._samples = Samples(conformed, matrix, index, cuts, targets, since_cut, numbers)
         self._found = found
 
     @property
@@ -320,7 +329,7 @@ class SeriesTables(TaskData[SeriesBatch, None]):
             np.append(known, np.full(len(missing), value))
             for known, value in ((samples.cuts, np.inf), (samples.targets, np.nan))
         )
-        numbers = _numbers(samples.series.ids, index, cuts)
+        numbers = sample_numbers(samples.series.ids, index, cuts)
         self._samples = replace(samples, index=index, cuts=cuts, targets=targets, numbers=numbers)
 
     def ids(self, part: Part) -> list[str]:
@@ -398,10 +407,3 @@ class SeriesTables(TaskData[SeriesBatch, None]):
         unlabelled = int(np.isnan(self.samples.targets).sum())
         lines += [f"{unlabelled} of {len(self.samples)} samples have no label"] if unlabelled else []
         return "\n".join(lines)
-
-
-def _numbers(ids: NDArray[Any], index: Indices, cuts: NDArray[np.float64]) -> Indices:
-    """Numbers of samples that stay what they are whatever else is read: of their series, and of their time."""
-    plain = all(one.isdigit() and len(one) < 18 and str(int(one)) == one for one in ids)
-    own = np.array([int(one) for one in ids], np.int64) if plain else text_keys(ids).view(np.int64)
-    return own[index] + np.where(np.isfinite(cuts), row_keys(cuts).view(np.int64), 0)

@@ -16,8 +16,21 @@ from ccnn_irregular._checks import require
 from ccnn_irregular.datasets.tables import LongSeries
 from ccnn_irregular.datasets.tables.frames import listed
 from ccnn_irregular.pipelines.train.draws import Draws
+from ccnn_irregular.pipelines.train.sample_keys import row_keys, text_keys
 
-__all__ = ["Samples", "Schema", "SeriesBatch", "Timing", "beyond", "inferred_text", "timing_of"]
+__all__ = [
+    "Indices",
+    "Samples",
+    "Schema",
+    "SeriesBatch",
+    "Timing",
+    "beyond",
+    "inferred_text",
+    "sample_numbers",
+    "timing_of",
+]
+
+Indices = NDArray[np.int64]
 
 # Samples that are looked at for the timing, and bounds of the number of nodes.
 _LOOKED_AT = 4096
@@ -240,3 +253,10 @@ def inferred_text(schema: Schema, options: dict[str, Any]) -> str:
         f"a value stands for {options['cap']:g} at most ({network}cap)",
     ]
     return "\n".join(lines)
+
+
+def sample_numbers(ids: NDArray[Any], index: Indices, cuts: NDArray[np.float64]) -> Indices:
+    """Numbers of samples that stay what they are whatever else is read: of their series, and of their time."""
+    plain = all(one.isdigit() and len(one) < 18 and str(int(one)) == one for one in ids)
+    own = np.array([int(one) for one in ids], np.int64) if plain else text_keys(ids).view(np.int64)
+    return own[index] + np.where(np.isfinite(cuts), row_keys(cuts).view(np.int64), 0)
