@@ -140,6 +140,8 @@ def test_decimal_commas_texts_among_numbers_and_ids(tmp_path: Path) -> None:
     assert "values at places" in found.what
     assert "decimal commas in lat, lon, temp: --data.columns.decimal ," in found.doubts
     assert "texts among numbers: --data.columns.missing '<0,5' where they mean missing" in found.doubts
+    assert found.next is not None
+    assert found.next.endswith("--data.columns.time 'datum'")
     assert found.facts["lat"] == "float64, 46.1 to 46.9"
     assert found.facts["station"] == "2 words: 00002 (2), 00001 (1)"
     (tmp_path / "none.csv").touch()

@@ -32,6 +32,9 @@ def table(path: Path) -> Found:
     )
     meant = _meant(list(map(str, frame.columns)))
     found.doubts += _read_numbers(pandas, frame, [meant[role] for role in ("id", "time", "variable") if role in meant])
+    named = "time" in meant
+    if not named and (dates := _dates(frame)) is not None:
+        meant["time"] = dates
     if "time" in meant and not pandas.api.types.is_numeric_dtype(frame[meant["time"]]):
         words = frame[meant["time"]]
         frame[meant["time"]] = dates = pandas.to_datetime(words, errors="coerce", utc=True, format="ISO8601")
@@ -42,7 +45,18 @@ def table(path: Path) -> Found:
     if frame.shape[1] > LISTED:
         found.facts["..."] = f"{frame.shape[1] - LISTED} more columns"
     _name_table(path, pandas, frame, meant, found)
+    if not named and "time" in meant and found.next is not None:
+        found.next += f" --data.columns.time '{meant['time']}'"
     return found
+
+
+def _dates(frame: Any) -> str | None:
+    """The first column that begins with dates, whatever its name."""
+    for name in frame.select_dtypes(exclude="number"):
+        texts = frame[name].dropna().astype(str)
+        if len(texts) and texts.str.match(r"\d{4}-\d\d-\d\d|\d{1,2}[./]\d{1,2}[./]\d{4}").all():
+            return str(name)
+    return None
 
 
 def _read_csv(pandas: Any, path: Path) -> Any:
