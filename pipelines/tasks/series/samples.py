@@ -226,7 +226,9 @@ def inferred_text(schema: Schema, options: dict[str, Any]) -> str:
     unit, network = schema.unit, "--model.network.init_args."
     since = {"given": "as given", "first": "since the first row of each series", "label": "since the label's time"}
     labels = "numbers" if schema.kind == "number" else f"{schema.kind}: {', '.join(schema.classes[:8])}"
-    labels += f"; metrics are those of {schema.classes[-1]}, the last one" if schema.kind == "binary" else ""
+    if schema.kind == "binary":
+        first, last = schema.classes
+        labels += f"; the positive class is {last} (--data.classes {last} {first} makes it {first})"
     statics = [f"{name} ({len(known)} categories)" if known else name for name, known in schema.statics.items()]
     end = options["start"] + options["nodes"] * options["step"]
     lines = [
