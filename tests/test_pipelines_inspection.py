@@ -152,6 +152,10 @@ def test_decimal_commas_texts_among_numbers_and_ids(tmp_path: Path) -> None:
     assert "values at places" in found.what
     assert "decimal commas in lat, lon, temp: --data.columns.decimal ," in found.doubts
     assert "texts among numbers: --data.columns.missing '<0,5' where they mean missing" in found.doubts
+    assert "dates such as 01.07.2023 12:00: --data.columns.time_format '%d.%m.%Y %H:%M'" in found.doubts
+    assert found.facts["datum"].startswith("datetime64")
+    assert found.next is not None
+    assert found.next.endswith("--data.columns.time 'datum'")
     assert found.facts["lat"] == "float64, 46.1 to 46.9"
     assert found.facts["station"] == "2 words: 00002 (2), 00001 (1)"
     (tmp_path / "none.csv").touch()
@@ -160,6 +164,8 @@ def test_decimal_commas_texts_among_numbers_and_ids(tmp_path: Path) -> None:
     (tmp_path / "latin.csv").write_bytes("id;größe\n1;2\n".encode("latin1"))
     with pytest.raises(ValueError, match=r"must be text in UTF-8"):
         inspected(tmp_path / "latin.csv")
+    (tmp_path / "days.csv").write_text("id,time,v\n0012,day 1,2\n0012,day 2,3\n")
+    assert inspected(tmp_path / "days.csv").facts["gaps"] == "not known: its times are not read"
 
 
 def write_nrrd_scans(root: Path) -> None:

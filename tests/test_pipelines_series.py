@@ -60,7 +60,7 @@ def test_fit_test_and_predict_on_tables_never_seen(tmp_path: Path, capsys: pytes
     ]
     run = fit(tmp_path, *options)
     told = capsys.readouterr().out
-    assert "labels are binary: 0, 1; metrics are those of 1, the last one (--data.labels_are, --data.classes)" in told
+    assert "labels are binary: 0, 1; the positive class is 1 (--data.classes 1 0 makes it 0)" in told
     assert "2 variables: SpO2, pulse (--data.variables)" in told
     assert "statics: age, ward (2 categories)" in told
     assert "a long table: id = id, time = time, variable = variable, value = value" in told

@@ -32,17 +32,41 @@ def table(path: Path) -> Found:
     )
     meant = _meant(list(map(str, frame.columns)))
     found.doubts += _read_numbers(pandas, frame, [meant[role] for role in ("id", "time", "variable") if role in meant])
+    named = "time" in meant
+    if not named and (dates := _dates(frame)) is not None:
+        meant["time"] = dates
     if "time" in meant and not pandas.api.types.is_numeric_dtype(frame[meant["time"]]):
-        words = frame[meant["time"]]
-        frame[meant["time"]] = dates = pandas.to_datetime(words, errors="coerce", utc=True, format="ISO8601")
-        bad = words[dates.isna() & words.notna()]
-        found.doubts += [f"{len(bad):,} times that are no dates of ISO 8601, such as {bad.iloc[0]}"] if len(bad) else []
+        frame[meant["time"]], doubts = _read_dates(pandas, frame[meant["time"]])
+        found.doubts += doubts
     for name in list(frame.columns)[:LISTED]:
         found.facts[str(name)] = _column(pandas, frame[name])
     if frame.shape[1] > LISTED:
         found.facts["..."] = f"{frame.shape[1] - LISTED} more columns"
     _name_table(path, pandas, frame, meant, found)
+    if not named and "time" in meant and found.next is not None:
+        found.next += f" --data.columns.time '{meant['time']}'"
     return found
+
+
+def _read_dates(pandas: Any, words: Any) -> tuple[Any, list[str]]:
+    """Texts as dates, and what to say where they are not those of ISO 8601."""
+    for pattern in ("%d.%m.%Y %H:%M", "%d.%m.%Y", "%d.%m.%Y %H:%M:%S"):
+        dates = pandas.to_datetime(words, errors="coerce", utc=True, format=pattern)
+        if dates.notna().any() and dates.notna().sum() == words.notna().sum():
+            return dates, [f"dates such as {words.dropna().iloc[0]}: --data.columns.time_format '{pattern}'"]
+    dates = pandas.to_datetime(words, errors="coerce", utc=True, format="ISO8601")
+    bad = words[dates.isna() & words.notna()]
+    told = [f"{len(bad):,} times that are no dates of ISO 8601, such as {bad.iloc[0]}"] if len(bad) else []
+    return (dates if dates.notna().any() else words), told
+
+
+def _dates(frame: Any) -> str | None:
+    """The first column that begins with dates, whatever its name."""
+    for name in frame.select_dtypes(exclude="number"):
+        texts = frame[name].dropna().astype(str)
+        if len(texts) and texts.str.match(r"\d{4}-\d\d-\d\d|\d{1,2}[./]\d{1,2}[./]\d{4}").all():
+            return str(name)
+    return None
 
 
 def _read_csv(pandas: Any, path: Path) -> Any:
@@ -160,6 +184,8 @@ def _name_table(path: Path, pandas: Any, frame: Any, meant: Mapping[str, str], f
 
 def _gaps(pandas: Any, frame: Any, meant: Mapping[str, str]) -> str:
     """Median and largest gap within a series."""
+    if frame[meant["time"]].dtype.kind not in "iufM":
+        return "not known: its times are not read"
     held = pandas.DataFrame({"id": frame[meant["id"]], "time": frame[meant["time"]]})
     ordered = held.drop_duplicates().sort_values(["id", "time"])
     gaps = ordered.groupby("id")["time"].diff().dropna()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
@@ -29,6 +29,7 @@ from ccnn_irregular.pipelines.tasks.series.samples import (
     inferred_text,
     sample_numbers,
     timing_of,
+    values_by_variable,
 )
 from ccnn_irregular.pipelines.train.batches import EqualBatches, batch_loader
 from ccnn_irregular.pipelines.train.data import Evaluated, Part, TaskData
@@ -385,14 +386,8 @@ class SeriesTables(TaskData[SeriesBatch, None]):
         """Values of each variable, statics and labels of the training samples."""
         rows = self.indices("train")
         chosen = np.unique(self.samples.index[rows])
-        return self._columns(chosen), self.samples.statics[chosen], self.samples.targets[rows]
-
-    def _columns(self, chosen: Indices) -> Iterable[NDArray[np.float32]]:
-        series = self.samples.series
-        rows, _ = series.rows_of(chosen)
-        order = rows[np.argsort(series.variable[rows], kind="stable")]
-        ends = np.searchsorted(series.variable[order], np.arange(1, len(series.variables)))
-        return np.split(series.values[order], ends)
+        columns = values_by_variable(self.samples.series, chosen)
+        return columns, self.samples.statics[chosen], self.samples.targets[rows]
 
     def part_sizes(self) -> dict[str, int]:
         parts: tuple[Part, ...] = ("train", "validation", "test")

@@ -28,6 +28,7 @@ __all__ = [
     "inferred_text",
     "sample_numbers",
     "timing_of",
+    "values_by_variable",
 ]
 
 Indices = NDArray[np.int64]
@@ -239,7 +240,9 @@ def inferred_text(schema: Schema, options: dict[str, Any]) -> str:
     unit, network = schema.unit, "--model.network.init_args."
     since = {"given": "as given", "first": "since the first row of each series", "label": "since the label's time"}
     labels = "numbers" if schema.kind == "number" else f"{schema.kind}: {', '.join(schema.classes[:8])}"
-    labels += f"; metrics are those of {schema.classes[-1]}, the last one" if schema.kind == "binary" else ""
+    if schema.kind == "binary":
+        first, last = schema.classes
+        labels += f"; the positive class is {last} (--data.classes {last} {first} makes it {first})"
     statics = [f"{name} ({len(known)} categories)" if known else name for name, known in schema.statics.items()]
     end = options["start"] + options["nodes"] * options["step"]
     lines = [
@@ -260,3 +263,11 @@ def sample_numbers(ids: NDArray[Any], index: Indices, cuts: NDArray[np.float64])
     plain = all(one.isdigit() and len(one) < 18 and str(int(one)) == one for one in ids)
     own = np.array([int(one) for one in ids], np.int64) if plain else text_keys(ids).view(np.int64)
     return own[index] + np.where(np.isfinite(cuts), row_keys(cuts).view(np.int64), 0)
+
+
+def values_by_variable(series: LongSeries, chosen: Indices) -> list[NDArray[np.float32]]:
+    """The values of each variable in the series ``chosen``."""
+    rows, _ = series.rows_of(chosen)
+    order = rows[np.argsort(series.variable[rows], kind="stable")]
+    ends = np.searchsorted(series.variable[order], np.arange(1, len(series.variables)))
+    return np.split(series.values[order], ends)
