@@ -271,7 +271,7 @@ def _central_share(offsets: NDArray[np.float64], density: NDArray[np.float64], s
 
 
 def with_unit(text: str, unit: str | None, brackets: bool = True) -> str:
-    """Append a unit to a label: "depth (m)", or "depth m" without brackets; no unit leaves ``text`` as it is."""
-    if unit is None:
+    """Append a unit to a label: "depth (m)", or "depth m" without brackets; None and "" leave ``text`` as it is."""
+    if not unit:
         return text
     return f"{text} ({unit})" if brackets else f"{text} {unit}"

@@ -128,10 +128,10 @@ def plot_field_maps(
 
     Args:
         observed: ``(n, 2)`` places of the observations; coordinate 0 is drawn upwards (pressure downwards).
-        observations: ``(n,)``.
+        observations: ``(n,)``; those that are nan are not drawn, nor counted.
         places: ``(m, 2)`` where the field was asked for.
-        truth: ``(m,)``.
-        estimates: ``(m,)``.
+        truth: ``(m,)``, nan where it is not known: only the reconstruction is drawn there.
+        estimates: ``(m,)``, nan where there is none.
         names: of the coordinates.
         units: of the coordinates, for the labels.
         unit: of the values.
@@ -146,8 +146,13 @@ def plot_field_maps(
     if names[1] == "pressure":  # depth is drawn downwards, and time to the right
         observed, places, names, units = observed[:, ::-1], places[:, ::-1], names[::-1], units[::-1]
         nodes = None if nodes is None else (nodes[1], nodes[0])
-    error = estimates - truth
-    low, high = np.percentile(np.concatenate([observations, truth]), [0.5, 99.5])
+    seen, known, answered = (np.isfinite(values) for values in (observations, truth, estimates))
+    require(bool(seen.any()), "observations", "hold a value", f"{len(observations)} of nan")
+    observed, observations = observed[seen], observations[seen]
+    compared = known & answered
+    require(bool(compared.any()), "truth", "be known at a place with an estimate", "none")
+    error = (estimates - truth)[compared]
+    low, high = np.percentile(np.concatenate([observations, truth[known]]), [0.5, 99.5])
     bound = float(np.percentile(np.abs(error), 99.5)) or 1.0
     scale: dict[str, Any] = {"cmap": "viridis", "vmin": low, "vmax": high}
     around_zero: dict[str, Any] = {"cmap": "RdBu_r", "vmin": -bound, "vmax": bound}
@@ -156,17 +161,17 @@ def plot_field_maps(
     panels = figure.subplots(2, 2, sharex=True, sharey=True).ravel()
     shown = (
         (f"{len(observed)} observations", observed, observations, scale),
-        (f"truth at {len(places)} other places", places, truth, scale),
-        ("reconstruction", places, estimates, scale),
-        (with_unit(f"error, root mean square {rms:.3g}", unit), places, error, around_zero),
+        (f"truth at {known.sum()} other places", places[known], truth[known], scale),
+        ("reconstruction", places[answered], estimates[answered], scale),
+        (with_unit(f"error, root mean square {rms:.3g}", unit), places[compared], error, around_zero),
     )
     if nodes is not None:
         filled = np.concatenate([places, observed])
         shown = (
-            shown[0],
-            ("truth", filled, np.concatenate([truth, observations]), scale),
-            ("reconstruction", filled, np.concatenate([estimates, observations]), scale),
-            shown[3],
+            (f"{shown[0][0]} (grey: none)", *shown[0][1:]),
+            ("truth (grey: not known)", filled, np.concatenate([truth, observations]), scale),
+            ("reconstruction, observations kept", filled, np.concatenate([estimates, observations]), scale),
+            (f"{shown[3][0]} (grey: observed, or no truth)", *shown[3][1:]),
         )
     images = []
     for axes, (name, where, values, colours) in zip(panels, shown, strict=True):

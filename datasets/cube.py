@@ -56,13 +56,13 @@ def load(
     from ccnn_irregular.adapters.xarray_files import Reading
 
     with (reading or Reading()).open(root) as opened:
+        held = sorted(map(str, opened.data_vars))
+        lacking = [name for name in variables if name not in opened.data_vars]
+        require(not lacking, "data.variables", f"be among those of {root}: {', '.join(held)}", ", ".join(lacking))
         found = None if axes else _found(opened, root, variables, fields, stacked)
         if found is not None:
             variables, axes, fields, stacked = found.variables, tuple(found.axes), found.fields, found.stacked
-        held = sorted(map(str, opened.data_vars))
-        lacking = [name for name in variables if name not in opened.data_vars]
-        rule = f"be among those of {root}: {', '.join(held)}"
-        require(len(variables) > 0 and not lacking, "variables", rule, lacking)
+        require(len(variables) > 0, "data.variables", f"name some of {root}: {', '.join(held)}", "none")
         named = {*axes, *stacked, *([fields] if fields else [])}
         for name in variables:
             require(set(opened[name].dims) == named, f"dimensions of {name}", f"be {sorted(named)}", opened[name].dims)
@@ -162,7 +162,7 @@ def fields_of(
         units=torch.arange(count * len(nodes)),
         names=tuple(f"{fields} {value}" for value in dataset[fields].values) if fields else (name,),
         channels=tuple(_channel(dataset, one, level) for one in variables for level in levels),
-        channel_units=tuple(str(dataset[one].attrs.get("units", "1")) for one in variables for _ in levels),
+        channel_units=tuple(str(dataset[one].attrs.get("units", "")) for one in variables for _ in levels),
         axes=tuple(axes),
         restored=_way_back(dataset, variables, order, (count, len(nodes), len(variables), len(levels))),
         shape=shape if len(shape) == 2 else None,

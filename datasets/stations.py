@@ -92,9 +92,9 @@ def load(
 def _fields(
     observations: Observations, variables: tuple[str, ...], axes: tuple[str, ...], rule: Duplicates, least: int | None
 ) -> StationSet:
+    place = _groups(np.stack([observations.position(role) for role in observations.horizontal], 1))
     names = observations.measured(variables)
     values = observations.values(names)
-    place = _groups(np.stack([observations.position(role) for role in observations.horizontal], 1))
     stations = observations.stations()
     unit = place if stations is None else np.unique(stations, return_inverse=True)[1]
     times, time_unit = observations.times() if "time" in observations.columns else (None, "")

@@ -393,3 +393,34 @@ def test_signals_of_a_wfdb_record_keep_their_rates(tmp_path: Path) -> None:
         ("r1", 0.75, "ECG"),
     ]  # fmt: skip
     np.testing.assert_allclose([value for *_, value in found], [10, 0.5, 1, 20, -0.5, 0.25], atol=1e-3)
+
+
+def test_decimal_commas_beside_texts_that_are_missing(tmp_path: Path) -> None:
+    rows_of_file = ["0012;2024-01-01;CRP;<0,5", "0012;2024-01-02;CRP;1,5", "0013;2024-01-01;CRP;2,5"]
+    (tmp_path / "a.csv").write_text("\n".join(["id;time;parameter;value", *rows_of_file]))
+    found = tables.read(tmp_path / "a.csv", columns=Columns(decimal=",", missing=("<0,5",)))
+    assert found.series.values.tolist() == [1.5, 2.5]
+    with pytest.raises(ValueError, match=r"""'\["<0,5"\]' counts it as not known.*got '<0,5' of 'CRP', 1 such rows"""):
+        tables.read(tmp_path / "a.csv", columns=Columns(decimal=","))
+    codes = Columns(decimal=",", missing=("<0,5", "2,5"))
+    assert tables.read(tmp_path / "a.csv", columns=codes).series.values.tolist() == [1.5]
+    # A point may part thousands or be another decimal sign.
+    (tmp_path / "b.csv").write_text("\n".join(["id;time;parameter;value", *rows_of_file, "0013;2024-01-02;CRP;1.234"]))
+    with pytest.raises(ValueError, match=r"hold no points, of thousands neither.*got '1\.234'"):
+        tables.read(tmp_path / "b.csv", columns=Columns(decimal=",", missing=("<0,5",)))
+
+
+def test_codes_of_archives_are_refused_until_they_are_declared() -> None:
+    frame = pd.DataFrame({"id": [1, 1, 2, 2], "time": [0, 1, 0, 1], "variable": "Na", "value": [140, -999, 138, 141]})
+    with pytest.raises(ValueError, match=r"variable 'Na' .*missing -999, or .*'\[\]'.* got -999 1 times, all others"):
+        tables.from_frames(frame)
+    with pytest.raises(ValueError, match=r"--data.columns.missing '<1' -999, or 1e30"):
+        tables.from_frames(frame, columns=Columns(missing=("<1",)))
+    assert len(tables.from_frames(frame, columns=Columns(missing=("<1", "-999"))).series.values) == 3
+    for as_values in ((), ("<1", "1e30")):
+        assert len(tables.from_frames(frame, columns=Columns(missing=as_values)).series.values) == 4
+    # -99 beside -95 is a value.
+    assert len(tables.from_frames(frame.assign(value=[-99, -95, 0, 1])).series.values) == 4
+    ages = pd.DataFrame({"id": [1, 2, 3], "age": [50, 60, -9999]})
+    with pytest.raises(ValueError, match=r"column 'age' of the statics .*missing -9999"):
+        tables.from_frames(frame[2:], statics=ages)

@@ -41,7 +41,14 @@ def test_long_table(tmp_path: Path) -> None:
     assert "1 times that are no dates of ISO 8601, such as no date" in told
     assert "1 rows repeat another one's patient_id, charttime, itemid" in told
     assert "valuenum: -9999 or the like" in told
-    assert found.next == f"ccnn fit --config series --data.table {path} --data.labels LABELS.csv --run_dir runs/mine"
+    assert "--data.columns.missing -9999" in told
+    command = f"ccnn fit --config series --data.table {path} --data.labels LABELS.csv --run_dir runs/mine"
+    assert found.next == f"{command} --data.repeats mean"
+    labels = tmp_path / "labels.csv"
+    labels.write_text("patient_id,label\n0012,yes\n0013,no\n")
+    assert inspected(labels).next == (
+        f"ccnn fit --config series --data.table VALUES.csv --data.labels {labels} --run_dir runs/mine"
+    )
 
 
 def test_stations_and_clouds_in_tables(tmp_path: Path) -> None:
@@ -135,6 +142,24 @@ def test_version_info_and_completion(capsys: pytest.CaptureFixture[str]) -> None
     with pytest.raises(SystemExit):
         cli.main(["inspct"])
     assert "did you mean inspect?" in capsys.readouterr().err
+
+
+def test_decimal_commas_texts_among_numbers_and_ids(tmp_path: Path) -> None:
+    path = tmp_path / "stations.csv"
+    rows = ["00001;46,1;7,2;01.07.2023 12:00;15,1", "00002;46,9;8,2;01.07.2023 12:00;14,1"]
+    path.write_text("\n".join(["station;lat;lon;datum;temp", *rows, "00002;46,9;8,2;01.07.2023 13:00;<0,5"]))
+    found = inspected(path)
+    assert "values at places" in found.what
+    assert "decimal commas in lat, lon, temp: --data.columns.decimal ," in found.doubts
+    assert "texts among numbers: --data.columns.missing '<0,5' where they mean missing" in found.doubts
+    assert found.facts["lat"] == "float64, 46.1 to 46.9"
+    assert found.facts["station"] == "2 words: 00002 (2), 00001 (1)"
+    (tmp_path / "none.csv").touch()
+    with pytest.raises(ValueError, match=r"must hold a line of names and rows, got an empty file"):
+        inspected(tmp_path / "none.csv")
+    (tmp_path / "latin.csv").write_bytes("id;größe\n1;2\n".encode("latin1"))
+    with pytest.raises(ValueError, match=r"must be text in UTF-8"):
+        inspected(tmp_path / "latin.csv")
 
 
 def write_nrrd_scans(root: Path) -> None:

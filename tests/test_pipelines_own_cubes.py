@@ -9,6 +9,7 @@ import eccodes
 import numpy as np
 import pytest
 import xarray as xr
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from ccnn_irregular.adapters.xarray_files import open_cube
@@ -79,15 +80,33 @@ def test_gaps_of_grib_are_filled_with_nothing_named(
     given = open_cube("new.grib")
     with xr.open_dataset("answers.nc", engine="h5netcdf") as answers:
         assert answers.t2m.shape == given.t2m.shape == (3, 12, 12)
-        for name in ("time", "latitude", "longitude"):
+        for name in given.coords:
             np.testing.assert_array_equal(answers[name].values, given[name].values)
+            assert answers[name].attrs == given[name].attrs
+        assert answers.latitude.attrs["units"] == "degrees_north"
         places = np.meshgrid(given.latitude, given.longitude, indexing="ij")
         truth = np.stack([smooth(*places, day) for day in range(20, 23)])
         gaps = given.t2m.isnull().values
         assert 0.2 < gaps.mean() < 0.4
         assert np.abs(answers.t2m.values - truth)[gaps].mean() < 0.5
+        np.testing.assert_array_equal(answers.t2m.values[~gaps], given.t2m.values[~gaps])
         assert bool((answers.t2m_std > 0).all())
+    told = f"{gaps.sum()} values estimated, {(~gaps).sum()} as measured (--predict.smoothed true estimates them too)"
+    assert told in capsys.readouterr().out
+    cli.main(["predict", *run, "--data.root", "new.grib", "--output", "smooth.nc", "--predict.smoothed", "true"])
+    with xr.open_dataset("smooth.nc", engine="h5netcdf") as smoothed:
+        changed = np.abs(smoothed.t2m.values - given.t2m.values)[~gaps]
+        assert 0 < changed.max() < 2
+    drawn: list[Figure] = []
+    monkeypatch.setattr("ccnn_irregular.pipelines.tasks.field.figures.save", lambda figure, path: drawn.append(figure))
     cli.main(["test", *run, "--data.root", "new.grib", "--data.evaluate", "all"])
+    for figure in drawn:
+        _, known, found, _ = (axes.collections[0] for axes in figure.axes[:4])
+        assert np.ma.getmaskarray(known.get_array()).any()
+        assert not np.ma.getmaskarray(found.get_array()).any()
+        assert figure.axes[1].get_title() == "truth (grey: not known)"
+        assert figure.axes[2].get_title() == "reconstruction, observations kept"
+    assert len(drawn) == 3
 
 
 def test_dimensions_are_found_or_asked_for(tmp_path: Path) -> None:
@@ -113,6 +132,8 @@ def test_dimensions_are_found_or_asked_for(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"have the same dimensions \(--data.variables NAME .* orog \(lat, lon\)"):
         load(tmp_path / "b.nc")
     assert load(tmp_path / "b.nc", ["orog"]).names == ("b",)
+    with pytest.raises(ValueError, match=r"data\.variables must be among those of .*: mask, orog, t, u, got tos"):
+        load(tmp_path / "b.nc", ["tos"])
     xr.Dataset({"t": ("place", np.zeros(3))}).to_netcdf(tmp_path / "c.nc", engine="h5netcdf")
     with pytest.raises(ValueError, match=r"be named \(--data.axes NAME NAME.*got t \(place\)"):
         load(tmp_path / "c.nc")

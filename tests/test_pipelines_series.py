@@ -335,3 +335,16 @@ def test_the_utility_is_that_of_the_challenge() -> None:
     risks = rng.random(len(flat)).round(1)
     every = [normalised_utility(risks >= one, flat, stays) for one in np.unique(risks)]
     assert normalised_utility(risks >= best_threshold(risks, flat, stays), flat, stays) == pytest.approx(max(every))
+
+
+def test_labels_that_lack_are_told(tmp_path: Path) -> None:
+    table, labels = write_tables(tmp_path)
+    pd.read_csv(labels)[10:].to_csv(labels, index=False)
+    data = SeriesTables(str(table), str(labels))
+    data.setup("fit")
+    options = {"start": 0.0, "step": 1.0, "nodes": 48, "extent": 24.0, "width": 6.0, "cap": 6.0}
+    assert data.inferred_lines({}, options).startswith("10 series without a label are left out: own000, own001")
+    other = SeriesTables(str(table), evaluate="all")
+    other.schema = data.schema
+    with pytest.raises(ValueError, match=r"data.labels must name a table of labels to test by"):
+        other.setup("test")

@@ -12,9 +12,10 @@ import pytest
 import torch
 import xarray as xr
 import yaml
+from jsonargparse import ArgumentParser
 from test_datasets_stations import ghcn_table
 
-from ccnn_irregular.datasets.stations import StationColumns
+from ccnn_irregular.datasets.stations import StationColumns, load
 from ccnn_irregular.domains import Points
 from ccnn_irregular.pipelines import cli
 from ccnn_irregular.pipelines.tasks.field.data import FieldDataModule
@@ -22,6 +23,7 @@ from ccnn_irregular.pipelines.tasks.field.kriging import FieldAxis
 from ccnn_irregular.pipelines.tasks.field.module import FieldReconstruction
 from ccnn_irregular.pipelines.tasks.field.network import FieldNetwork
 from ccnn_irregular.pipelines.tasks.field.sizes import FieldSizes, fitting_network, network_options
+from ccnn_irregular.pipelines.train.arguments import join_lists
 from ccnn_irregular.pipelines.train.checkpoint import read_checkpoint
 
 # Lightning calls jsonargparse by names that its version 5 will no longer have.
@@ -438,3 +440,46 @@ def test_columns_of_the_command_line_reach_the_table(tmp_path: Path) -> None:
         FieldDataModule(held_units=0.2, watched_units=0.1)
     with pytest.raises(ValueError, match=r"data\.table must be left out for argo"):
         FieldDataModule("argo", "folder", table="a.csv", held_units=0.2, watched_units=0.1)
+
+
+@pytest.mark.parametrize("words", [["-9999"], ["=-9999"], ["-9999", "-999", "n/m"], ["[-9999]"], ["[]"]])
+def test_what_is_missing_is_typed_as_the_message_says(words: list[str]) -> None:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(FieldDataModule, "data")
+    option = "--data.columns.missing"
+    typed = [option + words[0]] if words[0].startswith("=") else [option, *words]
+    rest = ["--data.table", "a.csv", "--data.held_units", "0.2", "--data.watched_units=0.1"]
+    columns = parser.parse_args(join_lists([*typed, *rest], parser)).data.columns
+    expected = {"[]": [], "=-9999": [-9999], "[-9999]": [-9999]}.get(words[0], [-9999, -999, "n/m"][: len(words)])
+    assert list(columns.missing) == expected
+
+
+def test_german_tables_are_read_answered_and_written_as_they_are(run: Run, tmp_path: Path) -> None:
+    """The same table with decimal commas, and the answers of the same run."""
+    frame = observed(12, 8).assign(date=lambda table: table["date"] + "T12:00")
+    frame.to_csv(tmp_path / "iso.csv", index=False)
+    german = frame.astype(str).assign(date=pd.to_datetime(frame["date"]).dt.strftime("%d.%m.%Y %H:%M"))
+    for name in ("lat", "lon", "tavg"):
+        german[name] = german[name].str.replace(".", ",")
+    german.loc[german["tavg"] == "", "tavg"] = "n/m"
+    german.to_csv(tmp_path / "german.csv", index=False, sep=";")
+    with pytest.raises(ValueError, match=r"column 'lat' .* --data\.columns\.decimal , reads decimal commas.*'\d\d,\d"):
+        load(tmp_path / "german.csv")
+    with pytest.raises(ValueError, match=r"--data\.columns\.missing '\[\"n/m\"\]'"):
+        load(tmp_path / "german.csv", variables=["tavg"], columns=StationColumns(decimal=","))
+    columns = StationColumns(decimal=",", missing=("n/m",))
+    with pytest.raises(ValueError, match=r"--data\.columns\.time_format .* got '01\.01\.2001 12:00' in row 1"):
+        load(tmp_path / "german.csv", columns=columns)
+    options = ["--data.columns.decimal", ",", "--data.columns.time_format", "%d.%m.%Y %H:%M"]
+    options += ["--data.columns.missing", "n/m"]
+    for name, typed in (("iso", []), ("german", options)):
+        words = ["--data.table", str(tmp_path / f"{name}.csv"), "--output", str(tmp_path / f"{name}_answers.csv")]
+        cli.main(["predict", *run.words, *words, *typed])
+    answers = pd.read_csv(tmp_path / "german_answers.csv", sep=";", decimal=",")
+    truth = pd.read_csv(tmp_path / "iso_answers.csv")
+    np.testing.assert_allclose(answers["tavg_estimate"], truth["tavg_estimate"])
+    assert answers["date"].tolist() == german["date"].tolist()
+    thousands = german.assign(tavg="1.234")
+    thousands.to_csv(tmp_path / "thousands.csv", index=False, sep=";")
+    with pytest.raises(ValueError, match=r"must hold numbers .*'1\.234' in row 1"):
+        load(tmp_path / "thousands.csv", variables=["tavg"], columns=columns)

@@ -117,3 +117,23 @@ def test_a_field_on_a_grid_is_an_image_on_its_coordinates() -> None:
     assert [axes.get_ylabel() for axes in figure.axes[:4:2]] == ["y (m)"] * 2
     assert figure.axes[2].get_xlabel() == "x"
     assert [axes.get_ylabel() for axes in figure.axes[4:]] == ["value, reconstructed too (K)", "error (K)"]
+
+
+def test_places_without_a_value_are_not_drawn_and_change_no_colour() -> None:
+    """As two variables that are not measured together have them."""
+    rng = np.random.default_rng(1)
+    seen, asked = rng.uniform(0, 10, (30, 2)), rng.uniform(0, 10, (20, 2))
+    values, truth = rng.uniform(8, 22, 30), rng.uniform(8, 22, 20)
+    values[[0, 7]], truth[3] = np.nan, np.nan
+    estimates = np.where(np.isnan(truth), 15.0, truth + 0.5)
+    figure = plot_field_maps(seen, values, asked, truth, estimates, names=("y", "x"), unit="")
+    observed, known, found, error = (axes.collections[0] for axes in figure.axes[:4])
+    assert [len(one.get_offsets()) for one in (observed, known, found, error)] == [28, 19, 20, 19]
+    assert all(np.isfinite(np.ma.filled(one.get_array(), np.nan)).all() for one in (observed, known, found, error))
+    low, high = np.percentile(np.concatenate([values, truth])[~np.isnan(np.concatenate([values, truth]))], [0.5, 99.5])
+    assert observed.get_clim() == known.get_clim() == found.get_clim() == (low, high)
+    assert figure.axes[0].get_title() == "28 observations"
+    assert figure.axes[3].get_title() == "error, root mean square 0.5"
+    assert figure.axes[5].get_ylabel() == "error"
+    with pytest.raises(ValueError, match="observations must hold a value"):
+        plot_field_maps(seen, np.full(30, np.nan), asked, truth, estimates, names=("y", "x"))

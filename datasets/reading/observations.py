@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from ccnn_irregular._checks import reject, require
 from ccnn_irregular._optional import import_optional
+from ccnn_irregular.datasets.tables.codes import CODES, is_code, require_declared
+from ccnn_irregular.datasets.tables.columns import require_decimal, way_out
 from ccnn_irregular.datasets.tables.files import delimiter
 
 if TYPE_CHECKING:
@@ -71,10 +73,6 @@ _NO_VALUES = (
 )
 _NO_VALUE_ENDS = ("flag", "flags", "qc", "quality", "id", "code")
 _MISSING = frozenset(("", "na", "n/a", "nan", "null", "none", "-", "--", ".", "?"))
-# Numbers that stand for a missing value in many archives; float32 makes others of them, by a few roundings.
-_CODES = (-9999.0, -999.0, -99.0, -999.9, -9999.9, -99.9, 9999.0, 99999.0, 999.9, 9999.9, -32768.0, 9.96921e36, 1e20)
-_ROUNDING = 1e-6
-_APART = 0.1  # share of such a number by which it must lie beyond all others: -99 beside -100 is a value
 _PARQUET, _NETCDF = (".parquet", ".pq"), (".nc", ".nc4", ".cdf", ".zarr")
 _SHOWN = 3
 # At the end of a date with a time of day.
@@ -94,8 +92,10 @@ class StationColumns:
         time_unit: of times that are numbers: "days", or "days since 1950-01-01" as CF conventions have it.
         level: depth, height or pressure; "none" = the table's is left out.
         station: id of the station, float or track; "none" = rows at one place are one station.
-        missing: numbers that stand for a missing value, such as -9999; () = none does. None = none does, and a column
-            that holds such a number apart from all others is refused.
+        missing: what stands for a missing value beside empty entries: numbers such as -9999, texts such as "n/m"; ()
+            = nothing does. None = nothing does, and a column that holds such a number apart from all others is refused.
+        time_format: of dates that are not ISO 8601, as ``datetime.strptime`` writes it: ``%d.%m.%Y %H:%M``.
+        decimal: sign of the fractions in CSV files, ``.`` or ``,``.
     """
 
     latitude: str | None = None
@@ -106,11 +106,24 @@ class StationColumns:
     time_unit: str | None = None
     level: str | None = None
     station: str | None = None
-    missing: tuple[float, ...] | None = None
+    missing: tuple[str | float, ...] | None = None
+    time_format: str | None = None
+    decimal: str = "."
 
     def __post_init__(self) -> None:
+        require_decimal(self.decimal)
         if self.missing is not None:
-            object.__setattr__(self, "missing", tuple(map(float, self.missing)))  # a list of the command line
+            object.__setattr__(self, "missing", tuple(self.missing))  # a list of the command line
+
+    @property
+    def missing_codes(self) -> list[float]:
+        """The numbers among what is missing."""
+        return [one for one in map(_number, self.missing or ()) if one is not None]
+
+    @property
+    def missing_texts(self) -> list[str]:
+        """The texts among what is missing, as they are compared."""
+        return [str(one).strip().lower() for one in self.missing or () if _number(one) is None]
 
 
 @dataclass(frozen=True)
@@ -189,13 +202,14 @@ class Observations:
         Raises:
             ValueError: something else than numbers, with the first of them.
         """
-        found, bad = _numbers(self.frame[name])
+        found, bad = _numbers(self.frame[name], self.given)
         if len(bad):
             row = int(bad[0])
-            rule = "hold numbers (empty, NA and nan are missing)"
-            reject(f"column {name!r} of {self.path}", rule, f"{self.frame[name].iloc[row]!r} in row {row + 1}")
-        for code in self.given.missing or ():
-            found[_is(code, found)] = np.nan
+            word = self.frame[name].iloc[row]
+            rule = f"hold numbers (empty, NA and nan are missing; --{way_out(word, self.given.decimal)})"
+            reject(f"column {name!r} of {self.path}", rule, f"{word!r} in row {row + 1}")
+        for code in self.given.missing_codes:
+            found[is_code(code, found)] = np.nan
         return found
 
     def position(self, role: str) -> NDArray[np.float64]:
@@ -213,7 +227,7 @@ class Observations:
         if outside.any():
             row = int(outside.argmax())
             what = f"column {self.columns[role]!r} of {self.path}, the {role},"
-            mark = any(_is(code, numbers[row : row + 1]) for code in _CODES)
+            mark = any(is_code(code, numbers[row : row + 1]) for code in CODES)
             how = f" (--data.columns.missing {numbers[row]:.7g} where it means missing)" if mark else ""
             reject(what, f"lie in [{limits[0]}, {limits[1]}] degrees{how}", f"{numbers[row]} in row {row + 1}")
         if role == "longitude":
@@ -234,10 +248,10 @@ class Observations:
         name = self.columns["time"]
         column, what = self.frame[name], f"column {name!r} of {self.path}, the time,"
         if not pd.api.types.is_datetime64_any_dtype(column) and not _is_object_of_dates(column):
-            numbers, bad = _numbers(column)
-            if not len(bad):
+            numbers, bad = _numbers(column, self.given)
+            if not len(bad) and self.given.time_format is None:
                 return _counted(what, numbers, self.given.time_unit or self.units.get(name))
-            column = _dates(pd, what, column)
+            column = _dates(pd, what, column, self.given)
         if getattr(column.dtype, "tz", None) is not None:
             column = column.dt.tz_convert("UTC").dt.tz_localize(None)
         return column.to_numpy().astype("datetime64[us]"), "UTC"
@@ -276,11 +290,18 @@ class Observations:
             name for name in named if name not in taken and not _is_no_value(name) and self._holds_numbers(name)
         )
         rule = "hold one with numbers that are measured (--data.variables NAME names it)"
-        require(len(found) > 0, f"the columns of {self.path}", rule, ", ".join(named))
+        require(len(found) > 0, f"the columns of {self.path}", rule + self._commas(), ", ".join(named))
         return found
 
+    def _commas(self) -> str:
+        """What to type where a column that is not read holds decimal commas; "" where none does."""
+        firsts = (self.frame[name].iloc[0] for name in self.frame.columns)
+        return next(
+            (f"; --{way}" for way in (way_out(one, self.given.decimal) for one in firsts) if "decimal" in way), ""
+        )
+
     def _holds_numbers(self, name: str) -> bool:
-        numbers, bad = _numbers(self.frame[name])
+        numbers, bad = _numbers(self.frame[name], self.given)
         return not len(bad) and bool(np.isfinite(numbers).any())
 
     def values(self, names: Sequence[str]) -> NDArray[np.float64]:
@@ -297,23 +318,7 @@ class Observations:
 
     def _require_no_codes(self, name: str, numbers: NDArray[np.float64]) -> None:
         """Refuse a number that archives write for missing values, where it lies beyond all others."""
-        if self.given.missing is not None:
-            return
-        places = {code: _is(code, numbers) for code in _CODES}
-        others = numbers[np.isfinite(numbers) & ~np.logical_or.reduce([*places.values()])]
-        if not len(others):
-            return
-        low, high = float(others.min()), float(others.max())
-        beyond = {code: max(low - code, code - high) > _APART * abs(code) for code in _CODES}
-        met = {code: int(at.sum()) for code, at in places.items() if at.any() and beyond[code]}
-        if met:
-            words = " ".join(f"{code:.7g}" for code in met)
-            rule = (
-                f"tell whether {words} mean missing: --data.columns.missing {words}, or --data.columns.missing '[]' "
-                "where they are values"
-            )
-            shown = ", ".join(f"{code:.7g} {count} times" for code, count in met.items())
-            reject(f"column {name!r} of {self.path}", rule, f"{shown}, all others from {low:.7g} to {high:.7g}")
+        require_declared(f"column {name!r} of {self.path}", numbers, self.given.missing)
 
     def told(self, values: Sequence[str], leave_out: Sequence[str] = ()) -> str:
         """The columns in a line, with the options that name others."""
@@ -400,8 +405,11 @@ def usual_role(name: str) -> str | None:
     return next((role for role, names in _NAMES.items() if _plain(name) in names), None)
 
 
-def _is(code: float, numbers: NDArray[np.float64]) -> NDArray[np.bool_]:
-    return np.asarray(np.abs(numbers - code) <= _ROUNDING * abs(code))
+def _number(entry: str | float) -> float | None:
+    try:
+        return float(entry)
+    except ValueError:
+        return None
 
 
 def _plain(name: str) -> str:
@@ -413,17 +421,20 @@ def _is_no_value(name: str) -> bool:
     return plain in _NO_VALUES or plain.endswith(_NO_VALUE_ENDS)
 
 
-def _numbers(column: pd.Series) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+def _numbers(column: pd.Series, given: StationColumns) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """A column as numbers, and the rows of what is none."""
     pd = import_optional("pandas", "a table of stations", "files")
     if pd.api.types.is_bool_dtype(column) or pd.api.types.is_datetime64_any_dtype(column):
         return np.full(len(column), np.nan), np.arange(len(column))
     if pd.api.types.is_numeric_dtype(column):
         return column.to_numpy(np.float64, na_value=np.nan).copy(), np.array([], np.int64)
-    found = pd.to_numeric(column, errors="coerce").to_numpy(np.float64, na_value=np.nan).copy()
+    written = column
+    if given.decimal == ",":  # a point may separate thousands, so it makes no number
+        written = column.where(~column.astype(str).str.contains(".", regex=False)).str.replace(",", ".", regex=False)
+    found = pd.to_numeric(written, errors="coerce").to_numpy(np.float64, na_value=np.nan).copy()
     rows = np.flatnonzero(np.isnan(found))
     texts = column.iloc[rows]
-    missing = texts.isna() | texts.astype(str).str.strip().str.lower().isin(_MISSING)
+    missing = texts.isna() | texts.astype(str).str.strip().str.lower().isin([*_MISSING, *given.missing_texts])
     return found, rows[~missing.to_numpy()]
 
 
@@ -436,18 +447,21 @@ def _is_object_of_dates(column: pd.Series) -> bool:
     return len(known) > 0 and isinstance(known.iloc[0], datetime.date)
 
 
-def _dates(pd: Any, what: str, column: pd.Series) -> pd.Series:
+def _dates(pd: Any, what: str, column: pd.Series, given: StationColumns) -> pd.Series:
     """Texts as dates of UTC; without a zone they are taken as UTC."""
     texts = column.astype(str).str.strip()
-    texts = texts.mask(texts.str.lower().isin(_MISSING) | column.isna())
+    texts = texts.mask(texts.str.lower().isin([*_MISSING, *given.missing_texts]) | column.isna())
     texts = texts.str.replace(r"\s*(?:UTC|GMT)$", "Z", regex=True)
     zoned = texts.dropna().str.contains(_ZONE, regex=True)
     if zoned.any() and not zoned.all():
         reject(what, "have a zone in all rows or in none", f"{texts.dropna()[~zoned].iloc[0]!r} beside others with one")
-    found = pd.to_datetime(texts, format="ISO8601", utc=True, errors="coerce")
+    found = pd.to_datetime(texts, format=given.time_format or "ISO8601", utc=True, errors="coerce")
     bad = np.flatnonzero((found.isna() & texts.notna()).to_numpy())
     if len(bad):
-        rule = "hold dates as 2024-01-31 or 2024-01-31T18:00Z, or numbers (with --data.columns.time_unit)"
+        rule = (
+            "hold dates as 2024-01-31 or 2024-01-31T18:00Z, or numbers (with --data.columns.time_unit); "
+            "--data.columns.time_format '%d.%m.%Y %H:%M' reads others"
+        )
         reject(what, rule, f"{column.iloc[int(bad[0])]!r} in row {int(bad[0]) + 1}")
     return found
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ccnn_irregular._checks import reject, require
+from ccnn_irregular.datasets.tables.codes import require_declared
 from ccnn_irregular.datasets.tables.columns import Columns, find
 from ccnn_irregular.datasets.tables.frames import Collector, Tables, id_texts, known_entries, listed, series_of
 from ccnn_irregular.datasets.tables.times import instants
@@ -28,7 +29,7 @@ def label_frame(frame: pd.DataFrame, columns: Columns) -> tuple[pd.DataFrame, st
 
     names = [str(name) for name in frame.columns]
     key = find("id", columns.id if columns.id in names else None, names, "the labels")
-    frame = known_entries(frame, columns.missing, (key,))
+    frame = known_entries(frame, columns, (key,))
     frame = frame.dropna(axis=1, how="all")  # tables of labels may have a column for each kind of them
     names = [str(name) for name in frame.columns]
     where = "the labels"
@@ -54,7 +55,7 @@ def statics_frame(frame: pd.DataFrame, columns: Columns) -> pd.DataFrame:
     """Statics indexed by id.
 
     Raises:
-        ValueError: no column of ids, or two rows of one series.
+        ValueError: no column of ids, two rows of one series, or a code such as -999 that nobody declared.
     """
     names = [str(name) for name in frame.columns]
     key = find("id", columns.id if columns.id in names else None, names, "the statics")
@@ -62,9 +63,12 @@ def statics_frame(frame: pd.DataFrame, columns: Columns) -> pd.DataFrame:
     codes, texts = id_texts(frame[key], str(key))
     repeated = [texts[code] for code in np.flatnonzero(np.bincount(codes) > 1)]
     require(not repeated, "the statics", "hold one row a series", f"several rows of {listed(repeated)}")
-    indexed = known_entries(frame, columns.missing, (key,)).drop(columns=[key])
+    indexed = known_entries(frame, columns, (key,)).drop(columns=[key])
     indexed.index = np.array(texts, dtype=object)[codes]
     indexed.columns = [str(name) for name in indexed.columns]
+    for name in indexed.select_dtypes("number"):
+        numbers = indexed[name].to_numpy(np.float64, na_value=np.nan)
+        require_declared(f"the column {name!r} of the statics", numbers, columns.missing)
     return indexed
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from ccnn_irregular._checks import reject, require
 
-__all__ = ["Columns", "find", "plain"]
+__all__ = ["Columns", "find", "plain", "require_decimal", "way_out"]
 
 # Compared without case, spaces and underscores; a table that holds two of them is asked which one is meant.
 _USUAL = {
@@ -36,7 +38,9 @@ class Columns:
         origin: a time of each series from which its times are counted, in any of the tables.
         time_format: of dates that are not ISO 8601, as ``datetime.strptime`` writes it: ``%d.%m.%Y %H:%M``.
         missing: entries that mean that nothing is known, beside empty ones: texts such as ``n/a`` and ``<0.5``, and
-            codes such as ``-999``; in all columns but those of ids, times and names of variables.
+            codes such as ``-999``; in all columns but those of ids, times and names of variables. () = nothing does.
+            None, or texts alone = no number does, and a variable that holds one of the usual codes apart from all
+            others is refused.
         decimal: sign of the fractions in CSV files, ``.`` or ``,``.
     """
 
@@ -48,11 +52,25 @@ class Columns:
     label_time: str | None = None
     origin: str | None = None
     time_format: str | None = None
-    missing: tuple[str | float, ...] = ()
+    missing: tuple[str | float, ...] | None = None
     decimal: str = "."
 
     def __post_init__(self) -> None:
-        require(self.decimal in (".", ","), "data.columns.decimal", "be . or ,", repr(self.decimal))
+        require_decimal(self.decimal)
+
+
+def require_decimal(sign: str) -> None:
+    """Refuse a sign of fractions that is neither point nor comma."""
+    require(sign in (".", ","), "data.columns.decimal", "be . or ,", repr(sign))
+
+
+def way_out(word: Any, decimal: str) -> str:
+    """What to type where a word stands among numbers whose fractions are written with a sign."""
+    if decimal == "." and re.fullmatch(r"[+-]?\d+,\d+", str(word).strip()):
+        return "data.columns.decimal , reads decimal commas"
+    if decimal == "," and re.fullmatch(r"[+-]?[\d.]*\.\d+(,\d+)?", str(word).strip()):
+        return "with data.columns.decimal , they hold no points, of thousands neither"
+    return f"data.columns.missing '[\"{word}\"]' counts it as not known"
 
 
 def plain(name: str) -> str:

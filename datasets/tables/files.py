@@ -59,6 +59,9 @@ def chunks(path: Path, words: Words, only: Words | None = None, decimal: str = "
     """
     try:
         yield from _parquet(path, only) if path.name.lower().endswith(_PARQUET) else _csv(path, words, only, decimal)
+    except UnicodeDecodeError as error:
+        rule = f"be text in UTF-8 (iconv -f latin1 -t utf-8 {path} > NEW.csv, or save it as CSV UTF-8)"
+        raise ValueError(f"{path} must {rule}, got bytes of another encoding, Latin-1 perhaps") from error
     except _broken() as error:
         raise ValueError(f"{path} must be a table in CSV or Parquet, got {error}") from error
 
@@ -75,7 +78,7 @@ def _broken() -> tuple[type[Exception], ...]:
     """Errors of pandas and PyArrow, whose own are ValueErrors and OSErrors, at files that are no tables."""
     import pandas as pd
 
-    return (UnicodeDecodeError, OSError, pd.errors.ParserError, pd.errors.EmptyDataError)
+    return (OSError, pd.errors.ParserError, pd.errors.EmptyDataError)
 
 
 def _csv(path: Path, words: Words, only: Words | None, decimal: str) -> Iterator[pd.DataFrame]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ccnn_irregular._checks import reject, require
-from ccnn_irregular.datasets.tables.columns import Columns, find
+from ccnn_irregular.datasets.tables.codes import maybe_codes, require_declared
+from ccnn_irregular.datasets.tables.columns import Columns, find, way_out
 from ccnn_irregular.datasets.tables.long_series import Events, LongSeries, merge_repeats
 from ccnn_irregular.datasets.tables.times import SECONDS, instants, require_same_kind, typical_unit
 
@@ -124,7 +124,7 @@ class Collector:
         roles = self.roles([str(name) for name in frame.columns], where)
         if not self.notes:
             self.notes.append(_told(roles, frame.columns))
-        frame = known_entries(frame, self.columns.missing, (roles["id"], roles["time"], roles["variable"]))
+        frame = known_entries(frame, self.columns, (roles["id"], roles["time"], roles["variable"]))
         codes, names = id_texts(frame[roles["id"]], str(roles["id"]))
         series = self.ids.codes(names)[codes]
         times, kind = instants(frame[roles["time"]], str(roles["time"]), self.columns.time_format)
@@ -150,7 +150,7 @@ class Collector:
     ) -> None:
         codes, names = id_texts(frame[roles["variable"]], str(roles["variable"]))
         variable = self.variables.codes(names)[codes]
-        values, bad = _numbers(frame[roles["value"]])
+        values, bad = _numbers(frame[roles["value"]], self.columns.decimal)
         wanted = np.ones(len(values), bool)
         if self.wanted is not None:
             kept = np.array([name in self.wanted for name in names] or [False])
@@ -158,7 +158,7 @@ class Collector:
         if (wrong := bad & wanted).any():
             row = int(np.flatnonzero(wrong)[0])
             word = frame[roles["value"]].iloc[row]
-            rule = f"hold numbers ({_way_out(word)}; data.variables names the variables to read)"
+            rule = f"hold numbers ({way_out(word, self.columns.decimal)}; data.variables names the variables to read)"
             got = f"{word!r} of {names[codes[row]]!r}, {int(wrong.sum())} such rows"
             reject(f"column {roles['value']!r}", rule, got)
         known = ~np.isnan(values) & wanted
@@ -172,7 +172,7 @@ class Collector:
         for name in map(str, frame.columns):
             if name in taken or (self.wanted is not None and name not in self.wanted):
                 continue
-            values, bad = _numbers(frame[name])
+            values, bad = _numbers(frame[name], self.columns.decimal)
             counts = self.words.setdefault(name, [0, None])
             known = ~np.isnan(values)
             counts[0] += int(known.sum())
@@ -196,7 +196,8 @@ class Collector:
             ValueError: a column of a wide table that holds numbers and words, times of two kinds.
         """
         for name, (numbers, word) in self.words.items():
-            rule = f"hold numbers, or words in every row ({_way_out(word)}; data.variables names the columns to read)"
+            way = way_out(word, self.columns.decimal)
+            rule = f"hold numbers, or words in every row ({way}; data.variables names the columns to read)"
             require(word is None or numbers == 0, f"column {name!r}", rule, f"{word!r} among {numbers} numbers")
         left = [name for name, (_, word) in self.words.items() if word is not None]
         if left:
@@ -210,6 +211,7 @@ class Collector:
         if infinite.any():
             names = [list(self.variables.index)[code] for code in np.unique(variable[infinite])]
             reject("values", "be finite as float32 numbers", f"{int(infinite.sum())} infinite ones of {listed(names)}")
+        self._require_no_codes(variable, values)
         ids = tuple(self.ids.index)
         origins = np.array([self.origins.get(name, np.nan) for name in ids], np.float64)
         kind = require_same_kind(self.kinds)
@@ -218,6 +220,11 @@ class Collector:
         place = {name: number for number, name in enumerate(used)}
         codes = np.array([place.get(name, -1) for name in self.variables.index] or [0])
         return Events(ids, tuple(used), series, times, codes[variable], values, origins, kind)
+
+    def _require_no_codes(self, variable: np.ndarray, values: np.ndarray) -> None:
+        for code in np.unique(variable[maybe_codes(values)]):
+            name = list(self.variables.index)[code]
+            require_declared(f"the variable {name!r}", values[variable == code], self.columns.missing)
 
 
 def _told(roles: Mapping[str, str | None], names: Iterable[Any]) -> str:
@@ -229,24 +236,18 @@ def _told(roles: Mapping[str, str | None], names: Iterable[Any]) -> str:
     return f"a long table: {found}" + (f"; not read: {listed(left)}" if left else "")
 
 
-def _way_out(word: Any) -> str:
-    """What to type where a word stands among numbers."""
-    if re.fullmatch(r"[+-]?\d+,\d+", str(word).strip()):
-        return "data.columns.decimal , reads decimal commas"
-    return f"data.columns.missing '[\"{word}\"]' counts it as not known"
+def known_entries(frame: pd.DataFrame, columns: Columns, but: Sequence[str | None]) -> pd.DataFrame:
+    """A table in which the entries ``columns.missing`` are not known, texts as written or codes such as -999.
 
-
-def known_entries(frame: pd.DataFrame, missing: Sequence[str | float], but: Sequence[str | None]) -> pd.DataFrame:
-    """A table in which the entries ``missing`` are not known, texts or codes such as -999; not in the columns ``but``.
-
-    A column that holds numbers beside them becomes one of numbers.
+    The columns ``but`` stay as they are. A column that holds numbers beside such entries becomes one of numbers.
     """
     import pandas as pd
 
-    if not missing:
+    if not columns.missing:
         return frame
-    texts = [one if isinstance(one, str) else f"{one:g}" for one in missing]
-    codes = pd.to_numeric(pd.Series(texts, dtype=object), errors="coerce").dropna().to_numpy()
+    texts = [one if isinstance(one, str) else f"{one:g}" for one in columns.missing]
+    asked = pd.Series(texts, dtype=object)
+    codes = pd.concat([_parsed(asked, sign).dropna() for sign in (".", columns.decimal)]).unique()
     changed = {}
     for name in frame.columns.difference([one for one in but if one is not None], sort=False):
         column = frame[name]
@@ -254,12 +255,23 @@ def known_entries(frame: pd.DataFrame, missing: Sequence[str | float], but: Sequ
         held = column.isin(codes) if numeric else column.isin(texts)
         if held.any():
             rest = column.mask(held) if numeric else column.astype(object).mask(held)
-            numbers = rest if numeric else pd.to_numeric(rest, errors="coerce")
-            changed[name] = numbers if numbers.notna().sum() == rest.notna().sum() else rest
+            numbers = rest if numeric else _parsed(rest, columns.decimal)
+            whole = numbers.notna().sum() == rest.notna().sum()
+            changed[name] = numbers.mask(numbers.isin(codes)) if whole else rest
     return frame.assign(**changed)
 
 
-def _numbers(column: pd.Series) -> tuple[np.ndarray, np.ndarray]:
+def _parsed(column: pd.Series, decimal: str) -> pd.Series:
+    """Numbers, nan where an entry is none; with decimal commas a point is none: nobody knows what it would mean."""
+    import pandas as pd
+
+    if decimal == "," and not pd.api.types.is_numeric_dtype(column):
+        swapped = column.astype(object).str.translate(str.maketrans(",.", ".,"))  # nan where an entry is no text
+        column = swapped.where(swapped.notna(), column)
+    return pd.to_numeric(column, errors="coerce")
+
+
+def _numbers(column: pd.Series, decimal: str) -> tuple[np.ndarray, np.ndarray]:
     """Values as float64, nan where empty, and where there is something else than a number."""
     import pandas as pd
 
@@ -267,7 +279,7 @@ def _numbers(column: pd.Series) -> tuple[np.ndarray, np.ndarray]:
         return np.full(len(column), np.nan), column.notna().to_numpy()
     if isinstance(column.dtype, pd.CategoricalDtype):
         column = column.astype(object)
-    numbers = pd.to_numeric(column, errors="coerce").to_numpy(np.float64, na_value=np.nan)
+    numbers = _parsed(column, decimal).to_numpy(np.float64, na_value=np.nan)
     return numbers, np.isnan(numbers) & column.notna().to_numpy()
 
 

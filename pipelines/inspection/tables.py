@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from ccnn_irregular._checks import reject, require
 from ccnn_irregular._optional import import_optional
 from ccnn_irregular.datasets.tables.columns import find, plain
+from ccnn_irregular.datasets.tables.files import delimiter
 from ccnn_irregular.pipelines.inspection.found import LISTED, USUAL, Found, suffix_of
 
 __all__ = ["table"]
@@ -24,12 +26,12 @@ def table(path: Path) -> Found:
         import_optional("pyarrow", "reading Parquet", "formats")
         frame = pandas.read_parquet(path)
     else:
-        separator = "|" if suffix_of(path) == ".psv" else None
-        frame = pandas.read_csv(path, sep=separator, engine="python" if separator is None else "c", nrows=_ROWS)
+        frame = _read_csv(pandas, path)
     found = Found(
         f"a table of {len(frame):,}{' or more' if len(frame) == _ROWS else ''} rows, {frame.shape[1]} columns"
     )
     meant = _meant(list(map(str, frame.columns)))
+    found.doubts += _read_numbers(pandas, frame, [meant[role] for role in ("id", "time", "variable") if role in meant])
     if "time" in meant and not pandas.api.types.is_numeric_dtype(frame[meant["time"]]):
         words = frame[meant["time"]]
         frame[meant["time"]] = dates = pandas.to_datetime(words, errors="coerce", utc=True, format="ISO8601")
@@ -41,6 +43,38 @@ def table(path: Path) -> Found:
         found.facts["..."] = f"{frame.shape[1] - LISTED} more columns"
     _name_table(path, pandas, frame, meant, found)
     return found
+
+
+def _read_csv(pandas: Any, path: Path) -> Any:
+    require(path.stat().st_size > 0, str(path), "hold a line of names and rows", "an empty file")
+    try:
+        layout = {"sep": delimiter(path), "encoding": "utf-8-sig", "skipinitialspace": True}
+        names = list(pandas.read_csv(path, nrows=0, **layout).columns)
+        meant = _meant(list(map(str, names)))
+        kinds = {meant[role]: str for role in ("id", "variable") if role in meant}  # 0012 is not the number 12
+        return pandas.read_csv(path, nrows=_ROWS, dtype=kinds, **layout)
+    except UnicodeDecodeError:
+        reject(str(path), "be text in UTF-8 (iconv -f latin1 -t utf-8 OLD > NEW)", "bytes of another encoding")
+
+
+def _read_numbers(pandas: Any, frame: Any, but: list[str]) -> list[str]:
+    """Make numbers of columns of texts that hold mostly such, in place; what to say of decimal commas and the rest."""
+    commas, words = [], {}
+    for name in frame.columns.difference(but, sort=False):
+        column = frame[name]
+        if pandas.api.types.is_numeric_dtype(column) or pandas.api.types.is_datetime64_any_dtype(column):
+            continue
+        texts = column.dropna().astype(str)
+        comma = texts.str.fullmatch(r"\s*[+-]?\d+,\d+\s*")
+        numbers = pandas.to_numeric(texts.where(~comma, texts.str.replace(",", ".")), errors="coerce")
+        if not numbers.notna().any() or numbers.notna().mean() < 0.5:
+            continue
+        commas += [str(name)] if comma.any() else []
+        words |= dict.fromkeys(texts[numbers.isna()].unique()[:LISTED])
+        frame[name] = numbers.reindex(frame.index)
+    doubts = [f"decimal commas in {', '.join(commas)}: --data.columns.decimal ,"] if commas else []
+    typed = " ".join(f"'{word}'" for word in words)
+    return doubts + ([f"texts among numbers: --data.columns.missing {typed} where they mean missing"] if words else [])
 
 
 def _meant(columns: list[str]) -> dict[str, str]:
@@ -96,6 +130,10 @@ def _name_table(path: Path, pandas: Any, frame: Any, meant: Mapping[str, str], f
         twice = int(frame.duplicated(keys).sum())
         found.doubts += [f"{twice:,} rows repeat another one's {', '.join(keys)}: --data.repeats mean"] if twice else []
         found.next = f"ccnn fit --config series --data.table {path} --data.labels LABELS.csv --run_dir runs/mine"
+        found.next += " --data.repeats mean" if twice else ""
+    elif "id" in meant and "class" in meant and not {"x", "y"} & set(meant):
+        found.what += f", labels of series in the column {meant['class']}"
+        found.next = f"ccnn fit --config series --data.table VALUES.csv --data.labels {path} --run_dir runs/mine"
     elif {"x", "y", "z"} <= set(meant):
         found.what += ", a cloud of points"
         found.next = f"ccnn fit --config clouds --data.root {path.parent} --run_dir runs/mine"
@@ -110,8 +148,14 @@ def _name_table(path: Path, pandas: Any, frame: Any, meant: Mapping[str, str], f
         found.next = f"ccnn fit --config series --data.table {path} --data.labels LABELS.csv --data.columns.id NAME"
     infinite = [str(name) for name in frame.select_dtypes("number") if np.isinf(frame[name].to_numpy(float)).any()]
     found.doubts += [f"infinite values in {', '.join(infinite)}"] if infinite else []
-    coded = [str(name) for name in frame.select_dtypes("number") if frame[name].isin([-9999, -999, 9999, 99999]).any()]
-    found.doubts += [f"{', '.join(coded)}: -9999 or the like, perhaps a mark of missing values"] if coded else []
+    codes = (-9999, -999, 9999, 99999)
+    coded = {str(name): [one for one in codes if frame[name].eq(one).any()] for name in frame.select_dtypes("number")}
+    if met := [one for one in codes if any(one in held for held in coded.values())]:
+        typed = " ".join(map(str, met))
+        names = ", ".join(name for name, held in coded.items() if held)
+        found.doubts.append(
+            f"{names}: -9999 or the like, perhaps a mark of missing values: --data.columns.missing {typed}"
+        )
 
 
 def _gaps(pandas: Any, frame: Any, meant: Mapping[str, str]) -> str:
@@ -124,6 +168,9 @@ def _gaps(pandas: Any, frame: Any, meant: Mapping[str, str]) -> str:
 
 def _wrong_places(frame: Any, meant: Mapping[str, str]) -> list[str]:
     limits = {"latitude": (-90, 90), "longitude": (-180, 360)}
+    wrong = [meant[name] for name in limits if name in meant and frame[meant[name]].dtype.kind not in "iuf"]
+    if wrong:
+        return [f"{', '.join(wrong)}: texts, where degrees should be"]
     return [
         f"{meant[name]} beyond {low} to {high}"
         for name, (low, high) in limits.items()

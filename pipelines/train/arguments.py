@@ -6,11 +6,11 @@ import argparse
 import json
 import os
 import types
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, is_dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Union, get_args, get_origin
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import yaml
 from jsonargparse import ArgumentParser
@@ -168,7 +168,7 @@ def join_lists(words: Sequence[str], parser: ArgumentParser) -> list[str]:
     left = list(words)
     while left:
         option, equals, first = left.pop(0).partition("=")
-        kind = kinds.get(option)
+        kind = _kind(option, kinds)
         _, inside, name = option.partition(".init_args.")
         if inside and "." in name and (first == "null" or (not equals and left[:1] == ["null"])):
             outer, _, key = option.rpartition(".")
@@ -184,6 +184,15 @@ def join_lists(words: Sequence[str], parser: ArgumentParser) -> list[str]:
         single = len(values) == 1 and (values[0].startswith("[") or values[0] == "null" or _takes_one(kind))
         joined += [option, values[0] if single else json.dumps([_number_or_word(value) for value in values])]
     return joined
+
+
+def _kind(option: str, kinds: Mapping[str, Any]) -> Any:
+    """Type of an option; the parser has none of its own for the fields of a dataclass that may be None."""
+    if option in kinds:
+        return kinds[option]
+    outer, _, name = option.rpartition(".")
+    hints = [get_type_hints(member) for member in _members(kinds.get(outer)) if is_dataclass(member)]
+    return next((fields[name] for fields in hints if name in fields), None)
 
 
 def _members(kind: Any) -> tuple[Any, ...]:

@@ -70,6 +70,27 @@ class FieldBatch:
             weights=fields.weights(rows),
         )
 
+    @staticmethod
+    def at(observed: Tensor, values: Tensor, noise: Tensor, places: Tensor, rows: Tensor) -> FieldBatch:
+        """One field asked for at any places, where no truth is known.
+
+        Args:
+            observed: float64 ``(n, d)`` places.
+            values: float64 ``(n, C)`` there.
+            noise: float64 ``(n, C)``, of ``values``.
+            places: float64 ``(m, d)``.
+            rows: int64 ``(m,)``, number of each place.
+        """
+        return FieldBatch(
+            observed=Points(observed),
+            values=values,
+            query=Points(places),
+            targets=values.new_full((len(places), values.shape[1]), torch.nan),
+            rows=rows,
+            noise=noise,
+            weights=torch.ones(len(places), dtype=torch.float64),
+        )
+
     def __len__(self) -> int:
         return self.observed.samples
 

@@ -17,7 +17,6 @@ from ccnn_irregular._checks import reject, require
 from ccnn_irregular.adapters.xarray import Reading
 from ccnn_irregular.datasets.samples import FieldSet
 from ccnn_irregular.datasets.stations import StationColumns, StationSet
-from ccnn_irregular.domains import Points
 from ccnn_irregular.pipelines.tasks.field.batch import FieldBatch
 from ccnn_irregular.pipelines.tasks.field.hiding import GroupHiding, PlaceHiding, uniform_rows
 from ccnn_irregular.pipelines.tasks.field.parts import PARTS, FieldParts
@@ -324,7 +323,7 @@ class FieldDataModule(TaskData[FieldBatch, FieldVariant]):
             field: int64 ``(M,)``, of each place; those of fields in which nothing is observed are left out.
             at_once: places in a batch at most.
         """
-        fields, shown = self.samples, self._shown("all")
+        fields, shown = self.samples, self.shown("all")
         in_line = self._in_line("all") if self.records else as_they_are(fields)
         observed_in = self.parts.counts(shown) > 0
         for number in field.unique().tolist():
@@ -333,14 +332,8 @@ class FieldDataModule(TaskData[FieldBatch, FieldVariant]):
             first, last = fields.splits[number : number + 2].tolist()
             seen = first + torch.nonzero(shown[first:last]).flatten()
             for rows in torch.nonzero(field == number).flatten().split(at_once):
-                yield FieldBatch(
-                    observed=Points(fields.coordinates[seen]),
-                    values=in_line.values[seen],
-                    query=Points(places[rows]),
-                    targets=torch.full((len(rows), len(fields.channels)), torch.nan, dtype=torch.float64),
-                    rows=rows,
-                    noise=in_line.noise[seen],
-                    weights=torch.ones(len(rows), dtype=torch.float64),
+                yield FieldBatch.at(
+                    fields.coordinates[seen], in_line.values[seen], in_line.noise[seen], places[rows], rows
                 )
 
     def _drawn(self, numbers: Tensor, epoch: int) -> FieldBatch:
@@ -358,10 +351,10 @@ class FieldDataModule(TaskData[FieldBatch, FieldVariant]):
             return torch.nonzero(asked & (parts.counts(parts.shown) > 0)).flatten()
         some = bool(self.test_fields) and not self.undivided
         numbers = torch.tensor(self.test_fields) if some else torch.arange(len(self.samples))
-        return numbers[parts.counts(self._shown(part))[numbers] > 0]
+        return numbers[parts.counts(self.shown(part))[numbers] > 0]
 
-    def _shown(self, part: Part) -> Tensor:
-        """Places that are shown where a part is asked for, bool ``(N,)``."""
+    def shown(self, part: Part) -> Tensor:
+        """Places that the network is shown where a part is asked for, bool ``(N,)``; ``setup`` comes first."""
         if part == "validation":
             return self.parts.usable
         from_all = part == "all" and self.predict_from == "all"
@@ -370,12 +363,12 @@ class FieldDataModule(TaskData[FieldBatch, FieldVariant]):
     def _in_line(self, part: Part) -> BroughtInLine:
         """Values brought in line with what a part shows."""
         if part not in self._brought:
-            self._brought[part] = bring_in_line(self.samples, self._shown(part))
+            self._brought[part] = bring_in_line(self.samples, self.shown(part))
         return self._brought[part]
 
     def _taken(self, numbers: Tensor, part: Part, in_line: BroughtInLine, most: int | None) -> FieldBatch:
         """The fields ``numbers``; ``most`` places of each that are asked for, spread evenly, or all of them."""
-        parts, shown = self.parts, self._shown(part)
+        parts, shown = self.parts, self.shown(part)
         asked = torch.ones_like(shown) if part == "all" else parts.known(part)
         if part == "test":
             asked &= ~shown

@@ -49,6 +49,8 @@ class WantedPlaces:
         bounds: lowest and highest coordinate of each axis of that grid in turn; () = those of the observations.
         table: a table at whose rows they are wanted: CSV, CSV.gz or Parquet.
         times: times at which grids are wanted; () = those of the grid, or of the observations.
+        smoothed: of a cube, and of what else is answered at its own places: estimates at measured places too, in place
+            of the values measured there.
     """
 
     like: str | None = None
@@ -56,6 +58,7 @@ class WantedPlaces:
     bounds: Sequence[float] = ()
     table: str | None = None
     times: Sequence[str] = ()
+    smoothed: bool = False
 
     def __post_init__(self) -> None:
         named = [name for name in ("like", "grid", "table") if getattr(self, name)]
@@ -136,7 +139,9 @@ class AtTable:
                 frame.attrs["source"] = source
                 frame.to_parquet(temporary, index=False)
             else:
-                frame.to_csv(temporary, index=False, compression="gzip" if path.suffix == ".gz" else None)
+                # As the table was written: fractions with a comma need another sign between the columns.
+                signs = {"decimal": ",", "sep": ";"} if self.observations.given.decimal == "," else {}
+                frame.to_csv(temporary, index=False, compression="gzip" if path.suffix == ".gz" else None, **signs)
         lacking = int(np.isnan(values).any(1).sum())
         note = f", {lacking} of them without a place, or at times without observations: empty" if lacking else ""
         return f"{len(frame)} rows{note}"

@@ -117,7 +117,8 @@ class FieldTask(Task):
         write_csv(folder / "metrics.csv", CSV_HEAD, csv_lines(scores))
         plots = []
         if len(fields.axes) == 2:  # maps have two axes
-            plots = figures.save_test_figures(folder, list(datamodule.loader("test")), estimates, fields, _MAPS)
+            batches = list(datamodule.loader("test"))
+            plots = figures.save_test_figures(folder, batches, estimates, fields, _MAPS, model.network)
         by_nodes = [score.ratio_by_nodes for score in scores if score.ratio_by_nodes is not None]
         title = f"{datamodule.root or datamodule.dataset}, root mean square errors, {self.checkpoint}"
         return Evaluation(
@@ -145,6 +146,8 @@ class FieldTask(Task):
             require(not wanted.any, "--predict.like, .grid and .table", rule, "one")
             super().predict(model, datamodule, ckpt_path, **kwargs)
             return
+        rule = "be left out for a table, whose answers are columns of their own"
+        require(not wanted.smoothed, "predict.smoothed", rule, "true")
         table = Path(wanted.table or datamodule.root)
         path = self.output(datamodule, f"{table.name.split('.')[0]}_field{wanted.suffix(table)}")
         require_own(path)
@@ -178,19 +181,30 @@ class FieldTask(Task):
         return values, deviations
 
     def predicted_rows(self, model: FieldReconstruction, datamodule: FieldDataModule, path: Path) -> str:
-        """Write a netCDF file of the coordinates and attributes of what was read, values and standard deviations."""
+        """Write a netCDF file of the coordinates and attributes of what was read, values and standard deviations.
+
+        What the network was shown stays as it was measured, unless smoothed values are asked for.
+        """
         rows = torch.cat([batch.rows for batch in datamodule.loader("all")])
         filled = np.full((2, *datamodule.samples.values.shape), np.nan)
         filled[:, rows] = self._estimates(model, datamodule, datamodule.loader("all"), rows)
+        measured = datamodule.samples.values.numpy()
+        kept = np.isfinite(measured) & datamodule.shown("all").numpy()[:, None] & (not self.asked().smoothed)
+        filled[0][kept] = measured[kept]
         dataset, deviations = map(datamodule.samples.restored, filled)
         for name, deviation in deviations.data_vars.items():
-            long_name = f"standard deviation of {deviation.attrs.get('long_name', name)}"
+            long_name = f"standard deviation of the estimate of {deviation.attrs.get('long_name', name)}"
             unit = {"units": deviation.attrs["units"]} if "units" in deviation.attrs else {}
-            dataset[f"{name}_std"] = deviation.drop_attrs().assign_attrs(long_name=long_name, **unit)
+            # The variable alone: its coordinates would take the place of those of the values.
+            about = deviation.variable.copy(deep=False)
+            about.attrs = {"long_name": long_name, **unit}
+            dataset[f"{name}_std"] = about
         dataset.attrs["source"] = f"ccnn predict from {datamodule.predict_from} observations, {self.checkpoint}"
         with whole(path) as temporary:
             dataset.to_netcdf(temporary, engine="h5netcdf")
-        return f"{int(np.isfinite(filled[0]).sum())} values"
+        estimates = int((np.isfinite(filled[0]) & ~kept).sum())
+        how = " (--predict.smoothed true estimates them too)" if kept.any() else ""
+        return f"{estimates} values estimated, {int(kept.sum())} as measured{how}"
 
     def _estimates(
         self, model: FieldReconstruction, data: FieldDataModule, loader: DataLoader[FieldBatch], rows: Tensor

@@ -131,6 +131,8 @@ class SeriesTables(TaskData[SeriesBatch, None]):
             self.schema = self.inferred_schema()
         self._conform(self.schema)
         if self.takes_all(stage):
+            if self.needs_labels(stage) and self._found is None:
+                reject("data.labels", "name a table of labels to test by (ccnn predict needs none)", self.labels)
             if not self.needs_labels(stage):
                 self._answer_all()
             known = self.needs_labels(stage) & np.isnan(self.samples.targets)
@@ -239,7 +241,13 @@ class SeriesTables(TaskData[SeriesBatch, None]):
         if share > 0.01:
             text = f"{share:.0%} of the training rows lie outside the latent grid (start, step, nodes)"
             warnings.warn(text, UserWarning, stacklevel=2)
-        return inferred_text(self.schema, options)
+        return "\n".join([*self._without_label(), inferred_text(self.schema, options)])
+
+    def _without_label(self) -> list[str]:
+        """What to say of series that nothing is learned from."""
+        labelled = self.samples.index[~np.isnan(self.samples.targets)]
+        left = np.delete(self.series.ids, np.unique(labelled)).tolist()
+        return [f"{len(left)} series without a label are left out: {listed(left)}"] if left else []
 
     def state_dict(self) -> dict[str, Any]:
         """What tables are read for, for the checkpoint."""
