@@ -149,7 +149,7 @@ def test_an_interrupted_run_resumes_to_the_same_result(
     with pytest.raises(SystemExit) as stopped:
         cli.main(["fit", *config, "--run_dir", "runs/parts"])
     assert stopped.value.code == 130
-    assert "1 epochs are in runs/parts; the same command resumes" in capsys.readouterr().out
+    assert "1 epoch is in runs/parts; the same command resumes" in capsys.readouterr().out
     cli.main(["test", *config, "--run_dir", "runs/parts"])
     monkeypatch.setattr(Classification, "training_step", step)
     cli.main(["fit", *config, "--run_dir", "runs/parts"])

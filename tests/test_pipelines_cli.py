@@ -179,7 +179,7 @@ def test_an_interrupted_run_resumes_to_the_same_result(
     assert stopped.value.code == 130
     printed = capsys.readouterr().out
     assert "not finished: interrupted by Ctrl-C" in printed
-    assert "1 epochs are in runs/parts; the same command resumes" in printed
+    assert "1 epoch is in runs/parts; the same command resumes" in printed
     assert len(history("parts")) == 1
 
     # What was saved is a usable checkpoint.

@@ -159,7 +159,7 @@ def test_an_interrupted_run_resumes_to_the_same_result(
     monkeypatch.setattr(CloudClassification, "training_step", interrupted)
     with pytest.raises(SystemExit):
         cli.main(["fit", *config, "--run_dir", "runs/parts"])
-    assert "1 epochs are in runs/parts; the same command resumes" in capsys.readouterr().out
+    assert "1 epoch is in runs/parts; the same command resumes" in capsys.readouterr().out
     monkeypatch.setattr(CloudClassification, "training_step", step)
     cli.main(["fit", *config, "--run_dir", "runs/parts"])
     assert history("runs/parts") == history("runs/whole")

@@ -242,3 +242,8 @@ def test_clouds_without_points(tmp_path: Path) -> None:
         found = inspected(tmp_path / name)
         assert found.doubts == ["no points"]
         assert found.next is None
+
+
+def test_a_folder_of_one_file(tmp_path: Path) -> None:
+    (tmp_path / "one.csv").write_text("a,b\n1,2\n", encoding="utf-8")
+    assert inspected(tmp_path).what == "a folder of 1 file"

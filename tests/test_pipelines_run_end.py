@@ -102,7 +102,7 @@ def test_a_time_limit_is_told_and_the_same_command_goes_on(
     fit(config, "parts", *limit)
     printed = capsys.readouterr().out
     assert "not finished: the time limit trainer.max_time was reached" in printed
-    assert "1 epochs are in parts; the same command resumes" in printed
+    assert "1 epoch is in parts; the same command resumes" in printed
     assert end("parts")["by"] == "time_limit"
     assert end("parts")["finished"] is False
     assert end("parts")["epochs"] == len(rows("parts")) == 1

@@ -118,7 +118,8 @@ def _folder(path: Path) -> Found:
     held = [file for file in path.rglob("*") if file.is_file() and not file.name.startswith(".")]
     counts = Counter(map(suffix_of, held))
     found = Found(
-        f"a folder of {len(held):,} files", {"files": ", ".join(f"{n} {s}" for s, n in counts.most_common(6))}
+        f"a folder of {len(held):,} file{'s' * (len(held) != 1)}",
+        {"files": ", ".join(f"{n} {s}" for s, n in counts.most_common(6))},
     )
     series = f"ccnn fit --config series --data.table {path} --run_dir runs/mine --data.source"
     kinds = {

@@ -89,10 +89,11 @@ class RunEnd:
             kept: whether it holds a checkpoint to resume from.
         """
         if self.finished:
-            return f"finished after {epochs} epochs: {self.why}"
+            return f"finished after {epochs} epoch{'s' * (epochs != 1)}: {self.why}"
         next_step = "--restart true starts anew" if self.by == "no_number" else "the same command resumes"
         next_step = next_step if kept else "nothing is kept"
-        return f"not finished: {self.why}\n{epochs} epochs are in {folder}; {next_step}"
+        done = "1 epoch is" if epochs == 1 else f"{epochs} epochs are"
+        return f"not finished: {self.why}\n{done} in {folder}; {next_step}"
 
     @staticmethod
     def reached(trainer: Trainer) -> RunEnd:
