@@ -83,7 +83,8 @@ def _read_csv(pandas: Any, path: Path) -> Any:
 
 def _read_numbers(pandas: Any, frame: Any, but: list[str]) -> list[str]:
     """Make numbers of columns of texts that hold mostly such, in place; what to say of decimal commas and the rest."""
-    commas, words = [], {}
+    commas: list[str] = []
+    words: dict[str, None] = {}  # in their order
     for name in frame.columns.difference(but, sort=False):
         column = frame[name]
         if pandas.api.types.is_numeric_dtype(column) or pandas.api.types.is_datetime64_any_dtype(column):

@@ -248,14 +248,14 @@ class SeriesTables(TaskData[SeriesBatch, None]):
         assert self.schema is not None
         share = beyond(self.samples, self.indices("train"), options["start"], options["step"] * options["nodes"])
         if share > 0.01:
-            text = f"{share:.0%} of the training rows lie outside the latent grid (start, step, nodes)"
-            warnings.warn(text, UserWarning, stacklevel=2)
+            warnings.warn(
+                f"{share:.0%} of the training rows lie outside the latent grid (start, step, nodes)", stacklevel=2
+            )
         return "\n".join([*self._without_label(), inferred_text(self.schema, options)])
 
     def _without_label(self) -> list[str]:
         """What to say of series that nothing is learned from."""
-        labelled = self.samples.index[~np.isnan(self.samples.targets)]
-        left = np.delete(self.series.ids, np.unique(labelled)).tolist()
+        left = np.delete(self.series.ids, np.unique(self.samples.index[~np.isnan(self.samples.targets)])).tolist()
         return [f"{len(left)} series without a label are left out: {listed(left)}"] if left else []
 
     def state_dict(self) -> dict[str, Any]:
@@ -306,10 +306,8 @@ class SeriesTables(TaskData[SeriesBatch, None]):
         strata = np.zeros(len(series), np.int64)
         if found.kind != "number":
             np.maximum.at(strata, place, found.values[known].astype(np.int64))
-        shares = {"validation": self.validation, "test": self.test}
-        split = split_series(strata, found.classes, **shares, seed=self.split_seed)
-        # By series and time, wherever the labels stand in their table.
-        order = np.lexsort((cuts[known], place))
+        split = split_series(strata, found.classes, validation=self.validation, test=self.test, seed=self.split_seed)
+        order = np.lexsort((cuts[known], place))  # by series and time, wherever the labels stand in their table
         rows = np.flatnonzero(known)[order]
         return {name: rows[np.isin(place[order], chosen)] for name, chosen in split.items()}
 
@@ -326,10 +324,8 @@ class SeriesTables(TaskData[SeriesBatch, None]):
         samples = self.samples
         missing = np.setdiff1d(np.arange(len(samples.series)), samples.index)
         index = np.append(samples.index, missing)
-        cuts, targets = (
-            np.append(known, np.full(len(missing), value))
-            for known, value in ((samples.cuts, np.inf), (samples.targets, np.nan))
-        )
+        cuts = np.append(samples.cuts, np.full(len(missing), np.inf))
+        targets = np.append(samples.targets, np.full(len(missing), np.nan))
         numbers = sample_numbers(samples.series.ids, index, cuts)
         self._samples = replace(samples, index=index, cuts=cuts, targets=targets, numbers=numbers)
 
