@@ -9,8 +9,11 @@ from __future__ import annotations
 import difflib
 import os
 import sys
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 __all__ = ["CONFIGS", "main"]
 
@@ -45,7 +48,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
             print(completion(shell or " ".join(arguments[1:]), list(COMMANDS), config_names()))
             return
-        COMMANDS[arguments[0]][0](packaged_configs(arguments))
+        with _plain_warnings():
+            COMMANDS[arguments[0]][0](packaged_configs(arguments))
     except (ValueError, OSError, ImportError) as error:
         if os.environ.get(_TRACEBACK):
             raise
@@ -56,6 +60,23 @@ def main(argv: Sequence[str] | None = None) -> None:
         if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning's way out of Ctrl-C
             _fail("interrupted", status=130)
         raise
+
+
+@contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Print warnings to a user without the place in the code that gave them, which is for programmers."""
+    before = warnings.formatwarning
+
+    def plain(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> str:
+        if issubclass(category, UserWarning) and not os.environ.get(_TRACEBACK):
+            return f"ccnn: warning: {message}\n"
+        return before(message, category, *place, **more)
+
+    warnings.formatwarning = plain
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
 
 
 def _fail(message: str, status: int = 2) -> None:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -348,6 +349,19 @@ def test_every_command_explains_its_options(command: str, capsys: pytest.Capture
         command, ["--data.table", "--model.schedule.learning_rate", "--trainer.max_epochs", "--run_dir"]
     ):
         assert option in printed
+
+
+def test_warnings_are_printed_without_their_place_in_the_code(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def warned(arguments: list[str]) -> None:
+        for category in (UserWarning, DeprecationWarning):
+            print(warnings.formatwarning("look here", category, "some/file.py", 7), file=sys.stderr, end="")
+
+    monkeypatch.setitem(cli.COMMANDS, "info", (warned, ""))
+    cli.main(["info"])
+    assert capfd.readouterr().err == "ccnn: warning: look here\nsome/file.py:7: DeprecationWarning: look here\n"
+    assert warnings.formatwarning("look here", UserWarning, "some/file.py", 7) != "ccnn: warning: look here\n"
 
 
 def test_the_demonstration_ends_with_what_to_type_for_ones_own_table(

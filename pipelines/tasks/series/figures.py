@@ -118,7 +118,10 @@ def calibration(labels: NDArray[np.int64], risks: NDArray[np.float64], title: st
     axes.plot([0, 1], [0, 1], label="perfect calibration", **_CHANCE)
     errors = np.maximum([observed - low, high - observed], 0)
     label = "a tenth of the samples, 95 % interval"
-    axes.errorbar(predicted, observed, errors, fmt="o", color=COLOURS[0], markersize=4, linewidth=1, label=label)
+    drawn = axes.errorbar(
+        predicted, observed, errors, fmt="o", color=COLOURS[0], markersize=4, linewidth=1, label=label
+    )
+    drawn[0].set_clip_on(False)  # markers at 0 and 1 stay whole
     axes.set(xlabel="mean predicted risk", ylabel="share with the outcome")
     axes.set_title(title, fontsize="small")
     # Above the axes: inside, some interval always reaches into it.
