@@ -86,6 +86,7 @@ def _damage(path: Path) -> str | None:
                 return "its entries are compressed, which torch.save does not do"
             broken = archive.testzip()
     except (zipfile.BadZipFile, NotImplementedError, EOFError, RuntimeError, ValueError) as error:
+        # NotImplementedError is zipfile's word for an entry whose flags or version a damaged byte has made unknown.
         return f"{error}"
     return None if broken is None else f"the bytes of {broken} are not those that were written"
 
