@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from ccnn_irregular._checks import reject, require
 from ccnn_irregular._optional import import_optional
+from ccnn_irregular.datasets.reading.csv_text import csv_layout, in_utf8
 from ccnn_irregular.datasets.tables.codes import CODES, is_code, require_declared
 from ccnn_irregular.datasets.tables.columns import require_decimal, way_out
-from ccnn_irregular.datasets.tables.files import delimiter
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -74,6 +74,7 @@ _NO_VALUES = (
 _NO_VALUE_ENDS = ("flag", "flags", "qc", "quality", "id", "code")
 _MISSING = frozenset(("", "na", "n/a", "nan", "null", "none", "-", "--", ".", "?"))
 _PARQUET, _NETCDF = (".parquet", ".pq"), (".nc", ".nc4", ".cdf", ".zarr")
+_TEXTS: dict[str, Any] = {"dtype": str, "keep_default_na": False, "index_col": False}
 _SHOWN = 3
 # At the end of a date with a time of day.
 _ZONE = r"(?:[Zz]|[T ]\d{2}(?::?\d{2}){0,2}(?:[.,]\d+)?\s*[+-]\d{2}(?::?\d{2})?)$"
@@ -346,15 +347,20 @@ def read_table(path: str | Path) -> Table:
     suffix = path.suffixes[-1].lower() if path.suffixes else ""
     if suffix in _NETCDF:
         return _of_netcdf(path)
-    try:
-        if suffix in _PARQUET:
-            import_optional("pyarrow", "a Parquet file", "formats")
-            frame = pd.read_parquet(path)
-            return Table(frame if isinstance(frame.index, pd.RangeIndex) else frame.reset_index())
-        texts = {"dtype": str, "keep_default_na": False, "encoding": "utf-8-sig", "skipinitialspace": True}
-        return Table(pd.read_csv(path, sep=delimiter(path), index_col=False, **texts))
-    except (ValueError, OSError, EOFError) as error:
-        raise ValueError(f"data.table must be a table with a line of column names, got {path}: {error}") from error
+    with in_utf8(path):
+        try:
+            return _of_parquet(path) if suffix in _PARQUET else Table(pd.read_csv(path, **csv_layout(path), **_TEXTS))
+        except UnicodeDecodeError:
+            raise
+        except (ValueError, OSError, EOFError) as error:
+            raise ValueError(f"data.table must be a table with a line of column names, got {path}: {error}") from error
+
+
+def _of_parquet(path: Path) -> Table:
+    pd = import_optional("pandas", "a table of stations", "files")
+    import_optional("pyarrow", "a Parquet file", "formats")
+    frame = pd.read_parquet(path)
+    return Table(frame if isinstance(frame.index, pd.RangeIndex) else frame.reset_index())
 
 
 def _of_netcdf(path: Path) -> Table:

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from ccnn_irregular._checks import reject, require
+from ccnn_irregular._checks import require
 from ccnn_irregular._optional import import_optional
+from ccnn_irregular.datasets.reading.csv_text import csv_layout, in_utf8
 from ccnn_irregular.datasets.tables.columns import find, plain
-from ccnn_irregular.datasets.tables.files import delimiter
 from ccnn_irregular.pipelines.inspection.found import LISTED, USUAL, Found, suffix_of
 
 __all__ = ["table"]
@@ -71,14 +71,12 @@ def _dates(frame: Any) -> str | None:
 
 def _read_csv(pandas: Any, path: Path) -> Any:
     require(path.stat().st_size > 0, str(path), "hold a line of names and rows", "an empty file")
-    try:
-        layout = {"sep": delimiter(path), "encoding": "utf-8-sig", "skipinitialspace": True}
+    with in_utf8(path):
+        layout = csv_layout(path)
         names = list(pandas.read_csv(path, nrows=0, **layout).columns)
         meant = _meant(list(map(str, names)))
         kinds = {meant[role]: str for role in ("id", "variable") if role in meant}  # 0012 is not the number 12
         return pandas.read_csv(path, nrows=_ROWS, dtype=kinds, **layout)
-    except UnicodeDecodeError:
-        reject(str(path), "be text in UTF-8 (iconv -f latin1 -t utf-8 OLD > NEW)", "bytes of another encoding")
 
 
 def _read_numbers(pandas: Any, frame: Any, but: list[str]) -> list[str]:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ccnn_irregular._checks import require
+from ccnn_irregular.datasets.reading.csv_text import in_utf8, open_text
 
 __all__ = ["parts_by_group", "read_groups"]
 
@@ -30,7 +31,7 @@ def read_groups(path: str | Path, names: Sequence[str]) -> list[str]:
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"groups must be an existing CSV file of the columns name and group, got {path}")
-    with Path(path).open(encoding="utf-8", newline="") as file:
+    with in_utf8(Path(path)), open_text(Path(path)) as file:
         reader = csv.DictReader(file)
         require(reader.fieldnames == _COLUMNS, f"the first line of {path}", "be name,group", reader.fieldnames)
         found: dict[str, str] = {}
