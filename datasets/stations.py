@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from ccnn_irregular._checks import reject, require
-from ccnn_irregular.datasets.reading.observations import Observations, StationColumns, read_table
+from ccnn_irregular.datasets.observations import Observations, StationColumns, read_table
 from ccnn_irregular.datasets.registry import DataSet, register
 from ccnn_irregular.datasets.samples import FieldSet
 from ccnn_irregular.datasets.samples.fields import Array

@@ -121,7 +121,7 @@ def test_what_cannot_be_read_is_named_with_its_row(tmp_path: Path, change: dict[
 def test_zones_in_some_rows_only_are_refused(tmp_path: Path) -> None:
     frame = table()
     frame.loc[3, "date"] = "2001-01-01T00:00Z"
-    with pytest.raises(ValueError, match="have a zone in all rows or in none"):
+    with pytest.raises(ValueError, match="hold dates that all have a zone, or none"):
         written(tmp_path, frame)
 
 

@@ -13,6 +13,7 @@ from ccnn_irregular._checks import reject, require
 from ccnn_irregular.datasets.cloud_files.cloud_file import CloudFile, Columns, fields_of, with_columns
 from ccnn_irregular.datasets.reading.csv_text import ENCODING, in_utf8, open_text
 from ccnn_irregular.datasets.reading.files import read_npz
+from ccnn_irregular.datasets.reading.numbers import number_in
 
 __all__ = ["TEXTS", "holds_points", "open_npz", "open_table"]
 
@@ -38,7 +39,7 @@ def open_table(path: Path) -> CloudFile:
         lines = [line for line in stream.read().splitlines() if line.strip()]
     require(bool(lines), f"{path}", "hold a line of names and points", "an empty file")
     separator, names = _names(lines[0])
-    if all(_is_number(name) for name in names):
+    if _are_numbers(names):
         reject(f"first line of {path}", "name the columns, such as x,y,z,label", repr(lines[0][:80]))
     axes = [next((name for name in names if name.lower() == axis), None) for axis in "xyz"]
     if None in axes:
@@ -83,7 +84,7 @@ def holds_points(path: Path) -> bool:
         except (UnicodeDecodeError, OSError):
             return True  # damaged: the reader says how
     names = _names(line)[1]
-    return {"x", "y", "z"} <= {name.lower() for name in names} or (bool(names) and all(map(_is_number, names)))
+    return {"x", "y", "z"} <= {name.lower() for name in names} or _are_numbers(names)
 
 
 def _names(line: str) -> tuple[str, list[str]]:
@@ -91,6 +92,10 @@ def _names(line: str) -> tuple[str, list[str]]:
     separator = next((one for one in _SEPARATORS if one in line), " ")
     words = line.lstrip("/# ").strip().split(None if separator == " " else separator)
     return separator, [word.strip().strip('"') for word in words]
+
+
+def _are_numbers(words: list[str]) -> bool:
+    return bool(words) and None not in map(number_in, words)
 
 
 def open_npz(path: Path) -> CloudFile:
@@ -123,11 +128,3 @@ def open_npz(path: Path) -> CloudFile:
         words=True,
         copy_name=path.name,
     )
-
-
-def _is_number(word: str) -> bool:
-    try:
-        float(word)
-    except ValueError:
-        return False
-    return True

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ccnn_irregular._checks import reject, require
-from ccnn_irregular.datasets.tables.codes import require_declared
+from ccnn_irregular.datasets.reading.codes import require_declared
 from ccnn_irregular.datasets.tables.columns import Columns, find
 from ccnn_irregular.datasets.tables.frames import Collector, Tables, id_texts, known_entries, listed, series_of
 from ccnn_irregular.datasets.tables.times import instants

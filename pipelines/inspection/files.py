@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ccnn_irregular._optional import import_optional
-from ccnn_irregular.pipelines.inspection.found import LISTED, USUAL, Found, suffix_of
+from ccnn_irregular.pipelines.inspection.found import CLASS_NAMES, LISTED, Found, suffix_of
 
 __all__ = ["arrays", "cube", "dicom", "las", "nifti", "nrrd", "pcd", "ply", "recording", "series"]
 
@@ -101,7 +101,7 @@ def ply(path: Path) -> Found:
     vertices = import_optional("plyfile", "reading PLY", "formats").PlyData.read(path)["vertex"]
     places = np.stack([vertices[axis] for axis in "xyz"], 1)
     fields = [one.name for one in vertices.properties]
-    named = next((name for name in USUAL["class"] if name in fields), None)
+    named = next((name for name in CLASS_NAMES if name in fields), None)
     classes = None if named is None else vertices[named]
     return _cloud(path, "a PLY cloud or mesh", len(places), _ends(places), fields, classes)
 
@@ -111,7 +111,7 @@ def pcd(path: Path) -> Found:
     cloud = import_optional("pypcd4", "reading PCD", "formats").PointCloud.from_path(path)
     places = cloud.numpy(("x", "y", "z"))
     fields = list(cloud.fields)
-    named = next((name for name in USUAL["class"] if name in fields), None)
+    named = next((name for name in CLASS_NAMES if name in fields), None)
     classes = None if named is None else cloud.numpy((named,))[:, 0]
     return _cloud(path, "a PCD cloud", len(places), _ends(places), fields, classes)
 

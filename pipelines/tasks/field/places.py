@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ccnn_irregular._checks import reject, require
-from ccnn_irregular.datasets.reading.observations import Observations, read_table
+from ccnn_irregular.datasets.observations import Observations, read_table
 from ccnn_irregular.datasets.stations import StationSet, placed
 from ccnn_irregular.pipelines.train.reports import whole
 
@@ -229,7 +229,7 @@ def _like(path: Path, fields: StationSet, times: Sequence[str]) -> AtGrid:
 
 def _roles(dataset: xr.Dataset, cf_roles: Any) -> dict[str, str]:
     """What coordinates are, by CF conventions, else by their usual names."""
-    from ccnn_irregular.datasets.reading.observations import usual_role
+    from ccnn_irregular.datasets.observations import usual_role
 
     found: dict[str, str] = {}
     cf = {"vertical": "level"}

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ccnn_irregular._checks import reject
+from ccnn_irregular.datasets.reading.numbers import number_in
 
 __all__ = ["CODES", "is_code", "maybe_codes", "require_declared"]
 
@@ -41,7 +42,7 @@ def require_declared(what: str, numbers: NDArray[np.floating], declared: Sequenc
     Raises:
         ValueError: such a code.
     """
-    if declared is not None and (not declared or any(map(_is_number, declared))):
+    if declared is not None and (not declared or any(map(_is_code, declared))):
         return
     places = {code: is_code(code, numbers) for code in CODES}
     others = numbers[np.isfinite(numbers) & ~np.logical_or.reduce([*places.values()])]
@@ -61,8 +62,6 @@ def require_declared(what: str, numbers: NDArray[np.floating], declared: Sequenc
     reject(what, rule, f"{shown}, all others from {low:.7g} to {high:.7g}")
 
 
-def _is_number(entry: str | float) -> bool:
-    try:
-        return not np.isnan(float(entry))
-    except ValueError:
-        return False
+def _is_code(entry: str | float) -> bool:
+    number = number_in(entry)
+    return number is not None and not np.isnan(number)
