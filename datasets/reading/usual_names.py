@@ -8,9 +8,9 @@ from collections.abc import Iterable
 __all__ = ["plain", "usual"]
 
 _DATES = (
-    "time times datetime date timestamp timestamputc dateutc timeutc utctime datetimeutc dateandtime validtime obstime juld "
-    "observationtime observationdate sampletime sampledate samplingtime samplingdate measurementtime measuredat "
-    "recordedat eventtime "
+    "time times datetime date timestamp timestamputc dateutc timeutc utctime datetimeutc dateandtime validtime obstime "
+    "juld observationtime observationdate sampletime sampledate samplingtime samplingdate measurementtime "
+    "measuredat recordedat eventtime "
     "datum tijd tijdstip tijdstempel datumtijd meettijd meetmoment "
     "zeit uhrzeit zeitpunkt zeitstempel datumzeit datumuhrzeit messzeit messzeitpunkt messdatum "
     "heure horodatage dateheure datemesure dateprelevement"
