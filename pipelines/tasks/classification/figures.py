@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ccnn_irregular.pipelines.train.figures import save
-from ccnn_irregular.plotting import COLOURS, new_figure
+from ccnn_irregular.plotting import COLOURS, new_figure, with_unit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,6 +22,7 @@ __all__ = ["confusion", "mistakes", "samplings"]
 
 _MOST_NUMBERED = 20
 _SHOWN, _COLUMNS, _CHANNELS = 8, 4, 4
+_TIMES = ("ms", "s", "min", "h", "d", "seconds", "minutes", "hours", "days", "years")
 
 
 def confusion(predictions: ClassPredictions, classes: Sequence[str], path: Path) -> Path:
@@ -119,13 +120,14 @@ def _draw(axes: Axes, batch: SampleBatch, place: int, unit: str) -> None:
             known, label = ~np.isnan(column), f"channel {channel}"
             style: dict[str, Any] = {"color": COLOURS[channel], "linewidth": 0.8, "markersize": 2}
             axes.plot(where[known, 0], column[known], ".-", label=label, **style)
-        axes.set_xlabel(unit, fontsize="x-small")
+        _name_axes(axes, ("time" if unit in _TIMES else "position",), unit)
+        axes.set_ylabel("value", fontsize="x-small")
     elif points is not None:
         marks: dict[str, Any] = {"s": 5, "c": where[:, -1], "cmap": "viridis", "linewidths": 0}
         axes.scatter(*where.T, **marks)
         axes.set_aspect("equal")
         axes.locator_params(nbins=3)
-        axes.set_xlabel(unit, fontsize="x-small")
+        _name_axes(axes, ("x", "y", "z")[: batch.domain.d], unit)
     else:
         _image(axes, batch, place, unit)
 
@@ -134,14 +136,20 @@ def _image(axes: Axes, batch: SampleBatch, place: int, unit: str) -> None:
     """Three channels as colours, else the first one; of a volume the middle slice along its last axis."""
     grid, values = batch.domain.uniform, batch.values[place].numpy()
     assert grid is not None
-    picture = values if values.ndim == 3 else values[..., values.shape[-1] // 2]
+    volume = values.ndim == 4
+    picture = values[..., values.shape[-1] // 2] if volume else values
     low, high = float(np.nanmin(picture)), float(np.nanmax(picture))
     coloured = np.moveaxis((picture - low) / ((high - low) or 1.0), 0, -1)
     (down, right), half = [(axis.start, axis.start + axis.step * (axis.size - 1)) for axis in grid.axes[:2]], grid.steps
     extent = (right[0] - half[1] / 2, right[1] + half[1] / 2, down[1] + half[0] / 2, down[0] - half[0] / 2)
     shown = coloured if len(picture) == 3 else coloured[..., 0]
     axes.imshow(shown, cmap="gray", extent=extent, interpolation="nearest")
-    axes.set_xlabel(unit, fontsize="x-small")
+    _name_axes(axes, ("axis 1", "axis 0") if volume else ("column", "row"), unit)
+
+
+def _name_axes(axes: Axes, names: Sequence[str], unit: str) -> None:
+    for side, name in zip("xyz", names, strict=False):
+        getattr(axes, f"set_{side}label")(with_unit(name, unit), fontsize="x-small")
 
 
 def samplings(names: Sequence[str], found: Mapping[str, Sequence[Accuracy]], path: Path) -> Path:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ccnn_irregular._checks import require
 from ccnn_irregular.pipelines.train.figures import save
 from ccnn_irregular.plotting import COLOURS, new_figure, plot_receptive_field, plot_samples
+from ccnn_irregular.plotting_kernels import layer_titles
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -144,9 +145,10 @@ def receptive_fields(kernels: Mapping[str, Kernel], unit: str) -> Figure:
     rows = math.ceil(len(kernels) / columns)
     figure = new_figure(4.0 * columns, 2.7 * rows)
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    layers = layer_titles(kernels)
     for panel, (name, kernel) in zip(panels, kernels.items(), strict=False):
         plot_receptive_field(kernel, unit=unit, axes=panel)
-        panel.set_title(f"{name}: {panel.get_title()}", fontsize="small")
+        panel.set_title(f"{layers[name]}: {panel.get_title()}", fontsize="small")
         panel.set_xlabel(f"time since the sample ({unit})")
     for panel in panels[len(kernels) :]:
         panel.set_visible(False)
