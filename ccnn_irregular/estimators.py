@@ -178,10 +178,9 @@ class _SeriesEstimator(BaseEstimator):
         self.best_score_ = best.score
         network.load_state_dict(best.weights)
         model.cpu().eval()
-        if network.schema.kind != "number":
-            told_of_risks = model.calibrate(data)
-            if self.verbose:
-                print(told_of_risks)
+        told = model.calibrate(data)
+        if self.verbose:
+            print(told)
         return network
 
     def _labels(self, X: Any, y: Any) -> pd.DataFrame:
@@ -342,10 +341,17 @@ class SeriesRegressor(RegressorMixin, _SeriesEstimator):
     def _require_labels(self, labels: NDArray[Any]) -> None:
         _require_finite(np.asarray(labels, np.float64))
 
-    def predict(self, X: Any, times: pd.DataFrame | None = None) -> Any:
-        """Numbers ``(n,)``: a Series by id where X is a table, else an array in the order of X."""
+    def predict(self, X: Any, times: pd.DataFrame | None = None, return_std: bool = False) -> Any:
+        """Numbers ``(n,)``: a Series by id where X is a table, else an array in the order of X.
+
+        With ``return_std`` these and their standard deviation, in the same form: the root mean square of the errors at
+        the validation series, alike for all.
+        """
         found, index = self._answers(X, times)
-        return found[:, 0] if index is None else pd.Series(found[:, 0], index)
+        deviation = np.full(len(found), float(self.network_.deviation))
+        given = (found[:, 0], deviation) if return_std else (found[:, 0],)
+        shown = tuple(one if index is None else pd.Series(one, index) for one in given)
+        return shown if return_std else shown[0]
 
     def __sklearn_tags__(self) -> Any:
         return _tags(super().__sklearn_tags__(), "regressor_tags")
