@@ -230,10 +230,12 @@ def _without_duplicates(
     if rule == "refuse":
         first = np.flatnonzero(counts[which] > 1)[:1]
         same = rows[known[which == which[first]]][:_SHOWN] + 1
+        unnamed = [role for role in ("time", "level") if role not in observations.columns]
+        apart = " or ".join(f"--data.columns.{role} NAME" for role in unnamed)
         reject(
             f"the rows of {observations.path}",
-            "hold one value a place and time (--data.options.duplicates mean, first or last takes one of them; "
-            "--data.columns.level or .station may name what tells them apart)",
+            "hold one value a place and time (--data.options.duplicates mean, first or last takes one of them"
+            + (f"; {apart} names what tells them apart, where a column does)" if unnamed else ")"),
             f"{int((counts - 1).sum())} more, as in rows {', '.join(map(str, same))}",
         )
     order = known[np.lexsort((rows[known], which))]

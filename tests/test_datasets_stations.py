@@ -270,3 +270,15 @@ def ghcn_table(shared_data: Path, folder: Path, first_year: int) -> tuple[pd.Dat
     frame = ghcnm.load(folder / "ghcn.dat")["temperature"].to_dataframe().reset_index()
     columns = ["station", "time", "latitude", "longitude", "elevation", "temperature"]
     return frame[columns].sample(frac=1, random_state=0), folder / "ghcn.dat"
+
+
+def test_duplicates_name_the_columns_that_may_tell_them_apart(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text("lat,lon,moment,t2m\n1,1,2020-01-01,5\n1,1,2020-01-02,6\n2,2,2020-01-01,7\n")
+    with pytest.raises(ValueError, match=r"--data\.columns\.time NAME or --data\.columns\.level NAME names what"):
+        load(path)
+    fields = load(path, columns=StationColumns(time="moment"))
+    assert int(fields.known.sum()) == 3
+    path.write_text("lat,lon,time,depth,t2m\n1,1,2020-01-01,0,5\n1,1,2020-01-01,0,6\n2,2,2020-01-01,1,7\n")
+    with pytest.raises(ValueError, match=r"takes one of them\), got 1 more"):
+        load(path)

@@ -247,3 +247,17 @@ def test_clouds_without_points(tmp_path: Path) -> None:
 def test_a_folder_of_one_file(tmp_path: Path) -> None:
     (tmp_path / "one.csv").write_text("a,b\n1,2\n", encoding="utf-8")
     assert inspected(tmp_path).what == "a folder of 1 file"
+
+
+@pytest.mark.parametrize("name", ["scan.nii", "scan.nii.gz"])
+def test_a_nifti_cut_off_behind_its_header_is_noticed(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    nibabel.save(nibabel.Nifti1Image(np.random.default_rng(0).random((9, 8, 7)), np.eye(4)), path)
+    whole = inspected(path)
+    assert not any("bytes" in doubt for doubt in whole.doubts)
+    assert whole.next is not None
+    path.write_bytes(path.read_bytes()[:-200])
+    found = inspected(path)
+    assert (found.what, found.next) == ("a NIfTI volume that is cut off", None)
+    assert "bytes of the" in found.doubts[0]
+    assert found.facts["voxels"] == "9 x 8 x 7"

@@ -63,7 +63,7 @@ class Points:
             weights = torch.ones(count, dtype=torch.float64, device=device)
         if splits is None:
             splits = torch.tensor([0, count], dtype=torch.int64, device=device)
-        weights, splits = _as_tensor("weights", weights), _as_tensor("splits", splits)
+        weights, splits = as_tensor("weights", weights), as_tensor("splits", splits)
         for name, tensor in (("weights", weights), ("splits", splits)):
             require(tensor.device == device, name, f"be on the coordinates' device {device}", tensor.device)
         require(
@@ -186,7 +186,7 @@ def as_coordinates(argument: str, given: Tensor | NDArray[Any]) -> Tensor:
     Raises:
         ValueError: neither a tensor nor an array of numbers, or integers that float64 would round.
     """
-    tensor = _as_tensor(argument, given)
+    tensor = as_tensor(argument, given)
     if tensor.is_floating_point():
         return tensor
     require(tensor.dtype in _INTEGERS, argument, "be floating point or integers", tensor.dtype)
@@ -196,7 +196,12 @@ def as_coordinates(argument: str, given: Tensor | NDArray[Any]) -> Tensor:
     return exact
 
 
-def _as_tensor(argument: str, given: Tensor | NDArray[Any]) -> Tensor:
+def as_tensor(argument: str, given: Tensor | NDArray[Any]) -> Tensor:
+    """A tensor as it is; a NumPy array as a copy, since writes to shared memory cannot be noticed.
+
+    Raises:
+        ValueError: something else, or an array of no numbers.
+    """
     if isinstance(given, np.ndarray):
         require(given.dtype.kind in "iuf", argument, "hold numbers", given.dtype)
         return torch.tensor(given.astype(given.dtype.newbyteorder("="), copy=False))
