@@ -22,8 +22,6 @@ from ccnn_irregular.pipelines.tasks.classification.data import SampleDataModule
 from ccnn_irregular.pipelines.train.outputs import earlier, record, record_path, require_own
 
 pytestmark = [
-    pytest.mark.filterwarnings(r"ignore:\s*By default only one Jsonargparse:DeprecationWarning"),
-    pytest.mark.filterwarnings(r"ignore:[\s\S]*removed in\s+v5\.0\.0:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::UserWarning:ccnn_irregular"),
 ]
 

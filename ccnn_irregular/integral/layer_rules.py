@@ -7,9 +7,9 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from ccnn_irregular._checks import reject
-from ccnn_irregular.integral.function_rules import elementwise
 from ccnn_irregular.integral.layout import Role
 from ccnn_irregular.integral.tracing import AttributeUse, Call, LayerRule, Tracer
+from ccnn_irregular.integral.value_rules import elementwise
 from ccnn_irregular.kernels import Generator, Kernel
 from ccnn_irregular.layers import (
     BatchNorm,

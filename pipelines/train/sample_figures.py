@@ -41,6 +41,7 @@ class Drawn:
 
     @property
     def axes(self) -> int:
+        """Number of axes."""
         if self.places is not None:
             return self.places.shape[1]
         assert self.grid is not None

@@ -58,7 +58,7 @@ def write_predictions(
     times: Sequence[str] | None = None,
     targets: Floats | None = None,
     threshold: float = 0.5,
-    deviation: float = float("nan"),
+    deviation: float = float("inf"),
 ) -> None:
     """Write a CSV of id, time where labels have one, label where targets are given, and the answer.
 
@@ -72,7 +72,7 @@ def write_predictions(
         times: as the table of labels has them.
         targets: ``(n,)``, class or number.
         threshold: probability from which on the outcome of two classes is predicted.
-        deviation: of numbers, nan where it is not known.
+        deviation: of numbers, inf where it is not known.
     """
     rows = {"id": ids} | ({} if times is None else {"time": times})
     label = None
@@ -93,7 +93,7 @@ def evaluate(
     schema: Schema,
     mean: float,
     drawn: Resampling = Resampling(),
-    deviation: float = float("nan"),
+    deviation: float = float("inf"),
 ) -> Evaluation:
     """Figures and a table.
 
@@ -104,7 +104,7 @@ def evaluate(
         schema: what labels are.
         mean: of the numbers in training, the baseline.
         drawn: how intervals are drawn.
-        deviation: of numbers, nan where it is not known.
+        deviation: of numbers, inf where it is not known.
 
     Raises:
         ValueError: one class only, where two are told apart.
