@@ -94,7 +94,15 @@ class DepthwiseConv(nn.Module):
 
 
 @torch.no_grad()
-def export(layer: nn.Module, grid: Grid, tolerance: float = 1e-2, width: int = 5, way: str | None = None) -> Exported:
+def export(
+    layer: nn.Module,
+    grid: Grid,
+    tolerance: float = 1e-2,
+    width: int = 5,
+    *,
+    way: str | None = None,
+    query: Grid | None = None,
+) -> Exported:
     """A trained layer or network on a fixed grid as shift-wise convolutions.
 
     Kernels are sampled at the grid's lags, cut into tiles, and in each channel the smallest tiles are left out while
@@ -104,10 +112,11 @@ def export(layer: nn.Module, grid: Grid, tolerance: float = 1e-2, width: int = 5
 
     Args:
         layer: a convolution, a ``CCNN`` with head "classify" or "dense", or a ``ContinuousUNet``; copied.
-        grid: where values will come, and answers are wanted; 1 to 3 axes.
+        grid: where values will come; 1 to 3 axes.
         tolerance: share of each kernel's sum of magnitudes that may be left out, in [0, 1).
         width: taps of a tile along each axis.
         way: how all of them are computed, "tiles", "direct" or "channels last"; None = the fastest, measured here.
+        query: where answers are wanted, see ``plain``.
 
     Raises:
         ValueError: more than three axes, another head, arguments outside their ranges.
@@ -117,7 +126,7 @@ def export(layer: nn.Module, grid: Grid, tolerance: float = 1e-2, width: int = 5
     require(way is None or way in _WAYS, "way", f"be one of {_WAYS}", repr(way))
     width_per_axis(width, grid.d)
     # In a module of its own, so that a convolution that stands alone can be replaced too.
-    whole, reports = nn.Sequential(plain(layer, grid)), []
+    whole, reports = nn.Sequential(plain(layer, grid, query)), []
     for name, module in list(whole.named_modules()):
         if not isinstance(module, GridConv):
             continue
@@ -147,8 +156,8 @@ def _tiled(
     weight, sizes = _about_zero(sampled), sampled.source.sizes
     conv = from_large_kernel(weight, width, bias=sampled.bias, tolerance=tolerance)
     whole = from_large_kernel(weight, width, bias=sampled.bias)
-    total = weight.abs().flatten(1).sum(1)
-    left = total - torch.zeros_like(total).index_add(0, conv.channel, conv.weight.abs().flatten(1).sum(1))
+    total = weight.double().abs().flatten(1).sum(1)
+    left = total - torch.zeros_like(total).index_add(0, conv.channel, conv.weight.double().abs().flatten(1).sum(1))
     noise = torch.randn(1, len(weight), *sizes, generator=torch.Generator().manual_seed(0)).to(weight)
     exact = whole.by("direct", noise)
     error = (conv.by("direct", noise) - exact).norm() / exact.norm().clamp(min=torch.finfo(exact.dtype).tiny)
@@ -171,9 +180,13 @@ def _tiled(
 
 def _joined(conv: TiledConv, way: str) -> nn.Module:
     """The one kernel that the tiles make, no longer than those that were kept."""
-    if conv.bias is None:
-        return DepthwiseConv(conv.to_large_kernel(), way)
-    return nn.Sequential(DepthwiseConv(conv.to_large_kernel(), way), _Bias(conv.bias))
+    kernel = conv.to_large_kernel()
+    for axis in range(1, kernel.ndim):  # tiles end where the kernel may have ended before
+        taps = kernel.abs().amax([dim for dim in range(kernel.ndim) if dim != axis])
+        reach = int((taps.nonzero() - kernel.shape[axis] // 2).abs().max()) if taps.any() else 0
+        kernel = kernel.narrow(axis, kernel.shape[axis] // 2 - reach, 2 * reach + 1)
+    dense = DepthwiseConv(kernel, way)
+    return dense if conv.bias is None else nn.Sequential(dense, _Bias(conv.bias))
 
 
 class _Bias(nn.Module):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ccnn_irregular._checks import require
 from ccnn_irregular.domains import Grid
-from ccnn_irregular.layers import ContinuousConv, InstanceNorm, PointwiseLinear, SeparableContinuousConv
+from ccnn_irregular.layers import BatchNorm, ContinuousConv, InstanceNorm, PointwiseLinear, SeparableContinuousConv
 from ccnn_irregular.layers.pointwise import shuffle_channels
 from ccnn_irregular.networks import CCNN, ResidualBlock
 from ccnn_irregular.networks_unet import ContinuousUNet, level_grids
@@ -184,7 +184,7 @@ def plain(layer: nn.Module, source: Grid, query: Grid | None = None) -> nn.Modul
     """A trained layer or network on a fixed grid in ordinary torch modules, in evaluation mode; a copy.
 
     Args:
-        layer: a convolution, a ``CCNN`` with head "classify" or "dense", or a ``ContinuousUNet``.
+        layer: a convolution, a ``BatchNorm``, a ``CCNN`` with head "classify" or "dense", or a ``ContinuousUNet``.
         source: where values will come, 1 to 3 axes.
         query: where answers are wanted; None = at the source. Of a ``CCNN`` always where it has them.
 
@@ -193,13 +193,15 @@ def plain(layer: nn.Module, source: Grid, query: Grid | None = None) -> nn.Modul
         TypeError: another layer.
     """
     query = source if query is None else query
+    if isinstance(layer, BatchNorm):
+        return _batch_norm(layer, source.d).eval().requires_grad_(False)
     if isinstance(layer, CCNN):
         return PlainCCNN(layer, source).eval().requires_grad_(False)
     if isinstance(layer, ContinuousUNet):
         return PlainUNet(layer, source, query).eval().requires_grad_(False)
     if isinstance(layer, ContinuousConv | SeparableContinuousConv):
         return _convolution(layer, source, query).eval().requires_grad_(False)
-    kinds = "a ContinuousConv, a SeparableContinuousConv, a CCNN or a ContinuousUNet"
+    kinds = "a ContinuousConv, a SeparableContinuousConv, a BatchNorm, a CCNN or a ContinuousUNet"
     raise TypeError(f"layer must be {kinds}, got {type(layer).__name__}")
 
 
