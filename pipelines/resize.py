@@ -15,12 +15,10 @@ from torch import nn
 from ccnn_irregular import integral
 from ccnn_irregular._checks import reject, require
 from ccnn_irregular._reprs import parameter_count
-from ccnn_irregular.pipelines.train.arguments import Words
-from ccnn_irregular.pipelines.train.checkpoint import load_weights, read_checkpoint, save_checkpoint
+from ccnn_irregular.pipelines.train.checkpoint import read_checkpoint, save_checkpoint
 from ccnn_irregular.pipelines.train.evaluation import say
-from ccnn_irregular.pipelines.train.registry import task_class
+from ccnn_irregular.pipelines.train.opened import opened
 from ccnn_irregular.pipelines.train.reports import write_json, write_text
-from ccnn_irregular.pipelines.train.run import run_task
 from ccnn_irregular.pipelines.train.run_folder import RunFolder
 
 __all__ = ["run"]
@@ -44,43 +42,23 @@ def run(arguments: list[str]) -> None:
     require(source.best.is_file(), "run_dir", "be a folder of ccnn fit with best.ckpt", options.run_dir)
     target = RunFolder(Path(options.output or f"{options.run_dir.rstrip('/')}_{options.ratio:g}"))
     require(not target.path.exists(), "output", "be a folder that does not exist yet", target.path)
-    module, batches = _opened(source)
+    module, data = opened(source)
+    data.setup("fit")
+    batches = list(itertools.islice(data.train_dataloader(), _BATCHES))
     converted = integral.convert(module, batches[0])
     try:
         _write(source, target, module, options.ratio)
-        empty, _ = _opened(target, weights=False)
+        empty, _ = opened(target, weights=False)
         integral.resize(converted, sizes=_sizes(integral.channel_groups(converted), empty))
         smaller = integral.discretise(converted)
         integral.recalibrate(smaller, batches)
         _write(source, target, smaller, options.ratio)
-        found, _ = _opened(target)  # as test and predict load it
+        found, _ = opened(target)  # as test and predict load it
     except ValueError as error:
         shutil.rmtree(target.path, ignore_errors=True)
         reject("run_dir", "hold a network whose options give all of its layers' widths", f"{error}")
     before, after = parameter_count(module.network), parameter_count(found.network)
     say(f"{integral.channel_groups(converted)}\n{before:,} parameters are now {after:,}: {target.path}")
-
-
-def _opened(folder: RunFolder, weights: bool = True) -> tuple[Any, list[Any]]:
-    """The module of a run, with its weights or as it starts, and some batches of what it was trained on."""
-    words = Words("validate", (), None, str(folder.path), None, (), ())
-    found: dict[str, Any] = {}
-
-    class Opened(task_class(words.task_name())):  # type: ignore[misc]  # a class that is looked up
-        """The run's options, read as ``ccnn validate`` reads them; nothing is validated."""
-
-        def before_validate(self) -> None:
-            pass
-
-        def validate(self, model: Any, datamodule: Any, ckpt_path: str, **_: Any) -> None:
-            found["model"] = model.eval()
-            if weights:
-                datamodule.setup("fit")
-                load_weights(model, ckpt_path)
-                found["batches"] = list(itertools.islice(datamodule.train_dataloader(), _BATCHES))
-
-    run_task(Opened, words)
-    return found["model"], found.get("batches", [])
 
 
 def _sizes(groups: integral.ChannelGroups, wanted: nn.Module) -> dict[str, int]:
