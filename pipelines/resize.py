@@ -1,13 +1,16 @@
-"""``ccnn resize``: a trained run at another width, as a run that ``test`` and ``predict`` take."""
+"""``ccnn resize``: a trained run at another width, for ``test`` and ``predict``; or measured at several widths."""
 
 from __future__ import annotations
 
 import itertools
 import json
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 import yaml
 from jsonargparse import ArgumentParser
 from torch import nn
@@ -15,12 +18,14 @@ from torch import nn
 from ccnn_irregular import integral
 from ccnn_irregular._checks import reject, require
 from ccnn_irregular._reprs import parameter_count
+from ccnn_irregular.pipelines.train import figures
 from ccnn_irregular.pipelines.train.arguments import Words
 from ccnn_irregular.pipelines.train.checkpoint import load_weights, read_checkpoint, save_checkpoint
-from ccnn_irregular.pipelines.train.evaluation import say
+from ccnn_irregular.pipelines.train.evaluation import ResultTable, say
+from ccnn_irregular.pipelines.train.module import timed
 from ccnn_irregular.pipelines.train.registry import task_class
-from ccnn_irregular.pipelines.train.reports import write_json, write_text
-from ccnn_irregular.pipelines.train.run import run_task
+from ccnn_irregular.pipelines.train.reports import write_csv, write_json, write_text
+from ccnn_irregular.pipelines.train.run import quiet, run_task
 from ccnn_irregular.pipelines.train.run_folder import RunFolder
 
 __all__ = ["run"]
@@ -29,42 +34,102 @@ __all__ = ["run"]
 _WIDTHS = ("hidden_channels", "channels")
 # What a checkpoint needs to train on, which a resized network cannot.
 _BATCHES = 16  # whose statistics become those of the norms
+_RATIOS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.25)
+_TIMED = 5  # batches
 _OF_TRAINING = ("optimizer_states", "lr_schedulers", "loops", "callbacks")
 
 
 def run(arguments: list[str]) -> None:
-    """Convert the run's network, resize it, and write it into a folder of its own."""
+    """Convert the run's network, then write it at another width into a folder of its own, or measure it at several."""
     parser = ArgumentParser(prog="ccnn resize", allow_abbrev=False, description=__doc__)
     parser.add_argument("--run_dir", type=str, required=True, help="folder of the trained run")
-    parser.add_argument("--ratio", type=float, required=True, help="share of the channels that is kept, 0.5 for half")
+    parser.add_argument("--ratio", type=float | None, help="share of the channels that is kept, 0.5 for half")
+    parser.add_argument("--sweep", type=bool, default=False, help="measure several ratios instead, and draw them")
     parser.add_argument("--output", type=str | None, help="folder of the smaller run (default: RUN_DIR_RATIO)")
     options = parser.parse_args(arguments)
     source = RunFolder(Path(options.run_dir))
-    require(0 < options.ratio <= 1, "ratio", "lie above 0, and at 1 at most", options.ratio)
+    require(options.sweep == (options.ratio is None), "ratio", "be given, or --sweep true", options.ratio)
+    require(options.sweep or 0 < options.ratio <= 1, "ratio", "lie above 0, and at 1 at most", options.ratio)
     require(source.best.is_file(), "run_dir", "be a folder of ccnn fit with best.ckpt", options.run_dir)
-    target = RunFolder(Path(options.output or f"{options.run_dir.rstrip('/')}_{options.ratio:g}"))
-    require(not target.path.exists(), "output", "be a folder that does not exist yet", target.path)
-    module, batches = _opened(source)
-    converted = integral.convert(module, batches[0])
+    if options.sweep:
+        _sweep(source)
+    else:
+        target = Path(options.output or f"{options.run_dir.rstrip('/')}_{options.ratio:g}")
+        require(not target.exists(), "output", "be a folder that does not exist yet", target)
+        _resize(source, RunFolder(target), options.ratio)
+
+
+def _resize(source: RunFolder, target: RunFolder, ratio: float) -> None:
+    """Write the run of a narrower network."""
+    opened = _opened(source)
+    converted = opened.converted()
     try:
-        _write(source, target, module, options.ratio)
-        empty, _ = _opened(target, weights=False)
+        _write(source, target, opened.module, ratio)
+        empty = _opened(target, weights=False).module
         integral.resize(converted, sizes=_sizes(integral.channel_groups(converted), empty))
         smaller = integral.discretise(converted)
-        integral.recalibrate(smaller, batches)
-        _write(source, target, smaller, options.ratio)
-        found, _ = _opened(target)  # as test and predict load it
+        integral.recalibrate(smaller, opened.batches)
+        _write(source, target, smaller, ratio)
+        found = _opened(target).module  # as test and predict load it
     except ValueError as error:
         shutil.rmtree(target.path, ignore_errors=True)
         reject("run_dir", "hold a network whose options give all of its layers' widths", f"{error}")
-    before, after = parameter_count(module.network), parameter_count(found.network)
+    before, after = parameter_count(opened.module.network), parameter_count(found.network)
     say(f"{integral.channel_groups(converted)}\n{before:,} parameters are now {after:,}: {target.path}")
 
 
-def _opened(folder: RunFolder, weights: bool = True) -> tuple[Any, list[Any]]:
-    """The module of a run, with its weights or as it starts, and some batches of what it was trained on."""
+def _sweep(source: RunFolder) -> None:
+    """Measure the network at several widths on the validation part: a table, ``sweep.csv`` and ``sweep.png``."""
+    opened = _opened(source)
+    monitor, label = opened.task.monitor, opened.task.monitor_label
+    converted = opened.converted()
+    rows = []
+    for ratio in _RATIOS:
+        smaller = integral.discretise(integral.resize(converted, ratio))
+        integral.recalibrate(smaller, opened.batches)
+        with quiet():
+            (found,) = opened.task.trainer.validate(smaller, datamodule=opened.task.datamodule, verbose=False)
+        rows.append([ratio, parameter_count(smaller.network), _seconds(smaller, opened.batches[0]), *found.values()])
+    head = ["ratio", "parameters", "seconds_a_batch", *found]
+    title = f"{source.path}: validation {label} at other widths, nothing is trained"
+    shown = [[f"{row[0]:g}", f"{row[1]:,}", f"{row[2]:.4f}", *(f"{value:.4f}" for value in row[3:])] for row in rows]
+    ResultTable(title, [name.replace("_", " ") for name in head], shown, words=0).print()
+    write_csv(source.path / "sweep.csv", head, rows)
+    scores = [row[head.index(monitor)] for row in rows]
+    picture = figures.width_sweep(scores, f"validation {label}", rows, source.path / "sweep.png")
+    say(f"{source.path / 'sweep.csv'}\n{picture}\nnext: ccnn resize --run_dir {source.path} --ratio 0.5")
+
+
+def _seconds(model: Any, batch: Any) -> float:
+    """Median time of the network's answer to a batch."""
+    with torch.inference_mode():
+        return float(np.median([timed(model.eval(), batch)[1] for _ in range(_TIMED + 1)][1:]))
+
+
+@dataclass
+class _Opened:
+    """A run as ``ccnn validate`` reads it.
+
+    Attributes:
+        task: with its trainer and data.
+        module: with its weights, or as it starts.
+        batches: some of those it was trained on, on the module's device.
+    """
+
+    task: Any
+    module: Any
+    batches: list[Any]
+
+    def converted(self) -> nn.Module:
+        """The module with weights that are functions; channels of one that was trained for all widths are in order."""
+        trained = self.module.schedule.least_width < 1
+        return integral.convert(self.module, self.batches[0], order=None if trained else integral.shortest_path)
+
+
+def _opened(folder: RunFolder, weights: bool = True) -> _Opened:
+    """A run; without ``weights``, and batches, as it starts."""
     words = Words("validate", (), None, str(folder.path), None, (), ())
-    found: dict[str, Any] = {}
+    found: list[_Opened] = []
 
     class Opened(task_class(words.task_name())):  # type: ignore[misc]  # a class that is looked up
         """The run's options, read as ``ccnn validate`` reads them; nothing is validated."""
@@ -73,14 +138,15 @@ def _opened(folder: RunFolder, weights: bool = True) -> tuple[Any, list[Any]]:
             pass
 
         def validate(self, model: Any, datamodule: Any, ckpt_path: str, **_: Any) -> None:
-            found["model"] = model.eval()
+            batches: list[Any] = []
             if weights:
                 datamodule.setup("fit")
                 load_weights(model, ckpt_path)
-                found["batches"] = list(itertools.islice(datamodule.train_dataloader(), _BATCHES))
+                batches = list(itertools.islice(datamodule.train_dataloader(), _BATCHES))
+            found.append(_Opened(self, model.eval(), batches))
 
     run_task(Opened, words)
-    return found["model"], found.get("batches", [])
+    return found[0]
 
 
 def _sizes(groups: integral.ChannelGroups, wanted: nn.Module) -> dict[str, int]:

@@ -17,6 +17,7 @@ from ccnn_irregular.integral.conversion import (
 from ccnn_irregular.integral.interpolation import INTERPOLATIONS, Interpolation, register_interpolation
 from ccnn_irregular.integral.ordering import shortest_path
 from ccnn_irregular.integral.partitions import RULES, Partition, Rule, register_rule
+from ccnn_irregular.integral.sharing import shared_copy
 
 __all__ = [
     "INTERPOLATIONS",
@@ -34,5 +35,6 @@ __all__ = [
     "register_rule",
     "resize",
     "resize_randomly",
+    "shared_copy",
     "shortest_path",
 ]
