@@ -32,10 +32,11 @@ def shared_copy(model: nn.Module, example: Any, *, order: Order | None = None) -
     """
     copy = convert(model, example, order=order)
     along = {weight.name for weight in channel_groups(copy).plan.weights}
-    with torch.no_grad():
-        for name in along:
-            layer, own = _owner(model, name)
-            getattr(layer, own).copy_(getattr(_owner(copy, name)[0], own))  # in the order of the copy
+    if order is not None:
+        with torch.no_grad():
+            for name in along:
+                layer, own = _owner(model, name)
+                getattr(layer, own).copy_(getattr(_owner(copy, name)[0], own))
     for name, parameter in model.named_parameters(remove_duplicate=False):
         layer, own = _owner(copy, name)
         if name in along:

@@ -1,11 +1,12 @@
-"""Training for all widths: beside each step at full width, gradients at a random and at the least width.
+"""Training for all widths: in each step, gradients at random widths beside those at the full one.
 
-So a run can be resized by ``ccnn resize`` afterwards, without training (Yu and Huang, Universally Slimmable Networks,
-ICCV 2019, for networks whose channels are dropped; here channels are resampled, see ``ccnn_irregular.integral``).
+So ``ccnn resize`` makes narrower runs afterwards, without training (as Yu and Huang, Universally Slimmable Networks,
+ICCV 2019, do for networks whose channels are dropped; here they are resampled, see ``ccnn_irregular.integral``).
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, cast
@@ -22,7 +23,7 @@ __all__ = ["AllWidths"]
 
 
 class AllWidths(Callback):
-    """Adds gradients at a random and at the least width to those of each training step, in equal parts.
+    """Adds gradients at two random widths, a small and a large one, to those of each training step, in equal parts.
 
     What the epoch logs is of the full width.
 
@@ -59,8 +60,8 @@ class AllWidths(Callback):
         scaler = getattr(trainer.precision_plugin, "scaler", None)
         try:
             with _unheard(pl_module), trainer.precision_plugin.forward_context():
-                for most in (1.0, self.least):
-                    integral.resize_randomly(self._copy, self.least, most, drawn)
+                for span in itertools.pairwise((self.least, (self.least + 1) / 2, 1.0)):
+                    integral.resize_randomly(self._copy, *span, drawn)
                     loss = pl_module.training_step(*self._batch) / trainer.accumulate_grad_batches
                     (loss if scaler is None else scaler.scale(loss)).backward()
         finally:
