@@ -79,7 +79,7 @@ def _resize(source: RunFolder, target: RunFolder, ratio: float) -> None:
 
 
 def _sweep(source: RunFolder) -> None:
-    """Measure the network at several widths on the validation part, on the CPU: a table, ``sweep.csv`` and ``sweep.png``."""
+    """Validate the network at several widths, on the CPU: a table, ``sweep.csv`` and ``sweep.png``."""
     module, data, batches = _read(source)
     task = task_class(task_of(source))
     converted = _converted(module, batches[0])

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_pipelines_classification import NETWORK, QUIET, TINY, history, in_tmp_path, pytestmark, refused
+from pipelines_commands import history, refused
+from test_pipelines_classification import NETWORK, QUIET, TINY
 
 from ccnn_irregular.pipelines import cli
 from ccnn_irregular.pipelines.tasks.classification.module import Classification
 
-__all__ = ["in_tmp_path", "pytestmark"]  # what the tests there need is needed here
+pytestmark = pytest.mark.usefixtures("in_tmp_path")
 
 CONFIG = ["--config", "simulated_strokes", "--data.count", "60", "--data.batch_size", "16", *TINY, *QUIET]
 WIDE = ["--model.schedule.least_width", "0.4"]
@@ -28,7 +29,7 @@ def test_gradients_of_other_widths_are_added_and_nothing_else_changes() -> None:
     for run, options in (("plain", []), ("wide", WIDE)):
         cli.main(["fit", *CONFIG, *rate, *options, "--run_dir", f"runs/{run}"])
     # What is logged is of the full width, and so is the checkpoint.
-    for one, other in zip(history("plain"), history("wide"), strict=True):
+    for one, other in zip(history("runs/plain"), history("runs/wide"), strict=True):
         assert {k: float(v) for k, v in one.items()} == pytest.approx({k: float(v) for k, v in other.items()}, rel=1e-4)
     plain, wide = weights("plain"), weights("wide")
     assert {name: value.shape for name, value in plain.items()} == {name: value.shape for name, value in wide.items()}
@@ -56,7 +57,7 @@ def test_a_run_for_all_widths_resumes_to_the_bit(monkeypatch: pytest.MonkeyPatch
     assert torch.load("runs/parts/last.ckpt", weights_only=True)["global_step"] == 2
     cli.main(["fit", *config, "--run_dir", "runs/parts"])
     torch.testing.assert_close(weights("parts"), weights("whole"), rtol=0, atol=0)
-    assert history("parts") == history("whole")
+    assert history("runs/parts") == history("runs/whole")
 
 
 def test_a_run_begins_with_the_weights_of_another(capsys: pytest.CaptureFixture[str]) -> None:
@@ -64,8 +65,8 @@ def test_a_run_begins_with_the_weights_of_another(capsys: pytest.CaptureFixture[
     tiny = ["--model.schedule.learning_rate", "1e-9", "--trainer.max_epochs", "1"]
     for start in ("runs/first", "runs/first/best.ckpt"):
         cli.main(["fit", *CONFIG, *tiny, "--start_from", start, "--run_dir", f"runs/{len(start)}"])
-        best = max(float(row["val_log_likelihood"]) for row in history("first"))
-        assert float(history(f"{len(start)}")[0]["val_log_likelihood"]) == pytest.approx(best, rel=1e-2)
+        best = max(float(row["val_log_likelihood"]) for row in history("runs/first"))
+        assert float(history(f"runs/{len(start)}")[0]["val_log_likelihood"]) == pytest.approx(best, rel=1e-2)
         start_weights, after = weights("first", "best"), weights(f"{len(start)}")
         for name in ("network.standardise.scale", "network.cnn.output.weight"):
             torch.testing.assert_close(start_weights[name], after[name], rtol=1e-5, atol=1e-6)

@@ -38,9 +38,9 @@ from ccnn_irregular.pipelines.train.run_end import (
     require_precision,
     tells_no_numbers,
 )
-from ccnn_irregular.pipelines.train.run_folder import RunFolder, flat
+from ccnn_irregular.pipelines.train.run_folder import RunFolder
 from ccnn_irregular.pipelines.train.trusted import bounded_by
-from ccnn_irregular.pipelines.train.usage import explained, short_help
+from ccnn_irregular.pipelines.train.usage import explained, help_asked
 
 __all__ = ["Task"]
 
@@ -175,12 +175,7 @@ class Task(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse, then find the run folder and the checkpoint in it; what is not typed is as in the run."""
         command, own = args[0], self._parser(args[0])
-        if {"-h", "--help"} & set(args):
-            print(short_help(own, command, self.task, flat(self.words.chosen())))
-            raise SystemExit(0)
-        if "--help-all" in args:
-            own.print_help()
-            raise SystemExit(0)
+        help_asked(args, own, self.task, self.words.chosen())
         try:
             self.config = parser.parse_args([command, *join_lists(args[1:], own)])
         except ArgumentError as error:
