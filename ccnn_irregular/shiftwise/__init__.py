@@ -7,7 +7,7 @@ CVPR 2025, arXiv 2401.12736).
 from ccnn_irregular.shiftwise.blocks import ShiftwiseBlock
 from ccnn_irregular.shiftwise.choice import Choice
 from ccnn_irregular.shiftwise.conv import ShiftwiseConv
-from ccnn_irregular.shiftwise.export import Exported, LayerReport, export
+from ccnn_irregular.shiftwise.export import DepthwiseConv, Exported, LayerReport, export, settle
 from ccnn_irregular.shiftwise.networks import (
     ShiftwiseNet,
     compress,
@@ -21,6 +21,7 @@ from ccnn_irregular.shiftwise.tiled import TiledConv, explain, from_large_kernel
 
 __all__ = [
     "Choice",
+    "DepthwiseConv",
     "Exported",
     "GridConv",
     "GroupSparsity",
@@ -34,6 +35,7 @@ __all__ = [
     "export",
     "from_large_kernel",
     "plain",
+    "settle",
     "shiftwise_base",
     "shiftwise_small",
     "shiftwise_tiny",

@@ -16,7 +16,7 @@ from ccnn_irregular.shiftwise.tiled import TiledConv, from_large_kernel
 from ccnn_irregular.shiftwise.tiles import width_per_axis
 from ccnn_irregular.shiftwise.ways import LARGE_KERNEL
 
-__all__ = ["DepthwiseConv", "Exported", "LayerReport", "export"]
+__all__ = ["DepthwiseConv", "Exported", "LayerReport", "export", "settle"]
 
 _WAYS = (TILES, "direct", "channels last")  # those without a Fourier transform
 
@@ -161,9 +161,7 @@ def _tiled(
     noise = torch.randn(1, len(weight), *sizes, generator=torch.Generator().manual_seed(0)).to(weight)
     exact = whole.by("direct", noise)
     error = (conv.by("direct", noise) - exact).norm() / exact.norm().clamp(min=torch.finfo(exact.dtype).tiny)
-    if way is None:
-        seconds = choose(conv, (1, len(weight), *sizes)).seconds
-        way = min((name for name in _WAYS if name in seconds), key=seconds.__getitem__)
+    way = _fastest(conv, (1, len(weight), *sizes)) if way is None else way
     report = LayerReport(
         name,
         taps=sampled.weight.numel(),
@@ -176,6 +174,40 @@ def _tiled(
     )
     conv.way = way
     return conv if way == TILES else _joined(conv, way), report
+
+
+@torch.no_grad()
+def settle(network: nn.Module, values: Tensor) -> nn.Module:
+    """A network whose layers of tiles each are what takes the least time for values like these; changed in place.
+
+    Args:
+        network: such as ``compress`` gives.
+        values: what it reads.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    names = [name for name, layer in network.named_modules() if isinstance(layer, TiledConv)]
+    hooks = [
+        network.get_submodule(name).register_forward_pre_hook(
+            lambda _, given, name=name: shapes.update({name: tuple(given[0].shape)})  # type: ignore[misc]
+        )
+        for name in names
+    ]
+    network(values)
+    for hook in hooks:
+        hook.remove()
+    for name, shape in shapes.items():
+        conv = network.get_submodule(name)
+        assert isinstance(conv, TiledConv)
+        conv.way = _fastest(conv, shape)
+        if conv.way != TILES:
+            network.set_submodule(name, _joined(conv, conv.way))
+    return network
+
+
+def _fastest(conv: TiledConv, shape: tuple[int, ...]) -> str:
+    """The way of least time among those that every exporter knows."""
+    seconds = choose(conv, shape).seconds
+    return min((name for name in _WAYS if name in seconds), key=seconds.__getitem__)
 
 
 def _joined(conv: TiledConv, way: str) -> nn.Module:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import io
 import json
 import logging
@@ -11,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ccnn_irregular._checks import require
 from ccnn_irregular._optional import import_optional
 from ccnn_irregular.pipelines.export.networks import Trained
 from ccnn_irregular.pipelines.train.reports import whole
+from ccnn_irregular.shiftwise import DepthwiseConv, GridConv
 
 __all__ = ["METADATA", "OUTPUT", "SUFFIXES", "read_onnx", "require_packages", "write"]
 
@@ -45,22 +48,27 @@ def write(path: Path, network: Trained, metadata: Mapping[str, Any]) -> None:
         metadata: plain values. In ONNX each is an entry of ``metadata_props``, in JSON; in ``.pt2`` they are an extra
             file, ``torch.export.load(path, extra_files={METADATA: ""})``.
     """
-    content = _onnx(network, metadata) if path.suffix == ".onnx" else _program(network, metadata)
+    content = _onnx(network, metadata) if path.suffix == ".onnx" else _saved(network, metadata)
     with whole(path) as temporary:
         temporary.write_bytes(content)
 
 
-def _program(network: Trained, metadata: Mapping[str, Any]) -> bytes:
+def _program(network: Trained) -> torch.export.ExportedProgram:
+    """For any batch: one that the network would fix is an error here, and not a file for two samples."""
     inputs = network.noise(2)
-    stream = io.BytesIO()
+    batch = torch.export.Dim("batch")
     with torch.no_grad():
-        program = torch.export.export(network.after, inputs, dynamic_shapes=_any_batch(inputs))
-    torch.export.save(program, stream, extra_files={METADATA: json.dumps(metadata)})
+        return torch.export.export(network.after, inputs, dynamic_shapes=tuple({0: batch} for _ in inputs))
+
+
+def _saved(network: Trained, metadata: Mapping[str, Any]) -> bytes:
+    stream = io.BytesIO()
+    torch.export.save(_program(network), stream, extra_files={METADATA: json.dumps(metadata)})
     return stream.getvalue()
 
 
 def _onnx(network: Trained, metadata: Mapping[str, Any]) -> bytes:
-    inputs = network.noise(2)
+    program = _program(dataclasses.replace(network, after=_contiguous(network.after)))
     said = logging.getLogger("torch.onnx")
     before = said.level
     said.setLevel(logging.ERROR)  # packages of operators that are not there, and are not needed
@@ -68,19 +76,12 @@ def _onnx(network: Trained, metadata: Mapping[str, Any]) -> bytes:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".*LeafSpec.*is deprecated", FutureWarning)
             warnings.filterwarnings("ignore", "# The axis name: .* will not be used", UserWarning)
-            program = torch.onnx.export(
-                network.after,
-                inputs,
-                dynamo=True,
-                verbose=False,
-                dynamic_shapes=_any_batch(inputs),
-                input_names=list(network.shapes),
-                output_names=[OUTPUT],
-            )
+            names: dict[str, Any] = {"input_names": list(network.shapes), "output_names": [OUTPUT]}
+            written = torch.onnx.export(program, dynamo=True, verbose=False, **names)
     finally:
         said.setLevel(before)
-    assert program is not None
-    model = program.model_proto
+    assert written is not None
+    model = written.model_proto
     for name, value in metadata.items():
         entry = model.metadata_props.add()
         entry.key, entry.value = name, json.dumps(value)
@@ -88,9 +89,15 @@ def _onnx(network: Trained, metadata: Mapping[str, Any]) -> bytes:
     return content
 
 
-def _any_batch(inputs: tuple[Tensor, ...]) -> tuple[Any, ...]:
-    batch = torch.export.Dim("batch")
-    return tuple({0: batch} for _ in inputs)
+def _contiguous(network: nn.Module) -> nn.Module:
+    """A copy without changes of layout, which are PyTorch's own."""
+    network = copy.deepcopy(network)
+    for layer in network.modules():
+        if isinstance(layer, GridConv):
+            layer.channels_last = False
+        elif isinstance(layer, DepthwiseConv):
+            layer.way = "direct"
+    return network
 
 
 def read_onnx(path: Path, threads: int) -> Callable[..., Tensor]:

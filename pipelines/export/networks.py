@@ -14,9 +14,10 @@ from ccnn_irregular._checks import reject, require
 from ccnn_irregular.domains import Grid
 from ccnn_irregular.pipelines.tasks.classification.data import SampleBatch
 from ccnn_irregular.pipelines.tasks.classification.network import ContinuousClassifier
+from ccnn_irregular.pipelines.tasks.classification.shiftwise import ShiftwiseClassifier
 from ccnn_irregular.pipelines.tasks.segmentation.batch import PERCENTILES, VolumeBatch
 from ccnn_irregular.pipelines.tasks.segmentation.network import ContinuousSegmenter
-from ccnn_irregular.shiftwise import GridConv, LayerReport, export, plain
+from ccnn_irregular.shiftwise import GridConv, LayerReport, compress, export, plain, settle
 
 __all__ = ["Exporter", "Trained", "trained"]
 
@@ -128,6 +129,30 @@ def _classifier(model: Any, grid: Grid, exporter: Exporter, padded: bool) -> Tra
     return Trained(before, _Classifier(network, grid, parts).eval(), shapes | ({"lengths": ()} if padded else {}))
 
 
+class _Standardised(nn.Module):
+    """Samples on a grid, standardised, through a network of values."""
+
+    def __init__(self, standardise: nn.Module, grid: Grid, network: nn.Module) -> None:
+        super().__init__()
+        self.standardise, self.grid, self.network = copy.deepcopy(standardise), grid, network
+
+    def forward(self, values: Tensor) -> Tensor:
+        return self.network(self.standardise(values, self.grid))
+
+
+def _shiftwise(model: Any, grid: Grid, exporter: Exporter, padded: bool) -> Trained:
+    network: ShiftwiseClassifier = model.network
+    _require_axes(grid, network.axes)
+    require(not padded, "the run", "read samples as long as their grid", "samples that end before (data.window)")
+
+    def before(values: Tensor) -> Tensor:
+        return network(SampleBatch(values, grid, torch.zeros(len(values), dtype=torch.int64)))
+
+    values = torch.randn(1, network.in_channels, *grid.sizes, generator=torch.Generator().manual_seed(0))
+    after = _Standardised(network.standardise, grid, settle(compress(network.net), values))
+    return Trained(before, after.eval(), {"values": (network.in_channels, *grid.sizes)})
+
+
 class _Intensities(nn.Module):
     """Volumes as ``pipelines.tasks.segmentation.batch.standardised`` has them, without float64.
 
@@ -194,4 +219,5 @@ def _require_axes(grid: Grid, axes: int) -> None:
 _KINDS: dict[type[nn.Module], Callable[[Any, Grid, Exporter, bool], Trained]] = {
     ContinuousClassifier: _classifier,
     ContinuousSegmenter: _segmenter,
+    ShiftwiseClassifier: _shiftwise,
 }
