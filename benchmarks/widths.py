@@ -73,8 +73,7 @@ def main() -> None:
     data.setup("fit")
     training = list(itertools.islice(data.train_dataloader(), 16))
     data.setup("test")
-    loader = data.loader("test", None)
-    tested = list(itertools.islice(loader, -(-options.rows // loader.batch_size)))
+    tested = list(itertools.islice(data.loader("test"), -(-options.rows // len(training[0].labels))))
     sort = None if model.schedule.least_width < 1 else integral.shortest_path
     converted = integral.convert(model, training[0], order=sort)
     unsorted = integral.convert(model, training[0], order=None)
