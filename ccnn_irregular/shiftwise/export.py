@@ -188,7 +188,7 @@ def settle(network: nn.Module, values: Tensor) -> nn.Module:
     names = [name for name, layer in network.named_modules() if isinstance(layer, TiledConv)]
     hooks = [
         network.get_submodule(name).register_forward_pre_hook(
-            lambda _, given, name=name: shapes.update({name: tuple(given[0].shape)})  # type: ignore[misc]
+            lambda _, given, name=name: shapes.update({name: tuple(given[0].shape)})
         )
         for name in names
     ]

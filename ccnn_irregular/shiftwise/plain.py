@@ -95,7 +95,7 @@ class GridConv(nn.Module):
         return shuffle_channels(result, self.shuffled) if self.shuffled else result
 
     def _convolved(self, values: Tensor, padding: list[int] | None, channels_last: bool) -> Tensor:
-        shape = {"stride": self.strides, "padding": padding, "groups": self.groups}
+        shape: dict[str, Any] = {"stride": self.strides, "padding": padding, "groups": self.groups}
         return convolve(values, self.weight, **shape, channels_last=channels_last)
 
     @torch.no_grad()
@@ -127,8 +127,8 @@ class GridConv(nn.Module):
             order = [0, 1, *itertools.chain(*((2 + d + axis, 2 + axis) for axis in range(d)))]
             sizes = [size * up for size, up in zip(own, self.phases, strict=True)]
             result = result.permute(order).reshape(result.shape[0], -1, *sizes)
-        ends = tuple(slice(size) for size in self.query.sizes)
-        return result if result.shape[2:] == self.query.sizes else result[(..., *ends)]
+        ends: Any = (..., *(slice(size) for size in self.query.sizes))
+        return result if result.shape[2:] == self.query.sizes else result[ends]
 
 
 class _Axis:

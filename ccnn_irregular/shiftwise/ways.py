@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -77,7 +77,7 @@ LARGE_KERNEL: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 """Ways that take the one large depthwise kernel ``(C, *odd lengths)``; sizes stay."""
 
 
-def least_seconds(ways: dict[str, Callable[[], Any]], device: torch.device) -> dict[str, float]:
+def least_seconds(ways: Mapping[str, Callable[[], Any]], device: torch.device) -> dict[str, float]:
     """Least time of a few runs of each way, all in turn; of one that is far behind the time of its first."""
     best: dict[str, float] = {}
     for run in range(_RUNS):

@@ -94,6 +94,8 @@ def trained(model: Any, grid: Grid, exporter: Exporter, *, padded: bool = False)
 class _Classifier(nn.Module):
     """Samples on a grid to logits."""
 
+    copied: Tensor | None
+
     def __init__(self, network: Any, grid: Grid, parts: Sequence[nn.Module]) -> None:
         super().__init__()
         self.standardise, self.grid = copy.deepcopy(network.standardise), grid

@@ -65,7 +65,7 @@ class ShiftwiseClassifier(nn.Module):
         self.standardise = Standardise(in_channels, each)
         strides = (int(stem_strides[0]), int(stem_strides[1]))
         # Branches count from the start: few blocks, and few steps to make them grow from 1e-6.
-        options = {"stem_strides": strides, "drop_path": drop_path, "layer_scale": 0.1}
+        options: dict[str, Any] = {"stem_strides": strides, "drop_path": drop_path, "layer_scale": 0.1}
         self.net = ShiftwiseNet(in_channels, classes, depths, channels, lengths, width, axes, **options)
         self.sparsity: GroupSparsity | None = None
         if kept < 1:
