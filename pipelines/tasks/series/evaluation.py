@@ -58,7 +58,7 @@ def write_predictions(
     times: Sequence[str] | None = None,
     targets: Floats | None = None,
     threshold: float = 0.5,
-    deviation: float = float("inf"),
+    deviation: float = 0.0,
 ) -> None:
     """Write a CSV of id, time where labels have one, label where targets are given, and the answer.
 
@@ -72,7 +72,7 @@ def write_predictions(
         times: as the table of labels has them.
         targets: ``(n,)``, class or number.
         threshold: probability from which on the outcome of two classes is predicted.
-        deviation: of numbers, inf where it is not known.
+        deviation: of numbers, 0 where it is not known.
     """
     rows = {"id": ids} | ({} if times is None else {"time": times})
     label = None
@@ -81,7 +81,7 @@ def write_predictions(
         label = targets.tolist() if number else [schema.classes[int(one)] for one in targets]
     chances = np.hstack([1 - answers, answers]) if schema.kind == "binary" else answers
     by_name = dict(zip(schema.classes, chances.T.tolist(), strict=True)) if schema.kind != "number" else None
-    known = schema.kind == "number" and np.isfinite(deviation)
+    known = schema.kind == "number" and deviation > 0
     spread = [f"{deviation:.6g}"] * len(answers) if known else None
     write_answers(path, rows, decided(answers, schema, threshold), by_name, label, spread)
 
@@ -93,7 +93,7 @@ def evaluate(
     schema: Schema,
     mean: float,
     drawn: Resampling = Resampling(),
-    deviation: float = float("inf"),
+    deviation: float = 0.0,
 ) -> Evaluation:
     """Figures and a table.
 
@@ -104,7 +104,7 @@ def evaluate(
         schema: what labels are.
         mean: of the numbers in training, the baseline.
         drawn: how intervals are drawn.
-        deviation: of numbers, inf where it is not known.
+        deviation: of numbers, 0 where it is not known.
 
     Raises:
         ValueError: one class only, where two are told apart.
@@ -140,7 +140,7 @@ def _of_numbers(mean: float, deviation: float) -> dict[str, Metric]:
         "R2": explained,
         "RMSE of the training mean": lambda answers, targets: float(np.sqrt(np.square(mean - targets).mean())),
     }
-    if np.isfinite(deviation):
+    if deviation > 0:
         found["within the 90 % interval"] = lambda answers, targets: float(
             (np.abs(answers[:, 0] - targets) <= WITHIN_90 * deviation).mean()
         )

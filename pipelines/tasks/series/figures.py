@@ -144,7 +144,7 @@ def predicted_numbers(
     axes = figure.add_subplot(aspect="equal", adjustable="datalim")
     ends = np.array([min(answers.min(), targets.min()), max(answers.max(), targets.max())])
     axes.plot(ends, ends, label="predicted as it is", **_CHANCE)
-    if np.isfinite(deviation):
+    if deviation > 0:
         half = WITHIN_90 * deviation
         axes.fill_between(
             ends, ends - half, ends + half, color=COLOURS[5], alpha=0.3, linewidth=0, label="90 % interval"
