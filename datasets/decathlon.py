@@ -118,8 +118,8 @@ def find_pairs(root: str | Path) -> VolumePairs:
     if not (images.is_dir() and labels.is_dir()):
         raise missing_file(root, "dataset.json (Medical Segmentation Decathlon), or the folders images and labels")
     image_files, label_files = ({scan_name(path): path for path in scan_files(one)} for one in (images, labels))
-    for folder, here, there in ((labels, image_files, label_files), (images, label_files, image_files)):
-        lacking = sorted(set(here) - set(there))
+    for folder, here, others in ((labels, image_files, label_files), (images, label_files, image_files)):
+        lacking = sorted(set(here) - set(others))
         shown = ", ".join(lacking[:_NAMES_SHOWN]) + (", ..." if len(lacking) > _NAMES_SHOWN else "")
         got = f"none for {len(lacking)} of {len(here)}: {shown}"
         require(not lacking, str(folder), "hold a file for each one beside it", got)

@@ -200,10 +200,10 @@ class _Check:
         answer = self._evaluated(layer, sampling, source, query)
         seconds = time.perf_counter() - started
         wanted = self._wanted(sampling)
-        own = None if judge is None else _distance(answer[: len(judge)], judge)
+        distance = None if judge is None else _distance(answer[: len(judge)], judge)
         largest = float((answer - wanted).abs().max() / wanted.abs().max())
         return replace(
-            row, error=_distance(answer, wanted), largest_error=largest, engine_error=own, seconds=seconds
+            row, error=_distance(answer, wanted), largest_error=largest, engine_error=distance, seconds=seconds
         ), answer
 
     def _judge(self, sampling: Sampling, source: Points) -> Tensor | None:

@@ -31,6 +31,6 @@ def _twin(module: Module, replaced: Mapping[int, Tensor]) -> Module:
     twin = module.__new__(type(module))
     parameters = {name: replaced.get(id(one), one) for name, one in module._parameters.items()}
     children = {name: None if one is None else _twin(one, replaced) for name, one in module._modules.items()}
-    own = {"_parameters": parameters, "_modules": children, "_buffers": dict(module._buffers)}
-    object.__setattr__(twin, "__dict__", vars(module) | own)
+    attributes = {"_parameters": parameters, "_modules": children, "_buffers": dict(module._buffers)}
+    object.__setattr__(twin, "__dict__", vars(module) | attributes)
     return twin

@@ -183,12 +183,12 @@ def conv_query(
     pads = _pads(padding, d)
     lags = _lag_zero(sizes, rates, causal_axes)
     counts, starts = [], []
-    for axis, own in enumerate(source.axes):
+    for axis, source_axis in enumerate(source.axes):
         before, after = pads[axis]
-        room = own.size + before + after - rates[axis] * (sizes[axis] - 1) - 1
+        room = source_axis.size + before + after - rates[axis] * (sizes[axis] - 1) - 1
         require(room >= 0, "sizes", f"fit into the padded grid on axis {axis}", tuple(sizes))
         counts.append(room // strides[axis] + 1)
-        starts.append(own.start + (lags[axis] - before) * own.step)
+        starts.append(source_axis.start + (lags[axis] - before) * source_axis.step)
     steps = [step * stride for step, stride in zip(source.steps, strides, strict=True)]
     wraps = [a.periodic and n * s == a.size for a, n, s in zip(source.axes, counts, strides, strict=True)]
     return Grid(counts, steps, starts, wraps)
@@ -261,13 +261,15 @@ def conv_transpose_query(
     pads, extra = _per_axis("padding", padding, d, 0), _per_axis("output_padding", output_padding, d, 0)
     lags = _lag_zero(sizes, rates, causal_axes)
     counts, starts = [], []
-    for axis, own in enumerate(source.axes):
-        count = (own.size - 1) * strides[axis] - 2 * pads[axis] + rates[axis] * (sizes[axis] - 1) + extra[axis] + 1
-        count = own.size * strides[axis] if own.periodic else count
+    for axis, source_axis in enumerate(source.axes):
+        count = (
+            (source_axis.size - 1) * strides[axis] - 2 * pads[axis] + rates[axis] * (sizes[axis] - 1) + extra[axis] + 1
+        )
+        count = source_axis.size * strides[axis] if source_axis.periodic else count
         require(count >= 1, "padding", f"leave at least one node on axis {axis}", pads[axis])
         counts.append(count)
         lag = 0 if axis in causal_axes else lags[axis]
-        starts.append(own.start + (pads[axis] - lag) * own.step / strides[axis])
+        starts.append(source_axis.start + (pads[axis] - lag) * source_axis.step / strides[axis])
     steps = [step / factor for step, factor in zip(source.steps, strides, strict=True)]
     return Grid(counts, steps, starts, source.periodic)
 

@@ -38,8 +38,8 @@ def scale_kernel(kernel: Kernel, gain: float) -> None:
     kernel.calibrated = True
     factor, output = gain**-0.5, kernel.generator.output
     tensors = [one for one in (output.weight, output.bias) if one is not None]
-    own = {id(one) for one in kernel.parameters()}
-    if all(id(one) in own for one in tensors) and _LEAST_IN_WEIGHTS < factor < _MOST_IN_WEIGHTS:
+    in_kernel = {id(one) for one in kernel.parameters()}
+    if all(id(one) in in_kernel for one in tensors) and _LEAST_IN_WEIGHTS < factor < _MOST_IN_WEIGHTS:
         for one in tensors:
             one.mul_(factor)
     else:

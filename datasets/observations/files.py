@@ -76,9 +76,9 @@ def _of_netcdf(path: Path) -> Table:
 
     with open_cube(path) as dataset:
         flat = observations(dataset).load()
-        own = {str(name) for name, one in dataset.data_vars.items() if one.dtype.kind in "iuf"}
+        numeric = {str(name) for name, one in dataset.data_vars.items() if one.dtype.kind in "iuf"}
         sizes = dataset.sizes
-        dims = {name: dataset[name].dims for name in own & set(map(str, flat.data_vars))}
+        dims = {name: dataset[name].dims for name in numeric & set(map(str, flat.data_vars))}
     roles: dict[str, str] = {}
     for name, role in {key: role for one in flat.data_vars.values() for key, role in cf_roles(one).items()}.items():
         roles.setdefault("level" if role == "vertical" else role, name)

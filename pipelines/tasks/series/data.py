@@ -241,8 +241,8 @@ class SeriesTables(TaskData[SeriesBatch, None]):
         """Arguments of ``SeriesNetwork`` that follow from the training rows, by their names; ``setup`` comes first."""
         assert self.schema is not None
         timing = timing_of(self.samples, self.indices("train"))
-        own = {name: getattr(timing, name) for name in ("start", "step", "nodes", "extent", "width", "cap")}
-        return {"schema": asdict(self.schema), **own}
+        timings = {name: getattr(timing, name) for name in ("start", "step", "nodes", "extent", "width", "cap")}
+        return {"schema": asdict(self.schema), **timings}
 
     def inferred_lines(self, taken: dict[str, Any], options: dict[str, Any]) -> str:
         assert self.schema is not None

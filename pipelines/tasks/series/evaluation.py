@@ -154,8 +154,8 @@ def _of_classes() -> dict[str, Metric]:
         return float(metrics.f1_score(targets, answers.argmax(1), average="macro"))
 
     def log_loss(answers: Floats, targets: Floats) -> float:
-        own = answers[np.arange(len(targets)), targets.astype(int)]
-        return float(-np.log(np.maximum(own, 1e-300)).mean())
+        of_truth = answers[np.arange(len(targets)), targets.astype(int)]
+        return float(-np.log(np.maximum(of_truth, 1e-300)).mean())
 
     def brier(answers: Floats, targets: Floats) -> float:
         truth = np.eye(answers.shape[1])[targets.astype(int)]

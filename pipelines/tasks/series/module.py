@@ -75,7 +75,7 @@ class SeriesModel(TaskModule):
         was_training = self.training
         self.eval()
         if timed or schema.since == "label":
-            logits = np.broadcast_to(own := self._logits(watched), (len(found.times), *own.shape))
+            logits = np.broadcast_to(watched_logits := self._logits(watched), (len(found.times), *watched_logits.shape))
         else:
             cut = [watched.known_by(np.full(len(rows), time)) for time in found.times.tolist()]
             logits = np.stack([self._logits(one) for one in cut])

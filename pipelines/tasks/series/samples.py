@@ -157,8 +157,8 @@ class Samples:
 
     def take(self, chosen: NDArray[np.int64]) -> Samples:
         """Some of the samples, in this order; one may be there several times."""
-        own = ("index", "cuts", "targets", "numbers")
-        return replace(self, **{name: one[chosen] for name in own if (one := getattr(self, name)) is not None})
+        columns = ("index", "cuts", "targets", "numbers")
+        return replace(self, **{name: one[chosen] for name in columns if (one := getattr(self, name)) is not None})
 
     def judged_by(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
         """The time that samples are judged by: their cut, or the last row where there is none."""
@@ -261,8 +261,8 @@ def inferred_text(schema: Schema, options: dict[str, Any]) -> str:
 def sample_numbers(ids: NDArray[Any], index: Indices, cuts: NDArray[np.float64]) -> Indices:
     """Numbers of samples that stay what they are whatever else is read: of their series, and of their time."""
     plain = all(one.isdigit() and len(one) < 18 and str(int(one)) == one for one in ids)
-    own = np.array([int(one) for one in ids], np.int64) if plain else text_keys(ids).view(np.int64)
-    return own[index] + np.where(np.isfinite(cuts), row_keys(cuts).view(np.int64), 0)
+    keys = np.array([int(one) for one in ids], np.int64) if plain else text_keys(ids).view(np.int64)
+    return keys[index] + np.where(np.isfinite(cuts), row_keys(cuts).view(np.int64), 0)
 
 
 def values_by_variable(series: LongSeries, chosen: Indices) -> list[NDArray[np.float32]]:
