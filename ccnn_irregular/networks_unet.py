@@ -207,8 +207,11 @@ class ContinuousUNet(nn.Module):
 
     def kernels(self) -> dict[str, Kernel]:
         """The kernels of all convolutions by name."""
-        convolutions = {name: one for name, one in self.named_modules() if isinstance(one, ContinuousConv)}
-        return {name.removesuffix(".depthwise").removesuffix(".conv"): one.kernel for name, one in convolutions.items()}
+        convolutions = {name: module for name, module in self.named_modules() if isinstance(module, ContinuousConv)}
+        return {
+            name.removesuffix(".depthwise").removesuffix(".conv"): convolution.kernel
+            for name, convolution in convolutions.items()
+        }
 
     def _answers(self, values: Tensor, source: Grid, query: Grid, *, calibrating: bool = False) -> Tensor:
         wanted = (self.in_channels, *source.sizes)

@@ -127,7 +127,7 @@ def load_fields(root: str | Path, variables: Sequence[str] = ()) -> FieldSet:
         values=torch.from_numpy(np.concatenate(values)[:, None]),
         splits=torch.tensor([0, *(len(one) for one in values)]).cumsum(0),
         units=torch.from_numpy(np.concatenate(units)),
-        names=tuple(f"float {one.attrs['float']}" for one in floats),
+        names=tuple(f"float {dataset.attrs['float']}" for dataset in floats),
         channels=(parameter,),
         channel_units=(str(floats[0][parameter].attrs.get("units", "1")),),
         axes=("time", "pressure"),
@@ -145,7 +145,7 @@ def _way_back(
     def restored(filled: Array) -> xr.Dataset:
         ends = np.cumsum([int(valid.sum()) for valid in kept])[:-1]
         filled_floats = []
-        most = max(one.sizes["level"] for one in floats)
+        most = max(dataset.sizes["level"] for dataset in floats)
         for one, valid, part in zip(floats, kept, np.split(filled[:, 0], ends), strict=True):
             whole = np.full(valid.shape, np.nan)
             whole[valid] = part

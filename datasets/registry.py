@@ -275,7 +275,7 @@ def _import_packaged() -> None:
 def _parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
     """Arguments of a function that are still to be given; those that a ``partial`` gives are left out."""
     bound = function.keywords if isinstance(function, partial) else {}
-    return {name: one for name, one in inspect.signature(function).parameters.items() if name not in bound}
+    return {name: parameter for name, parameter in inspect.signature(function).parameters.items() if name not in bound}
 
 
 def _options(function: Callable[..., Any]) -> tuple[str, ...]:

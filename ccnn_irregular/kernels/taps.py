@@ -122,7 +122,7 @@ def dilated(kernel: Kernel, rates: float | Sequence[float]) -> Kernel:
     require(len(rates) == kernel.d, "rates", f"have one entry per axis, {kernel.d}", rates)
     require(all(math.isfinite(rate) and rate > 0 for rate in rates), "rates", "be positive and finite", rates)
     mask = None if kernel.mask is None else DilatedMask(kernel.mask, rates).to(kernel.extent)
-    extent = [one * rate for one, rate in zip(kernel.exact_numbers("extent"), rates, strict=True)]
+    extent = [length * rate for length, rate in zip(kernel.exact_numbers("extent"), rates, strict=True)]
     return kernel.replace(mask=mask, extent=extent)
 
 
@@ -284,8 +284,10 @@ def _table(
     """Kernel of the taps ``weight``, ``(*shape, *sizes)``, at ``positions`` in units of ``extent``."""
     shape = tuple(weight.shape[: weight.ndim - len(positions)])
     generator = Taps(positions, math.prod(shape), volume)
-    middle = [(min(along) + max(along)) / 2 * one for along, one in zip(positions, extent, strict=True)]
-    reach = [((max(along) - min(along)) / 2 + 1 - ON_TAP) * one for along, one in zip(positions, extent, strict=True)]
+    middle = [(min(along) + max(along)) / 2 * length for along, length in zip(positions, extent, strict=True)]
+    reach = [
+        ((max(along) - min(along)) / 2 + 1 - ON_TAP) * length for along, length in zip(positions, extent, strict=True)
+    ]
     mask = BoxMask(reach, middle)
     kernel = Kernel(generator, mask, extent=extent, shape=shape, causal_axes=causal_axes).to(weight)  # type: ignore[arg-type]
     with torch.no_grad():
@@ -313,7 +315,10 @@ def _per_axis(name: str, given: Ints, d: int, least: int) -> tuple[int, ...]:
     numbers = tuple(given) if isinstance(given, Sequence) else (given,) * d
     require(len(numbers) == d, name, f"be one number or one per axis, {d}", numbers)
     require(
-        all(isinstance(one, int) and one >= least for one in numbers), name, f"be integers from {least} on", numbers
+        all(isinstance(number, int) and number >= least for number in numbers),
+        name,
+        f"be integers from {least} on",
+        numbers,
     )
     return numbers
 
@@ -323,8 +328,8 @@ def _pads(padding: Ints | Sequence[tuple[int, int]], d: int) -> list[tuple[int, 
     if isinstance(padding, int):
         padding = (padding,) * d
     require(len(padding) == d, "padding", f"be one number or one entry per axis, {d}", tuple(padding))
-    pairs = [(one, one) if isinstance(one, int) else one for one in padding]
-    fits = all(len(pair) == 2 and all(isinstance(one, int) and one >= 0 for one in pair) for pair in pairs)
+    pairs = [(pad, pad) if isinstance(pad, int) else pad for pad in padding]
+    fits = all(len(pair) == 2 and all(isinstance(pad, int) and pad >= 0 for pad in pair) for pair in pairs)
     require(fits, "padding", "be integers from 0 on, or pairs of them", tuple(padding))
     return pairs
 

@@ -76,6 +76,6 @@ def _every(points: Points, stride: int) -> Points:
 
 def _factors(name: str, given: int | Sequence[int], count: int) -> tuple[int, ...]:
     numbers = tuple(given) if isinstance(given, Sequence) else (given,) * count
-    fits = len(numbers) == count and all(isinstance(one, int) and one >= 1 for one in numbers)
+    fits = len(numbers) == count and all(isinstance(number, int) and number >= 1 for number in numbers)
     require(fits, name, f"be a positive integer, or {count} of them", given)
     return numbers

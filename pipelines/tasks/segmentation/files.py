@@ -68,7 +68,7 @@ def jobs_of(images: Sequence[Path], output: Path) -> list[FileJob]:
 
 def labels_name(image: Path) -> str:
     """The name of the labels of a scan: in its format, of pairs of header and data as one file, else as NIfTI."""
-    suffix = next((one for one in (".nrrd", ".mha") if image.name.endswith(one)), ".nii.gz")
+    suffix = next((suffix for suffix in (".nrrd", ".mha") if image.name.endswith(suffix)), ".nii.gz")
     suffix = {".nhdr": ".nrrd", ".mhd": ".mha"}.get(image.suffix, suffix)
     return scan_name(image) + suffix
 

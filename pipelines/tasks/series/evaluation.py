@@ -47,7 +47,7 @@ def decided(answers: Floats, schema: Schema, threshold: float) -> list[Any]:
     if schema.kind == "number":
         return answers[:, 0].tolist()
     chosen = (answers[:, 0] >= threshold).astype(int) if schema.kind == "binary" else answers.argmax(1)
-    return [schema.classes[one] for one in chosen]
+    return [schema.classes[row] for row in chosen]
 
 
 def write_predictions(
@@ -78,7 +78,7 @@ def write_predictions(
     label = None
     if targets is not None:
         number = schema.kind == "number"
-        label = targets.tolist() if number else [schema.classes[int(one)] for one in targets]
+        label = targets.tolist() if number else [schema.classes[int(target)] for target in targets]
     chances = np.hstack([1 - answers, answers]) if schema.kind == "binary" else answers
     by_name = dict(zip(schema.classes, chances.T.tolist(), strict=True)) if schema.kind != "number" else None
     known = schema.kind == "number" and deviation > 0
