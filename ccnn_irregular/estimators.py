@@ -137,8 +137,10 @@ class _SeriesEstimator(BaseEstimator):
             network = SeriesNetwork(**(sizes | options))
             schedule = Schedule(self.learning_rate, self.weight_decay, 1.0, SCHEDULE.final_share, decay_generators=True)
             model = SeriesModel(network, schedule)
-            limits = {"max_epochs": self.max_epochs, "patience": self.patience, "verbose": self.verbose}
-            self.n_iter_, self.best_score_ = train_in_memory(model, data, **limits)
+            found = train_in_memory(
+                model, data, max_epochs=self.max_epochs, patience=self.patience, verbose=self.verbose
+            )
+            self.n_iter_, self.best_score_ = found
             self.network_ = network
         self.schema_ = network.schema
         self._note_classes(label_frame(labels, self.columns or Columns())[0]["label"])
@@ -314,7 +316,7 @@ class SeriesRegressor(RegressorMixin, _SeriesEstimator):
         found, index = self._answers(X, times)
         deviation = np.full(len(found), float(self.network_.deviation))
         given = (found[:, 0], deviation) if return_std else (found[:, 0],)
-        shown = tuple(one if index is None else pd.Series(one, index) for one in given)
+        shown = tuple(answer if index is None else pd.Series(answer, index) for answer in given)
         return shown if return_std else shown[0]
 
     def __sklearn_tags__(self) -> Any:
@@ -332,7 +334,7 @@ def _as_text(value: Any) -> str:
 
 def _ids(X: Any) -> list[str]:
     """Ids of the samples of X: their own, or numbers of the rows of an array."""
-    return [str(one) for one in X] if np.ndim(X) == 1 else [str(number) for number in range(len(X))]
+    return [str(entry) for entry in X] if np.ndim(X) == 1 else [str(number) for number in range(len(X))]
 
 
 def _only(read: Tables, ids: list[str], labels: pd.DataFrame | None) -> Tables:

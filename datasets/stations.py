@@ -243,9 +243,9 @@ def _without_duplicates(
     keeps = order[ends - 1] if rule == "last" else order[ends - counts]
     kept = values[keeps]
     if rule == "mean":
-        there = ~np.isnan(values[order])
-        sums = np.add.reduceat(np.where(there, values[order], 0), ends - counts)
-        counted = np.add.reduceat(there.astype(np.int64), ends - counts)
+        known_values = ~np.isnan(values[order])
+        sums = np.add.reduceat(np.where(known_values, values[order], 0), ends - counts)
+        counted = np.add.reduceat(known_values.astype(np.int64), ends - counts)
         kept = np.where(counted > 0, sums / np.maximum(counted, 1), np.nan)
     values[known] = np.nan
     values[keeps] = kept

@@ -137,8 +137,8 @@ def _sizes(groups: integral.ChannelGroups, wanted: nn.Module) -> dict[str, int]:
 def _write(source: RunFolder, target: RunFolder, module: nn.Module, ratio: float) -> None:
     """The checkpoint, the configuration and the summary of the smaller run."""
     content = {name: value for name, value in read_checkpoint(source.best).items() if name not in _OF_TRAINING}
-    own = module.state_dict()
-    content["state_dict"] = {name: own[name] for name in content["state_dict"]}
+    state = module.state_dict()
+    content["state_dict"] = {name: state[name] for name in content["state_dict"]}
     content["hyper_parameters"] = _narrowed(content["hyper_parameters"], ratio)
     config = source.saved_config()
     assert config is not None

@@ -27,8 +27,8 @@ pytestmark = [
 
 # Tasks whose data modules take all of a source.
 WHOLE = (
-    *("tables", "stays", "series", "images", "scans", "segmentation", "downscale", "forecast"),
-    *("shapes", "tile", "clouds"),
+    *("tables", "numbers", "stays", "series", "images", "scans", "segmentation", "downscale", "forecast"),
+    *("shapes", "own_classes", "tile", "clouds"),
 )
 QUIET = ("--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false")
 
@@ -51,7 +51,9 @@ def test_the_test_part_holds_every_row_and_the_others_none(name: str, tmp_path: 
         assert set(split.ids("test")) < set(ids)
 
 
-@pytest.mark.parametrize("name", ["stays", "series", "images", "scans", "forecast", "shapes"])
+@pytest.mark.parametrize(
+    "name", ["tables", "numbers", "stays", "series", "images", "scans", "forecast", "shapes", "own_classes"]
+)
 def test_answers_to_all_rows_are_those_to_each_row_by_its_id(name: str, tmp_path: Path) -> None:
     task, model = TASKS[name], new_model(TASKS[name])
     split, whole = (task.data(tmp_path, 5) for _ in range(2))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +16,18 @@ from pipelines_tasks import TASKS, answers, fitted, stays, write_tables, write_v
 from test_datasets_argo import written
 from torch import Tensor
 
-from ccnn_irregular.adapters.geometric import CLOUD_KERNEL
 from ccnn_irregular.datasets.samples import drop_samples
 from ccnn_irregular.datasets.simulated_fronts import fronts
 from ccnn_irregular.datasets.simulated_samples import pen_strokes
 from ccnn_irregular.pipelines.tasks.classification.data import SampleDataModule
 from ccnn_irregular.pipelines.tasks.classification.sampling import Sampling
 from ccnn_irregular.pipelines.tasks.cloud_classification.data import ShapeDataModule
-from ccnn_irregular.pipelines.tasks.cloud_classification.module import CloudClassification
-from ccnn_irregular.pipelines.tasks.cloud_classification.network import CloudClassifier
 from ccnn_irregular.pipelines.tasks.cloud_segmentation.data import Discs, LabelDataModule
 from ccnn_irregular.pipelines.tasks.downscale.data import DownscalingDataModule
 from ccnn_irregular.pipelines.tasks.field.data import FieldDataModule
 from ccnn_irregular.pipelines.tasks.forecast.task import ForecastData
 from ccnn_irregular.pipelines.tasks.segmentation.data import VolumeDataModule
 from ccnn_irregular.pipelines.tasks.series.data import SeriesTables
-from ccnn_irregular.pipelines.train.schedule import Schedule
 
 nibabel = pytest.importorskip("nibabel")
 
@@ -331,17 +326,12 @@ def test_points_files_and_labels_of_clouds_with_a_class_may_stand_in_any_order(t
         (folder / "labels.csv").write_text("\n".join(["file,label", *order(rows)]) + "\n")
         options: dict[str, Any] = {"points": 40, "places": 60, "validation": 0.3, "test": 0.25, "batch_size": 4}
         found.append(ready(ShapeDataModule("cloud_folder", str(folder), **options)))
-    models = [fitted(replace(TASKS["shapes"], model=two_classes), data, tmp_path) for data in found]
+    models = [fitted(TASKS["own_classes"], data, tmp_path) for data in found]
     same(*(model.state_dict() for model in models))
     told = [
         dict(zip(data.ids("test"), answers(models[0], data.loader("test")).tolist(), strict=True)) for data in found
     ]
     assert told[0] == told[1]
-
-
-def two_classes() -> CloudClassification:
-    network = CloudClassifier(1, 2, kernel=replace(CLOUD_KERNEL, hidden=4), reading=0.6, spacing=1.2, channels=(4,))
-    return CloudClassification(network, schedule=Schedule(warmup_epochs=0))
 
 
 def test_rows_and_columns_of_a_table_of_stations_may_stand_in_any_order(tmp_path: Path) -> None:

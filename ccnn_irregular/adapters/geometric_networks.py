@@ -239,7 +239,7 @@ class CloudNetwork(nn.Module, ABC):
         super().__init__()
         require(len(channels) >= 1, "channels", "name one level or more", tuple(channels))
         spacings = [spacing * 2**level for level in range(len(channels))]
-        kernels = [kernel.scaled([one] * dim) for one in spacings]
+        kernels = [kernel.scaled([spacing] * dim) for spacing in spacings]
         levels = _Levels(channels, kernels, blocks, dropout, solver)
         self.encoder = _Encoder(in_channels, spacings, coarsening, ratio, levels)
         self._add_head(in_channels, out_channels, levels)

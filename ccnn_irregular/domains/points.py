@@ -83,7 +83,9 @@ class Points:
         self.splits = _held(splits)
         self.periods = periods
         given = {"coordinates": coordinates, "weights": weights}
-        self._converted = {name: one for name, one in given.items() if one.requires_grad and one.dtype != torch.float64}
+        self._converted = {
+            name: tensor for name, tensor in given.items() if tensor.requires_grad and tensor.dtype != torch.float64
+        }
 
     def __repr__(self) -> str:
         parts = [f"n={self.count}, d={self.d}, samples={self.samples}"]

@@ -60,17 +60,17 @@ class ChannelGroups:
 
     def multiple(self, number: int) -> int:
         """Numbers of channels of a group are multiples of this."""
-        own = self.plan.groups[number].family
-        return math.lcm(*(group.blocks for group in self.plan.groups if group.family == own))
+        family = self.plan.groups[number].family
+        return math.lcm(*(group.blocks for group in self.plan.groups if group.family == family))
 
     def smallest(self, number: int) -> int:
         """Least number of channels of a group."""
         multiple = self.multiple(number)
-        own = self.plan.groups[number].family
+        family = self.plan.groups[number].family
         least = max(
             self.partitions[other].smallest * self.plan.groups[other].blocks
             for other in self.plan.resizable()
-            if self.plan.groups[other].family == own
+            if self.plan.groups[other].family == family
         )
         return math.ceil(least / multiple) * multiple
 

@@ -127,7 +127,7 @@ def _generated(
 def _trace(model: nn.Module, example: Any, fixed: tuple[str, ...]) -> NetworkPlan:
     tracer = Tracer(model, FUNCTIONS, LAYERS, fixed)
     tracer.trace(lambda: run(model, example))
-    shapes = {name: tuple(one.shape) for name, one in [*model.named_parameters(), *model.named_buffers()]}
+    shapes = {name: tuple(tensor.shape) for name, tensor in [*model.named_parameters(), *model.named_buffers()]}
     return plan_of(tracer, shapes)
 
 
@@ -204,7 +204,7 @@ def _try_smaller(model: nn.Module, example: Any, fixed: tuple[str, ...]) -> None
         tracer.trace(lambda: run(smaller, example))
     except (RuntimeError, ValueError, IndexError, TypeError, AssertionError) as error:
         raise ValueError(f"model must {advice}, got at half its size: {error}") from error
-    shapes = {name: tuple(one.shape) for name, one in [*smaller.named_parameters(), *smaller.named_buffers()]}
+    shapes = {name: tuple(tensor.shape) for name, tensor in [*smaller.named_parameters(), *smaller.named_buffers()]}
     found = {weight.name: weight for weight in plan_of(tracer, shapes).weights}
     for weight in plan.weights:
         for axis, along in weight.axes.items():

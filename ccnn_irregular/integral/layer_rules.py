@@ -46,7 +46,9 @@ def require_continuous_layers(model: nn.Module, fixed: tuple[str, ...]) -> None:
         if parametrize.is_parametrized(module):
             undo = "torch.nn.utils.parametrize.remove_parametrizations"
             reject("model", f"have plain weights (end a weight norm by {undo}), or fixed=[{name!r}, ...]", what)
-        if any(isinstance(one, nn.parameter.UninitializedParameter) for one in module.parameters(recurse=False)):
+        if any(
+            isinstance(parameter, nn.parameter.UninitializedParameter) for parameter in module.parameters(recurse=False)
+        ):
             reject("model", "have weights of known shapes: run it once first", what)
 
 

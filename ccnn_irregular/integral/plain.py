@@ -40,7 +40,7 @@ def recalibrate(model: nn.Module, batches: Iterable[Any]) -> None:
         ValueError: a network that is not discretised.
     """
     require(not hasattr(model, GROUPS), "model", "be discretised first", "an integral network")
-    norms = [one for one in model.modules() if isinstance(one, nn.modules.batchnorm._BatchNorm)]
+    norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     if not norms:
         return  # there is nothing to measure
     kept = [(norm, norm.training, norm.momentum) for norm in norms]

@@ -27,8 +27,8 @@ def elementwise(tracer: Tracer, call: Call) -> None:
         elif combined.shape == labels.shape:
             tracer.unite(combined.flatten().numpy(), labels.flatten().numpy())
         else:
-            for one in (combined, labels):
-                tracer.fix(one, f"joined with channels along another axis in {tracer.where}")
+            for label in (combined, labels):
+                tracer.fix(label, f"joined with channels along another axis in {tracer.where}")
     if combined is not None:
         for tensor in tensors:
             if tracer.labels(tensor) is None:
@@ -66,7 +66,7 @@ def moved(tracer: Tracer, call: Call) -> None:
         _promise_equal(tracer, call, first)
         if call.name in ("cat", "concat", "concatenate") and _side_by_side(tracer, first, call.argument(1, "dim", 0)):
             return elementwise(tracer, Call(call.name, first, {}, call.result))
-    replaced = [_whole(tracer, one) for one in first] if several else _whole(tracer, first)
+    replaced = [_whole(tracer, tensor) for tensor in first] if several else _whole(tracer, first)
     with torch._C.DisableTorchFunction():
         assert call.function is not None
         labels = call.function(replaced, *rest, **call.kwargs)

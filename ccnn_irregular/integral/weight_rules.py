@@ -83,14 +83,14 @@ def _keep_heads(tracer: Tracer, labels: Tensor | None, other: Tensor) -> None:
 def attention(tracer: Tracer, call: Call) -> None:
     """Scaled dot products: query and key are summed over, the value's channels stay."""
     query, key, value = (call.argument(place, name) for place, name in enumerate(("query", "key", "value")))
-    left, right, kept = (tracer.labels(one) for one in (query, key, value))
+    left, right, kept = (tracer.labels(tensor) for tensor in (query, key, value))
     # The sums are divided by the root of the number of channels, unless a number is given.
     role: Role = "integral" if call.kwargs.get("scale") is not None else "root_integral"
     if left is not None and right is not None:
         _contract(tracer, left, right, role)
     else:
-        for one in (left, right):
-            tracer.fix(one, f"multiplied with fixed channels in {tracer.where}")
+        for side in (left, right):
+            tracer.fix(side, f"multiplied with fixed channels in {tracer.where}")
     _keep_heads(tracer, kept, query)
     tracer.set_labels(call.results[0], kept)
 
@@ -197,7 +197,7 @@ def multi_head(tracer: Tracer, call: Call) -> None:
     heads = call.argument(4, "num_heads")
     into, into_bias, bias_k = call.args[5], call.args[6], call.args[7]
     out, out_bias = call.args[11], call.args[12]
-    reads = [tracer.along(one, -1) for one in (query, key, value)]
+    reads = [tracer.along(tensor, -1) for tensor in (query, key, value)]
     plain = into is not None and bias_k is None and all(read is not None for read in reads)
     if not plain or not call.argument(2, "value").is_floating_point():
         for read in reads:

@@ -89,7 +89,7 @@ def holds_points(path: Path) -> bool:
 
 def _names(line: str) -> tuple[str, list[str]]:
     """The separator of a table, and the words of a line of it."""
-    separator = next((one for one in _SEPARATORS if one in line), " ")
+    separator = next((separator for separator in _SEPARATORS if separator in line), " ")
     words = line.lstrip("/# ").strip().split(None if separator == " " else separator)
     return separator, [word.strip().strip('"') for word in words]
 

@@ -57,12 +57,12 @@ class StationColumns:
     @property
     def missing_codes(self) -> list[float]:
         """The numbers among what is missing."""
-        return [one for one in map(number_in, self.missing or ()) if one is not None]
+        return [number for number in map(number_in, self.missing or ()) if number is not None]
 
     @property
     def missing_texts(self) -> list[str]:
         """The texts among what is missing, as they are compared."""
-        return [str(one).strip().lower() for one in self.missing or () if number_in(one) is None]
+        return [str(entry).strip().lower() for entry in self.missing or () if number_in(entry) is None]
 
 
 def column_of(role: str, asked: str | None, names: Iterable[str], taken: Iterable[str], where: str) -> str | None:

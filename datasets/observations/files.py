@@ -76,17 +76,21 @@ def _of_netcdf(path: Path) -> Table:
 
     with open_cube(path) as dataset:
         flat = observations(dataset).load()
-        own = {str(name) for name, one in dataset.data_vars.items() if one.dtype.kind in "iuf"}
+        numeric = {str(name) for name, array in dataset.data_vars.items() if array.dtype.kind in "iuf"}
         sizes = dataset.sizes
-        dims = {name: dataset[name].dims for name in own & set(map(str, flat.data_vars))}
+        dims = {name: dataset[name].dims for name in numeric & set(map(str, flat.data_vars))}
     roles: dict[str, str] = {}
-    for name, role in {key: role for one in flat.data_vars.values() for key, role in cf_roles(one).items()}.items():
+    for name, role in {key: role for array in flat.data_vars.values() for key, role in cf_roles(array).items()}.items():
         roles.setdefault("level" if role == "vertical" else role, name)
-    identified = {str(one.attrs.get("cf_role")): str(name) for name, one in flat.variables.items()}
+    identified = {str(variable.attrs.get("cf_role")): str(name) for name, variable in flat.variables.items()}
     for kind in ("timeseries_id", "trajectory_id", "profile_id"):
         if kind in identified:
             roles.setdefault("station", identified[kind])
-    units = {str(name): str(one.attrs["units"]) for name, one in flat.variables.items() if "units" in one.attrs}
+    units = {
+        str(name): str(variable.attrs["units"])
+        for name, variable in flat.variables.items()
+        if "units" in variable.attrs
+    }
     frame = flat.reset_coords().to_dataframe().reset_index(drop=True)
     # Heights of stations and the like are repeated, not measured: they run along the features.
     most = max(dims.values(), key=lambda along: np.prod([sizes[dim] for dim in along]), default=())

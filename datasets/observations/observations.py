@@ -168,7 +168,7 @@ class Observations:
         """What to type where a column that is not read holds decimal commas; "" where none does."""
         firsts = (self.frame[name].iloc[0] for name in self.frame.columns)
         return next(
-            (f"; --{way}" for way in (way_out(one, self.given.decimal) for one in firsts) if "decimal" in way), ""
+            (f"; --{way}" for way in (way_out(entry, self.given.decimal) for entry in firsts) if "decimal" in way), ""
         )
 
     def _holds_numbers(self, name: str) -> bool:

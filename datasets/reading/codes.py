@@ -54,7 +54,7 @@ def require_declared(what: str, numbers: NDArray[np.floating], declared: Sequenc
     if not met:
         return
     words = " ".join(f"{code:.7g}" for code in met)
-    typed = " ".join([*(f"'{one}'" for one in declared or ()), words])
+    typed = " ".join([*(f"'{entry}'" for entry in declared or ()), words])
     # Beside texts, a number that no row holds says that all are values.
     values = "1e30 in place of them" if declared else "--data.columns.missing '[]'"
     rule = f"tell whether {words} mean missing: --data.columns.missing {typed}, or {values} where they are values"

@@ -33,8 +33,8 @@ def table_files(paths: str | Path | Sequence[str | Path], suffixes: Sequence[str
     for path in map(Path, [paths] if isinstance(paths, str | Path) else paths):
         if not path.exists():
             raise FileNotFoundError(f"tables must be files or folders that exist, got {path}")
-        inside = [path] if path.is_file() else sorted(one for one in path.rglob("*") if one.is_file())
-        found = [one for one in inside if one == path or _readable(one, suffixes)]
+        inside = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+        found = [file for file in inside if file == path or _readable(file, suffixes)]
         require(len(found) > 0, f"folder {path}", f"hold files that end with {', '.join(suffixes)}", "none")
         files += found
     return files

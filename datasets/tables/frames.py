@@ -63,7 +63,7 @@ def id_texts(column: pd.Series, name: str) -> tuple[np.ndarray, list[str]]:
         whole = unique.astype(np.int64)
         require(bool((whole == unique).all()), f"column {name!r}", "hold whole numbers or names", listed(unique))
         unique = whole
-    return codes, [str(one) for one in unique]
+    return codes, [str(value) for value in unique]
 
 
 @dataclass
@@ -246,11 +246,11 @@ def known_entries(frame: pd.DataFrame, columns: Columns, but: Sequence[str | Non
 
     if not columns.missing:
         return frame
-    texts = [one if isinstance(one, str) else f"{one:g}" for one in columns.missing]
+    texts = [entry if isinstance(entry, str) else f"{entry:g}" for entry in columns.missing]
     asked = pd.Series(texts, dtype=object)
     codes = pd.concat([parsed_numbers(asked, sign).dropna() for sign in (".", columns.decimal)]).unique()
     changed = {}
-    for name in frame.columns.difference([one for one in but if one is not None], sort=False):
+    for name in frame.columns.difference([name for name in but if name is not None], sort=False):
         column = frame[name]
         numeric = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
         held = column.isin(codes) if numeric else column.isin(texts)

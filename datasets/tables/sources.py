@@ -99,7 +99,7 @@ def _meds(collector: Collector, table: Paths) -> Found:
     """
     import pandas as pd
 
-    paths = [Path(one) / "data" if (Path(one) / "data").is_dir() else Path(one) for one in _listed(table)]
+    paths = [Path(path) / "data" if (Path(path) / "data").is_dir() else Path(path) for path in _listed(table)]
     collector.columns = _named(collector.columns, id="subject_id", time="time", variable="code", value="numeric_value")
     fixed, born = [], 0
     for path in table_files(paths, (".parquet",)):

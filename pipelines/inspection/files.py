@@ -104,7 +104,7 @@ def ply(path: Path) -> Found:
     """The vertices of a PLY file."""
     vertices = import_optional("plyfile", "reading PLY", "formats").PlyData.read(path)["vertex"]
     places = np.stack([vertices[axis] for axis in "xyz"], 1)
-    fields = [one.name for one in vertices.properties]
+    fields = [field.name for field in vertices.properties]
     named = next((name for name in CLASS_NAMES if name in fields), None)
     classes = None if named is None else vertices[named]
     return _cloud(path, "a PLY cloud or mesh", len(places), _ends(places), fields, classes)

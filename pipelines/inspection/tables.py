@@ -185,8 +185,10 @@ def _name_table(path: Path, pandas: Any, frame: Any, meant: Mapping[str, str], f
     infinite = [str(name) for name in frame.select_dtypes("number") if np.isinf(frame[name].to_numpy(float)).any()]
     found.doubts += [f"infinite values in {', '.join(infinite)}"] if infinite else []
     codes = (-9999, -999, 9999, 99999)
-    coded = {str(name): [one for one in codes if frame[name].eq(one).any()] for name in frame.select_dtypes("number")}
-    if met := [one for one in codes if any(one in held for held in coded.values())]:
+    coded = {
+        str(name): [code for code in codes if frame[name].eq(code).any()] for name in frame.select_dtypes("number")
+    }
+    if met := [code for code in codes if any(code in held for held in coded.values())]:
         typed = " ".join(map(str, met))
         names = ", ".join(name for name, held in coded.items() if held)
         found.doubts.append(

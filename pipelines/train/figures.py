@@ -122,14 +122,14 @@ def forecasts(history: RaggedSeries, asked: RaggedSeries, values: Tensor, folder
         before = history.subset(series[column : column + 1])
         rows = slice(*asked.splits[number : number + 2].tolist())
         for panel, channel in zip(panels[:, column], channels.tolist(), strict=True):
-            seen, there = ~before.values[:, channel].isnan(), known[rows, channel]
+            seen, asked_for = ~before.values[:, channel].isnan(), known[rows, channel]
             style: dict[str, Any] = {"markersize": 3, "linewidth": 0.8}
             panel.plot(
                 before.times[seen], before.values[seen, channel], "o-", color=COLOURS[0], label="observed", **style
             )
-            later = (asked.times[rows][there], asked.values[rows, channel][there])
+            later = (asked.times[rows][asked_for], asked.values[rows, channel][asked_for])
             panel.plot(*later, "o", color=COLOURS[0], fillstyle="none", label="what came", **style)
-            panel.plot(later[0], values[rows, channel][there], ".-", color=COLOURS[1], label="forecast", **style)
+            panel.plot(later[0], values[rows, channel][asked_for], ".-", color=COLOURS[1], label="forecast", **style)
             panel.tick_params(labelsize="small")
             if column == 0:
                 panel.set_ylabel(asked.channels[channel] if asked.channels else f"channel {channel}", fontsize="small")

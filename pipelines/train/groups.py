@@ -58,7 +58,7 @@ def parts_by_group(groups: Sequence[str], sizes: Sequence[int], seed: int) -> li
         rising rows of each part.
     """
     distinct = {group: number for number, group in enumerate(dict.fromkeys(groups))}
-    group = np.array([distinct[one] for one in groups])
+    group = np.array([distinct[group] for group in groups])
     counts, part_of = np.bincount(group), np.empty(len(distinct), np.int64)
     part, filled = 0, 0
     for one in np.random.default_rng(seed).permutation(len(distinct)):

@@ -83,9 +83,9 @@ class TaskModule(LightningModule):
         Raises:
             ValueError: naming the size that differs.
         """
-        for name, there in data.sizes().items():
+        for name, size in data.sizes().items():
             here = attribute_of(self.network, name)
-            require(here == there, name, f"be the data's {there} (--model.network.init_args.{name} {there})", here)
+            require(here == size, name, f"be the data's {size} (--model.network.init_args.{name} {size})", here)
 
     def require_trainable(self, data: Any) -> None:
         """Refuse parts that cannot be trained on or validated with, with ValueError; before anything is written."""

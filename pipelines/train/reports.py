@@ -90,5 +90,5 @@ def write_answers(
     columns = {**rows, **({} if label is None else {"label": label}), "prediction": prediction}
     columns |= {} if deviation is None else {"standard_deviation": deviation}
     for name, chances in (probabilities or {}).items():
-        columns[f"probability_{name}"] = [f"{one:.6f}" for one in chances]
+        columns[f"probability_{name}"] = [f"{chance:.6f}" for chance in chances]
     write_csv(path, list(columns), zip(*columns.values(), strict=True))

@@ -86,8 +86,8 @@ class SeriesData(TaskData[Batch, Variant], Generic[Batch, Variant]):
         if hasattr(self, "series"):
             return
         known = registry.get(self.dataset, RaggedSeries, Cohort)
-        own = known.taken(outcomes=self.needs_labels(stage))
-        found = registry.load(known, self.root, **{**own, **self.options})
+        defaults = known.taken(outcomes=self.needs_labels(stage))
+        found = registry.load(known, self.root, **{**defaults, **self.options})
         series: RaggedSeries = found.as_series() if isinstance(found, Cohort) else found
         rows = torch.arange(len(series))
         self.series = series if series.ids is not None else replace(series, ids=rows)

@@ -153,9 +153,9 @@ class Task(LightningCLI):
             parser.set_defaults({"early_stopping.patience": _NEVER})
         if subcommand == "fit":
             parser.add_argument("--restart", type=bool, default=False, help="set an earlier run aside, start anew")
-        own = {"test": self.test_options, "predict": self.predict_options}.get(subcommand)
-        if own is not None:
-            parser.add_class_arguments(own, subcommand, as_group=False)
+        options = {"test": self.test_options, "predict": self.predict_options}.get(subcommand)
+        if options is not None:
+            parser.add_class_arguments(options, subcommand, as_group=False)
         if subcommand == "predict" and any(action.dest == "data.evaluate" for action in parser._actions):
             parser.set_defaults({"data.evaluate": "all"})
         self.add_task_arguments(parser, subcommand)
@@ -174,12 +174,12 @@ class Task(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse, then find the run folder and the checkpoint in it; what is not typed is as in the run."""
-        command, own = args[0], self._parser(args[0])
-        help_asked(args, own, self.task, self.words.chosen())
+        command, command_parser = args[0], self._parser(args[0])
+        help_asked(args, command_parser, self.task, self.words.chosen())
         try:
-            self.config = parser.parse_args([command, *join_lists(args[1:], own)])
+            self.config = parser.parse_args([command, *join_lists(args[1:], command_parser)])
         except ArgumentError as error:
-            raise ValueError(explained(str(error), own, command, self.task)) from error
+            raise ValueError(explained(str(error), command_parser, command, self.task)) from error
         options = self.config[self.config.subcommand]
         self.run_folder = RunFolder(Path(options.run_dir))
         if self.config.subcommand == "fit":

@@ -210,8 +210,8 @@ class SampleDataModule(TaskData[SampleBatch, Sampling]):
         samples are in which part, and what is drawn for each. With ``everything`` they are all together, as they stand.
         """
         known = self._known
-        own = {"count": self.count, "seed": self.split_seed, "labelled": labelled}
-        options = known.in_training(self.options, download=self.download, **own)
+        defaults = {"count": self.count, "seed": self.split_seed, "labelled": labelled}
+        options = known.in_training(self.options, download=self.download, **defaults)
 
         def read(part: str | None) -> Samples:
             samples: Samples = known.read(self.root, part, **options)

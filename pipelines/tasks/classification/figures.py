@@ -71,12 +71,12 @@ def mistakes(
         return []
     found = _found(batches, chosen)
     titles = [
-        f"{ids[one]}: true {classes[predictions.labels[one]]},\n"
-        f"predicted {classes[predictions.predicted[one]]} ({sure[one]:.2f})"
-        for one in chosen
+        f"{ids[row]}: true {classes[predictions.labels[row]]},\n"
+        f"predicted {classes[predictions.predicted[row]]} ({sure[row]:.2f})"
+        for row in chosen
     ]
     heading = f"{len(wrong)} of {len(predictions.labels)} samples are taken for another class"
-    return [save(draw_samples([found[one] for one in chosen], titles, heading, unit), path)]
+    return [save(draw_samples([found[row] for row in chosen], titles, heading, unit), path)]
 
 
 def _found(batches: Iterable[SampleBatch], chosen: Sequence[int]) -> dict[int, Drawn]:

@@ -47,7 +47,7 @@ def decided(answers: Floats, schema: Schema, threshold: float) -> list[Any]:
     if schema.kind == "number":
         return answers[:, 0].tolist()
     chosen = (answers[:, 0] >= threshold).astype(int) if schema.kind == "binary" else answers.argmax(1)
-    return [schema.classes[one] for one in chosen]
+    return [schema.classes[row] for row in chosen]
 
 
 def write_predictions(
@@ -58,7 +58,7 @@ def write_predictions(
     times: Sequence[str] | None = None,
     targets: Floats | None = None,
     threshold: float = 0.5,
-    deviation: float = float("inf"),
+    deviation: float = 0.0,
 ) -> None:
     """Write a CSV of id, time where labels have one, label where targets are given, and the answer.
 
@@ -72,16 +72,16 @@ def write_predictions(
         times: as the table of labels has them.
         targets: ``(n,)``, class or number.
         threshold: probability from which on the outcome of two classes is predicted.
-        deviation: of numbers, inf where it is not known.
+        deviation: of numbers, 0 where it is not known.
     """
     rows = {"id": ids} | ({} if times is None else {"time": times})
     label = None
     if targets is not None:
         number = schema.kind == "number"
-        label = targets.tolist() if number else [schema.classes[int(one)] for one in targets]
+        label = targets.tolist() if number else [schema.classes[int(target)] for target in targets]
     chances = np.hstack([1 - answers, answers]) if schema.kind == "binary" else answers
     by_name = dict(zip(schema.classes, chances.T.tolist(), strict=True)) if schema.kind != "number" else None
-    known = schema.kind == "number" and np.isfinite(deviation)
+    known = schema.kind == "number" and deviation > 0
     spread = [f"{deviation:.6g}"] * len(answers) if known else None
     write_answers(path, rows, decided(answers, schema, threshold), by_name, label, spread)
 
@@ -93,7 +93,7 @@ def evaluate(
     schema: Schema,
     mean: float,
     drawn: Resampling = Resampling(),
-    deviation: float = float("inf"),
+    deviation: float = 0.0,
 ) -> Evaluation:
     """Figures and a table.
 
@@ -104,7 +104,7 @@ def evaluate(
         schema: what labels are.
         mean: of the numbers in training, the baseline.
         drawn: how intervals are drawn.
-        deviation: of numbers, inf where it is not known.
+        deviation: of numbers, 0 where it is not known.
 
     Raises:
         ValueError: one class only, where two are told apart.
@@ -140,7 +140,7 @@ def _of_numbers(mean: float, deviation: float) -> dict[str, Metric]:
         "R2": explained,
         "RMSE of the training mean": lambda answers, targets: float(np.sqrt(np.square(mean - targets).mean())),
     }
-    if np.isfinite(deviation):
+    if deviation > 0:
         found["within the 90 % interval"] = lambda answers, targets: float(
             (np.abs(answers[:, 0] - targets) <= WITHIN_90 * deviation).mean()
         )
@@ -154,8 +154,8 @@ def _of_classes() -> dict[str, Metric]:
         return float(metrics.f1_score(targets, answers.argmax(1), average="macro"))
 
     def log_loss(answers: Floats, targets: Floats) -> float:
-        own = answers[np.arange(len(targets)), targets.astype(int)]
-        return float(-np.log(np.maximum(own, 1e-300)).mean())
+        of_truth = answers[np.arange(len(targets)), targets.astype(int)]
+        return float(-np.log(np.maximum(of_truth, 1e-300)).mean())
 
     def brier(answers: Floats, targets: Floats) -> float:
         truth = np.eye(answers.shape[1])[targets.astype(int)]

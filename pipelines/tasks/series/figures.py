@@ -105,21 +105,21 @@ def mistakes(answers: NDArray[np.float64], network: SeriesNetwork, data: SeriesT
     told = decided(answers, schema, float(network.threshold))
     if schema.kind == "number":
         size = np.abs(answers[:, 0] - targets)
-        true, taken = [f"{one:.3g}" for one in targets], [f"{one:.3g}" for one in answers[:, 0]]
+        true, taken = [f"{target:.3g}" for target in targets], [f"{answer:.3g}" for answer in answers[:, 0]]
         heading = f"the largest errors of {len(rows)} samples"
     else:
         chances = np.hstack([1 - answers, answers]) if schema.kind == "binary" else answers
-        place = [schema.classes.index(one) for one in told]
+        place = [schema.classes.index(word) for word in told]
         sure = chances[np.arange(len(rows)), place]
         size = np.where(targets == place, 0.0, sure)
-        true = [schema.classes[int(one)] for one in targets]
+        true = [schema.classes[int(target)] for target in targets]
         taken = [f"{name} ({chance:.2f})" for name, chance in zip(told, sure, strict=True)]
         heading = f"{int((size > 0).sum())} of {len(rows)} samples are taken for another class"
     chosen = [one for one in np.argsort(-size, kind="stable")[:MOST_SHOWN].tolist() if size[one] > 0]
     if not chosen:
         return {}
     ids = data.ids("test")
-    titles = [f"{ids[one]}: true {true[one]},\npredicted {taken[one]}" for one in chosen]
+    titles = [f"{ids[row]}: true {true[row]},\npredicted {taken[row]}" for row in chosen]
     drawn, words = _standardised(data, rows[chosen], rows), ("standard deviations", "time")
     return {"mistakes.png": draw_samples(drawn, titles, heading, schema.unit, schema.variables, *words)}
 
@@ -128,7 +128,9 @@ def _standardised(data: SeriesTables, rows: NDArray[np.int64], test: NDArray[np.
     """Samples with the variables that they hold most values of."""
     samples = data.samples
     columns = values_by_variable(samples.series, np.unique(samples.index[test]))
-    scales = np.array([(one.mean(), one.std() or 1.0) if len(one) else (0.0, 1.0) for one in columns]).reshape(-1, 2)
+    scales = np.array(
+        [(column.mean(), column.std() or 1.0) if len(column) else (0.0, 1.0) for column in columns]
+    ).reshape(-1, 2)
     batch = samples.batch(torch.from_numpy(rows))
     values, times = (batch.values.numpy() - scales[:, 0]) / scales[:, 1], batch.times.numpy()
     shown = np.sort(np.argsort(-(~np.isnan(values)).sum(0), kind="stable")[:VARIABLES_SHOWN]).tolist()
@@ -144,7 +146,7 @@ def predicted_numbers(
     axes = figure.add_subplot(aspect="equal", adjustable="datalim")
     ends = np.array([min(answers.min(), targets.min()), max(answers.max(), targets.max())])
     axes.plot(ends, ends, label="predicted as it is", **_CHANCE)
-    if np.isfinite(deviation):
+    if deviation > 0:
         half = WITHIN_90 * deviation
         axes.fill_between(
             ends, ends - half, ends + half, color=COLOURS[5], alpha=0.3, linewidth=0, label="90 % interval"
@@ -254,7 +256,7 @@ def risk_over_time(network: SeriesNetwork, samples: Samples, place: int, source:
     whole = samples.batch(torch.tensor([place]))
     values = whole.values.numpy()
     shown = np.sort(np.argsort(-(~np.isnan(values)).sum(0), kind="stable")[:SERIES_SHOWN])
-    names = [schema.variables[one] for one in shown]
+    names = [schema.variables[number] for number in shown]
     figure = new_figure(7.5, 1.6 + 0.85 * len(shown))
     panels = figure.subplots(
         len(shown) + 1, 1, sharex=True, squeeze=False, gridspec_kw={"height_ratios": [1] * len(shown) + [1.8]}

@@ -75,10 +75,10 @@ class SeriesModel(TaskModule):
         was_training = self.training
         self.eval()
         if timed or schema.since == "label":
-            logits = np.broadcast_to(own := self._logits(watched), (len(found.times), *own.shape))
+            logits = np.broadcast_to(watched_logits := self._logits(watched), (len(found.times), *watched_logits.shape))
         else:
             cut = [watched.known_by(np.full(len(rows), time)) for time in found.times.tolist()]
-            logits = np.stack([self._logits(one) for one in cut])
+            logits = np.stack([self._logits(part) for part in cut])
         self.train(was_training)
         by_time = timed and len(found.times) > 1
         found.fit(logits, labels, found.shares(np.minimum(watched.cuts, _LATEST)) if by_time else None)
@@ -104,7 +104,7 @@ class SeriesModel(TaskModule):
         return torch.cat(found).numpy()
 
     def _moved(self, batch: SeriesBatch) -> SeriesBatch:
-        return SeriesBatch._make(one.to(self.device) if isinstance(one, Tensor) else one for one in batch)
+        return SeriesBatch._make(entry.to(self.device) if isinstance(entry, Tensor) else entry for entry in batch)
 
     def loss(self, answers: Tensor, targets: Tensor) -> Tensor:
         """Mean over samples and members; ``answers`` are ``(..., B, outputs)``."""

@@ -123,8 +123,8 @@ def _read(options: Any) -> tuple[Any, ...]:
     """What is read: files, and the options of the source that choose among their content."""
     table = options.get("table")
     chosen = dict(options.get("source_options") or {})
-    own = {name: value for name, value in chosen.items() if not is_free(f"data.source_options.{name}")}
-    return [table] if isinstance(table, str) else table, own
+    choosing = {name: value for name, value in chosen.items() if not is_free(f"data.source_options.{name}")}
+    return [table] if isinstance(table, str) else table, choosing
 
 
 def _calibration(network: SeriesNetwork) -> dict[str, list[float]] | None:
