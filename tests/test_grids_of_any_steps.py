@@ -210,7 +210,7 @@ def test_modes_about_the_middle_repeat_up_to_their_sign(count: int, modes: int) 
 
 
 @pytest.mark.parametrize("shape", [(3,), (2, 3)])
-@pytest.mark.parametrize("sizes", [((5,), (4,)), ((4, 3), (3, 5)), ((600,), (520,))])
+@pytest.mark.parametrize("sizes", [((4, 3), (3, 5)), ((600,), (520,))])
 def test_first_and_second_gradients_through_the_modes(
     sizes: tuple[tuple[int, ...], ...], shape: tuple[int, ...]
 ) -> None:

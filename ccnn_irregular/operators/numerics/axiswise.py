@@ -20,6 +20,26 @@ from ccnn_irregular.operators.numerics.uniform import UniformSum, repeated, stre
 __all__ = ["AxisWay", "convolved", "to_modes"]
 
 
+# Share of the places that are drawn evenly, wherever a kernel is large.
+_EVENLY = 0.2
+_GOLDEN = (5**0.5 - 1) / 2
+
+
+@dataclass(frozen=True)
+class Draw:
+    """A few places along an axis.
+
+    Attributes:
+        places: float64 ``(n,)``, offsets, coordinate units.
+        weights: what each stands for in a sum over places one tap apart, float64.
+        from_taps: float64 ``(n, taps)``, times taps: what their modes make at the places.
+    """
+
+    places: Tensor
+    weights: Tensor
+    from_taps: Tensor
+
+
 @dataclass(frozen=True)
 class AxisWay:
     """One axis of a pair of grids.
@@ -28,8 +48,7 @@ class AxisWay:
         kept: nodes of the source within reach of the queries.
         source, taps, query: sums between their nodes and the modes of one circle.
         offsets: of the taps, float64, coordinate units.
-        shell: how many modes at either end of a band tell what lies beyond; 0 on a lattice.
-        half: whether modes of negative frequency are left out.
+        band: whether the modes end where the kernel's spectrum does; else on a lattice.
     """
 
     kept: range
@@ -37,8 +56,7 @@ class AxisWay:
     taps: UniformSum
     query: UniformSum
     offsets: Tensor
-    shell: int
-    half: bool
+    band: bool
 
     @property
     def modes(self) -> int:
@@ -49,6 +67,32 @@ class AxisWay:
     def cells(self) -> int:
         """Number of taps that go round the circle."""
         return round(1 / self.taps.nodes.step)
+
+    def drawn(self, energy: Tensor, count: int) -> Draw:
+        """Places at and between the taps, the same in every call, most where a kernel's ``energy`` ``(taps,)`` is."""
+        share = energy.to(torch.float64)
+        share = torch.lerp(
+            share / share.sum().clamp(min=torch.finfo(torch.float64).tiny), torch.ones_like(share) / len(share), _EVENLY
+        )
+        number = torch.arange(count, dtype=torch.float64, device=share.device)
+        chosen = torch.searchsorted(share.cumsum(0), (number + 0.5) * share.sum() / count).clamp(max=len(share) - 1)
+        within = (number * _GOLDEN).frac() - 0.5 if self.band else torch.zeros_like(number)
+        apart = (chosen + within)[:, None] - torch.arange(len(share), device=share.device)
+        places = self.offsets[0] + (chosen + within) * self._tap_step
+        return Draw(places, 1 / (count * share[chosen]), self._between(apart))
+
+    @property
+    def _tap_step(self) -> float:
+        return float(self.offsets[1] - self.offsets[0]) if len(self.offsets) > 1 else 0.0
+
+    def _between(self, apart: Tensor) -> Tensor:
+        """What the modes make, so many taps away, of a tap that is 1 among others that are 0."""
+        if not self.band:
+            return (apart == 0).to(apart)
+        both = 2 * (self.source.first + self.source.count) - 1  # modes of either sign
+        turns = apart * (torch.pi / self.cells)
+        waves = torch.where(apart == 0, both, (both * turns).sin() / turns.sin())
+        return waves / self.cells
 
 
 def to_modes(values: Tensor, sums: Sequence[UniformSum]) -> Tensor:

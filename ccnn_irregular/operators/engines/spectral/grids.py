@@ -23,8 +23,8 @@ from ccnn_irregular.operators.planning.rates import current_rates
 
 __all__ = ["between_grids"]
 
-# A plan is too coarse for a kernel whose error in it is so many rtol; a new plan's is half of one.
-_STALE = 1.5
+# A plan is too coarse for a kernel whose error in it is so many rtol; that of a new plan is to be less.
+_STALE, _SAFE = 1.2, 0.6
 # Where no transform is accurate enough, the sum pair by pair is taken if it costs at most so many times the finest one.
 _EXACT_IS_WORTH = 10.0
 
@@ -88,14 +88,20 @@ def _transfer_for(kernel: Kernel, plan: Plan, rtol: float) -> tuple[GridGeometry
     geometry = planned.renewed.get(rtol, planned if rtol == planned.rtol else None)
     if geometry is not None and _reaches(kernel, geometry):
         transfer = geometry.transfer(kernel)
-        if not bool((transfer.error > (_STALE * rtol) ** 2 * transfer.energy).any()):
+        if transfer.relative_error <= _STALE * rtol:
             return geometry, transfer
     source, query = _grids(plan)
-    renewed = GridGeometry.build([kernel], source, query, rtol)
-    if isinstance(renewed, str):
-        return renewed
+    finer, best = rtol, SMALLEST_RTOL[kernel.dtype]
+    while True:
+        renewed = GridGeometry.build([kernel], source, query, finer)
+        if isinstance(renewed, str):
+            return renewed
+        transfer = renewed.transfer(kernel)
+        if transfer.relative_error <= _STALE * rtol or finer <= best:
+            break
+        finer = max(best, finer * _SAFE * rtol / transfer.relative_error)  # a spectrum that is hard to see
     planned.renewed[rtol] = renewed
-    return renewed, renewed.transfer(kernel)
+    return renewed, transfer
 
 
 def _reaches(kernel: Kernel, geometry: GridGeometry) -> bool:

@@ -37,13 +37,13 @@ FINEST_LATTICE = 4
 """Cells of a common lattice per step of the source beyond which an axis has sums of its own."""
 
 # What lies beyond the spectrum's end is less than so many rtol; kernel values per axis that this is found by.
-_SAFETY, _SAMPLES = 0.6, 8
-# Share of the modes kept beyond the end of the spectrum: what they hold tells whether it still ends there.
-_SHELL = 0.05
+_SAFETY, _SAMPLES = 0.9, 6
 # Length of an axis from which on its circle is a whole number of steps, so that the source is transformed by an FFT.
 _LONG = 512
 # Nodes of the last axis from which on sines and cosines apart take less time than waves.
 _SHORT = 64
+# Places at which a kernel is compared with what its modes make of it.
+_PLACES = 216
 # Calls of array operations in a pass and in a plan.
 _CALLS, _PLAN_CALLS = 120, 400
 # Small complex products run at this share of the speed of a generator's.
@@ -70,6 +70,11 @@ class Transfer:
     parts: list[Tensor]
     error: Tensor
     energy: Tensor
+
+    @property
+    def relative_error(self) -> float:
+        """The largest of any channel."""
+        return math.sqrt(float(torch.where(self.energy > 0, self.error / self.energy, 0.0).max()))
 
 
 @dataclass(frozen=True)
@@ -130,13 +135,31 @@ class GridGeometry:
         """The kernel's taps and their modes."""
         kernel = shorten(kernel, self.spans, self.rtol) if any(self.spans) else kernel
         cells = math.prod(way.cells for way in self.ways)
-        taps = kernel.sampled([way.offsets for way in self.ways]) / cells
-        energy, dtype = energy_of_taps(taps.detach().flatten(0, kernel.d - 1))
+        taps = kernel.sampled([way.offsets for way in self.ways])
+        energy, _ = energy_of_taps(taps.detach().flatten(0, kernel.d - 1))
         taps = taps.permute(*range(kernel.d, taps.ndim), *range(kernel.d))
         with torch.no_grad():
+            error = self._between_taps(kernel, taps)
+        taps = taps / cells
+        with torch.no_grad():
             parts = [to_modes(part, [way.taps for way in self.ways]) for part in taps.split(self._together(kernel))]
-        error = torch.cat([_in_shells(part, self.ways, dtype) for part in parts])
-        return Transfer(taps, parts, error, energy * cells)
+        return Transfer(taps, parts, error / cells, energy / cells)
+
+    def _between_taps(self, kernel: Kernel, taps: Tensor) -> Tensor:
+        """Squared difference of a kernel and what its modes make of it, summed over places one cell apart, float64.
+
+        Estimated at a few places along each axis between the taps, most of them where the kernel is large.
+        """
+        size, count = taps.flatten(0, -kernel.d - 1).square().sum(0), round(_PLACES ** (1 / kernel.d))
+        places, weights, made = [], taps.new_ones((), dtype=torch.float64), taps
+        for axis, way in enumerate(self.ways):
+            draw = way.drawn(size.movedim(axis, 0).reshape(len(way.offsets), -1).sum(1), count)
+            places.append(draw.places)
+            weights = weights[..., None] * draw.weights
+            made = torch.tensordot(made, draw.from_taps.to(taps), dims=([len(kernel.shape)], [1]))
+        true = kernel.sampled(places)
+        difference = true.permute(*range(kernel.d, true.ndim), *range(kernel.d)) - made
+        return (difference.to(torch.float64).square() * weights).flatten(-kernel.d).sum(-1)
 
     def _together(self, kernel: Kernel) -> int:
         """How many channels of the result go through the modes at once: on CPUs no more than stay in the cache."""
@@ -208,26 +231,6 @@ def _sum_work(sums: Sequence[UniformSum]) -> Work:
     return work
 
 
-def _in_shells(modes: Tensor, ways: Sequence[AxisWay], dtype: torch.dtype) -> Tensor:
-    """Energy of the modes of a band that lie in the shell of any axis, squared in ``dtype``, float64."""
-    d = len(ways)
-    lost = torch.zeros(modes.shape[: modes.ndim - d], dtype=torch.float64, device=modes.device)
-    for axis, way in enumerate(ways, -d):
-        if not way.shell:
-            continue
-        upper, first = modes.narrow(axis, way.modes - way.shell, way.shell), 0 if way.half else way.shell
-        lost += _energy(upper, d, dtype) * (2 if way.half else 1)
-        if not way.half:
-            lost += _energy(modes.narrow(axis, 0, way.shell), d, dtype)
-        modes = modes.narrow(axis, first, way.modes - way.shell - first)
-    return lost
-
-
-def _energy(modes: Tensor, d: int, dtype: torch.dtype) -> Tensor:
-    """Sum of squares over the last ``d`` axes."""
-    return torch.view_as_real(modes).flatten(-d - 1).to(dtype).square().sum(-1).to(torch.float64)
-
-
 @dataclass(frozen=True)
 class _OnLattice:
     """An axis on which source and query have common nodes."""
@@ -257,7 +260,7 @@ class _OnLattice:
             )
         )
         sums = _sums(source, taps, query, modes, device, dtype, half=half)
-        return AxisWay(range(self.size), *sums, self.offsets(device), 0, half)
+        return AxisWay(range(self.size), *sums, self.offsets(device), band=False)
 
 
 def _sums(
@@ -298,9 +301,7 @@ def _band_way(
             circle = source.step * fast_length(steps)
         elif 2 * frequency * source.step > 1:  # the source's modes repeat
             circle = source.step * steps
-    inner = math.ceil(frequency * circle)
-    shell = max(1, math.ceil(_SHELL * inner))
-    highest = inner + shell
+    highest = math.ceil(frequency * circle)
     cells = fast_length(2 * highest + 1) if highest > _LONG else 2 * highest + 1
     taps = math.floor(reach * cells / circle)
     offsets = torch.arange(-taps, taps + 1, dtype=torch.float64, device=device) * (circle / cells)
@@ -313,7 +314,7 @@ def _band_way(
         dtype,
         half=half,
     )
-    return AxisWay(kept, *sums, offsets, shell, half)
+    return AxisWay(kept, *sums, offsets, band=True)
 
 
 def _kept(source: Axis, query: Axis, support: float) -> range:
