@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import json
 import shutil
@@ -27,6 +28,7 @@ from ccnn_irregular.pipelines.train.registry import task_class
 from ccnn_irregular.pipelines.train.reports import write_csv, write_json, write_text
 from ccnn_irregular.pipelines.train.run import quiet
 from ccnn_irregular.pipelines.train.run_folder import RunFolder
+from ccnn_irregular.pipelines.train.widths import unheard
 
 __all__ = ["run"]
 
@@ -36,6 +38,7 @@ _WIDTHS = ("hidden_channels", "channels")
 _BATCHES = 16  # whose statistics become those of the norms
 _RATIOS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.25)
 _TIMED = 5  # batches
+_RATE = 0.03  # of tuned places
 _OF_TRAINING = ("optimizer_states", "lr_schedulers", "loops", "callbacks")
 
 
@@ -45,30 +48,32 @@ def run(arguments: list[str]) -> None:
     parser.add_argument("--run_dir", type=str, required=True, help="folder of the trained run")
     parser.add_argument("--ratio", type=float | None, help="share of the channels that is kept, 0.5 for half")
     parser.add_argument("--sweep", type=bool, default=False, help="measure several ratios instead, and draw them")
+    text = "training batches by which the places are tuned where channels are sampled; weights stay"
+    parser.add_argument("--tune", type=int, default=0, help=text)
     parser.add_argument("--output", type=str | None, help="folder of the smaller run (default: RUN_DIR_RATIO)")
     options = parser.parse_args(arguments)
     source = RunFolder(Path(options.run_dir))
     require(options.sweep == (options.ratio is None), "ratio", "be given, or --sweep true", options.ratio)
     require(options.sweep or 0 < options.ratio <= 1, "ratio", "lie above 0, and at 1 at most", options.ratio)
+    require(options.tune >= 0, "tune", "be a number of batches, 0 for none", options.tune)
     require(source.best.is_file(), "run_dir", "be a folder of ccnn fit with best.ckpt", options.run_dir)
     if options.sweep:
-        _sweep(source)
+        _sweep(source, options.tune)
     else:
         target = Path(options.output or f"{options.run_dir.rstrip('/')}_{options.ratio:g}")
         require(not target.exists(), "output", "be a folder that does not exist yet", target)
-        _resize(source, RunFolder(target), options.ratio)
+        _resize(source, RunFolder(target), options.ratio, options.tune)
 
 
-def _resize(source: RunFolder, target: RunFolder, ratio: float) -> None:
+def _resize(source: RunFolder, target: RunFolder, ratio: float, steps: int) -> None:
     """Write the run of a narrower network."""
-    module, _, batches = _read(source)
+    module, data, batches = _read(source)
     converted = _converted(module, batches[0])
     try:
         _write(source, target, module, ratio)
         empty, _ = opened(target, weights=False)
         integral.resize(converted, sizes=_sizes(integral.channel_groups(converted), empty))
-        smaller = integral.discretise(converted)
-        integral.recalibrate(smaller, batches)
+        smaller = _plain(converted, data, batches, steps)
         _write(source, target, smaller, ratio)
         found, _ = opened(target)  # as test and predict load it
     except ValueError as error:
@@ -78,27 +83,47 @@ def _resize(source: RunFolder, target: RunFolder, ratio: float) -> None:
     say(f"{integral.channel_groups(converted)}\n{before:,} parameters are now {after:,}: {target.path}")
 
 
-def _sweep(source: RunFolder) -> None:
+def _sweep(source: RunFolder, steps: int) -> None:
     """Validate the network at several widths, on the CPU: a table, ``sweep.csv`` and ``sweep.png``."""
     module, data, batches = _read(source)
     task = task_class(task_of(source))
     converted = _converted(module, batches[0])
     rows = []
     for ratio in _RATIOS:
-        smaller = integral.discretise(integral.resize(converted, ratio))
-        integral.recalibrate(smaller, batches)
+        smaller: Any = _plain(integral.resize(copy.deepcopy(converted), ratio), data, batches, steps)
         with quiet():
             trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False)
             (found,) = trainer.validate(smaller, datamodule=data, verbose=False)
         rows.append([ratio, parameter_count(smaller.network), _seconds(smaller, batches[0]), *found.values()])
     head = ["ratio", "parameters", "seconds_a_batch", *found]
-    title = f"{source.path}: validation {task.monitor_label} at other widths, nothing is trained"
+    title = f"{source.path}: validation {task.monitor_label} at other widths, weights stay"
     shown = [[f"{row[0]:g}", f"{row[1]:,}", f"{row[2]:.4f}", *(f"{value:.4f}" for value in row[3:])] for row in rows]
     ResultTable(title, [name.replace("_", " ") for name in head], shown, words=0).print()
     write_csv(source.path / "sweep.csv", head, rows)
     scores = [row[head.index(task.monitor)] for row in rows]
     picture = figures.width_sweep(scores, f"validation {task.monitor_label}", rows, source.path / "sweep.png")
     say(f"{source.path / 'sweep.csv'}\n{picture}\nnext: ccnn resize --run_dir {source.path} --ratio 0.5")
+
+
+def _plain(resized: nn.Module, data: Any, batches: list[Any], steps: int) -> nn.Module:
+    """The network of plain layers, once its places are tuned by as many batches, and statistics of norms measured."""
+    if steps:
+        _tune_places(resized, data, steps)
+    smaller = integral.discretise(resized)
+    integral.recalibrate(smaller, batches)
+    return smaller
+
+
+def _tune_places(resized: Any, data: Any, steps: int) -> None:
+    """Let training move the places where channels are sampled: some hundred numbers in all."""
+    optimiser = torch.optim.Adam(integral.learn_partitions(resized.train()), lr=_RATE)
+    endless = itertools.chain.from_iterable(data.train_dataloader() for _ in itertools.count())
+    with unheard(resized):
+        for number, batch in enumerate(itertools.islice(endless, steps)):
+            optimiser.zero_grad()
+            resized.training_step(batch, number).backward()
+            optimiser.step()
+    resized.eval()
 
 
 def _seconds(model: Any, batch: Any) -> float:

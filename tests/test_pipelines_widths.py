@@ -13,6 +13,8 @@ from test_pipelines_classification import NETWORK, QUIET, TINY
 
 from ccnn_irregular.pipelines import cli
 from ccnn_irregular.pipelines.tasks.classification.module import Classification
+from ccnn_irregular.pipelines.train.opened import opened
+from ccnn_irregular.pipelines.train.run_folder import RunFolder
 
 pytestmark = pytest.mark.usefixtures("in_tmp_path")
 
@@ -85,6 +87,8 @@ def test_a_run_begins_with_the_weights_of_another(capsys: pytest.CaptureFixture[
 
 def test_a_sweep_measures_widths(capsys: pytest.CaptureFixture[str]) -> None:
     cli.main(["fit", *CONFIG, *WIDE, "--trainer.max_epochs", "1", "--run_dir", "runs/a"])
+    told = refused(capsys, "resize", "--run_dir", "runs/a", "--ratio", "0.5", "--tune", "-1")
+    assert "tune must be a number of batches, 0 for none, got -1" in told
     assert "ratio must be given, or --sweep true, got None" in refused(capsys, "resize", "--run_dir", "runs/a")
     cli.main(["resize", "--run_dir", "runs/a", "--sweep", "true"])
     with Path("runs/a/sweep.csv").open() as file:
@@ -99,3 +103,17 @@ def test_a_sweep_measures_widths(capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
     cli.main(["validate", "--run_dir", "runs/a_0.5"])
     assert f"{float(rows[5]['val_loss']):.4f}"[:5] in capsys.readouterr().out
+
+
+def test_tuned_places_make_a_smaller_run_better_and_leave_its_weights() -> None:
+    config = ["--config", "simulated_shapes", "--data.count", "300", *QUIET, "--trainer.max_epochs", "4"]
+    cli.main(["fit", *config, "--run_dir", "runs/a"])
+    losses = []
+    for name, options in (("fixed", []), ("tuned", ["--tune", "60"])):
+        cli.main(["resize", "--run_dir", "runs/a", "--ratio", "0.5", "--output", f"runs/{name}", *options])
+        model, data = opened(RunFolder(Path("runs", name)))
+        data.setup("fit")
+        with torch.no_grad():
+            found = [torch.nn.functional.cross_entropy(model(b), b.labels).item() for b in data.loader("validation")]
+        losses.append(sum(found) / len(found))
+    assert losses[1] < losses[0] - 0.05

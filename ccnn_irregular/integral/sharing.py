@@ -41,7 +41,7 @@ def shared_copy(model: nn.Module, example: Any, *, order: Order | None = None) -
     for name, parameter in model.named_parameters(remove_duplicate=False):
         layer, own = _owner(copy, name)
         if name in along:
-            layer.parametrizations[own].original = parameter  # type: ignore[union-attr, index, assignment]
+            layer.parametrizations[own].original = parameter  # type: ignore[union-attr, index]
         else:
             setattr(layer, own, parameter)
     return copy

@@ -91,7 +91,7 @@ def width_sweep(scores: Sequence[float], label: str, rows: Sequence[Sequence[flo
         axes.margins(y=0.12)
         axes.locator_params(axis="x", nbins=5)
         axes.set(xlabel=name, ylabel=label if column == 1 else "", xlim=(0, 1.05 * max(row[column] for row in rows)))
-    figure.suptitle("share of the channels kept, without training", fontsize=10)
+    figure.suptitle("share of the channels kept; weights are those of the full width", fontsize=10)
     return save(figure, path)
 
 

@@ -98,11 +98,8 @@ class RunEnd:
     @staticmethod
     def reached(trainer: Trainer) -> RunEnd:
         """The end of a training that returned."""
-        stopped = [
-            callback
-            for callback in trainer.callbacks
-            if isinstance(callback, EarlyStopping) and callback.stopping_reason_message
-        ]  # type: ignore[attr-defined]
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # an attribute without annotation
+        stopped = [one for one in callbacks if isinstance(one, EarlyStopping) and one.stopping_reason_message]
         if trainer.max_epochs is not None and 0 <= trainer.max_epochs <= trainer.current_epoch:
             return RunEnd("max_epochs", f"all {trainer.max_epochs} epochs are done")
         if 0 <= trainer.max_steps <= trainer.global_step:

@@ -27,7 +27,7 @@ _FOLDED = ("schedule", "sizes", "reading", "changes", "discs", "augmentation")
 _NEAREST = 3
 
 
-def help_asked(words: Sequence[str], parser: ArgumentParser, task: str, chosen: Mapping[str, Any]) -> None:
+def help_asked(words: Sequence[str], parser: ArgumentParser, task: str, chosen: dict[str, Any]) -> None:
     """Print help on a command where its words ask for it, and end the process.
 
     Args:

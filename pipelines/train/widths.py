@@ -13,13 +13,13 @@ from typing import Any, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import nn
+from torch import Tensor, nn
 from torchmetrics import Metric
 
 from ccnn_irregular import integral
 from ccnn_irregular.pipelines.train.draws import hashed
 
-__all__ = ["AllWidths"]
+__all__ = ["AllWidths", "unheard"]
 
 
 class AllWidths(Callback):
@@ -59,10 +59,10 @@ class AllWidths(Callback):
         pl_module.network = self._copy.train()
         scaler = getattr(trainer.precision_plugin, "scaler", None)
         try:
-            with _unheard(pl_module), trainer.precision_plugin.forward_context():
+            with unheard(pl_module), trainer.precision_plugin.forward_context():
                 for span in itertools.pairwise((self.least, (self.least + 1) / 2, 1.0)):
                     integral.resize_randomly(self._copy, *span, drawn)
-                    loss = pl_module.training_step(*self._batch) / trainer.accumulate_grad_batches
+                    loss = cast(Tensor, pl_module.training_step(*self._batch)) / trainer.accumulate_grad_batches
                     (loss if scaler is None else scaler.scale(loss)).backward()
         finally:
             pl_module.network = network
@@ -74,7 +74,7 @@ def _read_by(network: nn.Module, module: LightningModule, batch: tuple[Any, int]
     hook = network.register_forward_pre_hook(lambda _, arguments: read.append(arguments))
     training = network.training
     try:
-        with _unheard(module), torch.no_grad(), torch.random.fork_rng():
+        with unheard(module), torch.no_grad(), torch.random.fork_rng():
             network.eval()  # statistics of norms are those of the data
             module.training_step(*batch)
     finally:
@@ -84,7 +84,7 @@ def _read_by(network: nn.Module, module: LightningModule, batch: tuple[Any, int]
 
 
 @contextmanager
-def _unheard(module: LightningModule) -> Iterator[None]:
+def unheard(module: LightningModule) -> Iterator[None]:
     """Let a step log nothing."""
     metrics = [one for one in module.modules() if isinstance(one, Metric)]
     updates = [metric.update for metric in metrics]
