@@ -1,4 +1,4 @@
-"""``ccnn resize``: a trained run at another width, as a run that ``test`` and ``predict`` take."""
+"""``ccnn resize``: a trained run at another width, for ``test`` and ``predict``; or measured at several widths."""
 
 from __future__ import annotations
 
@@ -8,17 +8,24 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 import yaml
 from jsonargparse import ArgumentParser
+from lightning.pytorch import Trainer
 from torch import nn
 
 from ccnn_irregular import integral
 from ccnn_irregular._checks import reject, require
 from ccnn_irregular._reprs import parameter_count
+from ccnn_irregular.pipelines.train import figures
 from ccnn_irregular.pipelines.train.checkpoint import read_checkpoint, save_checkpoint
-from ccnn_irregular.pipelines.train.evaluation import say
-from ccnn_irregular.pipelines.train.opened import opened
-from ccnn_irregular.pipelines.train.reports import write_json, write_text
+from ccnn_irregular.pipelines.train.evaluation import ResultTable, say
+from ccnn_irregular.pipelines.train.module import timed
+from ccnn_irregular.pipelines.train.opened import opened, task_of
+from ccnn_irregular.pipelines.train.registry import task_class
+from ccnn_irregular.pipelines.train.reports import write_csv, write_json, write_text
+from ccnn_irregular.pipelines.train.run import quiet
 from ccnn_irregular.pipelines.train.run_folder import RunFolder
 
 __all__ = ["run"]
@@ -27,38 +34,90 @@ __all__ = ["run"]
 _WIDTHS = ("hidden_channels", "channels")
 # What a checkpoint needs to train on, which a resized network cannot.
 _BATCHES = 16  # whose statistics become those of the norms
+_RATIOS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.25)
+_TIMED = 5  # batches
 _OF_TRAINING = ("optimizer_states", "lr_schedulers", "loops", "callbacks")
 
 
 def run(arguments: list[str]) -> None:
-    """Convert the run's network, resize it, and write it into a folder of its own."""
+    """Convert the run's network, then write it at another width into a folder of its own, or measure it at several."""
     parser = ArgumentParser(prog="ccnn resize", allow_abbrev=False, description=__doc__)
     parser.add_argument("--run_dir", type=str, required=True, help="folder of the trained run")
-    parser.add_argument("--ratio", type=float, required=True, help="share of the channels that is kept, 0.5 for half")
+    parser.add_argument("--ratio", type=float | None, help="share of the channels that is kept, 0.5 for half")
+    parser.add_argument("--sweep", type=bool, default=False, help="measure several ratios instead, and draw them")
     parser.add_argument("--output", type=str | None, help="folder of the smaller run (default: RUN_DIR_RATIO)")
     options = parser.parse_args(arguments)
     source = RunFolder(Path(options.run_dir))
-    require(0 < options.ratio <= 1, "ratio", "lie above 0, and at 1 at most", options.ratio)
+    require(options.sweep == (options.ratio is None), "ratio", "be given, or --sweep true", options.ratio)
+    require(options.sweep or 0 < options.ratio <= 1, "ratio", "lie above 0, and at 1 at most", options.ratio)
     require(source.best.is_file(), "run_dir", "be a folder of ccnn fit with best.ckpt", options.run_dir)
-    target = RunFolder(Path(options.output or f"{options.run_dir.rstrip('/')}_{options.ratio:g}"))
-    require(not target.path.exists(), "output", "be a folder that does not exist yet", target.path)
-    module, data = opened(source)
-    data.setup("fit")
-    batches = list(itertools.islice(data.train_dataloader(), _BATCHES))
-    converted = integral.convert(module, batches[0])
+    if options.sweep:
+        _sweep(source)
+    else:
+        target = Path(options.output or f"{options.run_dir.rstrip('/')}_{options.ratio:g}")
+        require(not target.exists(), "output", "be a folder that does not exist yet", target)
+        _resize(source, RunFolder(target), options.ratio)
+
+
+def _resize(source: RunFolder, target: RunFolder, ratio: float) -> None:
+    """Write the run of a narrower network."""
+    module, _, batches = _read(source)
+    converted = _converted(module, batches[0])
     try:
-        _write(source, target, module, options.ratio)
+        _write(source, target, module, ratio)
         empty, _ = opened(target, weights=False)
         integral.resize(converted, sizes=_sizes(integral.channel_groups(converted), empty))
         smaller = integral.discretise(converted)
         integral.recalibrate(smaller, batches)
-        _write(source, target, smaller, options.ratio)
+        _write(source, target, smaller, ratio)
         found, _ = opened(target)  # as test and predict load it
     except ValueError as error:
         shutil.rmtree(target.path, ignore_errors=True)
         reject("run_dir", "hold a network whose options give all of its layers' widths", f"{error}")
     before, after = parameter_count(module.network), parameter_count(found.network)
     say(f"{integral.channel_groups(converted)}\n{before:,} parameters are now {after:,}: {target.path}")
+
+
+def _sweep(source: RunFolder) -> None:
+    """Validate the network at several widths, on the CPU: a table, ``sweep.csv`` and ``sweep.png``."""
+    module, data, batches = _read(source)
+    task = task_class(task_of(source))
+    converted = _converted(module, batches[0])
+    rows = []
+    for ratio in _RATIOS:
+        smaller = integral.discretise(integral.resize(converted, ratio))
+        integral.recalibrate(smaller, batches)
+        with quiet():
+            trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False)
+            (found,) = trainer.validate(smaller, datamodule=data, verbose=False)
+        rows.append([ratio, parameter_count(smaller.network), _seconds(smaller, batches[0]), *found.values()])
+    head = ["ratio", "parameters", "seconds_a_batch", *found]
+    title = f"{source.path}: validation {task.monitor_label} at other widths, nothing is trained"
+    shown = [[f"{row[0]:g}", f"{row[1]:,}", f"{row[2]:.4f}", *(f"{value:.4f}" for value in row[3:])] for row in rows]
+    ResultTable(title, [name.replace("_", " ") for name in head], shown, words=0).print()
+    write_csv(source.path / "sweep.csv", head, rows)
+    scores = [row[head.index(task.monitor)] for row in rows]
+    picture = figures.width_sweep(scores, f"validation {task.monitor_label}", rows, source.path / "sweep.png")
+    say(f"{source.path / 'sweep.csv'}\n{picture}\nnext: ccnn resize --run_dir {source.path} --ratio 0.5")
+
+
+def _seconds(model: Any, batch: Any) -> float:
+    """Median time of the network's answer to a batch."""
+    with torch.inference_mode():
+        return float(np.median([timed(model.eval(), batch)[1] for _ in range(_TIMED + 1)][1:]))
+
+
+def _read(source: RunFolder) -> tuple[Any, Any, list[Any]]:
+    """A run's module, its data, and some batches of what it was trained on."""
+    module, data = opened(source)
+    data.setup("fit")
+    return module, data, list(itertools.islice(data.train_dataloader(), _BATCHES))
+
+
+def _converted(module: Any, batch: Any) -> nn.Module:
+    """The module with weights that are functions; channels of one that was trained for all widths are in order."""
+    trained = module.schedule.least_width < 1
+    return integral.convert(module, batch, order=None if trained else integral.shortest_path)
 
 
 def _sizes(groups: integral.ChannelGroups, wanted: nn.Module) -> dict[str, int]:
@@ -78,8 +137,8 @@ def _sizes(groups: integral.ChannelGroups, wanted: nn.Module) -> dict[str, int]:
 def _write(source: RunFolder, target: RunFolder, module: nn.Module, ratio: float) -> None:
     """The checkpoint, the configuration and the summary of the smaller run."""
     content = {name: value for name, value in read_checkpoint(source.best).items() if name not in _OF_TRAINING}
-    own = module.state_dict()
-    content["state_dict"] = {name: own[name] for name in content["state_dict"]}
+    state = module.state_dict()
+    content["state_dict"] = {name: state[name] for name in content["state_dict"]}
     content["hyper_parameters"] = _narrowed(content["hyper_parameters"], ratio)
     config = source.saved_config()
     assert config is not None

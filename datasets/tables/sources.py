@@ -12,6 +12,7 @@ import numpy as np
 from ccnn_irregular._checks import require
 from ccnn_irregular._optional import import_optional
 from ccnn_irregular.datasets import physionet2012, ts_files
+from ccnn_irregular.datasets.reading.csv_text import in_utf8
 from ccnn_irregular.datasets.tables.assembly import assemble
 from ccnn_irregular.datasets.tables.columns import Columns, find
 from ccnn_irregular.datasets.tables.files import chunks, table_files, whole_table
@@ -98,7 +99,7 @@ def _meds(collector: Collector, table: Paths) -> Found:
     """
     import pandas as pd
 
-    paths = [Path(one) / "data" if (Path(one) / "data").is_dir() else Path(one) for one in _listed(table)]
+    paths = [Path(path) / "data" if (Path(path) / "data").is_dir() else Path(path) for path in _listed(table)]
     collector.columns = _named(collector.columns, id="subject_id", time="time", variable="code", value="numeric_value")
     fixed, born = [], 0
     for path in table_files(paths, (".parquet",)):
@@ -132,7 +133,7 @@ def _psv(collector: Collector, table: Paths) -> Found:
     labels, statics = [], []
     for start in range(0, len(files), _FILES_AT_ONCE):
         part = files[start : start + _FILES_AT_ONCE]
-        whole = pd.concat([pd.read_csv(path, sep="|").assign(id=path.stem) for path in part], ignore_index=True)
+        whole = pd.concat([_stay(path) for path in part], ignore_index=True)
         missing = [name for name in (*_STATICS_2019, _HOUR_2019) if name not in whole]
         require(not missing, part[0].name, "be a stay of the challenge of 2019", f"no column {', '.join(missing)}")
         statics.append(whole.groupby("id", sort=False)[list(_STATICS_2019)].first().reset_index())
@@ -141,6 +142,13 @@ def _psv(collector: Collector, table: Paths) -> Found:
     collector.unit = "h"
     hourly = {_HOUR_2019: "time", _LABEL_2019: "label"}
     return pd.concat(labels).rename(columns=hourly), pd.concat(statics)
+
+
+def _stay(path: Path) -> pd.DataFrame:
+    import pandas as pd
+
+    with in_utf8(path):
+        return pd.read_csv(path, sep="|").assign(id=path.stem)
 
 
 def _ts(collector: Collector, table: Paths, **options: Any) -> Found:
