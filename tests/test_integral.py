@@ -6,6 +6,7 @@ import copy
 import io
 import itertools
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -262,7 +263,7 @@ def test_doubled_channels_are_halved_without_loss() -> None:
     torch.testing.assert_close(found, plain(values), rtol=1e-10, atol=1e-12)
 
 
-def test_plain_layers_know_nothing_of_this_package_and_are_exported() -> None:
+def test_plain_layers_know_nothing_of_this_package_and_are_exported(tmp_path: Path) -> None:
     converted = integral.resize(integral.convert(network(), IMAGES), 0.5)
     plain = integral.discretise(converted)
     assert [type(layer) for layer in plain] == [type(layer) for layer in network()]
@@ -279,7 +280,7 @@ def test_plain_layers_know_nothing_of_this_package_and_are_exported() -> None:
     assert torch.equal(converted(IMAGES), plain(IMAGES))
     assert twin[0].weight.shape[0] == 2
     pytest.importorskip("onnx")
-    torch.onnx.export(plain, (IMAGES,), io.BytesIO())
+    torch.onnx.export(plain, (IMAGES,), str(tmp_path / "plain.onnx"))
 
 
 def test_a_checkpoint_brings_its_size_along() -> None:
