@@ -142,8 +142,6 @@ class ContinuousUNet(nn.Module):
         require(in_channels >= 1, "in_channels", "be at least 1", in_channels)
         require(len(channels) >= 1, "channels", "name one level or more", tuple(channels))
         require(len(blocks) == len(channels), "blocks", f"have one entry per level, {len(channels)}", tuple(blocks))
-        self.in_channels = in_channels
-        self.out_channels = out_channels
         self.steps = tuple(float(step) for step in steps)
         coarsest = len(channels) - 1
 
@@ -173,6 +171,18 @@ class ContinuousUNet(nn.Module):
         self.norm = InstanceNorm(first)
         self.readout = SeparableContinuousConv(recipes[0](first), 2 * first, solver=solver)
         self.output = PointwiseLinear(2 * first, out_channels)
+
+    @property
+    def in_channels(self) -> int:
+        """Channels of the input; other layers before the network may be resized with it, see ``integral``."""
+        convolution = self.stem.conv
+        assert isinstance(convolution, ContinuousConv)
+        return convolution.in_channels
+
+    @property
+    def out_channels(self) -> int:
+        """Answers per position."""
+        return self.output.out_features
 
     def extra_repr(self) -> str:
         norms = [self.stem.norm, *(step.norm for step in self.downs)]

@@ -170,6 +170,7 @@ FORMATS: dict[str, tuple[int, int, tuple[int, ...] | None, float]] = {
     "simulated_strokes": (3, 6, None, 1 / 200),
     "ts_files": (12, 9, None, 1.0),
     "volume_folder": (1, 3, (12, 16, 16), 1.5),
+    "image_folder": (3, 4, (64, 64), 1.0),
 }
 
 
@@ -198,8 +199,10 @@ def test_each_configuration_builds_its_network_and_takes_a_step(name: str) -> No
     init |= {name: value for name, value in told.items() if init.get(name, "none") is None}
     init |= {"latent": lengths["latent"]} if init.get("latent") == "auto" else {}
     full = dict(init)
-    init |= {"hidden_channels": 8, "blocks": 1}
-    if not options["model"]["network"]["class_path"].endswith("FixedKernelClassifier"):
+    kind = options["model"]["network"]["class_path"].rpartition(".")[2]
+    few = {"depths": [1, 1], "channels": [4, 4], "lengths": [5, 3]}
+    init |= few if kind == "ShiftwiseClassifier" else {"hidden_channels": 8, "blocks": 1}
+    if kind == "ContinuousClassifier":
         init["kernel"]["hidden"] = 4
         init |= {"copies": min(2, init.get("copies", 1))}
     parser = ArgumentParser()

@@ -236,7 +236,9 @@ def test_input_that_is_refused(config: str, tmp_path: Path, capsys: pytest.Captu
         ("fit", "--config", config, "--model.learning_rat", "1"): "learning_rat",
         ("test", "--config", config): "ckpt_path must be a trained checkpoint, got no file runs/tiny/best.ckpt",
         ("predict", "--config", config, "--ckpt_path", "no.ckpt"): "got no file no.ckpt",
-        ("nonsense",): "the command must be one of fit, validate, test, predict, resize, baseline, inspect, info",
+        (
+            "nonsense",
+        ): "the command must be one of fit, validate, test, predict, resize, export, baseline, inspect, info",
         ("simulate", "data", "--stays", "0"): "stays must lie in 1..100000, got 0",
     }
     for arguments, message in cases.items():

@@ -16,6 +16,7 @@ from ccnn_irregular.integral.interpolation import INTERPOLATIONS, Interpolation,
 from ccnn_irregular.integral.ordering import shortest_path
 from ccnn_irregular.integral.partitions import RULES, Partition, Rule, register_rule
 from ccnn_irregular.integral.plain import discretise, recalibrate
+from ccnn_irregular.integral.sharing import shared_copy
 
 __all__ = [
     "INTERPOLATIONS",
@@ -33,5 +34,6 @@ __all__ = [
     "register_rule",
     "resize",
     "resize_randomly",
+    "shared_copy",
     "shortest_path",
 ]

@@ -82,7 +82,7 @@ class SampledWeight(_ContinuousWeight):
 
     def forward(self, nodes: Tensor) -> Tensor:
         """Values at the nodes, of full size, to the weight."""
-        values = nodes
+        values = nodes.reshape(self.plan.shape)  # shared ones have the shape of the layer's weight
         for axis, plan in self.plan.axes.items():
             values = self.along(values, axis, plan, _to_samples, back=False)
         values = self.plan.join(values)

@@ -98,9 +98,8 @@ class RunEnd:
     @staticmethod
     def reached(trainer: Trainer) -> RunEnd:
         """The end of a training that returned."""
-        callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
-        stopping = [callback for callback in callbacks if isinstance(callback, EarlyStopping)]
-        stopped = [callback for callback in stopping if callback.stopping_reason_message]
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # an attribute without annotation
+        stopped = [entry for entry in callbacks if isinstance(entry, EarlyStopping) and entry.stopping_reason_message]
         if trainer.max_epochs is not None and 0 <= trainer.max_epochs <= trainer.current_epoch:
             return RunEnd("max_epochs", f"all {trainer.max_epochs} epochs are done")
         if 0 <= trainer.max_steps <= trainer.global_step:

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader
 from ccnn_irregular._reprs import parameter_count
 from ccnn_irregular.pipelines.train import figures
 from ccnn_irregular.pipelines.train.arguments import Words, join_lists
+from ccnn_irregular.pipelines.train.beginning import first_weights
 from ccnn_irregular.pipelines.train.callbacks import training_callbacks
 from ccnn_irregular.pipelines.train.checkpoint import WholeCheckpoints, load_weights, read_checkpoint, saved_options
 from ccnn_irregular.pipelines.train.data import TaskData
@@ -37,9 +38,9 @@ from ccnn_irregular.pipelines.train.run_end import (
     require_precision,
     tells_no_numbers,
 )
-from ccnn_irregular.pipelines.train.run_folder import RunFolder, flat
+from ccnn_irregular.pipelines.train.run_folder import RunFolder
 from ccnn_irregular.pipelines.train.trusted import bounded_by
-from ccnn_irregular.pipelines.train.usage import explained, short_help
+from ccnn_irregular.pipelines.train.usage import explained, help_asked
 
 __all__ = ["Task"]
 
@@ -142,6 +143,8 @@ class Task(LightningCLI):
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
         parser.set_defaults({"weights_only": True})
         parser.add_argument("--run_dir", type=str | None, help="folder of the run (default: runs/<configuration>)")
+        text = "folder or checkpoint of a run on the same rows, whose weights training begins with"
+        parser.add_argument("--start_from", type=str | None, help=text)
         parser.add_argument("--task", type=str, default=self.task, help="what is trained; configurations name it")
         # Every command accepts it, though only fit uses it: one configuration file serves all four.
         parser.add_lightning_class_args(EarlyStopping, "early_stopping")
@@ -172,12 +175,7 @@ class Task(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse, then find the run folder and the checkpoint in it; what is not typed is as in the run."""
         command, command_parser = args[0], self._parser(args[0])
-        if {"-h", "--help"} & set(args):
-            print(short_help(command_parser, command, self.task, flat(self.words.chosen())))
-            raise SystemExit(0)
-        if "--help-all" in args:
-            command_parser.print_help()
-            raise SystemExit(0)
+        help_asked(args, command_parser, self.task, self.words.chosen())
         try:
             self.config = parser.parse_args([command, *join_lists(args[1:], command_parser)])
         except ArgumentError as error:
@@ -274,6 +272,8 @@ class Task(LightningCLI):
         if (path := kwargs.get("ckpt_path")) is not None:
             model.on_load_checkpoint(read_checkpoint(path))
             model.note_rows(datamodule)
+        elif (begin := self._get(self.config, "start_from")) is not None:
+            model.first_weights = first_weights(begin, datamodule)
         say(f"{datamodule.summary()}\nnetwork of {parameter_count(model):,} parameters")
         self.run_folder.start(self._plain_config())
         try:
