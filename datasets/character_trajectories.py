@@ -22,6 +22,7 @@ import numpy as np
 import torch
 
 from ccnn_irregular._checks import require
+from ccnn_irregular._files import parsing
 from ccnn_irregular.datasets import ts_files
 from ccnn_irregular.datasets.reading.files import existing_folder, labels_in_range, missing_file, read_npz
 from ccnn_irregular.datasets.registry import DataSet, register
@@ -90,14 +91,11 @@ def _read_npz(path: Path) -> RaggedSeries:
 def _read_mat(path: Path) -> RaggedSeries:
     """``mixout``: cells of (3, length); ``consts``: charlabels from 1 on, and key, the letter of each."""
     from scipy.io import loadmat
-    from scipy.io.matlab import MatReadError
 
-    try:
+    with parsing(path, ".mat file with mixout and consts"):
         content: dict[str, Any] = loadmat(path, squeeze_me=True, chars_as_strings=True)
         strokes, constants = list(content["mixout"]), content["consts"]
         numbers, key = np.atleast_1d(constants["charlabels"][()]), np.atleast_1d(constants["key"][()])
-    except (MatReadError, ValueError, KeyError, IndexError, TypeError, OSError) as error:
-        raise ValueError(f"{path.name} must be a .mat file with mixout and consts, got another one: {error}") from error
     for number, stroke in enumerate(strokes, 1):
         shape = np.shape(stroke)
         shaped = len(shape) == 2 and shape[0] == _CHANNELS and shape[1] > 0

@@ -12,6 +12,7 @@ from typing import Any
 import xarray as xr
 
 from ccnn_irregular._checks import reject, require
+from ccnn_irregular._files import parsing
 from ccnn_irregular._optional import import_optional
 
 __all__ = ["GRIB", "open_grib"]
@@ -41,7 +42,9 @@ def open_grib(path: Path, chunks: Any, variables: Sequence[str] | None = None) -
     _require_told_apart(path)
     # An index is trusted by its date alone: beside a file that was replaced by an older one it reads other fields.
     _announce_stale_index(path)
-    parts = cfgrib.open_datasets(str(path), backend_kwargs={"indexpath": ""}, chunks=chunks)
+    with parsing(path, "GRIB file"):
+        parts = cfgrib.open_datasets(str(path), backend_kwargs={"indexpath": ""}, chunks=chunks)
+    require(bool(parts), str(path), "hold a field", "none")
     if variables is not None:
         parts = [part for part in parts if set(variables) & set(map(str, part.data_vars))]
         require(bool(parts), "variables", f"be among those of {path}", list(variables))
@@ -65,18 +68,14 @@ def _require_told_apart(path: Path) -> None:
     """Refuse fields between which cfgrib does not choose but takes the first."""
     eccodes = import_optional("eccodes", "a GRIB file", "formats")
     ranges: dict[tuple[Any, ...], list[str]] = defaultdict(list)
-    try:
-        with path.open("rb") as file:
-            while (message := eccodes.codes_grib_new_from_file(file, headers_only=True)) is not None:
-                defined = (eccodes.codes_is_defined(message, key) for key in _KEYS)
-                key = tuple(
-                    eccodes.codes_get(message, name) if known else None
-                    for name, known in zip(_KEYS, defined, strict=True)
-                )
-                ranges[key].append(str(eccodes.codes_get(message, "stepRange")))
-                eccodes.codes_release(message)
-    except eccodes.CodesInternalError as error:
-        raise ValueError(f"{path} must be a complete GRIB file, got {error}") from error
+    with parsing(path, "GRIB file"), path.open("rb") as file:
+        while (message := eccodes.codes_grib_new_from_file(file, headers_only=True)) is not None:
+            defined = (eccodes.codes_is_defined(message, key) for key in _KEYS)
+            key = tuple(
+                eccodes.codes_get(message, name) if known else None for name, known in zip(_KEYS, defined, strict=True)
+            )
+            ranges[key].append(str(eccodes.codes_get(message, "stepRange")))
+            eccodes.codes_release(message)
     doubled = {key: found for key, found in ranges.items() if len(found) > 1}
     if not doubled:
         return

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ccnn_irregular._checks import reject, require
+from ccnn_irregular._files import parsing
 from ccnn_irregular.adapters.xarray_missing import default_fill
 
 __all__ = ["groups_with_values", "require_filters", "require_sources", "require_written"]
@@ -121,17 +122,16 @@ def _require_part(what: str, rule: str, source: Path, part: Any) -> None:
     """Refuse a source without the dataset, with a smaller one, or with one whose own sources are missing."""
     import h5py
 
-    try:
-        with h5py.File(source, "r") as file:
-            inner = file.get(part.dset_name) if _NUMBER not in part.dset_name else None
-            if inner is None:
-                require(_NUMBER in part.dset_name, what, rule, f"{source} without {part.dset_name!r}")
-                return
-            got = f"{part.dset_name!r} in {source} of shape {inner.shape}, which is less than was taken from it"
-            require(_holds(part, inner), what, rule, got)
-            _require_sources(source, part.dset_name, inner)
-    except OSError as error:
-        raise ValueError(f"{what} must {rule}, got {source}, which cannot be read: {error}") from error
+    with parsing(source, f"HDF5 file, of which {what} takes values"):
+        file = h5py.File(source, "r")
+    with file:
+        inner = file.get(part.dset_name) if _NUMBER not in part.dset_name else None
+        if inner is None:
+            require(_NUMBER in part.dset_name, what, rule, f"{source} without {part.dset_name!r}")
+            return
+        got = f"{part.dset_name!r} in {source} of shape {inner.shape}, which is less than was taken from it"
+        require(_holds(part, inner), what, rule, got)
+        _require_sources(source, part.dset_name, inner)
 
 
 def _holds(part: Any, source: Any) -> bool:

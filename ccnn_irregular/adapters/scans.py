@@ -17,6 +17,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from ccnn_irregular._checks import reject, require
+from ccnn_irregular._files import parsing
 from ccnn_irregular._optional import import_optional
 from ccnn_irregular.adapters.nifti import affine_of, read_nifti, require_same_space, write_nifti
 from ccnn_irregular.adapters.nifti_space import require_affine, space_of
@@ -131,11 +132,8 @@ def _read_itk(path: Path) -> xr.DataArray:
         header = file.read(1 << 16).lower()
     rule = "say how large its voxels are (space directions, spacings or ElementSpacing, in mm)"
     require(any(word in header for word in _SPACINGS), str(path), rule, "no such line; SimpleITK would take 1 mm")
-    try:
+    with parsing(path, f"{path.suffix} file"):
         image = sitk.ReadImage(str(path))
-    except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1]
-        raise ValueError(f"{path} must be a complete {path.suffix} file, got {reason}") from error
     require(image.GetDimension() == 3, str(path), "be a 3-D volume", f"{image.GetDimension()}-D data")
     values = np.swapaxes(sitk.GetArrayFromImage(image), 0, 2)  # k, j, i to i, j, k; channels stay last
     affine = np.eye(4)
@@ -149,10 +147,8 @@ def _read_itk(path: Path) -> xr.DataArray:
 
 def _read_ome(path: Path) -> xr.DataArray:
     zarr = import_optional("zarr", "OME-Zarr", "files")
-    try:
+    with parsing(path, "OME-Zarr image"):
         group = zarr.open_group(path, mode="r")
-    except (OSError, ValueError, KeyError) as error:
-        raise ValueError(f"{path} must be an OME-Zarr image, got {error}") from error
     images = dict(group.attrs).get("ome", dict(group.attrs)).get("multiscales", [])
     require(len(images) == 1, str(path), "be one OME-Zarr image (multiscales)", f"{len(images)} of them")
     names, units = zip(*((axis["name"], axis.get("unit")) for axis in images[0]["axes"]), strict=True)
@@ -209,10 +205,8 @@ def _slices(path: Path) -> list[Any]:
     files = sorted(file for file in path.iterdir() if is_dicom(file)) if path.is_dir() else [path]
     found = []
     for file in files:
-        try:
+        with parsing(file, "DICOM file"):
             one = pydicom.dcmread(file)
-        except (pydicom.errors.InvalidDicomError, EOFError, ValueError) as error:
-            raise ValueError(f"{file} must be a complete DICOM file, got {error}") from error
         needed = ("PixelData", "ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing")
         lacking = [name for name in needed if name not in one]
         if "NumberOfFrames" in one and int(one.NumberOfFrames) > 1:
@@ -267,9 +261,7 @@ def _rescaled(path: Path, one: Any) -> NDArray[Any]:
     require(
         "ModalityLUTSequence" not in one, str(path), "be rescaled by a slope, not by a table", "ModalityLUTSequence"
     )
-    try:  # pydicom raises each of these for pixels that are damaged, or packed in a way it has no decoder for
+    with parsing(one.filename, "DICOM file whose pixels can be unpacked"):
         pixels: NDArray[Any] = one.pixel_array
-    except (ValueError, RuntimeError, AttributeError, NotImplementedError) as error:
-        raise ValueError(f"pixels of {one.filename} must be readable, got {error}") from error
     slope, intercept = float(one.get("RescaleSlope", 1)), float(one.get("RescaleIntercept", 0))
     return (pixels * slope + intercept).astype(np.float32 if pixels.dtype.itemsize <= 2 else np.float64)

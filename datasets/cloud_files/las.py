@@ -7,6 +7,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from ccnn_irregular._files import parsing
 from ccnn_irregular._optional import import_optional
 from ccnn_irregular.datasets.cloud_files.cloud_file import CloudFile, Columns, fields_of
 
@@ -20,7 +21,9 @@ _RECORD = ("ccnn_irregular", 1)
 def open_las(path: Path) -> CloudFile:
     """A LAS or LAZ file; its integers are multiplied by the scale and moved by the offset in float64."""
     laspy = import_optional("laspy", f"reading {path.name}", "formats")
-    las = laspy.read(path)
+    with parsing(path, f"{path.suffix} file"):
+        las = laspy.read(path)
+        coordinates = np.ascontiguousarray(las.xyz, dtype=np.float64)
     names = [dimension.name for dimension in las.point_format.dimensions if dimension.num_elements == 1]
 
     def copy(stream: BinaryIO, columns: Columns, note: str) -> None:
@@ -35,7 +38,7 @@ def open_las(path: Path) -> CloudFile:
 
     return CloudFile(
         path=path,
-        coordinates=np.ascontiguousarray(las.xyz, dtype=np.float64),
+        coordinates=coordinates,
         fields=fields_of(names, lambda name: las[name], ("X", "Y", "Z")),
         copy=copy,
         copy_name=path.name.replace(".copc.", "."),

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ccnn_irregular._checks import reject, require
+from ccnn_irregular._files import parsing
 from ccnn_irregular._optional import import_optional
 from ccnn_irregular.datasets.tables.codes import CODES, is_code, require_declared
 from ccnn_irregular.datasets.tables.columns import require_decimal, way_out
@@ -346,15 +347,13 @@ def read_table(path: str | Path) -> Table:
     suffix = path.suffixes[-1].lower() if path.suffixes else ""
     if suffix in _NETCDF:
         return _of_netcdf(path)
-    try:
+    with parsing(path, "table with a line of column names"):
         if suffix in _PARQUET:
             import_optional("pyarrow", "a Parquet file", "formats")
             frame = pd.read_parquet(path)
             return Table(frame if isinstance(frame.index, pd.RangeIndex) else frame.reset_index())
         texts = {"dtype": str, "keep_default_na": False, "encoding": "utf-8-sig", "skipinitialspace": True}
         return Table(pd.read_csv(path, sep=delimiter(path), index_col=False, **texts))
-    except (ValueError, OSError, EOFError) as error:
-        raise ValueError(f"data.table must be a table with a line of column names, got {path}: {error}") from error
 
 
 def _of_netcdf(path: Path) -> Table:

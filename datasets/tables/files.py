@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ccnn_irregular._checks import require
+from ccnn_irregular._files import DamagedFileError, parsing, refuse_file
 from ccnn_irregular._optional import import_optional
 
 if TYPE_CHECKING:
@@ -57,13 +58,9 @@ def chunks(path: Path, words: Words, only: Words | None = None, decimal: str = "
     Raises:
         ValueError: no table, with the file.
     """
-    try:
-        yield from _parquet(path, only) if path.name.lower().endswith(_PARQUET) else _csv(path, words, only, decimal)
-    except UnicodeDecodeError as error:
-        rule = f"be text in UTF-8 (iconv -f latin1 -t utf-8 {path} > NEW.csv, or save it as CSV UTF-8)"
-        raise ValueError(f"{path} must {rule}, got bytes of another encoding, Latin-1 perhaps") from error
-    except _broken() as error:
-        raise ValueError(f"{path} must be a table in CSV or Parquet, got {error}") from error
+    frames = _parquet(path, only) if path.name.lower().endswith(_PARQUET) else _csv(path, words, only, decimal)
+    while (frame := _next(path, frames)) is not None:
+        yield frame
 
 
 def whole_table(paths: str | Path | Sequence[str | Path], words: Words, decimal: str = ".") -> pd.DataFrame:
@@ -74,11 +71,16 @@ def whole_table(paths: str | Path | Sequence[str | Path], words: Words, decimal:
     return pd.concat(frames, ignore_index=True)
 
 
-def _broken() -> tuple[type[Exception], ...]:
-    """Errors of pandas and PyArrow, whose own are ValueErrors and OSErrors, at files that are no tables."""
-    import pandas as pd
-
-    return (OSError, pd.errors.ParserError, pd.errors.EmptyDataError)
+def _next(path: Path, frames: Iterator[pd.DataFrame]) -> pd.DataFrame | None:
+    """The next rows; errors of who works on them between two calls are not those of the file."""
+    try:
+        with parsing(path, "table in CSV or Parquet"):
+            return next(frames, None)
+    except DamagedFileError as error:
+        if not isinstance(error.__cause__, UnicodeDecodeError):
+            raise
+        rule = f"be text in UTF-8 (iconv -f latin1 -t utf-8 {path} > NEW.csv, or save it as CSV UTF-8)"
+        refuse_file(path, rule, "bytes of another encoding, Latin-1 perhaps")
 
 
 def _csv(path: Path, words: Words, only: Words | None, decimal: str) -> Iterator[pd.DataFrame]:

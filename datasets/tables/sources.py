@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ccnn_irregular._checks import require
+from ccnn_irregular._files import parsing
 from ccnn_irregular._optional import import_optional
 from ccnn_irregular.datasets import physionet2012, ts_files
 from ccnn_irregular.datasets.tables.assembly import assemble
@@ -132,7 +133,7 @@ def _psv(collector: Collector, table: Paths) -> Found:
     labels, statics = [], []
     for start in range(0, len(files), _FILES_AT_ONCE):
         part = files[start : start + _FILES_AT_ONCE]
-        whole = pd.concat([pd.read_csv(path, sep="|").assign(id=path.stem) for path in part], ignore_index=True)
+        whole = pd.concat([_stay(path) for path in part], ignore_index=True)
         missing = [name for name in (*_STATICS_2019, _HOUR_2019) if name not in whole]
         require(not missing, part[0].name, "be a stay of the challenge of 2019", f"no column {', '.join(missing)}")
         statics.append(whole.groupby("id", sort=False)[list(_STATICS_2019)].first().reset_index())
@@ -141,6 +142,13 @@ def _psv(collector: Collector, table: Paths) -> Found:
     collector.unit = "h"
     hourly = {_HOUR_2019: "time", _LABEL_2019: "label"}
     return pd.concat(labels).rename(columns=hourly), pd.concat(statics)
+
+
+def _stay(path: Path) -> pd.DataFrame:
+    import pandas as pd
+
+    with parsing(path, "table separated by |"):
+        return pd.read_csv(path, sep="|").assign(id=path.stem)
 
 
 def _ts(collector: Collector, table: Paths, **options: Any) -> Found:
@@ -165,7 +173,8 @@ def _wfdb(collector: Collector, table: Paths) -> Found:
     collector.columns = _named(collector.columns, id="id", time="time", variable="variable", value="value")
     collector.layout = "long"
     for path in table_files(table, (".hea",)):
-        record = wfdb.rdrecord(str(path.with_suffix("")), smooth_frames=False)
+        with parsing(path, "record of WFDB, its signals beside it"):
+            record = wfdb.rdrecord(str(path.with_suffix("")), smooth_frames=False)
         require(record.e_p_signal is not None, path.name, "be a record of one segment", "several segments")
         for name, values, per_frame in zip(record.sig_name, record.e_p_signal, record.samps_per_frame, strict=True):
             times = np.arange(len(values)) / (record.fs * per_frame)

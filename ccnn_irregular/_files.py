@@ -1,0 +1,73 @@
+"""Files that are not what they claim: one error for all formats, and limits on what a small file may unfold to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NoReturn
+
+__all__ = ["DamagedFileError", "parsing", "refuse_file", "require_unfolds"]
+
+# A file that unfolds to more than LARGE and to more than SUSPECT times itself is a mistake or an attack.
+LARGE = 2**30
+SUSPECT = 100
+_SHOWN = 300
+
+
+class DamagedFileError(ValueError):
+    """A file is not what its name or its first bytes claim: cut short, damaged, or of another format.
+
+    Attributes:
+        path: of the file.
+    """
+
+    def __init__(self, message: str, path: str | Path = "") -> None:
+        super().__init__(message)
+        self.path = Path(path)
+
+
+def refuse_file(path: str | Path, rule: str, got: object) -> NoReturn:
+    """Raise the error of a damaged file in the message form of all checks."""
+    raise DamagedFileError(f"{path} must {rule}, got {got}", path)
+
+
+@contextmanager
+def parsing(path: str | Path, what: str) -> Iterator[None]:
+    """Turn whatever a library raises over a damaged file into the one error, which names the file.
+
+    It stands around calls of libraries, whose errors at damaged bytes are of any type; errors of ours have their words
+    already. A file that is not there or may not be read is no damaged one.
+
+    Args:
+        path: of the file, or the folder that holds it.
+        what: it should be, for the message ("NIfTI file").
+    """
+    try:
+        yield
+    except (DamagedFileError, ImportError, PermissionError):
+        raise
+    except Exception as error:
+        if isinstance(error, FileNotFoundError) and not Path(path).exists():
+            raise
+        said = f"{type(error).__name__}: {error}"
+        said = said if len(said) <= _SHOWN else said[:_SHOWN] + " ..."
+        raise DamagedFileError(f"{path} must be a complete {what}, got a damaged one: {said}", path) from error
+
+
+def require_unfolds(path: str | Path, packed: int, unfolded: int, what: str) -> None:
+    """Refuse a packed file that says it unfolds to what it cannot hold, or to what only an attack does.
+
+    Args:
+        path: of the file.
+        packed: its bytes.
+        unfolded: bytes that its header tells.
+        what: it should be, for the message.
+
+    Raises:
+        DamagedFileError: before any of it is unfolded.
+    """
+    times = unfolded / max(packed, 1)
+    if unfolded > LARGE and times > SUSPECT:
+        rule = f"be a {what} that unfolds to {LARGE:,} bytes or to {SUSPECT} times itself at most (unpack it yourself)"
+        refuse_file(path, rule, f"{packed:,} bytes that tell of {unfolded:,}")
