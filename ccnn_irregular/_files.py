@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
-__all__ = ["DamagedFileError", "parsing", "refuse_file", "require_unfolds"]
+__all__ = ["DamagedFileError", "naming", "parsing", "refuse_file", "require_unfolds"]
 
 # A file that unfolds to more than LARGE and to more than SUSPECT times itself is a mistake or an attack.
 LARGE = 2**30
@@ -55,7 +55,18 @@ def parsing(path: str | Path, what: str) -> Iterator[None]:
         raise DamagedFileError(f"{path} must be a complete {what}, got a damaged one: {said}", path) from error
 
 
-def require_unfolds(path: str | Path, packed: int, unfolded: int, what: str) -> None:
+@contextmanager
+def naming(path: str | Path) -> Iterator[None]:
+    """Put the name of a file in front of errors about what it holds, where they do not have it."""
+    try:
+        yield
+    except ValueError as error:
+        if Path(path).name in str(error):
+            raise
+        raise type(error)(f"{path}: {error}") from error
+
+
+def require_unfolds(path: str | Path, packed: int, unfolded: int, what: str, large: int | None = None) -> None:
     """Refuse a packed file that says it unfolds to what it cannot hold, or to what only an attack does.
 
     Args:
@@ -63,11 +74,13 @@ def require_unfolds(path: str | Path, packed: int, unfolded: int, what: str) -> 
         packed: its bytes.
         unfolded: bytes that its header tells.
         what: it should be, for the message.
+        large: bytes from which on it is looked at; None = ``LARGE``.
 
     Raises:
         DamagedFileError: before any of it is unfolded.
     """
     times = unfolded / max(packed, 1)
-    if unfolded > LARGE and times > SUSPECT:
-        rule = f"be a {what} that unfolds to {LARGE:,} bytes or to {SUSPECT} times itself at most (unpack it yourself)"
+    large = LARGE if large is None else large
+    if unfolded > large and times > SUSPECT:
+        rule = f"be a {what} that unfolds to {large:,} bytes or to {SUSPECT} times itself at most (unpack it yourself)"
         refuse_file(path, rule, f"{packed:,} bytes that tell of {unfolded:,}")

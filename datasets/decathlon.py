@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from ccnn_irregular._checks import require
-from ccnn_irregular._files import DamagedFileError
+from ccnn_irregular._files import DamagedFileError, naming
 from ccnn_irregular.adapters.scan_files import SCANS, scan_files, scan_name
 from ccnn_irregular.datasets.reading.files import existing_folder, missing_file
 from ccnn_irregular.datasets.registry import DataSet, register
@@ -182,7 +182,8 @@ def read_volume(pair: Pair, codes: Sequence[int]) -> Volume:
     from ccnn_irregular.adapters.scans import read_scan
 
     image = read_scan(pair.image)
-    values, grid = canonical(image)
+    with naming(pair.image):
+        values, grid = canonical(image)
     labels = read_labels(pair.labels, image, codes)
     return Volume(pair.name, values, grid, labels)
 

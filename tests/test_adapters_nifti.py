@@ -192,7 +192,7 @@ def test_labels_share_the_space_of_their_image(tmp_path: Path) -> None:
 
 
 def test_bad_files_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"path must be a complete NIfTI file, got .* does not exist"):
+    with pytest.raises(FileNotFoundError, match=r"path must be a NIfTI file, got .* does not exist"):
         read_nifti(tmp_path / "nothing.nii")
     (tmp_path / "text.nii").write_text("no volume at all")
     with pytest.raises(ValueError, match=r"text.nii must be a complete NIfTI file, got"):

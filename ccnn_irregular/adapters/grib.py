@@ -14,6 +14,7 @@ import xarray as xr
 from ccnn_irregular._checks import reject, require
 from ccnn_irregular._files import parsing
 from ccnn_irregular._optional import import_optional
+from ccnn_irregular.adapters.xarray_values import named_values
 
 __all__ = ["GRIB", "open_grib"]
 
@@ -44,6 +45,7 @@ def open_grib(path: Path, chunks: Any, variables: Sequence[str] | None = None) -
     _announce_stale_index(path)
     with parsing(path, "GRIB file"):
         parts = cfgrib.open_datasets(str(path), backend_kwargs={"indexpath": ""}, chunks=chunks)
+        parts = [named_values(path, part) for part in parts]
     require(bool(parts), str(path), "hold a field", "none")
     if variables is not None:
         parts = [part for part in parts if set(variables) & set(map(str, part.data_vars))]

@@ -31,7 +31,8 @@ def groups_with_values(file: Any) -> list[str]:
         if isinstance(item, h5py.Dataset) and "/" in name:
             found.add("/" + name.rpartition("/")[0])
 
-    file.visititems(look)
+    with parsing(file.filename, "HDF5 file"):
+        file.visititems(look)
     return sorted(found)
 
 
@@ -41,8 +42,9 @@ def require_filters(path: Path, group: Any) -> None:
 
     lacking: dict[str, list[int]] = {}
     for name, dataset in _datasets(path, group):
-        plan = dataset.id.get_create_plist()
-        filters = [plan.get_filter(place)[0] for place in range(plan.get_nfilters())]
+        with parsing(path, "HDF5 file"):
+            plan = dataset.id.get_create_plist()
+            filters = [plan.get_filter(place)[0] for place in range(plan.get_nfilters())]
         missing = [number for number in filters if not h5py.h5z.filter_avail(number)]
         lacking.update({name: missing} if missing else {})
     require(not lacking, str(path), "be stored with HDF5 filters that are installed", f"filters by number {lacking}")

@@ -27,7 +27,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from ccnn_irregular._checks import reject, require
-from ccnn_irregular._files import parsing, require_unfolds
+from ccnn_irregular._files import parsing, refuse_file, require_unfolds
 from ccnn_irregular._optional import import_optional
 from ccnn_irregular.adapters.hdf5_sources import require_sources
 from ccnn_irregular.adapters.nifti_space import (
@@ -270,6 +270,8 @@ def _voxels(path: Path, image: Any) -> tuple[NDArray[Any], dict[str, Any]]:
         else:
             exact = np.can_cast(stored, np.float32)
             values = image.get_fdata(caching="unchanged", dtype=np.float32 if exact else np.float64)
+    if values.shape != image.shape:
+        refuse_file(path, f"hold voxels of its shape {image.shape}", values.shape)
     values = values.astype(values.dtype.newbyteorder("="), copy=False)
     encoding: dict[str, Any] = {"stored_dtype": str(stored), "original_shape": values.shape}
     encoding |= {name: image.header[name].item() for name in _VALUE_FIELDS}

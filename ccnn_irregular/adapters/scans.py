@@ -17,7 +17,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from ccnn_irregular._checks import reject, require
-from ccnn_irregular._files import parsing
+from ccnn_irregular._files import parsing, refuse_file
 from ccnn_irregular._optional import import_optional
 from ccnn_irregular.adapters.nifti import affine_of, read_nifti, require_same_space, write_nifti
 from ccnn_irregular.adapters.nifti_space import require_affine, space_of
@@ -149,21 +149,16 @@ def _read_ome(path: Path) -> xr.DataArray:
     zarr = import_optional("zarr", "OME-Zarr", "files")
     with parsing(path, "OME-Zarr image"):
         group = zarr.open_group(path, mode="r")
-    images = dict(group.attrs).get("ome", dict(group.attrs)).get("multiscales", [])
+        images = dict(group.attrs).get("ome", dict(group.attrs)).get("multiscales", [])
     require(len(images) == 1, str(path), "be one OME-Zarr image (multiscales)", f"{len(images)} of them")
-    names, units = zip(*((axis["name"], axis.get("unit")) for axis in images[0]["axes"]), strict=True)
-    values = group[images[0]["datasets"][0]["path"]][...]  # the first is the finest
-    scale, start = np.ones(len(names)), np.zeros(len(names))
-    for step in (
-        *images[0]["datasets"][0]["coordinateTransformations"],
-        *images[0].get("coordinateTransformations", []),
-    ):
-        known = step["type"] in ("scale", "translation") and step["type"] in step
-        require(known, f"{path}", "be placed by a scale and a translation that stand in its attributes", step)
-        if step["type"] == "scale":
-            scale, start = scale * step["scale"], start * step["scale"]
-        else:
-            start = start + step["translation"]
+    names, units, finest, steps = _ome_layout(path, images[0])
+    with parsing(path, "OME-Zarr image"):
+        values = np.asarray(group[finest][...])
+        scale, start = np.ones(values.ndim), np.zeros(values.ndim)
+        for kind, numbers in steps:
+            scale, start = (scale * numbers, start * numbers) if kind == "scale" else (scale, start + numbers)
+    fits = scale.shape == start.shape == (len(names),) and values.ndim == len(names)
+    require(fits, str(path), "have a number for each of its axes", f"{values.ndim} axes of data, named {names}")
     for axis in reversed([number for number, name in enumerate(names) if name not in ("c", "z", "y", "x")]):
         require(values.shape[axis] == 1, f"axis {names[axis]} of {path}", "have one entry", values.shape[axis])
         values = values.squeeze(axis)
@@ -177,6 +172,22 @@ def _read_ome(path: Path) -> xr.DataArray:
         affine[row, 3] = start[names.index(name)] * _MILLIMETRES[unit]
     order = [kept.index(name) for name in ("x", "y", "z", "c") if name in kept]
     return _array(path, values.transpose(order), affine)
+
+
+def _ome_layout(path: Path, image: Any) -> tuple[list[str], list[Any], str, list[tuple[str, Floats]]]:
+    """Names and units of the axes, the path of the finest level, and the steps that place it: scales, translations."""
+    try:
+        axes = [(str(axis["name"]), axis.get("unit")) for axis in image["axes"]]
+        level = image["datasets"][0]  # the first is the finest
+        given = [*level["coordinateTransformations"], *image.get("coordinateTransformations", [])]
+        for step in given:
+            known = step["type"] in ("scale", "translation") and step["type"] in step
+            require(known, f"{path}", "be placed by a scale and a translation that stand in its attributes", step)
+        with parsing(path, "OME-Zarr image"):
+            steps = [(step["type"], np.array(step[step["type"]], np.float64)) for step in given]
+        return [name for name, _ in axes], [unit for _, unit in axes], str(level["path"]), steps
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
+        refuse_file(path, "be an OME-Zarr image", f"attributes that do not place it: {error!r}")
 
 
 # DICOM
@@ -207,6 +218,7 @@ def _slices(path: Path) -> list[Any]:
     for file in files:
         with parsing(file, "DICOM file"):
             one = pydicom.dcmread(file)
+            list(one)  # elements are converted when they are first asked for
         needed = ("PixelData", "ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing")
         lacking = [name for name in needed if name not in one]
         if "NumberOfFrames" in one and int(one.NumberOfFrames) > 1:

@@ -11,7 +11,7 @@ from typing import Any, Literal, final
 import xarray as xr
 
 from ccnn_irregular._checks import reject, require
-from ccnn_irregular._files import parsing
+from ccnn_irregular._files import naming, parsing
 from ccnn_irregular._optional import import_optional
 from ccnn_irregular.adapters import hdf5_sources, zarr_stores
 from ccnn_irregular.adapters.grib import GRIB, open_grib
@@ -21,6 +21,7 @@ from ccnn_irregular.adapters.xarray_folders import joined
 from ccnn_irregular.adapters.xarray_missing import marked, unpacked_limits
 from ccnn_irregular.adapters.xarray_results import without_limits
 from ccnn_irregular.adapters.xarray_times import Months
+from ccnn_irregular.adapters.xarray_values import named_values
 
 __all__ = ["Reading", "open_cube"]
 
@@ -234,7 +235,7 @@ class _Cube(xr.backends.BackendEntrypoint):
         """Read the variables of the file, decoded, with nan where values are missing."""
         path, zarr = filename_or_obj, engine_name == "zarr"
         with parsing(path, "zarr store" if zarr else "netCDF file"):
-            raw = _raw(path, engine_name, reading.group)
+            raw = named_values(path, _raw(path, engine_name, reading.group))
             fills = _zarr_fills(path, reading) if zarr else {}
         stored, changed = raw.variables, {}
         for name, variable in stored.items():
@@ -303,10 +304,8 @@ def _opened(path: Path, engine: str, chunks: Any, reading: Reading) -> xr.Datase
 
 def _with_dates(path: Path, numbers: xr.Dataset, months: Months | None) -> xr.Dataset:
     """Decode the times of a Dataset; leave out limits in the unit that they had."""
-    try:
+    with naming(path):
         dataset = decode_times(numbers, months)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
     for name, variable in dataset.variables.items():
         if variable.dtype != numbers.variables[name].dtype:
             variable.attrs = without_limits(variable.attrs)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ccnn_irregular._checks import require
-from ccnn_irregular._files import parsing
+from ccnn_irregular._files import naming, parsing
 from ccnn_irregular._optional import import_optional
 from ccnn_irregular.datasets import physionet2012, ts_files
 from ccnn_irregular.datasets.tables.assembly import assemble
@@ -68,7 +68,8 @@ def read(
     given = dict(source_options or {})
     if source == "physionet2012":
         given.setdefault("outcomes", own_labels and labels is None)
-    within_labels, within_statics = SOURCES[source](collector, table, **given)
+    with naming(_listed(table)[0]):
+        within_labels, within_statics = SOURCES[source](collector, table, **given)
     found = within_labels if labels is None else _small(labels, asked)
     fixed = within_statics if statics is None else _small(statics, asked)
     return assemble(collector, found, fixed, asked, **options)
@@ -138,7 +139,8 @@ def _psv(collector: Collector, table: Paths) -> Found:
         require(not missing, part[0].name, "be a stay of the challenge of 2019", f"no column {', '.join(missing)}")
         statics.append(whole.groupby("id", sort=False)[list(_STATICS_2019)].first().reset_index())
         labels.append(whole[[name for name in ("id", _HOUR_2019, _LABEL_2019) if name in whole]])
-        collector.add(whole.drop(columns=[*_STATICS_2019, _LABEL_2019], errors="ignore"), "the stays")
+        wide = whole.drop(columns=[*_STATICS_2019, _LABEL_2019], errors="ignore")
+        collector.add(wide, f"the stays beside {part[0].name}")
     collector.unit = "h"
     hourly = {_HOUR_2019: "time", _LABEL_2019: "label"}
     return pd.concat(labels).rename(columns=hourly), pd.concat(statics)

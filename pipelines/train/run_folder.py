@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,10 +27,12 @@ from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from rich import get_console
 
 from ccnn_irregular._checks import reject, require
+from ccnn_irregular._files import refuse_file
 from ccnn_irregular.pipelines.train.checkpoint import first_whole, read_checkpoint
 from ccnn_irregular.pipelines.train.draws import hashed
-from ccnn_irregular.pipelines.train.earlier import migrated_config
+from ccnn_irregular.pipelines.train.earlier import read_config
 from ccnn_irregular.pipelines.train.reports import write_text
+from ccnn_irregular.pipelines.train.texts import read_json
 
 __all__ = ["EPOCHS", "EpochSeed", "History", "RunFolder", "checkpoints", "flat", "is_free"]
 
@@ -99,7 +100,7 @@ class RunFolder:
         """The options the run was started with, or None where no run was."""
         if not self.config.is_file():
             return None
-        return migrated_config(yaml.safe_load(self.config.read_text(encoding="utf-8")))
+        return read_config(self.config)
 
     def start(self, config: dict[str, Any]) -> None:
         """Write the options, those of fewer epochs are kept; what was said about an earlier end no longer holds."""
@@ -113,8 +114,12 @@ class RunFolder:
         """How training ended: "by", "why" and "finished"; None while it runs, or where it was killed."""
         if not self.summary.is_file():
             return None
-        summary = json.loads(self.summary.read_text(encoding="utf-8"))
-        return summary.get("end", {"by": "unknown", "why": "an earlier version wrote it", "finished": True})
+        end = read_json(self.summary).get(
+            "end", {"by": "unknown", "why": "an earlier version wrote it", "finished": True}
+        )
+        if not isinstance(end, dict) or not {"by", "why", "finished"} <= end.keys():
+            refuse_file(self.summary, "tell how training ended (remove it where that is not known)", repr(end)[:80])
+        return end
 
     def saved_rows(self) -> list[dict[str, float]]:
         """The rows of the history that a resumed run does not repeat: those of the checkpoint it begins with."""
