@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
-__all__ = ["DamagedFileError", "naming", "parsing", "refuse_file", "require_unfolds"]
+__all__ = ["DamagedFileError", "naming", "parsing", "refuse_file", "require_survives", "require_unfolds"]
 
 # A file that unfolds to more than LARGE and to more than SUSPECT times itself is a mistake or an attack.
 LARGE = 2**30
 SUSPECT = 100
+LONGEST = 10  # seconds that a file may take where a damaged one is read for ever
 _SHOWN = 300
 
 
@@ -64,6 +67,27 @@ def naming(path: str | Path) -> Iterator[None]:
         if Path(path).name in str(error):
             raise
         raise type(error)(f"{path}: {error}") from error
+
+
+def require_survives(path: str | Path, what: str, code: str) -> None:
+    """Refuse a file over which a library ends its process or hangs, by reading it in a process of its own first.
+
+    Args:
+        path: of the file, which the code finds as ``sys.argv[1]``.
+        what: it should be, for the message.
+        code: a program that reads it; errors that it raises are left to who reads the file next.
+
+    Raises:
+        DamagedFileError: the process was ended by a signal, or has not ended after ``LONGEST`` seconds.
+    """
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(path)], capture_output=True, timeout=LONGEST, check=False
+        )
+    except subprocess.TimeoutExpired:
+        refuse_file(path, f"be a complete {what}", f"one that is not read within {LONGEST} seconds")
+    if done.returncode < 0:
+        refuse_file(path, f"be a complete {what}", f"a damaged one, over which its library ends ({-done.returncode})")
 
 
 def require_unfolds(path: str | Path, packed: int, unfolded: int, what: str, large: int | None = None) -> None:

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from ccnn_irregular._checks import require
-from ccnn_irregular._files import parsing
+from ccnn_irregular._files import parsing, require_survives
 from ccnn_irregular.datasets import ts_files
 from ccnn_irregular.datasets.reading.files import existing_folder, labels_in_range, missing_file, read_npz
 from ccnn_irregular.datasets.registry import DataSet, register
@@ -92,7 +92,9 @@ def _read_mat(path: Path) -> RaggedSeries:
     """``mixout``: cells of (3, length); ``consts``: charlabels from 1 on, and key, the letter of each."""
     from scipy.io import loadmat
 
-    with parsing(path, ".mat file with mixout and consts"):
+    what = ".mat file with mixout and consts"
+    require_survives(path, what, "import sys; from scipy.io import loadmat; loadmat(sys.argv[1])")
+    with parsing(path, what):
         content: dict[str, Any] = loadmat(path, squeeze_me=True, chars_as_strings=True)
         strokes, constants = list(content["mixout"]), content["consts"]
         numbers, key = np.atleast_1d(constants["charlabels"][()]), np.atleast_1d(constants["key"][()])

@@ -34,6 +34,10 @@ _TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 # What a header says of the size of voxels; without it SimpleITK takes 1 mm.
 _SPACINGS = (b"space directions:", b"spacings:", b"elementspacing", b"elementsize")
 _MILLIMETRES = {"nanometer": 1e-6, "micrometer": 1e-3, "millimeter": 1.0, "centimeter": 10.0, "meter": 1e3}
+_META, _MOST_DIMS = (".mha", ".mhd"), 4
+# Lines of a MetaImage that hold a number for each axis, and for each pair of axes.
+_META_ROWS = ("dimsize", "elementspacing", "elementsize", "offset", "position", "origin", "centerofrotation")
+_META_MATRICES = ("transformmatrix", "rotation", "orientation")
 # Departures of slices: sine of the angle of a tilt, share of the gap between neighbours, and what a missing one leaves.
 _TILTED, _UNEVEN, _MISSING = 1e-3, 0.02, 1.5
 
@@ -130,6 +134,8 @@ def _read_itk(path: Path) -> xr.DataArray:
     sitk = import_optional("SimpleITK", f"{path.suffix} files", "formats")
     with path.open("rb") as file:
         header = file.read(1 << 16).lower()
+    if path.name.endswith(_META):
+        _require_meta_header(path, header)
     rule = "say how large its voxels are (space directions, spacings or ElementSpacing, in mm)"
     require(any(word in header for word in _SPACINGS), str(path), rule, "no such line; SimpleITK would take 1 mm")
     with parsing(path, f"{path.suffix} file"):
@@ -140,6 +146,22 @@ def _read_itk(path: Path) -> xr.DataArray:
     affine[:3, :3] = np.array(image.GetDirection()).reshape(3, 3) * np.array(image.GetSpacing())
     affine[:3, 3] = image.GetOrigin()
     return _array(path, values, _TO_RAS @ affine)
+
+
+def _require_meta_header(path: Path, header: bytes) -> None:
+    """Refuse a MetaImage whose header contradicts itself: ITK ends the process over some of these."""
+    head, _, rest = header.partition(b"elementdatafile")
+    lines = [line.partition(b"=")[::2] for line in head.splitlines()]
+    given = {name.strip().decode("ascii", "replace"): value.split() for name, value in lines}
+    dims = given.get("ndims", [])
+    plain = rest[:1] in b" =" and len(dims) == 1 and dims[0].isdigit() and 1 <= int(dims[0]) <= _MOST_DIMS
+    count = int(dims[0]) if plain else 0
+    wanted = {name: count for name in _META_ROWS} | {name: count**2 for name in _META_MATRICES}
+    wrong = [name for name, number in wanted.items() if name in given and len(given[name]) != number]
+    sizes = given.get("dimsize", [])
+    if not plain or wrong or not all(size.isdigit() and int(size) > 0 for size in sizes) or len(sizes) != count:
+        what = ", ".join(wrong) or "NDims or DimSize"
+        refuse_file(path, "be a complete MetaImage", f"a damaged one: {what} in its header is none of {count} axes")
 
 
 # OME-Zarr
@@ -219,7 +241,8 @@ def _slices(path: Path) -> list[Any]:
         with parsing(file, "DICOM file"):
             one = pydicom.dcmread(file)
             list(one)  # elements are converted when they are first asked for
-        needed = ("PixelData", "ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing")
+        needed = ("PixelData", "ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing", "SeriesInstanceUID")
+        needed += ("Rows", "Columns", "SamplesPerPixel")
         lacking = [name for name in needed if name not in one]
         if "NumberOfFrames" in one and int(one.NumberOfFrames) > 1:
             reject(str(file), "hold one slice (dcm2niix converts files of many frames to NIfTI)", "many frames")

@@ -9,6 +9,7 @@ goes on. Inputs are made at run time from the seed and thrown away.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import resource
@@ -19,6 +20,7 @@ import sys
 import tempfile
 import time
 import traceback
+import types
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -33,7 +35,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 from corpus import READERS, Reader, repacked
 
-from ccnn_irregular._files import DamagedFileError
+from ccnn_irregular._files import DamagedFileError, refuse_file
+from ccnn_irregular.datasets import character_trajectories
 
 __all__ = ["LONGEST", "MEMORY", "Report", "fuzz"]
 
@@ -138,6 +141,7 @@ def _work(reader: Reader, name: str, path: Path, numbers: range, seed: int, tell
     for stream in (1, 2):
         os.dup2(silent, stream)
     signal.signal(signal.SIGALRM, _too_long)
+    character_trajectories.require_survives = _require_survives  # type: ignore[attr-defined]  # a module's name
     _limit_memory()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     code = sum(map(ord, name))
@@ -171,18 +175,21 @@ def _one(reader: Reader, path: Path, rng: np.random.Generator) -> dict[str, Any]
     signal.alarm(LONGEST)
     try:
         reader.read(spoiled / path.relative_to(whole))
-    except TooLongError:
-        return {"outcome": "too slow", "fault": "took longer than it may"}
+    except TooLongError as error:
+        return {"outcome": "too slow", "fault": f"took longer than it may {_places(error)}"}
     except BaseException as error:
         signal.alarm(0)
         if (wrong := _undocumented(error, names)) is not None:
-            last = traceback.extract_tb(error.__traceback__)[-4:]
-            places = " < ".join(f"{Path(one.filename).name}:{one.lineno}" for one in reversed(last))
-            return {"outcome": "undocumented", "fault": f"{wrong} [{places}]"}
+            return {"outcome": "undocumented", "fault": f"{wrong} {_places(error)}"}
         return {"outcome": type(error).__name__, "seconds": time.monotonic() - started}
     finally:
         signal.alarm(0)
     return {"outcome": "read", "seconds": time.monotonic() - started}
+
+
+def _places(error: BaseException) -> str:
+    last = traceback.extract_tb(error.__traceback__)[-5:]
+    return "[" + " < ".join(f"{Path(one.filename).name}:{one.lineno}" for one in reversed(last)) + "]"
 
 
 def _undocumented(error: BaseException, names: set[str]) -> str | None:
@@ -221,6 +228,18 @@ def mutated(content: bytes, rng: np.random.Generator) -> bytes:
         for _ in range(length):  # in texts another digit or sign, in headers another number
             data[int(rng.integers(size))] = int(rng.choice(list(b"0123456789-.,:;eE[]{}()\"'\n \t/")))
     return bytes(data)
+
+
+def _require_survives(path: Path, what: str, code: str) -> None:
+    """As its namesake, in a copy of this process, which nothing but one reader uses: no start of an interpreter."""
+    process = os.fork()
+    if process == 0:
+        with contextlib.suppress(BaseException):
+            exec(code, {"sys": types.SimpleNamespace(argv=["", str(path)])})
+        os._exit(0)
+    _, status = os.waitpid(process, 0)
+    if os.WIFSIGNALED(status):
+        refuse_file(path, f"be a complete {what}", "a damaged one, over which its library ends")
 
 
 def _limit_memory() -> None:
