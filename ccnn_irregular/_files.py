@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
-__all__ = ["DamagedFileError", "naming", "parsing", "refuse_file", "require_survives", "require_unfolds"]
+__all__ = ["DamagedFileError", "naming", "parsing", "read_apart", "refuse_file", "require_unfolds"]
 
 # A file that unfolds to more than LARGE and to more than SUSPECT times itself is a mistake or an attack.
 LARGE = 2**30
@@ -69,25 +69,28 @@ def naming(path: str | Path) -> Iterator[None]:
         raise type(error)(f"{path}: {error}") from error
 
 
-def require_survives(path: str | Path, what: str, code: str) -> None:
-    """Refuse a file over which a library ends its process or hangs, by reading it in a process of its own first.
+def read_apart(path: str | Path, what: str, code: str) -> bytes:
+    """What a program of Python prints that reads a file, in a process of its own.
+
+    For libraries that end the process over damaged files, hang, or write over memory that is not theirs.
 
     Args:
-        path: of the file, which the code finds as ``sys.argv[1]``.
+        path: of the file, which the program finds as ``sys.argv[1]``.
         what: it should be, for the message.
-        code: a program that reads it; errors that it raises are left to who reads the file next.
+        code: the program; it writes to ``sys.stdout.buffer``.
 
     Raises:
-        DamagedFileError: the process was ended by a signal, or has not ended after ``LONGEST`` seconds.
+        DamagedFileError: the program failed, or was not done after ``LONGEST`` seconds.
     """
+    command = [sys.executable, "-c", code, str(path)]
     try:
-        done = subprocess.run(
-            [sys.executable, "-c", code, str(path)], capture_output=True, timeout=LONGEST, check=False
-        )
+        done = subprocess.run(command, capture_output=True, timeout=LONGEST, check=False)
     except subprocess.TimeoutExpired:
         refuse_file(path, f"be a complete {what}", f"one that is not read within {LONGEST} seconds")
-    if done.returncode < 0:
-        refuse_file(path, f"be a complete {what}", f"a damaged one, over which its library ends ({-done.returncode})")
+    if done.returncode:
+        last = done.stderr.decode("utf-8", "replace").strip().splitlines()[-1:]
+        refuse_file(path, f"be a complete {what}", f"a damaged one: {''.join(last) or 'its library ended'}"[:_SHOWN])
+    return done.stdout
 
 
 def require_unfolds(path: str | Path, packed: int, unfolded: int, what: str, large: int | None = None) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from ccnn_irregular import _files
-from ccnn_irregular._files import DamagedFileError, naming, parsing
+from ccnn_irregular._files import DamagedFileError, naming, parsing, read_apart
 from ccnn_irregular.adapters.nifti import read_hdf5, read_nifti
 from ccnn_irregular.datasets.reading.files import read_gzip, read_npz
 from ccnn_irregular.pipelines.train.earlier import read_config
@@ -134,3 +134,14 @@ def test_ends_of_runs_of_another_form_are_refused_by_name(content: bytes, tmp_pa
     end: Any = run.end()
     assert end["finished"] is True
     assert read_json(run.summary)["end"] == end
+
+
+def test_what_ends_or_hangs_its_library_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert read_apart("a.mat", ".mat file", "import sys; sys.stdout.buffer.write(sys.argv[1].encode())") == b"a.mat"
+    with pytest.raises(DamagedFileError, match=r"a\.mat must be a complete .*: its library ended"):
+        read_apart("a.mat", ".mat file", "import os; os.kill(os.getpid(), 9)")
+    with pytest.raises(DamagedFileError, match="got a damaged one: ValueError: odd"):
+        read_apart("a.mat", ".mat file", "raise ValueError('odd')")
+    monkeypatch.setattr(_files, "LONGEST", 0.5)
+    with pytest.raises(DamagedFileError, match=r"not read within 0\.5 seconds"):
+        read_apart("a.mat", ".mat file", "import time; time.sleep(60)")

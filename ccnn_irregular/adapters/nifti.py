@@ -252,6 +252,8 @@ def _loaded(path: Path) -> Any:
         raise FileNotFoundError(f"path must be a NIfTI file, got {path}, which does not exist")
     with parsing(path, "NIfTI file"):
         image = nibabel.load(path)
+        if isinstance(image, nibabel.Nifti1Pair):
+            image.header.get_xyzt_units()  # of a code that means something
     require(isinstance(image, nibabel.Nifti1Pair), str(path), "be a NIfTI file", type(image).__name__)
     return image
 

@@ -21,9 +21,9 @@ __all__ = ["changed_files", "require_same_files", "tell_changed_files", "write_f
 
 # Options of data modules that name files, each a path or a list of them.
 _OPTIONS = ("root", "table", "labels", "statics", "path", "groups")
-_WHOLE = 16 * 2**20  # bytes of a file that is hashed as a whole
-_BLOCK, _BLOCKS = 2**16, 9
-_MOST_FILES = 2000  # of a folder that are looked into; of all others their sizes tell
+_WHOLE, _BLOCK = 16 * 2**20, 2**16  # bytes of a file that is hashed as a whole, and of a block of a larger one
+_BLOCKS, _BLOCKS_IN_FOLDER = 17, 3
+_MOST_FILES = 500  # of a folder that are looked into; of all others their sizes tell
 _SHOWN = 3
 
 Print = dict[str, dict[str, list[Any]]]
@@ -94,21 +94,25 @@ def _paths(data: Mapping[str, Any]) -> Iterator[Path]:
 def _files(path: Path) -> dict[str, list[Any]]:
     """Name -> size and digest of a file, or of those in a folder but hidden ones."""
     if path.is_file():
-        return {path.name: [path.stat().st_size, _digest(path)]}
+        return {path.name: [path.stat().st_size, _digest(path, _WHOLE, _BLOCKS)]}
     inside = sorted(one for one in path.rglob("*") if one.is_file() and not one.name.startswith("."))
     every = -(-len(inside) // _MOST_FILES)
     looked = inside[:: max(every, 1)]
     found = {one.relative_to(path).as_posix(): [one.stat().st_size, ""] for one in inside}
-    return found | {one.relative_to(path).as_posix(): [one.stat().st_size, _digest(one)] for one in looked}
+    small = _BLOCKS_IN_FOLDER * _BLOCK
+    for one in looked:
+        found[one.relative_to(path).as_posix()][1] = _digest(one, small, _BLOCKS_IN_FOLDER)
+    return found
 
 
-def _digest(path: Path) -> str:
+def _digest(path: Path, small: int, blocks: int) -> str:
+    """Of all of a file that is ``small``, in bytes; else of blocks from its head to its tail."""
     size = path.stat().st_size
     with path.open("rb") as stream:
-        if size <= _WHOLE:
+        if size <= small:
             return hashlib.file_digest(stream, "blake2b").hexdigest()[:32]
         whole = hashlib.blake2b(digest_size=16)
-        for number in range(_BLOCKS):
-            stream.seek(number * (size - _BLOCK) // (_BLOCKS - 1))
+        for number in range(blocks):
+            stream.seek(number * (size - _BLOCK) // (blocks - 1))
             whole.update(stream.read(_BLOCK))
         return whole.hexdigest()

@@ -7,6 +7,7 @@
         best.ckpt       highest validation AUROC
         last.ckpt       after the last finished epoch; the same command resumes from it
         config_until_epoch_*.yaml   options of the epochs before, where a later command asked for more of them
+        data.json       names, sizes and digests of the files it was trained on
         history.csv     one line an epoch; training.png shows it
         summary.json    how training ended, and whether it is finished; absent while it runs, and where it was killed
         test_*/         one folder for each set of stays the run was tested on
@@ -31,6 +32,7 @@ from ccnn_irregular._files import refuse_file
 from ccnn_irregular.pipelines.train.checkpoint import first_whole, read_checkpoint
 from ccnn_irregular.pipelines.train.draws import hashed
 from ccnn_irregular.pipelines.train.earlier import read_config
+from ccnn_irregular.pipelines.train.fingerprint import write_fingerprint
 from ccnn_irregular.pipelines.train.reports import write_text
 from ccnn_irregular.pipelines.train.texts import read_json
 
@@ -83,6 +85,11 @@ class RunFolder:
         return self.path / "last.ckpt"
 
     @property
+    def fingerprint(self) -> Path:
+        """What the files were that it was trained on."""
+        return self.path / "data.json"
+
+    @property
     def history(self) -> Path:
         """Metrics of every epoch."""
         return self.path / "history.csv"
@@ -108,6 +115,7 @@ class RunFolder:
         if epochs[0] != epochs[1] and (rows := self.saved_rows()):
             write_text(self.path / f"config_until_epoch_{len(rows)}.yaml", self.config.read_text(encoding="utf-8"))
         write_text(self.config, yaml.safe_dump(config, sort_keys=False))
+        write_fingerprint(self.fingerprint, config["data"])
         self.summary.unlink(missing_ok=True)
 
     def end(self) -> dict[str, Any] | None:

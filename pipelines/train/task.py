@@ -29,7 +29,7 @@ from ccnn_irregular.pipelines.train.outputs import record, require_own
 from ccnn_irregular.pipelines.train.overlap import overlap_with, provenance, require_others
 from ccnn_irregular.pipelines.train.progress import OneLine
 from ccnn_irregular.pipelines.train.reports import versions, write_json
-from ccnn_irregular.pipelines.train.resume import find_resumable
+from ccnn_irregular.pipelines.train.resume import find_resumable, find_tested
 from ccnn_irregular.pipelines.train.run_end import (
     RunEnd,
     require_epochs,
@@ -188,7 +188,7 @@ class Task(LightningCLI):
             self._ask_data(options)
             find_resumable(self.run_folder, self._plain_config, self.config["fit"])
         else:
-            options.ckpt_path = options.ckpt_path or str(self.run_folder.best)
+            find_tested(self.run_folder, self._plain_config, options)
 
     def _ask_data(self, options: Any) -> None:
         """Fill in the arguments of the network that were left open and that the data tell."""

@@ -20,7 +20,6 @@ import sys
 import tempfile
 import time
 import traceback
-import types
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -141,7 +140,7 @@ def _work(reader: Reader, name: str, path: Path, numbers: range, seed: int, tell
     for stream in (1, 2):
         os.dup2(silent, stream)
     signal.signal(signal.SIGALRM, _too_long)
-    character_trajectories.require_survives = _require_survives  # type: ignore[attr-defined]  # a module's name
+    character_trajectories.read_apart = _read_apart  # type: ignore[attr-defined]  # a module's name
     _limit_memory()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     code = sum(map(ord, name))
@@ -230,16 +229,26 @@ def mutated(content: bytes, rng: np.random.Generator) -> bytes:
     return bytes(data)
 
 
-def _require_survives(path: Path, what: str, code: str) -> None:
+def _read_apart(path: Path, what: str, code: str) -> bytes:
     """As its namesake, in a copy of this process, which nothing but one reader uses: no start of an interpreter."""
+    read, write = os.pipe()
     process = os.fork()
     if process == 0:
         with contextlib.suppress(BaseException):
-            exec(code, {"sys": types.SimpleNamespace(argv=["", str(path)])})
-        os._exit(0)
-    _, status = os.waitpid(process, 0)
-    if os.WIFSIGNALED(status):
-        refuse_file(path, f"be a complete {what}", "a damaged one, over which its library ends")
+            os.close(read)
+            os.dup2(write, 1)
+            sys.argv = ["", str(path)]
+            sys.stdout = open(1, "w")  # noqa: SIM115  (the process ends)
+            exec(code, {})
+            sys.stdout.flush()
+            os._exit(0)
+        os._exit(1)
+    os.close(write)
+    with os.fdopen(read, "rb") as pipe:
+        found = pipe.read()
+    if os.waitpid(process, 0)[1]:
+        refuse_file(path, f"be a complete {what}", "a damaged one")
+    return found
 
 
 def _limit_memory() -> None:
