@@ -6,6 +6,8 @@ import logging
 import warnings
 from typing import TYPE_CHECKING
 
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
 from ccnn_irregular.pipelines.train.arguments import Words
 from ccnn_irregular.pipelines.train.registry import task_class
 from ccnn_irregular.pipelines.train.trusted import import_plugins, known_classes_only
@@ -35,4 +37,7 @@ def run_task(kind: type[Task], words: Words) -> None:
         warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
         # Lightning's own use of PyTorch.
         warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.* is deprecated.*")
-        kind(words)
+        try:
+            kind(words)
+        except MisconfigurationException as error:
+            raise ValueError(f"the options of the trainer must go with each other and with a run: {error}") from error
