@@ -54,8 +54,7 @@ def require_options(options: Namespace) -> None:
         given = options.get(name)
         require(given is None or given > 0, f"trainer.{name}", f"be positive: {_EVERY_EPOCH}", given)
     epochs = options.get("max_epochs")
-    rule = "be at least 1: the learning rate falls to its end over it"
-    require(epochs is None or epochs >= 1, "trainer.max_epochs", rule, epochs)
+    require(epochs is None or epochs >= 1, "trainer.max_epochs", "be at least 1", epochs)
     steps = options.get("max_steps", -1)
     require(steps >= -1 and steps != 0, "trainer.max_steps", "be at least 1, or -1 for all of the epochs", steps)
     for name in ("accumulate_grad_batches", "log_every_n_steps"):
