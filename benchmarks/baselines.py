@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, final
 
 import numpy as np
@@ -183,13 +183,18 @@ class BareFFT(Method):
 
 @final
 class DirectConvolution(Method):
-    """``torch.nn.functional.conv1d/2d/3d`` with the sampled kernel, depthwise; 4-D is a sum over conv3d."""
+    """``torch.nn.functional.conv2d/conv3d`` with the sampled kernel, depthwise, the channels last in memory.
+
+    In the contiguous layout the same takes up to twenty times as long on CPUs. ``conv1d`` knows no other: a row of
+    ``conv2d`` does. 4-D is a sum over conv3d.
+    """
 
     def __init__(self, instance: Instance) -> None:
         self.instance = instance
         self.reaches = _reaches(instance)
+        self.note = "channels last"
         if len(self.reaches) == 4:
-            self.note = "a sum of conv3d over the first axis"
+            self.note = "a sum of conv3d over the first axis, channels last"
 
     def __call__(self, values: Tensor) -> Tensor:
         d = len(self.reaches)
@@ -197,20 +202,31 @@ class DirectConvolution(Method):
         weight = _taps(self.instance, self.reaches).flip(tuple(range(-d, 0)))[:, None]
         if d == 4:
             return self._four(values, weight)
-        convolution = (torch.nn.functional.conv1d, torch.nn.functional.conv2d, torch.nn.functional.conv3d)[d - 1]
-        return convolution(values, weight, padding=self.reaches, groups=len(weight))
+        if d == 1:
+            return depthwise(values[:, :, None], weight[:, :, None], [0, *self.reaches])[:, :, 0]
+        return depthwise(values, weight, self.reaches)
 
     def _four(self, values: Tensor, weight: Tensor) -> Tensor:
-        batch, channels, size = values.shape[:3]
+        batch, _, size = values.shape[:3]
         reach = self.reaches[0]
         # The first axis joins the batch: each of its taps is one conv3d of the rows that it meets.
         slices = torch.nn.functional.pad(values.movedim(2, 0), [0] * 10 + [reach, reach])
         result = torch.zeros_like(values.movedim(2, 0))
         for tap in range(2 * reach + 1):
             rows = slices[tap : tap + size].flatten(0, 1)
-            part = torch.nn.functional.conv3d(rows, weight[:, :, tap], padding=self.reaches[1:], groups=channels)
+            part = depthwise(rows, weight[:, :, tap], self.reaches[1:])
             result = result + part.unflatten(0, (size, batch))
         return result.movedim(0, 2)
+
+
+def depthwise(values: Tensor, weight: Tensor, padding: Sequence[int]) -> Tensor:
+    """Correlate ``(B, C, *sizes)``, 2-D or 3-D, with ``(C, 1, *taps)``, in the layout that is fastest on CPUs."""
+    convolution, layout = {
+        4: (torch.nn.functional.conv2d, torch.channels_last),
+        5: (torch.nn.functional.conv3d, torch.channels_last_3d),
+    }[values.ndim]
+    last = [one.contiguous(memory_format=layout) for one in (values, weight)]
+    return convolution(*last, padding=list(padding), groups=len(weight)).contiguous()
 
 
 @final

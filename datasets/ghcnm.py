@@ -67,7 +67,7 @@ def load(
     rows = _lines(path, element)
     unknown = sorted({station for station, _ in rows} - set(stations))
     require(not unknown, "the inventory", f"hold every station of {path}", f"none of {', '.join(unknown[:5])}")
-    used = [station for station in stations if station in {one for one, _ in rows}]
+    used = [station for station in stations if station in {row for row, _ in rows}]
     years = [year for _, year in rows]
     first, last = min(years), max(years)
     values = np.full((len(used), last - first + 1, 12), np.nan)

@@ -298,7 +298,7 @@ def load_pool(
 def _drawn(shapes: InMemoryDataset) -> list[Data]:
     """Points of each mesh, which follow from the mesh, in an order that follows from the meshes."""
     meshes = (shapes.get(number) for number in range(len(shapes)))
-    ids = [content_id(*(one.numpy().tobytes() for one in (mesh.pos, mesh.face))) for mesh in meshes]
+    ids = [content_id(*(tensor.numpy().tobytes() for tensor in (mesh.pos, mesh.face))) for mesh in meshes]
     clouds = []
     with torch.random.fork_rng(devices=[]):
         for number in np.lexsort((ids, shapes.y.numpy())).tolist():

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -9,7 +12,9 @@ from hypothesis import strategies as st
 
 from ccnn_irregular import SIREN, GaussianMask, Grid, Kernel, convolve, explain
 from ccnn_irregular.operators import ENGINES, Cost, make_plan
-from ccnn_irregular.operators.numerics.uniform import Nodes, UniformSum, repeated, times
+from ccnn_irregular.operators.engines.spectral.separable import GridGeometry
+from ccnn_irregular.operators.numerics.axiswise import convolved, to_modes
+from ccnn_irregular.operators.numerics.uniform import Nodes, UniformSum, repeated
 
 
 def kernel_of(extent: list[float], channels: int = 3, **options: object) -> Kernel:
@@ -185,8 +190,13 @@ def test_matrix_fft_and_chirp_are_the_sum(
     for dense in (True, False):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(UniformSum, "dense", dense)
-            assert torch.allclose(one.to_modes(values, -2), matrix @ values, atol=1e-9)
-            assert torch.allclose(one.at_nodes(spectrum, -2), matrix.mH @ spectrum, atol=1e-9)
+            same = replace(one)
+            assert torch.allclose(same.to_modes(values, -2), matrix @ values, atol=1e-9)
+            assert torch.allclose(same.at_nodes(spectrum, -2), matrix.mH @ spectrum, atol=1e-9)
+            reals = torch.view_as_real(values).movedim(-1, 0).movedim(-2, -1)
+            assert torch.allclose(same.to_modes(reals, -1), reals.to(values) @ matrix.T, atol=1e-9)
+            back = (spectrum.mT @ matrix.conj()).real
+            assert torch.allclose(same.real_at_nodes(spectrum.mT), back, atol=1e-9)
 
 
 @pytest.mark.parametrize(("count", "modes"), [(5, 9), (6, 9), (6, 17), (1, 3)])
@@ -199,14 +209,27 @@ def test_modes_about_the_middle_repeat_up_to_their_sign(count: int, modes: int) 
     assert torch.allclose(again * signs[:, None], one.to_modes(values, -2), atol=1e-12)
 
 
-@pytest.mark.parametrize(("sizes", "modes"), [((3,), (7,)), ((2, 3), (5, 3)), ((4, 4), (3, 9))])
-def test_the_product_with_repeats_and_its_gradients(sizes: tuple[int, ...], modes: tuple[int, ...]) -> None:
-    sizes = tuple(min(size, count) for size, count in zip(sizes, modes, strict=True))
-    spectrum = torch.randn(2, 3, *sizes, dtype=torch.complex128, requires_grad=True)
-    transfer = torch.randn(3, *modes, dtype=torch.complex128, requires_grad=True)
-    assert torch.allclose(times(spectrum, transfer), repeated(spectrum, modes) * transfer, atol=1e-14)
-    assert torch.autograd.gradcheck(times, (spectrum, transfer))
-    assert torch.autograd.gradgradcheck(times, (spectrum, transfer))
+@pytest.mark.parametrize("shape", [(3,), (2, 3)])
+@pytest.mark.parametrize("sizes", [((4, 3), (3, 5)), ((600,), (520,))])
+def test_first_and_second_gradients_through_the_modes(
+    sizes: tuple[tuple[int, ...], ...], shape: tuple[int, ...]
+) -> None:
+    size, wanted = sizes
+    d, steps = len(size), [0.94, 1.03]
+    kernel = kernel_of([2.0] * d, math.prod(shape), shape=shape).double()
+    source, query = Grid(size, steps[:d]), Grid(wanted, [1.25, 1.2][:d], [0.3] * d)
+    geometry = GridGeometry.build([kernel], source, query, 1e-2)
+    assert isinstance(geometry, GridGeometry)
+    taps = geometry.transfer(kernel).taps.detach().requires_grad_()
+    rows = torch.randn(2, 3, *size, dtype=torch.float64, requires_grad=True)
+
+    def result(rows: torch.Tensor, taps: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            parts = [to_modes(part, [way.taps for way in geometry.ways]) for part in taps.split(2)]
+        return convolved(rows, taps, parts, geometry.ways)
+
+    assert torch.autograd.gradcheck(result, (rows, taps), fast_mode=True)
+    assert torch.autograd.gradgradcheck(result, (rows, taps), fast_mode=True)
 
 
 def test_parts_of_the_channels_give_what_all_do_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import resource
 import shutil
-import signal
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import yaml
+from pipelines_commands import write_config
 from pipelines_stand_in import StandIn
 
 from ccnn_irregular.datasets import simulated_icu
@@ -23,37 +21,13 @@ from ccnn_irregular.datasets.reading import cache
 from ccnn_irregular.pipelines import cli
 from ccnn_irregular.pipelines.train.checkpoint import first_whole, read_checkpoint, save_checkpoint
 
-# Lightning calls jsonargparse by names that its version 5 will no longer have.
-pytestmark = [
-    pytest.mark.filterwarnings(r"ignore:\s*By default only one Jsonargparse:DeprecationWarning"),
-    pytest.mark.filterwarnings(r"ignore:[\s\S]*removed in\s+v5\.0\.0:DeprecationWarning"),
-]
-
-
-@pytest.fixture(autouse=True)
-def in_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.chdir(tmp_path)
-    handler = signal.getsignal(signal.SIGINT)
-    yield
-    signal.signal(signal.SIGINT, handler)
+pytestmark = pytest.mark.usefixtures("in_tmp_path")
 
 
 @pytest.fixture
 def config(tmp_path: Path) -> str:
     simulated_icu.write(tmp_path / "simulated", stays=60, seed=5)
-    options = {
-        "trainer": {"max_epochs": 3, "accelerator": "cpu", "enable_progress_bar": False},
-        "model": {"network": {"class_path": "pipelines_stand_in.StandIn"}, "schedule": {"learning_rate": 0.01}},
-        "early_stopping": {"patience": 100},
-        "data": {
-            "table": str(tmp_path / "simulated"),
-            "source": "physionet2012",
-            "source_options": {"cache": False, "progress": False},
-            "validation": 0.25,
-            "batch_size": 16,
-        },
-    }
-    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(options))
+    write_config(tmp_path / "tiny.yaml", tmp_path / "simulated", data={"test": 0.2})
     return "tiny.yaml"
 
 

@@ -128,7 +128,7 @@ def _require_told_apart(path: Path) -> None:
         reject(str(path), "hold each field once", f"{len(found)} of {name} on {date} at step {found[0]}")
     rule = (
         "hold accumulations and means of one length, since two that end at one step have one place; choose with "
-        f"grib_copy -w stepRange={'/'.join(dict.fromkeys(one[0] for one in doubled.values()))} FILE OUT, say"
+        f"grib_copy -w stepRange={'/'.join(dict.fromkeys(copies[0] for copies in doubled.values()))} FILE OUT, say"
     )
     others = f", and {len(doubled) - 1} more" if len(doubled) > 1 else ""
     reject(str(path), rule, f"{name} on {date} over the steps {' and '.join(found[:_SHOWN])}{others}")
@@ -139,7 +139,9 @@ def _joined(path: Path, parts: Sequence[xr.Dataset]) -> xr.Dataset:
     bare = []
     for part in parts:
         levels = [
-            name for name, one in part.coords.items() if not one.dims and name not in ("time", "step", "valid_time")
+            name
+            for name, coordinate in part.coords.items()
+            if not coordinate.dims and name not in ("time", "step", "valid_time")
         ]
         bare.append(part.drop_vars(levels))
     names = [sorted(map(str, part.data_vars)) for part in bare]

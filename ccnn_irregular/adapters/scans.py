@@ -221,14 +221,14 @@ def _read_dicom(path: Path) -> xr.DataArray:
     first = slices[0]
     row, column = np.array(first.ImageOrientationPatient, np.float64).reshape(2, 3)
     normal = np.cross(row, column)
-    corners = np.array([one.ImagePositionPatient for one in slices], np.float64)
+    corners = np.array([image.ImagePositionPatient for image in slices], np.float64)
     order = np.argsort(corners @ normal)
     slices, corners = [slices[number] for number in order], corners[order]
     gap = _gap(path, slices, corners, normal)
     affine = np.eye(4)
     down, right = (float(step) for step in first.PixelSpacing)  # between rows, between columns
     affine[:3, :4] = np.column_stack([row * right, column * down, normal * gap, corners[0]])
-    values = np.stack([_rescaled(path, one).T for one in slices], axis=2)
+    values = np.stack([_rescaled(path, image).T for image in slices], axis=2)
     return _array(path, values, _TO_RAS @ affine)
 
 

@@ -24,8 +24,8 @@ def open_ply(path: Path) -> CloudFile:
         ply = plyfile.PlyData.read(str(path), mmap=False)
     require("vertex" in ply, f"{path}", "have an element 'vertex'", [element.name for element in ply.elements])
     vertex = ply["vertex"]
-    lists = [one.name for one in vertex.properties if isinstance(one, plyfile.PlyListProperty)]
-    names = [one.name for one in vertex.properties if one.name not in lists]
+    lists = [field.name for field in vertex.properties if isinstance(field, plyfile.PlyListProperty)]
+    names = [field.name for field in vertex.properties if field.name not in lists]
     require(set(_AXES) <= set(names), f"vertices of {path}", f"have {', '.join(_AXES)}", names)
 
     def copy(stream: BinaryIO, columns: Columns, note: str) -> None:

@@ -50,7 +50,7 @@ def fetch_unchecked(url: str, root: Path, folder: str) -> None:
     place.mkdir(parents=True)
     try:
         extract_zip(download_url(url, str(place)), str(place))
-        (unpacked,) = (one for one in place.iterdir() if one.is_dir() and one.name != "__MACOSX")
+        (unpacked,) = (entry for entry in place.iterdir() if entry.is_dir() and entry.name != "__MACOSX")
         unpacked.rename(root / folder)
     finally:
         shutil.rmtree(place, ignore_errors=True)

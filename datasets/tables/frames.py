@@ -10,8 +10,9 @@ import numpy as np
 
 from ccnn_irregular._checks import reject, require
 from ccnn_irregular._files import naming
-from ccnn_irregular.datasets.tables.codes import maybe_codes, require_declared
-from ccnn_irregular.datasets.tables.columns import Columns, find, way_out
+from ccnn_irregular.datasets.reading.codes import maybe_codes, require_declared
+from ccnn_irregular.datasets.reading.numbers import parsed_numbers, way_out
+from ccnn_irregular.datasets.tables.columns import Columns, find
 from ccnn_irregular.datasets.tables.long_series import Events, LongSeries, merge_repeats
 from ccnn_irregular.datasets.tables.times import SECONDS, instants, require_same_kind, typical_unit
 
@@ -63,7 +64,7 @@ def id_texts(column: pd.Series, name: str) -> tuple[np.ndarray, list[str]]:
         whole = unique.astype(np.int64)
         require(bool((whole == unique).all()), f"column {name!r}", "hold whole numbers or names", listed(unique))
         unique = whole
-    return codes, [str(one) for one in unique]
+    return codes, [str(value) for value in unique]
 
 
 @dataclass
@@ -251,30 +252,20 @@ def known_entries(frame: pd.DataFrame, columns: Columns, but: Sequence[str | Non
 
     if not columns.missing:
         return frame
-    texts = [one if isinstance(one, str) else f"{one:g}" for one in columns.missing]
+    texts = [entry if isinstance(entry, str) else f"{entry:g}" for entry in columns.missing]
     asked = pd.Series(texts, dtype=object)
-    codes = pd.concat([_parsed(asked, sign).dropna() for sign in (".", columns.decimal)]).unique()
+    codes = pd.concat([parsed_numbers(asked, sign).dropna() for sign in (".", columns.decimal)]).unique()
     changed = {}
-    for name in frame.columns.difference([one for one in but if one is not None], sort=False):
+    for name in frame.columns.difference([name for name in but if name is not None], sort=False):
         column = frame[name]
         numeric = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
         held = column.isin(codes) if numeric else column.isin(texts)
         if held.any():
             rest = column.mask(held) if numeric else column.astype(object).mask(held)
-            numbers = rest if numeric else _parsed(rest, columns.decimal)
+            numbers = rest if numeric else parsed_numbers(rest, columns.decimal)
             whole = numbers.notna().sum() == rest.notna().sum()
             changed[name] = numbers.mask(numbers.isin(codes)) if whole else rest
     return frame.assign(**changed)
-
-
-def _parsed(column: pd.Series, decimal: str) -> pd.Series:
-    """Numbers, nan where an entry is none; with decimal commas a point is none: nobody knows what it would mean."""
-    import pandas as pd
-
-    if decimal == "," and not pd.api.types.is_numeric_dtype(column):
-        swapped = column.astype(object).str.translate(str.maketrans(",.", ".,"))  # nan where an entry is no text
-        column = swapped.where(swapped.notna(), column)
-    return pd.to_numeric(column, errors="coerce")
 
 
 def _numbers(column: pd.Series, decimal: str) -> tuple[np.ndarray, np.ndarray]:
@@ -285,7 +276,7 @@ def _numbers(column: pd.Series, decimal: str) -> tuple[np.ndarray, np.ndarray]:
         return np.full(len(column), np.nan), column.notna().to_numpy()
     if isinstance(column.dtype, pd.CategoricalDtype):
         column = column.astype(object)
-    numbers = _parsed(column, decimal).to_numpy(np.float64, na_value=np.nan)
+    numbers = parsed_numbers(column, decimal).to_numpy(np.float64, na_value=np.nan)
     return numbers, np.isnan(numbers) & column.notna().to_numpy()
 
 

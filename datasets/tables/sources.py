@@ -13,6 +13,7 @@ from ccnn_irregular._checks import require
 from ccnn_irregular._files import naming, parsing
 from ccnn_irregular._optional import import_optional
 from ccnn_irregular.datasets import physionet2012, ts_files
+from ccnn_irregular.datasets.reading.csv_text import in_utf8
 from ccnn_irregular.datasets.tables.assembly import assemble
 from ccnn_irregular.datasets.tables.columns import Columns, find
 from ccnn_irregular.datasets.tables.files import chunks, table_files, whole_table
@@ -100,7 +101,7 @@ def _meds(collector: Collector, table: Paths) -> Found:
     """
     import pandas as pd
 
-    paths = [Path(one) / "data" if (Path(one) / "data").is_dir() else Path(one) for one in _listed(table)]
+    paths = [Path(path) / "data" if (Path(path) / "data").is_dir() else Path(path) for path in _listed(table)]
     collector.columns = _named(collector.columns, id="subject_id", time="time", variable="code", value="numeric_value")
     fixed, born = [], 0
     for path in table_files(paths, (".parquet",)):
@@ -154,7 +155,7 @@ def _psv(collector: Collector, table: Paths) -> Found:
 def _stay(path: Path) -> pd.DataFrame:
     import pandas as pd
 
-    with parsing(path, "table separated by |"):
+    with parsing(path, "table separated by |"), in_utf8(path):
         return pd.read_csv(path, sep="|").assign(id=path.stem)
 
 

@@ -86,11 +86,11 @@ class Words:
         """The configurations that were typed, else the one that the run folder keeps: what a run knows is not asked."""
         if self.configs or (self.asks_for_help and self.run_dir is None):
             return self.configs
-        own = self.tested_run.config
+        run_config = self.tested_run.config
         rule = "be a folder of ccnn fit (or name a configuration with --config)"
-        known = own.is_file() or self.command == "fit" or self.task is not None
-        require(known, f"run_dir {own.parent}", rule, f"no file {own}")
-        return (str(own),) if own.is_file() else ()
+        known = run_config.is_file() or self.command == "fit" or self.task is not None
+        require(known, f"run_dir {run_config.parent}", rule, f"no file {run_config}")
+        return (str(run_config),) if run_config.is_file() else ()
 
     def chosen(self) -> dict[str, Any]:
         """What the configurations set."""

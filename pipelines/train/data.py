@@ -129,8 +129,8 @@ class TaskData(LightningDataModule, Generic[Batch, Variant]):
             options: all of its arguments.
         """
         shown = {name: f"{value:.4g}" if isinstance(value, float) else value for name, value in taken.items()}
-        own = "--model.network.init_args"
-        return "\n".join(f"{name} {value}, as the data tell ({own}.{name})" for name, value in shown.items())
+        prefix = "--model.network.init_args"
+        return "\n".join(f"{name} {value}, as the data tell ({prefix}.{name})" for name, value in shown.items())
 
     def typical_batch(self) -> Batch:
         """Rows of the training part that a network is calibrated by; the same ones in every call."""

@@ -159,14 +159,14 @@ def _whole_grids(options: Any) -> Any:
     if not isinstance(options, dict):
         return options
     whole = {name: _whole_grids(value) for name, value in options.items()}
-    own = whole.get("init_args")
-    if isinstance(own, dict) and {"sizes", "steps"} <= own.keys():
-        whole["init_args"] = {"periodic": False} | own
+    arguments = whole.get("init_args")
+    if isinstance(arguments, dict) and {"sizes", "steps"} <= arguments.keys():
+        whole["init_args"] = {"periodic": False} | arguments
     return whole
 
 
 def _filter_bank(options: dict[str, Any], recipe: dict[str, Any]) -> dict[str, Any]:
     """A filter bank, whose kernels took what they did not state from the network's."""
-    own = {name: options[name] for name in ("extent", "width", "omega_0") if options.get(name) is not None}
+    lengths = {name: options[name] for name in ("extent", "width", "omega_0") if options.get(name) is not None}
     rest = {name: value for name, value in options.items() if name not in ("extent", "width", "omega_0")}
-    return {**rest, "kernel": {**recipe, **own}}
+    return {**rest, "kernel": {**recipe, **lengths}}

@@ -173,12 +173,12 @@ class RunFolder:
 
 def differing_options(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """What would make another model, as ``name = x there and y here``; more epochs than before are no difference."""
-    there, here = flat(before), flat(now)
-    differing = sorted(key for key in there.keys() | here.keys() if there.get(key) != here.get(key))
-    epochs = (there.get(EPOCHS), here.get(EPOCHS))
-    if all(isinstance(one, int) for one in epochs) and 0 < epochs[0] < epochs[1]:  # type: ignore[operator]
+    earlier, here = flat(before), flat(now)
+    differing = sorted(key for key in earlier.keys() | here.keys() if earlier.get(key) != here.get(key))
+    epochs = (earlier.get(EPOCHS), here.get(EPOCHS))
+    if all(isinstance(epoch, int) for epoch in epochs) and 0 < epochs[0] < epochs[1]:  # type: ignore[operator]
         differing = [key for key in differing if key != EPOCHS]
-    return [f"{key} = {there.get(key)} there and {here.get(key)} here" for key in differing if not is_free(key)]
+    return [f"{key} = {earlier.get(key)} there and {here.get(key)} here" for key in differing if not is_free(key)]
 
 
 def others_than(given: dict[str, Any], taken: dict[str, Any]) -> list[str]:
@@ -280,7 +280,7 @@ class History(Callback):
         self.rows.append(row)
         table = io.StringIO()
         # All rows' columns: those of a resumed run may be from an earlier version, which named them otherwise.
-        columns = list(dict.fromkeys(name for one in self.rows for name in one))
+        columns = list(dict.fromkeys(name for row in self.rows for name in row))
         writer = csv.DictWriter(table, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.rows)

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader
 from ccnn_irregular._reprs import parameter_count
 from ccnn_irregular.pipelines.train import figures
 from ccnn_irregular.pipelines.train.arguments import Words, join_lists
+from ccnn_irregular.pipelines.train.beginning import first_weights
 from ccnn_irregular.pipelines.train.callbacks import training_callbacks
 from ccnn_irregular.pipelines.train.checkpoint import WholeCheckpoints, load_weights, read_checkpoint, saved_options
 from ccnn_irregular.pipelines.train.data import TaskData
@@ -35,10 +36,10 @@ from ccnn_irregular.pipelines.train.run_end import (
     require_numbers,
     tells_no_numbers,
 )
-from ccnn_irregular.pipelines.train.run_folder import RunFolder, flat
+from ccnn_irregular.pipelines.train.run_folder import RunFolder
 from ccnn_irregular.pipelines.train.trainer_options import require_callbacks, require_options
 from ccnn_irregular.pipelines.train.trusted import bounded_by
-from ccnn_irregular.pipelines.train.usage import explained, short_help
+from ccnn_irregular.pipelines.train.usage import explained, help_asked
 
 __all__ = ["Task"]
 
@@ -141,6 +142,8 @@ class Task(LightningCLI):
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
         parser.set_defaults({"weights_only": True})
         parser.add_argument("--run_dir", type=str | None, help="folder of the run (default: runs/<configuration>)")
+        text = "folder or checkpoint of a run on the same rows, whose weights training begins with"
+        parser.add_argument("--start_from", type=str | None, help=text)
         parser.add_argument("--task", type=str, default=self.task, help="what is trained; configurations name it")
         # Every command accepts it, though only fit uses it: one configuration file serves all four.
         parser.add_lightning_class_args(EarlyStopping, "early_stopping")
@@ -149,9 +152,9 @@ class Task(LightningCLI):
             parser.set_defaults({"early_stopping.patience": _NEVER})
         if subcommand == "fit":
             parser.add_argument("--restart", type=bool, default=False, help="set an earlier run aside, start anew")
-        own = {"test": self.test_options, "predict": self.predict_options}.get(subcommand)
-        if own is not None:
-            parser.add_class_arguments(own, subcommand, as_group=False)
+        options = {"test": self.test_options, "predict": self.predict_options}.get(subcommand)
+        if options is not None:
+            parser.add_class_arguments(options, subcommand, as_group=False)
         if subcommand == "predict" and any(action.dest == "data.evaluate" for action in parser._actions):
             parser.set_defaults({"data.evaluate": "all"})
         self.add_task_arguments(parser, subcommand)
@@ -170,17 +173,12 @@ class Task(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse, then find the run folder and the checkpoint in it; what is not typed is as in the run."""
-        command, own = args[0], self._parser(args[0])
-        if {"-h", "--help"} & set(args):
-            print(short_help(own, command, self.task, flat(self.words.chosen())))
-            raise SystemExit(0)
-        if "--help-all" in args:
-            own.print_help()
-            raise SystemExit(0)
+        command, command_parser = args[0], self._parser(args[0])
+        help_asked(args, command_parser, self.task, self.words.chosen())
         try:
-            self.config = parser.parse_args([command, *join_lists(args[1:], own)])
+            self.config = parser.parse_args([command, *join_lists(args[1:], command_parser)])
         except ArgumentError as error:
-            raise ValueError(explained(str(error), own, command, self.task)) from error
+            raise ValueError(explained(str(error), command_parser, command, self.task)) from error
         options = self.config[self.config.subcommand]
         self.run_folder = RunFolder(Path(options.run_dir))
         if self.config.subcommand == "fit":
@@ -273,6 +271,8 @@ class Task(LightningCLI):
         if (path := kwargs.get("ckpt_path")) is not None:
             model.on_load_checkpoint(read_checkpoint(path))
             model.note_rows(datamodule)
+        elif (begin := self._get(self.config, "start_from")) is not None:
+            model.first_weights = first_weights(begin, datamodule)
         say(f"{datamodule.summary()}\nnetwork of {parameter_count(model):,} parameters")
         self.run_folder.start(self._plain_config())
         try:

@@ -1,4 +1,4 @@
-"""The exact FFT convolution between uniform grids.
+"""The exact convolution between uniform grids by FFT, and tap by tap where a kernel has few.
 
 On a common lattice of step h the convolution is a discrete one with taps K((o + k) h): the kernel is
 sampled where grid and support allow a non-zero value, never elsewhere.
@@ -19,6 +19,7 @@ from ccnn_irregular.domains import Domain
 from ccnn_irregular.kernels import Kernel
 from ccnn_irregular.operators.engines.engine import Cost, Engine, Plan
 from ccnn_irregular.operators.layout import balance, both_grids, restored
+from ccnn_irregular.operators.numerics.direct import direct_convolution, is_direct
 from ccnn_irregular.operators.numerics.lattice import (
     Lattice,
     at_queries,
@@ -36,7 +37,7 @@ from ccnn_irregular.operators.planning.work import evaluation_work, kernel_work,
 __all__ = ["FFT"]
 
 # Calls of array operations in a forward pass.
-_CALLS = 60
+_CALLS, _DIRECT_CALLS = 60, 20
 # Blocks per axis in which sizes are compared, and how much larger one may be before float32 would spoil the others.
 _BLOCKS, _MOST_UNLIKE, _MOST_UNLIKE_IN_FLOAT64, _FEW = 8, 1e3, 1e12, 0.05
 # No fill value in use is smaller.
@@ -57,6 +58,10 @@ class FFT(Engine):
     def cost(self, kernel: Kernel, source: Domain, query: Domain, batch: int, rtol: float) -> Cost:
         lattices = self.prepare([kernel], source, query, rtol)
         spans = tap_spans(kernel, lattices)
+        if kernel.depthwise and kernel.dtype == torch.float32 and kernel.extent.device.type == "cpu":
+            lengths = [last - first + 1 for first, last in spans]
+            if is_direct(lattices, lengths, kernel.out_channels, gradients=True):
+                return _direct_cost(kernel, lattices, math.prod(lengths), batch)
         taps = math.prod(last - first + 1 for first, last in spans)
         points = math.prod(a.length(*span) for a, span in zip(lattices, spans, strict=True))
         item, (evaluated, evaluated_backward) = kernel.extent.element_size(), kernel_work(kernel, taps)
@@ -93,6 +98,8 @@ class FFT(Engine):
         if transforms_active():
             result = _circular(on_lattice(values, lattices), taps, lengths, kernel.depthwise)
             return restored(at_queries(result, lattices, spans), factor)
+        if _is_direct(values, taps, lattices, kernel):
+            return restored(direct_convolution(values, taps, lattices, spans), factor)
         cells, windows = source_cells(lattices), query_windows(lattices, spans)
         # Rounding is a share of the largest value wherever it lies, beyond the kernel's reach and in the future too.
         unlike = _unlike(values)
@@ -105,6 +112,27 @@ class FFT(Engine):
             )
         result = _convolved(values.to(wide), taps.to(wide), lengths, cells, windows, kernel.depthwise)
         return restored(at_queries(result, lattices, spans, windows).to(values.dtype), factor)
+
+
+def _direct_cost(kernel: Kernel, lattices: tuple[Lattice, ...], taps: int, batch: int) -> Cost:
+    """Cost of the sum tap by tap."""
+    rows = float(batch * kernel.out_channels)
+    read, written = rows * math.prod(a.source for a in lattices), rows * math.prod(a.query for a in lattices)
+    evaluated, evaluated_backward = kernel_work(kernel, taps)
+    forward = evaluated + Work(call=_DIRECT_CALLS, multiply_add=written * taps, element=read + written)
+    backward = evaluated_backward + Work(
+        call=2 * _DIRECT_CALLS, multiply_add_backward=4 * written * taps, element_backward=2 * (read + written)
+    )
+    numbers = 3 * (read + written) + taps * (evaluation_work(kernel).saved + 3 * kernel.out_channels)
+    return Cost(Work(), forward, backward, kernel.extent.element_size() * numbers, study=lattices)
+
+
+def _is_direct(values: Tensor, taps: Tensor, lattices: tuple[Lattice, ...], kernel: Kernel) -> bool:
+    """Whether the sum is taken tap by tap."""
+    if not kernel.depthwise or values.shape[1] != len(taps) or values.dtype != torch.float32 or values.is_cuda:
+        return False
+    gradients = torch.is_grad_enabled() and (values.requires_grad or taps.requires_grad)
+    return bool(values.numel()) and is_direct(lattices, taps.shape[1:], len(taps), gradients=gradients)
 
 
 @torch.no_grad()

@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -97,6 +98,7 @@ class Lattice:
         return fast_length(shortest)
 
 
+@lru_cache(maxsize=1024)
 def _rational(ratio: float) -> Fraction | None:
     fraction = Fraction(ratio).limit_denominator(LARGEST_DENOMINATOR)
     return fraction if fraction > 0 and abs(float(fraction) / ratio - 1) < 1e-9 else None

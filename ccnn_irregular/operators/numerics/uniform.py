@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ccnn_irregular.operators.numerics.transforms import fast_length
 
-__all__ = ["Nodes", "UniformSum", "repeated", "times"]
+__all__ = ["Nodes", "UniformSum", "repeated", "stretches"]
 
 # Entries of a matrix, beyond which transforms take less time.
 _MOST_ENTRIES = 1 << 19
@@ -45,7 +45,7 @@ class Nodes:
     step: float
     count: int
 
-    @property
+    @cached_property
     def whole(self) -> int | None:
         """How many nodes of this step divide the circle, no fewer than there are; None where they do not."""
         count = round(1 / self.step)
@@ -61,7 +61,7 @@ class Nodes:
         """The same nodes with their middle at ``place``."""
         return replace(self, first=place - 0.5 * self.step * (self.count - 1))
 
-    @property
+    @cached_property
     def about_zero(self) -> bool:
         """Whether each node has its mirror image."""
         return self.first == self.about(0.0).first
@@ -86,7 +86,7 @@ class UniformSum:
     dtype: torch.dtype
     turned: int = 0
 
-    @property
+    @cached_property
     def dense(self) -> bool:
         """Whether a matrix is the faster way."""
         return self.nodes.count * self.count <= _MOST_ENTRIES
@@ -99,7 +99,8 @@ class UniformSum:
     @property
     def length(self) -> int:
         """Length of the transforms that take the matrix's place."""
-        return self.nodes.whole or fast_length(self.nodes.count + self.count - 1)
+        whole = self.nodes.whole
+        return fast_length(self.nodes.count + self.count - 1) if whole is None or whole < self.count else whole
 
     @cached_property
     def distinct(self) -> UniformSum:
@@ -115,56 +116,103 @@ class UniformSum:
         shifted = self.nodes.first != 0 and self.nodes.count % 2 == 0
         return self.distinct.count if shifted and self.distinct.count < self.count else 0
 
+    @cached_property
+    def mirrored(self) -> bool:
+        """Whether the sums are those of nodes that mirror each other, ``folded``, by a real matrix."""
+        return self.dense and self.nodes.about_zero
+
     def to_modes(self, values: Tensor, dim: int) -> Tensor:
         """Values at the nodes along ``dim``, counted from the end, to modes; real ones along the last axis only."""
+        if self.mirrored and not values.is_complex():
+            return self._real_to_modes(values)
+        return self.modes_of_folded(self.folded(values, dim), dim)
+
+    def at_nodes(self, modes: Tensor, dim: int) -> Tensor:
+        """Modes along ``dim``, counted from the end, to complex values at the nodes; the adjoint of ``to_modes``."""
+        return self.unfolded(self.folded_at_nodes(modes, dim), dim)
+
+    def folded(self, values: Tensor, dim: int) -> Tensor:
+        """Sums and differences of complex values at nodes that mirror each other; as they are where that is no use."""
+        if not self.mirrored:
+            return values
+        below, middle, above = values.split(self._parts, dim)
+        above = above.flip(dim)
+        return torch.cat([below + above, middle, (below - above) * -1j], dim)
+
+    def unfolded(self, values: Tensor, dim: int) -> Tensor:
+        """The adjoint of ``folded``, with which it commutes along different axes."""
+        if not self.mirrored:
+            return values
+        even, middle, odd = values.split(self._parts, dim)
+        odd = odd * 1j
+        return torch.cat([even + odd, middle, (even - odd).flip(dim)], dim)
+
+    def modes_of_folded(self, values: Tensor, dim: int) -> Tensor:
+        """``to_modes`` of values that are folded already."""
+        if self.mirrored:
+            return _product(self._waves, values, dim)
         if self.dense and values.is_complex():
-            return self._folded(values, dim) if self.nodes.about_zero else _product(self._conjugate, values, dim)
+            return _product(self._conjugate, values, dim)
         if self.dense:
             # One real product, whose columns are real and imaginary parts in turn.
             pairs = torch.view_as_real(self._conjugate.T.contiguous()).flatten(1)
             return torch.view_as_complex((values @ pairs).unflatten(-1, (-1, 2)))
         values, whole = values.movedim(dim, -1), self.nodes.whole
         if whole is None:
-            place, frequency = self.nodes.first, self.first * self.nodes.step
-            return self._chirp(values, self.count, place, frequency, -1).movedim(-1, dim)
-        modes = torch.fft.fft(values, n=whole)[..., self._modes % whole]
-        return (modes * self._phases(self._modes.double() * self.nodes.first, -1)).movedim(-1, dim)
+            return self._chirped_back(values).movedim(-1, dim)
+        if not values.is_complex() and self.first == 0 and 2 * (self.count - 1) <= whole:
+            modes = torch.fft.rfft(values, n=whole)[..., : self.count]
+        else:
+            modes = torch.fft.fft(values, n=whole)[..., self._modes % whole]
+        return (modes if self._turns is None else modes * self._turns.conj()).movedim(-1, dim)
 
-    def at_nodes(self, modes: Tensor, dim: int) -> Tensor:
-        """Modes along ``dim``, counted from the end, to complex values at the nodes."""
+    def folded_at_nodes(self, modes: Tensor, dim: int) -> Tensor:
+        """``at_nodes`` before it is unfolded."""
         if self.dense:
-            return self._unfolded(modes, dim) if self.nodes.about_zero else _product(self._conjugate.mH, modes, dim)
+            return _product(self._waves.T if self.mirrored else self._conjugate.mH, modes, dim)
         modes, whole = modes.movedim(dim, -1), self.nodes.whole
         if whole is None or whole < self.count:
-            place, frequency = self.first * self.nodes.step, self.nodes.first
-            return self._chirp(modes, self.nodes.count, place, frequency, 1).movedim(-1, dim)
-        modes = modes * self._phases(self._modes.double() * self.nodes.first, 1)
+            return self._chirped(modes).movedim(-1, dim)
+        modes = modes if self._turns is None else modes * self._turns
         circle = modes.new_zeros(*modes.shape[:-1], whole).index_copy(-1, self._modes % whole, modes)
         return torch.fft.ifft(circle, norm="forward")[..., : self.nodes.count].movedim(-1, dim)
 
-    def real_at_nodes(self, modes: Tensor, cells: int) -> Tensor:
-        """Modes 0 to at most half of ``cells`` along the last axis to real values: the other half mirrors them."""
-        shares = torch.full((self.count,), 2.0, dtype=modes.real.dtype, device=self.device)
+    def shares(self, cells: int) -> Tensor:
+        """What modes 0 to at most half of ``cells`` count for in a real sum: the other half mirrors them."""
+        shares = torch.full((self.count,), 2.0, dtype=self.dtype.to_real(), device=self.device)
         shares[0] = 1.0
         if 2 * (self.count - 1) == cells:
             shares[-1] = 1.0
+        return shares
+
+    def real_at_nodes(self, modes: Tensor) -> Tensor:
+        """The real part of ``at_nodes`` along the last axis."""
+        if self.mirrored:
+            cosines, sines = self._cosines_and_sines
+            even, middle = (modes.real @ cosines).split(self._parts[:2], -1)
+            odd = modes.imag @ sines
+            return torch.cat([even - odd, middle, (even + odd).flip(-1)], -1)
         if not self.dense:
-            return self.at_nodes(modes * shares, -1).real
-        pairs = torch.view_as_real(self._conjugate * shares[:, None]).movedim(-1, 1).flatten(0, 1)
+            return self.at_nodes(modes, -1).real
+        pairs = torch.view_as_real(self._conjugate).movedim(-1, 1).flatten(0, 1)
         return torch.view_as_real(modes).flatten(-2) @ pairs
 
-    def _folded(self, values: Tensor, dim: int) -> Tensor:
-        half = self.nodes.count // 2
-        below, middle, above = values.split([half, self.nodes.count - 2 * half, half], dim)
-        above = above.flip(dim)
-        folded = torch.cat([below + above, middle, (below - above) * -1j], dim)
-        return _product(self._waves, folded, dim)
+    def _real_to_modes(self, values: Tensor) -> Tensor:
+        """Cosines make the real parts, sines the imaginary ones."""
+        below, middle, above = values.split(self._parts, -1)
+        above = above.flip(-1)
+        cosines, sines = self._cosines_and_sines
+        return torch.complex(torch.cat([below + above, middle], -1) @ cosines.T, (above - below) @ sines.T)
 
-    def _unfolded(self, modes: Tensor, dim: int) -> Tensor:
+    @property
+    def _cosines_and_sines(self) -> tuple[Tensor, ...]:
+        return self._waves.split([self.nodes.count - self._parts[0], self._parts[0]], 1)
+
+    @cached_property
+    def _parts(self) -> list[int]:
+        """Numbers of nodes below, at and above the middle."""
         half = self.nodes.count // 2
-        even, middle, odd = _product(self._waves.T, modes, dim).split([half, self.nodes.count - 2 * half, half], dim)
-        odd = odd * 1j
-        return torch.cat([even + odd, middle, (even - odd).flip(dim)], dim)
+        return [half, self.nodes.count - 2 * half, half]
 
     @cached_property
     def _waves(self) -> Tensor:
@@ -193,21 +241,36 @@ class UniformSum:
         angle = ((turns - turns.round()) * (sign * 2 * math.pi)).to(self.dtype.to_real())
         return torch.complex(angle.cos(), angle.sin())
 
-    def _chirp(self, inputs: Tensor, count: int, place: float, frequency: float, sign: int) -> Tensor:
-        """Sums of the inputs a along the last axis, times exp(sign 2 pi i (k0 + l) (t0 + step j)), for outputs b.
+    @cached_property
+    def _turns(self) -> Tensor | None:
+        """What the first node's place turns each mode by; None where it lies at 0."""
+        return self._phases(self._modes.double() * self.nodes.first, 1) if self.nodes.first else None
 
-        Inputs are nodes and outputs modes or the other way round: ``frequency`` times its number is what an input alone
-        adds to the turns, ``place`` times its number an output.
+    def _chirped(self, modes: Tensor) -> Tensor:
+        """Modes along the last axis to nodes, by a convolution with a chirp."""
+        before, after, chirp = self._chirp
+        result = torch.fft.ifft(torch.fft.fft(modes * before, n=self.length) * chirp)
+        return result[..., self.count - 1 : self.count - 1 + self.nodes.count] * after
+
+    def _chirped_back(self, values: Tensor) -> Tensor:
+        """The adjoint: the same steps from the last to the first."""
+        before, after, chirp = self._chirp
+        placed = torch.nn.functional.pad(values * after.conj(), [self.count - 1, 0])
+        result = torch.fft.ifft(torch.fft.fft(placed, n=self.length) * chirp.conj())
+        return result[..., : self.count] * before.conj()
+
+    @cached_property
+    def _chirp(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Factors of modes and of nodes, and the transform of the chirp between them.
+
+        The turns (k0 + l) (t0 + step j) of mode l and node j are k0 t0 + l t0 + k0 step j and the product step l j.
         """
-        step, ins = self.nodes.step, inputs.shape[-1]
-        a, b = self._counted(ins), self._counted(count)
-        apart = torch.arange(1 - ins, count, dtype=torch.float64, device=self.device)
-        length = fast_length(ins + count - 1)
-        before = self._phases(a * frequency + 0.5 * step * a * a, sign)
-        after = self._phases(self.first * self.nodes.first + b * place + 0.5 * step * b * b, sign)
-        chirp = torch.fft.fft(self._phases(0.5 * step * apart * apart, -sign), n=length)
-        result = torch.fft.ifft(torch.fft.fft(inputs * before, n=length) * chirp)
-        return result[..., ins - 1 : ins - 1 + count] * after
+        step, count = self.nodes.step, self.nodes.count
+        a, b = self._counted(self.count), self._counted(count)
+        apart = torch.arange(1 - self.count, count, dtype=torch.float64, device=self.device)
+        before = self._phases(a * self.nodes.first + 0.5 * step * a * a, 1)
+        after = self._phases(self.first * (self.nodes.first + b * step) + 0.5 * step * b * b, 1)
+        return before, after, torch.fft.fft(self._phases(0.5 * step * apart * apart, -1), n=self.length)
 
 
 def _product(matrix: Tensor, values: Tensor, dim: int) -> Tensor:
@@ -224,14 +287,6 @@ def _product(matrix: Tensor, values: Tensor, dim: int) -> Tensor:
     return result.reshape(*values.shape[:dim], len(matrix), *values.shape[dim + 1 :])
 
 
-def times(spectrum: Tensor, transfer: Tensor) -> Tensor:
-    """The product of modes ``(B, C, *modes)`` that repeat with a kernel's ``(C, *more)``, differentiable twice.
-
-    Nothing is repeated in memory: each stretch of the kernel's modes meets the same modes of the values.
-    """
-    return _Product.apply(spectrum, transfer)
-
-
 def repeated(modes: Tensor, counts: Sequence[int]) -> Tensor:
     """Modes along the last axes, again and again until there are as many as ``counts``."""
     for dim, count in enumerate(counts, -len(counts)):
@@ -241,55 +296,14 @@ def repeated(modes: Tensor, counts: Sequence[int]) -> Tensor:
     return modes
 
 
-class _Product(torch.autograd.Function):
-    """The product of modes that repeat with a kernel's."""
+def stretches(sizes: Sequence[int], counts: Sequence[int]) -> Iterator[tuple[Any, Any]]:
+    """Indices of modes that are ``sizes`` and repeat, and of the stretch of ``counts`` modes that each time meets them.
 
-    @staticmethod
-    def forward(ctx: Any, spectrum: Tensor, transfer: Tensor) -> Tensor:
-        ctx.save_for_backward(spectrum, transfer)
-        result = transfer.new_empty(len(spectrum), *transfer.shape)
-        for ours, theirs in _stretches(spectrum, transfer):
-            torch.mul(spectrum[ours], transfer[theirs], out=result[theirs])
-        return result
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        (spectrum, transfer), (gradient,) = ctx.saved_tensors, gradients
-        if torch.is_grad_enabled():  # a gradient of gradients is wanted
-            whole = repeated(spectrum, transfer.shape[1:])
-            folded = _summed_repeats(gradient * transfer.conj(), spectrum.shape[2:])
-            return folded, (gradient * whole.conj()).sum(0)
-        along_modes: Tensor | None = None
-        along_transfer: Tensor | None = None
-        if ctx.needs_input_grad[0]:
-            along_modes = torch.zeros_like(spectrum)
-            for ours, theirs in _stretches(spectrum, transfer):
-                along_modes[ours].addcmul_(gradient[theirs], transfer[theirs].conj_physical())
-        if ctx.needs_input_grad[1]:
-            conjugate, along_transfer = spectrum.conj_physical(), torch.empty_like(transfer)
-            for ours, theirs in _stretches(spectrum, transfer):
-                torch.mul(gradient[0][theirs], conjugate[0][ours], out=along_transfer[theirs])
-                for entry in range(1, len(spectrum)):
-                    along_transfer[theirs].addcmul_(gradient[entry][theirs], conjugate[entry][ours])
-        return along_modes, along_transfer
-
-
-def _stretches(spectrum: Tensor, transfer: Tensor) -> Iterator[tuple[Any, Any]]:
-    """Indices of stretches of a kernel's modes, and of the values' modes that they meet."""
+    All of the first meet the first stretch.
+    """
     axes = []
-    for size, count in zip(spectrum.shape[2:], transfer.shape[1:], strict=True):
+    for size, count in zip(sizes, counts, strict=True):
         starts = range(0, count, size)
         axes.append([(slice(0, min(size, count - start)), slice(start, min(start + size, count))) for start in starts])
     for stretch in itertools.product(*axes):
         yield (..., *(ours for ours, _ in stretch)), (..., *(theirs for _, theirs in stretch))
-
-
-def _summed_repeats(modes: Tensor, sizes: Sequence[int]) -> Tensor:
-    """The adjoint of ``repeated``."""
-    for dim, size in enumerate(sizes, -len(sizes)):
-        first, *others = modes.split(size, dim)
-        for other in others:
-            short = size - other.shape[dim]
-            first = first + torch.cat([other, other.new_zeros(()).expand_as(first.narrow(dim, 0, short))], dim)
-        modes = first
-    return modes

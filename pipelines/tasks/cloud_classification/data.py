@@ -182,8 +182,8 @@ class ShapeDataModule(TaskData[SampleBatch, DrawnClouds]):
             return
         known = self._known
         labelled = self.needs_labels(stage)
-        own = {"count": self.count, "places": self.places, "seed": self.seed, "labelled": labelled}
-        options = known.in_training(self.options, download=self.download, **own)
+        defaults = {"count": self.count, "places": self.places, "seed": self.seed, "labelled": labelled}
+        options = known.in_training(self.options, download=self.download, **defaults)
         if self.takes_all(stage):
             pool = ShapePool.joined([known.read(self.root, part, **options) for part in known.split or (None,)])
             pool = pool if self.trained_classes is None else labelled_as(pool, self.trained_classes)

@@ -309,9 +309,9 @@ class FieldDataModule(TaskData[FieldBatch, FieldVariant]):
             chosen = pairs[numbers]
             spans = [(*fields.splits[field : field + 2].tolist(), group) for field, group in chosen.tolist()]
             hidden = [fold[first:last] == group for first, last, group in spans]
-            there = [fold[first:last] >= 0 for first, last, _ in spans]
+            in_fold = [fold[first:last] >= 0 for first, last, _ in spans]
             observed = [
-                span[0] + torch.nonzero(a & ~b).flatten() for span, a, b in zip(spans, there, hidden, strict=True)
+                span[0] + torch.nonzero(a & ~b).flatten() for span, a, b in zip(spans, in_fold, hidden, strict=True)
             ]
             asked = [span[0] + torch.nonzero(rows).flatten() for span, rows in zip(spans, hidden, strict=True)]
             lines = [in_line[group] for *_, group in spans]

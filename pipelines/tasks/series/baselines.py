@@ -153,8 +153,8 @@ def run(arguments: list[str]) -> None:
     for seed in followed(range(trees.seeds), "trees"):
         found.append(_answers(train_trees(inputs, train.targets, schema.kind, trees, seed), tested_inputs, schema.kind))
     answers = {f"trees {seed}": one for seed, one in enumerate(found)} | {"trees mean": np.mean(found, axis=0)}
-    results = {name: evaluate(one, tested.targets, tested.index, schema, mean) for name, one in answers.items()}
-    metrics = {name: one.figures.pop("metrics") for name, one in results.items()}
+    results = {name: evaluate(answer, tested.targets, tested.index, schema, mean) for name, answer in answers.items()}
+    metrics = {name: result.figures.pop("metrics") for name, result in results.items()}
     report = {
         "metrics": metrics,
         **results["trees mean"].figures,
@@ -168,7 +168,7 @@ def run(arguments: list[str]) -> None:
     tested_as = "held_out" if other.table is None else "other"
     folder = Path(options.output or f"runs/{Path(options.config).stem}/baseline_{tested_as}")
     write_json(folder / "metrics.json", report)
-    ids = [str(one) for one in tested.series.ids[tested.index]]
+    ids = [str(name) for name in tested.series.ids[tested.index]]
     write_predictions(folder / "predictions.csv", ids, answers["trees mean"], schema)
     if overlap.met:
         say(f"note: {overlap}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -15,17 +14,17 @@ from ccnn_irregular.operators.engines.neighbours import Neighbours
 from ccnn_irregular.operators.engines.reference import Reference
 from ccnn_irregular.operators.engines.spectral.boxes import SMALLEST_RTOL
 from ccnn_irregular.operators.engines.spectral.refinement import refined
-from ccnn_irregular.operators.engines.spectral.separable import GridGeometry, grid_cost, to_modes
+from ccnn_irregular.operators.engines.spectral.separable import GridGeometry, Transfer, grid_cost
 from ccnn_irregular.operators.layout import balance, restored
+from ccnn_irregular.operators.numerics.axiswise import convolved
 from ccnn_irregular.operators.numerics.sizes import Pasts, energy_and_peaks, outliers, sample_energy
-from ccnn_irregular.operators.numerics.uniform import repeated, times
 from ccnn_irregular.operators.planning.memory import available_memory
 from ccnn_irregular.operators.planning.rates import current_rates
 
 __all__ = ["between_grids"]
 
-# A plan is too coarse for a kernel whose error in it is so many rtol; a new plan's is half of one.
-_STALE = 1.5
+# A plan is too coarse for a kernel whose error in it is so many rtol; that of a new plan is to be less.
+_STALE, _SAFE = 1.2, 0.6
 # Where no transform is accurate enough, the sum pair by pair is taken if it costs at most so many times the finest one.
 _EXACT_IS_WORTH = 10.0
 
@@ -67,13 +66,14 @@ def _accurate(kernel: Kernel, rows: Tensor, energy: Tensor, entries: Points, pla
         found = _transfer_for(kernel, plan, rtol)
         if isinstance(found, str):
             return found
-        geometry, parts, error = found
+        geometry, transfer = found
+        taps, parts, error = transfer.taps, transfer.parts, transfer.error
         these, size = rows, energy
         if channels is not None:
-            parts, error = [torch.cat(parts)[channels]], error[channels]
+            taps, parts, error = taps[channels], [torch.cat(parts)[channels]], error[channels]
             these, size = (rows[:, channels], energy[:, channels]) if kernel.depthwise else (rows, energy)
         lost = size * error if kernel.depthwise else size @ error.T
-        return _convolved(these, parts, geometry, depthwise=kernel.depthwise), query.count * lost[:, None]
+        return convolved(these, taps, parts, geometry.ways), query.count * lost[:, None]
 
     def exact(rtol: float) -> Tensor | None:
         return _sum_of_pairs(kernel, rows, plan) if _pairs_are_cheaper(kernel, plan, len(rows), rtol) else None
@@ -82,34 +82,26 @@ def _accurate(kernel: Kernel, rows: Tensor, energy: Tensor, entries: Points, pla
     return refined(transformed, exact, Pasts(entries, None), geometry.rtol, SMALLEST_RTOL[kernel.dtype])
 
 
-def _convolved(rows: Tensor, parts: Sequence[Tensor], geometry: GridGeometry, *, depthwise: bool) -> Tensor:
-    """Values to modes, times the parts of the kernel's transform, and to the queries."""
-    sums = [way.source for way in geometry.ways]
-    rows = rows[(slice(None), slice(None), *(slice(way.kept.start, way.kept.stop) for way in geometry.ways))]
-    if depthwise:
-        columns = rows.split([len(part) for part in parts], 1)
-        products = (times(to_modes(own, sums), part) for own, part in zip(columns, parts, strict=True))
-    else:
-        whole = repeated(to_modes(rows, sums), [way.modes for way in geometry.ways])
-        products = (torch.einsum("bc...,dc...->bd...", whole, part) for part in parts)
-    return torch.cat([geometry.at_queries(product) for product in products], 1)
-
-
-def _transfer_for(kernel: Kernel, plan: Plan, rtol: float) -> tuple[GridGeometry, list[Tensor], Tensor] | str:
-    """A geometry that suits the kernel and ``rtol``, the kernel's transform and its error; or why there is none."""
+def _transfer_for(kernel: Kernel, plan: Plan, rtol: float) -> tuple[GridGeometry, Transfer] | str:
+    """A geometry that suits the kernel and ``rtol``, and the kernel's transform; or why there is none."""
     planned: GridGeometry = plan.geometry
     geometry = planned.renewed.get(rtol, planned if rtol == planned.rtol else None)
     if geometry is not None and _reaches(kernel, geometry):
-        parts, error, energy = geometry.transfer(kernel)
-        if not bool((error > (_STALE * rtol) ** 2 * energy).any()):
-            return geometry, parts, error
+        transfer = geometry.transfer(kernel)
+        if transfer.relative_error <= _STALE * rtol:
+            return geometry, transfer
     source, query = _grids(plan)
-    renewed = GridGeometry.build([kernel], source, query, rtol)
-    if isinstance(renewed, str):
-        return renewed
+    finer, best = rtol, SMALLEST_RTOL[kernel.dtype]
+    while True:
+        renewed = GridGeometry.build([kernel], source, query, finer)
+        if isinstance(renewed, str):
+            return renewed
+        transfer = renewed.transfer(kernel)
+        if transfer.relative_error <= _STALE * rtol or finer <= best:
+            break
+        finer = max(best, finer * _SAFE * rtol / transfer.relative_error)  # a spectrum that is hard to see
     planned.renewed[rtol] = renewed
-    parts, error, _ = renewed.transfer(kernel)
-    return renewed, parts, error
+    return renewed, transfer
 
 
 def _reaches(kernel: Kernel, geometry: GridGeometry) -> bool:

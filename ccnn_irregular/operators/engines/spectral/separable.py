@@ -21,6 +21,7 @@ from ccnn_irregular.kernels import Kernel
 from ccnn_irregular.operators.engines.engine import Cost
 from ccnn_irregular.operators.engines.spectral.boxes import SMALLEST_RTOL
 from ccnn_irregular.operators.engines.spectral.factors import largest_support, tapered_from
+from ccnn_irregular.operators.numerics.axiswise import AxisWay, to_modes
 from ccnn_irregular.operators.numerics.bands import box_offsets, cut_frequency, least_samples
 from ccnn_irregular.operators.numerics.lattice import Lattice, common_ratio, tap_offsets
 from ccnn_irregular.operators.numerics.sizes import energy_of_taps
@@ -30,17 +31,19 @@ from ccnn_irregular.operators.numerics.uniform import Nodes, UniformSum
 from ccnn_irregular.operators.planning.rates import Work
 from ccnn_irregular.operators.planning.work import evaluation_work, kernel_work, scale
 
-__all__ = ["FINEST_LATTICE", "AxisWay", "GridGeometry", "band_axes", "grid_cost", "least_grid_work"]
+__all__ = ["FINEST_LATTICE", "GridGeometry", "band_axes", "grid_cost", "least_grid_work"]
 
 FINEST_LATTICE = 4
 """Cells of a common lattice per step of the source beyond which an axis has sums of its own."""
 
 # What lies beyond the spectrum's end is less than so many rtol; kernel values per axis that this is found by.
-_SAFETY, _SAMPLES = 0.6, 8
-# Share of the modes kept beyond the end of the spectrum: what they hold tells whether it still ends there.
-_SHELL = 0.05
+_SAFETY, _SAMPLES = 0.9, 6
 # Length of an axis from which on its circle is a whole number of steps, so that the source is transformed by an FFT.
 _LONG = 512
+# Nodes of the last axis from which on sines and cosines apart take less time than waves.
+_SHORT = 64
+# Places at which a kernel is compared with what its modes make of it.
+_PLACES = 216
 # Calls of array operations in a pass and in a plan.
 _CALLS, _PLAN_CALLS = 120, 400
 # Small complex products run at this share of the speed of a generator's.
@@ -53,34 +56,25 @@ _COPIES = 6.0
 
 
 @dataclass(frozen=True)
-class AxisWay:
-    """One axis of a pair of grids.
+class Transfer:
+    """A kernel's transform.
 
     Attributes:
-        kept: nodes of the source within reach of the queries.
-        source, taps, query: sums between their nodes and the modes of one circle.
-        offsets: of the taps, float64, coordinate units.
-        shell: how many modes at either end of a band tell what lies beyond; 0 on a lattice.
-        half: whether modes of negative frequency are left out.
+        taps: over the number of circles' cells, ``(*kernel.shape, *taps)``.
+        parts: their modes, without gradients, in groups of channels of the result.
+        error, energy: squared, float64 ``(*kernel.shape)``, the error made of one row of size 1, and that row's result,
+            on average over all places.
     """
 
-    kept: range
-    source: UniformSum
-    taps: UniformSum
-    query: UniformSum
-    offsets: Tensor
-    shell: int
-    half: bool
+    taps: Tensor
+    parts: list[Tensor]
+    error: Tensor
+    energy: Tensor
 
     @property
-    def modes(self) -> int:
-        """Number of modes."""
-        return self.source.count
-
-    @property
-    def cells(self) -> int:
-        """Number of taps that go round the circle."""
-        return round(1 / self.taps.nodes.step)
+    def relative_error(self) -> float:
+        """The largest of any channel."""
+        return math.sqrt(float(torch.where(self.energy > 0, self.error / self.energy, 0.0).max()))
 
 
 @dataclass(frozen=True)
@@ -137,19 +131,35 @@ class GridGeometry:
         limits = [reach if span is None else math.inf for reach, span in zip(support, spans, strict=True)]
         return cls(rtol, tuple(ways), tuple(limits), tuple(spans))
 
-    def transfer(self, kernel: Kernel) -> tuple[list[Tensor], Tensor, Tensor]:
-        """The kernel's transform in parts ``(channels, *kernel.shape[1:], *modes)``, over the number of circles' cells.
-
-        And squared, float64 ``(*kernel.shape)``: the error made of one row of size 1, and that row's result, on average
-        over all places.
-        """
+    def transfer(self, kernel: Kernel) -> Transfer:
+        """The kernel's taps and their modes."""
         kernel = shorten(kernel, self.spans, self.rtol) if any(self.spans) else kernel
         cells = math.prod(way.cells for way in self.ways)
-        taps = kernel.sampled([way.offsets for way in self.ways]) / cells
-        energy, dtype = energy_of_taps(taps.detach().flatten(0, kernel.d - 1))
+        taps = kernel.sampled([way.offsets for way in self.ways])
+        energy, _ = energy_of_taps(taps.detach().flatten(0, kernel.d - 1))
         taps = taps.permute(*range(kernel.d, taps.ndim), *range(kernel.d))
-        parts = [to_modes(part, [way.taps for way in self.ways]) for part in taps.split(self._together(kernel))]
-        return parts, torch.cat([_in_shells(part.detach(), self.ways, dtype) for part in parts]), energy * cells
+        with torch.no_grad():
+            error = self._between_taps(kernel, taps)
+        taps = taps / cells
+        with torch.no_grad():
+            parts = [to_modes(part, [way.taps for way in self.ways]) for part in taps.split(self._together(kernel))]
+        return Transfer(taps, parts, error / cells, energy / cells)
+
+    def _between_taps(self, kernel: Kernel, taps: Tensor) -> Tensor:
+        """Squared difference of a kernel and what its modes make of it, summed over places one cell apart, float64.
+
+        Estimated at a few places along each axis between the taps, most of them where the kernel is large.
+        """
+        size, count = taps.flatten(0, -kernel.d - 1).square().sum(0), round(_PLACES ** (1 / kernel.d))
+        places, weights, made = [], taps.new_ones((), dtype=torch.float64), taps
+        for axis, way in enumerate(self.ways):
+            draw = way.drawn(size.movedim(axis, 0).reshape(len(way.offsets), -1).sum(1), count)
+            places.append(draw.places)
+            weights = weights[..., None] * draw.weights
+            made = torch.tensordot(made, draw.from_taps.to(taps), dims=([len(kernel.shape)], [1]))
+        true = kernel.sampled(places)
+        difference = true.permute(*range(kernel.d, true.ndim), *range(kernel.d)) - made
+        return (difference.to(torch.float64).square() * weights).flatten(-kernel.d).sum(-1)
 
     def _together(self, kernel: Kernel) -> int:
         """How many channels of the result go through the modes at once: on CPUs no more than stay in the cache."""
@@ -157,12 +167,6 @@ class GridGeometry:
             return kernel.out_channels
         values = math.prod(kernel.shape[1:]) * math.prod(way.modes for way in self.ways)
         return max(1, int(_AT_ONCE / (values * kernel.dtype.to_complex().itemsize)))
-
-    def at_queries(self, modes: Tensor) -> Tensor:
-        """Modes ``(..., *modes)`` of a result to its values at the queries, the last axis at the end."""
-        for dim, way in enumerate(self.ways[:-1], -len(self.ways)):
-            modes = way.query.at_nodes(modes, dim)
-        return self.ways[-1].query.real_at_nodes(modes, self.ways[-1].cells)
 
 
 def band_axes(source: Grid, query: Grid, causal_axes: Sequence[int]) -> list[int]:
@@ -176,14 +180,6 @@ def band_axes(source: Grid, query: Grid, causal_axes: Sequence[int]) -> list[int
         if ratio is None or (ratio.denominator > FINEST_LATTICE and axis not in causal_axes):
             found.append(axis)
     return found
-
-
-def to_modes(values: Tensor, sums: Sequence[UniformSum]) -> Tensor:
-    """Real values ``(..., *sizes)`` to modes: all along the last axis, along the others those before any repeats."""
-    values = sums[-1].to_modes(values, -1)
-    for dim in range(-2, -len(sums) - 1, -1):
-        values = sums[dim].distinct.to_modes(values, dim)
-    return values
 
 
 def least_grid_work(kernel: Kernel) -> Work:
@@ -235,26 +231,6 @@ def _sum_work(sums: Sequence[UniformSum]) -> Work:
     return work
 
 
-def _in_shells(modes: Tensor, ways: Sequence[AxisWay], dtype: torch.dtype) -> Tensor:
-    """Energy of the modes of a band that lie in the shell of any axis, squared in ``dtype``, float64."""
-    d = len(ways)
-    lost = torch.zeros(modes.shape[: modes.ndim - d], dtype=torch.float64, device=modes.device)
-    for axis, way in enumerate(ways, -d):
-        if not way.shell:
-            continue
-        upper, first = modes.narrow(axis, way.modes - way.shell, way.shell), 0 if way.half else way.shell
-        lost += _energy(upper, d, dtype) * (2 if way.half else 1)
-        if not way.half:
-            lost += _energy(modes.narrow(axis, 0, way.shell), d, dtype)
-        modes = modes.narrow(axis, first, way.modes - way.shell - first)
-    return lost
-
-
-def _energy(modes: Tensor, d: int, dtype: torch.dtype) -> Tensor:
-    """Sum of squares over the last ``d`` axes."""
-    return torch.view_as_real(modes).flatten(-d - 1).to(dtype).square().sum(-1).to(torch.float64)
-
-
 @dataclass(frozen=True)
 class _OnLattice:
     """An axis on which source and query have common nodes."""
@@ -284,21 +260,23 @@ class _OnLattice:
             )
         )
         sums = _sums(source, taps, query, modes, device, dtype, half=half)
-        return AxisWay(range(self.size), *sums, self.offsets(device), 0, half)
+        return AxisWay(range(self.size), *sums, self.offsets(device), band=False)
 
 
 def _sums(
     source: Nodes, taps: Nodes, query: Nodes, modes: range, device: torch.device, dtype: torch.dtype, *, half: bool
 ) -> tuple[UniformSum, UniformSum, UniformSum]:
-    """The sums of an axis. Where that makes matrices real, source and query are moved about 0, and the taps to match.
+    """The sums of an axis.
 
-    The last axis, whose values are real, keeps its nodes.
+    Where that makes matrices real, source and query are moved about 0, and the taps to match; not the last axis, whose
+    values are real, if it is short.
     """
     between = UniformSum(source, modes.start, len(modes), device, dtype)
-    if not half and between.dense and replace(between, nodes=query).dense:
+    short = half and max(source.count, query.count) < _SHORT
+    if not short and between.dense and replace(between, nodes=query).dense:
         taps = replace(taps, first=taps.first + source.centre - query.centre)
         between, query = replace(between, nodes=source.about(0.0)), query.about(0.0)
-    turned = between.alternating
+    turned = 0 if half else between.alternating  # the last axis has all its modes
     return between, replace(between, nodes=taps), replace(between, nodes=query, turned=turned)
 
 
@@ -323,9 +301,7 @@ def _band_way(
             circle = source.step * fast_length(steps)
         elif 2 * frequency * source.step > 1:  # the source's modes repeat
             circle = source.step * steps
-    inner = math.ceil(frequency * circle)
-    shell = max(1, math.ceil(_SHELL * inner))
-    highest = inner + shell
+    highest = math.ceil(frequency * circle)
     cells = fast_length(2 * highest + 1) if highest > _LONG else 2 * highest + 1
     taps = math.floor(reach * cells / circle)
     offsets = torch.arange(-taps, taps + 1, dtype=torch.float64, device=device) * (circle / cells)
@@ -338,7 +314,7 @@ def _band_way(
         dtype,
         half=half,
     )
-    return AxisWay(kept, *sums, offsets, shell, half)
+    return AxisWay(kept, *sums, offsets, band=True)
 
 
 def _kept(source: Axis, query: Axis, support: float) -> range:
