@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from ccnn_irregular._checks import require
+from ccnn_irregular._files import DamagedFileError, naming
 from ccnn_irregular.adapters.scan_files import SCANS, scan_files, scan_name
 from ccnn_irregular.datasets.reading.files import existing_folder, missing_file
 from ccnn_irregular.datasets.registry import DataSet, register
@@ -154,7 +155,7 @@ def _listed(root: Path) -> VolumePairs:
         entries = [(root / str(pair["image"]), root / str(pair["label"])) for pair in content["training"]]
         names = {int(value): str(name) for value, name in content["labels"].items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{file} must list 'training' pairs and 'labels', got {error!r}") from error
+        raise DamagedFileError(f"{file} must list 'training' pairs and 'labels', got {error!r}", file) from error
     require(sorted(names) == list(range(len(names))), f"labels of {file}", "be 0, 1, 2, ...", sorted(names))
     require(bool(entries), str(file), "list training pairs", "none")
     for path in (path for entry in entries for path in entry):
@@ -181,7 +182,8 @@ def read_volume(pair: Pair, codes: Sequence[int]) -> Volume:
     from ccnn_irregular.adapters.scans import read_scan
 
     image = read_scan(pair.image)
-    values, grid = canonical(image)
+    with naming(pair.image):
+        values, grid = canonical(image)
     labels = read_labels(pair.labels, image, codes)
     return Volume(pair.name, values, grid, labels)
 

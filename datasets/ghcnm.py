@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from ccnn_irregular._checks import reject, require
+from ccnn_irregular._files import DamagedFileError
 from ccnn_irregular.datasets.registry import DataSet, register
 from ccnn_irregular.datasets.samples import FieldSet
 from ccnn_irregular.datasets.samples.fields import Array
@@ -227,7 +228,7 @@ def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="ascii")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} must be plain text, got {error}") from error
+        raise DamagedFileError(f"{path} must be plain text, got {error}", path) from error
 
 
 register(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import itertools
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from ccnn_irregular.pipelines.train.registry import task_class
 from ccnn_irregular.pipelines.train.reports import write_csv, write_json, write_text
 from ccnn_irregular.pipelines.train.run import quiet
 from ccnn_irregular.pipelines.train.run_folder import RunFolder
+from ccnn_irregular.pipelines.train.texts import read_json
 from ccnn_irregular.pipelines.train.widths import unheard
 
 __all__ = ["run"]
@@ -176,7 +176,7 @@ def _write(source: RunFolder, target: RunFolder, module: nn.Module, ratio: float
     save_checkpoint(content, target.best)
     config |= {"model": _narrowed(config["model"], ratio), "run_dir": str(target.path)}
     write_text(target.config, yaml.safe_dump(config, sort_keys=False))
-    summary = json.loads(source.summary.read_text(encoding="utf-8")) if source.summary.is_file() else {}
+    summary = read_json(source.summary) if source.summary.is_file() else {}
     write_json(
         target.summary,
         summary | {"checkpoint": str(target.best), "resized": {"from": str(source.path), "ratio": ratio}},

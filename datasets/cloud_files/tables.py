@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from ccnn_irregular._checks import reject, require
+from ccnn_irregular._files import parsing
 from ccnn_irregular.datasets.cloud_files.cloud_file import CloudFile, Columns, fields_of, with_columns
 from ccnn_irregular.datasets.reading.csv_text import ENCODING, in_utf8, open_text
 from ccnn_irregular.datasets.reading.files import read_npz
@@ -35,7 +36,7 @@ def open_table(path: Path) -> CloudFile:
     A copy holds the lines of the file with columns added: what stands in them is not written anew.
     """
     packed = path.name.lower().endswith(".gz")
-    with in_utf8(path), open_text(path) as stream:
+    with parsing(path, "table of points"), in_utf8(path), open_text(path) as stream:
         lines = [line for line in stream.read().splitlines() if line.strip()]
     require(bool(lines), f"{path}", "hold a line of names and points", "an empty file")
     separator, names = _names(lines[0])
@@ -44,18 +45,19 @@ def open_table(path: Path) -> CloudFile:
     axes = [next((name for name in names if name.lower() == axis), None) for axis in "xyz"]
     if None in axes:
         reject(f"first line of {path}", "name the columns x, y and z", ", ".join(names))
-    frame = pd.read_csv(
-        path,
-        sep=r"\s+" if separator == " " else separator,
-        names=names,
-        skiprows=1,
-        index_col=False,
-        compression="gzip" if packed else None,
-        encoding=ENCODING,
-        float_precision="round_trip",
-        keep_default_na=False,  # "NA" may be the name of a class
-        na_values=["", "nan", "NaN"],
-    )
+    with parsing(path, "table with a line of names"):
+        frame = pd.read_csv(
+            path,
+            sep=r"\s+" if separator == " " else separator,
+            names=names,
+            skiprows=1,
+            index_col=False,
+            compression="gzip" if packed else None,
+            encoding=ENCODING,
+            float_precision="round_trip",
+            keep_default_na=False,  # "NA" may be the name of a class
+            na_values=["", "nan", "NaN"],
+        )
     require(len(frame) == len(lines) - 1, f"{path}", "hold one point on each line", f"{len(frame)} in {len(lines)}")
     for axis in axes:
         numbers = frame[axis].dtype.kind in "iuf" or frame.empty
@@ -100,8 +102,7 @@ def _are_numbers(words: list[str]) -> bool:
 
 def open_npz(path: Path) -> CloudFile:
     """Arrays of one row for each point: xyz, pos, points or coordinates ``(N, 3)``, and fields of ``(N,)`` or more."""
-    with np.load(path, allow_pickle=False) as content:
-        arrays = read_npz(path, content.files)
+    arrays = read_npz(path)
     place = next((name for name in _PLACES if name in arrays), None)
     if place is None:
         reject(f"{path}", f"hold positions (N, 3) as {', '.join(_PLACES)}", ", ".join(arrays))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ccnn_irregular._files import parsing
 from ccnn_irregular._optional import import_optional
 from ccnn_irregular.datasets.observations.columns import ROLES, is_measured
 from ccnn_irregular.datasets.reading.csv_text import csv_layout, in_utf8
@@ -52,13 +53,8 @@ def read_table(path: str | Path) -> Table:
     suffix = path.suffixes[-1].lower() if path.suffixes else ""
     if suffix in _NETCDF:
         return _of_netcdf(path)
-    with in_utf8(path):
-        try:
-            return _of_parquet(path) if suffix in _PARQUET else Table(pd.read_csv(path, **csv_layout(path), **_TEXTS))
-        except UnicodeDecodeError:
-            raise
-        except (ValueError, OSError, EOFError) as error:
-            raise ValueError(f"data.table must be a table with a line of column names, got {path}: {error}") from error
+    with parsing(path, "table with a line of column names"), in_utf8(path):
+        return _of_parquet(path) if suffix in _PARQUET else Table(pd.read_csv(path, **csv_layout(path), **_TEXTS))
 
 
 def _of_parquet(path: Path) -> Table:

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO, cast
 
+from ccnn_irregular._files import DamagedFileError
+
 __all__ = ["ENCODING", "csv_layout", "delimiter", "in_utf8", "open_text"]
 
 ENCODING = "utf-8-sig"  # a mark of the byte order, as Excel writes it, is no letter of the first name
@@ -40,7 +42,7 @@ def in_utf8(path: Path) -> Iterator[None]:
     """Refuse a file in another encoding than UTF-8 that is read inside, with what to type.
 
     Raises:
-        ValueError: such a file, with a piece of it as its program wrote it, probably.
+        DamagedFileError: such a file, with a piece of it as its program wrote it, probably.
     """
     try:
         yield
@@ -55,4 +57,4 @@ def in_utf8(path: Path) -> Iterator[None]:
             shown = re.split(r"[\r\n]", words[0])[-1] + re.split(r"[\r\n]", words[1])[0]
             found += f", in which it holds {shown!r}"
         rule = f"be text in UTF-8 (iconv -f {encoding} -t utf-8 {path} > NEW{path.suffix}, or save it as CSV UTF-8)"
-        raise ValueError(f"{path} must {rule}, got {found}") from error
+        raise DamagedFileError(f"{path} must {rule}, got {found}", path) from error

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ccnn_irregular._checks import require
+from ccnn_irregular._files import DamagedFileError
 from ccnn_irregular.datasets.reading.csv_text import in_utf8, open_text
 from ccnn_irregular.datasets.reading.files import missing_file
 
@@ -42,7 +43,7 @@ def read_labels(
             require(needed <= set(columns), table, f"have the columns {' and '.join(sorted(needed))}", columns)
             rows = [((row["file"] or "").strip(), (row.get("label") or "").strip()) for row in reader]
     except csv.Error as error:
-        raise ValueError(f"{table} must be a CSV file, got {error}") from error
+        raise DamagedFileError(f"{path} must be a CSV file, got {error}", path) from error
     require(len(rows) > 0, table, "name a file", "no row below the header")
     if labelled:
         lacking = [name for name, label in rows if name and not label]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ccnn_irregular._checks import reject, require
+from ccnn_irregular._files import naming
 from ccnn_irregular.datasets.reading.codes import require_declared
 from ccnn_irregular.datasets.tables.columns import Columns, find
 from ccnn_irregular.datasets.tables.frames import Collector, Tables, id_texts, known_entries, listed, series_of
@@ -100,7 +101,8 @@ def assemble(
     others = {"statics": [] if fixed is None else list(fixed.index), "labels": [] if found is None else found[0]["id"]}
     notes += [note for where, ids in others.items() for note in _without_values(where, ids, collector.ids.index)]
     further = [name for ids in others.values() for name in ids]
-    series = series_of(events, ids=further, unit=unit or collector.unit, since=since, repeats=repeats)
+    with naming(collector.where):
+        series = series_of(events, ids=further, unit=unit or collector.unit, since=since, repeats=repeats)
     if found is not None:
         notes.append(found[1])
     return Tables(series, fixed, None if found is None else found[0], tuple(notes), instants_of_labels)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ccnn_irregular._checks import require
+from ccnn_irregular._files import parsing
 from ccnn_irregular._optional import import_optional
 from ccnn_irregular.datasets.reading.csv_text import csv_layout, in_utf8
 
@@ -56,12 +57,9 @@ def chunks(path: Path, words: Words, only: Words | None = None, decimal: str = "
     Raises:
         ValueError: no table, with the file.
     """
-    parquet = path.name.lower().endswith(_PARQUET)
-    try:
-        with in_utf8(path):
-            yield from _parquet(path, only) if parquet else _csv(path, words, only, decimal)
-    except _broken() as error:
-        raise ValueError(f"{path} must be a table in CSV or Parquet, got {error}") from error
+    frames = _parquet(path, only) if path.name.lower().endswith(_PARQUET) else _csv(path, words, only, decimal)
+    while (frame := _next(path, frames)) is not None:
+        yield frame
 
 
 def whole_table(paths: str | Path | Sequence[str | Path], words: Words, decimal: str = ".") -> pd.DataFrame:
@@ -72,11 +70,10 @@ def whole_table(paths: str | Path | Sequence[str | Path], words: Words, decimal:
     return pd.concat(frames, ignore_index=True)
 
 
-def _broken() -> tuple[type[Exception], ...]:
-    """Errors of pandas and PyArrow, whose own are ValueErrors and OSErrors, at files that are no tables."""
-    import pandas as pd
-
-    return (OSError, pd.errors.ParserError, pd.errors.EmptyDataError)
+def _next(path: Path, frames: Iterator[pd.DataFrame]) -> pd.DataFrame | None:
+    """The next rows; errors of who works on them between two calls are not those of the file."""
+    with parsing(path, "table in CSV or Parquet"), in_utf8(path):
+        return next(frames, None)
 
 
 def _csv(path: Path, words: Words, only: Words | None, decimal: str) -> Iterator[pd.DataFrame]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ccnn_irregular._checks import reject, require
+from ccnn_irregular._files import naming
 from ccnn_irregular.datasets.reading.codes import maybe_codes, require_declared
 from ccnn_irregular.datasets.reading.numbers import parsed_numbers, way_out
 from ccnn_irregular.datasets.tables.columns import Columns, find
@@ -94,6 +95,7 @@ class Collector:
         self.origins: dict[str, float] = {}
         self.kinds: dict[str, str] = {}
         self.empty = 0
+        self.where = "the tables"
         self.notes: list[str] = []
         self.unit: str | None = None  # of times that are numbers, where the format says it
         self.words: dict[str, list[Any]] = {}  # of a wide table: count of numbers and the first word in each column
@@ -121,7 +123,8 @@ class Collector:
         return found
 
     def add(self, frame: pd.DataFrame, where: str) -> None:
-        """Take the rows of a chunk."""
+        """Take the rows of a chunk of what is called ``where`` in messages."""
+        self.where = where
         roles = self.roles([str(name) for name in frame.columns], where)
         if not self.notes:
             self.notes.append(_told(roles, frame.columns))
@@ -196,10 +199,11 @@ class Collector:
         Raises:
             ValueError: a column of a wide table that holds numbers and words, times of two kinds.
         """
-        for name, (numbers, word) in self.words.items():
-            way = way_out(word, self.columns.decimal)
-            rule = f"hold numbers, or words in every row ({way}; data.variables names the columns to read)"
-            require(word is None or numbers == 0, f"column {name!r}", rule, f"{word!r} among {numbers} numbers")
+        with naming(self.where):
+            for name, (numbers, word) in self.words.items():
+                way = way_out(word, self.columns.decimal)
+                rule = f"hold numbers, or words in every row ({way}; data.variables names the columns to read)"
+                require(word is None or numbers == 0, f"column {name!r}", rule, f"{word!r} among {numbers} numbers")
         left = [name for name, (_, word) in self.words.items() if word is not None]
         if left:
             self.notes.append(f"columns of words are left out: {listed(left)} (data.statics takes a table of them)")
@@ -211,8 +215,10 @@ class Collector:
         infinite = ~np.isfinite(values)
         if infinite.any():
             names = [list(self.variables.index)[code] for code in np.unique(variable[infinite])]
-            reject("values", "be finite as float32 numbers", f"{int(infinite.sum())} infinite ones of {listed(names)}")
-        self._require_no_codes(variable, values)
+            got = f"{int(infinite.sum())} infinite ones of {listed(names)}"
+            reject(f"values of {self.where}", "be finite as float32 numbers", got)
+        with naming(self.where):
+            self._require_no_codes(variable, values)
         ids = tuple(self.ids.index)
         origins = np.array([self.origins.get(name, np.nan) for name in ids], np.float64)
         kind = require_same_kind(self.kinds)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ccnn_irregular._checks import require
+from ccnn_irregular._files import naming, parsing
 from ccnn_irregular._optional import import_optional
 from ccnn_irregular.datasets import physionet2012, ts_files
 from ccnn_irregular.datasets.reading.csv_text import in_utf8
@@ -68,7 +69,8 @@ def read(
     given = dict(source_options or {})
     if source == "physionet2012":
         given.setdefault("outcomes", own_labels and labels is None)
-    within_labels, within_statics = SOURCES[source](collector, table, **given)
+    with naming(_listed(table)[0]):
+        within_labels, within_statics = SOURCES[source](collector, table, **given)
     found = within_labels if labels is None else _small(labels, asked)
     fixed = within_statics if statics is None else _small(statics, asked)
     return assemble(collector, found, fixed, asked, **options)
@@ -134,11 +136,17 @@ def _psv(collector: Collector, table: Paths) -> Found:
     for start in range(0, len(files), _FILES_AT_ONCE):
         part = files[start : start + _FILES_AT_ONCE]
         whole = pd.concat([_stay(path) for path in part], ignore_index=True)
+        rule = "tell the hour of each row"
+        timeless = whole.loc[whole.get(_HOUR_2019, whole["id"]).isna(), "id"]
+        require(
+            timeless.empty, f"{_HOUR_2019} of {timeless.iloc[0] if len(timeless) else ''}.psv", rule, "rows without"
+        )
         missing = [name for name in (*_STATICS_2019, _HOUR_2019) if name not in whole]
         require(not missing, part[0].name, "be a stay of the challenge of 2019", f"no column {', '.join(missing)}")
         statics.append(whole.groupby("id", sort=False)[list(_STATICS_2019)].first().reset_index())
         labels.append(whole[[name for name in ("id", _HOUR_2019, _LABEL_2019) if name in whole]])
-        collector.add(whole.drop(columns=[*_STATICS_2019, _LABEL_2019], errors="ignore"), "the stays")
+        wide = whole.drop(columns=[*_STATICS_2019, _LABEL_2019], errors="ignore")
+        collector.add(wide, f"the stays beside {part[0].name}")
     collector.unit = "h"
     hourly = {_HOUR_2019: "time", _LABEL_2019: "label"}
     return pd.concat(labels).rename(columns=hourly), pd.concat(statics)
@@ -147,7 +155,7 @@ def _psv(collector: Collector, table: Paths) -> Found:
 def _stay(path: Path) -> pd.DataFrame:
     import pandas as pd
 
-    with in_utf8(path):
+    with parsing(path, "table separated by |"), in_utf8(path):
         return pd.read_csv(path, sep="|").assign(id=path.stem)
 
 
@@ -173,7 +181,8 @@ def _wfdb(collector: Collector, table: Paths) -> Found:
     collector.columns = _named(collector.columns, id="id", time="time", variable="variable", value="value")
     collector.layout = "long"
     for path in table_files(table, (".hea",)):
-        record = wfdb.rdrecord(str(path.with_suffix("")), smooth_frames=False)
+        with parsing(path, "record of WFDB, its signals beside it"):
+            record = wfdb.rdrecord(str(path.with_suffix("")), smooth_frames=False)
         require(record.e_p_signal is not None, path.name, "be a record of one segment", "several segments")
         for name, values, per_frame in zip(record.sig_name, record.e_p_signal, record.samps_per_frame, strict=True):
             times = np.arange(len(values)) / (record.fs * per_frame)

@@ -12,13 +12,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-import yaml
 from jsonargparse import ArgumentParser
 
 from ccnn_irregular._checks import reject, require
 from ccnn_irregular.pipelines.train.earlier import config_argument
 from ccnn_irregular.pipelines.train.evaluation import say
 from ccnn_irregular.pipelines.train.run_folder import RunFolder, is_free, others_than
+from ccnn_irregular.pipelines.train.texts import read_yaml
 
 __all__ = ["Words", "join_lists"]
 
@@ -136,8 +136,7 @@ class Words:
 
 
 def _content(path: str | os.PathLike[str]) -> dict[str, Any]:
-    content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    return content if isinstance(content, dict) else {}
+    return read_yaml(Path(path))
 
 
 def _run_dir_of(configs: Sequence[str]) -> Path:

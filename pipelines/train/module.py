@@ -149,6 +149,7 @@ class TaskModule(LightningModule):
             got = f"{counts[0]} {now.rows_are}" if counts[0] == counts[1] else f"{counts[0]} in place of {counts[1]}"
             rule = "be what the run began with (--restart true sets it aside and starts anew)"
             require(now.same_as(before), "the rows to train and to validate on", rule, f"others, {got}")
+            require(now.same_outcomes(before), "the outcomes (labels) of these rows", rule, "others")
         self.trained_on = now
         if now.own_twins():
             warnings.warn(

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
 from ccnn_irregular.pipelines.train.arguments import Words
 from ccnn_irregular.pipelines.train.registry import task_class
 from ccnn_irregular.pipelines.train.trusted import import_plugins, known_classes_only
@@ -44,4 +46,7 @@ def quiet() -> Iterator[None]:
         warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
         # Lightning's own use of PyTorch.
         warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.* is deprecated.*")
-        yield
+        try:
+            yield
+        except MisconfigurationException as error:
+            raise ValueError(f"the options of the trainer must go with each other and with a run: {error}") from error

@@ -30,15 +30,14 @@ from ccnn_irregular.pipelines.train.outputs import record, require_own
 from ccnn_irregular.pipelines.train.overlap import overlap_with, provenance, require_others
 from ccnn_irregular.pipelines.train.progress import OneLine
 from ccnn_irregular.pipelines.train.reports import versions, write_json
-from ccnn_irregular.pipelines.train.resume import find_resumable
+from ccnn_irregular.pipelines.train.resume import find_resumable, find_tested
 from ccnn_irregular.pipelines.train.run_end import (
     RunEnd,
-    require_epochs,
     require_numbers,
-    require_precision,
     tells_no_numbers,
 )
 from ccnn_irregular.pipelines.train.run_folder import RunFolder
+from ccnn_irregular.pipelines.train.trainer_options import require_callbacks, require_options
 from ccnn_irregular.pipelines.train.trusted import bounded_by
 from ccnn_irregular.pipelines.train.usage import explained, help_asked
 
@@ -186,7 +185,7 @@ class Task(LightningCLI):
             self._ask_data(options)
             find_resumable(self.run_folder, self._plain_config, self.config["fit"])
         else:
-            options.ckpt_path = options.ckpt_path or str(self.run_folder.best)
+            find_tested(self.run_folder, self._plain_config, options)
 
     def _ask_data(self, options: Any) -> None:
         """Fill in the arguments of the network that were left open and that the data tell."""
@@ -245,7 +244,7 @@ class Task(LightningCLI):
         """The trainer with the callbacks of the run; those of the configuration are for training only."""
         subcommand = self.config.subcommand
         options = self._get(self.config_init, "trainer")
-        require_precision(options.precision)
+        require_options(options)
         kwargs["enable_progress_bar"] = options.enable_progress_bar is not False and get_console().is_terminal
         callbacks: list[Callback] = [OneLine()] if kwargs["enable_progress_bar"] else []
         if subcommand == "fit":
@@ -256,6 +255,7 @@ class Task(LightningCLI):
         self.trainer_defaults = {**self.trainer_defaults, "callbacks": callbacks}
         kwargs["max_time"] = None  # Lightning's own limit would count the time of earlier commands
         trainer: Trainer = super().instantiate_trainer(default_root_dir=str(self.run_folder.path), **kwargs)
+        require_callbacks(trainer)
         trainer.strategy.checkpoint_io = WholeCheckpoints()
         return trainer
 
@@ -264,7 +264,6 @@ class Task(LightningCLI):
     def fit(self, model: TaskModule, datamodule: TaskData[Any, Any], **kwargs: Any) -> None:
         """Train, then say how it ended, and write the summary and the training curves."""
         started = time.monotonic()
-        require_epochs(self.trainer)
         # Read before the folder is made: a mistyped data root must not leave an empty run behind.
         datamodule.setup("fit")
         model.require_fits(datamodule)

@@ -40,6 +40,7 @@ from ccnn_irregular.pipelines.train.batches import AlikeBatches, EqualBatches, b
 from ccnn_irregular.pipelines.train.content_order import in_order_of_content
 from ccnn_irregular.pipelines.train.data import Evaluated, Part, TaskData
 from ccnn_irregular.pipelines.train.equal_samples import split_together
+from ccnn_irregular.pipelines.train.sample_keys import row_keys
 
 __all__ = ["SampleBatch", "SampleDataModule"]
 
@@ -307,6 +308,9 @@ class SampleDataModule(TaskData[SampleBatch, Sampling]):
         assert keys is not None
         assert self._parts is not None
         return keys[getattr(self._parts, part).numpy()][:, None]
+
+    def outcomes(self, part: Any, keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
+        return row_keys(keys, self.labels(part).numpy())
 
     def labels(self, part: Literal["train", "validation", "test"]) -> Tensor:
         """Labels of a part, ``(B,)``."""

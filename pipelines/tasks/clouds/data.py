@@ -290,6 +290,9 @@ class CloudFiles(TaskData[LabelBatch, None]):
         held = [cloud.keys for cloud in self.parts[part]]
         return np.concatenate([np.zeros(0, np.uint64), *held])[:, None]
 
+    def outcomes(self, part: Any, keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
+        return row_keys(keys, np.concatenate([np.zeros(0, np.int64), *(cloud.labels for cloud in self.parts[part])]))
+
     def part_sizes(self) -> dict[str, int]:
         return {part: sum(len(cloud.places) for cloud in clouds) for part, clouds in self.parts.items()}
 

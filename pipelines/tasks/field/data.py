@@ -241,6 +241,10 @@ class FieldDataModule(TaskData[FieldBatch, FieldVariant]):
             columns.append(fields.values[rows].numpy())
         return row_keys(*columns)[:, None]
 
+    def outcomes(self, part: Any, keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
+        rows = self.parts.known(part)
+        return row_keys(self.samples.coordinates[rows].numpy(), self.samples.values[rows].numpy())
+
     def part_sizes(self) -> dict[str, int]:
         counts = [int(self.parts.known(part).sum()) for part in PARTS]
         return dict(zip(("training", "validation", "test"), counts, strict=True))

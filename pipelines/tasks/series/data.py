@@ -340,15 +340,13 @@ class SeriesTables(TaskData[SeriesBatch, None]):
 
     def written_times(self, part: Part) -> list[str] | None:
         """Times of the labels of a part as the table has them, "" of a sample without one; None = labels have none."""
-        labels = self.read().labels
-        if labels is None or "time" not in labels:
+        if (labels := self.read().labels) is None or "time" not in labels:
             return None
         written = labels["time"].astype(str).tolist()
         return [written[row] if row < len(written) else "" for row in self.indices(part).tolist()]
 
     def loader(self, part: Part, variant: None = None) -> DataLoader[SeriesBatch]:
-        rows = self.indices(part)
-        require(len(rows) > 0, f"the part {part!r}", "hold at least one sample", "none")
+        require(len(rows := self.indices(part)) > 0, f"the part {part!r}", "hold at least one sample", "none")
         batches = EqualBatches(rows, self.batch_size, self.split_seed if part == "train" else None)
         return batch_loader(self.samples.batch, batches)
 
@@ -370,6 +368,9 @@ class SeriesTables(TaskData[SeriesBatch, None]):
         described = ~np.isnan(statics).all(1) if statics.shape[1] else np.zeros(len(ids), bool)
         return np.stack([measured, np.where(described, row_keys(ids, statics), measured)], 1)
 
+    def outcomes(self, part: Any, keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
+        return self.samples.outcome_keys(self.indices(part))
+
     def sizes(self) -> dict[str, int]:
         """Nothing: the network's schema is this one's."""
         return {}
@@ -386,8 +387,7 @@ class SeriesTables(TaskData[SeriesBatch, None]):
         return columns, self.samples.statics[chosen], self.samples.targets[rows]
 
     def part_sizes(self) -> dict[str, int]:
-        parts: tuple[Part, ...] = ("train", "validation", "test")
-        return {part: len(self.indices(part)) for part in parts}
+        return {part: len(self.indices(part)) for part in ("train", "validation", "test")}  # type: ignore[arg-type]
 
     def summary(self) -> str:
         """What was found in the tables."""

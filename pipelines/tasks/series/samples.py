@@ -128,6 +128,11 @@ class Samples:
     def __len__(self) -> int:
         return len(self.index)
 
+    def outcome_keys(self, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
+        """A key of each sample's series, time and label, ``(B,)``."""
+        ids = text_keys(map(str, self.series.ids[self.index[rows]]))
+        return row_keys(ids, self.cuts[rows], self.targets[rows])
+
     def batch(self, chosen: Tensor) -> SeriesBatch:
         """The samples ``chosen`` (int64, any order), in that order: one gather."""
         rows = chosen.numpy()
