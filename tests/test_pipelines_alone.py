@@ -44,7 +44,8 @@ def test_a_second_training_is_refused_and_changes_nothing(
     assert all(wanted in text for text in told)
     assert len(told) == 2
     assert Path("run/summary.json").is_file()
-    cli.main(["fit", *CONFIG, "--trainer.max_epochs", "3"])  # the folder is free again
+    with pytest.warns(UserWarning, match="max_epochs was 2 and is 3"):  # the folder is free again
+        cli.main(["fit", *CONFIG, "--trainer.max_epochs", "3"])
 
 
 def test_a_file_system_without_locks_is_trained_on(monkeypatch: pytest.MonkeyPatch) -> None:
