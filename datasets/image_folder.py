@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ccnn_irregular._checks import require
+from ccnn_irregular._files import parsing
 from ccnn_irregular._optional import import_optional
 from ccnn_irregular.datasets.reading.files import existing_folder, one_of
 from ccnn_irregular.datasets.registry import DataSet, register
@@ -99,17 +100,18 @@ def _images(folder: Path) -> list[Path]:
 def _read(path: Path, size: tuple[int, int] | None, colour: Colour) -> Tensor:
     """Values ``(channels, y, x)`` float32 in [0, 1], turned upright where the file says how."""
     pillow, operations = (import_optional(f"PIL.{name}", "reading images", "files") for name in ("Image", "ImageOps"))
-    try:
-        with pillow.open(path) as image:
-            require(image.mode in _EIGHT_BITS, str(path), "have 8 bits a channel", f"mode {image.mode}")
+    with parsing(path, "image"):
+        image = pillow.open(path)
+    with image:
+        with parsing(path, "image"):
             frames = getattr(image, "n_frames", 1)
-            require(frames == 1, str(path), "hold one image", f"{frames} frames")
+        require(image.mode in _EIGHT_BITS, str(path), "have 8 bits a channel", f"mode {image.mode}")
+        require(frames == 1, str(path), "hold one image", f"{frames} frames")
+        with parsing(path, "image"):
             upright = operations.exif_transpose(image).convert(_MODES[colour])
             if size is not None:
                 upright = upright.resize(size[::-1], pillow.Resampling.BILINEAR)
             pixels = np.asarray(upright, np.uint8)
-    except (OSError, SyntaxError, pillow.DecompressionBombError) as error:
-        raise ValueError(f"{path} must be an image, undamaged, got {error}") from error
     values = torch.from_numpy(pixels.astype(np.float32) / 255)
     return values[None] if values.ndim == 2 else values.movedim(2, 0)
 

@@ -32,6 +32,7 @@ from ccnn_irregular.pipelines.tasks.classification.data import SampleBatch, Samp
 from ccnn_irregular.pipelines.tasks.classification.module import Classification, ClassPredictions
 from ccnn_irregular.pipelines.tasks.classification.network import FixedKernelClassifier, GridOptions
 from ccnn_irregular.pipelines.tasks.classification.sampling import Sampling, resample_series
+from ccnn_irregular.pipelines.train import resampling
 from ccnn_irregular.pipelines.train.resampling import covering_grid, onto_grid, sampled_like
 
 pytestmark = pytest.mark.usefixtures("in_tmp_path")
@@ -300,3 +301,12 @@ def test_fixed_kernels_answer_at_other_samplings_once_they_are_resampled(
             with torch.no_grad():
                 losses[method] = float(torch.nn.functional.cross_entropy(model(batch), batch.labels))
         assert f"{sampling}, resampled ({min(losses, key=losses.__getitem__)})" in found
+
+
+def test_a_first_series_of_one_sample_is_sampled_as_the_others() -> None:
+    splits, labels = torch.tensor([0, 1, 6]), torch.tensor([0, 1])
+    series = RaggedSeries.uniform(torch.zeros(6, 1), 0.5, splits, labels, ("a", "b"), "s")
+    assert resampling._rate(series) == 2.0
+    finer = resample_series(series, 4.0)
+    assert isinstance(finer, RaggedSeries)
+    assert finer.splits.diff().tolist() == [2, 10]

@@ -111,7 +111,7 @@ def test_other_folders_are_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "loose.png").unlink()
     whole = (tmp_path / "train" / "0.png").read_bytes()
     (tmp_path / "train" / "0.png").write_bytes(whole[: len(whole) // 2])
-    assert "0.png must be an image, undamaged" in said()
+    assert "0.png must be a complete image, got a damaged one" in said()
     Image.fromarray(np.zeros((3, 3), np.uint16)).save(tmp_path / "train" / "0.png")
     assert "have 8 bits a channel, got mode I;16" in said()
     assert "size must be pixels along y and x" in said(size=[3])

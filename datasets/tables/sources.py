@@ -136,13 +136,10 @@ def _psv(collector: Collector, table: Paths) -> Found:
     for start in range(0, len(files), _FILES_AT_ONCE):
         part = files[start : start + _FILES_AT_ONCE]
         whole = pd.concat([_stay(path) for path in part], ignore_index=True)
-        rule = "tell the hour of each row"
-        timeless = whole.loc[whole.get(_HOUR_2019, whole["id"]).isna(), "id"]
-        require(
-            timeless.empty, f"{_HOUR_2019} of {timeless.iloc[0] if len(timeless) else ''}.psv", rule, "rows without"
-        )
         missing = [name for name in (*_STATICS_2019, _HOUR_2019) if name not in whole]
         require(not missing, part[0].name, "be a stay of the challenge of 2019", f"no column {', '.join(missing)}")
+        timeless = whole.loc[whole[_HOUR_2019].isna(), "id"].tolist()
+        require(not timeless, f"{_HOUR_2019} of {''.join(timeless[:1])}.psv", "be known in each row", "rows without")
         statics.append(whole.groupby("id", sort=False)[list(_STATICS_2019)].first().reset_index())
         labels.append(whole[[name for name in ("id", _HOUR_2019, _LABEL_2019) if name in whole]])
         wide = whole.drop(columns=[*_STATICS_2019, _LABEL_2019], errors="ignore")

@@ -19,6 +19,7 @@ import pypcd4
 import SimpleITK as sitk
 import torch
 import yaml
+from PIL import Image
 from test_adapters_grib import write as write_grib
 from test_adapters_scans import VALUES, write_ome, write_series
 from test_adapters_xarray_files import write as write_cube
@@ -43,6 +44,7 @@ from ccnn_irregular.datasets import (
     argo,
     character_trajectories,
     ghcnm,
+    image_folder,
     lidar_ground,
     mnist,
     physionet2012,
@@ -235,6 +237,17 @@ def _images(folder: Path) -> Path:
     return write_mnist(folder, rng.integers(0, 256, (3, 28, 28), np.uint8), np.array([3, 0, 9], np.uint8))
 
 
+def _picture(name: str) -> Callable[[Path], Path]:
+    def make(folder: Path) -> Path:
+        for kind in ("roof", "road"):
+            (folder / kind).mkdir()
+            pixels = np.random.default_rng(0).integers(0, 256, (9, 8, 3), np.uint8)
+            Image.fromarray(pixels).save(folder / kind / name)
+        return folder / "roof" / name
+
+    return make
+
+
 def _stays_2012(folder: Path) -> Path:
     texts = {number: record(number, "01:00,HR,80\n02:30,Temp,36.6\n") for number in (132539, 132540)}
     return write_set(folder / "challenge", texts)  # type: ignore[arg-type]
@@ -328,6 +341,8 @@ READERS: dict[str, Reader] = {
     "tar.gz": Reader(_archive, read_archive),
     "tar.gz, a part": Reader(_archive, lambda path: read_members(path, lambda name: True)),
     "MNIST": Reader(_images, lambda path: mnist.load(path, "test")),
+    "PNG": Reader(_picture("one.png"), lambda path: image_folder.load(path.parent.parent)),
+    "JPEG": Reader(_picture("one.jpg"), lambda path: image_folder.load(path.parent.parent)),
     "GHCN": Reader(_monthly, ghcnm.load_fields),
     "stations": Reader(_station_table, stations.load),
     "labels": Reader(_labels, lambda path: read_labels(path.parent, path.name, Path.is_file, "a file")),
