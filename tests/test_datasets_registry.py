@@ -29,7 +29,7 @@ from ccnn_irregular.pipelines.tasks.classification.data import SampleDataModule
 NAMES = datasets.names()
 SIMULATED = [name for name in NAMES if not datasets.get(name).needs_root]
 # What stands beside the data sets in the folder.
-BESIDE = {"cloud_files", "processing", "reading", "registry", "samples", "tables"}
+BESIDE = {"cloud_files", "observations", "processing", "reading", "registry", "samples", "tables"}
 
 
 @pytest.fixture(autouse=True)
