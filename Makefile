@@ -1,4 +1,4 @@
-# make demo | test | lint | style | docs | bench | findings | gpu | clean. Each works alone on a fresh machine with Python 3.11 or newer and a C++
+# make demo | test | lint | style | docs | bench | fuzz | faults | findings | gpu | clean. Each works alone on a fresh machine with Python 3.11 or newer and a C++
 # compiler: the first run makes a virtual environment in .venv and installs the pinned versions into it.
 
 PYTHON ?= python3
@@ -11,6 +11,9 @@ PYTEST_ARGS ?=
 TEST_JOBS ?= 2
 # More arguments for the benchmarks, for instance: make bench BENCH_ARGS="--quick"
 BENCH_ARGS ?=
+# More arguments for the two searches for faults.
+FUZZ_ARGS ?=
+FAULTS_ARGS ?=
 # A commit, branch or tag to compare with: make style BASE=v0.1.0
 BASE ?=
 # More arguments for it, for instance: make style STYLE_ARGS="--list --depth 2"
@@ -25,7 +28,7 @@ TREE := build/typecheck
 # Two pip processes must not write to one environment at a time, whatever -j says.
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint ruff typecheck style findings docs bench gpu clean install install-demo typecheck-tree
+.PHONY: help demo test lint ruff typecheck style findings docs bench fuzz faults gpu clean install install-demo typecheck-tree
 
 help:
 	@echo "make demo      install what the demonstration needs, and run it"
@@ -34,6 +37,8 @@ help:
 	@echo "make style     lines, duplicates, long functions and files, docstrings (BASE=revision: before and after)"
 	@echo "make docs       the documentation as a site in build/site, warnings as errors"
 	@echo "make bench     time, memory and error beside other methods, as CSV and figures"
+	@echo "make fuzz      20,000 spoiled files through every reader (FUZZ_ARGS='--seed 2 --only NIfTI')"
+	@echo "make faults    100 kills of runs: nothing lost but the time since the last checkpoint (FAULTS_ARGS='--kills 20')"
 	@echo "make findings  surprises of other packages, each in an environment of its own: which still hold"
 	@echo "make gpu       on a GPU, in a few minutes: the engines' tests, benchmarks, where the host waits (DEVICE=cpu rehearses)"
 	@echo "make clean     remove .venv, caches and build folders"
@@ -73,6 +78,13 @@ findings:
 bench: install
 	$(PIP) install --quiet -c constraints.txt 'finufft==2.5.1' || echo "Warning: finufft could not be installed; its rows will say so" >&2
 	$(BIN)/python benchmarks/run.py $(BENCH_ARGS)
+
+# Both make their inputs in temporary folders; docs/reliability.md tells what they found.
+fuzz: install
+	OMP_NUM_THREADS=1 $(BIN)/python tests/faults/fuzz.py $(FUZZ_ARGS)
+
+faults: install
+	OMP_NUM_THREADS=1 $(BIN)/python tests/faults/kills.py $(FAULTS_ARGS)
 
 # Packages that $(PYTHON) has are used where they suffice: see benchmarks/gpu.sh.
 gpu:

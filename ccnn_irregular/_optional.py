@@ -8,7 +8,7 @@ from typing import Literal
 
 __all__ = ["import_optional"]
 
-Extra = Literal["train", "files", "formats", "plots"]
+Extra = Literal["train", "files", "formats", "plots", "export"]
 
 
 def import_optional(name: str, purpose: str, extra: Extra | None = None) -> ModuleType:

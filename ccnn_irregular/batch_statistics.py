@@ -26,7 +26,7 @@ def suits(values: Tensor, weight: Tensor | None, bias: Tensor | None) -> bool:
         values.device.type == "cpu"
         and values.dtype in (torch.float32, torch.float64)
         and values.shape[0] * values.shape[2] > 1
-        and all(one is None or one.dtype == values.dtype for one in (weight, bias))
+        and all(parameter is None or parameter.dtype == values.dtype for parameter in (weight, bias))
         # A compiler joins the steps of PyTorch's own with what surrounds it.
         and not torch.compiler.is_compiling()
         and not transforms_active()
@@ -66,7 +66,7 @@ class _Normalised(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
         values, weight, mean, inverse = ctx.saved_tensors
-        wanted = [bool(one) for one in ctx.needs_input_grad[:3]]
+        wanted = [bool(needed) for needed in ctx.needs_input_grad[:3]]
         if torch.is_grad_enabled():  # PyTorch's has a derivative of its own
             found = torch.ops.aten.native_batch_norm_backward(
                 gradients[0], values, weight, None, None, mean.to(values.dtype), inverse, True, ctx.eps, wanted
@@ -74,7 +74,7 @@ class _Normalised(torch.autograd.Function):
         else:
             found = _gradients(gradients[0], values, weight, mean, inverse)
         along_values, along_weight, along_bias = (
-            one if asked else None for one, asked in zip(found, wanted, strict=True)
+            gradient if asked else None for gradient, asked in zip(found, wanted, strict=True)
         )
         return along_values, along_weight, along_bias, None
 
@@ -85,10 +85,10 @@ def _stretch_sums(reduction: Callable[..., Tensor], *arrays: Tensor, power: int 
     Stretch by stretch: over a million positions the reduction itself would lose four digits of seven.
     """
     whole = arrays[0].shape[2] // _STRETCH * _STRETCH
-    rest = reduction(*(one[..., whole:] for one in arrays), dim=2).double().pow(power).sum(0)
+    rest = reduction(*(array[..., whole:] for array in arrays), dim=2).double().pow(power).sum(0)
     if not whole:
         return rest
-    stretches = [one[..., :whole].unflatten(2, (-1, _STRETCH)) for one in arrays]
+    stretches = [array[..., :whole].unflatten(2, (-1, _STRETCH)) for array in arrays]
     return rest + reduction(*stretches, dim=3).double().pow(power).sum((0, 2))
 
 

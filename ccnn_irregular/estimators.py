@@ -10,18 +10,13 @@ Needs the packages of ``pip install 'ccnn-irregular[train]'``.
 
 from __future__ import annotations
 
-import copy
 import inspect
-import logging
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import EarlyStopping
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils.multiclass import check_classification_targets
@@ -31,10 +26,10 @@ from ccnn_irregular._checks import reject, require
 from ccnn_irregular.datasets.tables import Columns, Tables, from_frames
 from ccnn_irregular.datasets.tables.assembly import label_frame
 from ccnn_irregular.pipelines.tasks.series.data import SeriesTables, inferred_text
+from ccnn_irregular.pipelines.tasks.series.in_memory import train_in_memory
 from ccnn_irregular.pipelines.tasks.series.module import SCHEDULE, SeriesModel
 from ccnn_irregular.pipelines.tasks.series.network import SeriesNetwork
 from ccnn_irregular.pipelines.tasks.series.samples import Schema
-from ccnn_irregular.pipelines.train.progress import OneLine
 from ccnn_irregular.pipelines.train.schedule import Schedule
 
 __all__ = ["SeriesClassifier", "SeriesRegressor"]
@@ -140,49 +135,19 @@ class _SeriesEstimator(BaseEstimator):
                 print(inferred_text(options["schema"], options))
             sizes = {name: getattr(self, name) for name in ("members", "hidden_channels", "blocks", "dropout")}
             network = SeriesNetwork(**(sizes | options))
-            self.network_ = self._trained(network, data)
+            schedule = Schedule(self.learning_rate, self.weight_decay, 1.0, SCHEDULE.final_share, decay_generators=True)
+            model = SeriesModel(network, schedule)
+            found = train_in_memory(
+                model, data, max_epochs=self.max_epochs, patience=self.patience, verbose=self.verbose
+            )
+            self.n_iter_, self.best_score_ = found
+            self.network_ = network
         self.schema_ = network.schema
         self._note_classes(label_frame(labels, self.columns or Columns())[0]["label"])
         return self
 
     def _note_classes(self, labels: pd.Series) -> None:
         """Keep the classes as they were given."""
-
-    def _trained(self, network: SeriesNetwork, data: SeriesTables) -> SeriesNetwork:
-        """The network of the best epoch."""
-        schedule = Schedule(self.learning_rate, self.weight_decay, 1.0, SCHEDULE.final_share, decay_generators=True)
-        model, best = SeriesModel(network, schedule), _BestWeights()
-        model.require_trainable(data)
-        stopping = EarlyStopping("val_score", patience=self.patience, mode="max")
-        quiet: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}
-        levels = {name: logging.getLogger(name).level for name in ("lightning.pytorch", "lightning.fabric")}
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", ".*does not have many workers.*")
-            warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.* is deprecated.*")
-            warnings.filterwarnings("ignore", ".*number of training batches.*is smaller than the logging interval.*")
-            for name in levels:
-                logging.getLogger(name).setLevel(logging.WARNING)
-            trainer = Trainer(
-                max_epochs=self.max_epochs,
-                gradient_clip_val=1.0,
-                devices=1,
-                num_sanity_val_steps=0,
-                enable_progress_bar=self.verbose,
-                callbacks=[stopping, best, *([OneLine()] if self.verbose else [])],
-                **quiet,
-            )
-            trainer.fit(model, datamodule=data)
-            for name, level in levels.items():
-                logging.getLogger(name).setLevel(level)
-        self.n_iter_ = trainer.current_epoch
-        self.best_score_ = best.score
-        network.load_state_dict(best.weights)
-        model.cpu().eval()
-        if network.schema.kind != "number":
-            told_of_risks = model.calibrate(data)
-            if self.verbose:
-                print(told_of_risks)
-        return network
 
     def _labels(self, X: Any, y: Any) -> pd.DataFrame:
         """A frame of id, label and time."""
@@ -342,28 +307,20 @@ class SeriesRegressor(RegressorMixin, _SeriesEstimator):
     def _require_labels(self, labels: NDArray[Any]) -> None:
         _require_finite(np.asarray(labels, np.float64))
 
-    def predict(self, X: Any, times: pd.DataFrame | None = None) -> Any:
-        """Numbers ``(n,)``: a Series by id where X is a table, else an array in the order of X."""
+    def predict(self, X: Any, times: pd.DataFrame | None = None, return_std: bool = False) -> Any:
+        """Numbers ``(n,)``: a Series by id where X is a table, else an array in the order of X.
+
+        With ``return_std`` these and their standard deviation, in the same form: the root mean square of the errors at
+        the validation series, alike for all.
+        """
         found, index = self._answers(X, times)
-        return found[:, 0] if index is None else pd.Series(found[:, 0], index)
+        deviation = np.full(len(found), float(self.network_.deviation))
+        given = (found[:, 0], deviation) if return_std else (found[:, 0],)
+        shown = tuple(answer if index is None else pd.Series(answer, index) for answer in given)
+        return shown if return_std else shown[0]
 
     def __sklearn_tags__(self) -> Any:
         return _tags(super().__sklearn_tags__(), "regressor_tags")
-
-
-class _BestWeights(Callback):
-    """Keeps the weights of the best epoch in memory."""
-
-    def __init__(self) -> None:
-        self.score = -np.inf
-        self.weights: dict[str, Any] = {}
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        score = float(trainer.callback_metrics["val_score"])
-        if score > self.score or not self.weights:
-            self.score = score
-            network: Any = pl_module.network
-            self.weights = copy.deepcopy(network.state_dict())
 
 
 def _is_table(X: Any) -> bool:
@@ -377,7 +334,7 @@ def _as_text(value: Any) -> str:
 
 def _ids(X: Any) -> list[str]:
     """Ids of the samples of X: their own, or numbers of the rows of an array."""
-    return [str(one) for one in X] if np.ndim(X) == 1 else [str(number) for number in range(len(X))]
+    return [str(entry) for entry in X] if np.ndim(X) == 1 else [str(number) for number in range(len(X))]
 
 
 def _only(read: Tables, ids: list[str], labels: pd.DataFrame | None) -> Tables:

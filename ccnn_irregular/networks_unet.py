@@ -52,13 +52,13 @@ def level_grids(source: Grid, steps: Sequence[float], count: int) -> list[Grid]:
     require(len(steps) == source.d, "source", f"have {len(steps)} axes", source.d)
     grids = []
     for level in range(count):
-        sizes, own = [], []
+        sizes, coarse_steps = [], []
         for axis, wanted in zip(source.axes, steps, strict=True):
             factor = wanted / axis.step
             ratio = (Fraction(round(factor)) if factor >= 1 else Fraction(1, round(1 / factor))) * 2**level
             sizes.append(math.ceil((axis.size - 1) / ratio) + 1)
-            own.append(axis.step * float(ratio))
-        grids.append(Grid(sizes, own, source.starts))
+            coarse_steps.append(axis.step * float(ratio))
+        grids.append(Grid(sizes, coarse_steps, source.starts))
     return grids
 
 
@@ -142,8 +142,6 @@ class ContinuousUNet(nn.Module):
         require(in_channels >= 1, "in_channels", "be at least 1", in_channels)
         require(len(channels) >= 1, "channels", "name one level or more", tuple(channels))
         require(len(blocks) == len(channels), "blocks", f"have one entry per level, {len(channels)}", tuple(blocks))
-        self.in_channels = in_channels
-        self.out_channels = out_channels
         self.steps = tuple(float(step) for step in steps)
         coarsest = len(channels) - 1
 
@@ -153,9 +151,9 @@ class ContinuousUNet(nn.Module):
             return _Step(SeparableContinuousConv(recipes[level](read), made, solver=solver), made)
 
         def residual(level: int) -> _Level:
-            own = channels[level]
+            width = channels[level]
             return _Level(
-                ResidualBlock(own, recipes[level](own), dropout, norm="instance", solver=solver)
+                ResidualBlock(width, recipes[level](width), dropout, norm="instance", solver=solver)
                 for _ in range(blocks[level])
             )
 
@@ -173,6 +171,18 @@ class ContinuousUNet(nn.Module):
         self.norm = InstanceNorm(first)
         self.readout = SeparableContinuousConv(recipes[0](first), 2 * first, solver=solver)
         self.output = PointwiseLinear(2 * first, out_channels)
+
+    @property
+    def in_channels(self) -> int:
+        """Channels of the input; other layers before the network may be resized with it, see ``integral``."""
+        convolution = self.stem.conv
+        assert isinstance(convolution, ContinuousConv)
+        return convolution.in_channels
+
+    @property
+    def out_channels(self) -> int:
+        """Answers per position."""
+        return self.output.out_features
 
     def extra_repr(self) -> str:
         norms = [self.stem.norm, *(step.norm for step in self.downs)]
@@ -207,8 +217,11 @@ class ContinuousUNet(nn.Module):
 
     def kernels(self) -> dict[str, Kernel]:
         """The kernels of all convolutions by name."""
-        convolutions = {name: one for name, one in self.named_modules() if isinstance(one, ContinuousConv)}
-        return {name.removesuffix(".depthwise").removesuffix(".conv"): one.kernel for name, one in convolutions.items()}
+        convolutions = {name: module for name, module in self.named_modules() if isinstance(module, ContinuousConv)}
+        return {
+            name.removesuffix(".depthwise").removesuffix(".conv"): convolution.kernel
+            for name, convolution in convolutions.items()
+        }
 
     def _answers(self, values: Tensor, source: Grid, query: Grid, *, calibrating: bool = False) -> Tensor:
         wanted = (self.in_channels, *source.sizes)

@@ -6,7 +6,8 @@ Needs matplotlib, imported when a plot is made.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,13 +22,24 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["plot_strongest_kernels"]
+__all__ = ["layer_titles", "plot_strongest_kernels"]
 
 _COLUMNS = 4
 # Nodes on each axis: of the picture, and of the integral that tells how strong a kernel is, by the number of axes.
 _DRAWN = {1: 401, 2: 81, 3: 81}
 _SUMMED = {1: 401, 2: 41, 3: 15}
 _QUIET = "#666666"
+# Names of layers in the networks of this package -> what a reader calls them; numbers count from 0 and from 1.
+_LAYERS = {
+    r"stem": "first convolution",
+    r"readout": "last convolution",
+    r"filter_bank": "filter bank before the network",
+    r"blocks\.(\d+)\.conv": "block {0} of {count}",
+    r"downs\.(\d+)": "from level {0} down to {next}",
+    r"down_levels\.(\d+)\.blocks\.(\d+)": "level {0} on the way down, block {1}",
+    r"ups\.(\d+)": "from level {next} up to {0}",
+    r"up_levels\.(\d+)\.blocks\.(\d+)": "level {0} on the way up, block {1}",
+}
 
 
 def plot_strongest_kernels(
@@ -45,7 +57,7 @@ def plot_strongest_kernels(
     origin, in colours from minus to plus the largest value of each, which its title tells.
 
     Args:
-        kernels: by name, all of one number of axes and with a mask.
+        kernels: by name, all of one number of axes and with a mask; for titles see ``layer_titles``.
         most: at most so many panels.
         unit: of the kernels' coordinates.
         names: of the axes, for labels; None = "offset" of one axis, else "axis 0" and "axis 1".
@@ -61,7 +73,7 @@ def plot_strongest_kernels(
     for name, kernel in kernels.items():
         bounded = bool(torch.isfinite(kernel.support).all())
         require(bounded, f"kernels[{name!r}]", "have a mask that ends", kernel.support.tolist())
-    chosen = _strongest(kernels, most)
+    chosen, layers = _strongest(kernels, most), layer_titles(kernels)
     columns = min(_COLUMNS, len(chosen))
     rows = math.ceil(len(chosen) / columns)
     d = axes_of.pop()
@@ -71,7 +83,7 @@ def plot_strongest_kernels(
     for axes, (name, channel) in zip(panels.flat, chosen, strict=False):
         draw = _curve if d == 1 else _plane
         largest = draw(axes, kernels[name], channel)
-        axes.set_title(f"{name}, channel {channel}\nlargest {largest:.3g}", fontsize="small")
+        axes.set_title(f"{layers[name]}\nchannel {channel}, largest {largest:.3g}", fontsize="small")
         axes.tick_params(labelsize="small")
         axes.locator_params(nbins=5)
     for axes in panels.flat[len(chosen) :]:
@@ -86,6 +98,25 @@ def plot_strongest_kernels(
     if title is not None:
         figure.suptitle(title, fontsize="medium")
     return figure
+
+
+def layer_titles(names: Iterable[str]) -> dict[str, str]:
+    """What a reader calls the layers of a network: "block 2 of 4" for ``blocks.1.conv``; other names stay.
+
+    Args:
+        names: of all convolutions, as the ``kernels()`` of a network tells them.
+    """
+    names = list(names)
+    found: dict[str, str] = {}
+    for name in names:
+        for pattern, title in _LAYERS.items():
+            if (met := re.fullmatch(pattern, name)) is not None:
+                numbers = [int(number) + 1 for number in met.groups()]
+                count = sum(re.fullmatch(pattern, other) is not None for other in names)
+                following = numbers[0] + 1 if numbers else 0
+                found[name] = title.format(*numbers, count=count, next=following)
+        found.setdefault(name, name)
+    return found
 
 
 def _strongest(kernels: Mapping[str, Kernel], most: int) -> list[tuple[str, int]]:

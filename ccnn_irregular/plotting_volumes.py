@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -30,6 +30,7 @@ _NAMES = ("x", "y", "z")
 _LABEL_COLOURS = tuple(COLOURS[place] for place in (4, 5, 2, 3, 1, 0))
 _OPACITY = 0.55
 _DISAGREEMENT = (("agree", "#b8d8c8"), ("missed", COLOURS[1]), ("too much", COLOURS[0]), ("other label", COLOURS[3]))
+_KIND_COLOURS = [colour for _, colour in _DISAGREEMENT]
 # Percentiles of the intensities that are drawn black and white.
 _WINDOW = (0.5, 99.5)
 _BAR_SHARE = 0.3
@@ -70,15 +71,9 @@ def plot_slices(
         labels = np.asarray(labels)
         require(labels.shape == values.shape, "labels", f"have the volume's shape {values.shape}", labels.shape)
     at = _places(grid, labels if at is None else None, at)
-    figure, panels = _panels(grid)
-    _draw_grey(panels, values, grid, at, unit, axis_names)
-    if labels is not None:
-        shown = _label_entries(int(labels.max()), names)
-        _draw_labels(panels, labels, grid, at, [colour for _, colour in shown])
-        _legend(figure, shown)
-    if title is not None:
-        figure.suptitle(title, fontsize="medium")
-    return figure
+    entries = [] if labels is None else _label_entries(int(labels.max()), names)
+    row = _Row(None, labels, [colour for _, colour in entries])
+    return _drawn(_Volume(values, grid, axis_names, at, unit), [row], entries, title)
 
 
 def plot_disagreement(
@@ -105,19 +100,8 @@ def plot_disagreement(
     Raises:
         ValueError: shapes that disagree, or slices outside of the volume.
     """
-    values, grid, axis_names = _gridded(values, grid)
-    predicted, labels = np.asarray(predicted), np.asarray(labels)
-    shapes = (predicted.shape, labels.shape)
-    require(shapes == (values.shape,) * 2, "predicted and labels", f"have the volume's shape {values.shape}", shapes)
-    code = _disagreement(predicted, labels)
-    at = _places(grid, _most_wrong(code) if at is None else None, at)
-    figure, panels = _panels(grid)
-    _draw_grey(panels, values, grid, at, unit, axis_names)
-    _draw_labels(panels, code, grid, at, [colour for _, colour in _DISAGREEMENT])
-    _legend(figure, _disagreement_entries(code))
-    if title is not None:
-        figure.suptitle(title, fontsize="medium")
-    return figure
+    volume, code = _compared(values, predicted, labels, grid, at, unit)
+    return _drawn(volume, [_Row(None, code, _KIND_COLOURS)], _disagreement_entries(code), title)
 
 
 def plot_prediction(
@@ -146,30 +130,15 @@ def plot_prediction(
     Raises:
         ValueError: shapes that disagree, or slices outside of the volume.
     """
-    values, grid, axis_names = _gridded(values, grid)
-    predicted, labels = np.asarray(predicted), np.asarray(labels)
-    shapes = (predicted.shape, labels.shape)
-    require(shapes == (values.shape,) * 2, "predicted and labels", f"have the volume's shape {values.shape}", shapes)
-    code = _disagreement(predicted, labels)
-    at = _places(grid, _most_wrong(code) if at is None else None, at)
-    shown = _label_entries(max(int(labels.max()), int(predicted.max())), names)
-    colours = [colour for _, colour in shown]
-    figure, panels = _panels(grid, 3)
-    kinds = [colour for _, colour in _DISAGREEMENT]
-    rows = [("truth", labels, colours), ("predicted", predicted, colours), ("difference", code, kinds)]
-    for number, (name, drawn, tints) in enumerate(rows):
-        row = panels[3 * number : 3 * number + 3]
-        _draw_grey(row, values, grid, at, unit, axis_names)
-        _draw_labels(row, drawn, grid, at, tints)
-        row[0].set_ylabel(f"{name}\n{row[0].get_ylabel()}", fontsize="small", rotation=0, ha="right", va="center")
-        for axes in row if number else ():
-            axes.set_title("")
-        for axes in row if number < 2 else ():
-            axes.set_xlabel("")
-    _legend(figure, [*shown, *_disagreement_entries(code)])
-    if title is not None:
-        figure.suptitle(title, fontsize="medium")
-    return figure
+    volume, code = _compared(values, predicted, labels, grid, at, unit)
+    entries = _label_entries(max(int(np.max(labels)), int(np.max(predicted))), names)
+    colours = [colour for _, colour in entries]
+    rows = [
+        _Row("truth", np.asarray(labels), colours),
+        _Row("predicted", np.asarray(predicted), colours),
+        _Row("difference", code, _KIND_COLOURS),
+    ]
+    return _drawn(volume, rows, [*entries, *_disagreement_entries(code)], title)
 
 
 def plot_kernel_slices(
@@ -216,6 +185,64 @@ def plot_kernel_slices(
     if title is not None:
         figure.suptitle(title, fontsize="medium")
     return figure
+
+
+class _Volume(NamedTuple):
+    """A volume, the names of its axes, and the slices that are drawn."""
+
+    values: Array
+    grid: Grid
+    axis_names: tuple[str, ...]
+    at: tuple[int, ...]
+    unit: str
+
+
+class _Row(NamedTuple):
+    """Labels over a row of panels; without a name it is the only row."""
+
+    name: str | None
+    labels: Array | None
+    colours: Sequence[str]
+
+
+def _drawn(volume: _Volume, rows: Sequence[_Row], entries: Sequence[tuple[str, str]], title: str | None) -> Figure:
+    """Draw rows of slices; what is the same for all rows stands at the first and the last one."""
+    figure, panels = _panels(volume.grid, len(rows))
+    for number, row in enumerate(rows):
+        axes_of = panels[3 * number : 3 * number + 3]
+        _draw_grey(axes_of, volume)
+        if row.labels is not None:
+            _draw_labels(axes_of, row.labels, volume.grid, volume.at, row.colours)
+        if row.name is not None:
+            text = f"{row.name}\n{axes_of[0].get_ylabel()}"
+            axes_of[0].set_ylabel(text, fontsize="small", rotation=0, ha="right", va="center")
+        for axes in axes_of if number else ():
+            axes.set_title("")
+        for axes in axes_of if number < len(rows) - 1 else ():
+            axes.set_xlabel("")
+    if entries:
+        _legend(figure, entries)
+    if title is not None:
+        figure.suptitle(title, fontsize="medium")
+    return figure
+
+
+def _compared(
+    values: Array | xr.DataArray,
+    predicted: Array,
+    labels: Array,
+    grid: Grid | None,
+    at: Sequence[int] | None,
+    unit: str,
+) -> tuple[_Volume, NDArray[np.int64]]:
+    """The volume at the slices where most voxels differ, unless others are asked for, and how each of them differs."""
+    values, grid, axis_names = _gridded(values, grid)
+    predicted, labels = np.asarray(predicted), np.asarray(labels)
+    shapes = (predicted.shape, labels.shape)
+    require(shapes == (values.shape,) * 2, "predicted and labels", f"have the volume's shape {values.shape}", shapes)
+    code = _disagreement(predicted, labels)
+    at = _places(grid, _most_wrong(code) if at is None else None, at)
+    return _Volume(values, grid, axis_names, at, unit), code
 
 
 def _gridded(values: Array | xr.DataArray, grid: Grid | None) -> tuple[Array, Grid, tuple[str, ...]]:
@@ -307,9 +334,8 @@ def _box(grid: Grid, normal: int) -> tuple[float, float, float, float]:
     return (*edges[0], *edges[1])
 
 
-def _draw_grey(
-    panels: Sequence[Axes], values: Array, grid: Grid, at: Sequence[int], unit: str, names: Sequence[str]
-) -> None:
+def _draw_grey(panels: Sequence[Axes], volume: _Volume) -> None:
+    values, grid, names, at, unit = volume
     low, high = np.nanpercentile(values, _WINDOW)
     for normal, axes in enumerate(panels):
         plane = np.take(values, at[normal], axis=normal)

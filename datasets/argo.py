@@ -115,19 +115,19 @@ def load_fields(root: str | Path, variables: Sequence[str] = ()) -> FieldSet:
     for one in floats:
         days = coordinate_numbers(one["time"], "time", "days")[0]
         days = np.broadcast_to((days - np.nanmin(days))[:, None], one[parameter].shape)
-        there = np.isfinite(one["pressure"].values) & np.isfinite(days)
-        profile = np.broadcast_to(np.arange(one.sizes["profile"])[:, None], there.shape)
-        places.append(np.stack([days[there], one["pressure"].values[there]], 1))
-        values.append(one[parameter].values[there])
-        units.append(before + profile[there])
-        kept.append(there)
+        valid = np.isfinite(one["pressure"].values) & np.isfinite(days)
+        profile = np.broadcast_to(np.arange(one.sizes["profile"])[:, None], valid.shape)
+        places.append(np.stack([days[valid], one["pressure"].values[valid]], 1))
+        values.append(one[parameter].values[valid])
+        units.append(before + profile[valid])
+        kept.append(valid)
         before += one.sizes["profile"]
     return FieldSet(
         coordinates=torch.from_numpy(np.concatenate(places)),
         values=torch.from_numpy(np.concatenate(values)[:, None]),
         splits=torch.tensor([0, *(len(one) for one in values)]).cumsum(0),
         units=torch.from_numpy(np.concatenate(units)),
-        names=tuple(f"float {one.attrs['float']}" for one in floats),
+        names=tuple(f"float {dataset.attrs['float']}" for dataset in floats),
         channels=(parameter,),
         channel_units=(str(floats[0][parameter].attrs.get("units", "1")),),
         axes=("time", "pressure"),
@@ -143,12 +143,12 @@ def _way_back(
     import xarray as xr
 
     def restored(filled: Array) -> xr.Dataset:
-        ends = np.cumsum([int(there.sum()) for there in kept])[:-1]
+        ends = np.cumsum([int(valid.sum()) for valid in kept])[:-1]
         filled_floats = []
-        most = max(one.sizes["level"] for one in floats)
-        for one, there, part in zip(floats, kept, np.split(filled[:, 0], ends), strict=True):
-            whole = np.full(there.shape, np.nan)
-            whole[there] = part
+        most = max(dataset.sizes["level"] for dataset in floats)
+        for one, valid, part in zip(floats, kept, np.split(filled[:, 0], ends), strict=True):
+            whole = np.full(valid.shape, np.nan)
+            whole[valid] = part
             named = one[[parameter]].copy()
             named[parameter] = one[parameter].copy(data=whole)
             named = named.pad(level=(0, most - one.sizes["level"]))

@@ -15,13 +15,14 @@ the samples of each series dropped at random before the split (``drop_samples``)
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from ccnn_irregular._checks import require
+from ccnn_irregular._files import parsing, read_apart
 from ccnn_irregular.datasets import ts_files
 from ccnn_irregular.datasets.reading.files import existing_folder, labels_in_range, missing_file, read_npz
 from ccnn_irregular.datasets.registry import DataSet, register
@@ -87,17 +88,27 @@ def _read_npz(path: Path) -> RaggedSeries:
     return _series(values, offsets, _letter_labels(path.name, letters.tolist()))
 
 
+# SciPy's reader writes over foreign memory where some bytes are damaged.
+_PROGRAM = """
+import io, sys
+import numpy as np
+from scipy.io import loadmat
+content = loadmat(sys.argv[1], squeeze_me=True, chars_as_strings=True)
+constants = content["consts"]
+numbers, key = (np.atleast_1d(constants[name][()]) for name in ("charlabels", "key"))
+strokes = {f"stroke {place}": np.asarray(one, float) for place, one in enumerate(content["mixout"])}
+buffer = io.BytesIO()
+np.savez(buffer, numbers=numbers, key=np.array([str(letter) for letter in key]), **strokes)
+sys.stdout.buffer.write(buffer.getvalue())
+"""
+
+
 def _read_mat(path: Path) -> RaggedSeries:
     """``mixout``: cells of (3, length); ``consts``: charlabels from 1 on, and key, the letter of each."""
-    from scipy.io import loadmat
-    from scipy.io.matlab import MatReadError
-
-    try:
-        content: dict[str, Any] = loadmat(path, squeeze_me=True, chars_as_strings=True)
-        strokes, constants = list(content["mixout"]), content["consts"]
-        numbers, key = np.atleast_1d(constants["charlabels"][()]), np.atleast_1d(constants["key"][()])
-    except (MatReadError, ValueError, KeyError, IndexError, TypeError, OSError) as error:
-        raise ValueError(f"{path.name} must be a .mat file with mixout and consts, got another one: {error}") from error
+    what = ".mat file with mixout and consts"
+    with parsing(path, what), np.load(io.BytesIO(read_apart(path, what, _PROGRAM)), allow_pickle=False) as content:
+        numbers, key = content["numbers"], content["key"]
+        strokes = [content[f"stroke {place}"] for place in range(len(content.files) - 2)]
     for number, stroke in enumerate(strokes, 1):
         shape = np.shape(stroke)
         shaped = len(shape) == 2 and shape[0] == _CHANNELS and shape[1] > 0

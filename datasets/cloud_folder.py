@@ -41,7 +41,9 @@ def load(
     root = Path(root)
     base = root.parent if root.is_file() else root
     if labelled and (base / table).is_file():
-        names, words = read_labels(base, table, _is_cloud, f"a file that ends in one of {SUFFIXES}")
+        listed = read_labels(base, table, _is_cloud, f"a file that ends in one of {SUFFIXES}")
+        pairs = sorted(zip(*listed, strict=True))  # in whatever order the table lists them
+        names, words = [name for name, _ in pairs], [word for _, word in pairs]
     else:
         names = [path.relative_to(base).as_posix() for path in cloud_paths(root) if path != base / table]
         words = [_folder(name, root, table) for name in names] if labelled else []
@@ -66,9 +68,10 @@ def _folder(name: str, root: Path, table: str) -> str:
 
 
 def _places(path: Path) -> torch.Tensor:
-    """Points that have a place, about their middle."""
+    """Points that have a place, about their middle; in an order that follows from them: random draws number them."""
     places = open_cloud(path).coordinates
     places = places[np.isfinite(places).all(1)]
+    places = places[np.lexsort(places.T)]
     require(len(places) > 0, str(path), "hold a point that has a place", "none")
     return torch.from_numpy(places - places.mean(0))
 

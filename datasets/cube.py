@@ -144,7 +144,7 @@ def fields_of(
     from ccnn_irregular.adapters.xarray_roles import cf_roles
 
     order = [*([fields] if fields else []), *stacked, *axes]
-    cube = xr.concat([dataset[one].transpose(*order).astype("float64") for one in variables], "_variable")
+    cube = xr.concat([dataset[name].transpose(*order).astype("float64") for name in variables], "_variable")
     cube = cube.transpose("_variable", *order)
     shape = tuple(dataset.sizes[axis] for axis in axes)
     count = dataset.sizes[fields] if fields else 1
@@ -161,8 +161,8 @@ def fields_of(
         splits=torch.arange(count + 1) * len(nodes),
         units=torch.arange(count * len(nodes)),
         names=tuple(f"{fields} {value}" for value in dataset[fields].values) if fields else (name,),
-        channels=tuple(_channel(dataset, one, level) for one in variables for level in levels),
-        channel_units=tuple(str(dataset[one].attrs.get("units", "")) for one in variables for _ in levels),
+        channels=tuple(_channel(dataset, name, level) for name in variables for level in levels),
+        channel_units=tuple(str(dataset[name].attrs.get("units", "")) for name in variables for _ in levels),
         axes=tuple(axes),
         restored=_way_back(dataset, variables, order, (count, len(nodes), len(variables), len(levels))),
         shape=shape if len(shape) == 2 else None,

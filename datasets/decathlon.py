@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from ccnn_irregular._checks import require
+from ccnn_irregular._files import DamagedFileError, naming
 from ccnn_irregular.adapters.scan_files import SCANS, scan_files, scan_name
 from ccnn_irregular.datasets.reading.files import existing_folder, missing_file
 from ccnn_irregular.datasets.registry import DataSet, register
@@ -117,9 +118,9 @@ def find_pairs(root: str | Path) -> VolumePairs:
     images, labels = root / "images", root / "labels"
     if not (images.is_dir() and labels.is_dir()):
         raise missing_file(root, "dataset.json (Medical Segmentation Decathlon), or the folders images and labels")
-    image_files, label_files = ({scan_name(path): path for path in scan_files(one)} for one in (images, labels))
-    for folder, here, there in ((labels, image_files, label_files), (images, label_files, image_files)):
-        lacking = sorted(set(here) - set(there))
+    image_files, label_files = ({scan_name(path): path for path in scan_files(folder)} for folder in (images, labels))
+    for folder, here, others in ((labels, image_files, label_files), (images, label_files, image_files)):
+        lacking = sorted(set(here) - set(others))
         shown = ", ".join(lacking[:_NAMES_SHOWN]) + (", ..." if len(lacking) > _NAMES_SHOWN else "")
         got = f"none for {len(lacking)} of {len(here)}: {shown}"
         require(not lacking, str(folder), "hold a file for each one beside it", got)
@@ -151,10 +152,10 @@ def _listed(root: Path) -> VolumePairs:
     file = root / "dataset.json"
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-        entries = [(root / str(one["image"]), root / str(one["label"])) for one in content["training"]]
+        entries = [(root / str(pair["image"]), root / str(pair["label"])) for pair in content["training"]]
         names = {int(value): str(name) for value, name in content["labels"].items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{file} must list 'training' pairs and 'labels', got {error!r}") from error
+        raise DamagedFileError(f"{file} must list 'training' pairs and 'labels', got {error!r}", file) from error
     require(sorted(names) == list(range(len(names))), f"labels of {file}", "be 0, 1, 2, ...", sorted(names))
     require(bool(entries), str(file), "list training pairs", "none")
     for path in (path for entry in entries for path in entry):
@@ -181,7 +182,8 @@ def read_volume(pair: Pair, codes: Sequence[int]) -> Volume:
     from ccnn_irregular.adapters.scans import read_scan
 
     image = read_scan(pair.image)
-    values, grid = canonical(image)
+    with naming(pair.image):
+        values, grid = canonical(image)
     labels = read_labels(pair.labels, image, codes)
     return Volume(pair.name, values, grid, labels)
 

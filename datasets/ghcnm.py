@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from ccnn_irregular._checks import reject, require
+from ccnn_irregular._files import DamagedFileError
 from ccnn_irregular.datasets.registry import DataSet, register
 from ccnn_irregular.datasets.samples import FieldSet
 from ccnn_irregular.datasets.samples.fields import Array
@@ -66,7 +67,7 @@ def load(
     rows = _lines(path, element)
     unknown = sorted({station for station, _ in rows} - set(stations))
     require(not unknown, "the inventory", f"hold every station of {path}", f"none of {', '.join(unknown[:5])}")
-    used = [station for station in stations if station in {one for one, _ in rows}]
+    used = [station for station in stations if station in {row for row, _ in rows}]
     years = [year for _, year in rows]
     first, last = min(years), max(years)
     values = np.full((len(used), last - first + 1, 12), np.nan)
@@ -227,7 +228,7 @@ def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="ascii")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} must be plain text, got {error}") from error
+        raise DamagedFileError(f"{path} must be plain text, got {error}", path) from error
 
 
 register(

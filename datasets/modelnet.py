@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from ccnn_irregular._checks import require
+from ccnn_irregular._files import naming
 from ccnn_irregular.datasets.processing.meshes import read_off, voxelise
 from ccnn_irregular.datasets.reading.content import content_id
 from ccnn_irregular.datasets.reading.files import existing_folder, labels_in_range, missing_file, one_of, read_npz
@@ -136,10 +137,8 @@ def load_meshes(
     values = np.empty((len(files), 1, size, size, size), np.float32)
     for place, file in enumerate(files):
         vertices, faces = read_off(file)
-        try:
+        with naming(file):
             values[place, 0] = voxelise(vertices, faces, size, margin=margin, fill=fill)
-        except ValueError as error:
-            raise ValueError(f"{file}: {error}") from error
     return GriddedSamples(
         values=torch.from_numpy(values),
         grid=Grid((size,) * 3, (1.0,) * 3),
@@ -299,7 +298,7 @@ def load_pool(
 def _drawn(shapes: InMemoryDataset) -> list[Data]:
     """Points of each mesh, which follow from the mesh, in an order that follows from the meshes."""
     meshes = (shapes.get(number) for number in range(len(shapes)))
-    ids = [content_id(*(one.numpy().tobytes() for one in (mesh.pos, mesh.face))) for mesh in meshes]
+    ids = [content_id(*(tensor.numpy().tobytes() for tensor in (mesh.pos, mesh.face))) for mesh in meshes]
     clouds = []
     with torch.random.fork_rng(devices=[]):
         for number in np.lexsort((ids, shapes.y.numpy())).tolist():

@@ -98,15 +98,15 @@ class DataSet:
         """Those of the ``given`` options that the loader takes."""
         return {name: value for name, value in given.items() if name in self.options}
 
-    def in_training(self, options: Mapping[str, Any], *, download: bool = False, **own: Any) -> dict[str, Any]:
+    def in_training(self, options: Mapping[str, Any], *, download: bool = False, **defaults: Any) -> dict[str, Any]:
         """Options of the loader in training.
 
         Args:
             options: that the user sets; they come first.
             download: fetch missing files.
-            own: what a data module has of its own, such as ``seed``; only what the loader takes is handed on.
+            defaults: what the options of a data module say, such as ``seed``; only what the loader takes is handed on.
         """
-        return {**self.training, **self.taken(**own), **({"download": True} if download else {}), **options}
+        return {**self.training, **self.taken(**defaults), **({"download": True} if download else {}), **options}
 
     def read(self, root: str | Path | None = None, part: str | None = None, **options: Any) -> Any:
         """The samples as the loader returns them, without :attr:`features`; arguments and errors as of :func:`load`."""
@@ -275,7 +275,7 @@ def _import_packaged() -> None:
 def _parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
     """Arguments of a function that are still to be given; those that a ``partial`` gives are left out."""
     bound = function.keywords if isinstance(function, partial) else {}
-    return {name: one for name, one in inspect.signature(function).parameters.items() if name not in bound}
+    return {name: parameter for name, parameter in inspect.signature(function).parameters.items() if name not in bound}
 
 
 def _options(function: Callable[..., Any]) -> tuple[str, ...]:

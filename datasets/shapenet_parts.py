@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from ccnn_irregular._checks import require
+from ccnn_irregular._files import DamagedFileError
 from ccnn_irregular.datasets.reading.files import one_of
 from ccnn_irregular.datasets.reading.parsed import fetch_unchecked, parsed_once
 from ccnn_irregular.datasets.registry import DataSet, register
@@ -86,7 +87,9 @@ def _files(raw: Path, split: Path) -> list[Path]:
     try:
         entries = [tuple(entry.split("/")) for entry in json.loads(split.read_text(encoding="utf-8"))]
     except (ValueError, AttributeError, TypeError) as error:
-        raise ValueError(f"{split} must be a JSON list of shape_data/<kind>/<name>, got {error}") from error
+        raise DamagedFileError(
+            f"{split} must be a JSON list of shape_data/<kind>/<name>, got {error}", split
+        ) from error
     for entry in entries:
         plain = len(entry) == 3 and entry[1] in KINDS and entry[2] not in ("", ".", "..")
         require(plain, str(split), "list shape_data/<kind>/<name> of known kinds", "/".join(entry))
@@ -100,7 +103,7 @@ def _parse(files: Sequence[Path]) -> dict[str, np.ndarray]:
         try:
             rows = np.loadtxt(file, dtype=np.float32, ndmin=2)
         except ValueError as error:
-            raise ValueError(f"{file} must hold rows of numbers, got {error}") from error
+            raise DamagedFileError(f"{file} must hold rows of numbers, got {error}", file) from error
         require(rows.shape[1] == 7 and len(rows) > 0, str(file), "hold x y z, normal and label a row", rows.shape)
         shapes.append(rows)
     return {"rows": np.concatenate(shapes), "sizes": np.array([len(rows) for rows in shapes], np.int64)}

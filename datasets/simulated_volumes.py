@@ -58,7 +58,7 @@ def textured_shapes(
         _scan(int(label), row, grid) + noise * rng.standard_normal(grid.sizes)
         for label, row, grid in zip(labels, drawn, grids, strict=True)
     ]
-    values = [torch.from_numpy(one.astype(np.float32))[None] for one in volumes]
+    values = [torch.from_numpy(volume.astype(np.float32))[None] for volume in volumes]
     return RaggedVolumes.of(values, grids, torch.from_numpy(labels), CLASSES, "mm")
 
 

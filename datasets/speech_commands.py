@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -251,7 +251,7 @@ def _selected(found: _Utterances, chosen: np.ndarray, part: str) -> _Utterances:
     )
 
 
-register(
+_RAW = register(
     DataSet(
         name="speech_commands",
         about="utterances of ten words of 35, one second each, raw",
@@ -269,20 +269,11 @@ register(
     )
 )
 register(
-    DataSet(
+    replace(
+        _RAW,
         name="speech_commands_mfcc",
         about="the same utterances as cepstral coefficients",
-        load=load,
-        samples=GriddedSamples,
         shape="20 coefficients at 161 times",
-        parts=get_args(Part),
-        random_split=True,
         features=mfcc,
-        files="speech_commands_v0.02.tar.gz, or the folder speech_commands_v0.02 in it",
-        size="2.4 GB",
-        licence="CC BY 4.0",
-        source="https://arxiv.org/abs/1804.03209",
-        fetch=fetch,
-        checksum="SHA256 listed by torchaudio and TensorFlow Datasets",
     )
 )

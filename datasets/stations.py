@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from ccnn_irregular._checks import reject, require
-from ccnn_irregular.datasets.reading.observations import Observations, StationColumns, read_table
+from ccnn_irregular.datasets.observations import Observations, StationColumns, read_table
 from ccnn_irregular.datasets.registry import DataSet, register
 from ccnn_irregular.datasets.samples import FieldSet
 from ccnn_irregular.datasets.samples.fields import Array
@@ -230,10 +230,12 @@ def _without_duplicates(
     if rule == "refuse":
         first = np.flatnonzero(counts[which] > 1)[:1]
         same = rows[known[which == which[first]]][:_SHOWN] + 1
+        unnamed = [role for role in ("time", "level") if role not in observations.columns]
+        apart = " or ".join(f"--data.columns.{role} NAME" for role in unnamed)
         reject(
             f"the rows of {observations.path}",
-            "hold one value a place and time (--data.options.duplicates mean, first or last takes one of them; "
-            "--data.columns.level or .station may name what tells them apart)",
+            "hold one value a place and time (--data.options.duplicates mean, first or last takes one of them"
+            + (f"; {apart} names what tells them apart, where a column does)" if unnamed else ")"),
             f"{int((counts - 1).sum())} more, as in rows {', '.join(map(str, same))}",
         )
     order = known[np.lexsort((rows[known], which))]
@@ -241,9 +243,9 @@ def _without_duplicates(
     keeps = order[ends - 1] if rule == "last" else order[ends - counts]
     kept = values[keeps]
     if rule == "mean":
-        there = ~np.isnan(values[order])
-        sums = np.add.reduceat(np.where(there, values[order], 0), ends - counts)
-        counted = np.add.reduceat(there.astype(np.int64), ends - counts)
+        known_values = ~np.isnan(values[order])
+        sums = np.add.reduceat(np.where(known_values, values[order], 0), ends - counts)
+        counted = np.add.reduceat(known_values.astype(np.int64), ends - counts)
         kept = np.where(counted > 0, sums / np.maximum(counted, 1), np.nan)
     values[known] = np.nan
     values[keeps] = kept

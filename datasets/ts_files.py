@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from ccnn_irregular._checks import reject, require
+from ccnn_irregular._files import DamagedFileError, parsing
 from ccnn_irregular._optional import import_optional
 from ccnn_irregular.datasets.registry import DataSet, register
 from ccnn_irregular.datasets.samples import RaggedSeries
@@ -132,10 +133,8 @@ def _header(path: Path) -> tuple[tuple[str, ...], bool]:
 def _unstamped(path: Path) -> tuple[list[_Case], list[str]]:
     """Series and classes of a file without time stamps."""
     reader = import_optional("sktime.datasets", f"reading {path.name}", "files")
-    try:
+    with parsing(path, ".ts file"):
         table, names = reader.load_from_tsfile(str(path), return_data_type="nested_univ")
-    except (OSError, ValueError, TypeError, IndexError) as error:
-        raise _damaged(path, error) from error
     cases = []
     for number, channels in enumerate(table.to_numpy().tolist(), 1):
         times = [np.arange(len(channel), dtype=np.float64) for channel in channels]
@@ -199,7 +198,7 @@ def _case(name: str, times: Sequence[Floats], values: Sequence[Sequence[float] |
 
 
 def _damaged(path: Path, why: object) -> ValueError:
-    return ValueError(f"{path.name} must be a complete .ts file, got a damaged one: {why}")
+    return DamagedFileError(f"{path} must be a complete .ts file, got a damaged one: {why}", path)
 
 
 def _times(name: str, stamps: list[list[list[str]]]) -> tuple[str, list[list[Floats]]]:

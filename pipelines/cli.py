@@ -185,6 +185,12 @@ def _resize(arguments: list[str]) -> None:
     resize.run(arguments[1:])
 
 
+def _export(arguments: list[str]) -> None:
+    from ccnn_irregular.pipelines import export
+
+    export.run(arguments[1:])
+
+
 def _machine(arguments: list[str]) -> None:
     from ccnn_irregular.pipelines import machine
 
@@ -211,6 +217,7 @@ COMMANDS: dict[str, tuple[Command, str]] = {
     "test": (_train, "metrics of what was held out, beside baselines: tables, JSON and pictures"),
     "predict": (_train, "answers for rows or files: CSV, netCDF, zarr or NIfTI"),
     "resize": (_resize, "a trained run at another width, without training: a folder that test and predict take"),
+    "export": (_export, "a trained network on a fixed grid as one file for PyTorch or ONNX, which needs none of this"),
     "baseline": (_baseline, "gradient-boosted trees on statistics of irregular series, same split and metrics"),
     "inspect": (_inspect, "what a file or folder holds, what looks wrong in it, and the command to type next"),
     "info": (_info, "versions, devices, compiler, engines, and what each optional reader needs"),

@@ -29,16 +29,16 @@ def completion(shell: str, commands: Sequence[str], configs: Sequence[str]) -> s
     parser.add_argument("--print_completion", choices=_SHELLS, help="completion for a shell")
     subparsers = parser.add_subparsers()
     for name in commands:
-        own = subparsers.add_parser(name, help=name)
+        command = subparsers.add_parser(name, help=name)
         if name in _TRAINED:
-            own.add_argument("--config", choices=configs, help="what is set")
-            own.add_argument("--task", choices=list(TASKS), help="what is trained")
-            own.add_argument("--help-all", action="store_true", help="every option")
+            command.add_argument("--config", choices=configs, help="what is set")
+            command.add_argument("--task", choices=list(TASKS), help="what is trained")
+            command.add_argument("--help-all", action="store_true", help="every option")
             for option in ("--run_dir", "--data.root", *(("--output",) if name in ("test", "predict") else ())):
-                own.add_argument(option, help="a path").complete = shtab.FILE  # type: ignore[attr-defined]  # shtab asks for it
+                command.add_argument(option, help="a path").complete = shtab.FILE  # type: ignore[attr-defined]  # shtab asks for it
             if name in ("test", "predict"):
-                own.add_argument("--data.evaluate", choices=["test", "all"], help="which rows")
+                command.add_argument("--data.evaluate", choices=["test", "all"], help="which rows")
         elif name in ("inspect", "consistency"):
-            own.add_argument("file", help="a path").complete = shtab.FILE  # type: ignore[attr-defined]
+            command.add_argument("file", help="a path").complete = shtab.FILE  # type: ignore[attr-defined]
     script: str = shtab.complete(parser, shell)
     return script

@@ -28,6 +28,9 @@ _OPTIONAL = {
     "pydicom": ("pydicom", "formats", "DICOM series"),
     "SimpleITK": ("SimpleITK", "formats", "NRRD and MHA scans"),
     "cfgrib": ("cfgrib", "formats", "GRIB cubes"),
+    "onnx": ("onnx", "export", "export as ONNX"),
+    "onnxscript": ("onnxscript", "export", "export as ONNX"),
+    "onnxruntime": ("onnxruntime", "export", "times of exported networks"),
     "wfdb": ("wfdb", "formats", "WFDB records"),
 }
 

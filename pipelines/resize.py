@@ -1,27 +1,34 @@
-"""``ccnn resize``: a trained run at another width, as a run that ``test`` and ``predict`` take."""
+"""``ccnn resize``: a trained run at another width, for ``test`` and ``predict``; or measured at several widths."""
 
 from __future__ import annotations
 
+import copy
 import itertools
-import json
 import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 import yaml
 from jsonargparse import ArgumentParser
+from lightning.pytorch import Trainer
 from torch import nn
 
 from ccnn_irregular import integral
 from ccnn_irregular._checks import reject, require
 from ccnn_irregular._reprs import parameter_count
-from ccnn_irregular.pipelines.train.arguments import Words
-from ccnn_irregular.pipelines.train.checkpoint import load_weights, read_checkpoint, save_checkpoint
-from ccnn_irregular.pipelines.train.evaluation import say
+from ccnn_irregular.pipelines.train import figures
+from ccnn_irregular.pipelines.train.checkpoint import read_checkpoint, save_checkpoint
+from ccnn_irregular.pipelines.train.evaluation import ResultTable, say
+from ccnn_irregular.pipelines.train.module import timed
+from ccnn_irregular.pipelines.train.opened import opened, task_of
 from ccnn_irregular.pipelines.train.registry import task_class
-from ccnn_irregular.pipelines.train.reports import write_json, write_text
-from ccnn_irregular.pipelines.train.run import run_task
+from ccnn_irregular.pipelines.train.reports import write_csv, write_json, write_text
+from ccnn_irregular.pipelines.train.run import quiet
 from ccnn_irregular.pipelines.train.run_folder import RunFolder
+from ccnn_irregular.pipelines.train.texts import read_json
+from ccnn_irregular.pipelines.train.widths import unheard
 
 __all__ = ["run"]
 
@@ -29,31 +36,46 @@ __all__ = ["run"]
 _WIDTHS = ("hidden_channels", "channels")
 # What a checkpoint needs to train on, which a resized network cannot.
 _BATCHES = 16  # whose statistics become those of the norms
+_RATIOS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.25)
+_TIMED = 5  # batches
+_RATES = 0.03, 0.003  # with which places are tuned, and those of a network that was trained for all widths
 _OF_TRAINING = ("optimizer_states", "lr_schedulers", "loops", "callbacks")
 
 
 def run(arguments: list[str]) -> None:
-    """Convert the run's network, resize it, and write it into a folder of its own."""
+    """Convert the run's network, then write it at another width into a folder of its own, or measure it at several."""
     parser = ArgumentParser(prog="ccnn resize", allow_abbrev=False, description=__doc__)
     parser.add_argument("--run_dir", type=str, required=True, help="folder of the trained run")
-    parser.add_argument("--ratio", type=float, required=True, help="share of the channels that is kept, 0.5 for half")
+    parser.add_argument("--ratio", type=float | None, help="share of the channels that is kept, 0.5 for half")
+    parser.add_argument("--sweep", type=bool, default=False, help="measure several ratios instead, and draw them")
+    text = "training batches by which the places are tuned where channels are sampled; weights stay"
+    parser.add_argument("--tune", type=int, default=0, help=text)
     parser.add_argument("--output", type=str | None, help="folder of the smaller run (default: RUN_DIR_RATIO)")
     options = parser.parse_args(arguments)
     source = RunFolder(Path(options.run_dir))
-    require(0 < options.ratio <= 1, "ratio", "lie above 0, and at 1 at most", options.ratio)
+    require(options.sweep == (options.ratio is None), "ratio", "be given, or --sweep true", options.ratio)
+    require(options.sweep or 0 < options.ratio <= 1, "ratio", "lie above 0, and at 1 at most", options.ratio)
+    require(options.tune >= 0, "tune", "be a number of batches, 0 for none", options.tune)
     require(source.best.is_file(), "run_dir", "be a folder of ccnn fit with best.ckpt", options.run_dir)
-    target = RunFolder(Path(options.output or f"{options.run_dir.rstrip('/')}_{options.ratio:g}"))
-    require(not target.path.exists(), "output", "be a folder that does not exist yet", target.path)
-    module, batches = _opened(source)
-    converted = integral.convert(module, batches[0])
+    if options.sweep:
+        _sweep(source, options.tune)
+    else:
+        target = Path(options.output or f"{options.run_dir.rstrip('/')}_{options.ratio:g}")
+        require(not target.exists(), "output", "be a folder that does not exist yet", target)
+        _resize(source, RunFolder(target), options.ratio, options.tune)
+
+
+def _resize(source: RunFolder, target: RunFolder, ratio: float, steps: int) -> None:
+    """Write the run of a narrower network."""
+    module, data, batches = _read(source)
+    converted = _converted(module, batches[0])
     try:
-        _write(source, target, module, options.ratio)
-        empty, _ = _opened(target, weights=False)
+        _write(source, target, module, ratio)
+        empty, _ = opened(target, weights=False)
         integral.resize(converted, sizes=_sizes(integral.channel_groups(converted), empty))
-        smaller = integral.discretise(converted)
-        integral.recalibrate(smaller, batches)
-        _write(source, target, smaller, options.ratio)
-        found, _ = _opened(target)  # as test and predict load it
+        smaller = _plain(converted, data, batches, steps)
+        _write(source, target, smaller, ratio)
+        found, _ = opened(target)  # as test and predict load it
     except ValueError as error:
         shutil.rmtree(target.path, ignore_errors=True)
         reject("run_dir", "hold a network whose options give all of its layers' widths", f"{error}")
@@ -61,26 +83,71 @@ def run(arguments: list[str]) -> None:
     say(f"{integral.channel_groups(converted)}\n{before:,} parameters are now {after:,}: {target.path}")
 
 
-def _opened(folder: RunFolder, weights: bool = True) -> tuple[Any, list[Any]]:
-    """The module of a run, with its weights or as it starts, and some batches of what it was trained on."""
-    words = Words("validate", (), None, str(folder.path), None, (), ())
-    found: dict[str, Any] = {}
+def _sweep(source: RunFolder, steps: int) -> None:
+    """Validate the network at several widths, on the CPU: a table, ``sweep.csv`` and ``sweep.png``."""
+    module, data, batches = _read(source)
+    task = task_class(task_of(source))
+    converted = _converted(module, batches[0])
+    rows = []
+    for ratio in _RATIOS:
+        smaller: Any = _plain(integral.resize(copy.deepcopy(converted), ratio), data, batches, steps)
+        with quiet():
+            trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False)
+            (found,) = trainer.validate(smaller, datamodule=data, verbose=False)
+        rows.append([ratio, parameter_count(smaller.network), _seconds(smaller, batches[0]), *found.values()])
+    head = ["ratio", "parameters", "seconds_a_batch", *found]
+    title = f"{source.path}: validation {task.monitor_label} at other widths, weights stay"
+    shown = [[f"{row[0]:g}", f"{row[1]:,}", f"{row[2]:.4f}", *(f"{value:.4f}" for value in row[3:])] for row in rows]
+    ResultTable(title, [name.replace("_", " ") for name in head], shown, words=0).print()
+    write_csv(source.path / "sweep.csv", head, rows)
+    scores = [row[head.index(task.monitor)] for row in rows]
+    picture = figures.width_sweep(scores, f"validation {task.monitor_label}", rows, source.path / "sweep.png")
+    say(f"{source.path / 'sweep.csv'}\n{picture}\nnext: ccnn resize --run_dir {source.path} --ratio 0.5")
 
-    class Opened(task_class(words.task_name())):  # type: ignore[misc]  # a class that is looked up
-        """The run's options, read as ``ccnn validate`` reads them; nothing is validated."""
 
-        def before_validate(self) -> None:
-            pass
+def _plain(resized: nn.Module, data: Any, batches: list[Any], steps: int) -> nn.Module:
+    """The network of plain layers, once its places are tuned by as many batches, and statistics of norms measured."""
+    if steps:
+        _tune_places(resized, data, steps)
+    smaller = integral.discretise(resized)
+    integral.recalibrate(smaller, batches)
+    return smaller
 
-        def validate(self, model: Any, datamodule: Any, ckpt_path: str, **_: Any) -> None:
-            found["model"] = model.eval()
-            if weights:
-                datamodule.setup("fit")
-                load_weights(model, ckpt_path)
-                found["batches"] = list(itertools.islice(datamodule.train_dataloader(), _BATCHES))
 
-    run_task(Opened, words)
-    return found["model"], found.get("batches", [])
+def _tune_places(resized: Any, data: Any, steps: int) -> None:
+    """Let training move the places where channels are sampled: some hundred numbers in all."""
+    optimiser = torch.optim.Adam(integral.learn_partitions(resized.train()), lr=_RATES[_of_all_widths(resized)])
+    schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 1e-2, steps)
+    endless = itertools.chain.from_iterable(data.train_dataloader() for _ in itertools.count())
+    with unheard(resized):
+        for number, batch in enumerate(itertools.islice(endless, steps)):
+            optimiser.zero_grad()
+            resized.training_step(batch, number).backward()
+            optimiser.step()
+            schedule.step()
+    resized.eval()
+
+
+def _seconds(model: Any, batch: Any) -> float:
+    """Median time of the network's answer to a batch."""
+    with torch.inference_mode():
+        return float(np.median([timed(model.eval(), batch)[1] for _ in range(_TIMED + 1)][1:]))
+
+
+def _read(source: RunFolder) -> tuple[Any, Any, list[Any]]:
+    """A run's module, its data, and some batches of what it was trained on."""
+    module, data = opened(source)
+    data.setup("fit")
+    return module, data, list(itertools.islice(data.train_dataloader(), _BATCHES))
+
+
+def _converted(module: Any, batch: Any) -> nn.Module:
+    """The module with weights that are functions; channels of one that was trained for all widths are in order."""
+    return integral.convert(module, batch, order=None if _of_all_widths(module) else integral.shortest_path)
+
+
+def _of_all_widths(module: Any) -> bool:
+    return bool(module.schedule.least_width < 1)
 
 
 def _sizes(groups: integral.ChannelGroups, wanted: nn.Module) -> dict[str, int]:
@@ -100,8 +167,8 @@ def _sizes(groups: integral.ChannelGroups, wanted: nn.Module) -> dict[str, int]:
 def _write(source: RunFolder, target: RunFolder, module: nn.Module, ratio: float) -> None:
     """The checkpoint, the configuration and the summary of the smaller run."""
     content = {name: value for name, value in read_checkpoint(source.best).items() if name not in _OF_TRAINING}
-    own = module.state_dict()
-    content["state_dict"] = {name: own[name] for name in content["state_dict"]}
+    state = module.state_dict()
+    content["state_dict"] = {name: state[name] for name in content["state_dict"]}
     content["hyper_parameters"] = _narrowed(content["hyper_parameters"], ratio)
     config = source.saved_config()
     assert config is not None
@@ -109,7 +176,7 @@ def _write(source: RunFolder, target: RunFolder, module: nn.Module, ratio: float
     save_checkpoint(content, target.best)
     config |= {"model": _narrowed(config["model"], ratio), "run_dir": str(target.path)}
     write_text(target.config, yaml.safe_dump(config, sort_keys=False))
-    summary = json.loads(source.summary.read_text(encoding="utf-8")) if source.summary.is_file() else {}
+    summary = read_json(source.summary) if source.summary.is_file() else {}
     write_json(
         target.summary,
         summary | {"checkpoint": str(target.best), "resized": {"from": str(source.path), "ratio": ratio}},

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
@@ -51,3 +53,12 @@ def shared_data() -> Path:
     if not root.is_dir():
         pytest.skip(f"no official data files: {root} is not a folder; set CCNN_TEST_DATA to the folder that holds them")
     return root
+
+
+@pytest.fixture
+def in_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Run folders go to tmp_path; Lightning's handling of Ctrl-C is undone."""
+    monkeypatch.chdir(tmp_path)
+    handler = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, handler)

@@ -297,6 +297,19 @@ def field() -> FieldReconstruction:
     return FieldReconstruction(network, schedule=Schedule(warmup_epochs=0))
 
 
+def stations(folder: Path, batch_size: int) -> FieldDataModule:
+    """A table of stations on a plane, a field for each day."""
+    path, rng = folder / "stations.csv", np.random.default_rng(0)
+    places = np.repeat(rng.uniform(0, 10, (12, 2)), 6, axis=0)
+    days = np.tile([f"2020-01-{day:02d}" for day in range(1, 7)], 12)
+    columns = {"station": np.repeat(np.arange(12), 6), "y": places[:, 0], "x": places[:, 1], "time": days}
+    warm = np.sin(places[:, 0] / 2) + 0.1 * rng.standard_normal(72)
+    pd.DataFrame(columns | {"warm": warm}).to_csv(path, index=False)
+    options: dict[str, Any] = {"held_units": 0.3, "watched_units": 0.2, "hide": [0.1, 0.5], "hide_units": 0.2}
+    options |= {"draws": 5, "watched_fields": 5, "queries": 10**6, "batch_size": batch_size}
+    return FieldDataModule("stations", table=str(path), **options)
+
+
 def spoil_fields(data: FieldDataModule, value: float) -> None:
     data.samples.values[data.parts.part == 2] = value
 
@@ -336,6 +349,23 @@ def cloud_classes() -> CloudClassification:
         spacing=0.8,
         channels=(4,),
     )
+    return CloudClassification(network, schedule=Schedule(warmup_epochs=0))
+
+
+def own_classes(folder: Path, batch_size: int) -> ShapeDataModule:
+    """Balls and rods in files, a folder for each class."""
+    rng = np.random.default_rng(0)
+    for number in range(16):
+        kind = ("ball", "rod")[number % 2]
+        (folder / "own_classes" / kind).mkdir(parents=True, exist_ok=True)
+        places = rng.standard_normal((70, 3)) * [1, 1, 1 + 4 * (number % 2)]
+        np.savez(folder / "own_classes" / kind / f"{number}.npz", xyz=places)
+    options: dict[str, Any] = {"points": 40, "places": 60, "changes": CHANGES, "validation": 0.3, "test": 0.3}
+    return ShapeDataModule("cloud_folder", str(folder / "own_classes"), **options, batch_size=batch_size)
+
+
+def balls_and_rods() -> CloudClassification:
+    network = CloudClassifier(1, 2, kernel=replace(CLOUD_KERNEL, hidden=4), reading=0.6, spacing=1.2, channels=(4,))
     return CloudClassification(network, schedule=Schedule(warmup_epochs=0))
 
 
@@ -435,6 +465,21 @@ def own_series() -> SeriesModel:
     return SeriesModel(network, schedule=Schedule(warmup_epochs=0))
 
 
+def numbered_tables(folder: Path, batch_size: int) -> SeriesTables:
+    """The same table with a number to be told of each series."""
+    table, labels = write_tables(folder, "numbers")
+    frame = pd.read_csv(labels)
+    frame.assign(label=frame["label"] * 3.0 + np.linspace(0, 1, len(frame))).to_csv(labels, index=False)
+    return SeriesTables(str(table), str(labels), test=0.3, validation=0.3, batch_size=batch_size)
+
+
+def numbered_series() -> SeriesModel:
+    schema = Schema(["SpO2", "pulse"], {}, "number", [], "units of the table", "numbers", "given")
+    sizes = {"members": 2, "hidden_channels": 4, "blocks": 1}
+    network = SeriesNetwork(schema, 0.0, 4.0, 12, 24.0, 8.0, 8.0, **sizes)
+    return SeriesModel(network, schedule=Schedule(warmup_epochs=0))
+
+
 def spoil_tables(data: SeriesTables, value: float) -> None:
     tested = data.samples.index[data.indices("test")]
     rows, _ = data.samples.series.rows_of(tested)
@@ -444,14 +489,17 @@ def spoil_tables(data: SeriesTables, value: float) -> None:
 
 TASKS: dict[str, Task] = {
     "tables": Task(own_tables, own_series, lambda data: data.loader("test"), spoil_tables),
+    "numbers": Task(numbered_tables, numbered_series, lambda data: data.loader("test"), spoil_tables),
     "stays": Task(stays, risk, lambda data: data.loader("test"), spoil_tables),
     "series": Task(samples("simulated_strokes", 30), strokes, tested_samples, spoil_samples),
     "images": Task(samples("simulated_shapes", 30), images, tested_samples, spoil_samples),
     "scans": Task(samples("simulated_volumes", 30), scans, tested_samples, spoil_samples),
     "segmentation": Task(volumes, segmentation, lambda data: data.loader("test"), spoil_volumes),
     "field": Task(fields, field, lambda data: data.loader("test"), spoil_fields),
+    "stations": Task(stations, field, lambda data: data.loader("test"), spoil_fields),
     "downscale": Task(fronts, downscaling, lambda data: data.loader("test"), spoil_fronts, draws=False),
     "shapes": Task(shapes, cloud_classes, lambda data: data.loader("test"), spoil_shapes),
+    "own_classes": Task(own_classes, balls_and_rods, lambda data: data.loader("test"), spoil_shapes),
     "tile": Task(tile, cloud_labels, lambda data: data.loader("test"), spoil_tile),
     "clouds": Task(own_clouds, own_cloud_labels, lambda data: data.loader("test"), spoil_own_clouds),
     "forecast": Task(gappy, forecast, lambda data: data.loader("test"), spoil_gappy, draws=False),

@@ -1012,3 +1012,26 @@ def test_kernels_of_clouds_end_at_their_extent() -> None:
     assert (kernel.shape, kernel.d) == ((3, 2), 2)
     assert_close(kernel.support, kernel.extent)
     assert float(kernel.extent[0]) == pytest.approx(0.5 * math.sqrt(-2 * math.log(0.01)), rel=1e-6)
+
+
+@pytest.mark.parametrize("kind", [CloudCCNN, CloudUNet, CCNNConv])
+def test_numpy_arrays_serve_as_tensors_do(kind: type[nn.Module]) -> None:
+    torch.manual_seed(0)
+    kernel = replace(CLOUD_KERNEL, width=0.2)
+    if kind is CCNNConv:
+        layer: Any = CCNNConv(2, 3, dim=3, kernel=kernel)
+    else:
+        layer = kind(2, 3, channels=(4, 6), spacing=0.2, kernel=kernel)
+    rng = np.random.default_rng(0)
+    pos, x = rng.random((40, 3)), rng.normal(size=(40, 2)).astype(np.float32)
+    batch, weight = np.arange(40) // 20, rng.random(40)
+    tensors = [torch.from_numpy(one) for one in (x, pos, batch, weight)]
+    layer.calibrate(*([] if kind is CCNNConv else [x]), pos, batch, weight)
+    layer.eval()
+    assert torch.equal(layer(x, pos, batch, weight), layer(*tensors))
+    if kind is CCNNConv:
+        first = [one[:2] for one in tensors[1:3]]
+        paired = layer(tensors[0], (tensors[1], first[0]), (tensors[2], first[1]))
+        assert torch.equal(layer(x, (pos, pos[:2]), (batch, batch[:2])), paired)
+    with pytest.raises(ValueError, match="pos must hold numbers"):
+        layer(x, pos.astype(str), batch)

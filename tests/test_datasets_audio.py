@@ -73,7 +73,10 @@ def test_samples_of_a_wave() -> None:
         (wav(ramp(100), 16000), "x.wav must have 1 channel, 16 bits, 8000 Hz, got 1 channels, 16 bits, 16000 Hz"),
         (wav(np.zeros((9, 2), np.int16)), "8000 Hz, got 2 channels, 16 bits, 8000 Hz"),
         (wav(np.zeros(9, np.uint8)), "8000 Hz, got 1 channels, 8 bits, 8000 Hz"),
-        (wav(np.zeros(9, np.float32)), "x.wav must be a complete wave file, got a damaged one: unknown format: 3"),
+        (
+            wav(np.zeros(9, np.float32)),
+            "x.wav must be a complete wave file, got a damaged one: Error: unknown format: 3",
+        ),
     ],
 )
 def test_broken_and_foreign_waves_are_refused(content: bytes, message: str) -> None:

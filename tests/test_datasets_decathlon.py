@@ -191,7 +191,7 @@ def test_images_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="must not be singular"):
         read_volume(pair, range(3))
     image.write_bytes(b"no volume")
-    with pytest.raises(ValueError, match="must be a NIfTI file"):
+    with pytest.raises(ValueError, match="must be a complete NIfTI file"):
         read_volume(pair, range(3))
 
 

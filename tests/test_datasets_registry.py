@@ -210,9 +210,6 @@ def test_fetching_asks_the_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 # ------------------------------------------------------------------------------------------ data sets of one's own
 
 
-# Lightning calls jsonargparse by names that its version 5 will no longer have.
-@pytest.mark.filterwarnings(r"ignore:\s*By default only one Jsonargparse:DeprecationWarning")
-@pytest.mark.filterwarnings(r"ignore:[\s\S]*removed in\s+v5\.0\.0:DeprecationWarning")
 def test_the_page_on_a_new_data_set_is_followed_literally(
     repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -121,7 +121,7 @@ def test_what_cannot_be_read_is_named_with_its_row(tmp_path: Path, change: dict[
 def test_zones_in_some_rows_only_are_refused(tmp_path: Path) -> None:
     frame = table()
     frame.loc[3, "date"] = "2001-01-01T00:00Z"
-    with pytest.raises(ValueError, match="have a zone in all rows or in none"):
+    with pytest.raises(ValueError, match="hold dates that all have a zone, or none"):
         written(tmp_path, frame)
 
 
@@ -270,3 +270,15 @@ def ghcn_table(shared_data: Path, folder: Path, first_year: int) -> tuple[pd.Dat
     frame = ghcnm.load(folder / "ghcn.dat")["temperature"].to_dataframe().reset_index()
     columns = ["station", "time", "latitude", "longitude", "elevation", "temperature"]
     return frame[columns].sample(frac=1, random_state=0), folder / "ghcn.dat"
+
+
+def test_duplicates_name_the_columns_that_may_tell_them_apart(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text("lat,lon,moment,t2m\n1,1,2020-01-01,5\n1,1,2020-01-02,6\n2,2,2020-01-01,7\n")
+    with pytest.raises(ValueError, match=r"--data\.columns\.time NAME or --data\.columns\.level NAME names what"):
+        load(path)
+    fields = load(path, columns=StationColumns(time="moment"))
+    assert int(fields.known.sum()) == 3
+    path.write_text("lat,lon,time,depth,t2m\n1,1,2020-01-01,0,5\n1,1,2020-01-01,0,6\n2,2,2020-01-01,1,7\n")
+    with pytest.raises(ValueError, match=r"takes one of them\), got 1 more"):
+        load(path)

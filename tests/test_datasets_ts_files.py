@@ -206,7 +206,10 @@ def test_damaged_samples_are_refused(tmp_path: Path, line: str) -> None:
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        (["1,2,3:left", "1,2,3"], "X.ts must be a complete .ts file, got a damaged one: inconsistent number of dim"),
+        (
+            ["1,2,3:left", "1,2,3"],
+            "X.ts must be a complete .ts file, got a damaged one: OSError: inconsistent number of dim",
+        ),
         (["1,2,3:left", "1,2,"], "X.ts must be a complete .ts file, got a damaged one"),
         (["1,zwei,3:left"], "X.ts must be a complete .ts file, got a damaged one"),
         (["1,2,3:up"], r"X.ts must label its series with the classes of its header \('left', 'right'\), got \['up'\]"),

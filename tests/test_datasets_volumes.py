@@ -330,7 +330,7 @@ def broken_volume(root: Path, name: str) -> str:
         return r"turned\.nii must be a complete NIfTI file"
     if name == "foreign":
         path.write_text("no volume")
-        return r"turned\.nii must be a NIfTI file"
+        return r"turned\.nii must be a complete NIfTI file"
     values = np.zeros((2, 2, 2), np.float32)
     values[0, 1, 1] = np.nan
     write_nifti(path, values, affine)
@@ -376,7 +376,7 @@ def test_broken_tables_are_refused_before_a_volume_is_read(
 
 
 def test_missing_volumes_tables_and_datasets_are_named(scans: Path) -> None:
-    with pytest.raises(ValueError, match=r"dataset must be one of \['scan'\], got 'volume'"):
+    with pytest.raises(ValueError, match=r"dataset must be one of \['scan'\] in .*, got 'volume'"):
         volume_folder.load(scans)
     with pytest.raises(FileNotFoundError, match=r"must hold the table of labels other\.csv, got labels\.csv"):
         volume_folder.load(scans, "other.csv")

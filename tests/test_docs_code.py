@@ -239,7 +239,7 @@ def leave_run(arguments: list[str]) -> None:
     given = dict(itertools.pairwise(arguments))
     if arguments[0] == "fit" and "--config" in given:
         run, source = given.get("--run_dir", f"runs/{Path(given['--config']).stem}"), cli.config_path(given["--config"])
-    elif arguments[0] == "resize":
+    elif arguments[0] == "resize" and "--output" in given:
         run, source = given["--output"], Path(given["--run_dir"]) / "config.yaml"
     else:
         return

@@ -68,8 +68,6 @@ def test_a_new_mask() -> None:
     assert "bump" not in MASKS
 
 
-@pytest.mark.filterwarnings(r"ignore:\s*By default only one Jsonargparse:DeprecationWarning")
-@pytest.mark.filterwarnings(r"ignore:[\s\S]*removed in\s+v5\.0\.0:DeprecationWarning")
 def test_a_new_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """In a file, as the page says: the command line looks classes up by their module."""
     monkeypatch.chdir(tmp_path)

@@ -6,6 +6,7 @@ import copy
 import io
 import itertools
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -262,7 +263,8 @@ def test_doubled_channels_are_halved_without_loss() -> None:
     torch.testing.assert_close(found, plain(values), rtol=1e-10, atol=1e-12)
 
 
-def test_plain_layers_know_nothing_of_this_package_and_are_exported() -> None:
+@pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec.* is deprecated:FutureWarning")  # PyTorch's own use
+def test_plain_layers_know_nothing_of_this_package_and_are_exported(tmp_path: Path) -> None:
     converted = integral.resize(integral.convert(network(), IMAGES), 0.5)
     plain = integral.discretise(converted)
     assert [type(layer) for layer in plain] == [type(layer) for layer in network()]
@@ -279,7 +281,11 @@ def test_plain_layers_know_nothing_of_this_package_and_are_exported() -> None:
     assert torch.equal(converted(IMAGES), plain(IMAGES))
     assert twin[0].weight.shape[0] == 2
     pytest.importorskip("onnx")
-    torch.onnx.export(plain, (IMAGES,), io.BytesIO())
+    runtime = pytest.importorskip("onnxruntime")
+    torch.onnx.export(plain, (IMAGES,), tmp_path / "plain.onnx", dynamo=True, verbose=False)
+    session = runtime.InferenceSession(tmp_path / "plain.onnx")
+    (found,) = session.run(None, {session.get_inputs()[0].name: IMAGES.numpy()})
+    torch.testing.assert_close(torch.from_numpy(found), plain(IMAGES).detach(), rtol=1e-4, atol=1e-5)
 
 
 def test_a_checkpoint_brings_its_size_along() -> None:

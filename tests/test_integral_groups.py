@@ -8,7 +8,9 @@ import torch
 from integral_networks import NETWORKS, Named
 from torch import Tensor, nn
 
-from ccnn_irregular import integral
+from ccnn_irregular import CCNN, Grid, KernelSpec, integral
+from ccnn_irregular.layers import PointwiseLinear
+from ccnn_irregular.networks_unet import ContinuousUNet
 
 
 def assert_close(found: Tensor, wanted: Tensor, rtol: float) -> None:
@@ -210,3 +212,69 @@ def test_a_network_without_channels_is_refused() -> None:
         integral.convert(nn.Linear(2, 3), torch.randn(1, 2))
     with pytest.raises(ValueError, match="no layer with weights was run"):
         integral.convert(nn.ReLU(), torch.randn(1, 2))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_shared_copy_trains_the_network_at_every_width(name: str) -> None:
+    """Its gradients at half the width are those of a converted network of its own parameters."""
+    network, example, _ = in_float64(NETWORKS[name]())
+    names = [name for name, _ in network.named_parameters()]
+    with torch.no_grad():
+        wanted = run(network, example)
+    numbers = np.random.default_rng(0)
+    copy = integral.shared_copy(network, example, order=lambda between: numbers.permutation(len(between)))
+    assert [name for name, _ in network.named_parameters()] == names
+    with torch.no_grad():
+        assert_close(run(network, example), wanted, rtol=1e-6)  # channels of the network itself are in that order
+    mine = set(network.parameters())
+    assert all(one in mine for one in copy.parameters() if one.requires_grad)
+
+    alone = integral.convert(network, example, order=None)
+    for ratio in (1.0, 0.5):
+        sums = []
+        for one in (copy, alone):
+            network.zero_grad()
+            alone.zero_grad()
+            run(integral.resize(one, ratio), example).square().sum().backward()
+            found = network if one is copy else alone
+            sums.append(sum(float(p.grad.square().sum()) for p in found.parameters() if p.grad is not None))
+        assert sums[0] == pytest.approx(sums[1], rel=1e-9)
+    network.zero_grad()
+    run(integral.resize(copy, 1.0), example).square().sum().backward()
+    found = {name: p.grad.clone() for name, p in network.named_parameters() if p.grad is not None}
+    network.zero_grad()
+    run(network, example).square().sum().backward()
+    plain = {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
+    assert found.keys() == plain.keys()
+    for name, gradient in found.items():
+        assert_close(gradient, plain[name], rtol=1e-6)
+
+
+class Banked(nn.Module):
+    """Channels that a layer of the caller's own makes, read by a CCNN or a U-net."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.bank = PointwiseLinear(2, 8)
+        self.network = network
+
+    def forward(self, values: Tensor) -> Tensor:
+        grid = Grid([8, 8], [1.0, 1.0])
+        found: Tensor = self.network(self.bank(values).sin(), grid)
+        return found
+
+
+@pytest.mark.parametrize("kind", ["CCNN", "ContinuousUNet"])
+def test_channels_before_a_network_are_resized_with_it(kind: str) -> None:
+    recipe = KernelSpec(extent=[4.0, 4.0], width=[1.5, 1.5], omega_0=5.0, hidden=6)
+    if kind == "CCNN":
+        inner: nn.Module = CCNN(8, 6, 3, blocks=1, kernel=recipe)
+    else:
+        inner = ContinuousUNet(8, 3, channels=[4, 6], blocks=[1, 1], steps=[1.0, 1.0], kernel=recipe)
+    network, values = Banked(inner).double().eval(), torch.randn(2, 2, 8, 8, dtype=torch.float64)
+    converted = integral.resize(integral.convert(network, values), 0.5)
+    assert integral.channel_groups(converted).sizes["bank"] == 4
+    assert converted.network.in_channels == 4
+    assert converted(values).shape == network(values).shape
+    small = integral.discretise(converted)
+    assert_close(small(values), converted(values), rtol=1e-12)

@@ -17,7 +17,7 @@ PACKAGE = "ccnn_irregular"
 # A name that is a folder of the package stands for every file in it that has no line of its own.
 ORDER: tuple[tuple[str, ...], ...] = (
     ("_transforms",),
-    ("_checks", "_optional", "_cache_folder", "_autocast", "_sums", "_reprs"),
+    ("_checks", "_files", "_optional", "_cache_folder", "_autocast", "_sums", "_reprs"),
     ("_registry",),
     ("quadrature", "longitudes"),
     ("domains",),

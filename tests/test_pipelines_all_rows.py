@@ -22,15 +22,13 @@ from ccnn_irregular.pipelines.tasks.classification.data import SampleDataModule
 from ccnn_irregular.pipelines.train.outputs import earlier, record, record_path, require_own
 
 pytestmark = [
-    pytest.mark.filterwarnings(r"ignore:\s*By default only one Jsonargparse:DeprecationWarning"),
-    pytest.mark.filterwarnings(r"ignore:[\s\S]*removed in\s+v5\.0\.0:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::UserWarning:ccnn_irregular"),
 ]
 
 # Tasks whose data modules take all of a source.
 WHOLE = (
-    *("tables", "stays", "series", "images", "scans", "segmentation", "downscale", "forecast"),
-    *("shapes", "tile", "clouds"),
+    *("tables", "numbers", "stays", "series", "images", "scans", "segmentation", "downscale", "forecast"),
+    *("shapes", "own_classes", "tile", "clouds"),
 )
 QUIET = ("--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false")
 
@@ -53,7 +51,9 @@ def test_the_test_part_holds_every_row_and_the_others_none(name: str, tmp_path: 
         assert set(split.ids("test")) < set(ids)
 
 
-@pytest.mark.parametrize("name", ["stays", "series", "images", "scans", "forecast", "shapes"])
+@pytest.mark.parametrize(
+    "name", ["tables", "numbers", "stays", "series", "images", "scans", "forecast", "shapes", "own_classes"]
+)
 def test_answers_to_all_rows_are_those_to_each_row_by_its_id(name: str, tmp_path: Path) -> None:
     task, model = TASKS[name], new_model(TASKS[name])
     split, whole = (task.data(tmp_path, 5) for _ in range(2))

@@ -4,56 +4,30 @@ from __future__ import annotations
 
 import resource
 import shutil
-import signal
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import yaml
+from pipelines_commands import write_config
 from pipelines_stand_in import StandIn
 
 from ccnn_irregular.datasets import simulated_icu
-from ccnn_irregular.datasets.reading import cache
+from ccnn_irregular.datasets.reading import cache, parsed
 from ccnn_irregular.pipelines import cli
 from ccnn_irregular.pipelines.train.checkpoint import first_whole, read_checkpoint, save_checkpoint
 
-# Lightning calls jsonargparse by names that its version 5 will no longer have.
-pytestmark = [
-    pytest.mark.filterwarnings(r"ignore:\s*By default only one Jsonargparse:DeprecationWarning"),
-    pytest.mark.filterwarnings(r"ignore:[\s\S]*removed in\s+v5\.0\.0:DeprecationWarning"),
-]
-
-
-@pytest.fixture(autouse=True)
-def in_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.chdir(tmp_path)
-    handler = signal.getsignal(signal.SIGINT)
-    yield
-    signal.signal(signal.SIGINT, handler)
+pytestmark = pytest.mark.usefixtures("in_tmp_path")
 
 
 @pytest.fixture
 def config(tmp_path: Path) -> str:
     simulated_icu.write(tmp_path / "simulated", stays=60, seed=5)
-    options = {
-        "trainer": {"max_epochs": 3, "accelerator": "cpu", "enable_progress_bar": False},
-        "model": {"network": {"class_path": "pipelines_stand_in.StandIn"}, "schedule": {"learning_rate": 0.01}},
-        "early_stopping": {"patience": 100},
-        "data": {
-            "table": str(tmp_path / "simulated"),
-            "source": "physionet2012",
-            "source_options": {"cache": False, "progress": False},
-            "validation": 0.25,
-            "batch_size": 16,
-        },
-    }
-    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(options))
+    write_config(tmp_path / "tiny.yaml", tmp_path / "simulated", data={"test": 0.2})
     return "tiny.yaml"
 
 
@@ -159,7 +133,7 @@ def test_a_cache_that_has_no_room_is_a_warning_and_leaves_nothing(tmp_path: Path
 import resource, signal, warnings
 from pathlib import Path
 import numpy as np
-from ccnn_irregular.datasets.reading import cache
+from ccnn_irregular.datasets.reading import cache, parsed
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, resource.RLIM_INFINITY))
 with warnings.catch_warnings(record=True) as told:
@@ -182,3 +156,59 @@ def test_a_cache_comes_back_as_it_was() -> None:
     for name, array in arrays.items():
         np.testing.assert_array_equal(found[name], array)
     assert cache.read(Path("cache.h5"), "cd") is None
+
+
+def test_a_cache_of_another_version_or_source_is_made_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    source, made = Path("source.txt"), []
+    source.write_text("1")
+
+    def parse(files: Any) -> dict[str, np.ndarray]:
+        made.append(files)
+        return {"values": np.array([float(source.read_text())])}
+
+    def found() -> float:
+        return float(parsed.parsed_once(Path("kept/cache.h5"), Path(), [source], parse)["values"][0])
+
+    assert (found(), found(), len(made)) == (1.0, 1.0, 1)
+    monkeypatch.setattr(parsed, "_VERSION", 2)
+    assert (found(), found(), len(made)) == (1.0, 1.0, 2)
+    source.write_text("2")
+    assert (found(), found(), len(made)) == (2.0, 2.0, 3)
+    # Bytes of a cache of this name that another program wrote.
+    Path("kept/cache.h5").write_bytes(b"something else")
+    with pytest.warns(UserWarning, match="is damaged and is rebuilt"):
+        assert found() == 2.0
+
+
+def test_a_folder_that_takes_no_files_costs_a_warning_and_no_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = Path("source.txt")
+    source.write_text("1")
+
+    def refused(*_: Any, **__: Any) -> Any:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(cache.tempfile, "mkstemp", refused)
+    with pytest.warns(UserWarning, match="cannot be written, the next run parses again"):
+        found = parsed.parsed_once(Path("cache.h5"), Path(), [source], lambda _: {"values": np.ones(3)})
+    assert found["values"].tolist() == [1.0, 1.0, 1.0]
+    assert not Path("cache.h5").exists()
+
+
+def test_two_processes_with_one_cache_both_get_whole_arrays() -> None:
+    code = """
+import sys, warnings
+from pathlib import Path
+import numpy as np
+from ccnn_irregular.datasets.reading import cache, parsed
+warnings.simplefilter("error")
+arrays = {"values": np.arange(50_000.0)}
+for _ in range(20):
+    cache.write(Path("cache.h5"), "ab", arrays)
+    assert np.array_equal(cache.read(Path("cache.h5"), "ab")["values"], arrays["values"])
+"""
+    both = [subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    for one in both:
+        assert (one.wait(), one.stderr.read() if one.stderr else "") == (0, "")
+        if one.stderr:
+            one.stderr.close()
+    assert [path.name for path in Path().iterdir()] == ["cache.h5"]

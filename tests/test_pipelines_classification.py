@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ import pytest
 import torch
 import yaml
 from jsonargparse import ArgumentParser
+from pipelines_commands import history, refused
 from scipy.stats import binomtest
 
 from ccnn_irregular.datasets.samples import GriddedSamples, RaggedSeries
@@ -26,43 +25,16 @@ from ccnn_irregular.pipelines.train.draws import Draws
 from ccnn_irregular.pipelines.train.evaluation import wilson_interval
 from ccnn_irregular.pipelines.train.registry import TASKS
 
-# Lightning calls jsonargparse by names that its version 5 will no longer have.
-pytestmark = [
-    pytest.mark.filterwarnings(r"ignore:\s*By default only one Jsonargparse:DeprecationWarning"),
-    pytest.mark.filterwarnings(r"ignore:[\s\S]*removed in\s+v5\.0\.0:DeprecationWarning"),
-]
+pytestmark = pytest.mark.usefixtures("in_tmp_path")
 
 QUIET = ["--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"]
 NETWORK = "--model.network.init_args"
 TINY = [f"{NETWORK}.hidden_channels", "8", f"{NETWORK}.blocks", "1", f"{NETWORK}.kernel.hidden", "4"]
 
 
-@pytest.fixture(autouse=True)
-def in_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Run folders go to tmp_path; Lightning's handling of Ctrl-C is undone."""
-    monkeypatch.chdir(tmp_path)
-    handler = signal.getsignal(signal.SIGINT)
-    yield
-    signal.signal(signal.SIGINT, handler)
-
-
-def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """The message of a command that ends with status 2."""
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as stopped:
-        cli.main(arguments)
-    assert stopped.value.code == 2
-    return capsys.readouterr().err
-
-
 def accuracies(folder: str) -> dict[str, float]:
     results = json.loads(Path(folder, "metrics.json").read_text())["results"]
     return {result["sampling"]: result["accuracy"] for result in results}
-
-
-def history(run: str) -> list[dict[str, str]]:
-    with (Path("runs") / run / "history.csv").open() as file:
-        return [{name: value for name, value in row.items() if name != "seconds"} for row in csv.DictReader(file)]
 
 
 # ------------------------------------------------------------------------------------------------------ end to end
@@ -75,9 +47,10 @@ def test_strokes_are_learned_and_told_apart_with_samples_missing(capsys: pytest.
     assert "210 train, 45 validation, 45 test" in printed
     run = Path("runs/simulated_strokes")
     names = {path.name for path in run.iterdir()}
-    assert names == {"config.yaml", "best.ckpt", "last.ckpt", "history.csv", "summary.json", "training.png"}
+    kept = {"config.yaml", "data.json", "history.csv", "summary.json", "training.png"}
+    assert names == kept | {"best.ckpt", "last.ckpt"}
     summary = json.loads((run / "summary.json").read_text())
-    best = max(float(row["val_log_likelihood"]) for row in history("simulated_strokes"))
+    best = max(float(row["val_log_likelihood"]) for row in history("runs/simulated_strokes"))
     assert summary["best"]["val_log_likelihood"] == pytest.approx(best)
 
     cli.main(["test", *config, "--test.drop", "0.3", "0.5"])
@@ -154,7 +127,7 @@ def test_an_interrupted_run_resumes_to_the_same_result(
     monkeypatch.setattr(Classification, "training_step", step)
     cli.main(["fit", *config, "--run_dir", "runs/parts"])
     assert "resuming from runs/parts/last.ckpt" in capsys.readouterr().out
-    assert history("parts") == history("whole")
+    assert history("runs/parts") == history("runs/whole")
     weights = [torch.load(f"runs/{run}/last.ckpt", weights_only=True)["state_dict"] for run in ("parts", "whole")]
     torch.testing.assert_close(*weights, rtol=0, atol=0)
 
@@ -198,6 +171,7 @@ FORMATS: dict[str, tuple[int, int, tuple[int, ...] | None, float]] = {
     "simulated_strokes": (3, 6, None, 1 / 200),
     "ts_files": (12, 9, None, 1.0),
     "volume_folder": (1, 3, (12, 16, 16), 1.5),
+    "image_folder": (3, 4, (64, 64), 1.0),
 }
 
 
@@ -226,8 +200,10 @@ def test_each_configuration_builds_its_network_and_takes_a_step(name: str) -> No
     init |= {name: value for name, value in told.items() if init.get(name, "none") is None}
     init |= {"latent": lengths["latent"]} if init.get("latent") == "auto" else {}
     full = dict(init)
-    init |= {"hidden_channels": 8, "blocks": 1}
-    if not options["model"]["network"]["class_path"].endswith("FixedKernelClassifier"):
+    kind = options["model"]["network"]["class_path"].rpartition(".")[2]
+    few = {"depths": [1, 1], "channels": [4, 4], "lengths": [5, 3]}
+    init |= few if kind == "ShiftwiseClassifier" else {"hidden_channels": 8, "blocks": 1}
+    if kind == "ContinuousClassifier":
         init["kernel"]["hidden"] = 4
         init |= {"copies": min(2, init.get("copies", 1))}
     parser = ArgumentParser()

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import signal
 import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 from jsonargparse import ArgumentParser
+from pipelines_commands import history, refused, write_config
 from pipelines_stand_in import StandIn
 
 from ccnn_irregular.datasets import simulated_icu
@@ -24,15 +23,14 @@ from ccnn_irregular.pipelines.tasks.series.module import SeriesModel
 from ccnn_irregular.pipelines.train import run as training_cli
 from ccnn_irregular.pipelines.train.arguments import Words, join_lists
 
-# Lightning calls jsonargparse by names that its version 5 will no longer have.
-pytestmark = [
-    pytest.mark.filterwarnings(r"ignore:\s*By default only one Jsonargparse:DeprecationWarning"),
-    pytest.mark.filterwarnings(r"ignore:[\s\S]*removed in\s+v5\.0\.0:DeprecationWarning"),
-]
+pytestmark = pytest.mark.usefixtures("in_tmp_path")
 
 EPOCHS = 3
 SETS = ["--data.source_options.sets", "[a, b]"]
-FIGURES = ["calibration.png", "precision_recall.png", "receptive_fields.png", "roc.png", "series.png"]
+FIGURES = [
+    *("calibration.png", "kernels.png", "mistakes.png", "precision_recall.png", "receptive_fields.png", "roc.png"),
+    "series.png",
+]
 
 
 @pytest.fixture(scope="module")
@@ -45,57 +43,21 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def config(root: Path, tmp_path: Path) -> str:
     """A configuration file named tiny.yaml."""
-    options = {
-        "seed_everything": 3,
-        "trainer": {"max_epochs": EPOCHS, "accelerator": "cpu", "enable_progress_bar": False},
-        "model": {"network": {"class_path": "pipelines_stand_in.StandIn"}, "schedule": {"learning_rate": 0.01}},
-        "data": {
-            "table": str(root),
-            "source": "physionet2012",
-            "source_options": {"sets": ["a"], "cache": False, "progress": False},
-            "test": 0.25,
-            "validation": 0.25,
-            "batch_size": 16,
-        },
-    }
-    path = tmp_path / "tiny.yaml"
-    path.write_text(yaml.safe_dump(options))
-    return str(path)
-
-
-@pytest.fixture(autouse=True)
-def in_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Run folders go to tmp_path; Lightning's handling of Ctrl-C is undone."""
-    monkeypatch.chdir(tmp_path)
-    handler = signal.getsignal(signal.SIGINT)
-    yield
-    signal.signal(signal.SIGINT, handler)
-
-
-def history(run: str) -> list[dict[str, str]]:
-    with (Path("runs") / run / "history.csv").open() as file:
-        return [{name: value for name, value in row.items() if name != "seconds"} for row in csv.DictReader(file)]
-
-
-def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """The message of a command that ends with status 2."""
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as stopped:
-        cli.main(arguments)
-    assert stopped.value.code == 2
-    return capsys.readouterr().err
+    data = {"source_options": {"sets": ["a"], "cache": False, "progress": False}}
+    return write_config(tmp_path / "tiny.yaml", root, seed_everything=3, trainer={"max_epochs": EPOCHS}, data=data)
 
 
 def test_train_test_predict(config: str, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cli.main(["fit", "--config", config, *SETS])
     run = tmp_path / "runs" / "tiny"
     names = {path.name for path in run.iterdir()}
-    assert names == {"config.yaml", "best.ckpt", "last.ckpt", "history.csv", "summary.json", "training.png"}
-    assert len(history("tiny")) == EPOCHS
+    kept = {"config.yaml", "data.json", "history.csv", "summary.json", "training.png"}
+    assert names == kept | {"best.ckpt", "last.ckpt"}
+    assert len(history("runs/tiny")) == EPOCHS
     assert yaml.safe_load((run / "config.yaml").read_text())["data"]["source_options"]["sets"] == ["a", "b"]
     summary = json.loads((run / "summary.json").read_text())
     assert summary["epochs"] == EPOCHS
-    assert summary["best"]["val_score"] == max(float(row["val_score"]) for row in history("tiny"))
+    assert summary["best"]["val_score"] == max(float(row["val_score"]) for row in history("runs/tiny"))
 
     # Held-out stays: the default checkpoint is the best one.
     assert "10 of each are needed" in capsys.readouterr().out
@@ -181,7 +143,7 @@ def test_an_interrupted_run_resumes_to_the_same_result(
     printed = capsys.readouterr().out
     assert "not finished: interrupted by Ctrl-C" in printed
     assert "1 epoch is in runs/parts; the same command resumes" in printed
-    assert len(history("parts")) == 1
+    assert len(history("runs/parts")) == 1
 
     # What was saved is a usable checkpoint.
     cli.main(["test", "--config", config, "--run_dir", "runs/parts"])
@@ -197,7 +159,7 @@ def test_an_interrupted_run_resumes_to_the_same_result(
     capsys.readouterr()
     cli.main(["fit", "--config", config, "--run_dir", "runs/moved"])
     assert "resuming from runs/moved/last.ckpt" in capsys.readouterr().out
-    assert history("moved") == history("whole")
+    assert history("runs/moved") == history("runs/whole")
     for name in ("best.ckpt", "last.ckpt"):
         weights = [torch.load(f"runs/{run}/{name}", weights_only=True)["state_dict"] for run in ("moved", "whole")]
         torch.testing.assert_close(*weights, rtol=0, atol=0)
@@ -206,8 +168,8 @@ def test_an_interrupted_run_resumes_to_the_same_result(
     message = refused(capsys, "fit", "--config", config, "--run_dir", "runs/moved")
     assert "must hold no finished run" in message
     cli.main(["fit", "--config", config, "--run_dir", "runs/moved", "--restart", "true", "--trainer.max_epochs", "1"])
-    assert len(history("moved")) == 1
-    assert len(history("moved.old-1")) == EPOCHS
+    assert len(history("runs/moved")) == 1
+    assert len(history("runs/moved.old-1")) == EPOCHS
 
 
 def test_ctrl_c_in_a_terminal(config: str, tmp_path: Path) -> None:
@@ -275,7 +237,9 @@ def test_input_that_is_refused(config: str, tmp_path: Path, capsys: pytest.Captu
         ("fit", "--config", config, "--model.learning_rat", "1"): "learning_rat",
         ("test", "--config", config): "ckpt_path must be a trained checkpoint, got no file runs/tiny/best.ckpt",
         ("predict", "--config", config, "--ckpt_path", "no.ckpt"): "got no file no.ckpt",
-        ("nonsense",): "the command must be one of fit, validate, test, predict, resize, baseline, inspect, info",
+        (
+            "nonsense",
+        ): "the command must be one of fit, validate, test, predict, resize, export, baseline, inspect, info",
         ("simulate", "data", "--stays", "0"): "stays must lie in 1..100000, got 0",
     }
     for arguments, message in cases.items():

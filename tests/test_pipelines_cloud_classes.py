@@ -20,11 +20,6 @@ from ccnn_irregular.datasets.samples import ShapePool
 from ccnn_irregular.pipelines import cli
 from ccnn_irregular.pipelines.tasks.cloud_classification.data import ShapeDataModule
 
-pytestmark = [
-    pytest.mark.filterwarnings(r"ignore:\s*By default only one Jsonargparse:DeprecationWarning"),
-    pytest.mark.filterwarnings(r"ignore:[\s\S]*removed in\s+v5\.0\.0:DeprecationWarning"),
-]
-
 QUIET = ["--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"]
 SMALL = [
     *("--trainer.max_epochs", "4", "--data.points", "128", "--data.changes.fewest", "100", "--data.batch_size", "8"),

@@ -28,12 +28,6 @@ from ccnn_irregular.pipelines.tasks.clouds.pieces import measures, pieces
 from ccnn_irregular.pipelines.tasks.clouds.reading import Read
 from ccnn_irregular.pipelines.train.checkpoint import read_checkpoint
 
-# Lightning calls jsonargparse by names that its version 5 will no longer have.
-pytestmark = [
-    pytest.mark.filterwarnings(r"ignore:\s*By default only one Jsonargparse:DeprecationWarning"),
-    pytest.mark.filterwarnings(r"ignore:[\s\S]*removed in\s+v5\.0\.0:DeprecationWarning"),
-]
-
 SMALL = [
     *("--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false", "--trainer.max_epochs", "3"),
     *("--data.discs", "16", "--model.schedule.learning_rate", "0.01"),

@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import math
-import signal
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from pipelines_commands import history, refused
 
 from ccnn_irregular.adapters.geometric import CLOUD_KERNEL
 from ccnn_irregular.adapters.geometric_weights import cloud_weights
@@ -35,36 +34,9 @@ from ccnn_irregular.pipelines.train.batches import parts_loader
 from ccnn_irregular.pipelines.train.draws import Draws
 from ccnn_irregular.quadrature import covered_volume
 
-# Lightning calls jsonargparse by names that its version 5 will no longer have.
-pytestmark = [
-    pytest.mark.filterwarnings(r"ignore:\s*By default only one Jsonargparse:DeprecationWarning"),
-    pytest.mark.filterwarnings(r"ignore:[\s\S]*removed in\s+v5\.0\.0:DeprecationWarning"),
-]
+pytestmark = pytest.mark.usefixtures("in_tmp_path")
 
 QUIET = ["--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"]
-
-
-@pytest.fixture(autouse=True)
-def in_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Run folders go to tmp_path; Lightning's handling of Ctrl-C is undone."""
-    monkeypatch.chdir(tmp_path)
-    handler = signal.getsignal(signal.SIGINT)
-    yield
-    signal.signal(signal.SIGINT, handler)
-
-
-def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """The message of a command that ends with status 2."""
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as stopped:
-        cli.main(arguments)
-    assert stopped.value.code == 2
-    return capsys.readouterr().err
-
-
-def history(run: str) -> list[dict[str, str]]:
-    with (Path(run) / "history.csv").open() as file:
-        return [{name: value for name, value in row.items() if name != "seconds"} for row in csv.DictReader(file)]
 
 
 # ------------------------------------------------------------------------------------------------------ end to end

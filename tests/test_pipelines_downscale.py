@@ -21,12 +21,6 @@ from ccnn_irregular.pipelines.tasks.downscale.fields import Fields, coarsened_va
 from ccnn_irregular.pipelines.tasks.downscale.network import DownscalingNetwork, cubic
 from ccnn_irregular.pipelines.train.evaluation import weighted_rmse
 
-# Lightning's own use of jsonargparse.
-pytestmark = [
-    pytest.mark.filterwarnings(r"ignore:\s*By default only one Jsonargparse:DeprecationWarning"),
-    pytest.mark.filterwarnings(r"ignore:[\s\S]*removed in\s+v5\.0\.0:DeprecationWarning"),
-]
-
 QUIET = ("--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu")
 
 

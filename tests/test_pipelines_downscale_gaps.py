@@ -22,12 +22,6 @@ from ccnn_irregular.pipelines.tasks.downscale.gaps import answerable, filled
 from ccnn_irregular.pipelines.tasks.downscale.module import Downscaling
 from ccnn_irregular.pipelines.tasks.downscale.network import DownscalingNetwork, cubic, interpolation
 
-# Lightning's own use of jsonargparse.
-pytestmark = [
-    pytest.mark.filterwarnings(r"ignore:\s*By default only one Jsonargparse:DeprecationWarning"),
-    pytest.mark.filterwarnings(r"ignore:[\s\S]*removed in\s+v5\.0\.0:DeprecationWarning"),
-]
-
 QUIET = ("--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu")
 OCEAN = "climate/iris_ostia_monthly.nc"
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,20 +23,6 @@ from ccnn_irregular.pipelines.tasks.cloud_segmentation.module import PointPredic
 from ccnn_irregular.pipelines.tasks.cloud_segmentation.task import iou_without
 from ccnn_irregular.pipelines.train.equal_samples import EqualSamples, split_together
 from ccnn_irregular.pipelines.train.evaluation import wilson_interval
-
-pytestmark = [
-    pytest.mark.filterwarnings(r"ignore:\s*By default only one Jsonargparse:DeprecationWarning"),
-    pytest.mark.filterwarnings(r"ignore:[\s\S]*removed in\s+v5\.0\.0:DeprecationWarning"),
-]
-
-
-@pytest.fixture
-def in_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Run folders go to tmp_path; Lightning's handling of Ctrl-C is undone."""
-    monkeypatch.chdir(tmp_path)
-    handler = signal.getsignal(signal.SIGINT)
-    yield
-    signal.signal(signal.SIGINT, handler)
 
 
 @given(st.lists(st.integers(0, 12), min_size=40, max_size=80), st.integers(0, 5))

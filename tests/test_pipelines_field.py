@@ -27,12 +27,6 @@ from ccnn_irregular.pipelines.tasks.field.records import referred_to
 from ccnn_irregular.pipelines.tasks.field.scores import Answers, scores_of
 from ccnn_irregular.pipelines.train.evaluation import weighted_rmse
 
-# Lightning calls jsonargparse by names that its version 5 will no longer have.
-pytestmark = [
-    pytest.mark.filterwarnings(r"ignore:\s*By default only one Jsonargparse:DeprecationWarning"),
-    pytest.mark.filterwarnings(r"ignore:[\s\S]*removed in\s+v5\.0\.0:DeprecationWarning"),
-]
-
 PLANE = (FieldAxis("y"), FieldAxis("x"))
 GLOBE = (FieldAxis("latitude", "latitude"), FieldAxis("longitude", "longitude"))
 

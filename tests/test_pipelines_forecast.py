@@ -20,11 +20,6 @@ from ccnn_irregular.pipelines.tasks.forecast.task import ForecastData
 from ccnn_irregular.pipelines.train.masked_error import MaskedError, MaskedSkill, masked_squared_error
 from ccnn_irregular.pipelines.train.value_scale import ValueScale
 
-pytestmark = [
-    pytest.mark.filterwarnings(r"ignore:\s*By default only one Jsonargparse:DeprecationWarning"),
-    pytest.mark.filterwarnings(r"ignore:[\s\S]*removed in\s+v5\.0\.0:DeprecationWarning"),
-]
-
 FOLDER = Path(__file__).resolve().parents[1] / "pipelines" / "tasks" / "forecast"
 
 

@@ -147,15 +147,15 @@ def test_version_info_and_completion(capsys: pytest.CaptureFixture[str]) -> None
 def test_decimal_commas_texts_among_numbers_and_ids(tmp_path: Path) -> None:
     path = tmp_path / "stations.csv"
     rows = ["00001;46,1;7,2;01.07.2023 12:00;15,1", "00002;46,9;8,2;01.07.2023 12:00;14,1"]
-    path.write_text("\n".join(["station;lat;lon;datum;temp", *rows, "00002;46,9;8,2;01.07.2023 13:00;<0,5"]))
+    path.write_text("\n".join(["station;lat;lon;wann;temp", *rows, "00002;46,9;8,2;01.07.2023 13:00;<0,5"]))
     found = inspected(path)
     assert "values at places" in found.what
     assert "decimal commas in lat, lon, temp: --data.columns.decimal ," in found.doubts
     assert "texts among numbers: --data.columns.missing '<0,5' where they mean missing" in found.doubts
     assert "dates such as 01.07.2023 12:00: --data.columns.time_format '%d.%m.%Y %H:%M'" in found.doubts
-    assert found.facts["datum"].startswith("datetime64")
+    assert found.facts["wann"].startswith("datetime64")
     assert found.next is not None
-    assert found.next.endswith("--data.columns.time 'datum'")
+    assert found.next.endswith("--data.columns.time 'wann'")
     assert found.facts["lat"] == "float64, 46.1 to 46.9"
     assert found.facts["station"] == "2 words: 00002 (2), 00001 (1)"
     (tmp_path / "none.csv").touch()
@@ -247,3 +247,17 @@ def test_clouds_without_points(tmp_path: Path) -> None:
 def test_a_folder_of_one_file(tmp_path: Path) -> None:
     (tmp_path / "one.csv").write_text("a,b\n1,2\n", encoding="utf-8")
     assert inspected(tmp_path).what == "a folder of 1 file"
+
+
+@pytest.mark.parametrize("name", ["scan.nii", "scan.nii.gz"])
+def test_a_nifti_cut_off_behind_its_header_is_noticed(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    nibabel.save(nibabel.Nifti1Image(np.random.default_rng(0).random((9, 8, 7)), np.eye(4)), path)
+    whole = inspected(path)
+    assert not any("bytes" in doubt for doubt in whole.doubts)
+    assert whole.next is not None
+    path.write_bytes(path.read_bytes()[:-200])
+    found = inspected(path)
+    assert (found.what, found.next) == ("a NIfTI volume that is cut off", None)
+    assert "bytes of the" in found.doubts[0]
+    assert found.facts["voxels"] == "9 x 8 x 7"

@@ -10,29 +10,23 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import yaml
 from lightning.pytorch import seed_everything
+from pipelines_commands import fit, stopped, write_config
 from pipelines_stand_in import StandIn
 from pipelines_tasks import TASKS, new_model, read, trainer
 
 from ccnn_irregular.datasets import simulated_icu
-from ccnn_irregular.pipelines import cli
 from ccnn_irregular.pipelines.train import mid_epoch
 from ccnn_irregular.pipelines.train.mid_epoch import MidEpoch, Signals
 from ccnn_irregular.pipelines.train.run_end import TimeLimit
 from ccnn_irregular.pipelines.train.run_folder import EpochSeed
 
-# Lightning calls jsonargparse by names that its version 5 will no longer have.
-pytestmark = [
-    pytest.mark.filterwarnings(r"ignore:\s*By default only one Jsonargparse:DeprecationWarning"),
-    pytest.mark.filterwarnings(r"ignore:[\s\S]*removed in\s+v5\.0\.0:DeprecationWarning"),
-]
+pytestmark = pytest.mark.usefixtures("in_tmp_path")
 
 EPOCHS, STEPS = 2, 3  # of the run, and of an epoch
 
@@ -41,33 +35,7 @@ EPOCHS, STEPS = 2, 3  # of the run, and of an epoch
 def config(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("mid_epoch")
     simulated_icu.write(folder / "simulated", stays=80, seed=5)
-    options = {
-        "trainer": {"max_epochs": EPOCHS, "accelerator": "cpu", "enable_progress_bar": False},
-        "model": {"network": {"class_path": "pipelines_stand_in.StandIn"}, "schedule": {"learning_rate": 0.01}},
-        "early_stopping": {"patience": 100},
-        "data": {"table": str(folder / "simulated"), "source": "physionet2012", "test": 0.25, "validation": 0.25,
-                 "source_options": {"cache": False, "progress": False}, "batch_size": 16},
-    }  # fmt: skip
-    (folder / "tiny.yaml").write_text(yaml.safe_dump(options))
-    return str(folder / "tiny.yaml")
-
-
-@pytest.fixture(autouse=True)
-def in_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.chdir(tmp_path)
-    handler = signal.getsignal(signal.SIGINT)
-    yield
-    signal.signal(signal.SIGINT, handler)
-
-
-def fit(config: str, run: str, *options: str) -> None:
-    cli.main(["fit", "--config", config, "--run_dir", run, *options])
-
-
-def stopped(status: int, config: str, run: str, *options: str) -> None:
-    with pytest.raises(SystemExit) as stop:
-        fit(config, run, *options)
-    assert stop.value.code == status
+    return write_config(folder / "tiny.yaml", folder / "simulated", trainer={"max_epochs": EPOCHS})
 
 
 def checkpoint(run: str) -> dict[str, Any]:

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import xarray as xr
-from pipelines_tasks import TASKS, answers, fitted, stays, write_volumes
+from pipelines_tasks import TASKS, answers, fitted, stays, write_tables, write_volumes
 from test_datasets_argo import written
 from torch import Tensor
 
@@ -20,10 +21,13 @@ from ccnn_irregular.datasets.simulated_fronts import fronts
 from ccnn_irregular.datasets.simulated_samples import pen_strokes
 from ccnn_irregular.pipelines.tasks.classification.data import SampleDataModule
 from ccnn_irregular.pipelines.tasks.classification.sampling import Sampling
+from ccnn_irregular.pipelines.tasks.cloud_classification.data import ShapeDataModule
 from ccnn_irregular.pipelines.tasks.cloud_segmentation.data import Discs, LabelDataModule
 from ccnn_irregular.pipelines.tasks.downscale.data import DownscalingDataModule
 from ccnn_irregular.pipelines.tasks.field.data import FieldDataModule
+from ccnn_irregular.pipelines.tasks.forecast.task import ForecastData
 from ccnn_irregular.pipelines.tasks.segmentation.data import VolumeDataModule
+from ccnn_irregular.pipelines.tasks.series.data import SeriesTables
 
 nibabel = pytest.importorskip("nibabel")
 
@@ -80,6 +84,42 @@ def test_series_of_ts_files_may_stand_in_any_order_and_file(tmp_path: Path) -> N
     task = TASKS["series"]
     models = [fitted(task, data, tmp_path) for data in (first, third)]
     same(models[0].state_dict(), models[1].state_dict())
+
+
+def test_series_to_forecast_may_stand_in_any_order_and_file(tmp_path: Path) -> None:
+    found = []
+    for number, (order, files) in enumerate([(ORDERS[0], 1), (ORDERS[1], 3)]):
+        root = written_series(tmp_path / str(number), order, files)
+        found.append(
+            ready(ForecastData(cut=0.3, dataset="ts_files", root=root, test=0.2, validation=0.2, batch_size=6))
+        )
+    for part in ("train", "validation", "test"):
+        same(*(tensors(data.part(part)) for data in found))
+    for first, second in zip(*(data.loader("train") for data in found), strict=True):
+        same(first.history.values, second.history.values)
+
+
+# --------------------------------------------------------------------------------------------------------- own tables
+
+
+def test_rows_columns_and_files_of_tables_may_stand_in_any_order(tmp_path: Path) -> None:
+    table, labels = (pd.read_csv(path) for path in write_tables(tmp_path))
+    task, states, found = TASKS["tables"], [], []
+    for number, order in enumerate(ORDERS):
+        folder = tmp_path / str(number)
+        (folder / "values").mkdir(parents=True)
+        rows = table.iloc[order(list(range(len(table))))]
+        rows = rows[["value", "variable", "id", "time"]] if number else rows
+        for part in range(1 + number):
+            rows.iloc[part :: 1 + number].to_csv(folder / "values" / f"{part}.csv", index=False)
+        labels.iloc[order(list(range(len(labels))))].to_csv(folder / "labels.csv", index=False)
+        options = {"test": 0.3, "validation": 0.3, "batch_size": 6}
+        data = ready(SeriesTables(str(folder / "values"), str(folder / "labels.csv"), **options))  # type: ignore[arg-type]
+        model = fitted(task, data, tmp_path)
+        states.append({key: one for key, one in model.state_dict().items() if isinstance(one, Tensor)})
+        found.append(dict(zip(data.ids("test"), answers(model, data.loader("test")).tolist(), strict=True)))
+    same(*states)
+    assert found[0] == found[1]
 
 
 def test_the_rows_of_a_table_of_volumes_may_stand_in_any_order(tmp_path: Path) -> None:
@@ -257,3 +297,57 @@ def test_points_of_a_tile_may_stand_in_any_order(tmp_path: Path) -> None:
         torch.testing.assert_close(first.domain.coordinates, second.domain.coordinates, rtol=0, atol=1e-9)
     for part in ("train", "validation", "test"):
         assert len(found[0].parts[part].values) == len(found[1].parts[part].values)
+
+
+def test_points_and_files_of_own_clouds_may_stand_in_any_order(tmp_path: Path) -> None:
+    found = []
+    for number, order in enumerate(ORDERS):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        data = TASKS["clouds"].data(folder, 4)  # writes its files
+        for path in (folder / "own_clouds").iterdir():
+            with np.load(path) as file:
+                arrays = {name: file[name][order(list(range(150)))] for name in order(file.files)}
+            np.savez(path, **arrays)
+        found.append(ready(data))
+    same(*(fitted(TASKS["clouds"], data, tmp_path).state_dict() for data in found))
+
+
+def test_points_files_and_labels_of_clouds_with_a_class_may_stand_in_any_order(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    clouds = [rng.standard_normal((80, 3)) * [1, 1, 1 + 4 * (number % 2)] for number in range(16)]
+    found = []
+    for number, order in enumerate(ORDERS):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        for name, cloud in enumerate(clouds):
+            np.savez(folder / f"{name:02d}.npz", xyz=cloud[order(list(range(80)))])
+        rows = [f"{name:02d}.npz,{'ab'[name % 2]}" for name in range(16)]
+        (folder / "labels.csv").write_text("\n".join(["file,label", *order(rows)]) + "\n")
+        options: dict[str, Any] = {"points": 40, "places": 60, "validation": 0.3, "test": 0.25, "batch_size": 4}
+        found.append(ready(ShapeDataModule("cloud_folder", str(folder), **options)))
+    models = [fitted(TASKS["own_classes"], data, tmp_path) for data in found]
+    same(*(model.state_dict() for model in models))
+    told = [
+        dict(zip(data.ids("test"), answers(models[0], data.loader("test")).tolist(), strict=True)) for data in found
+    ]
+    assert told[0] == told[1]
+
+
+def test_rows_and_columns_of_a_table_of_stations_may_stand_in_any_order(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    names = np.repeat([f"s{number:02d}" for number in range(15)], 6)
+    places, years = np.repeat(rng.uniform([30, -100], [40, -90], (15, 2)), 6, axis=0), np.tile(np.arange(6), 15)
+    table = pd.DataFrame({"station": names, "lat": places[:, 0], "lon": places[:, 1]})
+    table["time"] = [f"20{10 + year}-01-01" for year in years]
+    table["warm"], table["cold"] = rng.standard_normal((2, 90))
+    found = []
+    options: dict[str, Any] = {"variables": ["warm", "cold"], "held_units": 0.3, "watched_units": 0.2}
+    options |= {"hide": [0.0, 0.3], "hide_units": 0.2, "draws": 6, "batch_size": 3}
+    for number, order in enumerate(ORDERS):
+        rows, path = table.iloc[order(list(range(len(table))))], tmp_path / f"{number}.csv"
+        rows = rows[["cold", "time", "warm", "lon", "station", "lat"]] if number else rows
+        rows.to_csv(path, index=False)
+        found.append(ready(FieldDataModule("stations", table=str(path), **options)))
+    assert parts_of(found[0]) == parts_of(found[1])
+    assert drawn_of(found[0]) == drawn_of(found[1])

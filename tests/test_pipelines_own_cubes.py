@@ -17,8 +17,6 @@ from ccnn_irregular.datasets.cube import load
 from ccnn_irregular.pipelines import cli
 
 pytestmark = [
-    pytest.mark.filterwarnings(r"ignore:\s*By default only one Jsonargparse:DeprecationWarning"),
-    pytest.mark.filterwarnings(r"ignore:[\s\S]*removed in\s+v5\.0\.0:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::UserWarning:ccnn_irregular"),
 ]
 

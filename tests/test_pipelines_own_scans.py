@@ -17,8 +17,6 @@ from ccnn_irregular.pipelines import cli
 from ccnn_irregular.pipelines.train.checkpoint import read_checkpoint
 
 pytestmark = [
-    pytest.mark.filterwarnings(r"ignore:\s*By default only one Jsonargparse:DeprecationWarning"),
-    pytest.mark.filterwarnings(r"ignore:[\s\S]*removed in\s+v5\.0\.0:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::UserWarning:ccnn_irregular"),
 ]
 

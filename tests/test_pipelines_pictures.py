@@ -85,7 +85,7 @@ def test_the_worst_mistakes_come_first_with_truth_and_prediction(monkeypatch: py
     assert second.get_title() == "s0: true calm,\npredicted ill (0.60)"
     times, values = first.get_lines()[0].get_data()
     assert times.tolist() == values.tolist() == [5.0, 6.0, 7.0]
-    assert first.get_xlabel() == "h"
+    assert (first.get_xlabel(), first.get_ylabel()) == ("time (h)", "value")
     assert figure.get_suptitle() == "2 of 3 samples are taken for another class"  # type: ignore[attr-defined]
 
 
@@ -112,12 +112,15 @@ def test_images_lie_on_their_coordinates_and_volumes_show_their_middle(monkeypat
     volume = torch.zeros(1, 1, 3, 4, 5)
     volume[..., 2] = picture[..., None][..., 0]
     wrong = predictions([[0.0, 1.0]], [0])
-    for values, domain in ((picture, grid), (volume, Grid([3, 4, 5], [0.5, 1.0, 1.0], [10.0, 20.0, 0.0]))):
+    space = Grid([3, 4, 5], [0.5, 1.0, 1.0], [10.0, 20.0, 0.0])
+    named = {picture: ("column (mm)", "row (mm)"), volume: ("axis 1 (mm)", "axis 0 (mm)")}
+    for values, domain in ((picture, grid), (volume, space)):
         batch = SampleBatch(values, domain, torch.tensor([0]))
         figures.mistakes([batch], wrong, ["x"], ("a", "b"), "mm", Path("m.png"))
         image = kept.figures[-1].axes[0].images[0]  # type: ignore[attr-defined]
         assert np.argwhere(np.asarray(image.get_array()) == 1).tolist() == [[1, 2]]
         assert list(image.get_extent()) == [19.5, 23.5, 11.25, 9.75]  # row 0 on top
+        assert (image.axes.get_xlabel(), image.axes.get_ylabel()) == named[values]
 
 
 def test_clouds_are_drawn_in_space(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,6 +129,7 @@ def test_clouds_are_drawn_in_space(monkeypatch: pytest.MonkeyPatch) -> None:
     figures.mistakes([batch], predictions([[0.0, 1.0]], [0]), ["x"], ("a", "b"), "m", Path("m.png"))
     axes = kept.figures[0].axes[0]  # type: ignore[attr-defined]
     assert axes.name == "3d"
+    assert [axes.get_xlabel(), axes.get_ylabel(), axes.get_zlabel()] == ["x (m)", "y (m)", "z (m)"]
     axes.figure.canvas.draw()
 
 

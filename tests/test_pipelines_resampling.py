@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import re
-import signal
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,24 +32,12 @@ from ccnn_irregular.pipelines.tasks.classification.data import SampleBatch, Samp
 from ccnn_irregular.pipelines.tasks.classification.module import Classification, ClassPredictions
 from ccnn_irregular.pipelines.tasks.classification.network import FixedKernelClassifier, GridOptions
 from ccnn_irregular.pipelines.tasks.classification.sampling import Sampling, resample_series
+from ccnn_irregular.pipelines.train import resampling
 from ccnn_irregular.pipelines.train.resampling import covering_grid, onto_grid, sampled_like
 
-# Lightning calls jsonargparse by names that its version 5 will no longer have.
-pytestmark = [
-    pytest.mark.filterwarnings(r"ignore:\s*By default only one Jsonargparse:DeprecationWarning"),
-    pytest.mark.filterwarnings(r"ignore:[\s\S]*removed in\s+v5\.0\.0:DeprecationWarning"),
-]
+pytestmark = pytest.mark.usefixtures("in_tmp_path")
 QUIET = ["--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"]
 NETWORK = "--model.network.init_args"
-
-
-@pytest.fixture(autouse=True)
-def in_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Run folders go to tmp_path; Lightning's handling of Ctrl-C is undone."""
-    monkeypatch.chdir(tmp_path)
-    handler = signal.getsignal(signal.SIGINT)
-    yield
-    signal.signal(signal.SIGINT, handler)
 
 
 def values_on(*sizes: int, seed: int = 0) -> torch.Tensor:
@@ -315,3 +301,12 @@ def test_fixed_kernels_answer_at_other_samplings_once_they_are_resampled(
             with torch.no_grad():
                 losses[method] = float(torch.nn.functional.cross_entropy(model(batch), batch.labels))
         assert f"{sampling}, resampled ({min(losses, key=losses.__getitem__)})" in found
+
+
+def test_a_first_series_of_one_sample_is_sampled_as_the_others() -> None:
+    splits, labels = torch.tensor([0, 1, 6]), torch.tensor([0, 1])
+    series = RaggedSeries.uniform(torch.zeros(6, 1), 0.5, splits, labels, ("a", "b"), "s")
+    assert resampling._rate(series) == 2.0
+    finer = resample_series(series, 4.0)
+    assert isinstance(finer, RaggedSeries)
+    assert finer.splits.diff().tolist() == [2, 10]

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from test_pipelines_classification import QUIET, TINY, in_tmp_path, pytestmark, refused
+from pipelines_commands import refused
+from test_pipelines_classification import QUIET, TINY
 
 from ccnn_irregular.pipelines import cli
 
-__all__ = ["in_tmp_path", "pytestmark"]  # what the tests there need is needed here
+pytestmark = pytest.mark.usefixtures("in_tmp_path")
 
 
 def test_a_run_is_resized_tested_and_predicts(capsys: pytest.CaptureFixture[str]) -> None:

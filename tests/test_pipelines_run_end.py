@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
-import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
+from pipelines_commands import fit, history, stopped, write_config
 from pipelines_stand_in import StandIn
 
 from ccnn_irregular.datasets import simulated_icu
 from ccnn_irregular.pipelines import cli
 from ccnn_irregular.pipelines.train.run_end import TimeLimit
 
-# Lightning calls jsonargparse by names that its version 5 will no longer have.
-pytestmark = [
-    pytest.mark.filterwarnings(r"ignore:\s*By default only one Jsonargparse:DeprecationWarning"),
-    pytest.mark.filterwarnings(r"ignore:[\s\S]*removed in\s+v5\.0\.0:DeprecationWarning"),
-]
+pytestmark = pytest.mark.usefixtures("in_tmp_path")
 
 EPOCHS, STEPS = 3, 3  # of the run, and of an epoch
 
@@ -37,45 +31,12 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def config(root: Path, tmp_path: Path) -> str:
-    options = {
-        "trainer": {"max_epochs": EPOCHS, "accelerator": "cpu", "enable_progress_bar": False},
-        "model": {"network": {"class_path": "pipelines_stand_in.StandIn"}, "schedule": {"learning_rate": 0.01}},
-        "early_stopping": {"patience": 100},
-        "data": {"table": str(root), "source": "physionet2012", "source_options": {"cache": False, "progress": False},
-                 "test": 0.25, "validation": 0.25, "batch_size": 16},
-    }  # fmt: skip
-    path = tmp_path / "tiny.yaml"
-    path.write_text(yaml.safe_dump(options))
-    return str(path)
-
-
-@pytest.fixture(autouse=True)
-def in_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Run folders go to tmp_path; Lightning's handling of Ctrl-C is undone."""
-    monkeypatch.chdir(tmp_path)
-    handler = signal.getsignal(signal.SIGINT)
-    yield
-    signal.signal(signal.SIGINT, handler)
-
-
-def fit(config: str, run: str, *options: str) -> None:
-    cli.main(["fit", "--config", config, "--run_dir", run, *options])
-
-
-def stopped(status: int, config: str, run: str, *options: str) -> None:
-    with pytest.raises(SystemExit) as stop:
-        fit(config, run, *options)
-    assert stop.value.code == status
+    return write_config(tmp_path / "tiny.yaml", root, trainer={"max_epochs": EPOCHS})
 
 
 def end(run: str) -> dict[str, Any]:
     summary = json.loads(Path(run, "summary.json").read_text())
     return summary["end"] | {"epochs": summary["epochs"]}
-
-
-def rows(run: str) -> list[dict[str, str]]:
-    with Path(run, "history.csv").open() as file:
-        return [{name: value for name, value in row.items() if name != "seconds"} for row in csv.DictReader(file)]
 
 
 def weights(run: str) -> dict[str, torch.Tensor]:
@@ -84,7 +45,7 @@ def weights(run: str) -> dict[str, torch.Tensor]:
 
 def same(run: str, other: str) -> None:
     """Two runs are bit by bit the same."""
-    assert rows(run) == rows(other)
+    assert history(run) == history(other)
     torch.testing.assert_close(weights(run), weights(other), rtol=0, atol=0)
 
 
@@ -105,7 +66,7 @@ def test_a_time_limit_is_told_and_the_same_command_goes_on(
     assert "1 epoch is in parts; the same command resumes" in printed
     assert end("parts")["by"] == "time_limit"
     assert end("parts")["finished"] is False
-    assert end("parts")["epochs"] == len(rows("parts")) == 1
+    assert end("parts")["epochs"] == len(history("parts")) == 1
 
     # What is there can be tested, and the report says how training ended.
     cli.main(["test", "--config", config, "--run_dir", "parts", "--output", "out"])
@@ -168,7 +129,7 @@ def test_a_metric_that_is_no_number_ends_the_run_with_a_message(
     output = capsys.readouterr()
     assert "val_loss must be a finite number in epoch 0, got nan" in output.err
     assert "look at the data of that part" in output.err
-    assert math.isnan(float(rows("validated")[0]["val_loss"]))  # the history tells it too
+    assert math.isnan(float(history("validated")[0]["val_loss"]))  # the history tells it too
     monkeypatch.setattr(StandIn, "spoil_validation", False)
 
     # A checkpoint that gives no numbers is no result of ``validate`` either.
@@ -202,7 +163,7 @@ def test_answers_that_are_no_numbers_are_told(config: str, capsys: pytest.Captur
 def test_steps_may_end_inside_an_epoch_with_a_validation(config: str) -> None:
     fit(config, "run", "--trainer.max_steps", str(STEPS + 1))
     assert end("run") == {"finished": True, "by": "max_steps", "why": "all 4 steps are done", "epochs": 2}
-    losses = [float(row["val_loss"]) for row in rows("run")]
+    losses = [float(row["val_loss"]) for row in history("run")]
     assert losses[0] != losses[1]  # measured anew after the last step
 
 
@@ -226,7 +187,7 @@ def test_more_epochs_go_on_from_where_a_run_ended(config: str, capsys: pytest.Ca
     assert "trainer.max_epochs = 3 there and 2 here" in capsys.readouterr().err
     with pytest.warns(UserWarning, match="max_epochs was 3 and is 4: from epoch 3 on the learning rate"):
         fit(config, "run", "--trainer.max_epochs", "4")
-    assert (end("run")["by"], end("run")["epochs"], len(rows("run"))) == ("max_epochs", 4, 4)
+    assert (end("run")["by"], end("run")["epochs"], len(history("run"))) == ("max_epochs", 4, 4)
     saved = {
         name: yaml.safe_load(Path("run", name).read_text()) for name in ("config.yaml", "config_until_epoch_3.yaml")
     }

@@ -8,7 +8,6 @@ import json
 import math
 import os
 import signal
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +17,7 @@ import pytest
 import torch
 import yaml
 from jsonargparse import ArgumentParser
+from pipelines_commands import refused
 from scipy.ndimage import map_coordinates
 from torchmetrics.functional.classification import multiclass_f1_score
 
@@ -46,25 +46,12 @@ from ccnn_irregular.pipelines.train.draws import Draws
 
 nibabel = pytest.importorskip("nibabel")
 
-# Lightning calls jsonargparse by names that its version 5 will no longer have.
-pytestmark = [
-    pytest.mark.filterwarnings(r"ignore:\s*By default only one Jsonargparse:DeprecationWarning"),
-    pytest.mark.filterwarnings(r"ignore:[\s\S]*removed in\s+v5\.0\.0:DeprecationWarning"),
-]
+pytestmark = pytest.mark.usefixtures("in_tmp_path")
 
 NETWORK = "--model.network.init_args"
 RATE = ["--model.schedule.learning_rate", "0.02"]
 QUIET = ["--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"]
 TINY = [f"{NETWORK}.channels", "[4, 8]", f"{NETWORK}.blocks", "[0, 1]", f"{NETWORK}.kernel.hidden", "8"]
-
-
-@pytest.fixture(autouse=True)
-def in_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Run folders go to tmp_path; Lightning's handling of Ctrl-C is undone."""
-    monkeypatch.chdir(tmp_path)
-    handler = signal.getsignal(signal.SIGINT)
-    yield
-    signal.signal(signal.SIGINT, handler)
 
 
 def simulated_pairs(root: Path, count: int, seed: int = 0) -> Path:
@@ -157,15 +144,6 @@ def test_groups_that_do_not_tell_are_refused(text: str, message: str, pairs: Pat
     missing = VolumeDataModule(str(pairs), ["0", "1", "2"], groups=str(tmp_path / "none.csv"), in_memory=False)
     with pytest.raises(FileNotFoundError, match="groups must be an existing CSV file"):
         missing.setup("fit")
-
-
-def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """The message of a command that ends with status 2."""
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as stopped:
-        cli.main(arguments)
-    assert stopped.value.code == 2
-    return capsys.readouterr().err
 
 
 def options(run: Path) -> list[str]:

@@ -18,14 +18,12 @@ from ccnn_irregular.datasets.tables import from_frames
 from ccnn_irregular.pipelines import cli
 from ccnn_irregular.pipelines.tasks.series.data import SeriesTables
 from ccnn_irregular.pipelines.tasks.series.evaluation import evaluate
+from ccnn_irregular.pipelines.tasks.series.figures import mistakes
+from ccnn_irregular.pipelines.tasks.series.module import SeriesModel
 from ccnn_irregular.pipelines.tasks.series.network import SeriesNetwork
 from ccnn_irregular.pipelines.tasks.series.samples import Samples, Schema, beyond, timing_of
 from ccnn_irregular.pipelines.tasks.series.utility import best_threshold, normalised_utility
 
-pytestmark = [
-    pytest.mark.filterwarnings(r"ignore:\s*By default only one Jsonargparse:DeprecationWarning"),
-    pytest.mark.filterwarnings(r"ignore:[\s\S]*removed in\s+v5\.0\.0:DeprecationWarning"),
-]
 QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu"]
 SMALL = ["--trainer.max_epochs", "2", "--model.network.init_args.members", "1"]
 SMALL += ["--model.network.init_args.hidden_channels", "8", "--model.network.init_args.blocks", "1"]
@@ -126,7 +124,62 @@ def test_classes_and_numbers(tmp_path: Path, kind: str) -> None:
         )
     else:
         assert all(abs(float(line["prediction"]) - 2.8) < 3 for line in found)
-        assert set(figures) == {"RMSE", "mean absolute error", "R2", "RMSE of the training mean"}
+        names = {"RMSE", "mean absolute error", "R2", "RMSE of the training mean", "within the 90 % interval"}
+        assert set(figures) == names
+        network = kept_deviation(tmp_path / "run" / "best.ckpt")
+        assert all(float(line["standard_deviation"]) == pytest.approx(network, rel=1e-5) for line in found)
+    pictures = {path.name for path in (tmp_path / "run" / "test").glob("*.png")}
+    own = {"predictions.png"} if kind == "number" else set()
+    assert pictures - {"mistakes.png"} == {"receptive_fields.png", "kernels.png"} | own
+
+
+def kept_deviation(path: Path) -> float:
+    """The standard deviation that a checkpoint keeps."""
+    return float(torch.load(path, weights_only=True)["state_dict"]["network.deviation"])
+
+
+def test_the_standard_deviation_is_that_of_the_errors_at_validation_series() -> None:
+    frame = pd.DataFrame(
+        {"id": np.repeat(np.arange(20), 3), "time": np.tile([0.0, 1.0, 2.0], 20), "x": np.arange(60.0)}
+    )
+    labels = pd.DataFrame({"id": np.arange(20), "label": np.linspace(-3, 7, 20)})
+    data = SeriesTables.of(from_frames(frame, labels), labels_are="number", validation=0.3)
+    data.setup("fit")
+    model = SeriesModel(
+        SeriesNetwork(**{**data.inferred(), "schema": data.schema, "width": 1.0}, hidden_channels=4, blocks=1)
+    )
+    model.network.prepare(data.typical_batch(), data.training_values())
+    told = model.calibrate(data)
+    answers = torch.cat([model.network.eval().answers(batch) for batch in data.loader("validation")])[:, 0]
+    errors = answers.detach().numpy() - data.targets("validation")
+    assert float(model.network.deviation) == pytest.approx(np.sqrt((errors**2).mean()), rel=1e-5)
+    assert "by 5 validation samples" in told
+    earlier = {name: value for name, value in model.network.state_dict().items() if name != "deviation"}
+    fresh = SeriesNetwork(**{**data.inferred(), "schema": data.schema, "width": 1.0}, hidden_channels=4, blocks=1)
+    fresh.load_state_dict(earlier)  # of a version that did not know it
+    assert float(fresh.deviation) == 0
+
+
+def test_the_worst_mistakes_of_series_and_numbers_come_first() -> None:
+    frame = pd.DataFrame(
+        {"id": np.repeat(np.arange(20), 3), "time": np.tile([0.0, 1.0, 2.0], 20), "x": np.arange(60.0)}
+    )
+    labels = pd.DataFrame({"id": np.arange(20), "label": np.linspace(-3, 7, 20)})
+    data = SeriesTables.of(from_frames(frame, labels), labels_are="number", evaluate="all")
+    data.schema = Schema(["x"], {}, "number", [], "h", "numbers", "given")
+    data.setup("test")
+    network = SeriesNetwork(data.schema, 0.0, 1.0, 4, 3.0, 1.0, 1.0, hidden_channels=4, blocks=1)
+    answers = data.targets("test")[:, None] + np.where(np.arange(20) == 7, 5.0, 0.1 * (np.arange(20) == 3))[:, None]
+    figure = mistakes(answers, network, data)["mistakes.png"]
+    titles = [axes.get_title().partition(":")[0] for axes in figure.axes if axes.get_title()]
+    assert titles == [data.ids("test")[7], data.ids("test")[3]]
+    times, values = figure.axes[0].get_lines()[0].get_data()
+    assert figure.axes[0].get_xlabel() == "time (h)"
+    assert times.tolist() == [0.0, 1.0, 2.0]
+    x = np.arange(60.0)
+    row = int(data.ids("test")[7])
+    np.testing.assert_allclose(values, (x[3 * row : 3 * row + 3] - x.mean()) / x.std(), rtol=1e-5)
+    assert mistakes(data.targets("test")[:, None], network, data) == {}
 
 
 def test_labels_at_times_are_answered_at_these_times(tmp_path: Path) -> None:

@@ -236,8 +236,6 @@ def test_spoiled_test_stays_change_nothing_that_is_learned(root: Path, tmp_path:
     assert all(torch.equal(one, states[1][name]) for name, one in states[0].items())
 
 
-@pytest.mark.filterwarnings(r"ignore:\s*By default only one Jsonargparse:DeprecationWarning")
-@pytest.mark.filterwarnings(r"ignore:[\s\S]*removed in\s+v5\.0\.0:DeprecationWarning")
 def test_the_commands_keep_and_use_the_calibration(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

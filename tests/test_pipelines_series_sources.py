@@ -16,8 +16,6 @@ from ccnn_irregular.pipelines import cli
 from ccnn_irregular.pipelines.tasks.series.data import SeriesTables
 
 pytestmark = [
-    pytest.mark.filterwarnings(r"ignore:\s*By default only one Jsonargparse:DeprecationWarning"),
-    pytest.mark.filterwarnings(r"ignore:[\s\S]*removed in\s+v5\.0\.0:DeprecationWarning"),
     # Networks this small reach less far than one would choose.
     pytest.mark.filterwarnings("ignore:kernel:UserWarning"),
 ]

@@ -26,12 +26,6 @@ from ccnn_irregular.pipelines.tasks.field.sizes import FieldSizes, fitting_netwo
 from ccnn_irregular.pipelines.train.arguments import join_lists
 from ccnn_irregular.pipelines.train.checkpoint import read_checkpoint
 
-# Lightning calls jsonargparse by names that its version 5 will no longer have.
-pytestmark = [
-    pytest.mark.filterwarnings(r"ignore:\s*By default only one Jsonargparse:DeprecationWarning"),
-    pytest.mark.filterwarnings(r"ignore:[\s\S]*removed in\s+v5\.0\.0:DeprecationWarning"),
-]
-
 QUIET = ["--trainer.enable_progress_bar", "false"]
 SHORT = [
     "--trainer.max_epochs",

@@ -5,8 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import shutil
-import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +12,10 @@ import numpy as np
 import pipelines_stand_in  # noqa: F401  # trusted by being imported
 import pytest
 import torch
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from pipelines_commands import refused, write_config
 from pipelines_stand_in import StandIn
 
 from ccnn_irregular.datasets import simulated_icu
@@ -33,11 +31,7 @@ from ccnn_irregular.pipelines.train import trained_on
 from ccnn_irregular.pipelines.train.sample_keys import ragged_keys, row_keys, text_keys
 from ccnn_irregular.pipelines.train.trained_on import ENTRY, TrainedOn
 
-# Lightning calls jsonargparse by names that its version 5 will no longer have.
-pytestmark = [
-    pytest.mark.filterwarnings(r"ignore:\s*By default only one Jsonargparse:DeprecationWarning"),
-    pytest.mark.filterwarnings(r"ignore:[\s\S]*removed in\s+v5\.0\.0:DeprecationWarning"),
-]
+pytestmark = pytest.mark.usefixtures("in_tmp_path")
 
 STAYS = 80
 
@@ -47,15 +41,6 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("simulated")
     simulated_icu.write(root, stays=STAYS, seed=5, sets=("a", "b"))
     return root
-
-
-@pytest.fixture(autouse=True)
-def in_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Run folders go to tmp_path; Lightning's handling of Ctrl-C is undone."""
-    monkeypatch.chdir(tmp_path)
-    handler = signal.getsignal(signal.SIGINT)
-    yield
-    signal.signal(signal.SIGINT, handler)
 
 
 # ---------------------------------------------------------------------------------------------------------------- keys
@@ -381,24 +366,10 @@ def test_gridded_fields() -> None:
 
 @pytest.fixture
 def config(root: Path, tmp_path: Path) -> str:
-    options = {
-        "trainer": {"max_epochs": 1, "accelerator": "cpu", "enable_progress_bar": False},
-        "model": {"network": {"class_path": f"{StandIn.__module__}.StandIn"}},
-        "data": {"table": str(root), "source": "physionet2012", "source_options": {"cache": False, "progress": False},
-                 "test": 0.25, "validation": 0.25, "split_seed": 0},
-    }  # fmt: skip
-    path = tmp_path / "tiny.yaml"
-    path.write_text(yaml.safe_dump(options))
-    return str(path)
-
-
-def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """The message of a command that ends with status 2."""
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as stopped:
-        cli.main(arguments)
-    assert stopped.value.code == 2
-    return capsys.readouterr().err
+    model = {"network": {"class_path": f"{StandIn.__module__}.StandIn"}}
+    return write_config(
+        tmp_path / "tiny.yaml", root, trainer={"max_epochs": 1}, model=model, data={"split_seed": 0, "batch_size": 64}
+    )
 
 
 def report(folder: str) -> dict[str, Any]:

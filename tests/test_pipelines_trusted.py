@@ -9,16 +9,11 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from pipelines_commands import refused
 from pipelines_stand_in import StandIn
 
 from ccnn_irregular.datasets import simulated_icu
 from ccnn_irregular.pipelines import cli
-
-# Lightning calls jsonargparse by names that its version 5 will no longer have.
-pytestmark = [
-    pytest.mark.filterwarnings(r"ignore:\s*By default only one Jsonargparse:DeprecationWarning"),
-    pytest.mark.filterwarnings(r"ignore:[\s\S]*removed in\s+v5\.0\.0:DeprecationWarning"),
-]
 
 # A module that only notes that its code ran.
 NOTED = "import pathlib\npathlib.Path({note!r}).write_text('its code ran')\n"
@@ -61,14 +56,6 @@ def options(root: Path, class_path: str = f"{StandIn.__module__}.StandIn", **mor
 def written(content: dict[str, Any]) -> str:
     Path("own.yaml").write_text(yaml.safe_dump(content))
     return "own.yaml"
-
-
-def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as stop:
-        cli.main(list(words))
-    assert stop.value.code == 2
-    return capsys.readouterr().err
 
 
 @pytest.fixture

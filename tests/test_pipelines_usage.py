@@ -14,8 +14,6 @@ from ccnn_irregular.pipelines.tasks.field.task import FieldTask
 from ccnn_irregular.pipelines.train.registry import TASKS
 
 pytestmark = [
-    pytest.mark.filterwarnings(r"ignore:\s*By default only one Jsonargparse:DeprecationWarning"),
-    pytest.mark.filterwarnings(r"ignore:[\s\S]*removed in\s+v5\.0\.0:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::UserWarning:ccnn_irregular"),
 ]
 

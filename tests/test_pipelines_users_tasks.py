@@ -19,11 +19,6 @@ from ccnn_irregular.pipelines.train.data import TaskData
 from ccnn_irregular.pipelines.train.module import TaskModule
 from ccnn_irregular.pipelines.train.registry import register, task_class
 
-pytestmark = [
-    pytest.mark.filterwarnings(r"ignore:\s*By default only one Jsonargparse:DeprecationWarning"),
-    pytest.mark.filterwarnings(r"ignore:[\s\S]*removed in\s+v5\.0\.0:DeprecationWarning"),
-]
-
 NETWORK = "--model.network.init_args"
 QUICK = [
     *(

@@ -10,8 +10,9 @@ import torch
 
 pytest.importorskip("matplotlib")
 
-from ccnn_irregular import SIREN, GaussianMask, Kernel
-from ccnn_irregular.plotting_kernels import plot_strongest_kernels
+from ccnn_irregular import CCNN, SIREN, GaussianMask, Kernel, KernelSpec
+from ccnn_irregular.networks_unet import ContinuousUNet
+from ccnn_irregular.plotting_kernels import layer_titles, plot_strongest_kernels
 
 
 def scaled(d: int, factors: list[float], width: float = 1.0) -> Kernel:
@@ -26,7 +27,8 @@ def scaled(d: int, factors: list[float], width: float = 1.0) -> Kernel:
 
 
 def titles(figure: object) -> list[str]:
-    return [axes.get_title().split("\n")[0] for axes in figure.axes if axes.get_title()]  # type: ignore[attr-defined]
+    """Layer and channel of each panel."""
+    return [axes.get_title().partition(", largest")[0].replace("\n", ", ") for axes in figure.axes if axes.get_title()]  # type: ignore[attr-defined]
 
 
 def test_the_eight_of_largest_norm_are_shown_the_strongest_first() -> None:
@@ -96,3 +98,19 @@ def test_what_cannot_be_drawn_is_refused() -> None:
         plot_strongest_kernels({"a": Kernel(SIREN(1, 1, 4), extent=[1.0])})
     with pytest.raises(ValueError, match="most must be at least 1, got 0"):
         plot_strongest_kernels({"a": scaled(1, [1.0])}, most=0)
+
+
+def test_titles_are_those_of_a_reader_and_tell_all_layers_apart() -> None:
+    recipe = KernelSpec(extent=1.0, width=0.3, omega_0=5.0)
+    plain = CCNN(1, 4, 1, kernel=recipe, blocks=2, head="anywhere").kernels()
+    assert list(layer_titles(plain).values()) == [
+        *("first convolution", "block 1 of 2", "block 2 of 2", "last convolution"),
+    ]
+    unet = ContinuousUNet(1, 2, channels=(4, 6, 8), steps=[1.0, 1.0], blocks=(0, 1, 2)).kernels()
+    titles_of = layer_titles(unet)
+    assert titles_of["downs.1"] == "from level 2 down to 3"
+    assert titles_of["ups.0"] == "from level 2 up to 1"
+    assert titles_of["down_levels.2.blocks.1"] == "level 3 on the way down, block 2"
+    assert len(set(titles_of.values())) == len(unet)
+    assert not any("." in title or "_" in title for title in titles_of.values())
+    assert layer_titles(["mine"]) == {"mine": "mine"}

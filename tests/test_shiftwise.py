@@ -11,9 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ccnn_irregular.shiftwise import GroupSparsity, ShiftwiseConv, TiledConv, from_large_kernel
+from ccnn_irregular.shiftwise import GroupSparsity, ShiftwiseConv, TiledConv, explain, from_large_kernel
+from ccnn_irregular.shiftwise.choice import TILES
 from ccnn_irregular.shiftwise.shift_add import _plain, shift_add
 from ccnn_irregular.shiftwise.tiles import cut, joined
+from ccnn_irregular.shiftwise.ways import LARGE_KERNEL
 
 CONVOLUTIONS = {1: torch.nn.functional.conv1d, 2: torch.nn.functional.conv2d, 3: torch.nn.functional.conv3d}
 
@@ -38,7 +40,8 @@ def test_any_large_kernel_is_decomposed_exactly(data: st.DataObject, d: int) -> 
     layer = from_large_kernel(weight.unsqueeze(1), widths)
     along = torch.randn_like(exact)
     slope = torch.autograd.grad((exact * along).sum(), values)[0]
-    for found in (layer(values), layer.shifted(values), layer._by_offset(values), layer._direct(values)):
+    large = [layer.by(way, values) for way in LARGE_KERNEL]
+    for found in (layer(values), layer.shifted(values), layer._by_offset(values), *large):
         assert torch.allclose(found, exact, rtol=0, atol=1e-12 * weight[0].numel())
         (same,) = torch.autograd.grad((found * along).sum(), values)
         assert torch.allclose(same, slope, rtol=0, atol=1e-12 * weight[0].numel())
@@ -242,13 +245,44 @@ def test_bad_arguments_are_named() -> None:
         TiledConv(torch.zeros(3, 2, 4), [(0,)])
 
 
-def test_the_faster_way_is_taken() -> None:
+def test_the_way_of_least_time_is_taken_and_explained() -> None:
+    layer = from_large_kernel(torch.randn(2, 31, 31), 5)
     values = torch.randn(1, 2, 40, 40)
-    for length, trained in ((9, True), (31, False)):
-        layer = from_large_kernel(torch.randn(2, length, length), 5)
-        assert layer.takes_direct(values) is trained
-        with torch.no_grad():
-            assert layer.takes_direct(values)
-        assert not layer.takes_direct(values.to("meta"))
-    nothing = from_large_kernel(torch.zeros(2, 4, 4), 2)
-    assert not nothing(values).any()
+    choice = explain(layer, (40, 40))
+    assert set(choice.seconds) == {TILES, *LARGE_KERNEL}
+    assert choice.seconds[choice.picked] == min(choice.seconds.values())
+    assert f"takes {choice.picked!r}" in str(choice)
+    assert explain(layer, (40, 40)) is choice  # measured once
+    assert explain(layer, (40, 40), gradients=True) is not choice
+    assert (choice.crossover > choice.tiles) == (choice.picked == TILES)
+    taken: list[str] = []
+    layer.by = lambda way, values: taken.append(way) or values  # type: ignore[func-returns-value,method-assign]
+    layer.shifted = lambda values: taken.append(TILES) or values  # type: ignore[func-returns-value,method-assign]
+    with torch.no_grad():
+        layer(values)
+    layer.way = "FFT"
+    layer(values)
+    assert taken == [choice.picked, "FFT"]
+    assert explain((3, 9, 9), (12, 12), width=3).tiles == 27
+    with pytest.raises(ValueError, match=r"shape must be \(B, 2, \*2 sizes\)"):
+        explain(layer, (40,))
+
+
+def test_the_kernel_of_a_layer_follows_its_weight() -> None:
+    layer, values = from_large_kernel(torch.randn(2, 9, 9), 4), torch.randn(1, 2, 10, 10)
+    layer.way = "direct"
+    with torch.inference_mode():
+        before = layer(values).clone()
+    with torch.no_grad():
+        layer.weight.mul_(2)
+    values.requires_grad_()
+    layer.requires_grad_(False)
+    assert torch.allclose(layer(values), 2 * before)
+    torch.autograd.grad(layer(values).sum(), values)
+    layer.weight = torch.nn.Parameter(torch.zeros_like(layer.weight))
+    with torch.no_grad():
+        assert not layer(values).any()
+
+
+def test_a_layer_without_tiles_gives_zeros() -> None:
+    assert not from_large_kernel(torch.zeros(2, 4, 4), 2)(torch.randn(1, 2, 8, 8)).any()

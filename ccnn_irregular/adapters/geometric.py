@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any, final
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
 
@@ -17,7 +19,7 @@ from ccnn_irregular._autocast import outside_autocast
 from ccnn_irregular._checks import reject, require, require_finite
 from ccnn_irregular.adapters.geometric_sampling import places
 from ccnn_irregular.domains import Points
-from ccnn_irregular.domains.points import as_coordinates
+from ccnn_irregular.domains.points import as_coordinates, as_tensor
 from ccnn_irregular.kernels import Kernel, KernelSpec
 from ccnn_irregular.layers import ContinuousConv, SeparableContinuousConv
 from ccnn_irregular.quadrature import plain_mean
@@ -25,8 +27,9 @@ from ccnn_irregular.solver import Solver
 
 __all__ = ["CLOUD_KERNEL", "CCNNConv", "EdgeFree", "cloud_points", "from_points", "to_points"]
 
-Positions = Tensor | tuple[Tensor, Tensor]
-Clouds = Tensor | tuple[Tensor | None, Tensor | None] | None
+Array = NDArray[Any]
+Positions = Tensor | Array | tuple[Tensor | Array, Tensor | Array]
+Clouds = Tensor | Array | tuple[Tensor | Array | None, Tensor | Array | None] | None
 
 CLOUD_KERNEL = KernelSpec(width=1.0, omega_0=6.0, generator="siren")
 """Recipe for clouds, in units of the width: ``dataclasses.replace(CLOUD_KERNEL, width=0.1)`` ends at 0.3."""
@@ -38,9 +41,12 @@ _RESOLUTION = 1e-3
 
 
 def cloud_points(
-    pos: Tensor, batch: Tensor | None = None, weight: Tensor | None = None, batch_size: int | None = None
+    pos: Tensor | Array,
+    batch: Tensor | Array | None = None,
+    weight: Tensor | Array | None = None,
+    batch_size: int | None = None,
 ) -> Points:
-    """Convert torch-geometric's ``pos`` and ``batch`` to ``Points``.
+    """Convert torch-geometric's ``pos`` and ``batch`` to ``Points``; NumPy arrays serve as well.
 
     Args:
         pos: ``(N, d)`` positions. float64 is taken as it is, without a copy; gradients flow.
@@ -53,11 +59,11 @@ def cloud_points(
     Raises:
         ValueError: nan or infinite positions, shapes or dtypes that disagree, rows that are not sorted by cloud.
     """
-    require(pos.ndim == 2, "pos", "have shape (N, d)", tuple(pos.shape))
     pos = as_coordinates("pos", pos)
+    require(pos.ndim == 2, "pos", "have shape (N, d)", tuple(pos.shape))
     require_finite("pos", pos)
     require(batch_size is None or batch_size >= 1, "batch_size", "be at least 1", batch_size)
-    splits = _splits(pos, batch, batch_size)
+    splits = _splits(pos, None if batch is None else as_tensor("batch", batch), batch_size)
     if weight is None:
         weight = plain_mean(len(pos), splits=splits)
     return Points(pos, weight, splits)
@@ -248,10 +254,10 @@ class CCNNConv(nn.Module):
 
     def forward(
         self,
-        x: Tensor | None,
+        x: Tensor | Array | None,
         pos: Positions,
         batch: Clouds = None,
-        weight: Tensor | None = None,
+        weight: Tensor | Array | None = None,
         batch_size: int | None = None,
     ) -> Tensor:
         """Convolve values at the points; results are at the points, or at other points.
@@ -274,7 +280,7 @@ class CCNNConv(nn.Module):
         if x is None:
             require(self.in_channels == 1, "x", "be given for a layer with several channels in", x)
             x = self.conv.kernel.extent.new_ones(source.count, 1)
-        return self.conv(x, source, query)
+        return self.conv(as_tensor("x", x), source, query)
 
     @torch.no_grad()
     @outside_autocast
@@ -282,7 +288,7 @@ class CCNNConv(nn.Module):
         self,
         pos: Positions,
         batch: Clouds = None,
-        weight: Tensor | None = None,
+        weight: Tensor | Array | None = None,
     ) -> None:
         """Scale the kernel so that white noise on such clouds keeps its variance; once, before training.
 
@@ -296,13 +302,13 @@ class CCNNConv(nn.Module):
         self,
         pos: Positions,
         batch: Clouds,
-        weight: Tensor | None,
+        weight: Tensor | Array | None,
         batch_size: int | None,
     ) -> tuple[Points, Points | None]:
         """Return the domain of the values and that of the results; None for the latter means the former."""
-        if isinstance(pos, Tensor):
-            require(batch is None or isinstance(batch, Tensor), "batch", "be one tensor where pos is one", type(batch))
-            assert batch is None or isinstance(batch, Tensor)
+        if isinstance(pos, Tensor | np.ndarray):
+            require(not isinstance(batch, tuple | list), "batch", "be one tensor where pos is one", type(batch))
+            assert not isinstance(batch, tuple)
             require_resolution("pos", pos, self.conv.kernel)
             return cloud_points(pos, batch, weight, batch_size), None
         given = (None, None) if batch is None else batch
@@ -318,8 +324,9 @@ class CCNNConv(nn.Module):
         return f"{type(self).__name__}({self.in_channels}, {self.out_channels}, dim={self.dim}, {self.conv.kernel!r})"
 
 
-def require_resolution(argument: str, pos: Tensor, kernel: Kernel) -> None:
+def require_resolution(argument: str, given: Tensor | Array, kernel: Kernel) -> None:
     """Refuse positions whose dtype cannot tell places apart that the kernel tells apart."""
+    pos = as_tensor(argument, given)
     if pos.dtype == torch.float64 or not pos.is_floating_point() or not pos.numel():
         return  # whole numbers are exact
     farthest = float(pos.detach().abs().max())

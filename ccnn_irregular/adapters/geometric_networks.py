@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from ccnn_irregular._autocast import outside_autocast
 from ccnn_irregular._checks import require
 from ccnn_irregular._reprs import lengths, one_line, sized
-from ccnn_irregular.adapters.geometric import CLOUD_KERNEL, cloud_points, require_resolution
+from ccnn_irregular.adapters.geometric import CLOUD_KERNEL, Array, cloud_points, require_resolution
 from ccnn_irregular.adapters.geometric_sampling import coarsen_farthest, coarsen_voxels, places
 from ccnn_irregular.domains import Points
+from ccnn_irregular.domains.points import as_tensor
 from ccnn_irregular.kernels import Kernel, KernelSpec
 from ccnn_irregular.layers import (
     BatchNorm,
@@ -144,7 +145,12 @@ class _Encoder(nn.Module):
         return step.conv.kernel
 
     def given(
-        self, x: Tensor | None, pos: Tensor, batch: Tensor | None, weight: Tensor | None, batch_size: int | None
+        self,
+        x: Tensor | Array | None,
+        pos: Tensor | Array,
+        batch: Tensor | Array | None,
+        weight: Tensor | Array | None,
+        batch_size: int | None,
     ) -> tuple[Tensor, Points]:
         """The arguments of a forward pass as values on points."""
         require_resolution("pos", pos, self.finest)
@@ -152,10 +158,14 @@ class _Encoder(nn.Module):
         if x is None:
             require(self.in_channels == 1, "x", "be given for a network with several channels in", x)
             x = self.finest.extent.new_ones(points.count, 1)
-        return x, points
+        return as_tensor("x", x), points
 
     def at_places(
-        self, x: Tensor | None, pos: Tensor, batch: Tensor | None, weight: Tensor | None
+        self,
+        x: Tensor | Array | None,
+        pos: Tensor | Array,
+        batch: Tensor | Array | None,
+        weight: Tensor | Array | None,
     ) -> tuple[Tensor, Points]:
         """The same, each place once: noise at points that share a place is the same noise."""
         values, points = self.given(x, pos, batch, weight, None)
@@ -229,7 +239,7 @@ class CloudNetwork(nn.Module, ABC):
         super().__init__()
         require(len(channels) >= 1, "channels", "name one level or more", tuple(channels))
         spacings = [spacing * 2**level for level in range(len(channels))]
-        kernels = [kernel.scaled([one] * dim) for one in spacings]
+        kernels = [kernel.scaled([spacing] * dim) for spacing in spacings]
         levels = _Levels(channels, kernels, blocks, dropout, solver)
         self.encoder = _Encoder(in_channels, spacings, coarsening, ratio, levels)
         self._add_head(in_channels, out_channels, levels)
@@ -251,13 +261,13 @@ class CloudNetwork(nn.Module, ABC):
 
     def forward(
         self,
-        x: Tensor | None,
-        pos: Tensor,
-        batch: Tensor | None = None,
-        weight: Tensor | None = None,
+        x: Tensor | Array | None,
+        pos: Tensor | Array,
+        batch: Tensor | Array | None = None,
+        weight: Tensor | Array | None = None,
         batch_size: int | None = None,
     ) -> Tensor:
-        """Values on clouds to one row per cloud (``CloudCCNN``) or per point (``CloudUNet``).
+        """Values on clouds to one row per cloud (``CloudCCNN``) or per point (``CloudUNet``); NumPy arrays serve too.
 
         Args:
             x: ``(N, in_channels)``, or None.
@@ -279,7 +289,11 @@ class CloudNetwork(nn.Module, ABC):
     @torch.no_grad()
     @outside_autocast
     def calibrate(
-        self, x: Tensor | None, pos: Tensor, batch: Tensor | None = None, weight: Tensor | None = None
+        self,
+        x: Tensor | Array | None,
+        pos: Tensor | Array,
+        batch: Tensor | Array | None = None,
+        weight: Tensor | Array | None = None,
     ) -> None:
         """Scale all kernels, first to last, for clouds like these; once, before training."""
         self._calibrate(*self.encoder.at_places(x, pos, batch, weight))

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ccnn_irregular._checks import reject, require
+from ccnn_irregular._files import parsing
 from ccnn_irregular.adapters.xarray_missing import default_fill
 
 __all__ = ["groups_with_values", "require_filters", "require_sources", "require_written"]
@@ -30,7 +31,8 @@ def groups_with_values(file: Any) -> list[str]:
         if isinstance(item, h5py.Dataset) and "/" in name:
             found.add("/" + name.rpartition("/")[0])
 
-    file.visititems(look)
+    with parsing(file.filename, "HDF5 file"):
+        file.visititems(look)
     return sorted(found)
 
 
@@ -40,8 +42,9 @@ def require_filters(path: Path, group: Any) -> None:
 
     lacking: dict[str, list[int]] = {}
     for name, dataset in _datasets(path, group):
-        plan = dataset.id.get_create_plist()
-        filters = [plan.get_filter(place)[0] for place in range(plan.get_nfilters())]
+        with parsing(path, "HDF5 file"):
+            plan = dataset.id.get_create_plist()
+            filters = [plan.get_filter(place)[0] for place in range(plan.get_nfilters())]
         missing = [number for number in filters if not h5py.h5z.filter_avail(number)]
         lacking.update({name: missing} if missing else {})
     require(not lacking, str(path), "be stored with HDF5 filters that are installed", f"filters by number {lacking}")
@@ -121,17 +124,16 @@ def _require_part(what: str, rule: str, source: Path, part: Any) -> None:
     """Refuse a source without the dataset, with a smaller one, or with one whose own sources are missing."""
     import h5py
 
-    try:
-        with h5py.File(source, "r") as file:
-            inner = file.get(part.dset_name) if _NUMBER not in part.dset_name else None
-            if inner is None:
-                require(_NUMBER in part.dset_name, what, rule, f"{source} without {part.dset_name!r}")
-                return
-            got = f"{part.dset_name!r} in {source} of shape {inner.shape}, which is less than was taken from it"
-            require(_holds(part, inner), what, rule, got)
-            _require_sources(source, part.dset_name, inner)
-    except OSError as error:
-        raise ValueError(f"{what} must {rule}, got {source}, which cannot be read: {error}") from error
+    with parsing(source, f"HDF5 file, of which {what} takes values"):
+        file = h5py.File(source, "r")
+    with file:
+        inner = file.get(part.dset_name) if _NUMBER not in part.dset_name else None
+        if inner is None:
+            require(_NUMBER in part.dset_name, what, rule, f"{source} without {part.dset_name!r}")
+            return
+        got = f"{part.dset_name!r} in {source} of shape {inner.shape}, which is less than was taken from it"
+        require(_holds(part, inner), what, rule, got)
+        _require_sources(source, part.dset_name, inner)
 
 
 def _holds(part: Any, source: Any) -> bool:

@@ -14,6 +14,7 @@ keeps. What describes the stored values (intent, display range, description) is 
 
 from __future__ import annotations
 
+import math
 import os
 import secrets
 import warnings
@@ -26,6 +27,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from ccnn_irregular._checks import reject, require
+from ccnn_irregular._files import parsing, refuse_file, require_unfolds
 from ccnn_irregular._optional import import_optional
 from ccnn_irregular.adapters.hdf5_sources import require_sources
 from ccnn_irregular.adapters.nifti_space import (
@@ -198,18 +200,24 @@ def read_hdf5(
         raise FileNotFoundError(f"path must be an HDF5 file, got {path}, which does not exist")
     if not h5py.is_hdf5(path):
         reject(str(path), "be an HDF5 file", "one without its signature, another format or an encrypted file")
-    try:
-        with h5py.File(path, "r") as file:
-            found: list[str] = []
+    what = "HDF5 file with filters that are known"
+    with parsing(path, what):
+        file = h5py.File(path, "r")
+    with file:
+        found: list[str] = []
+        with parsing(path, what):
             file.visititems(lambda name, item: found.append(name) if isinstance(item, h5py.Dataset) else None)
-            require(dataset in found, "dataset", f"be one of {found}", repr(dataset))
+        require(dataset in found, "dataset", f"be one of {found} in {path}", repr(dataset))
+        with parsing(path, what):
             stored = file[dataset]
-            require(stored.ndim in (3, 4), f"{path} {dataset!r}", "be a 3-D or 4-D volume", f"{stored.ndim}-D data")
-            require(stored.dtype.kind in "biuf", f"{path} {dataset!r}", "hold numbers", stored.dtype)
-            require_sources(path, stored)
+            shape, dtype, inside = stored.shape or (), stored.dtype, not stored.external and not stored.is_virtual
+        require(len(shape) in (3, 4), f"{path} {dataset!r}", "be a 3-D or 4-D volume", f"{len(shape)}-D data")
+        require(dtype.kind in "biuf", f"{path} {dataset!r}", "hold numbers", dtype)
+        require_sources(path, stored)
+        if inside:
+            require_unfolds(path, path.stat().st_size, math.prod(shape) * dtype.itemsize, "HDF5 file")
+        with parsing(path, what):
             attributes, values = dict(stored.attrs), stored[...]
-    except OSError as error:
-        raise ValueError(f"{path} must be a complete HDF5 file with filters that are known, got {error}") from error
     names = tuple(dims) if dims is not None else ("z", "y", "x", "channel")[: values.ndim]
     unique = len(names) == values.ndim == len(set(names))
     require(unique, "dims", f"name each of the {values.ndim} axes once", names)
@@ -242,12 +250,10 @@ def _loaded(path: Path) -> Any:
     nibabel = import_optional("nibabel", "a NIfTI file", "files")
     if not path.exists():
         raise FileNotFoundError(f"path must be a NIfTI file, got {path}, which does not exist")
-    try:
+    with parsing(path, "NIfTI file"):
         image = nibabel.load(path)
-    except (nibabel.filebasedimages.ImageFileError, nibabel.spatialimages.HeaderDataError, OSError, EOFError) as error:
-        raise ValueError(f"{path} must be a NIfTI file, got {error}") from error
-    except np.linalg.LinAlgError as error:
-        raise ValueError(f"affine of {path} must not be singular, got {error}") from error
+        if isinstance(image, nibabel.Nifti1Pair):
+            image.header.get_xyzt_units()  # of a code that means something
     require(isinstance(image, nibabel.Nifti1Pair), str(path), "be a NIfTI file", type(image).__name__)
     return image
 
@@ -258,14 +264,16 @@ def _voxels(path: Path, image: Any) -> tuple[NDArray[Any], dict[str, Any]]:
     require(stored.kind in "biuf", f"voxels of {path}", "be real numbers", stored)
     slope, intercept = image.dataobj.slope, image.dataobj.inter
     scaled = (slope, intercept) != (1, 0)
-    try:
+    told = math.prod(image.shape) * stored.itemsize
+    require_unfolds(path, Path(image.file_map["image"].filename).stat().st_size, told, "NIfTI file")
+    with parsing(path, "NIfTI file"):
         if not scaled:
             values = np.asarray(image.dataobj.get_unscaled())
         else:
             exact = np.can_cast(stored, np.float32)
             values = image.get_fdata(caching="unchanged", dtype=np.float32 if exact else np.float64)
-    except (OSError, EOFError, ValueError) as error:
-        raise ValueError(f"{path} must be a complete NIfTI file, got {error}") from error
+    if values.shape != image.shape:
+        refuse_file(path, f"hold voxels of its shape {image.shape}", values.shape)
     values = values.astype(values.dtype.newbyteorder("="), copy=False)
     encoding: dict[str, Any] = {"stored_dtype": str(stored), "original_shape": values.shape}
     encoding |= {name: image.header[name].item() for name in _VALUE_FIELDS}

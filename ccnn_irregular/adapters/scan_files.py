@@ -19,7 +19,7 @@ _SUFFIXES = (*NIFTI, *ITK, ".ome.zarr", ".zarr", ".dcm")
 
 def scan_name(path: Path) -> str:
     """The name of a scan without its suffix."""
-    suffix = next((one for one in _SUFFIXES if path.name.endswith(one)), "")
+    suffix = next((suffix for suffix in _SUFFIXES if path.name.endswith(suffix)), "")
     return path.name.removesuffix(suffix)
 
 

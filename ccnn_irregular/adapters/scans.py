@@ -17,6 +17,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from ccnn_irregular._checks import reject, require
+from ccnn_irregular._files import parsing, refuse_file
 from ccnn_irregular._optional import import_optional
 from ccnn_irregular.adapters.nifti import affine_of, read_nifti, require_same_space, write_nifti
 from ccnn_irregular.adapters.nifti_space import require_affine, space_of
@@ -33,6 +34,10 @@ _TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 # What a header says of the size of voxels; without it SimpleITK takes 1 mm.
 _SPACINGS = (b"space directions:", b"spacings:", b"elementspacing", b"elementsize")
 _MILLIMETRES = {"nanometer": 1e-6, "micrometer": 1e-3, "millimeter": 1.0, "centimeter": 10.0, "meter": 1e3}
+_META, _MOST_DIMS = (".mha", ".mhd"), 4
+# Lines of a MetaImage that hold a number for each axis, and for each pair of axes.
+_META_ROWS = ("dimsize", "elementspacing", "elementsize", "offset", "position", "origin", "centerofrotation")
+_META_MATRICES = ("transformmatrix", "rotation", "orientation")
 # Departures of slices: sine of the angle of a tilt, share of the gap between neighbours, and what a missing one leaves.
 _TILTED, _UNEVEN, _MISSING = 1e-3, 0.02, 1.5
 
@@ -129,13 +134,12 @@ def _read_itk(path: Path) -> xr.DataArray:
     sitk = import_optional("SimpleITK", f"{path.suffix} files", "formats")
     with path.open("rb") as file:
         header = file.read(1 << 16).lower()
+    if path.name.endswith(_META):
+        _require_meta_header(path, header)
     rule = "say how large its voxels are (space directions, spacings or ElementSpacing, in mm)"
     require(any(word in header for word in _SPACINGS), str(path), rule, "no such line; SimpleITK would take 1 mm")
-    try:
+    with parsing(path, f"{path.suffix} file"):
         image = sitk.ReadImage(str(path))
-    except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1]
-        raise ValueError(f"{path} must be a complete {path.suffix} file, got {reason}") from error
     require(image.GetDimension() == 3, str(path), "be a 3-D volume", f"{image.GetDimension()}-D data")
     values = np.swapaxes(sitk.GetArrayFromImage(image), 0, 2)  # k, j, i to i, j, k; channels stay last
     affine = np.eye(4)
@@ -144,30 +148,39 @@ def _read_itk(path: Path) -> xr.DataArray:
     return _array(path, values, _TO_RAS @ affine)
 
 
+def _require_meta_header(path: Path, header: bytes) -> None:
+    """Refuse a MetaImage whose header contradicts itself: ITK ends the process over some of these."""
+    head, _, rest = header.partition(b"elementdatafile")
+    lines = [line.partition(b"=")[::2] for line in head.splitlines()]
+    given = {name.strip().decode("ascii", "replace"): value.split() for name, value in lines}
+    dims = given.get("ndims", [])
+    plain = rest[:1] in b" =" and len(dims) == 1 and dims[0].isdigit() and 1 <= int(dims[0]) <= _MOST_DIMS
+    count = int(dims[0]) if plain else 0
+    wanted = {name: count for name in _META_ROWS} | {name: count**2 for name in _META_MATRICES}
+    wrong = [name for name, number in wanted.items() if name in given and len(given[name]) != number]
+    sizes = given.get("dimsize", [])
+    if not plain or wrong or not all(size.isdigit() and int(size) > 0 for size in sizes) or len(sizes) != count:
+        what = ", ".join(wrong) or "NDims or DimSize"
+        refuse_file(path, "be a complete MetaImage", f"a damaged one: {what} in its header is none of {count} axes")
+
+
 # OME-Zarr
 
 
 def _read_ome(path: Path) -> xr.DataArray:
     zarr = import_optional("zarr", "OME-Zarr", "files")
-    try:
+    with parsing(path, "OME-Zarr image"):
         group = zarr.open_group(path, mode="r")
-    except (OSError, ValueError, KeyError) as error:
-        raise ValueError(f"{path} must be an OME-Zarr image, got {error}") from error
-    images = dict(group.attrs).get("ome", dict(group.attrs)).get("multiscales", [])
+        images = dict(group.attrs).get("ome", dict(group.attrs)).get("multiscales", [])
     require(len(images) == 1, str(path), "be one OME-Zarr image (multiscales)", f"{len(images)} of them")
-    names, units = zip(*((axis["name"], axis.get("unit")) for axis in images[0]["axes"]), strict=True)
-    values = group[images[0]["datasets"][0]["path"]][...]  # the first is the finest
-    scale, start = np.ones(len(names)), np.zeros(len(names))
-    for step in (
-        *images[0]["datasets"][0]["coordinateTransformations"],
-        *images[0].get("coordinateTransformations", []),
-    ):
-        known = step["type"] in ("scale", "translation") and step["type"] in step
-        require(known, f"{path}", "be placed by a scale and a translation that stand in its attributes", step)
-        if step["type"] == "scale":
-            scale, start = scale * step["scale"], start * step["scale"]
-        else:
-            start = start + step["translation"]
+    names, units, finest, steps = _ome_layout(path, images[0])
+    with parsing(path, "OME-Zarr image"):
+        values = np.asarray(group[finest][...])
+        scale, start = np.ones(values.ndim), np.zeros(values.ndim)
+        for kind, numbers in steps:
+            scale, start = (scale * numbers, start * numbers) if kind == "scale" else (scale, start + numbers)
+    fits = scale.shape == start.shape == (len(names),) and values.ndim == len(names)
+    require(fits, str(path), "have a number for each of its axes", f"{values.ndim} axes of data, named {names}")
     for axis in reversed([number for number, name in enumerate(names) if name not in ("c", "z", "y", "x")]):
         require(values.shape[axis] == 1, f"axis {names[axis]} of {path}", "have one entry", values.shape[axis])
         values = values.squeeze(axis)
@@ -183,6 +196,22 @@ def _read_ome(path: Path) -> xr.DataArray:
     return _array(path, values.transpose(order), affine)
 
 
+def _ome_layout(path: Path, image: Any) -> tuple[list[str], list[Any], str, list[tuple[str, Floats]]]:
+    """Names and units of the axes, the path of the finest level, and the steps that place it: scales, translations."""
+    try:
+        axes = [(str(axis["name"]), axis.get("unit")) for axis in image["axes"]]
+        level = image["datasets"][0]  # the first is the finest
+        given = [*level["coordinateTransformations"], *image.get("coordinateTransformations", [])]
+        for step in given:
+            known = step["type"] in ("scale", "translation") and step["type"] in step
+            require(known, f"{path}", "be placed by a scale and a translation that stand in its attributes", step)
+        with parsing(path, "OME-Zarr image"):
+            steps = [(step["type"], np.array(step[step["type"]], np.float64)) for step in given]
+        return [name for name, _ in axes], [unit for _, unit in axes], str(level["path"]), steps
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
+        refuse_file(path, "be an OME-Zarr image", f"attributes that do not place it: {error!r}")
+
+
 # DICOM
 
 
@@ -192,14 +221,14 @@ def _read_dicom(path: Path) -> xr.DataArray:
     first = slices[0]
     row, column = np.array(first.ImageOrientationPatient, np.float64).reshape(2, 3)
     normal = np.cross(row, column)
-    corners = np.array([one.ImagePositionPatient for one in slices], np.float64)
+    corners = np.array([image.ImagePositionPatient for image in slices], np.float64)
     order = np.argsort(corners @ normal)
     slices, corners = [slices[number] for number in order], corners[order]
     gap = _gap(path, slices, corners, normal)
     affine = np.eye(4)
     down, right = (float(step) for step in first.PixelSpacing)  # between rows, between columns
     affine[:3, :4] = np.column_stack([row * right, column * down, normal * gap, corners[0]])
-    values = np.stack([_rescaled(path, one).T for one in slices], axis=2)
+    values = np.stack([_rescaled(path, image).T for image in slices], axis=2)
     return _array(path, values, _TO_RAS @ affine)
 
 
@@ -209,11 +238,11 @@ def _slices(path: Path) -> list[Any]:
     files = sorted(file for file in path.iterdir() if is_dicom(file)) if path.is_dir() else [path]
     found = []
     for file in files:
-        try:
+        with parsing(file, "DICOM file"):
             one = pydicom.dcmread(file)
-        except (pydicom.errors.InvalidDicomError, EOFError, ValueError) as error:
-            raise ValueError(f"{file} must be a complete DICOM file, got {error}") from error
-        needed = ("PixelData", "ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing")
+            list(one)  # elements are converted when they are first asked for
+        needed = ("PixelData", "ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing", "SeriesInstanceUID")
+        needed += ("Rows", "Columns", "SamplesPerPixel")
         lacking = [name for name in needed if name not in one]
         if "NumberOfFrames" in one and int(one.NumberOfFrames) > 1:
             reject(str(file), "hold one slice (dcm2niix converts files of many frames to NIfTI)", "many frames")
@@ -267,9 +296,7 @@ def _rescaled(path: Path, one: Any) -> NDArray[Any]:
     require(
         "ModalityLUTSequence" not in one, str(path), "be rescaled by a slope, not by a table", "ModalityLUTSequence"
     )
-    try:  # pydicom raises each of these for pixels that are damaged, or packed in a way it has no decoder for
+    with parsing(one.filename, "DICOM file whose pixels can be unpacked"):
         pixels: NDArray[Any] = one.pixel_array
-    except (ValueError, RuntimeError, AttributeError, NotImplementedError) as error:
-        raise ValueError(f"pixels of {one.filename} must be readable, got {error}") from error
     slope, intercept = float(one.get("RescaleSlope", 1)), float(one.get("RescaleIntercept", 0))
     return (pixels * slope + intercept).astype(np.float32 if pixels.dtype.itemsize <= 2 else np.float64)

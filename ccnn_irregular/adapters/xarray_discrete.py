@@ -24,7 +24,9 @@ _FEATURE = "feature of "
 
 def is_ragged(dataset: xr.Dataset) -> bool:
     """Whether a Dataset holds ragged arrays of CF conventions."""
-    return any({"sample_dimension", "instance_dimension"} & one.attrs.keys() for one in dataset.variables.values())
+    return any(
+        {"sample_dimension", "instance_dimension"} & variable.attrs.keys() for variable in dataset.variables.values()
+    )
 
 
 def observations(dataset: xr.Dataset) -> xr.Dataset:
@@ -53,7 +55,9 @@ def observations(dataset: xr.Dataset) -> xr.Dataset:
         dataset = _repeated(dataset, links[inner], _FEATURE + inner)
         inner = links.pop(inner)
     require(not links, "the file", "nest its ragged arrays", f"others along {', '.join(links)}")
-    beside = [str(name) for name, one in dataset.variables.items() if dim in one.dims and one.dims != (dim,)]
+    beside = [
+        str(name) for name, variable in dataset.variables.items() if dim in variable.dims and variable.dims != (dim,)
+    ]
     require(not beside, "the variables of observations", f"run along {dim!r} alone", ", ".join(beside))
     return _along(dataset, dim)
 
@@ -114,7 +118,7 @@ def _along(dataset: xr.Dataset, dim: str) -> xr.Dataset:
         if not variable.dims and (variable.dtype.kind in "fmM" or variable.attrs.get("cf_role") in _ROLES)
     }
     along = dataset[[name for name, variable in dataset.variables.items() if dim in variable.dims]]
-    along = along.drop_vars([name for name, one in along.coords.items() if not one.dims]).assign(alone)
+    along = along.drop_vars([name for name, coordinate in along.coords.items() if not coordinate.dims]).assign(alone)
     if dim in along.indexes:  # times of a lone series, which are not those of any other
         along = along.drop_indexes(dim).rename_dims({dim: _OBSERVATION})
     return along
@@ -122,14 +126,14 @@ def _along(dataset: xr.Dataset, dim: str) -> xr.Dataset:
 
 def _flat(dataset: xr.Dataset) -> xr.Dataset:
     """The entries of rectangles one by one, without those where nothing was measured."""
-    shapes = [dict(one.sizes) for one in dataset.data_vars.values() if one.dtype.kind in "fiu" and one.dims]
+    shapes = [dict(array.sizes) for array in dataset.data_vars.values() if array.dtype.kind in "fiu" and array.dims]
     require(len(shapes) > 0, "the file", "hold variables of observations", ", ".join(map(str, dataset.variables)))
     sizes = max(shapes, key=len)
     if len(sizes) == 1:
         return _along(dataset, str(next(iter(sizes))))
     first = str(next(iter(sizes)))
     if first not in dataset.variables and not any(
-        one.attrs.get("cf_role") in _ROLES for one in dataset.variables.values()
+        variable.attrs.get("cf_role") in _ROLES for variable in dataset.variables.values()
     ):
         dataset = dataset.assign({first: (first, np.arange(sizes[first]))})  # which feature it is
     names = [str(name) for name, variable in dataset.variables.items() if set(variable.dims) <= set(sizes)]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, final
@@ -11,6 +11,7 @@ from typing import Any, Literal, final
 import xarray as xr
 
 from ccnn_irregular._checks import reject, require
+from ccnn_irregular._files import naming, parsing
 from ccnn_irregular._optional import import_optional
 from ccnn_irregular.adapters import hdf5_sources, zarr_stores
 from ccnn_irregular.adapters.grib import GRIB, open_grib
@@ -20,6 +21,7 @@ from ccnn_irregular.adapters.xarray_folders import joined
 from ccnn_irregular.adapters.xarray_missing import marked, unpacked_limits
 from ccnn_irregular.adapters.xarray_results import without_limits
 from ccnn_irregular.adapters.xarray_times import Months
+from ccnn_irregular.adapters.xarray_values import named_values
 
 __all__ = ["Reading", "open_cube"]
 
@@ -31,7 +33,6 @@ _SMALLEST = 8
 # What marks the folder of a store, and the names of files that are parts of a cube.
 _STORE = ("zarr.json", ".zgroup", ".zmetadata")
 _SUFFIXES = (".nc", ".nc4", ".cdf", ".h5")
-_UNREADABLE = (OSError, ValueError, TypeError, KeyError, IndexError, EOFError, RuntimeError, OverflowError)
 
 
 @final
@@ -170,7 +171,7 @@ def _open_hdf5(path: Path, chunks: Any, reading: Reading) -> xr.Dataset:
     import_optional("h5netcdf", "a netCDF-4 file", "files")
     import h5py
 
-    with _complete(path, "netCDF file"):
+    with parsing(path, "netCDF file"):
         file = h5py.File(path, "r")
     with file:
         _require_group(path, reading, hdf5_sources.groups_with_values(file))
@@ -188,15 +189,6 @@ def _open_hdf5(path: Path, chunks: Any, reading: Reading) -> xr.Dataset:
         if not reading.missing_chunks:
             hdf5_sources.require_written(path, group, [str(name) for name in dataset.variables])
     return dataset
-
-
-@contextmanager
-def _complete(path: Path, what: str) -> Iterator[None]:
-    """Turn errors of the libraries into an error that names the file."""
-    try:
-        yield
-    except _UNREADABLE as error:
-        raise ValueError(f"{path} must be a complete {what}, got {type(error).__name__}: {error}") from error
 
 
 def _require_group(path: Path, reading: Reading, groups: Sequence[str]) -> None:
@@ -217,13 +209,13 @@ def _open_zarr(path: Path, chunks: Any, reading: Reading) -> xr.Dataset:
         found, str(path), "be a netCDF file or a zarr store", f"a folder of {names}" if names else "an empty folder"
     )
     with zarr_stores.quiet_about_foreign_files():
-        with _complete(path, "zarr store"):
+        with parsing(path, "zarr store"):
             root = zarr.open_group(path, mode="r", use_consolidated=False)
             groups, gone = zarr_stores.groups_with_arrays(root), zarr_stores.lacking_arrays(path)
         require(not gone, str(path), "hold the arrays that its metadata names", f"none named {', '.join(gone)}")
         _require_group(path, reading, groups)
         inner = (reading.group or "").strip("/")
-        with _complete(path, "zarr store"):
+        with parsing(path, "zarr store"):
             lacking = zarr_stores.missing_parts(path / inner, root[inner] if inner else root)
         dataset = _opened(path, "zarr", chunks, reading)
     rule = "hold all chunks, or be opened with missing_chunks=True, where what is missing reads as the fill value"
@@ -242,8 +234,8 @@ class _Cube(xr.backends.BackendEntrypoint):
     ) -> xr.Dataset:
         """Read the variables of the file, decoded, with nan where values are missing."""
         path, zarr = filename_or_obj, engine_name == "zarr"
-        with _complete(path, "zarr store" if zarr else "netCDF file"):
-            raw = _raw(path, engine_name, reading.group)
+        with parsing(path, "zarr store" if zarr else "netCDF file"):
+            raw = named_values(path, _raw(path, engine_name, reading.group))
             fills = _zarr_fills(path, reading) if zarr else {}
         stored, changed = raw.variables, {}
         for name, variable in stored.items():
@@ -259,7 +251,7 @@ class _Cube(xr.backends.BackendEntrypoint):
             # Zarr has fill values of its own; only floats from netCDF carry its default ones along.
             options = {"default_fills": not zarr or variable.dtype.kind == "f", "valid_range": reading.valid_range}
             changed[name] = marked(str(path), str(name), copied, **options)
-        with _complete(path, "zarr store" if zarr else "netCDF file"):
+        with parsing(path, "zarr store" if zarr else "netCDF file"):
             decoded = xr.decode_cf(raw.assign(changed), decode_times=False)
         if reading.valid_range:
             for name, variable in decoded.variables.items():
@@ -312,10 +304,8 @@ def _opened(path: Path, engine: str, chunks: Any, reading: Reading) -> xr.Datase
 
 def _with_dates(path: Path, numbers: xr.Dataset, months: Months | None) -> xr.Dataset:
     """Decode the times of a Dataset; leave out limits in the unit that they had."""
-    try:
+    with naming(path):
         dataset = decode_times(numbers, months)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
     for name, variable in dataset.variables.items():
         if variable.dtype != numbers.variables[name].dtype:
             variable.attrs = without_limits(variable.attrs)
@@ -326,7 +316,5 @@ def _with_dates(path: Path, numbers: xr.Dataset, months: Months | None) -> xr.Da
 def _require_complete(path: Path, dataset: xr.Dataset) -> None:
     """Check that the last values of each variable are in the file: classic files have no checksum."""
     for name, variable in dataset.variables.items():
-        try:
+        with parsing(path, f"netCDF file, {name!r} too"):
             variable[{dim: slice(-1, None) for dim in variable.dims}].to_numpy()
-        except (OSError, ValueError, TypeError, IndexError, RuntimeError) as error:
-            raise ValueError(f"{path} must be a complete netCDF file, got {name!r} cut short: {error}") from error

@@ -133,7 +133,7 @@ def _without_starts(array: xr.DataArray, options: Options) -> tuple[xr.DataArray
     start, lead = by_name.get("forecast_reference_time"), by_name.get("forecast_period")
     if start is None or lead is None or start in named or lead in named:
         return array, told
-    dates = [name for name, one in array.coords.items() if set(one.dims) == {start, lead}]
+    dates = [name for name, coordinate in array.coords.items() if set(coordinate.dims) == {start, lead}]
     return array.drop_vars(dates), [*told, start]
 
 

@@ -200,10 +200,10 @@ class _Check:
         answer = self._evaluated(layer, sampling, source, query)
         seconds = time.perf_counter() - started
         wanted = self._wanted(sampling)
-        own = None if judge is None else _distance(answer[: len(judge)], judge)
+        distance = None if judge is None else _distance(answer[: len(judge)], judge)
         largest = float((answer - wanted).abs().max() / wanted.abs().max())
         return replace(
-            row, error=_distance(answer, wanted), largest_error=largest, engine_error=own, seconds=seconds
+            row, error=_distance(answer, wanted), largest_error=largest, engine_error=distance, seconds=seconds
         ), answer
 
     def _judge(self, sampling: Sampling, source: Points) -> Tensor | None:
@@ -251,7 +251,7 @@ class _Check:
         if sampling.jitter == 0:
             return self.answer[sampling.nodes]
         grid = self.field.grid
-        starts, steps = (torch.tensor(one, dtype=torch.float64) for one in (grid.starts, grid.steps))
+        starts, steps = (torch.tensor(lengths_of, dtype=torch.float64) for lengths_of in (grid.starts, grid.steps))
         return self.field.interpolate(self.answer.T.unflatten(1, grid.sizes), (sampling.coordinates - starts) / steps)
 
     def _evaluated(self, layer: nn.Module, sampling: Sampling, source: Domain, query: Points | None) -> Tensor:
@@ -287,12 +287,12 @@ class _Check:
         """Seconds of planning and a forward pass, or why the engine does not serve."""
         query = layer.latent if isinstance(layer, CCNN) and layer.latent is not None else query
         seconds = 0.0
-        for one in _sampled_convolutions(layer):
-            engine, rtol = ENGINES[one.solver.engine], one.solver.rtol
-            cost = engine.assess(one.kernel, source, source if query is None else query, 1, rtol)
+        for convolution in _sampled_convolutions(layer):
+            engine, rtol = ENGINES[convolution.solver.engine], convolution.solver.rtol
+            cost = engine.assess(convolution.kernel, source, source if query is None else query, 1, rtol)
             if isinstance(cost, str):
                 return cost
-            seconds += current_rates(one.kernel.extent.device).seconds(cost.plan + cost.forward)
+            seconds += current_rates(convolution.kernel.extent.device).seconds(cost.plan + cost.forward)
         return seconds
 
 

@@ -191,7 +191,9 @@ class Field:
             weights["plain_mean"] = plain_mean(len(nodes), volume=volume * self.grid.count)
         if len(nodes) < self.grid.count:
             weights["no weights"] = torch.full((len(nodes),), volume, dtype=torch.float64)
-        starts, steps = (torch.tensor(one, dtype=torch.float64) for one in (self.grid.starts, self.grid.steps))
+        starts, steps = (
+            torch.tensor(lengths_of, dtype=torch.float64) for lengths_of in (self.grid.starts, self.grid.steps)
+        )
         return Sampling(
             name,
             kept,
@@ -199,7 +201,7 @@ class Field:
             (starts + steps * positions)[valid],
             values[valid],
             nodes[valid],
-            {rule: one[valid] for rule, one in weights.items()},
+            {rule: weight[valid] for rule, weight in weights.items()},
         )
 
 
@@ -221,12 +223,12 @@ def _with_images(positions: Tensor, grid: Grid) -> tuple[Tensor, list[tuple[floa
     """
     margin = _SEAM * (grid.count / len(positions)) ** (1 / grid.d)
     bounds = []
-    for axis, one in enumerate(grid.axes):
-        low, high, reach = -0.5, one.size - 0.5, 0.0
-        if one.periodic:
-            reach = min(margin, one.size / 2)
+    for axis, nodes in enumerate(grid.axes):
+        low, high, reach = -0.5, nodes.size - 0.5, 0.0
+        if nodes.periodic:
+            reach = min(margin, nodes.size / 2)
             shift = torch.zeros(grid.d, dtype=torch.float64)
-            shift[axis] = one.size
+            shift[axis] = nodes.size
             place = positions[:, axis]
             positions = torch.cat(
                 [positions, positions[place < low + reach] + shift, positions[place > high - reach] - shift]

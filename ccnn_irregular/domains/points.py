@@ -63,7 +63,7 @@ class Points:
             weights = torch.ones(count, dtype=torch.float64, device=device)
         if splits is None:
             splits = torch.tensor([0, count], dtype=torch.int64, device=device)
-        weights, splits = _as_tensor("weights", weights), _as_tensor("splits", splits)
+        weights, splits = as_tensor("weights", weights), as_tensor("splits", splits)
         for name, tensor in (("weights", weights), ("splits", splits)):
             require(tensor.device == device, name, f"be on the coordinates' device {device}", tensor.device)
         require(
@@ -83,7 +83,9 @@ class Points:
         self.splits = _held(splits)
         self.periods = periods
         given = {"coordinates": coordinates, "weights": weights}
-        self._converted = {name: one for name, one in given.items() if one.requires_grad and one.dtype != torch.float64}
+        self._converted = {
+            name: tensor for name, tensor in given.items() if tensor.requires_grad and tensor.dtype != torch.float64
+        }
 
     def __repr__(self) -> str:
         parts = [f"n={self.count}, d={self.d}, samples={self.samples}"]
@@ -186,7 +188,7 @@ def as_coordinates(argument: str, given: Tensor | NDArray[Any]) -> Tensor:
     Raises:
         ValueError: neither a tensor nor an array of numbers, or integers that float64 would round.
     """
-    tensor = _as_tensor(argument, given)
+    tensor = as_tensor(argument, given)
     if tensor.is_floating_point():
         return tensor
     require(tensor.dtype in _INTEGERS, argument, "be floating point or integers", tensor.dtype)
@@ -196,7 +198,12 @@ def as_coordinates(argument: str, given: Tensor | NDArray[Any]) -> Tensor:
     return exact
 
 
-def _as_tensor(argument: str, given: Tensor | NDArray[Any]) -> Tensor:
+def as_tensor(argument: str, given: Tensor | NDArray[Any]) -> Tensor:
+    """A tensor as it is; a NumPy array as a copy, since writes to shared memory cannot be noticed.
+
+    Raises:
+        ValueError: something else, or an array of no numbers.
+    """
     if isinstance(given, np.ndarray):
         require(given.dtype.kind in "iuf", argument, "hold numbers", given.dtype)
         return torch.tensor(given.astype(given.dtype.newbyteorder("="), copy=False))

@@ -48,11 +48,13 @@ class _Grouping:
             self._keep_blocks(rows)
         weights = [self._weight(use) for use in self.uses]
         attributes = [
-            AttributePlan(use.module, use.attribute, tuple(self._segments(one, 1) for one in use.factors), use.each)
+            AttributePlan(
+                use.module, use.attribute, tuple(self._segments(factor, 1) for factor in use.factors), use.each
+            )
             for use in self.tracer.attributes
         ]
         self._share_families()
-        attributes = [replace(one, factors=tuple(map(self._free, one.factors))) for one in attributes]
+        attributes = [replace(attribute, factors=tuple(map(self._free, attribute.factors))) for attribute in attributes]
         return NetworkPlan(self.groups, self._only_resizable(weights), attributes)
 
     def _groups(self) -> tuple[np.ndarray, np.ndarray]:
@@ -181,7 +183,7 @@ class _Grouping:
         """Number the families of groups with equal numbers of channels; one that is fixed fixes all."""
         pairs = []
         for a, b in self.tracer.tied:
-            first, second = (np.unique(self.group[self.channel[one[one >= 0]]]) for one in (a, b))
+            first, second = (np.unique(self.group[self.channel[side[side >= 0]]]) for side in (a, b))
             if len(first) == len(second):
                 pairs += [pair for pair in zip(first, second, strict=True) if min(pair) >= 0]
             else:
@@ -190,15 +192,19 @@ class _Grouping:
         families = _joined(len(self.groups), [(np.array([a]), np.array([b])) for a, b in pairs])
         for number, group in enumerate(self.groups):
             group.family = int(families[number])
-            partners = [one for one, family in zip(self.groups, families, strict=True) if family == families[number]]
-            reasons = [one.fixed for one in partners if one.fixed is not None]
+            partners = [
+                group for group, family in zip(self.groups, families, strict=True) if family == families[number]
+            ]
+            reasons = [partner.fixed for partner in partners if partner.fixed is not None]
             group.fixed = reasons[0] if reasons else None
 
     def _free(self, segments: Sequence[Segment]) -> tuple[Segment, ...]:
         """The segments, those of fixed groups without their group."""
         return tuple(
-            one if one.group is None or self.groups[one.group].fixed is None else replace(one, group=None)
-            for one in segments
+            segment
+            if segment.group is None or self.groups[segment.group].fixed is None
+            else replace(segment, group=None)
+            for segment in segments
         )
 
     def _only_resizable(self, weights: Sequence[WeightPlan]) -> list[WeightPlan]:
@@ -208,7 +214,7 @@ class _Grouping:
         for weight in weights:
             axes = {}
             for number, axis in weight.axes.items():
-                found = [one.group for one in axis.segments if one.group is not None]
+                found = [segment.group for segment in axis.segments if segment.group is not None]
                 for group in found:
                     layers[group][_layer_name(weight.name)] = None
                 if any(self.groups[group].fixed is None for group in found):

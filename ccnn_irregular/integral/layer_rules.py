@@ -7,9 +7,9 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from ccnn_irregular._checks import reject
-from ccnn_irregular.integral.function_rules import elementwise
 from ccnn_irregular.integral.layout import Role
 from ccnn_irregular.integral.tracing import AttributeUse, Call, LayerRule, Tracer
+from ccnn_irregular.integral.value_rules import elementwise
 from ccnn_irregular.kernels import Generator, Kernel
 from ccnn_irregular.layers import (
     BatchNorm,
@@ -46,7 +46,9 @@ def require_continuous_layers(model: nn.Module, fixed: tuple[str, ...]) -> None:
         if parametrize.is_parametrized(module):
             undo = "torch.nn.utils.parametrize.remove_parametrizations"
             reject("model", f"have plain weights (end a weight norm by {undo}), or fixed=[{name!r}, ...]", what)
-        if any(isinstance(one, nn.parameter.UninitializedParameter) for one in module.parameters(recurse=False)):
+        if any(
+            isinstance(parameter, nn.parameter.UninitializedParameter) for parameter in module.parameters(recurse=False)
+        ):
             reject("model", "have weights of known shapes: run it once first", what)
 
 

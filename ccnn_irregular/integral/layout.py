@@ -153,7 +153,8 @@ class NetworkPlan:
     def length(self, segments: Sequence[Segment], sizes: Mapping[int, int]) -> int:
         """Entries of an axis, where groups have ``sizes``; those that are not named have their full size."""
         return sum(
-            (one.channels if one.group is None else sizes.get(one.group, one.channels)) * one.repeat for one in segments
+            (segment.channels if segment.group is None else sizes.get(segment.group, segment.channels)) * segment.repeat
+            for segment in segments
         )
 
     def resizable(self) -> list[int]:
@@ -192,7 +193,9 @@ def reordered(values: Tensor, axis: int, plan: AxisPlan, orders: Mapping[int, Te
         blocks = torch.arange(plan.cut)[:, None]
         return parted[blocks, inside].movedim(1, axis + 1).flatten(0, 1)
     parts = []
-    for part, segment in zip(values.split([one.length for one in plan.segments], axis), plan.segments, strict=True):
+    for part, segment in zip(
+        values.split([segment.length for segment in plan.segments], axis), plan.segments, strict=True
+    ):
         order = None if segment.group is None else orders.get(segment.group)
         if order is not None:
             part = part.unflatten(axis, (segment.channels, segment.repeat)).index_select(axis, order)

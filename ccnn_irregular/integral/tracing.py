@@ -119,14 +119,14 @@ class Tracer(TorchFunctionMode):
         self.functions = functions
         self.layers = layers
         self.opaque = tuple(opaque)
-        self.names = {id(one): name for name, one in [*model.named_parameters(), *model.named_buffers()]}
+        self.names = {id(tensor): name for name, tensor in [*model.named_parameters(), *model.named_buffers()]}
         self.shared = _shared_names(model)
         # Weights of layers that are followed as a whole: who evaluates them outside (to plan, say) tells nothing.
         self._private = {
-            id(one)
+            id(tensor)
             for module in model.modules()
             if type(module) in layers
-            for one in [*module.parameters(), *module.buffers()]
+            for tensor in [*module.parameters(), *module.buffers()]
         }
         self.modules = {id(module): name for name, module in model.named_modules()}
         self.atoms = 0
@@ -263,9 +263,9 @@ class Tracer(TorchFunctionMode):
             return
         for number in before.axes.keys() | found.keys():
             pair = [one.axes.get(number) if isinstance(one, Use) else one.get(number) for one in (before, found)]
-            if any(one is None or one.role != pair[0].role or one.cut > 1 for one in pair):  # type: ignore[union-attr]
-                for one in pair:
-                    self.fix(None if one is None else one.labels, f"along {name}, which is used in two ways")
+            if any(label is None or label.role != pair[0].role or label.cut > 1 for label in pair):  # type: ignore[union-attr]
+                for label in pair:
+                    self.fix(None if label is None else label.labels, f"along {name}, which is used in two ways")
             else:
                 self.unite(pair[0].labels, pair[1].labels)  # type: ignore[union-attr]
 

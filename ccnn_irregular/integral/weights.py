@@ -82,7 +82,7 @@ class SampledWeight(_ContinuousWeight):
 
     def forward(self, nodes: Tensor) -> Tensor:
         """Values at the nodes, of full size, to the weight."""
-        values = nodes
+        values = nodes.reshape(self.plan.shape)  # shared ones have the shape of the layer's weight
         for axis, plan in self.plan.axes.items():
             values = self.along(values, axis, plan, _to_samples, back=False)
         values = self.plan.join(values)
@@ -95,10 +95,10 @@ class SampledWeight(_ContinuousWeight):
         lengths = list(self.plan.shape)
         for axis, plan in self.plan.axes.items():
             lengths[axis] = sum(
-                one.length // plan.cut
-                if one.group is None
-                else self.partition(one).size * self.inner_blocks(one, plan.cut) * one.repeat
-                for one in plan.segments
+                segment.length // plan.cut
+                if segment.group is None
+                else self.partition(segment).size * self.inner_blocks(segment, plan.cut) * segment.repeat
+                for segment in plan.segments
             )
         values = weight.reshape(lengths)
         if self.plan.positive:
@@ -139,8 +139,8 @@ class GeneratedWeight(_ContinuousWeight):
     def suits(plan: WeightPlan, groups: list[GroupPlan]) -> bool:
         """Whether one group, in one block, lies along each axis that has channels, of two axes or more in all."""
         segments = [axis.segments for axis in plan.axes.values()]
-        single = all(len(one) == 1 and one[0].group is not None for one in segments)
-        return len(plan.shape) > 1 and single and all(groups[one[0].group or 0].blocks == 1 for one in segments)
+        single = all(len(segment) == 1 and segment[0].group is not None for segment in segments)
+        return len(plan.shape) > 1 and single and all(groups[segment[0].group or 0].blocks == 1 for segment in segments)
 
     def forward(self, gain: Tensor) -> Tensor:
         """The gain, ``()``, to the weight."""

@@ -35,7 +35,7 @@ class BoxMask(Mask):
 
     def __init__(self, half_width: Sequence[float], centre: Sequence[float] | None = None) -> None:
         super().__init__()
-        positive = all(math.isfinite(one) and one > 0 for one in half_width)
+        positive = all(math.isfinite(half) and half > 0 for half in half_width)
         require(len(half_width) >= 1 and positive, "half_width", "be positive and finite", tuple(half_width))
         centre = (0.0,) * len(half_width) if centre is None else centre
         require(len(centre) == len(half_width), "centre", f"have {len(half_width)} entries", tuple(centre))

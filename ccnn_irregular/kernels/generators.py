@@ -353,11 +353,11 @@ class OutputRows(Generator):
     def _replaced(self) -> dict[str, Tensor]:
         """The tensors of the inner generator's output layer by name, as they are now."""
         output = self.inner.output
-        wanted = [one for one in (output.weight, output.bias) if one is not None]
+        wanted = [parameter for parameter in (output.weight, output.bias) if parameter is not None]
         names = {id(tensor): name for name, tensor in self.inner.named_parameters()}
-        plain = all(id(one) in names for one in wanted)
+        plain = all(id(number) in names for number in wanted)
         require(plain, "kernel", "have an output layer of plain parameters to be cut into groups", type(output))
-        return {names[id(one)]: one for one in wanted}
+        return {names[id(number)]: number for number in wanted}
 
 
 def _silu_second_moment(scale: float) -> float:

@@ -71,7 +71,7 @@ class KernelSpec:
     def __post_init__(self) -> None:
         for name in ("extent", "width"):
             object.__setattr__(self, name, _lengths(f"kernel.{name}", getattr(self, name)))
-        counts = {len(one) for one in (self.extent, self.width) if isinstance(one, tuple)}
+        counts = {len(length_of) for length_of in (self.extent, self.width) if isinstance(length_of, tuple)}
         require(len(counts) < 2, "kernel.width", "have one entry per axis, as kernel.extent has", self.width)
         require_known(GENERATORS, "kernel.generator", self.generator)
         require_known(MASKS, "kernel.mask", self.mask, besides=("none",))
@@ -106,7 +106,9 @@ class KernelSpec:
 
     def __repr__(self) -> str:
         always = ("extent", "width", "omega_0", "generator")
-        shown = [one.name for one in fields(self) if one.name in always or getattr(self, one.name) != one.default]
+        shown = [
+            field.name for field in fields(self) if field.name in always or getattr(self, field.name) != field.default
+        ]
         return f"KernelSpec({', '.join(f'{name}={getattr(self, name)!r}' for name in shown)})"
 
     def __call__(self, channels: int, out_channels: int | None = None) -> Kernel:
@@ -116,7 +118,7 @@ class KernelSpec:
         """
         require(channels >= 1, "channels", "be at least 1", channels)
         require(out_channels is None or out_channels >= 1, "out_channels", "be at least 1", out_channels)
-        d = next((len(one) for one in (self.extent, self.width) if isinstance(one, tuple)), 1)
+        d = next((len(length_of) for length_of in (self.extent, self.width) if isinstance(length_of, tuple)), 1)
         extent, width = self._extent_and_width(d)
         shape = (channels,) if out_channels is None else (out_channels, channels)
         relative = max(w / e for w, e in zip(width, extent, strict=True))
@@ -145,10 +147,10 @@ class KernelSpec:
 
     def _extent_and_width(self, d: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Both per axis, the one that was not given by the other."""
-        extent, width = (_times("", one, (1.0,) * d) for one in (self.extent, self.width))
+        extent, width = (_times("", length_of, (1.0,) * d) for length_of in (self.extent, self.width))
         if width is None:
             assert extent is not None
-            width = tuple(_PUBLISHED_WIDTH * one for one in extent)
+            width = tuple(_PUBLISHED_WIDTH * length for length in extent)
         if extent is None:
             with torch.device("cpu"):  # built on the meta device, a mask has no numbers
                 mask = self._mask(width)
@@ -194,7 +196,7 @@ def _lengths(name: str, given: float | Sequence[float] | None) -> float | tuple[
         numbers = tuple(map(float, cast("Sequence[float]", [given] if single else given)))
     except (TypeError, ValueError):
         reject(name, rule, repr(given))
-    fits = len(numbers) >= 1 and all(math.isfinite(one) and one > 0 for one in numbers)
+    fits = len(numbers) >= 1 and all(math.isfinite(number) and number > 0 for number in numbers)
     require(fits, name, rule, given)
     return numbers[0] if single else numbers
 
@@ -205,4 +207,4 @@ def _times(name: str, given: float | Sequence[float] | None, lengths: Sequence[f
         return None
     numbers = tuple(given) if isinstance(given, Sequence) else (given,) * len(lengths)
     require(len(numbers) == len(lengths), name, f"be one number or one per axis, {len(lengths)}", numbers)
-    return tuple(one * length for one, length in zip(numbers, lengths, strict=True))
+    return tuple(number * length for number, length in zip(numbers, lengths, strict=True))

@@ -29,8 +29,8 @@ def with_tensors(module: Module, tensors: Mapping[str, Tensor]) -> Module:
 def _twin(module: Module, replaced: Mapping[int, Tensor]) -> Module:
     """A new object of the module's class and of all below it, with dictionaries of their own."""
     twin = module.__new__(type(module))
-    parameters = {name: replaced.get(id(one), one) for name, one in module._parameters.items()}
-    children = {name: None if one is None else _twin(one, replaced) for name, one in module._modules.items()}
-    own = {"_parameters": parameters, "_modules": children, "_buffers": dict(module._buffers)}
-    object.__setattr__(twin, "__dict__", vars(module) | own)
+    parameters = {name: replaced.get(id(parameter), parameter) for name, parameter in module._parameters.items()}
+    children = {name: None if child is None else _twin(child, replaced) for name, child in module._modules.items()}
+    attributes = {"_parameters": parameters, "_modules": children, "_buffers": dict(module._buffers)}
+    object.__setattr__(twin, "__dict__", vars(module) | attributes)
     return twin

@@ -122,7 +122,7 @@ def dilated(kernel: Kernel, rates: float | Sequence[float]) -> Kernel:
     require(len(rates) == kernel.d, "rates", f"have one entry per axis, {kernel.d}", rates)
     require(all(math.isfinite(rate) and rate > 0 for rate in rates), "rates", "be positive and finite", rates)
     mask = None if kernel.mask is None else DilatedMask(kernel.mask, rates).to(kernel.extent)
-    extent = [one * rate for one, rate in zip(kernel.exact_numbers("extent"), rates, strict=True)]
+    extent = [length * rate for length, rate in zip(kernel.exact_numbers("extent"), rates, strict=True)]
     return kernel.replace(mask=mask, extent=extent)
 
 
@@ -183,12 +183,12 @@ def conv_query(
     pads = _pads(padding, d)
     lags = _lag_zero(sizes, rates, causal_axes)
     counts, starts = [], []
-    for axis, own in enumerate(source.axes):
+    for axis, source_axis in enumerate(source.axes):
         before, after = pads[axis]
-        room = own.size + before + after - rates[axis] * (sizes[axis] - 1) - 1
+        room = source_axis.size + before + after - rates[axis] * (sizes[axis] - 1) - 1
         require(room >= 0, "sizes", f"fit into the padded grid on axis {axis}", tuple(sizes))
         counts.append(room // strides[axis] + 1)
-        starts.append(own.start + (lags[axis] - before) * own.step)
+        starts.append(source_axis.start + (lags[axis] - before) * source_axis.step)
     steps = [step * stride for step, stride in zip(source.steps, strides, strict=True)]
     wraps = [a.periodic and n * s == a.size for a, n, s in zip(source.axes, counts, strides, strict=True)]
     return Grid(counts, steps, starts, wraps)
@@ -261,13 +261,15 @@ def conv_transpose_query(
     pads, extra = _per_axis("padding", padding, d, 0), _per_axis("output_padding", output_padding, d, 0)
     lags = _lag_zero(sizes, rates, causal_axes)
     counts, starts = [], []
-    for axis, own in enumerate(source.axes):
-        count = (own.size - 1) * strides[axis] - 2 * pads[axis] + rates[axis] * (sizes[axis] - 1) + extra[axis] + 1
-        count = own.size * strides[axis] if own.periodic else count
+    for axis, source_axis in enumerate(source.axes):
+        count = (
+            (source_axis.size - 1) * strides[axis] - 2 * pads[axis] + rates[axis] * (sizes[axis] - 1) + extra[axis] + 1
+        )
+        count = source_axis.size * strides[axis] if source_axis.periodic else count
         require(count >= 1, "padding", f"leave at least one node on axis {axis}", pads[axis])
         counts.append(count)
         lag = 0 if axis in causal_axes else lags[axis]
-        starts.append(own.start + (pads[axis] - lag) * own.step / strides[axis])
+        starts.append(source_axis.start + (pads[axis] - lag) * source_axis.step / strides[axis])
     steps = [step / factor for step, factor in zip(source.steps, strides, strict=True)]
     return Grid(counts, steps, starts, source.periodic)
 
@@ -282,8 +284,10 @@ def _table(
     """Kernel of the taps ``weight``, ``(*shape, *sizes)``, at ``positions`` in units of ``extent``."""
     shape = tuple(weight.shape[: weight.ndim - len(positions)])
     generator = Taps(positions, math.prod(shape), volume)
-    middle = [(min(along) + max(along)) / 2 * one for along, one in zip(positions, extent, strict=True)]
-    reach = [((max(along) - min(along)) / 2 + 1 - ON_TAP) * one for along, one in zip(positions, extent, strict=True)]
+    middle = [(min(along) + max(along)) / 2 * length for along, length in zip(positions, extent, strict=True)]
+    reach = [
+        ((max(along) - min(along)) / 2 + 1 - ON_TAP) * length for along, length in zip(positions, extent, strict=True)
+    ]
     mask = BoxMask(reach, middle)
     kernel = Kernel(generator, mask, extent=extent, shape=shape, causal_axes=causal_axes).to(weight)  # type: ignore[arg-type]
     with torch.no_grad():
@@ -311,7 +315,10 @@ def _per_axis(name: str, given: Ints, d: int, least: int) -> tuple[int, ...]:
     numbers = tuple(given) if isinstance(given, Sequence) else (given,) * d
     require(len(numbers) == d, name, f"be one number or one per axis, {d}", numbers)
     require(
-        all(isinstance(one, int) and one >= least for one in numbers), name, f"be integers from {least} on", numbers
+        all(isinstance(number, int) and number >= least for number in numbers),
+        name,
+        f"be integers from {least} on",
+        numbers,
     )
     return numbers
 
@@ -321,8 +328,8 @@ def _pads(padding: Ints | Sequence[tuple[int, int]], d: int) -> list[tuple[int, 
     if isinstance(padding, int):
         padding = (padding,) * d
     require(len(padding) == d, "padding", f"be one number or one entry per axis, {d}", tuple(padding))
-    pairs = [(one, one) if isinstance(one, int) else one for one in padding]
-    fits = all(len(pair) == 2 and all(isinstance(one, int) and one >= 0 for one in pair) for pair in pairs)
+    pairs = [(pad, pad) if isinstance(pad, int) else pad for pad in padding]
+    fits = all(len(pair) == 2 and all(isinstance(pad, int) and pad >= 0 for pad in pair) for pair in pairs)
     require(fits, "padding", "be integers from 0 on, or pairs of them", tuple(padding))
     return pairs
 

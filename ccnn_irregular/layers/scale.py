@@ -37,11 +37,11 @@ def scale_kernel(kernel: Kernel, gain: float) -> None:
     require(fits, "source", "reach the queries within the kernel's support", f"a response of {gain}")
     kernel.calibrated = True
     factor, output = gain**-0.5, kernel.generator.output
-    tensors = [one for one in (output.weight, output.bias) if one is not None]
-    own = {id(one) for one in kernel.parameters()}
-    if all(id(one) in own for one in tensors) and _LEAST_IN_WEIGHTS < factor < _MOST_IN_WEIGHTS:
-        for one in tensors:
-            one.mul_(factor)
+    tensors = [parameter for parameter in (output.weight, output.bias) if parameter is not None]
+    in_kernel = {id(parameter) for parameter in kernel.parameters()}
+    if all(id(tensor) in in_kernel for tensor in tensors) and _LEAST_IN_WEIGHTS < factor < _MOST_IN_WEIGHTS:
+        for tensor in tensors:
+            tensor.mul_(factor)
     else:
         kernel.scale.mul_(factor)
 

@@ -37,9 +37,9 @@ def coarser(domain: Domain, stride: int | Sequence[int]) -> Domain:
 
 def _coarser_grid(grid: Grid, strides: Sequence[int]) -> Grid:
     """The nodes of a grid that strides leave, from the first on."""
-    for axis, (own, factor) in enumerate(zip(grid.axes, strides, strict=True)):
-        fits = not own.periodic or own.size % factor == 0
-        require(fits, "stride", f"divide the {own.size} nodes of axis {axis}, which repeats", factor)
+    for axis, (nodes, factor) in enumerate(zip(grid.axes, strides, strict=True)):
+        fits = not nodes.periodic or nodes.size % factor == 0
+        require(fits, "stride", f"divide the {nodes.size} nodes of axis {axis}, which repeats", factor)
     sizes = [-(-size // factor) for size, factor in zip(grid.sizes, strides, strict=True)]
     steps = [step * factor for step, factor in zip(grid.steps, strides, strict=True)]
     return Grid(sizes, steps, grid.starts, grid.periodic)
@@ -57,8 +57,8 @@ def finer(grid: Grid, stride: int | Sequence[int]) -> Grid:
     """
     strides = _factors("stride", stride, grid.d)
     sizes = [
-        own.size * factor if own.periodic else (own.size - 1) * factor + 1
-        for own, factor in zip(grid.axes, strides, strict=True)
+        nodes.size * factor if nodes.periodic else (nodes.size - 1) * factor + 1
+        for nodes, factor in zip(grid.axes, strides, strict=True)
     ]
     return Grid(sizes, [a / b for a, b in zip(grid.steps, strides, strict=True)], grid.starts, grid.periodic)
 
@@ -76,6 +76,6 @@ def _every(points: Points, stride: int) -> Points:
 
 def _factors(name: str, given: int | Sequence[int], count: int) -> tuple[int, ...]:
     numbers = tuple(given) if isinstance(given, Sequence) else (given,) * count
-    fits = len(numbers) == count and all(isinstance(one, int) and one >= 1 for one in numbers)
+    fits = len(numbers) == count and all(isinstance(number, int) and number >= 1 for number in numbers)
     require(fits, name, f"be a positive integer, or {count} of them", given)
     return numbers

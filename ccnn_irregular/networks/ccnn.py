@@ -84,7 +84,6 @@ class CCNN(nn.Module):
     ) -> None:
         super().__init__()
         require(head in get_args(HeadName), "head", f"be one of {get_args(HeadName)}", repr(head))
-        self.in_channels = in_channels
         self.latent = latent
         self.head = head
 
@@ -103,6 +102,11 @@ class CCNN(nn.Module):
         if head == "anywhere":
             self.readout = SeparableContinuousConv(kernel(hidden_channels), hidden_channels, solver=solver)
         self.output = PointwiseLinear(hidden_channels, out_channels)
+
+    @property
+    def in_channels(self) -> int:
+        """Channels of the input; other layers before the network may be resized with it, see ``integral``."""
+        return self.stem.depthwise.in_channels
 
     def extra_repr(self) -> str:
         channels = " -> ".join(map(str, (self.in_channels, self.output.in_features, self.output.out_features)))

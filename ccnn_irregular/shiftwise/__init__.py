@@ -5,8 +5,9 @@ CVPR 2025, arXiv 2401.12736).
 """
 
 from ccnn_irregular.shiftwise.blocks import ShiftwiseBlock
+from ccnn_irregular.shiftwise.choice import Choice
 from ccnn_irregular.shiftwise.conv import ShiftwiseConv
-from ccnn_irregular.shiftwise.export import Exported, LayerReport, export
+from ccnn_irregular.shiftwise.export import DepthwiseConv, Exported, LayerReport, export, settle
 from ccnn_irregular.shiftwise.networks import (
     ShiftwiseNet,
     compress,
@@ -14,11 +15,15 @@ from ccnn_irregular.shiftwise.networks import (
     shiftwise_small,
     shiftwise_tiny,
 )
+from ccnn_irregular.shiftwise.plain import GridConv, plain
 from ccnn_irregular.shiftwise.sparsity import GroupSparsity
-from ccnn_irregular.shiftwise.tiled import TiledConv, from_large_kernel
+from ccnn_irregular.shiftwise.tiled import TiledConv, explain, from_large_kernel
 
 __all__ = [
+    "Choice",
+    "DepthwiseConv",
     "Exported",
+    "GridConv",
     "GroupSparsity",
     "LayerReport",
     "ShiftwiseBlock",
@@ -26,8 +31,11 @@ __all__ = [
     "ShiftwiseNet",
     "TiledConv",
     "compress",
+    "explain",
     "export",
     "from_large_kernel",
+    "plain",
+    "settle",
     "shiftwise_base",
     "shiftwise_small",
     "shiftwise_tiny",

@@ -47,7 +47,7 @@ class _GlobalResponseNorm(nn.Module):
         self.weight, self.bias = nn.Parameter(torch.zeros(channels)), nn.Parameter(torch.zeros(channels))
 
     def forward(self, values: Tensor) -> Tensor:
-        size = values.flatten(1, -2).norm(dim=1).reshape(len(values), *(1,) * (values.ndim - 2), -1)
+        size = values.flatten(1, -2).norm(dim=1).reshape(values.shape[0], *(1,) * (values.ndim - 2), -1)
         share = size / (size.mean(-1, keepdim=True) + 1e-6)
         return (self.weight * share + 1) * values + self.bias
 

@@ -84,12 +84,12 @@ class GroupSparsity:
         self._clear()
 
     def state_dict(self) -> dict[str, Any]:
-        """The number of steps done and the state of the draws; masks are in the network's own."""
-        return {"done": self.done, "draw": self._draw.get_state()}
+        """The number of steps done and to do, and the state of the draws; masks are in the network's own."""
+        return {"done": self.done, "steps": self.steps, "draw": self._draw.get_state()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from what ``state_dict`` gave."""
-        self.done = int(state["done"])
+        self.done, self.steps = int(state["done"]), int(state["steps"])
         self._draw.set_state(state["draw"])
 
     def _replace(self, layer: ShiftwiseConv, share: float) -> None:

@@ -10,13 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from ccnn_irregular._checks import require
+from ccnn_irregular.shiftwise.choice import TILES, Choice, choose
 from ccnn_irregular.shiftwise.shift_add import shift_add
 from ccnn_irregular.shiftwise.tiles import convolve_full, cut, tile_offsets, width_per_axis
+from ccnn_irregular.shiftwise.ways import LARGE_KERNEL
 
-__all__ = ["TiledConv", "from_large_kernel"]
-
-# Taps of a channel up to which the gradient of the one kernel takes less time than the tiles'.
-_MOST_TAPS = 300
+__all__ = ["TiledConv", "explain", "from_large_kernel"]
 
 
 @final
@@ -35,6 +34,7 @@ class TiledConv(nn.Module):
     Attributes:
         weight: ``(groups, 1, *widths)``, sorted by offset and channel.
         channel: int64 ``(groups,)``, that each belongs to.
+        way: "tiles" or one of ``ways.LARGE_KERNEL`` to be taken whatever is faster; None = what ``explain`` picks.
 
     Raises:
         ValueError: shapes that do not fit together.
@@ -66,6 +66,8 @@ class TiledConv(nn.Module):
         self.register_buffer("channel", channel.to(tiles.device))
         self.register_buffer("skip", None if skip is None else skip.detach().clone())
         self.bias = None if bias is None else nn.Parameter(bias.detach().clone())
+        self.way: str | None = None
+        self._last: tuple[Tensor, tuple[int, int], Tensor] | None = None
 
     @property
     def groups(self) -> int:
@@ -89,32 +91,47 @@ class TiledConv(nn.Module):
         """
         fits = values.ndim == self.d + 2 and values.shape[1] == self.channels
         require(fits, "values", f"have shape (B, {self.channels}, *{self.d} sizes)", tuple(values.shape))
-        result = self._direct(values) if self.takes_direct(values) else self.shifted(values)
+        way = self.way or self._picked(values)
+        result = self.shifted(values) if way == TILES else self.by(way, values)
         if self.skip is not None:
             result = result + values * self.skip.reshape(-1, *(1,) * self.d)
         return result if self.bias is None else result + self.bias.reshape(-1, *(1,) * self.d)
 
-    def takes_direct(self, values: Tensor) -> bool:
-        """Whether one large kernel takes less time, channels last, than its tiles; measured on CPUs (``benchmarks``).
-
-        It does in every forward pass there. The gradient of a kernel of many taps is dearer than its tiles'.
-        """
-        if values.device.type != "cpu" or not self.offsets:
-            return False
+    def _picked(self, values: Tensor) -> str:
+        """The way of least time for values like these, measured at the first ones; unmeasured where it is compiled."""
+        if not self.groups:
+            return TILES
+        if torch.compiler.is_compiling() or values.device.type == "meta" or not values.numel():
+            return "channels last" if self.d < 3 else TILES
         trained = torch.is_grad_enabled() and (values.requires_grad or self.weight.requires_grad)
-        return not trained or self.channels * _MOST_TAPS >= self.weight[:, 0].numel()
+        return choose(self, values.shape, trained).picked
+
+    def by(self, way: str, values: Tensor) -> Tensor:
+        """The sum of the tiles' convolutions by one large kernel, skip and bias left out; see ``ways.LARGE_KERNEL``."""
+        return LARGE_KERNEL[way](values, self._kernel())
 
     def shifted(self, values: Tensor) -> Tensor:
         """The sum of the tiles' convolutions, skip and bias left out."""
         return self._all_at_once(values) if self.dense and self.offsets else self._by_offset(values)
 
     def to_large_kernel(self) -> Tensor:
-        """The one kernel that does the same, ``(C, *lengths)`` of odd lengths, the bias left out."""
+        """The one kernel that does the same, ``(C, *lengths)`` of odd lengths, no longer than need be; without bias."""
         kernel = self._joined()
         if self.skip is not None:
             centre: Any = (slice(None), *(size // 2 for size in kernel.shape[1:]))
             kernel[centre] = kernel[centre] + self.skip
-        return kernel
+        return _trimmed(kernel)
+
+    def _kernel(self) -> Tensor:
+        """``_joined``, made once for all passes without gradients between two changes of the weight."""
+        trained = torch.is_grad_enabled() and self.weight.requires_grad
+        if trained or torch.compiler.is_compiling() or self.weight.is_inference():
+            return self._joined()
+        now = (self.weight.data_ptr(), self.weight._version)
+        if self._last is None or self._last[0] is not self.weight or self._last[1] != now:
+            with torch.inference_mode(False), torch.no_grad():
+                self._last = self.weight, now, _trimmed(self._joined())
+        return self._last[2]
 
     def _joined(self) -> Tensor:
         """The one kernel, without the skip: each tap added to its place in it."""
@@ -141,19 +158,6 @@ class TiledConv(nn.Module):
                 sizes[axis] = max(sizes[axis], 2 * max(width - 1 - by, by) + 1)
         return sizes
 
-    def _direct(self, values: Tensor) -> Tensor:
-        kernel = self._joined()
-        padding = [size // 2 for size in kernel.shape[1:]]
-        if self.d == 3:
-            return torch.nn.functional.conv3d(values, kernel[:, None], padding=padding, groups=self.channels)
-        flat = values if self.d == 2 else values[:, :, None]  # one axis more: conv1d has no such layout
-        weight = kernel[:, None] if self.d == 2 else kernel[:, None, None]
-        last = torch.channels_last
-        flat, weight = flat.contiguous(memory_format=last), weight.contiguous(memory_format=last)
-        result = torch.nn.functional.conv2d(flat, weight, padding=[0, *padding][-2:], groups=self.channels)
-        result = result.contiguous()
-        return result if self.d == 2 else result[:, :, 0]
-
     def _all_at_once(self, values: Tensor) -> Tensor:
         widths, count = self.weight.shape[2:], len(self.offsets)
         tiles = self.weight.reshape(count, self.channels, *widths).transpose(0, 1)
@@ -172,6 +176,16 @@ class TiledConv(nn.Module):
         """Offset, channels and weights of the tiles of each offset."""
         columns = zip(self.channel.split(self.counts), self.weight.split(self.counts), strict=True)
         return [(offset, *column) for offset, column in zip(self.offsets, columns, strict=True)]
+
+
+def _trimmed(kernel: Tensor) -> Tensor:
+    """A kernel without zeros at both its ends: tiles go on where the kernel that they were cut from had ended."""
+    for axis in range(1, kernel.ndim):
+        taps = kernel.abs().amax([dim for dim in range(kernel.ndim) if dim != axis])
+        middle = kernel.shape[axis] // 2
+        reach = int((taps.nonzero() - middle).abs().max()) if bool(taps.any()) else 0
+        kernel = kernel.narrow(axis, middle - reach, 2 * reach + 1)
+    return kernel.contiguous()
 
 
 def from_large_kernel(
@@ -205,3 +219,27 @@ def from_large_kernel(
     dropped = sizes.gather(1, order).cumsum(1) <= tolerance * sizes.sum(1, keepdim=True)
     kept = torch.ones_like(dropped).scatter(1, order, ~dropped)
     return TiledConv(tiles, tile_offsets(lengths, widths), kept, bias=bias)
+
+
+def explain(
+    layer: TiledConv | Sequence[int], sizes: Sequence[int], *, batch: int = 1, width: int = 5, gradients: bool = False
+) -> Choice:
+    """How long each way to convolve takes for a shape, which one the layer takes, and when shifting would be fastest.
+
+    Measured at the first call, on this machine with its present number of threads, and kept for the process: a layer
+    of tiles chooses at its first values of a shape in the same way.
+
+    Args:
+        layer: of tiles; or the shape ``(C, *lengths)`` of a depthwise kernel, cut into tiles without any left out.
+        sizes: of the values along each axis.
+        batch: entries of the values.
+        width: taps of a tile, where a shape is given.
+        gradients: measure forward and backward passes, as in training.
+
+    Raises:
+        ValueError: sizes of another number of axes.
+    """
+    if not isinstance(layer, TiledConv):
+        draw = torch.Generator().manual_seed(0)
+        layer = from_large_kernel(torch.randn(tuple(layer), generator=draw), width)
+    return choose(layer, (batch, layer.channels, *sizes), gradients)

@@ -51,15 +51,7 @@ def open_cloud(path: str | Path, *, may_be_empty: bool = False) -> CloudFile:
         instead = _CONVERTED.get(path.suffix.lower())
         rule = f"end in {', '.join(SUFFIXES)}" + (f" ({instead} makes it one)" if instead else "")
         reject(f"the name of {path}", rule, repr(path.suffix))
-    try:
-        cloud = _READERS[suffix](path)
-    except (ImportError, MemoryError):
-        raise
-    except Exception as error:  # each package has errors of its own for a damaged file
-        if isinstance(error, ValueError) and str(path) in str(error):
-            raise
-        said = f"{type(error).__name__}: {error}"
-        raise ValueError(f"{path} must be a complete {suffix} file, got one that cannot be read: {said}") from error
+    cloud = _READERS[suffix](path)
     require(may_be_empty or len(cloud.coordinates) > 0, f"{path}", "hold a point", "none")
     return cloud
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ccnn_irregular._checks import require
+from ccnn_irregular._files import parsing
 from ccnn_irregular._optional import import_optional
 from ccnn_irregular.datasets.cloud_files.cloud_file import CloudFile, Columns, extended, fields_of, with_columns
 
@@ -23,9 +24,10 @@ _SHIFTS = {"red": 16, "green": 8, "blue": 0}
 def open_pcd(path: Path) -> CloudFile:
     """A PCD file, organised or not; the field ``rgb`` gives ``red``, ``green`` and ``blue``."""
     pypcd4 = import_optional("pypcd4", f"reading {path.name}", "formats")
-    cloud = pypcd4.PointCloud.from_path(path)
-    table, about = np.atleast_1d(cloud.pc_data), cloud.metadata
-    names = [name for name, count in zip(about.fields, about.count, strict=True) if count == 1]
+    with parsing(path, ".pcd file"):
+        cloud = pypcd4.PointCloud.from_path(path)
+        table, about = np.atleast_1d(cloud.pc_data), cloud.metadata
+        names = [name for name, count in zip(about.fields, about.count, strict=True) if count == 1]
     require(set(_AXES) <= set(names), f"{path}", f"have the fields {', '.join(_AXES)}", about.fields)
     require(len(table) == about.points, f"{path}", f"hold {about.points} points as its header says", len(table))
     fields = fields_of(names, lambda name: table[name], (*_AXES, *_PACKED))

@@ -8,6 +8,7 @@ from typing import BinaryIO
 import numpy as np
 
 from ccnn_irregular._checks import require
+from ccnn_irregular._files import parsing
 from ccnn_irregular._optional import import_optional
 from ccnn_irregular.datasets.cloud_files.cloud_file import CloudFile, Columns, extended, fields_of
 
@@ -19,11 +20,12 @@ _AXES = ("x", "y", "z")
 def open_ply(path: Path) -> CloudFile:
     """The vertices of a PLY file, text or binary; faces and other elements go into a copy as they are."""
     plyfile = import_optional("plyfile", f"reading {path.name}", "formats")
-    ply = plyfile.PlyData.read(str(path), mmap=False)
+    with parsing(path, ".ply file"):
+        ply = plyfile.PlyData.read(str(path), mmap=False)
     require("vertex" in ply, f"{path}", "have an element 'vertex'", [element.name for element in ply.elements])
     vertex = ply["vertex"]
-    lists = [one.name for one in vertex.properties if isinstance(one, plyfile.PlyListProperty)]
-    names = [one.name for one in vertex.properties if one.name not in lists]
+    lists = [field.name for field in vertex.properties if isinstance(field, plyfile.PlyListProperty)]
+    names = [field.name for field in vertex.properties if field.name not in lists]
     require(set(_AXES) <= set(names), f"vertices of {path}", f"have {', '.join(_AXES)}", names)
 
     def copy(stream: BinaryIO, columns: Columns, note: str) -> None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import gzip
 from pathlib import Path
-from typing import BinaryIO, TextIO, cast
+from typing import BinaryIO
 
 import numpy as np
 import pandas as pd
 
 from ccnn_irregular._checks import reject, require
+from ccnn_irregular._files import parsing
 from ccnn_irregular.datasets.cloud_files.cloud_file import CloudFile, Columns, fields_of, with_columns
+from ccnn_irregular.datasets.reading.csv_text import ENCODING, in_utf8, open_text
 from ccnn_irregular.datasets.reading.files import read_npz
+from ccnn_irregular.datasets.reading.numbers import number_in
 
 __all__ = ["TEXTS", "holds_points", "open_npz", "open_table"]
 
@@ -32,28 +35,17 @@ def open_table(path: Path) -> CloudFile:
 
     A copy holds the lines of the file with columns added: what stands in them is not written anew.
     """
-    packed = path.suffix == ".gz"
-    with _opened(path) as stream:
+    packed = path.name.lower().endswith(".gz")
+    with parsing(path, "table of points"), in_utf8(path), open_text(path) as stream:
         lines = [line for line in stream.read().splitlines() if line.strip()]
     require(bool(lines), f"{path}", "hold a line of names and points", "an empty file")
     separator, names = _names(lines[0])
-    if all(_is_number(name) for name in names):
+    if _are_numbers(names):
         reject(f"first line of {path}", "name the columns, such as x,y,z,label", repr(lines[0][:80]))
     axes = [next((name for name in names if name.lower() == axis), None) for axis in "xyz"]
     if None in axes:
         reject(f"first line of {path}", "name the columns x, y and z", ", ".join(names))
-    frame = pd.read_csv(
-        path,
-        sep=r"\s+" if separator == " " else separator,
-        names=names,
-        skiprows=1,
-        index_col=False,
-        compression="gzip" if packed else None,
-        encoding="utf-8-sig",
-        float_precision="round_trip",
-        keep_default_na=False,  # "NA" may be the name of a class
-        na_values=["", "nan", "NaN"],
-    )
+    frame = _frame(path, separator, names)
     require(len(frame) == len(lines) - 1, f"{path}", "hold one point on each line", f"{len(frame)} in {len(lines)}")
     for axis in axes:
         numbers = frame[axis].dtype.kind in "iuf" or frame.empty
@@ -74,33 +66,48 @@ def open_table(path: Path) -> CloudFile:
     )
 
 
+def _frame(path: Path, separator: str, names: list[str]) -> pd.DataFrame:
+    """The rows below the line of names."""
+    with parsing(path, "table with a line of names"):
+        return pd.read_csv(
+            path,
+            sep=r"\s+" if separator == " " else separator,
+            names=names,
+            skiprows=1,
+            index_col=False,
+            compression="gzip" if path.name.lower().endswith(".gz") else None,
+            encoding=ENCODING,
+            float_precision="round_trip",
+            keep_default_na=False,  # "NA" may be the name of a class
+            na_values=["", "nan", "NaN"],
+        )
+
+
 def holds_points(path: Path) -> bool:
     """Whether the first line of a text names x, y and z, or is numbers: points whose columns are yet to be named."""
-    with _opened(path) as stream:
+    with open_text(path) as stream:
         try:
             line = next((line for line in stream if line.strip()), "")
         except (UnicodeDecodeError, OSError):
             return True  # damaged: the reader says how
     names = _names(line)[1]
-    return {"x", "y", "z"} <= {name.lower() for name in names} or (bool(names) and all(map(_is_number, names)))
-
-
-def _opened(path: Path) -> TextIO:
-    opened = gzip.open if path.suffix == ".gz" else open
-    return cast("TextIO", opened(path, "rt", encoding="utf-8-sig"))
+    return {"x", "y", "z"} <= {name.lower() for name in names} or _are_numbers(names)
 
 
 def _names(line: str) -> tuple[str, list[str]]:
     """The separator of a table, and the words of a line of it."""
-    separator = next((one for one in _SEPARATORS if one in line), " ")
+    separator = next((separator for separator in _SEPARATORS if separator in line), " ")
     words = line.lstrip("/# ").strip().split(None if separator == " " else separator)
     return separator, [word.strip().strip('"') for word in words]
 
 
+def _are_numbers(words: list[str]) -> bool:
+    return bool(words) and None not in map(number_in, words)
+
+
 def open_npz(path: Path) -> CloudFile:
     """Arrays of one row for each point: xyz, pos, points or coordinates ``(N, 3)``, and fields of ``(N,)`` or more."""
-    with np.load(path, allow_pickle=False) as content:
-        arrays = read_npz(path, content.files)
+    arrays = read_npz(path)
     place = next((name for name in _PLACES if name in arrays), None)
     if place is None:
         reject(f"{path}", f"hold positions (N, 3) as {', '.join(_PLACES)}", ", ".join(arrays))
@@ -127,11 +134,3 @@ def open_npz(path: Path) -> CloudFile:
         words=True,
         copy_name=path.name,
     )
-
-
-def _is_number(word: str) -> bool:
-    try:
-        float(word)
-    except ValueError:
-        return False
-    return True

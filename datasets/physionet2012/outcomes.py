@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ccnn_irregular._checks import reject, require
+from ccnn_irregular._files import DamagedFileError
 from ccnn_irregular.datasets.physionet2012.wording import some
 
 __all__ = ["DEATH", "OUTCOMES", "read_outcomes", "require_same_ids"]
@@ -21,7 +22,8 @@ def read_outcomes(path: Path) -> dict[str, np.ndarray]:
     try:
         header, *lines = path.read_bytes().decode("ascii").replace("\r\n", "\n").removesuffix("\n").split("\n")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path.name} must be plain text, got byte 0x{error.object[error.start]:02x}") from error
+        rule = f"be plain text, got byte 0x{error.object[error.start]:02x}"
+        raise DamagedFileError(f"{path} must {rule}", path) from error
     require(header == ",".join(columns), f"{path.name}, line 1", f"be {','.join(columns)}", repr(header[:80]))
     table = np.array([_outcome_row(path.name, number, line) for number, line in enumerate(lines, 2)], np.int32)
     table = table.reshape(-1, len(columns))

@@ -18,6 +18,7 @@ from scipy.fft import dct
 from scipy.signal import resample_poly
 
 from ccnn_irregular._checks import require
+from ccnn_irregular._files import parsing
 from ccnn_irregular.datasets.processing.low_pass import extended, low_pass_weights, reach
 from ccnn_irregular.datasets.samples import GriddedSamples
 from ccnn_irregular.domains import Grid
@@ -43,13 +44,10 @@ def read_wave(name: str, content: bytes, rate: int) -> np.ndarray:
     Raises:
         ValueError: the file is truncated, no wave file or of another kind.
     """
-    try:
-        with wave.open(io.BytesIO(_plain(content))) as file:
-            kind = (file.getnchannels(), 8 * file.getsampwidth(), file.getframerate())
-            announced = file.getnframes()
-            data = file.readframes(announced)
-    except (wave.Error, EOFError) as error:
-        raise ValueError(f"{name} must be a complete wave file, got a damaged one: {error}") from error
+    with parsing(name, "wave file"), wave.open(io.BytesIO(_plain(content))) as file:
+        kind = (file.getnchannels(), 8 * file.getsampwidth(), file.getframerate())
+        announced = file.getnframes()
+        data = file.readframes(announced)
     require(
         kind == (1, 16, rate), name, f"have 1 channel, 16 bits, {rate} Hz", "{} channels, {} bits, {} Hz".format(*kind)
     )

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ccnn_irregular._checks import require
+from ccnn_irregular._files import DamagedFileError
 
 __all__ = ["read_off", "voxelise"]
 
@@ -107,13 +108,14 @@ def read_off(path: Path) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         faces = rows[vertex_count : vertex_count + face_count]
         corners = [row[1 : 1 + int(row[0])] for row in faces]
     except (ValueError, IndexError) as error:
-        raise ValueError(f"{path} must be an OFF mesh, got {error}") from error
+        raise DamagedFileError(f"{path} must be an OFF mesh, got {error}", path) from error
     short = next((n for n, row in enumerate(corners) if not 3 <= int(faces[n][0]) == len(row)), len(corners))
     require(short == face_count, str(path), f"hold {face_count} faces of three corners or more", short)
-    if all(len(row) == 3 for row in corners):
-        return vertices, np.array(corners, dtype=np.int64).reshape(-1, 3)
     triangles = [(row[0], *edge) for row in corners for edge in itertools.pairwise(row[1:])]
-    return vertices, np.array(triangles, dtype=np.int64)
+    try:
+        return vertices, np.array(triangles, dtype=np.int64).reshape(-1, 3)
+    except (ValueError, OverflowError) as error:
+        raise DamagedFileError(f"{path} must name the corners of its faces by numbers, got {error}", path) from error
 
 
 def _by_counts(words: list[str], vertex_count: int) -> list[list[str]]:

@@ -120,8 +120,8 @@ def _above_planes(positions: Positions, radius: float) -> tuple[NDArray[np.float
         nearest = tree.query(positions[rows[lone[rows]], :2])[1] if lone[rows].any() else []
         for row, one in zip(np.flatnonzero(lone[rows]), nearest, strict=True):
             near[row] = [int(one)]
-        partner = np.concatenate([np.asarray(one, dtype=np.int64) for one in near])
-        size = np.array([len(one) for one in near])
+        partner = np.concatenate([np.asarray(neighbour, dtype=np.int64) for neighbour in near])
+        size = np.array([len(neighbour) for neighbour in near])
         offset = reference[partner] - np.repeat(positions[rows], size, axis=0)
         results.append(_planes(offset, size, reach))
     height, slope, roughness = np.concatenate(results).T

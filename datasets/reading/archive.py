@@ -10,10 +10,14 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
-from ccnn_irregular._checks import reject, require
+from ccnn_irregular._checks import require
+from ccnn_irregular._files import parsing, refuse_file
 
 __all__ = ["read_archive", "read_members"]
 
+_WHAT = ".tar.gz archive"
+# What its parsers raise at damaged bytes; the last four are tarfile's where a header tells nonsense.
+_BROKEN = (EOFError, zlib.error, gzip.BadGzipFile, tarfile.TarError, ValueError, KeyError, IndexError, OverflowError)
 _BLOCK = 512  # tar stores everything in blocks of this many bytes and ends with two blocks of zeros
 _LARGEST = 2**30  # bytes unpacked; a small file that unpacks to more is a mistake or an attack
 _LARGEST_SELECTION = 2**32  # bytes of all members that are kept from a large archive
@@ -30,15 +34,14 @@ def read_archive(path: Path) -> dict[str, bytes]:
             absolute path, a ``..`` or anything but plain files and folders. All entries are checked before any is read.
     """
     unpacked = _gunzip(path)
-    try:
-        with tarfile.open(fileobj=io.BytesIO(unpacked), mode="r:") as archive:
+    with parsing(path, _WHAT):
+        archive = tarfile.open(fileobj=io.BytesIO(unpacked), mode="r:")  # noqa: SIM115  (closed below)
+    with archive:
+        with parsing(path, _WHAT):
             members = archive.getmembers()
-            _require_safe(path, members)
-            _require_complete(path, unpacked, members)
-            files = [member for member in members if member.isfile()]
-            return {_normal_name(member): _content(unpacked, member) for member in files}
-    except tarfile.TarError as error:
-        raise ValueError(f"{path} must be a complete .tar.gz archive, got a damaged one: {error}") from error
+        _require_safe(path, members)
+        _require_complete(path, unpacked, members)
+        return {_normal_name(member): _content(unpacked, member) for member in members if member.isfile()}
 
 
 def read_members(path: Path, wanted: Callable[[str], bool]) -> dict[str, bytes]:
@@ -68,10 +71,10 @@ def read_members(path: Path, wanted: Callable[[str], bool]) -> dict[str, bytes]:
                     assert file is not None
                     contents[name] = file.read()
                 rest = watched.rest_from(archive.offset)
-    except (EOFError, zlib.error, gzip.BadGzipFile, tarfile.TarError) as error:
-        raise ValueError(f"{path} must be a complete .tar.gz archive, got a damaged one: {error}") from error
+    except _BROKEN as error:
+        refuse_file(path, f"be a complete {_WHAT}", f"a damaged one: {error}")
     if len(rest) < 2 * _BLOCK or rest.strip(b"\0"):
-        reject(str(path), "be a complete .tar.gz archive", f"no end mark after {len(seen)} entries")
+        refuse_file(path, f"be a complete {_WHAT}", f"no end mark after {len(seen)} entries")
     return contents
 
 
@@ -98,11 +101,8 @@ class _Watched:
 
 
 def _gunzip(path: Path) -> bytes:
-    try:
-        with gzip.open(path) as stream:
-            unpacked = stream.read(_LARGEST + 1)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise ValueError(f"{path} must be a complete .tar.gz archive, got a damaged one: {error}") from error
+    with parsing(path, _WHAT), gzip.open(path) as stream:
+        unpacked = stream.read(_LARGEST + 1)
     require(len(unpacked) <= _LARGEST, str(path), f"unpack to at most {_LARGEST} bytes", "more")
     return unpacked
 
@@ -131,7 +131,7 @@ def _require_complete(path: Path, unpacked: bytes, members: list[tarfile.TarInfo
     end = max((member.offset_data + -(-member.size // _BLOCK) * _BLOCK for member in members), default=0)
     tail = unpacked[end:]
     if len(tail) < 2 * _BLOCK or tail.strip(b"\0"):
-        reject(str(path), "be a complete .tar.gz archive", f"no end mark after {len(members)} entries")
+        refuse_file(path, f"be a complete {_WHAT}", f"no end mark after {len(members)} entries")
 
 
 def _content(unpacked: bytes, member: tarfile.TarInfo) -> bytes:

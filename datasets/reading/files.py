@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import gzip
+import math
 import zipfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from ccnn_irregular._checks import reject, require
+from ccnn_irregular._files import LARGE, SUSPECT, parsing, refuse_file, require_unfolds
 from ccnn_irregular.datasets.reading.archive import read_members
 
 __all__ = [
@@ -54,31 +55,48 @@ def read_gzip(path: Path) -> bytes:
     """The bytes of a file, unpacked where its name ends in ``.gz``."""
     if path.suffix != ".gz":
         return path.read_bytes()
-    try:
-        with gzip.open(path) as stream:
-            return stream.read()
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise ValueError(f"{path} must be a complete gzip file, got a damaged one: {error}") from error
+    most = max(LARGE, SUSPECT * path.stat().st_size)
+    with parsing(path, "gzip file"), gzip.open(path) as stream:
+        content = stream.read(most + 1)
+    require_unfolds(path, path.stat().st_size, len(content), "gzip file")
+    return content
 
 
-def read_npz(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
-    """The named arrays of a ``.npz`` file; pickled objects are refused.
+def read_npz(path: Path, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+    """The named arrays of a ``.npz`` file, or all of them; pickled objects are refused.
 
     Raises:
-        ValueError: the file is no complete ``.npz`` or lacks an array.
+        DamagedFileError: the file is no complete ``.npz``, or unfolds to what only an attack does.
+        ValueError: it lacks an array.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            found = [name.removesuffix(".npy") for name in archive.namelist()]
-        arrays = {}
+    arrays = {}
+    with parsing(path, ".npz file of numbers"), zipfile.ZipFile(path) as archive:
+        found = [name.removesuffix(".npy") for name in archive.namelist()]
+        members = [one for one in archive.infolist() if names is None or one.filename.removesuffix(".npy") in names]
+        require_unfolds(path, path.stat().st_size, sum(one.file_size for one in members), ".npz file")
+        for one in members:
+            _require_declared(path, archive, one)
         with np.load(path, allow_pickle=False) as content:
-            for name in set(names) & set(found):
-                arrays[name] = content[name]
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
-        raise ValueError(f"{path.name} must be a complete .npz file of numbers, got another one: {error}") from error
+            arrays = {name: content[name] for name in (one.filename.removesuffix(".npy") for one in members)}
+    if names is None:
+        return arrays
     lacking = [name for name in names if name not in arrays]
     require(not lacking, path.name, f"hold the arrays {', '.join(names)}", found)
     return {name: arrays[name] for name in names}
+
+
+def _require_declared(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
+    """Compare the shape in an array's header with the bytes there are, before room is made for the values."""
+    with archive.open(member) as stream:
+        version = np.lib.format.read_magic(stream)
+        readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+        if version not in readers:  # 3.0, of names that are not Latin-1: of structures, which hold no numbers
+            return
+        shape, _, dtype = readers[version](stream)
+        declared, held = math.prod(shape) * dtype.itemsize, member.file_size - stream.tell()
+    if not dtype.hasobject and declared != held:
+        got = f"{member.filename} of shape {shape} and type {dtype} in {held:,} bytes"
+        refuse_file(path, "be a complete .npz file of numbers", got)
 
 
 def read_packed_or_unpacked(root: Path, archive: str, folder: str, names: Sequence[str], hint: str) -> dict[str, bytes]:

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ccnn_irregular._checks import require
+from ccnn_irregular._files import DamagedFileError
+from ccnn_irregular.datasets.reading.csv_text import in_utf8, open_text
 from ccnn_irregular.datasets.reading.files import missing_file
 
 __all__ = ["read_labels"]
@@ -34,14 +36,14 @@ def read_labels(
     if not path.is_file():
         raise missing_file(root, f"the table of labels {table}")
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
+        with in_utf8(path), open_text(path) as file:
             reader = csv.DictReader(file)
             columns = list(reader.fieldnames or [])
             needed = {"file", "label"} if labelled else {"file"}
             require(needed <= set(columns), table, f"have the columns {' and '.join(sorted(needed))}", columns)
             rows = [((row["file"] or "").strip(), (row.get("label") or "").strip()) for row in reader]
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise ValueError(f"{table} must be a CSV file in UTF-8, got {error}") from error
+    except csv.Error as error:
+        raise DamagedFileError(f"{path} must be a CSV file, got {error}", path) from error
     require(len(rows) > 0, table, "name a file", "no row below the header")
     if labelled:
         lacking = [name for name, label in rows if name and not label]

@@ -13,6 +13,8 @@ from ccnn_irregular.datasets.reading import cache
 
 __all__ = ["fetch_unchecked", "parsed_once"]
 
+_VERSION = 1  # of the arrays that parsers make: raise it when the same files should give others
+
 
 def parsed_once(
     path: Path, root: Path, files: Sequence[Path], parse: Callable[[Sequence[Path]], dict[str, np.ndarray]]
@@ -25,7 +27,7 @@ def parsed_once(
         files: what is parsed, in this order.
         parse: makes the arrays.
     """
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(f"version {_VERSION}".encode())
     for file in files:
         content = file.read_bytes()
         digest.update(f"{file.relative_to(root)}\0{len(content)}\0".encode())
@@ -50,7 +52,7 @@ def fetch_unchecked(url: str, root: Path, folder: str) -> None:
     place.mkdir(parents=True)
     try:
         extract_zip(download_url(url, str(place)), str(place))
-        (unpacked,) = (one for one in place.iterdir() if one.is_dir() and one.name != "__MACOSX")
+        (unpacked,) = (entry for entry in place.iterdir() if entry.is_dir() and entry.name != "__MACOSX")
         unpacked.rename(root / folder)
     finally:
         shutil.rmtree(place, ignore_errors=True)

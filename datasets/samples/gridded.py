@@ -75,7 +75,10 @@ class GriddedSamples:
         require(self.grid == other.grid, "samples to be joined", "lie on one grid", (self.grid, other.grid))
         lengths = None
         if self.lengths is not None or other.lengths is not None:
-            whole = [one.lengths if one.lengths is not None else one._whole_lengths() for one in (self, other)]
+            whole = [
+                samples.lengths if samples.lengths is not None else samples._whole_lengths()
+                for samples in (self, other)
+            ]
             lengths = torch.cat(whole)
         values, labels = torch.cat([self.values, other.values]), torch.cat([self.labels, other.labels])
         return dataclasses.replace(self, values=values, labels=labels, lengths=lengths)

@@ -161,7 +161,7 @@ class RaggedSeries:
     def joined(self, other: RaggedSeries) -> RaggedSeries:
         """These series, and behind them the ``other`` ones of the same classes, unit and channels."""
         require_alike(self, other, "classes", "unit", "channels")
-        named = [one.ids for one in (self, other) if one.ids is not None]
+        named = [samples.ids for samples in (self, other) if samples.ids is not None]
         require(len(named) != 1, "samples to be joined", "all have ids, or none", "ids of one part")
         return dataclasses.replace(
             self,

@@ -79,7 +79,7 @@ class ShapePool:
         """Pools of the same classes as one."""
         counts = torch.cat([pool.splits.diff() for pool in pools])
         places, labels, reach = (
-            torch.cat([getattr(pool, one) for pool in pools]) for one in ("places", "labels", "reach")
+            torch.cat([getattr(pool, name) for pool in pools]) for name in ("places", "labels", "reach")
         )
         splits = torch.nn.functional.pad(counts.cumsum(0), (1, 0))
         return ShapePool(

@@ -60,7 +60,9 @@ class RaggedVolumes:
         volumes: Sequence[Tensor], grids: Sequence[Grid], labels: Tensor, classes: tuple[str, ...], unit: str
     ) -> RaggedVolumes:
         """From values ``(C, *sizes)`` of each sample."""
-        return RaggedVolumes(torch.cat([one.flatten(1).T for one in volumes]), tuple(grids), labels, classes, unit)
+        return RaggedVolumes(
+            torch.cat([volume.flatten(1).T for volume in volumes]), tuple(grids), labels, classes, unit
+        )
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ccnn_irregular._checks import reject, require
-from ccnn_irregular.datasets.tables.codes import require_declared
+from ccnn_irregular._files import naming
+from ccnn_irregular.datasets.reading.codes import require_declared
 from ccnn_irregular.datasets.tables.columns import Columns, find
 from ccnn_irregular.datasets.tables.frames import Collector, Tables, id_texts, known_entries, listed, series_of
 from ccnn_irregular.datasets.tables.times import instants
@@ -99,8 +100,9 @@ def assemble(
     events = collector.events()
     others = {"statics": [] if fixed is None else list(fixed.index), "labels": [] if found is None else found[0]["id"]}
     notes += [note for where, ids in others.items() for note in _without_values(where, ids, collector.ids.index)]
-    further = [one for ids in others.values() for one in ids]
-    series = series_of(events, ids=further, unit=unit or collector.unit, since=since, repeats=repeats)
+    further = [name for ids in others.values() for name in ids]
+    with naming(collector.where):
+        series = series_of(events, ids=further, unit=unit or collector.unit, since=since, repeats=repeats)
     if found is not None:
         notes.append(found[1])
     return Tables(series, fixed, None if found is None else found[0], tuple(notes), instants_of_labels)
@@ -113,9 +115,9 @@ def _without_values(where: str, ids: Iterable[str], measured: Iterable[str]) -> 
         ValueError: all of them, or some that the table writes in another way.
     """
     known, asked = set(measured), list(dict.fromkeys(ids))
-    missing = [one for one in asked if one not in known]
-    alike = {_loosely(one): one for one in known}
-    other = next((one for one in missing if _loosely(one) in alike), None)
+    missing = [name for name in asked if name not in known]
+    alike = {_loosely(name): name for name in known}
+    other = next((name for name in missing if _loosely(name) in alike), None)
     rule = "be written alike in all tables (numbers lose their leading zeros: let the column hold texts)"
     if other is not None:
         reject(f"ids of the {where}", rule, f"{other!r}, which the table calls {alike[_loosely(other)]!r}")

@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from ccnn_irregular._checks import reject, require
+from ccnn_irregular.datasets.reading.numbers import require_decimal
+from ccnn_irregular.datasets.reading.usual_names import usual
 
-__all__ = ["Columns", "find", "plain", "require_decimal", "way_out"]
-
-# Compared without case, spaces and underscores; a table that holds two of them is asked which one is meant.
-_USUAL = {
-    "id": "id seriesid series subjectid subject patientid patient pid recordid record stayid icustayid hadmid "
-    "encounterid caseid sampleid deviceid sensorid instanceid",
-    "time": "time times timestamp datetime date charttime observationtime measuredat recordedat hour hours minutes "
-    "seconds days t iculos",
-    "variable": "variable parameter code itemid item feature channel signal sensor measurementname test testname",
-    "value": "value numericvalue valuenum val measurement reading result amount",
-    "label": "label labels target outcome class y booleanvalue sepsislabel integervalue floatvalue categoricalvalue",
-    "label_time": "time predictiontime labeltime indextime timestamp datetime asof",
-}
+__all__ = ["Columns", "find"]
 
 
 @dataclass(frozen=True)
@@ -59,25 +47,6 @@ class Columns:
         require_decimal(self.decimal)
 
 
-def require_decimal(sign: str) -> None:
-    """Refuse a sign of fractions that is neither point nor comma."""
-    require(sign in (".", ","), "data.columns.decimal", "be . or ,", repr(sign))
-
-
-def way_out(word: Any, decimal: str) -> str:
-    """What to type where a word stands among numbers whose fractions are written with a sign."""
-    if decimal == "." and re.fullmatch(r"[+-]?\d+,\d+", str(word).strip()):
-        return "data.columns.decimal , reads decimal commas"
-    if decimal == "," and re.fullmatch(r"[+-]?[\d.]*\.\d+(,\d+)?", str(word).strip()):
-        return "with data.columns.decimal , they hold no points, of thousands neither"
-    return f"data.columns.missing '[\"{word}\"]' counts it as not known"
-
-
-def plain(name: str) -> str:
-    """A name without case, spaces, underscores and what else is no letter or digit."""
-    return "".join(letter for letter in name.lower() if letter.isalnum())
-
-
 def find(role: str, asked: str | None, present: Iterable[str], where: str) -> str | None:
     """The column of ``present`` that plays a role; None where no usual name is among them.
 
@@ -94,7 +63,9 @@ def find(role: str, asked: str | None, present: Iterable[str], where: str) -> st
     if asked is not None:
         require(asked in names, f"data.columns.{role}", f"name a column of {where}: {', '.join(names)}", repr(asked))
         return asked
-    found = [name for name in names if plain(name) in _USUAL[role].split()]
+    found = usual(role, names)
     if len(found) > 1:
-        reject(f"data.columns.{role}", f"name one of the columns that may be meant in {where}", ", ".join(found))
+        joined = " (a date and a time of day are joined into one column first)" if role == "time" else ""
+        rule = f"name one of the columns that may be meant in {where}{joined}"
+        reject(f"data.columns.{role}", rule, ", ".join(found))
     return found[0] if found else None

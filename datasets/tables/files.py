@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import gzip
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ccnn_irregular._checks import require
+from ccnn_irregular._files import parsing
 from ccnn_irregular._optional import import_optional
+from ccnn_irregular.datasets.reading.csv_text import csv_layout, in_utf8
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["chunks", "delimiter", "table_files", "whole_table"]
+__all__ = ["chunks", "table_files", "whole_table"]
 
 _ROWS = 1_000_000
 _CSV = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".txt", ".psv")
 _PARQUET = (".parquet", ".pq")
-_DELIMITERS = ",;\t|"
 # Which columns hold words and codes, from the names of all: "001" is not the number 1.
 Words = Callable[[Sequence[str]], Sequence[str | None]]
 
@@ -34,8 +34,8 @@ def table_files(paths: str | Path | Sequence[str | Path], suffixes: Sequence[str
     for path in map(Path, [paths] if isinstance(paths, str | Path) else paths):
         if not path.exists():
             raise FileNotFoundError(f"tables must be files or folders that exist, got {path}")
-        inside = [path] if path.is_file() else sorted(one for one in path.rglob("*") if one.is_file())
-        found = [one for one in inside if one == path or _readable(one, suffixes)]
+        inside = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+        found = [file for file in inside if file == path or _readable(file, suffixes)]
         require(len(found) > 0, f"folder {path}", f"hold files that end with {', '.join(suffixes)}", "none")
         files += found
     return files
@@ -57,13 +57,9 @@ def chunks(path: Path, words: Words, only: Words | None = None, decimal: str = "
     Raises:
         ValueError: no table, with the file.
     """
-    try:
-        yield from _parquet(path, only) if path.name.lower().endswith(_PARQUET) else _csv(path, words, only, decimal)
-    except UnicodeDecodeError as error:
-        rule = f"be text in UTF-8 (iconv -f latin1 -t utf-8 {path} > NEW.csv, or save it as CSV UTF-8)"
-        raise ValueError(f"{path} must {rule}, got bytes of another encoding, Latin-1 perhaps") from error
-    except _broken() as error:
-        raise ValueError(f"{path} must be a table in CSV or Parquet, got {error}") from error
+    frames = _parquet(path, only) if path.name.lower().endswith(_PARQUET) else _csv(path, words, only, decimal)
+    while (frame := _next(path, frames)) is not None:
+        yield frame
 
 
 def whole_table(paths: str | Path | Sequence[str | Path], words: Words, decimal: str = ".") -> pd.DataFrame:
@@ -74,30 +70,20 @@ def whole_table(paths: str | Path | Sequence[str | Path], words: Words, decimal:
     return pd.concat(frames, ignore_index=True)
 
 
-def _broken() -> tuple[type[Exception], ...]:
-    """Errors of pandas and PyArrow, whose own are ValueErrors and OSErrors, at files that are no tables."""
-    import pandas as pd
-
-    return (OSError, pd.errors.ParserError, pd.errors.EmptyDataError)
+def _next(path: Path, frames: Iterator[pd.DataFrame]) -> pd.DataFrame | None:
+    """The next rows; errors of who works on them between two calls are not those of the file."""
+    with parsing(path, "table in CSV or Parquet"), in_utf8(path):
+        return next(frames, None)
 
 
 def _csv(path: Path, words: Words, only: Words | None, decimal: str) -> Iterator[pd.DataFrame]:
     import pandas as pd
 
-    layout: dict[str, Any] = {"sep": delimiter(path), "encoding": "utf-8-sig", "skipinitialspace": True}
-    layout["decimal"] = decimal
+    layout = csv_layout(path) | {"decimal": decimal}
     names = [str(name) for name in pd.read_csv(path, nrows=0, **layout).columns]
     kept = names if only is None else [name for name in only(names) if name is not None]
     kinds = {name: "category" for name in words(names) if name is not None}
     yield from pd.read_csv(path, chunksize=_ROWS, usecols=kept, dtype=kinds, low_memory=False, **layout)
-
-
-def delimiter(path: Path) -> str:
-    """The one of the usual delimiters that the head of the table holds most often."""
-    opened = gzip.open if path.name.lower().endswith(".gz") else open
-    with opened(path, "rt", encoding="utf-8-sig") as file:
-        head = file.readline()
-    return max(_DELIMITERS, key=head.count)
 
 
 def _parquet(path: Path, only: Words | None) -> Iterator[pd.DataFrame]:

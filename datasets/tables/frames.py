@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ccnn_irregular._checks import reject, require
-from ccnn_irregular.datasets.tables.codes import maybe_codes, require_declared
-from ccnn_irregular.datasets.tables.columns import Columns, find, way_out
+from ccnn_irregular._files import naming
+from ccnn_irregular.datasets.reading.codes import maybe_codes, require_declared
+from ccnn_irregular.datasets.reading.numbers import parsed_numbers, way_out
+from ccnn_irregular.datasets.tables.columns import Columns, find
 from ccnn_irregular.datasets.tables.long_series import Events, LongSeries, merge_repeats
 from ccnn_irregular.datasets.tables.times import SECONDS, instants, require_same_kind, typical_unit
 
@@ -62,7 +64,7 @@ def id_texts(column: pd.Series, name: str) -> tuple[np.ndarray, list[str]]:
         whole = unique.astype(np.int64)
         require(bool((whole == unique).all()), f"column {name!r}", "hold whole numbers or names", listed(unique))
         unique = whole
-    return codes, [str(one) for one in unique]
+    return codes, [str(value) for value in unique]
 
 
 @dataclass
@@ -93,6 +95,7 @@ class Collector:
         self.origins: dict[str, float] = {}
         self.kinds: dict[str, str] = {}
         self.empty = 0
+        self.where = "the tables"
         self.notes: list[str] = []
         self.unit: str | None = None  # of times that are numbers, where the format says it
         self.words: dict[str, list[Any]] = {}  # of a wide table: count of numbers and the first word in each column
@@ -120,7 +123,8 @@ class Collector:
         return found
 
     def add(self, frame: pd.DataFrame, where: str) -> None:
-        """Take the rows of a chunk."""
+        """Take the rows of a chunk of what is called ``where`` in messages."""
+        self.where = where
         roles = self.roles([str(name) for name in frame.columns], where)
         if not self.notes:
             self.notes.append(_told(roles, frame.columns))
@@ -195,10 +199,11 @@ class Collector:
         Raises:
             ValueError: a column of a wide table that holds numbers and words, times of two kinds.
         """
-        for name, (numbers, word) in self.words.items():
-            way = way_out(word, self.columns.decimal)
-            rule = f"hold numbers, or words in every row ({way}; data.variables names the columns to read)"
-            require(word is None or numbers == 0, f"column {name!r}", rule, f"{word!r} among {numbers} numbers")
+        with naming(self.where):
+            for name, (numbers, word) in self.words.items():
+                way = way_out(word, self.columns.decimal)
+                rule = f"hold numbers, or words in every row ({way}; data.variables names the columns to read)"
+                require(word is None or numbers == 0, f"column {name!r}", rule, f"{word!r} among {numbers} numbers")
         left = [name for name, (_, word) in self.words.items() if word is not None]
         if left:
             self.notes.append(f"columns of words are left out: {listed(left)} (data.statics takes a table of them)")
@@ -210,8 +215,10 @@ class Collector:
         infinite = ~np.isfinite(values)
         if infinite.any():
             names = [list(self.variables.index)[code] for code in np.unique(variable[infinite])]
-            reject("values", "be finite as float32 numbers", f"{int(infinite.sum())} infinite ones of {listed(names)}")
-        self._require_no_codes(variable, values)
+            got = f"{int(infinite.sum())} infinite ones of {listed(names)}"
+            reject(f"values of {self.where}", "be finite as float32 numbers", got)
+        with naming(self.where):
+            self._require_no_codes(variable, values)
         ids = tuple(self.ids.index)
         origins = np.array([self.origins.get(name, np.nan) for name in ids], np.float64)
         kind = require_same_kind(self.kinds)
@@ -245,30 +252,20 @@ def known_entries(frame: pd.DataFrame, columns: Columns, but: Sequence[str | Non
 
     if not columns.missing:
         return frame
-    texts = [one if isinstance(one, str) else f"{one:g}" for one in columns.missing]
+    texts = [entry if isinstance(entry, str) else f"{entry:g}" for entry in columns.missing]
     asked = pd.Series(texts, dtype=object)
-    codes = pd.concat([_parsed(asked, sign).dropna() for sign in (".", columns.decimal)]).unique()
+    codes = pd.concat([parsed_numbers(asked, sign).dropna() for sign in (".", columns.decimal)]).unique()
     changed = {}
-    for name in frame.columns.difference([one for one in but if one is not None], sort=False):
+    for name in frame.columns.difference([name for name in but if name is not None], sort=False):
         column = frame[name]
         numeric = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
         held = column.isin(codes) if numeric else column.isin(texts)
         if held.any():
             rest = column.mask(held) if numeric else column.astype(object).mask(held)
-            numbers = rest if numeric else _parsed(rest, columns.decimal)
+            numbers = rest if numeric else parsed_numbers(rest, columns.decimal)
             whole = numbers.notna().sum() == rest.notna().sum()
             changed[name] = numbers.mask(numbers.isin(codes)) if whole else rest
     return frame.assign(**changed)
-
-
-def _parsed(column: pd.Series, decimal: str) -> pd.Series:
-    """Numbers, nan where an entry is none; with decimal commas a point is none: nobody knows what it would mean."""
-    import pandas as pd
-
-    if decimal == "," and not pd.api.types.is_numeric_dtype(column):
-        swapped = column.astype(object).str.translate(str.maketrans(",.", ".,"))  # nan where an entry is no text
-        column = swapped.where(swapped.notna(), column)
-    return pd.to_numeric(column, errors="coerce")
 
 
 def _numbers(column: pd.Series, decimal: str) -> tuple[np.ndarray, np.ndarray]:
@@ -279,7 +276,7 @@ def _numbers(column: pd.Series, decimal: str) -> tuple[np.ndarray, np.ndarray]:
         return np.full(len(column), np.nan), column.notna().to_numpy()
     if isinstance(column.dtype, pd.CategoricalDtype):
         column = column.astype(object)
-    numbers = _parsed(column, decimal).to_numpy(np.float64, na_value=np.nan)
+    numbers = parsed_numbers(column, decimal).to_numpy(np.float64, na_value=np.nan)
     return numbers, np.isnan(numbers) & column.notna().to_numpy()
 
 

@@ -60,7 +60,7 @@ def targets_of(labels: pd.Series, kind: str | None = None, classes: Sequence[str
         require(not np.isinf(numbers).any(), "labels", "be finite", "an infinite one")
         return Targets(kind, (), numbers)
     codes, unique = pd.factorize(labels)
-    texts = [_text(one) for one in unique]
+    texts = [_text(value) for value in unique]
     names = tuple(classes or sorted(set(texts), key=_order(texts)))
     unknown = sorted(set(texts) - set(names))
     require(not unknown, "labels", f"be among the classes {', '.join(names)}", ", ".join(unknown[:5]))

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ccnn_irregular._checks import require
+from ccnn_irregular._files import naming, parsing
 from ccnn_irregular._optional import import_optional
 from ccnn_irregular.datasets import physionet2012, ts_files
+from ccnn_irregular.datasets.reading.csv_text import in_utf8
 from ccnn_irregular.datasets.tables.assembly import assemble
 from ccnn_irregular.datasets.tables.columns import Columns, find
 from ccnn_irregular.datasets.tables.files import chunks, table_files, whole_table
@@ -67,7 +69,8 @@ def read(
     given = dict(source_options or {})
     if source == "physionet2012":
         given.setdefault("outcomes", own_labels and labels is None)
-    within_labels, within_statics = SOURCES[source](collector, table, **given)
+    with naming(_listed(table)[0]):
+        within_labels, within_statics = SOURCES[source](collector, table, **given)
     found = within_labels if labels is None else _small(labels, asked)
     fixed = within_statics if statics is None else _small(statics, asked)
     return assemble(collector, found, fixed, asked, **options)
@@ -98,7 +101,7 @@ def _meds(collector: Collector, table: Paths) -> Found:
     """
     import pandas as pd
 
-    paths = [Path(one) / "data" if (Path(one) / "data").is_dir() else Path(one) for one in _listed(table)]
+    paths = [Path(path) / "data" if (Path(path) / "data").is_dir() else Path(path) for path in _listed(table)]
     collector.columns = _named(collector.columns, id="subject_id", time="time", variable="code", value="numeric_value")
     fixed, born = [], 0
     for path in table_files(paths, (".parquet",)):
@@ -132,15 +135,25 @@ def _psv(collector: Collector, table: Paths) -> Found:
     labels, statics = [], []
     for start in range(0, len(files), _FILES_AT_ONCE):
         part = files[start : start + _FILES_AT_ONCE]
-        whole = pd.concat([pd.read_csv(path, sep="|").assign(id=path.stem) for path in part], ignore_index=True)
+        whole = pd.concat([_stay(path) for path in part], ignore_index=True)
         missing = [name for name in (*_STATICS_2019, _HOUR_2019) if name not in whole]
         require(not missing, part[0].name, "be a stay of the challenge of 2019", f"no column {', '.join(missing)}")
+        timeless = whole.loc[whole[_HOUR_2019].isna(), "id"].tolist()
+        require(not timeless, f"{_HOUR_2019} of {''.join(timeless[:1])}.psv", "be known in each row", "rows without")
         statics.append(whole.groupby("id", sort=False)[list(_STATICS_2019)].first().reset_index())
         labels.append(whole[[name for name in ("id", _HOUR_2019, _LABEL_2019) if name in whole]])
-        collector.add(whole.drop(columns=[*_STATICS_2019, _LABEL_2019], errors="ignore"), "the stays")
+        wide = whole.drop(columns=[*_STATICS_2019, _LABEL_2019], errors="ignore")
+        collector.add(wide, f"the stays beside {part[0].name}")
     collector.unit = "h"
     hourly = {_HOUR_2019: "time", _LABEL_2019: "label"}
     return pd.concat(labels).rename(columns=hourly), pd.concat(statics)
+
+
+def _stay(path: Path) -> pd.DataFrame:
+    import pandas as pd
+
+    with parsing(path, "table separated by |"), in_utf8(path):
+        return pd.read_csv(path, sep="|").assign(id=path.stem)
 
 
 def _ts(collector: Collector, table: Paths, **options: Any) -> Found:
@@ -165,7 +178,8 @@ def _wfdb(collector: Collector, table: Paths) -> Found:
     collector.columns = _named(collector.columns, id="id", time="time", variable="variable", value="value")
     collector.layout = "long"
     for path in table_files(table, (".hea",)):
-        record = wfdb.rdrecord(str(path.with_suffix("")), smooth_frames=False)
+        with parsing(path, "record of WFDB, its signals beside it"):
+            record = wfdb.rdrecord(str(path.with_suffix("")), smooth_frames=False)
         require(record.e_p_signal is not None, path.name, "be a record of one segment", "several segments")
         for name, values, per_frame in zip(record.sig_name, record.e_p_signal, record.samps_per_frame, strict=True):
             times = np.arange(len(values)) / (record.fs * per_frame)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ccnn_irregular._checks import reject, require
+from ccnn_irregular.datasets.reading.dates import format_of_numbers, parsed_dates
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,7 +19,6 @@ __all__ = ["SECONDS", "instants", "require_same_kind", "typical_unit"]
 SECONDS = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 # A unit serves spans of up to so many seconds.
 _SPANS = (("s", 300.0), ("min", 3 * 3600.0), ("h", 7 * 86400.0))
-_ZONE = r"(?:[zZ]|[+-]\d\d:?(?:\d\d)?)$"
 _RULE = "hold numbers, or dates after ISO 8601 (columns.time_format names another way to write them)"
 
 
@@ -28,36 +28,24 @@ def instants(column: pd.Series, name: str, time_format: str | None = None) -> tu
     Dates are seconds since 1970; one of this century is exact to a quarter of a microsecond.
 
     Raises:
-        ValueError: neither numbers nor dates; some dates with and others without a zone; naming the first ones.
+        ValueError: neither numbers nor dates; some dates with and others without a zone; dates that are written as
+            numbers; naming the first ones.
     """
     import pandas as pd
 
+    what = f"column {name!r}"
     if pd.api.types.is_bool_dtype(column):
-        reject(f"column {name!r}", _RULE, "true and false")
-    if pd.api.types.is_numeric_dtype(column):
-        return column.to_numpy(np.float64, na_value=np.nan), "numbers"
-    if not isinstance(column.dtype, pd.DatetimeTZDtype) and not pd.api.types.is_datetime64_any_dtype(column):
-        return _parsed(column, name, time_format)
-    zoned = isinstance(column.dtype, pd.DatetimeTZDtype)
-    return _seconds(column), "dates with a zone" if zoned else "dates"
-
-
-def _parsed(column: pd.Series, name: str, time_format: str | None) -> tuple[NDArray[np.float64], str]:
-    import pandas as pd
-
-    known = column.dropna()
-    texts = known.astype(str)
-    zoned = texts.str.contains(_ZONE, regex=True) & texts.str.contains(":", regex=False)
-    if zoned.any() and not zoned.all():
-        got = f"{texts[zoned].iloc[0]!r} and {texts[~zoned].iloc[0]!r}"
-        reject(f"column {name!r}", "hold dates that all have a zone, or none", got)
-    options = {"format": time_format or "ISO8601", "utc": True}
-    parsed = pd.to_datetime(texts, errors="coerce", **options)
-    if (bad := parsed.isna()).any():
-        reject(f"column {name!r}", _RULE, f"{texts[bad].iloc[0]!r}")
-    seconds = np.full(len(column), np.nan)
-    seconds[column.notna().to_numpy()] = _seconds(parsed)
-    return seconds, "dates with a zone" if zoned.any() else "dates"
+        reject(what, _RULE, "true and false")
+    if pd.api.types.is_numeric_dtype(column) and time_format is None:
+        numbers = column.to_numpy(np.float64, na_value=np.nan)
+        if (found := format_of_numbers(numbers)) is not None:
+            rule = f"be read as dates by --data.columns.time_format '{found}', or be other numbers where they are none"
+            reject(what, rule, f"{numbers[~np.isnan(numbers)][0]:.0f}")
+        return numbers, "numbers"
+    if isinstance(column.dtype, pd.DatetimeTZDtype) or pd.api.types.is_datetime64_any_dtype(column):
+        return _seconds(column), "dates with a zone" if isinstance(column.dtype, pd.DatetimeTZDtype) else "dates"
+    dates, zoned = parsed_dates(column, what, _RULE, time_format)
+    return _seconds(dates), "dates with a zone" if zoned else "dates"
 
 
 def _seconds(dates: pd.Series) -> NDArray[np.float64]:

@@ -74,8 +74,10 @@ def checkpoint_layer(path: Path, name: str) -> ContinuousConv:
     wanted = f"{SeriesNetwork.__module__}.{SeriesNetwork.__qualname__}"
     require(class_path == wanted, "checkpoint", f"hold a {wanted}", class_path)
     network = SeriesNetwork(**arguments | {"schema": Schema(**arguments["schema"])})
-    network.load_state_dict({key.removeprefix("network."): one for key, one in state.items() if key[:8] == "network."})
-    kernels = {place: one.kernel for place, one in network.named_modules() if isinstance(one, ContinuousConv)}
-    kernels |= {place: one for place, one in network.kernels().items()}
+    network.load_state_dict(
+        {key.removeprefix("network."): tensor for key, tensor in state.items() if key[:8] == "network."}
+    )
+    kernels = {place: module.kernel for place, module in network.named_modules() if isinstance(module, ContinuousConv)}
+    kernels |= {place: kernel for place, kernel in network.kernels().items()}
     require(name in kernels, "layer", f"be one of {', '.join(kernels)}", repr(name))
     return ContinuousConv(kernels[name], bias=False)

@@ -57,7 +57,7 @@ def answer_maps(
     full = layer(torch.nan_to_num(field.values)[None].to(kernel.dtype), grid, places)[0, 0]
     sampled = layer(sampling.values.to(kernel.dtype), source, places)[0, 0]
     valid = field.valid[every].numpy()
-    shown = [np.where(valid, one.double().numpy(), np.nan) for one in (full, sampled)]
+    shown = [np.where(valid, answers.double().numpy(), np.nan) for answers in (full, sampled)]
     return places, shown[0], shown[1], sampling.coordinates
 
 

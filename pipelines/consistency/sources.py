@@ -107,20 +107,20 @@ def read_netcdf(
 
 def _with_model_days(array: Any) -> Any:
     """Dates of a model's calendar as the numbers in the file: a year of 360 days is as uniform as in the model."""
-    for name, one in array.coords.items():
-        if one.dtype == object and one.size and kind_of_times(one).calendar not in REAL_CALENDARS:
+    for name, coordinate in array.coords.items():
+        if coordinate.dtype == object and coordinate.size and kind_of_times(coordinate).calendar not in REAL_CALENDARS:
             cftime = import_optional("cftime", f"the dates of {name!r}", "files")
-            unit, calendar = one.encoding["units"], one.encoding["calendar"]
-            numbers = np.asarray(cftime.date2num(one.values, unit, calendar), dtype=np.float64)
-            array = array.assign_coords({name: (one.dims, numbers, {**one.attrs, "units": unit})})
+            unit, calendar = coordinate.encoding["units"], coordinate.encoding["calendar"]
+            numbers = np.asarray(cftime.date2num(coordinate.values, unit, calendar), dtype=np.float64)
+            array = array.assign_coords({name: (coordinate.dims, numbers, {**coordinate.attrs, "units": unit})})
     return array
 
 
 def _gridded(data: Any) -> list[str]:
     """Names of the variables with at least one axis that hold numbers, and not the ends of an axis' cells."""
-    ends = {one.attrs.get("bounds", one.encoding.get("bounds")) for one in data.variables.values()}
-    named = {str(name): one for name, one in data.data_vars.items() if name not in ends}
-    return [name for name, one in named.items() if one.ndim and one.dtype.kind in "fiub"]
+    ends = {variable.attrs.get("bounds", variable.encoding.get("bounds")) for variable in data.variables.values()}
+    named = {str(name): array for name, array in data.data_vars.items() if name not in ends}
+    return [name for name, array in named.items() if array.ndim and array.dtype.kind in "fiub"]
 
 
 def _chosen(name: str | None, names: Sequence[str], argument: str) -> str:

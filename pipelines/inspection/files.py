@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
+import math
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ccnn_irregular._optional import import_optional
-from ccnn_irregular.pipelines.inspection.found import LISTED, USUAL, Found, suffix_of
+from ccnn_irregular.pipelines.inspection.found import CLASS_NAMES, LISTED, Found, suffix_of
 
 __all__ = ["arrays", "cube", "dicom", "las", "nifti", "nrrd", "pcd", "ply", "recording", "series"]
 
+_BLOCK = 1 << 22  # bytes
 _MOST_VALUES = 10**8  # of a variable whose missing ones are counted
 
 
@@ -100,8 +104,8 @@ def ply(path: Path) -> Found:
     """The vertices of a PLY file."""
     vertices = import_optional("plyfile", "reading PLY", "formats").PlyData.read(path)["vertex"]
     places = np.stack([vertices[axis] for axis in "xyz"], 1)
-    fields = [one.name for one in vertices.properties]
-    named = next((name for name in USUAL["class"] if name in fields), None)
+    fields = [field.name for field in vertices.properties]
+    named = next((name for name in CLASS_NAMES if name in fields), None)
     classes = None if named is None else vertices[named]
     return _cloud(path, "a PLY cloud or mesh", len(places), _ends(places), fields, classes)
 
@@ -111,7 +115,7 @@ def pcd(path: Path) -> Found:
     cloud = import_optional("pypcd4", "reading PCD", "formats").PointCloud.from_path(path)
     places = cloud.numpy(("x", "y", "z"))
     fields = list(cloud.fields)
-    named = next((name for name in USUAL["class"] if name in fields), None)
+    named = next((name for name in CLASS_NAMES if name in fields), None)
     classes = None if named is None else cloud.numpy((named,))[:, 0]
     return _cloud(path, "a PCD cloud", len(places), _ends(places), fields, classes)
 
@@ -132,7 +136,29 @@ def nifti(path: Path) -> Found:
         [] if int(image.header["sform_code"]) or int(image.header["qform_code"]) else ["no affine: qform, sform 0"]
     )
     command = f"ccnn predict --run_dir runs/mine --predict.input {path} --output labels.nii.gz"
+    if lacking := _lacking_bytes(image):
+        return Found("a NIfTI volume that is cut off", facts, [lacking, *doubts])
     return Found("a NIfTI volume", facts, doubts, command)
+
+
+def _lacking_bytes(image: Any) -> str:
+    """What to say of voxels that the header tells of and the file does not hold; "" where it is whole."""
+    path = Path(image.file_map["image"].filename)
+    wanted = image.dataobj.offset + math.prod(image.shape) * image.get_data_dtype().itemsize
+    held = _unpacked_size(path, wanted) if path.suffix == ".gz" else path.stat().st_size
+    return "" if held >= wanted else f"{held:,} bytes of the {wanted:,} that its header asks for: copy the file again"
+
+
+def _unpacked_size(path: Path, most: int) -> int:
+    """Bytes of a gzip file that can be unpacked, counted block by block up to so many."""
+    count = 0
+    with gzip.open(path) as stream:
+        try:
+            while count < most and (block := stream.read(_BLOCK)):
+                count += len(block)
+        except (EOFError, zlib.error, gzip.BadGzipFile):
+            pass  # cut off or damaged: what came before it counts
+    return count
 
 
 def nrrd(path: Path) -> Found:

@@ -7,24 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-__all__ = ["LISTED", "USUAL", "Found", "suffix_of"]
+__all__ = ["CLASS_NAMES", "LISTED", "Found", "suffix_of"]
 
 _WIDTH = 118
 LISTED = 12
 """Columns, variables or files that are told one by one."""
-# Names of columns, in small letters, by what they usually mean.
-USUAL = {
-    "id": ("id", "subject_id", "patient_id", "patientid", "stay_id", "record_id", "recordid", "icustay_id", "station"),
-    "time": ("time", "charttime", "timestamp", "datetime", "date", "t", "hours", "offset"),
-    "variable": ("variable", "parameter", "itemid", "code", "name", "feature"),
-    "value": ("value", "valuenum", "numeric_value", "values"),
-    "latitude": ("lat", "latitude"),
-    "longitude": ("lon", "long", "longitude", "lng"),
-    "x": ("x", "easting"),
-    "y": ("y", "northing"),
-    "z": ("z", "height", "elevation"),
-    "class": ("label", "class", "classification"),
-}
+CLASS_NAMES = ("label", "class", "classification")
+"""Names of fields and columns that hold a class."""
 
 
 @dataclass

@@ -131,12 +131,12 @@ def _folder(path: Path) -> Found:
     for what, (suffix, command) in kinds.items():
         if counts[suffix] and (what != "a MEDS data set" or (path / "data").is_dir()):
             return Found(what, found.facts, next=command)
-    own = f"--data.root {path} --run_dir runs/mine"
+    source = f"--data.root {path} --run_dir runs/mine"
     if "labels.csv" in names and any(counts[suffix] for suffix in _SCANS):
-        return Found("scans with a class each", found.facts, next=f"ccnn fit --config scan_classes {own}")
+        return Found("scans with a class each", found.facts, next=f"ccnn fit --config scan_classes {source}")
     classes = {file.relative_to(path).parts[0] for file in held if len(file.relative_to(path).parts) > 1}
     if any(counts[suffix] for suffix in _CLOUDS) and ("labels.csv" in names or len(classes) > 1):
-        return Found("clouds with a class each", found.facts, next=f"ccnn fit --config cloud_classes {own}")
+        return Found("clouds with a class each", found.facts, next=f"ccnn fit --config cloud_classes {source}")
     for suffixes, command in (
         (_SCANS, f"ccnn predict --run_dir runs/mine --predict.input {path} --output labels"),
         (_CLOUDS, f"ccnn fit --config clouds --data.root {path} --run_dir runs/mine"),

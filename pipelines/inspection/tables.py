@@ -8,15 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from ccnn_irregular._checks import reject, require
+from ccnn_irregular._checks import require
 from ccnn_irregular._optional import import_optional
-from ccnn_irregular.datasets.tables.columns import find, plain
-from ccnn_irregular.datasets.tables.files import delimiter
-from ccnn_irregular.pipelines.inspection.found import LISTED, USUAL, Found, suffix_of
+from ccnn_irregular.datasets.reading.csv_text import csv_layout, in_utf8
+from ccnn_irregular.datasets.reading.usual_names import plain, usual
+from ccnn_irregular.datasets.tables.columns import find
+from ccnn_irregular.pipelines.inspection.found import CLASS_NAMES, LISTED, Found, suffix_of
 
 __all__ = ["table"]
 
 _ROWS = 200_000  # of a table that are looked at
+_NAMES = {"z": ("z", "height", "elevation"), "class": CLASS_NAMES}
 
 
 def table(path: Path) -> Found:
@@ -32,8 +34,7 @@ def table(path: Path) -> Found:
     )
     meant = _meant(list(map(str, frame.columns)))
     found.doubts += _read_numbers(pandas, frame, [meant[role] for role in ("id", "time", "variable") if role in meant])
-    named = "time" in meant
-    if not named and (dates := _dates(frame)) is not None:
+    if "time" not in meant and (dates := _dates(frame)) is not None:
         meant["time"] = dates
     if "time" in meant and not pandas.api.types.is_numeric_dtype(frame[meant["time"]]):
         frame[meant["time"]], doubts = _read_dates(pandas, frame[meant["time"]])
@@ -43,8 +44,8 @@ def table(path: Path) -> Found:
     if frame.shape[1] > LISTED:
         found.facts["..."] = f"{frame.shape[1] - LISTED} more columns"
     _name_table(path, pandas, frame, meant, found)
-    if not named and "time" in meant and found.next is not None:
-        found.next += f" --data.columns.time '{meant['time']}'"
+    if found.next is not None and meant:
+        found.next += _options(found.next, meant, list(map(str, frame.columns)))
     return found
 
 
@@ -71,14 +72,12 @@ def _dates(frame: Any) -> str | None:
 
 def _read_csv(pandas: Any, path: Path) -> Any:
     require(path.stat().st_size > 0, str(path), "hold a line of names and rows", "an empty file")
-    try:
-        layout = {"sep": delimiter(path), "encoding": "utf-8-sig", "skipinitialspace": True}
+    with in_utf8(path):
+        layout = csv_layout(path)
         names = list(pandas.read_csv(path, nrows=0, **layout).columns)
         meant = _meant(list(map(str, names)))
         kinds = {meant[role]: str for role in ("id", "variable") if role in meant}  # 0012 is not the number 12
         return pandas.read_csv(path, nrows=_ROWS, dtype=kinds, **layout)
-    except UnicodeDecodeError:
-        reject(str(path), "be text in UTF-8 (iconv -f latin1 -t utf-8 OLD > NEW)", "bytes of another encoding")
 
 
 def _read_numbers(pandas: Any, frame: Any, but: list[str]) -> list[str]:
@@ -103,21 +102,33 @@ def _read_numbers(pandas: Any, frame: Any, but: list[str]) -> list[str]:
 
 
 def _meant(columns: list[str]) -> dict[str, str]:
-    """The column of each usual meaning, as the readers of tables find them."""
-    by_word = {plain(name): name for name in reversed(columns)}
-    found = {
-        meaning: by_word[next(plain(word) for word in words if plain(word) in by_word)]
-        for meaning, words in USUAL.items()
-        if any(plain(word) in by_word for word in words)
-    }
-    for role in ("id", "time", "variable", "value"):
+    """The column of each usual meaning, of several ones the likeliest."""
+    found: dict[str, str] = {}
+    for meaning in ("latitude", "longitude", "x", "y", "z", "class", "id", "time", "variable", "value"):
         free = [name for name in columns if name not in found.values()]
-        if role not in found and (name := _found(role, free)) is not None:
-            found[role] = name
+        if meaning in _NAMES:
+            met = [name for word in _NAMES[meaning] for name in free if plain(name) == word]
+        else:
+            met = usual(meaning, free) or (usual("station", free) if meaning == "id" else [])
+        if met:
+            found[meaning] = met[0]
     return found
 
 
+def _options(command: str, meant: Mapping[str, str], names: list[str]) -> str:
+    """Options that name the columns which training would not find by itself."""
+    if "--config series --data.table" in command:
+        found = {role: _found(role, names) for role in ("id", "time")}
+    elif "--config stations" in command:
+        found = {"time": next(iter(usual("date", names)), None)}
+    else:
+        return ""
+    asked = [role for role, name in found.items() if role in meant and name != meant[role]]
+    return "".join(f" --data.columns.{role} '{meant[role]}'" for role in asked)
+
+
 def _found(role: str, columns: list[str]) -> str | None:
+    """The column that training would take without being told."""
     try:
         return find(role, None, columns, "the table")
     except ValueError:  # several may be meant
@@ -171,16 +182,21 @@ def _name_table(path: Path, pandas: Any, frame: Any, meant: Mapping[str, str], f
             "--data.columns.id NAME --data.columns.time NAME, or .latitude, .longitude"
         )
         found.next = f"ccnn fit --config series --data.table {path} --data.labels LABELS.csv --data.columns.id NAME"
-    infinite = [str(name) for name in frame.select_dtypes("number") if np.isinf(frame[name].to_numpy(float)).any()]
-    found.doubts += [f"infinite values in {', '.join(infinite)}"] if infinite else []
+    found.doubts += _wrong_numbers(frame)
+
+
+def _wrong_numbers(frame: Any) -> list[str]:
+    """What to say of infinite numbers and of those that may stand for missing ones."""
+    numeric = list(frame.select_dtypes("number"))
+    infinite = [str(name) for name in numeric if np.isinf(frame[name].to_numpy(float)).any()]
+    doubts = [f"infinite values in {', '.join(infinite)}"] if infinite else []
     codes = (-9999, -999, 9999, 99999)
-    coded = {str(name): [one for one in codes if frame[name].eq(one).any()] for name in frame.select_dtypes("number")}
-    if met := [one for one in codes if any(one in held for held in coded.values())]:
-        typed = " ".join(map(str, met))
-        names = ", ".join(name for name, held in coded.items() if held)
-        found.doubts.append(
-            f"{names}: -9999 or the like, perhaps a mark of missing values: --data.columns.missing {typed}"
-        )
+    coded = {str(name): [code for code in codes if frame[name].eq(code).any()] for name in numeric}
+    met = [code for code in codes if any(code in held for held in coded.values())]
+    names = ", ".join(name for name, held in coded.items() if held)
+    typed = " ".join(map(str, met))
+    text = f"{names}: -9999 or the like, perhaps a mark of missing values: --data.columns.missing {typed}"
+    return doubts + ([text] if met else [])
 
 
 def _gaps(pandas: Any, frame: Any, meant: Mapping[str, str]) -> str:

@@ -12,13 +12,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-import yaml
 from jsonargparse import ArgumentParser
 
 from ccnn_irregular._checks import reject, require
 from ccnn_irregular.pipelines.train.earlier import config_argument
 from ccnn_irregular.pipelines.train.evaluation import say
 from ccnn_irregular.pipelines.train.run_folder import RunFolder, is_free, others_than
+from ccnn_irregular.pipelines.train.texts import read_yaml
 
 __all__ = ["Words", "join_lists"]
 
@@ -86,11 +86,11 @@ class Words:
         """The configurations that were typed, else the one that the run folder keeps: what a run knows is not asked."""
         if self.configs or (self.asks_for_help and self.run_dir is None):
             return self.configs
-        own = self.tested_run.config
+        run_config = self.tested_run.config
         rule = "be a folder of ccnn fit (or name a configuration with --config)"
-        known = own.is_file() or self.command == "fit" or self.task is not None
-        require(known, f"run_dir {own.parent}", rule, f"no file {own}")
-        return (str(own),) if own.is_file() else ()
+        known = run_config.is_file() or self.command == "fit" or self.task is not None
+        require(known, f"run_dir {run_config.parent}", rule, f"no file {run_config}")
+        return (str(run_config),) if run_config.is_file() else ()
 
     def chosen(self) -> dict[str, Any]:
         """What the configurations set."""
@@ -136,8 +136,7 @@ class Words:
 
 
 def _content(path: str | os.PathLike[str]) -> dict[str, Any]:
-    content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    return content if isinstance(content, dict) else {}
+    return read_yaml(Path(path))
 
 
 def _run_dir_of(configs: Sequence[str]) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,7 +11,7 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from torch import nn
 
-from ccnn_irregular._checks import reject
+from ccnn_irregular._files import DamagedFileError, parsing
 from ccnn_irregular.pipelines.train.earlier import migrated_config
 from ccnn_irregular.pipelines.train.reports import whole
 
@@ -66,28 +65,26 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             f"--ckpt_path or its folder with --run_dir"
         )
     rule = "be a checkpoint written by ccnn fit, and undamaged"
-    if (damage := _damage(Path(path))) is not None:
-        reject("ckpt_path", rule, f"{path}: {damage}")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"ckpt_path must {rule}, got {path}: {error}") from error
-    if not isinstance(content, dict):
-        reject("ckpt_path", rule, f"{path}, which holds a {type(content).__name__}")
+        with parsing(path, "checkpoint"):
+            damage = _damage(Path(path))
+            content = None if damage is not None else torch.load(path, map_location="cpu", weights_only=True)
+    except DamagedFileError as error:
+        damage = str(error.__cause__)
+    if damage is None and not isinstance(content, dict):
+        damage = f"it holds a {type(content).__name__}"
+    if damage is not None:
+        raise DamagedFileError(f"ckpt_path must {rule}, got {path}: {damage}", path)
     return content
 
 
 def _damage(path: Path) -> str | None:
     """What is wrong with the archive that ``torch.save`` writes, whose checksums ``torch.load`` does not compare."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            # Nothing that grows when it is read: torch.save stores.
-            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
-                return "its entries are compressed, which torch.save does not do"
-            broken = archive.testzip()
-    except (zipfile.BadZipFile, NotImplementedError, EOFError, RuntimeError, ValueError) as error:
-        # NotImplementedError is zipfile's word for an entry whose flags or version a damaged byte has made unknown.
-        return f"{error}"
+    with zipfile.ZipFile(path) as archive:
+        # Nothing that grows when it is read: torch.save stores.
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+            return "its entries are compressed, which torch.save does not do"
+        broken = archive.testzip()
     return None if broken is None else f"the bytes of {broken} are not those that were written"
 
 

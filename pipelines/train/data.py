@@ -90,6 +90,15 @@ class TaskData(LightningDataModule, Generic[Batch, Variant]):
         """``(B, K)``, keys of each row of a part, any of which tells it; see ``sample_keys``."""
         raise self._missing()
 
+    def outcomes(self, part: Any, keys: NDArray[np.uint64]) -> NDArray[np.uint64] | None:
+        """Keys of rows of a part together with what is to be learned of them; None = ``keys`` themselves tell it.
+
+        Args:
+            part: "train" or "validation".
+            keys: those of the part.
+        """
+        return None
+
     def ids(self, part: Part) -> Sequence[Any]:
         """What each row of a part is called in its source: an id, the name of a file, or its number there."""
         raise NotImplementedError(f"{type(self).__name__} must implement ids to have its rows predicted, see TaskData")
@@ -120,8 +129,8 @@ class TaskData(LightningDataModule, Generic[Batch, Variant]):
             options: all of its arguments.
         """
         shown = {name: f"{value:.4g}" if isinstance(value, float) else value for name, value in taken.items()}
-        own = "--model.network.init_args"
-        return "\n".join(f"{name} {value}, as the data tell ({own}.{name})" for name, value in shown.items())
+        prefix = "--model.network.init_args"
+        return "\n".join(f"{name} {value}, as the data tell ({prefix}.{name})" for name, value in shown.items())
 
     def typical_batch(self) -> Batch:
         """Rows of the training part that a network is calibrated by; the same ones in every call."""

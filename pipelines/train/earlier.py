@@ -10,9 +10,13 @@ from typing import Any
 import yaml
 
 from ccnn_irregular._checks import reject
+from ccnn_irregular._files import refuse_file
 from ccnn_irregular.pipelines.train.schedule import Schedule
+from ccnn_irregular.pipelines.train.texts import read_yaml
 
-__all__ = ["config_argument", "migrated", "migrated_config", "migrated_data"]
+__all__ = ["config_argument", "migrated", "migrated_config", "migrated_data", "read_config"]
+
+_SECTIONS = ("trainer", "model", "data", "early_stopping")
 
 _TASKS = "ccnn_irregular.pipelines.tasks"
 # Each network that earlier versions trained -> the module that holds it now.
@@ -123,13 +127,29 @@ def migrated_config(config: Any) -> Any:
     return {**kept, **changed, **({"schedule": schedule} if schedule else {})}
 
 
+def read_config(path: Path) -> dict[str, Any]:
+    """A configuration, its options as this version writes them.
+
+    Raises:
+        DamagedFileError: see ``read_yaml``; sections that hold no options.
+    """
+    content = read_yaml(path)
+    for name in _SECTIONS:
+        if not isinstance(content.get(name, {}), dict | None):
+            refuse_file(path, f"hold options below {name}", repr(content[name])[:80])
+    try:
+        migrated: dict[str, Any] = migrated_config(content)
+    except (TypeError, AttributeError, KeyError) as error:  # of nested options of another type than any version wrote
+        refuse_file(path, "be a configuration of ccnn", repr(error))
+    return migrated
+
+
 def config_argument(path: str | os.PathLike[str], *, behind_another: bool = False) -> str:
     """``--config`` for a file, by its content where an earlier version wrote it.
 
     The grids of a file ``behind_another`` say themselves whether they repeat: they do not inherit the other's globe.
     """
-    content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    now = migrated_config(content)
+    content, now = read_yaml(Path(path)), read_config(Path(path))
     now = _whole_grids(now) if behind_another else now
     return f"--config={path if now == content else yaml.safe_dump(now, sort_keys=False)}"
 
@@ -139,14 +159,14 @@ def _whole_grids(options: Any) -> Any:
     if not isinstance(options, dict):
         return options
     whole = {name: _whole_grids(value) for name, value in options.items()}
-    own = whole.get("init_args")
-    if isinstance(own, dict) and {"sizes", "steps"} <= own.keys():
-        whole["init_args"] = {"periodic": False} | own
+    arguments = whole.get("init_args")
+    if isinstance(arguments, dict) and {"sizes", "steps"} <= arguments.keys():
+        whole["init_args"] = {"periodic": False} | arguments
     return whole
 
 
 def _filter_bank(options: dict[str, Any], recipe: dict[str, Any]) -> dict[str, Any]:
     """A filter bank, whose kernels took what they did not state from the network's."""
-    own = {name: options[name] for name in ("extent", "width", "omega_0") if options.get(name) is not None}
+    lengths = {name: options[name] for name in ("extent", "width", "omega_0") if options.get(name) is not None}
     rest = {name: value for name, value in options.items() if name not in ("extent", "width", "omega_0")}
-    return {**rest, "kernel": {**recipe, **own}}
+    return {**rest, "kernel": {**recipe, **lengths}}

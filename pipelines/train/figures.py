@@ -21,10 +21,12 @@ if TYPE_CHECKING:
     from ccnn_irregular.datasets.samples import RaggedSeries
     from ccnn_irregular.kernels import Kernel
 
-__all__ = ["Curves", "file_stem", "forecasts", "kernels", "save", "short_times", "training_curves"]
+__all__ = ["Curves", "file_stem", "forecasts", "kernels", "save", "short_times", "training_curves", "width_sweep"]
 
 _TIME = re.compile(r"\d{4,}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?")
 _SERIES_SHOWN, _VARIABLES_SHOWN = 3, 4
+
+_COSTS = ("parameters", "seconds a batch")
 
 # One curve: the panel's y label, the column of the history, the label, the line style.
 Curves = Sequence[tuple[str, str, str, str]]
@@ -70,6 +72,29 @@ def training_curves(rows: Sequence[Mapping[str, float]], path: Path, curves: Cur
     return save(figure, path)
 
 
+def width_sweep(scores: Sequence[float], label: str, rows: Sequence[Sequence[float]], path: Path) -> Path:
+    """Scores of a network at other widths against its size and its time.
+
+    Args:
+        scores: one for each row.
+        label: what they are.
+        rows: each begins with the share of channels kept, the number of parameters and the seconds of a batch.
+        path: of the picture.
+    """
+    figure = new_figure(8.0, 3.4)
+    for axes, column, name in zip(figure.subplots(1, 2, sharey=True), (1, 2), _COSTS, strict=True):
+        axes.plot([row[column] for row in rows], scores, "o-", color=COLOURS[0], markersize=4)
+        for row, score in zip(rows, scores, strict=True):
+            axes.annotate(
+                f"{row[0]:.0%}", (row[column], score), (-4, 4), textcoords="offset points", fontsize=7, ha="right"
+            )
+        axes.margins(y=0.12)
+        axes.locator_params(axis="x", nbins=5)
+        axes.set(xlabel=name, ylabel=label if column == 1 else "", xlim=(0, 1.05 * max(row[column] for row in rows)))
+    figure.suptitle("share of the channels kept; weights are those of the full width", fontsize=10)
+    return save(figure, path)
+
+
 def kernels(network: nn.Module, unit: str | None, folder: Path, names: tuple[str, ...] | None = None) -> list[Path]:
     """``kernels.png``: the eight strongest kernels of a network that tells its kernels; of another, nothing."""
     if not hasattr(network, "kernels"):
@@ -97,14 +122,14 @@ def forecasts(history: RaggedSeries, asked: RaggedSeries, values: Tensor, folder
         before = history.subset(series[column : column + 1])
         rows = slice(*asked.splits[number : number + 2].tolist())
         for panel, channel in zip(panels[:, column], channels.tolist(), strict=True):
-            seen, there = ~before.values[:, channel].isnan(), known[rows, channel]
+            seen, asked_for = ~before.values[:, channel].isnan(), known[rows, channel]
             style: dict[str, Any] = {"markersize": 3, "linewidth": 0.8}
             panel.plot(
                 before.times[seen], before.values[seen, channel], "o-", color=COLOURS[0], label="observed", **style
             )
-            later = (asked.times[rows][there], asked.values[rows, channel][there])
+            later = (asked.times[rows][asked_for], asked.values[rows, channel][asked_for])
             panel.plot(*later, "o", color=COLOURS[0], fillstyle="none", label="what came", **style)
-            panel.plot(later[0], values[rows, channel][there], ".-", color=COLOURS[1], label="forecast", **style)
+            panel.plot(later[0], values[rows, channel][asked_for], ".-", color=COLOURS[1], label="forecast", **style)
             panel.tick_params(labelsize="small")
             if column == 0:
                 panel.set_ylabel(asked.channels[channel] if asked.channels else f"channel {channel}", fontsize="small")

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ccnn_irregular._checks import require
+from ccnn_irregular.datasets.reading.csv_text import in_utf8, open_text
 
 __all__ = ["parts_by_group", "read_groups"]
 
@@ -30,7 +31,7 @@ def read_groups(path: str | Path, names: Sequence[str]) -> list[str]:
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"groups must be an existing CSV file of the columns name and group, got {path}")
-    with Path(path).open(encoding="utf-8", newline="") as file:
+    with in_utf8(Path(path)), open_text(Path(path)) as file:
         reader = csv.DictReader(file)
         require(reader.fieldnames == _COLUMNS, f"the first line of {path}", "be name,group", reader.fieldnames)
         found: dict[str, str] = {}
@@ -57,7 +58,7 @@ def parts_by_group(groups: Sequence[str], sizes: Sequence[int], seed: int) -> li
         rising rows of each part.
     """
     distinct = {group: number for number, group in enumerate(dict.fromkeys(groups))}
-    group = np.array([distinct[one] for one in groups])
+    group = np.array([distinct[group] for group in groups])
     counts, part_of = np.bincount(group), np.empty(len(distinct), np.int64)
     part, filled = 0, 0
     for one in np.random.default_rng(seed).permutation(len(distinct)):

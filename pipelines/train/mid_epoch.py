@@ -214,11 +214,11 @@ def _set_metrics(module: LightningModule, states: dict[str, Any]) -> None:
 
 def _logged(trainer: Trainer) -> dict[str, Any]:
     """Means over the epoch that are being gathered, by name; those of metrics are in the metrics themselves."""
-    return {name: one for name, one in trainer.fit_loop.epoch_loop._results.items() if one.is_tensor}
+    return {name: result for name, result in trainer.fit_loop.epoch_loop._results.items() if result.is_tensor}
 
 
 def _sums(trainer: Trainer) -> dict[str, Any]:
-    return {name: [one.value, one.cumulated_batch_size] for name, one in _logged(trainer).items()}
+    return {name: [result.value, result.cumulated_batch_size] for name, result in _logged(trainer).items()}
 
 
 def _add_sums(trainer: Trainer, sums: dict[str, Any]) -> None:

@@ -9,13 +9,15 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import Callback, LightningModule
 from torch import Tensor, nn
 
 from ccnn_irregular._checks import reject, require
+from ccnn_irregular.pipelines.train.checkpoint import load_weights
 from ccnn_irregular.pipelines.train.draws import Draws
 from ccnn_irregular.pipelines.train.schedule import Schedule
 from ccnn_irregular.pipelines.train.trained_on import ENTRY, KeyedData, TrainedOn
+from ccnn_irregular.pipelines.train.widths import AllWidths
 
 __all__ = ["CLASSES", "TaskModule", "attribute_of", "timed"]
 
@@ -33,6 +35,9 @@ class TaskModule(LightningModule):
             ``TaskData.typical_batch`` and ``TaskData.training_values`` give; what it stores must be buffers or
             parameters, so that a checkpoint carries it to other data.
         schedule: how it is trained.
+
+    Attributes:
+        first_weights: a checkpoint whose weights and normalisation training begins with.
     """
 
     def __init__(self, network: nn.Module, schedule: Schedule) -> None:
@@ -41,6 +46,7 @@ class TaskModule(LightningModule):
         self.schedule = schedule
         self.trained_on: TrainedOn | None = None
         self.class_names: tuple[str, ...] | None = None
+        self.first_weights: str | None = None
         self._seed = 0
         self._save_plain_hyperparameters()
 
@@ -77,9 +83,9 @@ class TaskModule(LightningModule):
         Raises:
             ValueError: naming the size that differs.
         """
-        for name, there in data.sizes().items():
+        for name, size in data.sizes().items():
             here = attribute_of(self.network, name)
-            require(here == there, name, f"be the data's {there} (--model.network.init_args.{name} {there})", here)
+            require(here == size, name, f"be the data's {size} (--model.network.init_args.{name} {size})", here)
 
     def require_trainable(self, data: Any) -> None:
         """Refuse parts that cannot be trained on or validated with, with ValueError; before anything is written."""
@@ -93,6 +99,13 @@ class TaskModule(LightningModule):
         self.require_fits(data)
         self.require_trainable(data)
         self.prepare(data)
+        if self.first_weights is not None:
+            load_weights(self, self.first_weights)
+
+    def configure_callbacks(self) -> list[Callback]:
+        """What the schedule adds to training."""
+        sort = self.first_weights is not None
+        return [AllWidths(self.schedule.least_width, sort)] if self.schedule.least_width < 1 else []
 
     def prepare(self, data: Any) -> None:
         """Hand the network what it is normalised and calibrated by."""
@@ -136,6 +149,7 @@ class TaskModule(LightningModule):
             got = f"{counts[0]} {now.rows_are}" if counts[0] == counts[1] else f"{counts[0]} in place of {counts[1]}"
             rule = "be what the run began with (--restart true sets it aside and starts anew)"
             require(now.same_as(before), "the rows to train and to validate on", rule, f"others, {got}")
+            require(now.same_outcomes(before), "the outcomes (labels) of these rows", rule, "others")
         self.trained_on = now
         if now.own_twins():
             warnings.warn(

@@ -1,4 +1,4 @@
-"""What ``ccnn predict`` wrote: by which checkpoint, and that nothing else is overwritten.
+"""What ``ccnn predict`` and ``ccnn export`` wrote: by which checkpoint, and that nothing else is overwritten.
 
 ``FILE.json`` beside a written FILE tells its checkpoint and its checksum. A task that writes one file by
 ``predicted_rows`` has both done for it; one that overrides ``predict`` calls ``require_own`` of each file before any
@@ -11,14 +11,14 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from ccnn_irregular._checks import reject, require
 from ccnn_irregular.pipelines.train.reports import versions, write_json
 
 __all__ = ["earlier", "record", "record_path", "require_own", "sha256"]
 
-_MADE_BY = "ccnn predict"
+Command = Literal["ccnn predict", "ccnn export"]
 
 
 def record_path(path: Path) -> Path:
@@ -27,13 +27,13 @@ def record_path(path: Path) -> Path:
 
 
 def require_own(path: Path) -> None:
-    """Refuse to overwrite a file that ``ccnn predict`` did not write, or that was changed since.
+    """Refuse to overwrite a file that none of these commands wrote, or that was changed since.
 
     Raises:
         ValueError: with what to type instead.
     """
     beside = record_path(path)
-    rule = "not be there, or be an earlier output of ccnn predict: --output names another file"
+    rule = "not be there, or be an earlier output of ccnn: --output names another file"
     require(not path.is_dir(), "output", "be a file, not a folder: --output names another one", str(path))
     if beside.exists() and _content(beside) is None:
         reject("output", rule, f"{beside}, which is none of its records")
@@ -45,7 +45,13 @@ def require_own(path: Path) -> None:
     require(content["sha256"] == sha256(path), "output", rule, f"{path}, which was changed since it was written")
 
 
-def record(path: Path, task: str, checkpoint: str | Path, data: Mapping[str, Any] | None = None) -> None:
+def record(
+    path: Path,
+    task: str,
+    checkpoint: str | Path,
+    data: Mapping[str, Any] | None = None,
+    by: Command = "ccnn predict",
+) -> None:
     """Write beside an output which checkpoint made it.
 
     Args:
@@ -53,9 +59,10 @@ def record(path: Path, task: str, checkpoint: str | Path, data: Mapping[str, Any
         task: name of the task.
         checkpoint: the file.
         data: what was read; None = not told.
+        by: the command.
     """
     content = {
-        "made by": _MADE_BY,
+        "made by": by,
         "task": task,
         "checkpoint": str(checkpoint),
         "checkpoint sha256": sha256(Path(checkpoint)),
@@ -83,4 +90,4 @@ def _content(path: Path) -> dict[str, Any] | None:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return content if isinstance(content, dict) and content.get("made by") == _MADE_BY else None
+    return content if isinstance(content, dict) and content.get("made by") in get_args(Command) else None

@@ -135,7 +135,7 @@ def _suited(
     if not isinstance(value, Sequence):
         return value * factors[axis]
     by_axis = factors if len(value) == len(factors) else [factors[axis]] * len(value)
-    return tuple(one * factor for one, factor in zip(value, by_axis, strict=True))
+    return tuple(number * factor for number, factor in zip(value, by_axis, strict=True))
 
 
 def _shown(value: float | Sequence[float]) -> str:

@@ -72,11 +72,12 @@ def write_answers(
     prediction: Sequence[Any],
     probabilities: Mapping[str, Iterable[float]] | None = None,
     label: Sequence[Any] | None = None,
+    deviation: Sequence[Any] | None = None,
 ) -> None:
     """Write the answers to rows, with the columns that they have in all tasks.
 
-    Those are id, where and when a row is (time, x, y, z), label where it is known in a test, prediction, and
-    probability_NAME of each class.
+    Those are id, where and when a row is (time, x, y, z), label where it is known in a test, prediction, of a number
+    its standard_deviation, and probability_NAME of each class.
 
     Args:
         path: of the CSV.
@@ -84,8 +85,10 @@ def write_answers(
         prediction: class, or number.
         probabilities: of each class by its name.
         label: the truth; "" where it is not known.
+        deviation: of numbers.
     """
     columns = {**rows, **({} if label is None else {"label": label}), "prediction": prediction}
+    columns |= {} if deviation is None else {"standard_deviation": deviation}
     for name, chances in (probabilities or {}).items():
-        columns[f"probability_{name}"] = [f"{one:.6f}" for one in chances]
+        columns[f"probability_{name}"] = [f"{chance:.6f}" for chance in chances]
     write_csv(path, list(columns), zip(*columns.values(), strict=True))

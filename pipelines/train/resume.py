@@ -4,13 +4,28 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from ccnn_irregular._checks import reject
+from ccnn_irregular.pipelines.train.alone import require_free
 from ccnn_irregular.pipelines.train.evaluation import say
+from ccnn_irregular.pipelines.train.fingerprint import require_same_files, tell_changed_files
 from ccnn_irregular.pipelines.train.run_folder import EPOCHS, RunFolder
 
-__all__ = ["find_resumable"]
+__all__ = ["find_resumable", "find_tested"]
+
+
+def find_tested(run: RunFolder, config: Callable[[], dict[str, Any]], options: Any) -> None:
+    """Set ``options.ckpt_path`` to the best checkpoint of a run, and tell whether its files are what they were.
+
+    Args:
+        run: the folder.
+        config: gives the options as they are saved in a run folder.
+        options: of the command.
+    """
+    options.ckpt_path = options.ckpt_path or str(run.best)
+    tell_changed_files(RunFolder(Path(options.ckpt_path).parent).fingerprint, config()["data"])
 
 
 def find_resumable(run: RunFolder, config: Callable[[], dict[str, Any]], options: Any) -> None:
@@ -22,8 +37,9 @@ def find_resumable(run: RunFolder, config: Callable[[], dict[str, Any]], options
         options: of the command.
 
     Raises:
-        ValueError: a run that is finished, or was started with other options.
+        ValueError: a run that is finished, was started with other options or files, or is trained by another process.
     """
+    require_free(run.path)
     if options.restart and (aside := run.set_aside()):
         say(f"the earlier run is now {aside}")
     before = run.saved_config()
@@ -32,7 +48,9 @@ def find_resumable(run: RunFolder, config: Callable[[], dict[str, Any]], options
         reject(f"run_dir {run.path}", "hold a checkpoint to resume from (--restart true starts anew)", damaged[0])
     if before is None or checkpoint is None:
         return  # nothing was trained that other options could spoil
-    run.require_same(config())
+    now = config()
+    run.require_same(now)
+    require_same_files(run.fingerprint, now["data"])
     end, trained = run.end(), len(run.saved_rows())
     epochs, more = before["trainer"]["max_epochs"], options.trainer.max_epochs
     if end is not None and end["finished"] and (end["by"] != "max_epochs" or more == epochs):

@@ -19,7 +19,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException, SI
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ccnn_irregular._checks import reject, require
+from ccnn_irregular._checks import reject
 from ccnn_irregular.pipelines.train.mid_epoch import Signals
 
 __all__ = [
@@ -30,9 +30,7 @@ __all__ = [
     "StepLimit",
     "TimeIsUp",
     "TimeLimit",
-    "require_epochs",
     "require_numbers",
-    "require_precision",
     "tells_no_numbers",
 ]
 
@@ -60,7 +58,6 @@ _OF_PART = (
     "look at the data of that part (values of enormous size, a part without what the metric measures; data.validation "
     "and the seed of the split decide which part that is)"
 )
-_PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 
 
 @dataclass(frozen=True)
@@ -98,14 +95,15 @@ class RunEnd:
     @staticmethod
     def reached(trainer: Trainer) -> RunEnd:
         """The end of a training that returned."""
-        stopped = [one for one in trainer.callbacks if isinstance(one, EarlyStopping) and one.stopping_reason_message]  # type: ignore[attr-defined]
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # an attribute without annotation
+        stopped = [entry for entry in callbacks if isinstance(entry, EarlyStopping) and entry.stopping_reason_message]
         if trainer.max_epochs is not None and 0 <= trainer.max_epochs <= trainer.current_epoch:
             return RunEnd("max_epochs", f"all {trainer.max_epochs} epochs are done")
         if 0 <= trainer.max_steps <= trainer.global_step:
             return RunEnd("max_steps", f"all {trainer.max_steps} steps are done")
         if stopped and stopped[0].stopping_reason is not EarlyStoppingReason.NOT_STOPPED:
             return RunEnd("early_stopping", _early(stopped[0]))
-        if any(isinstance(one, TimeLimit) and one.is_up() for one in trainer.callbacks):  # type: ignore[attr-defined]
+        if any(isinstance(callback, TimeLimit) and callback.is_up() for callback in callbacks):
             return RunEnd("time_limit", "the time limit trainer.max_time was reached")
         return RunEnd("callback", "a callback of the configuration stopped it")
 
@@ -263,24 +261,6 @@ def _cause(module: LightningModule, otherwise: str) -> str:
     return f"all weights are finite, so {otherwise}"
 
 
-def require_epochs(trainer: Trainer) -> None:
-    """Refuse options of the trainer under which an epoch has no training or no validation; before work is done.
-
-    Raises:
-        ValueError: naming the option.
-    """
-    rule = "be {}: after every epoch the validation part tells which one is best"
-    quick = getattr(trainer, "fast_dev_run", False)
-    instead = "false (trainer.limit_train_batches 4 and trainer.max_epochs 1 make a short run)"
-    require(not quick, "trainer.fast_dev_run", rule.format(instead), quick)
-    every = trainer.check_val_every_n_epoch
-    require(every == 1, "trainer.check_val_every_n_epoch", rule.format("1"), every)
-    for name in ("limit_val_batches", "limit_train_batches"):
-        require(getattr(trainer, name) != 0, f"trainer.{name}", rule.format("positive"), 0)
-    require(trainer.max_epochs != 0, "trainer.max_epochs", "be at least 1", 0)
-    require(trainer.max_steps != 0, "trainer.max_steps", "be at least 1, or -1 for as many as the epochs have", 0)
-
-
 class StepLimit(Callback):
     """Ends training after ``trainer.max_steps`` with a validation, which Lightning leaves out inside an epoch."""
 
@@ -332,17 +312,3 @@ class TimeLimit(Timer):
 def _least_done(trainer: Trainer) -> bool:
     """Whether ``trainer.min_epochs`` and ``min_steps`` are done."""
     return trainer.current_epoch >= (trainer.min_epochs or 0) and trainer.global_step >= (trainer.min_steps or 0)
-
-
-def require_precision(precision: str | int | None) -> None:
-    """Refuse what turns batches into its type, positions too, which are float64 whatever the network is."""
-    instead = {
-        "64-true": "positions and quadrature weights are float64 in each; for values in float64, call "
-        "network.double() in Python",
-        "bf16-true": "it would round positions to three digits, where --trainer.precision bf16-mixed keeps them",
-        "16-true": "it would round positions to four digits, where --trainer.precision 16-mixed keeps them",
-    }
-    why = instead.get(str(precision), "values have the network's type and positions are float64")
-    rule = f"be one of {', '.join(_PRECISIONS)} ({why})"
-    known = precision is None or str(precision) in (*_PRECISIONS, "32")
-    require(known, "trainer.precision", rule, repr(precision))

@@ -7,6 +7,7 @@
         best.ckpt       highest validation AUROC
         last.ckpt       after the last finished epoch; the same command resumes from it
         config_until_epoch_*.yaml   options of the epochs before, where a later command asked for more of them
+        data.json       names, sizes and digests of the files it was trained on
         history.csv     one line an epoch; training.png shows it
         summary.json    how training ended, and whether it is finished; absent while it runs, and where it was killed
         test_*/         one folder for each set of stays the run was tested on
@@ -16,8 +17,9 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,10 +30,14 @@ from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from rich import get_console
 
 from ccnn_irregular._checks import reject, require
+from ccnn_irregular._files import refuse_file
+from ccnn_irregular.pipelines.train.alone import alone
 from ccnn_irregular.pipelines.train.checkpoint import first_whole, read_checkpoint
 from ccnn_irregular.pipelines.train.draws import hashed
-from ccnn_irregular.pipelines.train.earlier import migrated_config
+from ccnn_irregular.pipelines.train.earlier import read_config
+from ccnn_irregular.pipelines.train.fingerprint import write_fingerprint
 from ccnn_irregular.pipelines.train.reports import write_text
+from ccnn_irregular.pipelines.train.texts import read_json
 
 __all__ = ["EPOCHS", "EpochSeed", "History", "RunFolder", "checkpoints", "flat", "is_free"]
 
@@ -82,6 +88,11 @@ class RunFolder:
         return self.path / "last.ckpt"
 
     @property
+    def fingerprint(self) -> Path:
+        """What the files were that it was trained on."""
+        return self.path / "data.json"
+
+    @property
     def history(self) -> Path:
         """Metrics of every epoch."""
         return self.path / "history.csv"
@@ -99,22 +110,37 @@ class RunFolder:
         """The options the run was started with, or None where no run was."""
         if not self.config.is_file():
             return None
-        return migrated_config(yaml.safe_load(self.config.read_text(encoding="utf-8")))
+        return read_config(self.config)
 
-    def start(self, config: dict[str, Any]) -> None:
-        """Write the options, those of fewer epochs are kept; what was said about an earlier end no longer holds."""
+    @contextmanager
+    def training(self, config: dict[str, Any]) -> Iterator[None]:
+        """Write the options, those of fewer epochs are kept; what was said about an earlier end no longer holds.
+
+        Raises:
+            ValueError: another process trains in the folder; nothing is changed.
+        """
+        with alone(self.path):
+            self._start(config)
+            yield
+
+    def _start(self, config: dict[str, Any]) -> None:
         epochs = [flat(one).get(EPOCHS) for one in (self.saved_config() or config, config)]
         if epochs[0] != epochs[1] and (rows := self.saved_rows()):
             write_text(self.path / f"config_until_epoch_{len(rows)}.yaml", self.config.read_text(encoding="utf-8"))
         write_text(self.config, yaml.safe_dump(config, sort_keys=False))
+        write_fingerprint(self.fingerprint, config["data"])
         self.summary.unlink(missing_ok=True)
 
     def end(self) -> dict[str, Any] | None:
         """How training ended: "by", "why" and "finished"; None while it runs, or where it was killed."""
         if not self.summary.is_file():
             return None
-        summary = json.loads(self.summary.read_text(encoding="utf-8"))
-        return summary.get("end", {"by": "unknown", "why": "an earlier version wrote it", "finished": True})
+        end = read_json(self.summary).get(
+            "end", {"by": "unknown", "why": "an earlier version wrote it", "finished": True}
+        )
+        if not isinstance(end, dict) or not {"by", "why", "finished"} <= end.keys():
+            refuse_file(self.summary, "tell how training ended (remove it where that is not known)", repr(end)[:80])
+        return end
 
     def saved_rows(self) -> list[dict[str, float]]:
         """The rows of the history that a resumed run does not repeat: those of the checkpoint it begins with."""
@@ -160,12 +186,12 @@ class RunFolder:
 
 def differing_options(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """What would make another model, as ``name = x there and y here``; more epochs than before are no difference."""
-    there, here = flat(before), flat(now)
-    differing = sorted(key for key in there.keys() | here.keys() if there.get(key) != here.get(key))
-    epochs = (there.get(EPOCHS), here.get(EPOCHS))
-    if all(isinstance(one, int) for one in epochs) and 0 < epochs[0] < epochs[1]:  # type: ignore[operator]
+    earlier, here = flat(before), flat(now)
+    differing = sorted(key for key in earlier.keys() | here.keys() if earlier.get(key) != here.get(key))
+    epochs = (earlier.get(EPOCHS), here.get(EPOCHS))
+    if all(isinstance(epoch, int) for epoch in epochs) and 0 < epochs[0] < epochs[1]:  # type: ignore[operator]
         differing = [key for key in differing if key != EPOCHS]
-    return [f"{key} = {there.get(key)} there and {here.get(key)} here" for key in differing if not is_free(key)]
+    return [f"{key} = {earlier.get(key)} there and {here.get(key)} here" for key in differing if not is_free(key)]
 
 
 def others_than(given: dict[str, Any], taken: dict[str, Any]) -> list[str]:
@@ -267,7 +293,7 @@ class History(Callback):
         self.rows.append(row)
         table = io.StringIO()
         # All rows' columns: those of a resumed run may be from an earlier version, which named them otherwise.
-        columns = list(dict.fromkeys(name for one in self.rows for name in one))
+        columns = list(dict.fromkeys(name for row in self.rows for name in row))
         writer = csv.DictWriter(table, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.rows)

@@ -27,6 +27,8 @@ class Schedule:
         final_share: share of the peak learning rate that is left at the end.
         mask_rate: learning rate of the masks relative to the others', see ``parameter_groups``.
         decay_generators: decay the matrices of the generators too.
+        least_width: below 1, each step also trains narrower networks, down to this share of the channels, so that
+            ``ccnn resize`` needs no training; about twice the time.
 
     Raises:
         ValueError: a rate or a share out of range.
@@ -38,6 +40,7 @@ class Schedule:
     final_share: float = 0.0
     mask_rate: float = 1.0
     decay_generators: bool = False
+    least_width: float = 1.0
 
     def __post_init__(self) -> None:
         for name in ("learning_rate", "mask_rate"):
@@ -45,6 +48,7 @@ class Schedule:
         for name in ("weight_decay", "warmup_epochs"):
             require(getattr(self, name) >= 0, f"schedule.{name}", "not be negative", getattr(self, name))
         require(0 <= self.final_share <= 1, "schedule.final_share", "be in [0, 1]", self.final_share)
+        require(0 < self.least_width <= 1, "schedule.least_width", "lie above 0, and at 1 at most", self.least_width)
 
     def optimisers(self, network: nn.Module, trainer: Trainer) -> Any:
         """What Lightning expects of ``configure_optimizers``.

@@ -16,6 +16,7 @@ from ccnn_irregular.datasets import registry
 from ccnn_irregular.datasets.physionet2012 import Cohort
 from ccnn_irregular.datasets.samples import Parts, RaggedSeries, split_stratified
 from ccnn_irregular.pipelines.train.batches import EqualBatches, batch_loader
+from ccnn_irregular.pipelines.train.content_order import in_order_of_content
 from ccnn_irregular.pipelines.train.data import Batch, Evaluated, Part, TaskData, Variant
 from ccnn_irregular.pipelines.train.sample_keys import ragged_keys
 
@@ -85,16 +86,18 @@ class SeriesData(TaskData[Batch, Variant], Generic[Batch, Variant]):
         if hasattr(self, "series"):
             return
         known = registry.get(self.dataset, RaggedSeries, Cohort)
-        own = known.taken(outcomes=self.needs_labels(stage))
-        found = registry.load(known, self.root, **{**own, **self.options})
+        defaults = known.taken(outcomes=self.needs_labels(stage))
+        found = registry.load(known, self.root, **{**defaults, **self.options})
         series: RaggedSeries = found.as_series() if isinstance(found, Cohort) else found
         rows = torch.arange(len(series))
         self.series = series if series.ids is not None else replace(series, ids=rows)
+        if not known.ordered and not self.takes_all(stage):  # the split must not follow from the order of a file
+            self.series = in_order_of_content(self.series)
         if self.takes_all(stage):
             self.parts = Parts(rows[:0], rows[:0], rows)
         else:
             shares = {"validation": self.validation, "test": self.test}
-            self.parts = split_stratified(series.labels, **shares, seed=self.split_seed)
+            self.parts = split_stratified(self.series.labels, **shares, seed=self.split_seed)
 
     @property
     def channels(self) -> tuple[str, ...]:

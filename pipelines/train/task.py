@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader
 from ccnn_irregular._reprs import parameter_count
 from ccnn_irregular.pipelines.train import figures
 from ccnn_irregular.pipelines.train.arguments import Words, join_lists
+from ccnn_irregular.pipelines.train.beginning import first_weights
 from ccnn_irregular.pipelines.train.callbacks import training_callbacks
 from ccnn_irregular.pipelines.train.checkpoint import WholeCheckpoints, load_weights, read_checkpoint, saved_options
 from ccnn_irregular.pipelines.train.data import TaskData
@@ -29,17 +30,16 @@ from ccnn_irregular.pipelines.train.outputs import record, require_own
 from ccnn_irregular.pipelines.train.overlap import overlap_with, provenance, require_others
 from ccnn_irregular.pipelines.train.progress import OneLine
 from ccnn_irregular.pipelines.train.reports import versions, write_json
-from ccnn_irregular.pipelines.train.resume import find_resumable
+from ccnn_irregular.pipelines.train.resume import find_resumable, find_tested
 from ccnn_irregular.pipelines.train.run_end import (
     RunEnd,
-    require_epochs,
     require_numbers,
-    require_precision,
     tells_no_numbers,
 )
-from ccnn_irregular.pipelines.train.run_folder import RunFolder, flat
+from ccnn_irregular.pipelines.train.run_folder import RunFolder
+from ccnn_irregular.pipelines.train.trainer_options import require_callbacks, require_options
 from ccnn_irregular.pipelines.train.trusted import bounded_by
-from ccnn_irregular.pipelines.train.usage import explained, short_help
+from ccnn_irregular.pipelines.train.usage import explained, help_asked
 
 __all__ = ["Task"]
 
@@ -142,6 +142,8 @@ class Task(LightningCLI):
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
         parser.set_defaults({"weights_only": True})
         parser.add_argument("--run_dir", type=str | None, help="folder of the run (default: runs/<configuration>)")
+        text = "folder or checkpoint of a run on the same rows, whose weights training begins with"
+        parser.add_argument("--start_from", type=str | None, help=text)
         parser.add_argument("--task", type=str, default=self.task, help="what is trained; configurations name it")
         # Every command accepts it, though only fit uses it: one configuration file serves all four.
         parser.add_lightning_class_args(EarlyStopping, "early_stopping")
@@ -150,9 +152,9 @@ class Task(LightningCLI):
             parser.set_defaults({"early_stopping.patience": _NEVER})
         if subcommand == "fit":
             parser.add_argument("--restart", type=bool, default=False, help="set an earlier run aside, start anew")
-        own = {"test": self.test_options, "predict": self.predict_options}.get(subcommand)
-        if own is not None:
-            parser.add_class_arguments(own, subcommand, as_group=False)
+        options = {"test": self.test_options, "predict": self.predict_options}.get(subcommand)
+        if options is not None:
+            parser.add_class_arguments(options, subcommand, as_group=False)
         if subcommand == "predict" and any(action.dest == "data.evaluate" for action in parser._actions):
             parser.set_defaults({"data.evaluate": "all"})
         self.add_task_arguments(parser, subcommand)
@@ -171,24 +173,19 @@ class Task(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse, then find the run folder and the checkpoint in it; what is not typed is as in the run."""
-        command, own = args[0], self._parser(args[0])
-        if {"-h", "--help"} & set(args):
-            print(short_help(own, command, self.task, flat(self.words.chosen())))
-            raise SystemExit(0)
-        if "--help-all" in args:
-            own.print_help()
-            raise SystemExit(0)
+        command, command_parser = args[0], self._parser(args[0])
+        help_asked(args, command_parser, self.task, self.words.chosen())
         try:
-            self.config = parser.parse_args([command, *join_lists(args[1:], own)])
+            self.config = parser.parse_args([command, *join_lists(args[1:], command_parser)])
         except ArgumentError as error:
-            raise ValueError(explained(str(error), own, command, self.task)) from error
+            raise ValueError(explained(str(error), command_parser, command, self.task)) from error
         options = self.config[self.config.subcommand]
         self.run_folder = RunFolder(Path(options.run_dir))
         if self.config.subcommand == "fit":
             self._ask_data(options)
             find_resumable(self.run_folder, self._plain_config, self.config["fit"])
         else:
-            options.ckpt_path = options.ckpt_path or str(self.run_folder.best)
+            find_tested(self.run_folder, self._plain_config, options)
 
     def _ask_data(self, options: Any) -> None:
         """Fill in the arguments of the network that were left open and that the data tell."""
@@ -247,7 +244,7 @@ class Task(LightningCLI):
         """The trainer with the callbacks of the run; those of the configuration are for training only."""
         subcommand = self.config.subcommand
         options = self._get(self.config_init, "trainer")
-        require_precision(options.precision)
+        require_options(options)
         kwargs["enable_progress_bar"] = options.enable_progress_bar is not False and get_console().is_terminal
         callbacks: list[Callback] = [OneLine()] if kwargs["enable_progress_bar"] else []
         if subcommand == "fit":
@@ -258,6 +255,7 @@ class Task(LightningCLI):
         self.trainer_defaults = {**self.trainer_defaults, "callbacks": callbacks}
         kwargs["max_time"] = None  # Lightning's own limit would count the time of earlier commands
         trainer: Trainer = super().instantiate_trainer(default_root_dir=str(self.run_folder.path), **kwargs)
+        require_callbacks(trainer)
         trainer.strategy.checkpoint_io = WholeCheckpoints()
         return trainer
 
@@ -266,7 +264,6 @@ class Task(LightningCLI):
     def fit(self, model: TaskModule, datamodule: TaskData[Any, Any], **kwargs: Any) -> None:
         """Train, then say how it ended, and write the summary and the training curves."""
         started = time.monotonic()
-        require_epochs(self.trainer)
         # Read before the folder is made: a mistyped data root must not leave an empty run behind.
         datamodule.setup("fit")
         model.require_fits(datamodule)
@@ -274,23 +271,25 @@ class Task(LightningCLI):
         if (path := kwargs.get("ckpt_path")) is not None:
             model.on_load_checkpoint(read_checkpoint(path))
             model.note_rows(datamodule)
+        elif (begin := self._get(self.config, "start_from")) is not None:
+            model.first_weights = first_weights(begin, datamodule)
         say(f"{datamodule.summary()}\nnetwork of {parameter_count(model):,} parameters")
-        self.run_folder.start(self._plain_config())
-        try:
-            with self.signals.heard():
-                self.trainer.fit(model, datamodule=datamodule, **kwargs)
-        except BaseException as error:
-            end = RunEnd.broken(error)
-            self._summarise(end, time.monotonic() - started)
-            if end.by in _STATUS:
-                raise SystemExit(_STATUS[end.by]) from error
-            if end.by != "time_limit":
-                raise
-        else:
-            self._summarise(RunEnd.reached(self.trainer), time.monotonic() - started)
-        if self.run_folder.best.is_file():  # none before the first epoch is done
-            self.finish(model, datamodule)
-            say(f"next: ccnn test --run_dir {self.run_folder.path}")
+        with self.run_folder.training(self._plain_config()):
+            try:
+                with self.signals.heard():
+                    self.trainer.fit(model, datamodule=datamodule, **kwargs)
+            except BaseException as error:
+                end = RunEnd.broken(error)
+                self._summarise(end, time.monotonic() - started)
+                if end.by in _STATUS:
+                    raise SystemExit(_STATUS[end.by]) from error
+                if end.by != "time_limit":
+                    raise
+            else:
+                self._summarise(RunEnd.reached(self.trainer), time.monotonic() - started)
+            if self.run_folder.best.is_file():  # none before the first epoch is done
+                self.finish(model, datamodule)
+                say(f"next: ccnn test --run_dir {self.run_folder.path}")
 
     def _summarise(self, end: RunEnd, seconds: float) -> None:
         """Tell how training ended, on the console and in ``summary.json``; what was left out does not count."""

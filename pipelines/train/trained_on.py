@@ -79,6 +79,7 @@ class TrainedOn:
         validation: the same of the part that chose the best epoch.
         twins: keys that the run's own test part shares with these, since the data hold a sample twice.
         below: keys from this number on (as unsigned ones) are not kept; None = all are.
+        outcomes: sums of keys of all rows with what is to be learned of them, of both parts; None = not known.
     """
 
     rows_are: str
@@ -86,6 +87,7 @@ class TrainedOn:
     validation: Keys
     twins: Keys
     below: int | None = None
+    outcomes: tuple[int, int] | None = None
 
     @staticmethod
     def of(data: KeyedData) -> TrainedOn:
@@ -96,7 +98,8 @@ class TrainedOn:
         tested = kept["test"]
         met = _found(tested, kept["train"]) | _found(tested, kept["validation"])
         signed = {part: keys.view(np.int64) for part, keys in kept.items()}
-        return TrainedOn(data.rows_are, signed["train"], signed["validation"], signed["test"][met], below)
+        outcomes = (_outcomes(data, parts, "train"), _outcomes(data, parts, "validation"))
+        return TrainedOn(data.rows_are, signed["train"], signed["validation"], signed["test"][met], below, outcomes)
 
     @staticmethod
     def from_checkpoint(checkpoint: dict[str, Any], path: str) -> TrainedOn:
@@ -115,17 +118,24 @@ class TrainedOn:
         sound = sound and (state.get("below") is None or isinstance(state["below"], int))
         require(sound, f"{ENTRY!r} in the checkpoint {path}", "hold the keys of its rows", repr(state)[:200])
         keys = {name: state[name].numpy() for name in names}
-        return TrainedOn(state["rows_are"], **keys, below=state.get("below"))
+        outcomes = state.get("outcomes")
+        told = None if outcomes is None else (int(outcomes[0]), int(outcomes[1]))
+        return TrainedOn(state["rows_are"], **keys, below=state.get("below"), outcomes=told)
 
     def state(self) -> dict[str, Any]:
         """For the checkpoint: tensors and plain values."""
         keys = {name: torch.from_numpy(getattr(self, name).copy()) for name in ("train", "validation", "twins")}
-        return {"version": _VERSION, "rows_are": self.rows_are, "below": self.below, **keys}
+        told = None if self.outcomes is None else list(self.outcomes)
+        return {"version": _VERSION, "rows_are": self.rows_are, "below": self.below, "outcomes": told, **keys}
 
     def same_as(self, other: TrainedOn) -> bool:
         """Whether both have the same rows in the same parts, in any order."""
         pairs = ((self.train, other.train), (self.validation, other.validation))
         return all(a.shape == b.shape and np.array_equal(_sorted(a), _sorted(b)) for a, b in pairs)
+
+    def same_outcomes(self, other: TrainedOn) -> bool:
+        """Whether both are to learn the same of their rows, as far as both tell."""
+        return None in (self.outcomes, other.outcomes) or self.outcomes == other.outcomes
 
     def own_twins(self) -> int:
         """Rows of the run's own test part that its training meets too."""
@@ -143,6 +153,13 @@ class TrainedOn:
         watched = _found(looked_at, self.validation) & ~trained & chosen
         twins = int(((trained | watched) & _found(looked_at, self.twins)).sum())
         return Overlap(self.rows_are, len(tested), int(trained.sum()), int(watched.sum()), twins, len(looked_at))
+
+
+def _outcomes(data: KeyedData, parts: dict[str, NDArray[np.uint64]], part: Part) -> int:
+    """A sum over all rows of a part, in any order, that another outcome of any of them changes."""
+    outcomes = getattr(data, "outcomes", None)  # a module of the caller's own may tell none
+    found = None if outcomes is None else outcomes(part, parts[part])
+    return int((parts[part][:, 0] if found is None else found).sum(dtype=np.uint64).astype(np.int64))
 
 
 def _threshold(rows: int) -> int | None:

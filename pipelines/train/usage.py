@@ -12,7 +12,9 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
-__all__ = ["explained", "short_help"]
+from ccnn_irregular.pipelines.train.run_folder import flat
+
+__all__ = ["explained", "help_asked"]
 
 _WIDTH = 118
 # Options of Lightning's, and what is rarely typed; all but a few of the trainer's are left to --help-all.
@@ -25,7 +27,24 @@ _FOLDED = ("schedule", "sizes", "reading", "changes", "discs", "augmentation")
 _NEAREST = 3
 
 
-def short_help(parser: ArgumentParser, command: str, task: str, chosen: Mapping[str, Any]) -> str:
+def help_asked(words: Sequence[str], parser: ArgumentParser, task: str, chosen: dict[str, Any]) -> None:
+    """Print help on a command where its words ask for it, and end the process.
+
+    Args:
+        words: the first one is the command.
+        parser: of the command.
+        task: name of the task.
+        chosen: what the configurations set.
+    """
+    if {"-h", "--help"} & set(words):
+        print(_short_help(parser, words[0], task, flat(chosen)))
+        raise SystemExit(0)
+    if "--help-all" in words:
+        parser.print_help()
+        raise SystemExit(0)
+
+
+def _short_help(parser: ArgumentParser, command: str, task: str, chosen: Mapping[str, Any]) -> str:
     """Help on a command in less than a screen of 60 lines.
 
     Args:

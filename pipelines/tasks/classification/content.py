@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ccnn_irregular._checks import reject, require
-from ccnn_irregular.datasets.reading.content import content_id
 from ccnn_irregular.datasets.samples import GriddedSamples, RaggedSeries, RaggedVolumes, ShapePool
 from ccnn_irregular.domains import Points
 from ccnn_irregular.pipelines.tasks.classification.sampling import Samples
@@ -22,7 +21,6 @@ from ccnn_irregular.quadrature import trapezoid
 __all__ = [
     "carved",
     "grid_numbers",
-    "in_order_of_content",
     "joined",
     "labelled_as",
     "names_of",
@@ -51,24 +49,6 @@ def labelled_as(samples: Samples | ShapePool, classes: tuple[str, ...]) -> Any:
     # The last entry is for -1, a label that is not known.
     numbers = torch.tensor([classes.index(name) if name in met else -1 for name in samples.classes] + [-1])
     return dataclasses.replace(samples, labels=numbers[samples.labels], classes=classes)
-
-
-def in_order_of_content(samples: Samples) -> Samples:
-    """The same samples in an order that follows from what they hold; volumes on equal grids stand side by side."""
-    kinds, places = [""] * len(samples), [b""] * len(samples)
-    if isinstance(samples, RaggedSeries):
-        counts = samples.splits.diff().tolist()
-        places = [rows.numpy().tobytes() for rows in samples.coordinates.split(counts)]
-        values = samples.values.split(counts)
-    elif isinstance(samples, GriddedSamples):
-        values = samples.values.unbind()
-    else:
-        kinds = [repr(grid) for grid in samples.grids]
-        values = samples.values.split([grid.count for grid in samples.grids])
-    held = zip(samples.labels.tolist(), places, values, strict=True)
-    ids = [content_id(samples.classes[label], place, rows.numpy().tobytes()) for label, place, rows in held]
-    order = sorted(range(len(samples)), key=lambda one: (kinds[one], ids[one]))
-    return samples.subset(torch.tensor(order))
 
 
 def sampled_points(coordinates: Tensor, values: Tensor, splits: Tensor, cap: float | None) -> Points:

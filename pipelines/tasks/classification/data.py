@@ -28,7 +28,6 @@ from ccnn_irregular.domains import Grid, Points
 from ccnn_irregular.pipelines.tasks.classification.content import (
     carved,
     grid_numbers,
-    in_order_of_content,
     joined,
     labelled_as,
     names_of,
@@ -38,8 +37,10 @@ from ccnn_irregular.pipelines.tasks.classification.content import (
 from ccnn_irregular.pipelines.tasks.classification.sampling import Reading, Samples, Sampling, on_one_grid
 from ccnn_irregular.pipelines.tasks.classification.sizes import suited_lengths
 from ccnn_irregular.pipelines.train.batches import AlikeBatches, EqualBatches, batch_loader
+from ccnn_irregular.pipelines.train.content_order import in_order_of_content
 from ccnn_irregular.pipelines.train.data import Evaluated, Part, TaskData
 from ccnn_irregular.pipelines.train.equal_samples import split_together
+from ccnn_irregular.pipelines.train.sample_keys import row_keys
 
 __all__ = ["SampleBatch", "SampleDataModule"]
 
@@ -210,8 +211,8 @@ class SampleDataModule(TaskData[SampleBatch, Sampling]):
         samples are in which part, and what is drawn for each. With ``everything`` they are all together, as they stand.
         """
         known = self._known
-        own = {"count": self.count, "seed": self.split_seed, "labelled": labelled}
-        options = known.in_training(self.options, download=self.download, **own)
+        defaults = {"count": self.count, "seed": self.split_seed, "labelled": labelled}
+        options = known.in_training(self.options, download=self.download, **defaults)
 
         def read(part: str | None) -> Samples:
             samples: Samples = known.read(self.root, part, **options)
@@ -307,6 +308,9 @@ class SampleDataModule(TaskData[SampleBatch, Sampling]):
         assert keys is not None
         assert self._parts is not None
         return keys[getattr(self._parts, part).numpy()][:, None]
+
+    def outcomes(self, part: Any, keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
+        return row_keys(keys, self.labels(part).numpy())
 
     def labels(self, part: Literal["train", "validation", "test"]) -> Tensor:
         """Labels of a part, ``(B,)``."""

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ccnn_irregular.pipelines.train.figures import save
+from ccnn_irregular.pipelines.train.sample_figures import MOST_SHOWN, Drawn, draw_samples
 from ccnn_irregular.plotting import COLOURS, new_figure
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
     from ccnn_irregular.pipelines.tasks.classification.data import SampleBatch
     from ccnn_irregular.pipelines.tasks.classification.module import ClassPredictions
     from ccnn_irregular.pipelines.tasks.classification.task import Accuracy
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
 __all__ = ["confusion", "mistakes", "samplings"]
 
 _MOST_NUMBERED = 20
-_SHOWN, _COLUMNS, _CHANNELS = 8, 4, 4
 
 
 def confusion(predictions: ClassPredictions, classes: Sequence[str], path: Path) -> Path:
@@ -68,80 +66,37 @@ def mistakes(
     """
     wrong = np.flatnonzero((predictions.predicted != predictions.labels) & (predictions.labels >= 0))
     sure = predictions.probabilities.max(1)
-    chosen = wrong[np.argsort(-sure[wrong], kind="stable")][:_SHOWN].tolist()
+    chosen = wrong[np.argsort(-sure[wrong], kind="stable")][:MOST_SHOWN].tolist()
     if not chosen:
         return []
     found = _found(batches, chosen)
-    columns = min(_COLUMNS, len(chosen))
-    rows = -(-len(chosen) // columns)
-    figure = new_figure(2.6 * columns, 2.4 * rows + 0.4)
-    solid = {"projection": "3d"} if found[chosen[0]][0].domain.d == 3 and found[chosen[0]][0].domain.irregular else {}
-    panels = figure.subplots(rows, columns, squeeze=False, subplot_kw=solid).ravel()
-    for axes, number in zip(panels, chosen, strict=False):
-        _draw(axes, *found[number], unit)
-        true, taken = classes[predictions.labels[number]], classes[predictions.predicted[number]]
-        title = f"{ids[number]}: true {true},\npredicted {taken} ({sure[number]:.2f})"
-        axes.set_title(title, fontsize="small")
-        axes.tick_params(labelsize="x-small")
-    for axes in panels[len(chosen) :]:
-        axes.set_axis_off()
-    figure.suptitle(f"{len(wrong)} of {len(predictions.labels)} samples are taken for another class", fontsize="medium")
-    lines, names = panels[0].get_legend_handles_labels()
-    if len(lines) > 1:
-        figure.legend(lines, names, loc="outside lower center", ncols=len(lines), frameon=False, fontsize="small")
-    return [save(figure, path)]
+    titles = [
+        f"{ids[row]}: true {classes[predictions.labels[row]]},\n"
+        f"predicted {classes[predictions.predicted[row]]} ({sure[row]:.2f})"
+        for row in chosen
+    ]
+    heading = f"{len(wrong)} of {len(predictions.labels)} samples are taken for another class"
+    return [save(draw_samples([found[row] for row in chosen], titles, heading, unit), path)]
 
 
-def _found(batches: Iterable[SampleBatch], chosen: Sequence[int]) -> dict[int, tuple[SampleBatch, int]]:
-    """The batch that holds each of some samples, and its place there."""
-    found: dict[int, tuple[SampleBatch, int]] = {}
+def _found(batches: Iterable[SampleBatch], chosen: Sequence[int]) -> dict[int, Drawn]:
+    """Some samples by their numbers."""
+    found: dict[int, Drawn] = {}
     start = 0
     for batch in batches:
-        found |= {number: (batch, number - start) for number in chosen if 0 <= number - start < len(batch)}
+        found |= {number: _drawn(batch, number - start) for number in chosen if 0 <= number - start < len(batch)}
         start += len(batch)
         if len(found) == len(chosen):
             break
     return found
 
 
-def _draw(axes: Axes, batch: SampleBatch, place: int, unit: str) -> None:
-    """A sample as lines, an image, its middle slice, or a cloud."""
+def _drawn(batch: SampleBatch, place: int) -> Drawn:
     points = batch.domain.irregular
-    if points is not None:
-        rows = slice(*points.splits[place : place + 2].tolist())
-        where, values = points.coordinates[rows].numpy(), batch.values[rows].numpy()
-    else:
-        grid = batch.domain.uniform
-        assert grid is not None
-        where, values = grid.nodes().numpy(), batch.values[place].flatten(1).T.numpy()
-    if batch.domain.d == 1:
-        for channel, column in enumerate(values.T[:_CHANNELS]):
-            known, label = ~np.isnan(column), f"channel {channel}"
-            style: dict[str, Any] = {"color": COLOURS[channel], "linewidth": 0.8, "markersize": 2}
-            axes.plot(where[known, 0], column[known], ".-", label=label, **style)
-        axes.set_xlabel(unit, fontsize="x-small")
-    elif points is not None:
-        marks: dict[str, Any] = {"s": 5, "c": where[:, -1], "cmap": "viridis", "linewidths": 0}
-        axes.scatter(*where.T, **marks)
-        axes.set_aspect("equal")
-        axes.locator_params(nbins=3)
-        axes.set_xlabel(unit, fontsize="x-small")
-    else:
-        _image(axes, batch, place, unit)
-
-
-def _image(axes: Axes, batch: SampleBatch, place: int, unit: str) -> None:
-    """Three channels as colours, else the first one; of a volume the middle slice along its last axis."""
-    grid, values = batch.domain.uniform, batch.values[place].numpy()
-    assert grid is not None
-    picture = values if values.ndim == 3 else values[..., values.shape[-1] // 2]
-    low, high = float(np.nanmin(picture)), float(np.nanmax(picture))
-    coloured = np.moveaxis((picture - low) / ((high - low) or 1.0), 0, -1)
-    (down, right), half = [(axis.start, axis.start + axis.step * (axis.size - 1)) for axis in grid.axes[:2]], grid.steps
-    extent = (right[0] - half[1] / 2, right[1] + half[1] / 2, down[1] + half[0] / 2, down[0] - half[0] / 2)
-    shown = coloured if len(picture) == 3 else coloured[..., 0]
-    axes.imshow(shown, cmap="gray", extent=extent, interpolation="nearest")
-    axes.set_xlabel(unit, fontsize="x-small")
+    if points is None:
+        return Drawn(batch.values[place].numpy(), grid=batch.domain.uniform)
+    rows = slice(*points.splits[place : place + 2].tolist())
+    return Drawn(batch.values[rows].numpy(), places=points.coordinates[rows].numpy())
 
 
 def samplings(names: Sequence[str], found: Mapping[str, Sequence[Accuracy]], path: Path) -> Path:

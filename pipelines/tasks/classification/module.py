@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from ccnn_irregular._checks import reject, require
 from ccnn_irregular.optimisation import norm_penalty
 from ccnn_irregular.pipelines.tasks.classification.augmentation import Augmentation
+from ccnn_irregular.pipelines.tasks.classification.shiftwise import ShiftwiseClassifier
 from ccnn_irregular.pipelines.train.cross_entropy import CrossEntropy
 from ccnn_irregular.pipelines.train.module import timed
 from ccnn_irregular.pipelines.train.schedule import Schedule
@@ -147,6 +148,17 @@ class Classification(SampleClasses):
         if self.augmentation.changes:
             batch = self.augmentation(batch, self.draws(batch.ids))
         return super().training_step(batch, batch_idx) + self._penalties(batch)
+
+    def on_before_optimizer_step(self, optimizer: Any) -> None:
+        """Choose the groups of a sparse network by its first gradients."""
+        if isinstance(self.network, ShiftwiseClassifier):
+            self.network.before_step(int(self.trainer.estimated_stepping_batches))
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """A step, after which groups of a sparse network are replaced."""
+        super().optimizer_step(*args, **kwargs)
+        if isinstance(self.network, ShiftwiseClassifier):
+            self.network.after_step()
 
     def _penalties(self, batch: SampleBatch) -> Tensor | float:
         penalty: Tensor | float = 0.0

@@ -79,8 +79,8 @@ def suited_lengths(samples: Samples) -> dict[str, Any]:
         "width": [_rounded(_WIDTH[d] * step) for step in steps],
         "omega_0": _OMEGA[d],
     }
-    own = isinstance(samples, GriddedSamples) and sizes == list(samples.grid.sizes)
-    return {"kernel": kernel, "latent": None if own else {"sizes": sizes, "steps": steps, "starts": starts}}
+    present = isinstance(samples, GriddedSamples) and sizes == list(samples.grid.sizes)
+    return {"kernel": kernel, "latent": None if present else {"sizes": sizes, "steps": steps, "starts": starts}}
 
 
 def _sizes(found: _Extent, steps: Sequence[float]) -> list[int]:

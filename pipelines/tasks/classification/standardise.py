@@ -59,8 +59,8 @@ class Standardise(nn.Module):
         centred = values - self.mean.reshape(shape)
         scale = self.scale.reshape(shape)
         if self.each:
-            own = _own_deviation(values, domain, sampled)
-            scale = torch.where(own > 0, own, scale)
+            of_sample = _own_deviation(values, domain, sampled)
+            scale = torch.where(of_sample > 0, of_sample, scale)
         result = centred / scale
         return result if sampled is None else torch.where(sampled, result, 0.0)
 

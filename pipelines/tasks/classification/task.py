@@ -213,6 +213,6 @@ class ClassificationTask(ClassesTask):
 def write_predictions(path: Path, ids: Sequence[Any], predictions: ClassPredictions, classes: tuple[str, ...]) -> None:
     """``id,label,prediction,probability_NAME,...`` lines; without labels where none is known."""
     labels = [classes[label] if label >= 0 else "" for label in predictions.labels.tolist()]
-    predicted = [classes[one] for one in predictions.predicted.tolist()]
+    predicted = [classes[number] for number in predictions.predicted.tolist()]
     chances = dict(zip(classes, predictions.probabilities.T.tolist(), strict=True))
     write_answers(path, {"id": ids}, predicted, chances, labels if any(labels) else None)

@@ -23,7 +23,7 @@ from ccnn_irregular.pipelines.train.batches import EqualBatches, drawn_loader, p
 from ccnn_irregular.pipelines.train.data import Evaluated, Part, TaskData
 from ccnn_irregular.pipelines.train.draws import Draws
 from ccnn_irregular.pipelines.train.equal_samples import split_together
-from ccnn_irregular.pipelines.train.sample_keys import ragged_keys
+from ccnn_irregular.pipelines.train.sample_keys import ragged_keys, row_keys
 
 __all__ = ["CloudChanges", "DrawnClouds", "ShapeDataModule"]
 
@@ -182,8 +182,8 @@ class ShapeDataModule(TaskData[SampleBatch, DrawnClouds]):
             return
         known = self._known
         labelled = self.needs_labels(stage)
-        own = {"count": self.count, "places": self.places, "seed": self.seed, "labelled": labelled}
-        options = known.in_training(self.options, download=self.download, **own)
+        defaults = {"count": self.count, "places": self.places, "seed": self.seed, "labelled": labelled}
+        options = known.in_training(self.options, download=self.download, **defaults)
         if self.takes_all(stage):
             pool = ShapePool.joined([known.read(self.root, part, **options) for part in known.split or (None,)])
             pool = pool if self.trained_classes is None else labelled_as(pool, self.trained_classes)
@@ -229,6 +229,9 @@ class ShapeDataModule(TaskData[SampleBatch, DrawnClouds]):
 
     def inferred(self) -> dict[str, Any]:
         return self.sizes()
+
+    def outcomes(self, part: Any, keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
+        return row_keys(keys, self.labels(part).numpy())
 
     def labels(self, part: str) -> Tensor:
         """Labels of a part, ``(B,)``."""

@@ -243,6 +243,12 @@ class LabelDataModule(TaskData[LabelBatch, None]):
         whole = self.tile is None
         return (ragged_keys(clouds.splits.numpy(), places) if whole else row_keys(places))[:, None]
 
+    def outcomes(self, part: Any, keys: NDArray[np.uint64]) -> NDArray[np.uint64] | None:
+        if part not in self.parts:
+            return None
+        clouds = self.parts[part]
+        return row_keys(clouds.coordinates.numpy().astype(np.float32), clouds.labels.numpy())
+
     def labels(self, part: ReadPart) -> Tensor:
         """The kind of each shape of a part, ``(B,)``."""
         if part not in self.parts:

@@ -85,7 +85,7 @@ class CloudSegmentationTask(Task):
         columns = {"id": clouds} | {axis: [f"{place[k]:.3f}" for place in places] for k, axis in enumerate("xyz")}
         classes = datamodule.classes
         chances = dict(zip(classes, found.probabilities.T.tolist(), strict=True))
-        write_answers(path, columns, [classes[one] for one in found.predicted.tolist()], chances)
+        write_answers(path, columns, [classes[number] for number in found.predicted.tolist()], chances)
         return f"{len(places)} points"
 
     def _predictions(self, model: CloudSegmentation, datamodule: LabelDataModule) -> PointPredictions:

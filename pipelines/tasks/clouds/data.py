@@ -151,7 +151,7 @@ class CloudFiles(TaskData[LabelBatch, None]):
         columns = [self._columns(cloud) for cloud in self._clouds()]
         if self.read is None:
             self.read = self._told(columns)
-        clouds = [self._cloud(one, labelled=True) for one in columns]
+        clouds = [self._cloud(column, labelled=True) for column in columns]
         if self.takes_all(stage):
             self.parts = {"train": [], "validation": [], "test": clouds}
         else:
@@ -217,21 +217,21 @@ class CloudFiles(TaskData[LabelBatch, None]):
 
     def _told(self, files: Sequence[Columns]) -> Read:
         """How the training files are to be read."""
-        names = [name for name in LABEL_FIELDS if all(name in one.labels for one in files)]
+        names = [name for name in LABEL_FIELDS if all(name in file.labels for file in files)]
         if self.label is None and not names:
-            with_none = next(one.path for one in files if not one.labels)
+            with_none = next(file.path for file in files if not file.labels)
             reject("data.label", f"name the field that holds the labels: {', '.join(LABEL_FIELDS)} is none", with_none)
         field = names[0] if self.label is None else self.label
         counts: Counter[str] = Counter()
-        for one in files:
-            counts.update(one.labels[field].counts())
+        for file in files:
+            counts.update(file.labels[field].counts())
         fields = self.fields
         if fields is None:
-            common = [name for name in _FIELDS if all(name in one.fields for one in files)]
-            fields = [name for name in common if varies([one.fields[name] for one in files])]
+            common = [name for name in _FIELDS if all(name in file.fields for file in files)]
+            fields = [name for name in common if varies([file.fields[name] for file in files])]
         spacing = self.spacing
         if spacing is None:
-            areas = np.concatenate([measures(one.places, "surface") for one in files])
+            areas = np.concatenate([measures(file.places, "surface") for file in files])
             spacing = float(np.sqrt(np.median(areas)))
         require(spacing > 0, "data.spacing", "be given where most points share their places", spacing)
         radius = _RADIUS * spacing if self.radius is None else self.radius
@@ -290,6 +290,9 @@ class CloudFiles(TaskData[LabelBatch, None]):
         held = [cloud.keys for cloud in self.parts[part]]
         return np.concatenate([np.zeros(0, np.uint64), *held])[:, None]
 
+    def outcomes(self, part: Any, keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
+        return row_keys(keys, np.concatenate([np.zeros(0, np.int64), *(cloud.labels for cloud in self.parts[part])]))
+
     def part_sizes(self) -> dict[str, int]:
         return {part: sum(len(cloud.places) for cloud in clouds) for part, clouds in self.parts.items()}
 
@@ -338,7 +341,7 @@ class CloudFiles(TaskData[LabelBatch, None]):
 
     def training_values(self) -> tuple[Tensor, Tensor]:
         """Values of the points that are trained on, and their quadrature weights."""
-        values, weights = (np.concatenate([getattr(one, name) for one in self.parts["train"]]) for name in _WEIGHED)
+        values, weights = (np.concatenate([getattr(cloud, name) for cloud in self.parts["train"]]) for name in _WEIGHED)
         return torch.from_numpy(values), torch.from_numpy(weights)
 
     def typical_batch(self) -> LabelBatch:
@@ -384,7 +387,7 @@ class CloudFiles(TaskData[LabelBatch, None]):
             disc = cloud.rows(near[np.lexsort(cloud.places[near].T)])
             discs.append(disc)
             places.append(disc.places - middle)
-        counts = np.array([len(one) for one in places])
+        counts = np.array([len(place) for place in places])
         moved = self.changes.moved(np.concatenate(places), counts, draws)
         return cloud_batch(discs, moved, ids=index)
 

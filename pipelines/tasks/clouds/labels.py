@@ -126,12 +126,10 @@ def chosen_classes(
     ignored = ignored_codes(field, ignore)
     found = sorted((code for code in counts if code not in (*ignored, "")), key=_rank)
     codes = found if wanted is None else [code_of(word, field) for word in wanted]
-    there = ", ".join(f"{title_of(code, field)}: {counts[code]}" for code in sorted(counts, key=_rank))
+    held = ", ".join(f"{title_of(code, field)}: {counts[code]}" for code in sorted(counts, key=_rank))
     missing = [code for code in codes if code not in found]
-    require(not missing, "data.classes", f"be labels that points have ({there})", ", ".join(missing))
-    require(
-        len(codes) >= 2, f"labels {field!r}", "be of two classes at least (--data.label names another field)", there
-    )
+    require(not missing, "data.classes", f"be labels that points have ({held})", ", ".join(missing))
+    require(len(codes) >= 2, f"labels {field!r}", "be of two classes at least (--data.label names another field)", held)
     return PointClasses(field, tuple(codes), ignored, wanted is not None)
 
 

@@ -16,13 +16,12 @@ from __future__ import annotations
 
 import fcntl
 import itertools
-import json
 import math
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, final
 
@@ -31,6 +30,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from ccnn_irregular._checks import reject, require
+from ccnn_irregular._files import parsing, refuse_file
 from ccnn_irregular._optional import import_optional
 from ccnn_irregular.adapters.xarray_results import without_limits
 from ccnn_irregular.adapters.xarray_units import compass
@@ -38,6 +38,7 @@ from ccnn_irregular.pipelines.tasks.downscale.blocks import Blocks
 from ccnn_irregular.pipelines.tasks.downscale.fields import Fields, Plane
 from ccnn_irregular.pipelines.train.evaluation import say
 from ccnn_irregular.pipelines.train.reports import write_json
+from ccnn_irregular.pipelines.train.texts import read_json
 
 __all__ = ["PartialOutput", "write_block", "write_template"]
 
@@ -86,7 +87,10 @@ class PartialOutput:
         if not self.journal.is_file():
             self.done.unlink(missing_ok=True)
             return None
-        content = json.loads(self.journal.read_text(encoding="utf-8"))
+        content = read_json(self.journal)
+        told = content.get("identity"), content.get("blocks")
+        if not all(isinstance(one, dict) for one in told) or told[1].keys() != {one.name for one in fields(Blocks)}:
+            refuse_file(self.journal, "tell of a partial output; remove it and the output to begin anew", list(content))
         differing = [name for name, value in identity.items() if content["identity"].get(name) != value]
         rule = "hold a partial output of the same input, checkpoint and options; remove it, or name another output"
         require(not differing, str(self.path), rule, f"another {', '.join(differing)}")
@@ -102,8 +106,9 @@ class PartialOutput:
         """Numbers of finished blocks; a line that was being written when the process was killed does not count."""
         if not self.done.is_file():
             return set()
-        lines = self.done.read_text(encoding="ascii").splitlines(keepends=True)
-        return {int(line) for line in lines if line.endswith("\n")}
+        with parsing(self.done, "list of blocks"):
+            lines = self.done.read_text(encoding="ascii").splitlines(keepends=True)
+            return {int(line) for line in lines if line.endswith("\n")}
 
     def mark(self, number: int) -> None:
         """A block's values are on the disk."""

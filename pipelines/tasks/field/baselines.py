@@ -58,10 +58,10 @@ def _known_alone(interpolate: Interpolant, places: Array, values: Array, queries
     if known.all():
         return interpolate(places, values, queries)
     columns = [
-        interpolate(places[there], values[there, channel : channel + 1], queries)
-        if there.any()
+        interpolate(places[known_rows], values[known_rows, channel : channel + 1], queries)
+        if known_rows.any()
         else np.full((len(queries), 1), np.nan)
-        for channel, there in enumerate(known.T)
+        for channel, known_rows in enumerate(known.T)
     ]
     return np.concatenate(columns, 1)
 

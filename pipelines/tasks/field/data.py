@@ -241,6 +241,10 @@ class FieldDataModule(TaskData[FieldBatch, FieldVariant]):
             columns.append(fields.values[rows].numpy())
         return row_keys(*columns)[:, None]
 
+    def outcomes(self, part: Any, keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
+        rows = self.parts.known(part)
+        return row_keys(self.samples.coordinates[rows].numpy(), self.samples.values[rows].numpy())
+
     def part_sizes(self) -> dict[str, int]:
         counts = [int(self.parts.known(part).sum()) for part in PARTS]
         return dict(zip(("training", "validation", "test"), counts, strict=True))
@@ -305,9 +309,9 @@ class FieldDataModule(TaskData[FieldBatch, FieldVariant]):
             chosen = pairs[numbers]
             spans = [(*fields.splits[field : field + 2].tolist(), group) for field, group in chosen.tolist()]
             hidden = [fold[first:last] == group for first, last, group in spans]
-            there = [fold[first:last] >= 0 for first, last, _ in spans]
+            in_fold = [fold[first:last] >= 0 for first, last, _ in spans]
             observed = [
-                span[0] + torch.nonzero(a & ~b).flatten() for span, a, b in zip(spans, there, hidden, strict=True)
+                span[0] + torch.nonzero(a & ~b).flatten() for span, a, b in zip(spans, in_fold, hidden, strict=True)
             ]
             asked = [span[0] + torch.nonzero(rows).flatten() for span, rows in zip(spans, hidden, strict=True)]
             lines = [in_line[group] for *_, group in spans]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ccnn_irregular._checks import reject, require
-from ccnn_irregular.datasets.reading.observations import Observations, read_table
+from ccnn_irregular.datasets.observations import Observations, read_table
 from ccnn_irregular.datasets.stations import StationSet, placed
 from ccnn_irregular.pipelines.train.reports import whole
 
@@ -229,7 +229,7 @@ def _like(path: Path, fields: StationSet, times: Sequence[str]) -> AtGrid:
 
 def _roles(dataset: xr.Dataset, cf_roles: Any) -> dict[str, str]:
     """What coordinates are, by CF conventions, else by their usual names."""
-    from ccnn_irregular.datasets.reading.observations import usual_role
+    from ccnn_irregular.datasets.observations import usual_role
 
     found: dict[str, str] = {}
     cf = {"vertical": "level"}
@@ -283,12 +283,12 @@ def _nodes(
     """All combinations of some coordinates."""
     import xarray as xr
 
-    lines = [one if one.ndim else one.expand_dims(str(one.name or "time")) for one in coordinates.values()]
-    together = xr.broadcast(*[one.reset_coords(drop=True) for one in lines])
+    lines = [array if array.ndim else array.expand_dims(str(array.name or "time")) for array in coordinates.values()]
+    together = xr.broadcast(*[line.reset_coords(drop=True) for line in lines])
     dims, shape = tuple(map(str, together[0].dims)), together[0].shape
     count = int(np.prod(shape))
     require(count <= _MOST_NODES, where, f"have at most {_MOST_NODES:,} nodes at all times", f"{count:,}")
-    flat = dict(zip(coordinates, (one.transpose(*dims).to_numpy().reshape(-1) for one in together), strict=True))
+    flat = dict(zip(coordinates, (array.transpose(*dims).to_numpy().reshape(-1) for array in together), strict=True))
     stamps = _stamps(flat[roles["time"]], coordinates[roles["time"]]) if "time" in roles else None
     columns = [_days(stamps) if axis == "time" else flat[roles[axis]].astype(np.float64) for axis in fields.axes]
     places = torch.from_numpy(np.stack(columns, 1))
@@ -298,8 +298,8 @@ def _nodes(
         shown = ", ".join(fields.names[:3])
         reject(f"the times of {where}", f"be among those of the observations: {shown}, ... (--predict.times)", "none")
     kept = {
-        name: one.drop_vars([other for other in one.coords if other not in coordinates])
-        for name, one in coordinates.items()
+        name: array.drop_vars([other for other in array.coords if other not in coordinates])
+        for name, array in coordinates.items()
     }
     return AtGrid(kept, shape, dims, places, field, attributes)
 

@@ -19,7 +19,16 @@ from ccnn_irregular.datasets.reading.content import content_id
 from ccnn_irregular.domains import Grid
 from ccnn_irregular.pipelines.train.resampling import covering_grid, onto_grid
 
-__all__ = ["Intensities", "Thinning", "VolumeBatch", "resampled_batch", "standardised", "thinned_grid", "thinnings"]
+__all__ = [
+    "PERCENTILES",
+    "Intensities",
+    "Thinning",
+    "VolumeBatch",
+    "resampled_batch",
+    "standardised",
+    "thinned_grid",
+    "thinnings",
+]
 
 # Every how many slices along x, y and z one is kept.
 Thinning = tuple[int, ...]
@@ -27,7 +36,7 @@ Thinning = tuple[int, ...]
 Intensities = Literal["compressed", "clipped"]
 
 # Percentiles between which a volume is standardised: a few bright vessels or an outlier move neither.
-_PERCENTILES = (1.0, 99.0)
+PERCENTILES = (1.0, 99.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +101,7 @@ def standardised(values: Tensor, intensities: Intensities = "compressed") -> Ten
 
 def _standardised_channel(channel: Tensor, intensities: Intensities) -> Tensor:
     exact = channel.double()
-    low, high = np.percentile(exact.numpy(), _PERCENTILES)
+    low, high = np.percentile(exact.numpy(), PERCENTILES)
     cut = exact.clamp(float(low), float(high))
     mean, deviation = mean_and_deviation(cut.reshape(-1, 1))
     if intensities == "compressed" and not deviation > 0:

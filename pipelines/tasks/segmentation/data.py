@@ -71,6 +71,7 @@ class VolumeDataModule(TaskData[VolumeBatch, Thinning]):
         self.in_memory = in_memory
         self._pairs: tuple[Pair, ...] = ()
         self._volumes: list[Volume] = []
+        self._keys: dict[int, tuple[np.uint64, np.uint64]] = {}
         self._parts: dict[str, NDArray[np.int64]] = {}
         self._groups = 0
 
@@ -149,8 +150,15 @@ class VolumeDataModule(TaskData[VolumeBatch, Thinning]):
 
     def keys(self, part: Part) -> NDArray[np.uint64]:
         """A key of the image of each volume, ``(B, 1)``: whatever its file is called, and however it is oriented."""
-        volumes = (self.volume(number) for number in self.part(part))
-        return np.array([row_keys(volume.values[None].numpy()) for volume in volumes], np.uint64).reshape(-1, 1)
+        for number in set(self.part(part)) - self._keys.keys():  # in one pass: volumes may lie on the disk
+            volume = self.volume(number)
+            key = row_keys(volume.values[None].numpy())
+            learned = key if volume.labels is None else row_keys(key, volume.labels[None].numpy())
+            self._keys[number] = (key[0], learned[0])
+        return np.array([self._keys[number][0] for number in self.part(part)], np.uint64).reshape(-1, 1)
+
+    def outcomes(self, part: Any, keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
+        return np.array([self._keys[number][1] for number in self.part(part)], np.uint64)
 
     def training_steps(self) -> tuple[float, ...]:
         """Median step of the training volumes along each axis, millimetres."""

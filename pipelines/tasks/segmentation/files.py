@@ -58,8 +58,8 @@ def jobs_of(images: Sequence[Path], output: Path) -> list[FileJob]:
     Raises:
         ValueError: the folder of an image, or images that differ in their suffixes alone.
     """
-    own = {image.parent.resolve() for image in images}
-    require(output.resolve() not in own, "output", "be another folder than the input's", str(output))
+    folders = {image.parent.resolve() for image in images}
+    require(output.resolve() not in folders, "output", "be another folder than the input's", str(output))
     jobs = [FileJob(image, output / labels_name(image)) for image in images]
     twice = sorted(name for name, count in Counter(job.output.name for job in jobs).items() if count > 1)
     require(not twice, "scans", "have names that differ in more than their suffixes", twice[:3])
@@ -68,7 +68,7 @@ def jobs_of(images: Sequence[Path], output: Path) -> list[FileJob]:
 
 def labels_name(image: Path) -> str:
     """The name of the labels of a scan: in its format, of pairs of header and data as one file, else as NIfTI."""
-    suffix = next((one for one in (".nrrd", ".mha") if image.name.endswith(one)), ".nii.gz")
+    suffix = next((suffix for suffix in (".nrrd", ".mha") if image.name.endswith(suffix)), ".nii.gz")
     suffix = {".nhdr": ".nrrd", ".mhd": ".mha"}.get(image.suffix, suffix)
     return scan_name(image) + suffix
 

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from jsonargparse import ArgumentParser
 from numpy.typing import NDArray
 
@@ -24,6 +23,7 @@ from ccnn_irregular.pipelines.tasks.series.evaluation import evaluate, write_pre
 from ccnn_irregular.pipelines.tasks.series.risks import table
 from ccnn_irregular.pipelines.tasks.series.samples import Samples
 from ccnn_irregular.pipelines.train.arguments import join_lists
+from ccnn_irregular.pipelines.train.earlier import read_config
 from ccnn_irregular.pipelines.train.evaluation import say
 from ccnn_irregular.pipelines.train.progress import followed
 from ccnn_irregular.pipelines.train.reports import versions, write_json
@@ -153,8 +153,8 @@ def run(arguments: list[str]) -> None:
     for seed in followed(range(trees.seeds), "trees"):
         found.append(_answers(train_trees(inputs, train.targets, schema.kind, trees, seed), tested_inputs, schema.kind))
     answers = {f"trees {seed}": one for seed, one in enumerate(found)} | {"trees mean": np.mean(found, axis=0)}
-    results = {name: evaluate(one, tested.targets, tested.index, schema, mean) for name, one in answers.items()}
-    metrics = {name: one.figures.pop("metrics") for name, one in results.items()}
+    results = {name: evaluate(answer, tested.targets, tested.index, schema, mean) for name, answer in answers.items()}
+    metrics = {name: result.figures.pop("metrics") for name, result in results.items()}
     report = {
         "metrics": metrics,
         **results["trees mean"].figures,
@@ -168,7 +168,7 @@ def run(arguments: list[str]) -> None:
     tested_as = "held_out" if other.table is None else "other"
     folder = Path(options.output or f"runs/{Path(options.config).stem}/baseline_{tested_as}")
     write_json(folder / "metrics.json", report)
-    ids = [str(one) for one in tested.series.ids[tested.index]]
+    ids = [str(name) for name in tested.series.ids[tested.index]]
     write_predictions(folder / "predictions.csv", ids, answers["trees mean"], schema)
     if overlap.met:
         say(f"note: {overlap}")
@@ -192,7 +192,7 @@ def _options(arguments: list[str]) -> Any:
     )
     if arguments and not arguments[0].startswith("-"):
         arguments = [config_path(arguments[0]), *arguments[1:]]
-        section = yaml.safe_load(Path(arguments[0]).read_text(encoding="utf-8")).get("data", {})
+        section = read_config(Path(arguments[0])).get("data") or {}
         parser.set_defaults({f"data.{name}": value for name, value in section.items() if name != "evaluate"})
     options = parser.instantiate(parser.parse_args(join_lists(arguments, parser)))
     require(options.trees.seeds >= 1, "trees.seeds", "be at least 1", options.trees.seeds)

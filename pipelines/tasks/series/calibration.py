@@ -78,10 +78,12 @@ class Calibration(nn.Module):
         rule = f"hold at least {FEWEST_OF_A_CLASS} of each class to calibrate by"
         require(fewest >= FEWEST_OF_A_CLASS, "labels", rule, fewest)
         for place, row in enumerate(logits):
-            own = np.ones(len(labels)) if weights is None else weights[place]
-            if np.bincount(labels, own, minlength=classes).min() < FEWEST_OF_A_CLASS:
-                own = np.ones(len(labels))
-            pair = (0.0, fit_slope(row, labels, own)) if classes > 2 else fit_level_and_slope(row[:, 0], labels, own)
+            counts = np.ones(len(labels)) if weights is None else weights[place]
+            if np.bincount(labels, counts, minlength=classes).min() < FEWEST_OF_A_CLASS:
+                counts = np.ones(len(labels))
+            pair = (
+                (0.0, fit_slope(row, labels, counts)) if classes > 2 else fit_level_and_slope(row[:, 0], labels, counts)
+            )
             self.levels[place], self.slopes[place] = pair
         self.fitted.fill_(True)
 
@@ -97,8 +99,8 @@ class Calibration(nn.Module):
 
     def shares(self, times: Floats) -> Floats:
         """How much samples that are judged by ``times`` ``(B,)`` count at each of the calibration's, ``(H, B)``."""
-        own = self.times.numpy()
-        return np.stack([np.interp(times, own, row) for row in np.eye(len(own))])
+        nodes = self.times.numpy()
+        return np.stack([np.interp(times, nodes, row) for row in np.eye(len(nodes))])
 
 
 def fit_level_and_slope(
@@ -137,10 +139,10 @@ def fit_level_and_slope(
 
 def fit_slope(logits: Floats, labels: NDArray[np.int64], weights: Floats) -> float:
     """The slope of greatest likelihood of the logits ``(B, K)`` of several classes, with the same prior."""
-    own = logits[np.arange(len(labels)), labels]
+    of_truth = logits[np.arange(len(labels)), labels]
 
     def cost(slope: float) -> float:
         off = (slope - 1) / _SLOPE_DEVIATION
-        return float(weights @ (logsumexp(slope * logits, axis=1) - slope * own) + off**2 / 2)
+        return float(weights @ (logsumexp(slope * logits, axis=1) - slope * of_truth) + off**2 / 2)
 
     return float(minimize_scalar(cost, bounds=(0.0, _STEEPEST), method="bounded").x)

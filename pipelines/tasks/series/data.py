@@ -235,14 +235,14 @@ class SeriesTables(TaskData[SeriesBatch, None]):
         if left := int((counts[order[self.most_variables :]] > 0).sum()):
             text = f"{left} variables that fewer training series have are left out (data.most_variables takes more)"
             warnings.warn(text, UserWarning, stacklevel=2)
-        return sorted(series.variables[one] for one in kept if counts[one])
+        return sorted(series.variables[number] for number in kept if counts[number])
 
     def inferred(self) -> dict[str, Any]:
         """Arguments of ``SeriesNetwork`` that follow from the training rows, by their names; ``setup`` comes first."""
         assert self.schema is not None
         timing = timing_of(self.samples, self.indices("train"))
-        own = {name: getattr(timing, name) for name in ("start", "step", "nodes", "extent", "width", "cap")}
-        return {"schema": asdict(self.schema), **own}
+        timings = {name: getattr(timing, name) for name in ("start", "step", "nodes", "extent", "width", "cap")}
+        return {"schema": asdict(self.schema), **timings}
 
     def inferred_lines(self, taken: dict[str, Any], options: dict[str, Any]) -> str:
         assert self.schema is not None
@@ -331,24 +331,22 @@ class SeriesTables(TaskData[SeriesBatch, None]):
 
     def ids(self, part: Part) -> list[str]:
         """The series of each sample of a part."""
-        return [str(one) for one in self.samples.series.ids[self.samples.index[self.indices(part)]]]
+        return [str(name) for name in self.samples.series.ids[self.samples.index[self.indices(part)]]]
 
     def named(self, numbers: Sequence[int]) -> list[str]:
         assert self.samples.numbers is not None
         known = dict(zip(self.samples.numbers.tolist(), self.samples.index.tolist(), strict=True))
-        return [str(self.samples.series.ids[known[one]]) for one in numbers]
+        return [str(self.samples.series.ids[known[number]]) for number in numbers]
 
     def written_times(self, part: Part) -> list[str] | None:
         """Times of the labels of a part as the table has them, "" of a sample without one; None = labels have none."""
-        labels = self.read().labels
-        if labels is None or "time" not in labels:
+        if (labels := self.read().labels) is None or "time" not in labels:
             return None
         written = labels["time"].astype(str).tolist()
         return [written[row] if row < len(written) else "" for row in self.indices(part).tolist()]
 
     def loader(self, part: Part, variant: None = None) -> DataLoader[SeriesBatch]:
-        rows = self.indices(part)
-        require(len(rows) > 0, f"the part {part!r}", "hold at least one sample", "none")
+        require(len(rows := self.indices(part)) > 0, f"the part {part!r}", "hold at least one sample", "none")
         batches = EqualBatches(rows, self.batch_size, self.split_seed if part == "train" else None)
         return batch_loader(self.samples.batch, batches)
 
@@ -364,11 +362,14 @@ class SeriesTables(TaskData[SeriesBatch, None]):
         splits = np.searchsorted(owner, np.arange(len(chosen) + 1))
         names = text_keys(series.variables)[series.variable[rows]]
         measured = ragged_keys(splits, series.times[rows], names, series.values[rows])
-        ids, statics = text_keys(str(one) for one in series.ids[chosen]), samples.statics[chosen]
+        ids, statics = text_keys(str(name) for name in series.ids[chosen]), samples.statics[chosen]
         empty = np.diff(splits) == 0  # nothing else tells these from one another
         measured[empty] = row_keys(ids, statics)[empty]
         described = ~np.isnan(statics).all(1) if statics.shape[1] else np.zeros(len(ids), bool)
         return np.stack([measured, np.where(described, row_keys(ids, statics), measured)], 1)
+
+    def outcomes(self, part: Any, keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
+        return self.samples.outcome_keys(self.indices(part))
 
     def sizes(self) -> dict[str, int]:
         """Nothing: the network's schema is this one's."""
@@ -386,8 +387,7 @@ class SeriesTables(TaskData[SeriesBatch, None]):
         return columns, self.samples.statics[chosen], self.samples.targets[rows]
 
     def part_sizes(self) -> dict[str, int]:
-        parts: tuple[Part, ...] = ("train", "validation", "test")
-        return {part: len(self.indices(part)) for part in parts}
+        return {part: len(self.indices(part)) for part in ("train", "validation", "test")}  # type: ignore[arg-type]
 
     def summary(self) -> str:
         """What was found in the tables."""

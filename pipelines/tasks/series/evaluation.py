@@ -17,9 +17,11 @@ from ccnn_irregular.pipelines.tasks.series.samples import Schema
 from ccnn_irregular.pipelines.train.evaluation import Evaluation
 from ccnn_irregular.pipelines.train.reports import write_answers
 
-__all__ = ["Resampling", "decided", "evaluate", "write_predictions"]
+__all__ = ["WITHIN_90", "Resampling", "decided", "evaluate", "write_predictions"]
 
 Floats = NDArray[np.float64]
+WITHIN_90 = 1.645
+"""Standard deviations on either side of the mean of a normal distribution that hold 90 % of it."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ def decided(answers: Floats, schema: Schema, threshold: float) -> list[Any]:
     if schema.kind == "number":
         return answers[:, 0].tolist()
     chosen = (answers[:, 0] >= threshold).astype(int) if schema.kind == "binary" else answers.argmax(1)
-    return [schema.classes[one] for one in chosen]
+    return [schema.classes[row] for row in chosen]
 
 
 def write_predictions(
@@ -56,8 +58,11 @@ def write_predictions(
     times: Sequence[str] | None = None,
     targets: Floats | None = None,
     threshold: float = 0.5,
+    deviation: float = 0.0,
 ) -> None:
-    """Write a CSV of id, time where labels have one, label where targets are given, prediction, probabilities.
+    """Write a CSV of id, time where labels have one, label where targets are given, and the answer.
+
+    That is the prediction and the probabilities of classes, or the standard deviation of a number.
 
     Args:
         path: of the file.
@@ -67,15 +72,18 @@ def write_predictions(
         times: as the table of labels has them.
         targets: ``(n,)``, class or number.
         threshold: probability from which on the outcome of two classes is predicted.
+        deviation: of numbers, 0 where it is not known.
     """
     rows = {"id": ids} | ({} if times is None else {"time": times})
     label = None
     if targets is not None:
         number = schema.kind == "number"
-        label = targets.tolist() if number else [schema.classes[int(one)] for one in targets]
+        label = targets.tolist() if number else [schema.classes[int(target)] for target in targets]
     chances = np.hstack([1 - answers, answers]) if schema.kind == "binary" else answers
     by_name = dict(zip(schema.classes, chances.T.tolist(), strict=True)) if schema.kind != "number" else None
-    write_answers(path, rows, decided(answers, schema, threshold), by_name, label)
+    known = schema.kind == "number" and deviation > 0
+    spread = [f"{deviation:.6g}"] * len(answers) if known else None
+    write_answers(path, rows, decided(answers, schema, threshold), by_name, label, spread)
 
 
 def evaluate(
@@ -85,6 +93,7 @@ def evaluate(
     schema: Schema,
     mean: float,
     drawn: Resampling = Resampling(),
+    deviation: float = 0.0,
 ) -> Evaluation:
     """Figures and a table.
 
@@ -95,6 +104,7 @@ def evaluate(
         schema: what labels are.
         mean: of the numbers in training, the baseline.
         drawn: how intervals are drawn.
+        deviation: of numbers, 0 where it is not known.
 
     Raises:
         ValueError: one class only, where two are told apart.
@@ -111,7 +121,7 @@ def evaluate(
         about["outcomes"] = count
         results = risks.evaluate(targets, answers[:, 0], groups, **how)
     else:
-        metrics = _of_numbers(mean) if schema.kind == "number" else _of_classes()
+        metrics = _of_numbers(mean, deviation) if schema.kind == "number" else _of_classes()
         results = {name: _interval(metric, answers, targets, groups, drawn) for name, metric in metrics.items()}
     return Evaluation({"metrics": results} | about, tables=[risks.table({"network": results}, title)])
 
@@ -119,17 +129,22 @@ def evaluate(
 Metric = Callable[[Floats, Floats], float]
 
 
-def _of_numbers(mean: float) -> dict[str, Metric]:
+def _of_numbers(mean: float, deviation: float) -> dict[str, Metric]:
     def explained(answers: Floats, targets: Floats) -> float:
         total = np.square(targets - targets.mean()).sum()
         return float(1 - np.square(answers[:, 0] - targets).sum() / total) if total > 0 else float("nan")
 
-    return {
+    found: dict[str, Metric] = {
         "RMSE": lambda answers, targets: float(np.sqrt(np.square(answers[:, 0] - targets).mean())),
         "mean absolute error": lambda answers, targets: float(np.abs(answers[:, 0] - targets).mean()),
         "R2": explained,
         "RMSE of the training mean": lambda answers, targets: float(np.sqrt(np.square(mean - targets).mean())),
     }
+    if deviation > 0:
+        found["within the 90 % interval"] = lambda answers, targets: float(
+            (np.abs(answers[:, 0] - targets) <= WITHIN_90 * deviation).mean()
+        )
+    return found
 
 
 def _of_classes() -> dict[str, Metric]:
@@ -139,8 +154,8 @@ def _of_classes() -> dict[str, Metric]:
         return float(metrics.f1_score(targets, answers.argmax(1), average="macro"))
 
     def log_loss(answers: Floats, targets: Floats) -> float:
-        own = answers[np.arange(len(targets)), targets.astype(int)]
-        return float(-np.log(np.maximum(own, 1e-300)).mean())
+        of_truth = answers[np.arange(len(targets)), targets.astype(int)]
+        return float(-np.log(np.maximum(of_truth, 1e-300)).mean())
 
     def brier(answers: Floats, targets: Floats) -> float:
         truth = np.eye(answers.shape[1])[targets.astype(int)]

@@ -1,7 +1,8 @@
-"""The plots of a test of predicted risks: curves, calibration, one series."""
+"""The plots of a test: curves and calibration of risks, numbers against the truth, the worst mistakes, kernels."""
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,8 +13,12 @@ import torch
 from numpy.typing import NDArray
 
 from ccnn_irregular._checks import require
-from ccnn_irregular.pipelines.train.figures import save
+from ccnn_irregular.pipelines.tasks.series.evaluation import WITHIN_90, decided
+from ccnn_irregular.pipelines.tasks.series.samples import values_by_variable
+from ccnn_irregular.pipelines.train.figures import kernels, save
+from ccnn_irregular.pipelines.train.sample_figures import MOST_SHOWN, Drawn, draw_samples
 from ccnn_irregular.plotting import COLOURS, new_figure, plot_receptive_field, plot_samples
+from ccnn_irregular.plotting_kernels import layer_titles
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -23,34 +28,57 @@ if TYPE_CHECKING:
     from ccnn_irregular.pipelines.tasks.series.network import SeriesNetwork
     from ccnn_irregular.pipelines.tasks.series.samples import Samples
 
-__all__ = ["calibration", "precision_recall", "receptive_fields", "risk_over_time", "roc", "save_test_figures"]
+__all__ = [
+    "calibration",
+    "mistakes",
+    "precision_recall",
+    "predicted_numbers",
+    "receptive_fields",
+    "risk_over_time",
+    "roc",
+    "save_test_figures",
+]
 
 CALIBRATION_GROUPS = 10
 SERIES_SHOWN = 6
+VARIABLES_SHOWN = 4
 _CHANCE: dict[str, Any] = {"color": "#666666", "linestyle": "--", "linewidth": 1}
 
 
 def save_test_figures(
-    folder: Path,
-    risks: NDArray[np.float64],
-    labels: NDArray[np.int64],
-    network: SeriesNetwork,
-    data: SeriesTables,
-    series: str | None = None,
+    folder: Path, answers: NDArray[np.float64], network: SeriesNetwork, data: SeriesTables, series: str | None = None
 ) -> list[Path]:
-    """Every plot of a test of two classes, into ``folder``.
+    """Every plot of a test, into ``folder``.
 
     Args:
         folder: made if need be.
-        risks: ``(n,)``, of the test samples.
-        labels: ``(n,)``, 0 or 1, both present.
+        answers: of the test samples, see ``SeriesNetwork.answers``.
         network: trained; its kernels are drawn.
         data: with the test samples.
-        series: the series to be drawn; None = that of the outcome which was predicted with the highest risk.
+        series: of two classes, the series whose risk is drawn; None = that of the outcome which was predicted with the
+            highest risk.
 
     Raises:
         ValueError: ``series`` is not among those that were read.
     """
+    schema, targets = network.schema, data.targets("test")
+    made = {"receptive_fields.png": receptive_fields(network.kernels(), schema.unit)}
+    made |= mistakes(answers, network, data)
+    if schema.kind == "binary":
+        made |= _of_risks(answers[:, 0], targets.astype(np.int64), network, data, series)
+    elif schema.kind == "number":
+        made["predictions.png"] = predicted_numbers(answers[:, 0], targets, float(network.deviation), data.title)
+    files = [save(figure, folder / name) for name, figure in made.items()]
+    return files + kernels(network, schema.unit, folder)
+
+
+def _of_risks(
+    risks: NDArray[np.float64],
+    labels: NDArray[np.int64],
+    network: SeriesNetwork,
+    data: SeriesTables,
+    series: str | None,
+) -> dict[str, Figure]:
     samples = data.samples
     place = int(data.indices("test")[np.argmax(np.where(labels == 1, risks, -1.0))])
     if series is not None:
@@ -59,14 +87,75 @@ def save_test_figures(
         require(len(places) > 0, "test.series", rule, repr(series))
         place = int(places[0])
     title = f"{data.title}: {len(labels)} samples, {labels.sum()} of {network.schema.classes[-1]!r}"
-    made = {
+    return {
         "series.png": risk_over_time(network, samples, place, data.title),
         "roc.png": roc(labels, risks, title),
         "precision_recall.png": precision_recall(labels, risks, title),
         "calibration.png": calibration(labels, risks, title),
-        "receptive_fields.png": receptive_fields(network.kernels(), network.schema.unit),
     }
-    return [save(figure, folder / name) for name, figure in made.items()]
+
+
+def mistakes(answers: NDArray[np.float64], network: SeriesNetwork, data: SeriesTables) -> dict[str, Figure]:
+    """``mistakes.png``: samples that were taken for another class most surely, or the numbers missed by most.
+
+    Each variable is shown less its mean and over its standard deviation in the test series; without a mistake there is
+    no picture.
+    """
+    schema, rows, targets = network.schema, data.indices("test"), data.targets("test")
+    told = decided(answers, schema, float(network.threshold))
+    if schema.kind == "number":
+        size = np.abs(answers[:, 0] - targets)
+        true, taken = [f"{target:.3g}" for target in targets], [f"{answer:.3g}" for answer in answers[:, 0]]
+        heading = f"the largest errors of {len(rows)} samples"
+    else:
+        chances = np.hstack([1 - answers, answers]) if schema.kind == "binary" else answers
+        place = [schema.classes.index(word) for word in told]
+        sure = chances[np.arange(len(rows)), place]
+        size = np.where(targets == place, 0.0, sure)
+        true = [schema.classes[int(target)] for target in targets]
+        taken = [f"{name} ({chance:.2f})" for name, chance in zip(told, sure, strict=True)]
+        heading = f"{int((size > 0).sum())} of {len(rows)} samples are taken for another class"
+    chosen = [one for one in np.argsort(-size, kind="stable")[:MOST_SHOWN].tolist() if size[one] > 0]
+    if not chosen:
+        return {}
+    ids = data.ids("test")
+    titles = [f"{ids[row]}: true {true[row]},\npredicted {taken[row]}" for row in chosen]
+    drawn, words = _standardised(data, rows[chosen], rows), ("standard deviations", "time")
+    return {"mistakes.png": draw_samples(drawn, titles, heading, schema.unit, schema.variables, *words)}
+
+
+def _standardised(data: SeriesTables, rows: NDArray[np.int64], test: NDArray[np.int64]) -> list[Drawn]:
+    """Samples with the variables that they hold most values of."""
+    samples = data.samples
+    columns = values_by_variable(samples.series, np.unique(samples.index[test]))
+    scales = np.array(
+        [(column.mean(), column.std() or 1.0) if len(column) else (0.0, 1.0) for column in columns]
+    ).reshape(-1, 2)
+    batch = samples.batch(torch.from_numpy(rows))
+    values, times = (batch.values.numpy() - scales[:, 0]) / scales[:, 1], batch.times.numpy()
+    shown = np.sort(np.argsort(-(~np.isnan(values)).sum(0), kind="stable")[:VARIABLES_SHOWN]).tolist()
+    ends = batch.splits.tolist()
+    return [Drawn(values[start:end], times[start:end, None], channels=shown) for start, end in itertools.pairwise(ends)]
+
+
+def predicted_numbers(
+    answers: NDArray[np.float64], targets: NDArray[np.float64], deviation: float, title: str
+) -> Figure:
+    """Predictions against the truth, with the band that should hold 90 % of them."""
+    figure = new_figure(4.2, 4.0)
+    axes = figure.add_subplot(aspect="equal", adjustable="datalim")
+    ends = np.array([min(answers.min(), targets.min()), max(answers.max(), targets.max())])
+    axes.plot(ends, ends, label="predicted as it is", **_CHANCE)
+    if deviation > 0:
+        half = WITHIN_90 * deviation
+        axes.fill_between(
+            ends, ends - half, ends + half, color=COLOURS[5], alpha=0.3, linewidth=0, label="90 % interval"
+        )
+    axes.plot(targets, answers, ".", color=COLOURS[0], markersize=4)
+    axes.set(xlabel="true", ylabel="predicted")
+    axes.set_title(f"{title}: {len(targets)} samples", fontsize="small")
+    figure.legend(loc="outside upper center", frameon=False, fontsize="small", ncols=2)
+    return figure
 
 
 def roc(labels: NDArray[np.int64], risks: NDArray[np.float64], title: str) -> Figure:
@@ -138,17 +227,18 @@ def _wilson(share: NDArray[np.float64], count: NDArray[np.int64]) -> tuple[NDArr
     return np.minimum(centre - half, share).clip(0, 1), np.maximum(centre + half, share).clip(0, 1)
 
 
-def receptive_fields(kernels: Mapping[str, Kernel], unit: str) -> Figure:
+def receptive_fields(learned: Mapping[str, Kernel], unit: str) -> Figure:
     """How strongly each learned kernel weighs a sample by its age, one panel a kernel."""
-    columns = min(2, len(kernels))
-    rows = math.ceil(len(kernels) / columns)
+    columns = min(2, len(learned))
+    rows = math.ceil(len(learned) / columns)
     figure = new_figure(4.0 * columns, 2.7 * rows)
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
-    for panel, (name, kernel) in zip(panels, kernels.items(), strict=False):
+    layers = layer_titles(learned)
+    for panel, (name, kernel) in zip(panels, learned.items(), strict=False):
         plot_receptive_field(kernel, unit=unit, axes=panel)
-        panel.set_title(f"{name}: {panel.get_title()}", fontsize="small")
+        panel.set_title(f"{layers[name]}: {panel.get_title()}", fontsize="small")
         panel.set_xlabel(f"time since the sample ({unit})")
-    for panel in panels[len(kernels) :]:
+    for panel in panels[len(learned) :]:
         panel.set_visible(False)
     return figure
 
@@ -166,7 +256,7 @@ def risk_over_time(network: SeriesNetwork, samples: Samples, place: int, source:
     whole = samples.batch(torch.tensor([place]))
     values = whole.values.numpy()
     shown = np.sort(np.argsort(-(~np.isnan(values)).sum(0), kind="stable")[:SERIES_SHOWN])
-    names = [schema.variables[one] for one in shown]
+    names = [schema.variables[number] for number in shown]
     figure = new_figure(7.5, 1.6 + 0.85 * len(shown))
     panels = figure.subplots(
         len(shown) + 1, 1, sharex=True, squeeze=False, gridspec_kw={"height_ratios": [1] * len(shown) + [1.8]}

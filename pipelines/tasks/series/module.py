@@ -59,9 +59,12 @@ class SeriesModel(TaskModule):
         """Fit the calibration to the validation samples; what was done, as a sentence for the reader.
 
         Where labels have no times, risks are calibrated by what was known at each of several times; where they have,
-        by the samples that are judged about these times. Of too few samples of a class, risks stay as they are.
+        by the samples that are judged about these times. Of too few samples of a class, risks stay as they are. Of
+        numbers the standard deviation becomes that of the errors at the validation samples.
         """
         schema, rows = self.network.schema, data.indices("validation")
+        if schema.kind == "number":
+            return self._measure_errors(data.samples.take(rows), data.targets("validation"))
         labels = data.targets("validation").astype(np.int64)
         counts = np.bincount(labels, minlength=len(schema.classes))
         each = ", ".join(f"{count} of {name!r}" for name, count in zip(schema.classes, counts, strict=True))
@@ -72,14 +75,26 @@ class SeriesModel(TaskModule):
         was_training = self.training
         self.eval()
         if timed or schema.since == "label":
-            logits = np.broadcast_to(own := self._logits(watched), (len(found.times), *own.shape))
+            logits = np.broadcast_to(watched_logits := self._logits(watched), (len(found.times), *watched_logits.shape))
         else:
             cut = [watched.known_by(np.full(len(rows), time)) for time in found.times.tolist()]
-            logits = np.stack([self._logits(one) for one in cut])
+            logits = np.stack([self._logits(part) for part in cut])
         self.train(was_training)
         by_time = timed and len(found.times) > 1
         found.fit(logits, labels, found.shares(np.minimum(watched.cuts, _LATEST)) if by_time else None)
         return f"risks are calibrated{' by time' if len(found.times) > 1 else ''}, with {each} in the validation part"
+
+    def _measure_errors(self, watched: Samples, targets: NDArray[np.float64]) -> str:
+        """Take the standard deviation of the answers from samples that were not trained on."""
+        was_training = self.training
+        self.eval()
+        network = self.network
+        errors = self._logits(watched)[:, 0] * float(network.target_scale) + float(network.target_mean) - targets
+        self.train(was_training)
+        network.deviation.fill_(float(np.sqrt(np.square(errors).mean())))
+        return (
+            f"standard deviation of a prediction: {float(network.deviation):.4g}, by {len(errors)} validation samples"
+        )
 
     def _logits(self, samples: Samples) -> NDArray[np.float64]:
         """What the network answers to all samples, ``(n, K)``."""
@@ -89,7 +104,7 @@ class SeriesModel(TaskModule):
         return torch.cat(found).numpy()
 
     def _moved(self, batch: SeriesBatch) -> SeriesBatch:
-        return SeriesBatch._make(one.to(self.device) if isinstance(one, Tensor) else one for one in batch)
+        return SeriesBatch._make(entry.to(self.device) if isinstance(entry, Tensor) else entry for entry in batch)
 
     def loss(self, answers: Tensor, targets: Tensor) -> Tensor:
         """Mean over samples and members; ``answers`` are ``(..., B, outputs)``."""

@@ -41,6 +41,7 @@ class SeriesNetwork(SeriesEnsemble):
     target_mean: Tensor
     target_scale: Tensor
     threshold: Tensor
+    deviation: Tensor
 
     def __init__(
         self,
@@ -94,6 +95,12 @@ class SeriesNetwork(SeriesEnsemble):
         self.register_buffer("target_mean", torch.tensor(0.0, dtype=torch.float64))
         self.register_buffer("target_scale", torch.tensor(1.0, dtype=torch.float64))
         self.register_buffer("threshold", torch.tensor(0.5, dtype=torch.float64))  # probability of the outcome it takes
+        self.register_buffer("deviation", torch.tensor(0.0, dtype=torch.float64))  # of numbers; 0 = not known
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *further: Any) -> None:
+        """Load weights; those of earlier versions know no standard deviation of numbers."""
+        state_dict.setdefault(f"{prefix}deviation", torch.tensor(0.0, dtype=torch.float64))
+        super()._load_from_state_dict(state_dict, prefix, *further)
 
     def extra_repr(self) -> str:
         schema = self.schema

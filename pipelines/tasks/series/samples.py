@@ -68,7 +68,7 @@ class Schema:
 
     def tell_differences(self, series: LongSeries) -> None:
         """Warn of variables that are new or missing in other tables."""
-        measured = {series.variables[one] for one in np.unique(series.variable)}
+        measured = {series.variables[variable] for variable in np.unique(series.variable)}
         new = sorted(measured - set(self.variables))
         missing = [name for name in self.variables if name not in measured]
         if new:
@@ -128,6 +128,11 @@ class Samples:
     def __len__(self) -> int:
         return len(self.index)
 
+    def outcome_keys(self, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
+        """A key of each sample's series, time and label, ``(B,)``."""
+        ids = text_keys(map(str, self.series.ids[self.index[rows]]))
+        return row_keys(ids, self.cuts[rows], self.targets[rows])
+
     def batch(self, chosen: Tensor) -> SeriesBatch:
         """The samples ``chosen`` (int64, any order), in that order: one gather."""
         rows = chosen.numpy()
@@ -157,8 +162,8 @@ class Samples:
 
     def take(self, chosen: NDArray[np.int64]) -> Samples:
         """Some of the samples, in this order; one may be there several times."""
-        own = ("index", "cuts", "targets", "numbers")
-        return replace(self, **{name: one[chosen] for name in own if (one := getattr(self, name)) is not None})
+        columns = ("index", "cuts", "targets", "numbers")
+        return replace(self, **{name: one[chosen] for name in columns if (one := getattr(self, name)) is not None})
 
     def judged_by(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
         """The time that samples are judged by: their cut, or the last row where there is none."""
@@ -260,9 +265,9 @@ def inferred_text(schema: Schema, options: dict[str, Any]) -> str:
 
 def sample_numbers(ids: NDArray[Any], index: Indices, cuts: NDArray[np.float64]) -> Indices:
     """Numbers of samples that stay what they are whatever else is read: of their series, and of their time."""
-    plain = all(one.isdigit() and len(one) < 18 and str(int(one)) == one for one in ids)
-    own = np.array([int(one) for one in ids], np.int64) if plain else text_keys(ids).view(np.int64)
-    return own[index] + np.where(np.isfinite(cuts), row_keys(cuts).view(np.int64), 0)
+    plain = all(name.isdigit() and len(name) < 18 and str(int(name)) == name for name in ids)
+    keys = np.array([int(name) for name in ids], np.int64) if plain else text_keys(ids).view(np.int64)
+    return keys[index] + np.where(np.isfinite(cuts), row_keys(cuts).view(np.int64), 0)
 
 
 def values_by_variable(series: LongSeries, chosen: Indices) -> list[NDArray[np.float32]]:

@@ -36,7 +36,7 @@ class SeriesTask(Task):
     monitor_label = "score"
     summaries: ClassVar[dict[str, str]] = {
         "test": "metrics with intervals, as a table and JSON, and the predictions",
-        "predict": "a CSV of every series: id, prediction, probability; needs no labels",
+        "predict": "a CSV of every series: id, prediction, probability or standard deviation; needs no labels",
     }
     curves = (
         ("loss", "train_loss", "training", "-"),
@@ -70,8 +70,6 @@ class SeriesTask(Task):
         Where alarms have a utility, find the risk from which on they are worth it.
         """
         network = model.network
-        if network.schema.kind == "number":
-            return
         load_weights(model, self.run_folder.best)
         say(model.calibrate(datamodule))
         if datamodule.source == "psv":
@@ -87,11 +85,9 @@ class SeriesTask(Task):
         rows, network, asked = datamodule.indices("test"), model.network, self.asked()
         answers, targets = self._answers(model, datamodule), datamodule.targets("test")
         series, mean = datamodule.samples.index[rows], float(network.target_mean)
-        found = evaluate(answers, targets, series, network.schema, mean, asked)
+        found = evaluate(answers, targets, series, network.schema, mean, asked, float(network.deviation))
         found.figures["calibration"] = _calibration(network)
-        if network.schema.kind == "binary":
-            labels = targets.astype(np.int64)
-            found.files += save_test_figures(folder, answers[:, 0], labels, network, datamodule, asked.series)
+        found.files += save_test_figures(folder, answers, network, datamodule, asked.series)
         self._write(folder / "predictions.csv", answers, datamodule, network, targets)
         found.files.append(folder / "predictions.csv")
         if datamodule.source == "psv":
@@ -113,8 +109,8 @@ class SeriesTask(Task):
     def _write(
         path: Path, answers: Answers, data: SeriesTables, network: SeriesNetwork, targets: Answers | None = None
     ) -> None:
-        times, threshold = data.written_times("test"), float(network.threshold)
-        write_predictions(path, data.ids("test"), answers, network.schema, times, targets, threshold)
+        learned, times = (float(network.threshold), float(network.deviation)), data.written_times("test")
+        write_predictions(path, data.ids("test"), answers, network.schema, times, targets, *learned)
 
     def _answers(self, model: SeriesModel, datamodule: SeriesTables) -> Answers:
         if model.network.schema.kind != "number" and not bool(model.network.calibration.fitted):
@@ -127,8 +123,8 @@ def _read(options: Any) -> tuple[Any, ...]:
     """What is read: files, and the options of the source that choose among their content."""
     table = options.get("table")
     chosen = dict(options.get("source_options") or {})
-    own = {name: value for name, value in chosen.items() if not is_free(f"data.source_options.{name}")}
-    return [table] if isinstance(table, str) else table, own
+    choosing = {name: value for name, value in chosen.items() if not is_free(f"data.source_options.{name}")}
+    return [table] if isinstance(table, str) else table, choosing
 
 
 def _calibration(network: SeriesNetwork) -> dict[str, list[float]] | None:

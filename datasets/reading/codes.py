@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ccnn_irregular._checks import reject
+from ccnn_irregular.datasets.reading.numbers import number_in
 
 __all__ = ["CODES", "is_code", "maybe_codes", "require_declared"]
 
@@ -41,7 +42,7 @@ def require_declared(what: str, numbers: NDArray[np.floating], declared: Sequenc
     Raises:
         ValueError: such a code.
     """
-    if declared is not None and (not declared or any(map(_is_number, declared))):
+    if declared is not None and (not declared or any(map(_is_code, declared))):
         return
     places = {code: is_code(code, numbers) for code in CODES}
     others = numbers[np.isfinite(numbers) & ~np.logical_or.reduce([*places.values()])]
@@ -53,7 +54,7 @@ def require_declared(what: str, numbers: NDArray[np.floating], declared: Sequenc
     if not met:
         return
     words = " ".join(f"{code:.7g}" for code in met)
-    typed = " ".join([*(f"'{one}'" for one in declared or ()), words])
+    typed = " ".join([*(f"'{entry}'" for entry in declared or ()), words])
     # Beside texts, a number that no row holds says that all are values.
     values = "1e30 in place of them" if declared else "--data.columns.missing '[]'"
     rule = f"tell whether {words} mean missing: --data.columns.missing {typed}, or {values} where they are values"
@@ -61,8 +62,6 @@ def require_declared(what: str, numbers: NDArray[np.floating], declared: Sequenc
     reject(what, rule, f"{shown}, all others from {low:.7g} to {high:.7g}")
 
 
-def _is_number(entry: str | float) -> bool:
-    try:
-        return not np.isnan(float(entry))
-    except ValueError:
-        return False
+def _is_code(entry: str | float) -> bool:
+    number = number_in(entry)
+    return number is not None and not np.isnan(number)
