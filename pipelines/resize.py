@@ -38,7 +38,7 @@ _WIDTHS = ("hidden_channels", "channels")
 _BATCHES = 16  # whose statistics become those of the norms
 _RATIOS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.25)
 _TIMED = 5  # batches
-_RATE = 0.03  # of tuned places
+_RATES = 0.03, 0.003  # with which places are tuned, and those of a network that was trained for all widths
 _OF_TRAINING = ("optimizer_states", "lr_schedulers", "loops", "callbacks")
 
 
@@ -116,13 +116,15 @@ def _plain(resized: nn.Module, data: Any, batches: list[Any], steps: int) -> nn.
 
 def _tune_places(resized: Any, data: Any, steps: int) -> None:
     """Let training move the places where channels are sampled: some hundred numbers in all."""
-    optimiser = torch.optim.Adam(integral.learn_partitions(resized.train()), lr=_RATE)
+    optimiser = torch.optim.Adam(integral.learn_partitions(resized.train()), lr=_RATES[_of_all_widths(resized)])
+    schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 1e-2, steps)
     endless = itertools.chain.from_iterable(data.train_dataloader() for _ in itertools.count())
     with unheard(resized):
         for number, batch in enumerate(itertools.islice(endless, steps)):
             optimiser.zero_grad()
             resized.training_step(batch, number).backward()
             optimiser.step()
+            schedule.step()
     resized.eval()
 
 
@@ -141,8 +143,11 @@ def _read(source: RunFolder) -> tuple[Any, Any, list[Any]]:
 
 def _converted(module: Any, batch: Any) -> nn.Module:
     """The module with weights that are functions; channels of one that was trained for all widths are in order."""
-    trained = module.schedule.least_width < 1
-    return integral.convert(module, batch, order=None if trained else integral.shortest_path)
+    return integral.convert(module, batch, order=None if _of_all_widths(module) else integral.shortest_path)
+
+
+def _of_all_widths(module: Any) -> bool:
+    return bool(module.schedule.least_width < 1)
 
 
 def _sizes(groups: integral.ChannelGroups, wanted: nn.Module) -> dict[str, int]:

@@ -12,7 +12,8 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from test_pipelines_classification import QUIET, TINY, in_tmp_path, pytestmark, refused
+from pipelines_commands import refused
+from test_pipelines_classification import QUIET, TINY
 from test_pipelines_segmentation import TINY as LEVELS
 from test_pipelines_segmentation import pairs
 from torch import Tensor
@@ -28,10 +29,10 @@ from ccnn_irregular.pipelines.train.opened import opened
 from ccnn_irregular.pipelines.train.outputs import sha256
 from ccnn_irregular.pipelines.train.run_folder import RunFolder
 
-__all__ = ["in_tmp_path", "pairs", "pytestmark"]  # what the tests there need is needed here
+__all__ = ["pairs"]  # what the tests there need is needed here
 
 pytestmark = [
-    *pytestmark,
+    pytest.mark.usefixtures("in_tmp_path"),
     pytest.mark.filterwarnings(r"ignore:.*torch.*onnx.*:DeprecationWarning"),
 ]
 

@@ -10,7 +10,8 @@ import onnxruntime
 import pytest
 import torch
 from PIL import Image
-from test_pipelines_classification import NETWORK, QUIET, in_tmp_path, pytestmark, refused
+from pipelines_commands import refused
+from test_pipelines_classification import NETWORK, QUIET
 
 from ccnn_irregular import datasets
 from ccnn_irregular.pipelines import cli
@@ -18,7 +19,7 @@ from ccnn_irregular.pipelines.train.opened import opened
 from ccnn_irregular.pipelines.train.run_folder import RunFolder
 from ccnn_irregular.shiftwise import ShiftwiseConv
 
-__all__ = ["in_tmp_path", "pytestmark"]  # what the tests there need is needed here
+pytestmark = pytest.mark.usefixtures("in_tmp_path")
 
 SMALL = [f"{NETWORK}.depths", "[1]", f"{NETWORK}.channels", "[8]", f"{NETWORK}.lengths", "[7]", f"{NETWORK}.every", "2"]
 

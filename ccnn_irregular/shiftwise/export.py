@@ -212,12 +212,7 @@ def _fastest(conv: TiledConv, shape: tuple[int, ...]) -> str:
 
 def _joined(conv: TiledConv, way: str) -> nn.Module:
     """The one kernel that the tiles make, no longer than those that were kept."""
-    kernel = conv.to_large_kernel()
-    for axis in range(1, kernel.ndim):  # tiles end where the kernel may have ended before
-        taps = kernel.abs().amax([dim for dim in range(kernel.ndim) if dim != axis])
-        reach = int((taps.nonzero() - kernel.shape[axis] // 2).abs().max()) if taps.any() else 0
-        kernel = kernel.narrow(axis, kernel.shape[axis] // 2 - reach, 2 * reach + 1)
-    dense = DepthwiseConv(kernel, way)
+    dense = DepthwiseConv(conv.to_large_kernel(), way)
     return dense if conv.bias is None else nn.Sequential(dense, _Bias(conv.bias))
 
 

@@ -115,12 +115,12 @@ class TiledConv(nn.Module):
         return self._all_at_once(values) if self.dense and self.offsets else self._by_offset(values)
 
     def to_large_kernel(self) -> Tensor:
-        """The one kernel that does the same, ``(C, *lengths)`` of odd lengths, the bias left out."""
+        """The one kernel that does the same, ``(C, *lengths)`` of odd lengths, no longer than need be; without bias."""
         kernel = self._joined()
         if self.skip is not None:
             centre: Any = (slice(None), *(size // 2 for size in kernel.shape[1:]))
             kernel[centre] = kernel[centre] + self.skip
-        return kernel
+        return _trimmed(kernel)
 
     def _kernel(self) -> Tensor:
         """``_joined``, made once for all passes without gradients between two changes of the weight."""
@@ -130,7 +130,7 @@ class TiledConv(nn.Module):
         now = (self.weight.data_ptr(), self.weight._version)
         if self._last is None or self._last[0] is not self.weight or self._last[1] != now:
             with torch.inference_mode(False), torch.no_grad():
-                self._last = self.weight, now, self._joined()
+                self._last = self.weight, now, _trimmed(self._joined())
         return self._last[2]
 
     def _joined(self) -> Tensor:
@@ -176,6 +176,16 @@ class TiledConv(nn.Module):
         """Offset, channels and weights of the tiles of each offset."""
         columns = zip(self.channel.split(self.counts), self.weight.split(self.counts), strict=True)
         return [(offset, *column) for offset, column in zip(self.offsets, columns, strict=True)]
+
+
+def _trimmed(kernel: Tensor) -> Tensor:
+    """A kernel without zeros at both its ends: tiles go on where the kernel that they were cut from had ended."""
+    for axis in range(1, kernel.ndim):
+        taps = kernel.abs().amax([dim for dim in range(kernel.ndim) if dim != axis])
+        middle = kernel.shape[axis] // 2
+        reach = int((taps.nonzero() - middle).abs().max()) if bool(taps.any()) else 0
+        kernel = kernel.narrow(axis, middle - reach, 2 * reach + 1)
+    return kernel.contiguous()
 
 
 def from_large_kernel(

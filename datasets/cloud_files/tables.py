@@ -45,19 +45,7 @@ def open_table(path: Path) -> CloudFile:
     axes = [next((name for name in names if name.lower() == axis), None) for axis in "xyz"]
     if None in axes:
         reject(f"first line of {path}", "name the columns x, y and z", ", ".join(names))
-    with parsing(path, "table with a line of names"):
-        frame = pd.read_csv(
-            path,
-            sep=r"\s+" if separator == " " else separator,
-            names=names,
-            skiprows=1,
-            index_col=False,
-            compression="gzip" if packed else None,
-            encoding=ENCODING,
-            float_precision="round_trip",
-            keep_default_na=False,  # "NA" may be the name of a class
-            na_values=["", "nan", "NaN"],
-        )
+    frame = _frame(path, separator, names)
     require(len(frame) == len(lines) - 1, f"{path}", "hold one point on each line", f"{len(frame)} in {len(lines)}")
     for axis in axes:
         numbers = frame[axis].dtype.kind in "iuf" or frame.empty
@@ -76,6 +64,23 @@ def open_table(path: Path) -> CloudFile:
         words=True,
         copy_name=path.name,
     )
+
+
+def _frame(path: Path, separator: str, names: list[str]) -> pd.DataFrame:
+    """The rows below the line of names."""
+    with parsing(path, "table with a line of names"):
+        return pd.read_csv(
+            path,
+            sep=r"\s+" if separator == " " else separator,
+            names=names,
+            skiprows=1,
+            index_col=False,
+            compression="gzip" if path.name.lower().endswith(".gz") else None,
+            encoding=ENCODING,
+            float_precision="round_trip",
+            keep_default_na=False,  # "NA" may be the name of a class
+            na_values=["", "nan", "NaN"],
+        )
 
 
 def holds_points(path: Path) -> bool:

@@ -182,18 +182,21 @@ def _name_table(path: Path, pandas: Any, frame: Any, meant: Mapping[str, str], f
             "--data.columns.id NAME --data.columns.time NAME, or .latitude, .longitude"
         )
         found.next = f"ccnn fit --config series --data.table {path} --data.labels LABELS.csv --data.columns.id NAME"
-    infinite = [str(name) for name in frame.select_dtypes("number") if np.isinf(frame[name].to_numpy(float)).any()]
-    found.doubts += [f"infinite values in {', '.join(infinite)}"] if infinite else []
+    found.doubts += _wrong_numbers(frame)
+
+
+def _wrong_numbers(frame: Any) -> list[str]:
+    """What to say of infinite numbers and of those that may stand for missing ones."""
+    numeric = list(frame.select_dtypes("number"))
+    infinite = [str(name) for name in numeric if np.isinf(frame[name].to_numpy(float)).any()]
+    doubts = [f"infinite values in {', '.join(infinite)}"] if infinite else []
     codes = (-9999, -999, 9999, 99999)
-    coded = {
-        str(name): [code for code in codes if frame[name].eq(code).any()] for name in frame.select_dtypes("number")
-    }
-    if met := [code for code in codes if any(code in held for held in coded.values())]:
-        typed = " ".join(map(str, met))
-        names = ", ".join(name for name, held in coded.items() if held)
-        found.doubts.append(
-            f"{names}: -9999 or the like, perhaps a mark of missing values: --data.columns.missing {typed}"
-        )
+    coded = {str(name): [code for code in codes if frame[name].eq(code).any()] for name in numeric}
+    met = [code for code in codes if any(code in held for held in coded.values())]
+    names = ", ".join(name for name, held in coded.items() if held)
+    typed = " ".join(map(str, met))
+    text = f"{names}: -9999 or the like, perhaps a mark of missing values: --data.columns.missing {typed}"
+    return doubts + ([text] if met else [])
 
 
 def _gaps(pandas: Any, frame: Any, meant: Mapping[str, str]) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ccnn_irregular._checks import reject
+from ccnn_irregular.pipelines.train.alone import require_free
 from ccnn_irregular.pipelines.train.evaluation import say
 from ccnn_irregular.pipelines.train.fingerprint import require_same_files, tell_changed_files
 from ccnn_irregular.pipelines.train.run_folder import EPOCHS, RunFolder
@@ -36,8 +37,9 @@ def find_resumable(run: RunFolder, config: Callable[[], dict[str, Any]], options
         options: of the command.
 
     Raises:
-        ValueError: a run that is finished, or was started with other options or files.
+        ValueError: a run that is finished, was started with other options or files, or is trained by another process.
     """
+    require_free(run.path)
     if options.restart and (aside := run.set_aside()):
         say(f"the earlier run is now {aside}")
     before = run.saved_config()

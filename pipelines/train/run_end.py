@@ -96,14 +96,14 @@ class RunEnd:
     def reached(trainer: Trainer) -> RunEnd:
         """The end of a training that returned."""
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # an attribute without annotation
-        stopped = [one for one in callbacks if isinstance(one, EarlyStopping) and one.stopping_reason_message]
+        stopped = [entry for entry in callbacks if isinstance(entry, EarlyStopping) and entry.stopping_reason_message]
         if trainer.max_epochs is not None and 0 <= trainer.max_epochs <= trainer.current_epoch:
             return RunEnd("max_epochs", f"all {trainer.max_epochs} epochs are done")
         if 0 <= trainer.max_steps <= trainer.global_step:
             return RunEnd("max_steps", f"all {trainer.max_steps} steps are done")
         if stopped and stopped[0].stopping_reason is not EarlyStoppingReason.NOT_STOPPED:
             return RunEnd("early_stopping", _early(stopped[0]))
-        if any(isinstance(callback, TimeLimit) and callback.is_up() for callback in trainer.callbacks):  # type: ignore[attr-defined]
+        if any(isinstance(callback, TimeLimit) and callback.is_up() for callback in callbacks):
             return RunEnd("time_limit", "the time limit trainer.max_time was reached")
         return RunEnd("callback", "a callback of the configuration stopped it")
 

@@ -18,6 +18,8 @@ from __future__ import annotations
 import csv
 import io
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,7 @@ from rich import get_console
 
 from ccnn_irregular._checks import reject, require
 from ccnn_irregular._files import refuse_file
+from ccnn_irregular.pipelines.train.alone import alone
 from ccnn_irregular.pipelines.train.checkpoint import first_whole, read_checkpoint
 from ccnn_irregular.pipelines.train.draws import hashed
 from ccnn_irregular.pipelines.train.earlier import read_config
@@ -109,8 +112,18 @@ class RunFolder:
             return None
         return read_config(self.config)
 
-    def start(self, config: dict[str, Any]) -> None:
-        """Write the options, those of fewer epochs are kept; what was said about an earlier end no longer holds."""
+    @contextmanager
+    def training(self, config: dict[str, Any]) -> Iterator[None]:
+        """Write the options, those of fewer epochs are kept; what was said about an earlier end no longer holds.
+
+        Raises:
+            ValueError: another process trains in the folder; nothing is changed.
+        """
+        with alone(self.path):
+            self._start(config)
+            yield
+
+    def _start(self, config: dict[str, Any]) -> None:
         epochs = [flat(one).get(EPOCHS) for one in (self.saved_config() or config, config)]
         if epochs[0] != epochs[1] and (rows := self.saved_rows()):
             write_text(self.path / f"config_until_epoch_{len(rows)}.yaml", self.config.read_text(encoding="utf-8"))

@@ -274,22 +274,22 @@ class Task(LightningCLI):
         elif (begin := self._get(self.config, "start_from")) is not None:
             model.first_weights = first_weights(begin, datamodule)
         say(f"{datamodule.summary()}\nnetwork of {parameter_count(model):,} parameters")
-        self.run_folder.start(self._plain_config())
-        try:
-            with self.signals.heard():
-                self.trainer.fit(model, datamodule=datamodule, **kwargs)
-        except BaseException as error:
-            end = RunEnd.broken(error)
-            self._summarise(end, time.monotonic() - started)
-            if end.by in _STATUS:
-                raise SystemExit(_STATUS[end.by]) from error
-            if end.by != "time_limit":
-                raise
-        else:
-            self._summarise(RunEnd.reached(self.trainer), time.monotonic() - started)
-        if self.run_folder.best.is_file():  # none before the first epoch is done
-            self.finish(model, datamodule)
-            say(f"next: ccnn test --run_dir {self.run_folder.path}")
+        with self.run_folder.training(self._plain_config()):
+            try:
+                with self.signals.heard():
+                    self.trainer.fit(model, datamodule=datamodule, **kwargs)
+            except BaseException as error:
+                end = RunEnd.broken(error)
+                self._summarise(end, time.monotonic() - started)
+                if end.by in _STATUS:
+                    raise SystemExit(_STATUS[end.by]) from error
+                if end.by != "time_limit":
+                    raise
+            else:
+                self._summarise(RunEnd.reached(self.trainer), time.monotonic() - started)
+            if self.run_folder.best.is_file():  # none before the first epoch is done
+                self.finish(model, datamodule)
+                say(f"next: ccnn test --run_dir {self.run_folder.path}")
 
     def _summarise(self, end: RunEnd, seconds: float) -> None:
         """Tell how training ended, on the console and in ``summary.json``; what was left out does not count."""

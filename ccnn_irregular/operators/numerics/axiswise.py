@@ -81,6 +81,19 @@ class AxisWay:
         places = self.offsets[0] + (chosen + within) * self._tap_step
         return Draw(places, 1 / (count * share[chosen]), self._between(apart))
 
+    def source_lags(self, phases: int) -> Draw:
+        """All lags of the source's nodes within the taps from queries at a few places between them, ``(phases, n)``."""
+        count, device = len(self.offsets), self.offsets.device
+        if not self.band:
+            places = torch.arange(count, dtype=torch.float64, device=device).expand(phases, count)
+        else:
+            step = self.source.nodes.step * self.cells
+            first = torch.arange(phases, dtype=torch.float64, device=device)[:, None] * (step * _GOLDEN) % step
+            places = first + step * torch.arange(int(count / step) + 1, dtype=torch.float64, device=device)
+        apart = places.flatten()[:, None] - torch.arange(count, device=device)
+        offsets = self.offsets[0] + places.flatten() * self._tap_step
+        return Draw(offsets, torch.ones_like(offsets), self._between(apart))
+
     @property
     def _tap_step(self) -> float:
         return float(self.offsets[1] - self.offsets[0]) if len(self.offsets) > 1 else 0.0

@@ -25,6 +25,8 @@ __all__ = ["between_grids"]
 
 # A plan is too coarse for a kernel whose error in it is so many rtol; that of a new plan is to be less.
 _STALE, _SAFE = 1.2, 0.6
+# Share of the values' energy that their mean holds, from which on the error made of constants counts.
+_MEAN_COUNTS = 0.1
 # Where no transform is accurate enough, the sum pair by pair is taken if it costs at most so many times the finest one.
 _EXACT_IS_WORTH = 10.0
 
@@ -68,11 +70,18 @@ def _accurate(kernel: Kernel, rows: Tensor, energy: Tensor, entries: Points, pla
             return found
         geometry, transfer = found
         taps, parts, error = transfer.taps, transfer.parts, transfer.error
+        means = rows.detach().flatten(2).mean(2, dtype=torch.float64).square()
+        if bool((means * math.prod(rows.shape[2:]) > _MEAN_COUNTS * energy).any()):
+            flat = geometry.error_of_constants(kernel, transfer)
+        else:
+            flat = torch.zeros_like(error)
         these, size = rows, energy
         if channels is not None:
-            taps, parts, error = taps[channels], [torch.cat(parts)[channels]], error[channels]
-            these, size = (rows[:, channels], energy[:, channels]) if kernel.depthwise else (rows, energy)
-        lost = size * error if kernel.depthwise else size @ error.T
+            taps, parts = taps[channels], [torch.cat(parts)[channels]]
+            error, flat = error[channels], flat[channels]
+            if kernel.depthwise:
+                these, size, means = rows[:, channels], energy[:, channels], means[:, channels]
+        lost = size * error + means * flat if kernel.depthwise else size @ error.T + means @ flat.T
         return convolved(these, taps, parts, geometry.ways), query.count * lost[:, None]
 
     def exact(rtol: float) -> Tensor | None:

@@ -21,7 +21,7 @@ from ccnn_irregular.kernels import Kernel
 from ccnn_irregular.operators.engines.engine import Cost
 from ccnn_irregular.operators.engines.spectral.boxes import SMALLEST_RTOL
 from ccnn_irregular.operators.engines.spectral.factors import largest_support, tapered_from
-from ccnn_irregular.operators.numerics.axiswise import AxisWay, to_modes
+from ccnn_irregular.operators.numerics.axiswise import AxisWay, Draw, to_modes
 from ccnn_irregular.operators.numerics.bands import box_offsets, cut_frequency, least_samples
 from ccnn_irregular.operators.numerics.lattice import Lattice, common_ratio, tap_offsets
 from ccnn_irregular.operators.numerics.sizes import energy_of_taps
@@ -44,6 +44,8 @@ _LONG = 512
 _SHORT = 64
 # Places at which a kernel is compared with what its modes make of it.
 _PLACES = 216
+# Places of queries between the source's nodes at which the error made of constants is looked at, and lags from them.
+_PHASES, _MOST_LAGS = 8, 1 << 16
 # Calls of array operations in a pass and in a plan.
 _CALLS, _PLAN_CALLS = 120, 400
 # Small complex products run at this share of the speed of a generator's.
@@ -151,15 +153,38 @@ class GridGeometry:
         Estimated at a few places along each axis between the taps, most of them where the kernel is large.
         """
         size, count = taps.flatten(0, -kernel.d - 1).square().sum(0), round(_PLACES ** (1 / kernel.d))
-        places, weights, made = [], taps.new_ones((), dtype=torch.float64), taps
-        for axis, way in enumerate(self.ways):
-            draw = way.drawn(size.movedim(axis, 0).reshape(len(way.offsets), -1).sum(1), count)
-            places.append(draw.places)
+        draws = [
+            way.drawn(size.movedim(axis, 0).reshape(len(way.offsets), -1).sum(1), count)
+            for axis, way in enumerate(self.ways)
+        ]
+        weights = taps.new_ones((), dtype=torch.float64)
+        for draw in draws:
             weights = weights[..., None] * draw.weights
-            made = torch.tensordot(made, draw.from_taps.to(taps), dims=([len(kernel.shape)], [1]))
-        true = kernel.sampled(places)
-        difference = true.permute(*range(kernel.d, true.ndim), *range(kernel.d)) - made
-        return (difference.to(torch.float64).square() * weights).flatten(-kernel.d).sum(-1)
+        return (self._difference(kernel, taps, draws).square() * weights).flatten(-kernel.d).sum(-1)
+
+    @torch.no_grad()
+    def error_of_constants(self, kernel: Kernel, transfer: Transfer) -> Tensor:
+        """Squared error made of rows that are all 1, on average over the queries, float64 ``(*kernel.shape)``.
+
+        What lies beyond the end of a spectrum adds up there, where a kernel's falls slowly. 0 where a look costs much.
+        """
+        kernel = shorten(kernel, self.spans, self.rtol) if any(self.spans) else kernel
+        phases = round(_PHASES ** (1 / kernel.d))
+        lags = [way.source_lags(phases) for way in self.ways]
+        if math.prod(len(one.places) for one in lags) > _MOST_LAGS:
+            return torch.zeros_like(transfer.error)
+        taps = transfer.taps.detach() * math.prod(way.cells for way in self.ways)
+        difference = self._difference(kernel, taps, lags)
+        for dim in range(-kernel.d, 0):
+            difference = difference.movedim(dim, -1).unflatten(-1, (phases, -1)).sum(-1).movedim(-1, dim)
+        return difference.square().flatten(-kernel.d).mean(-1)
+
+    def _difference(self, kernel: Kernel, taps: Tensor, draws: Sequence[Draw]) -> Tensor:
+        """Of a kernel and what its taps' modes make of it at some places, float64 ``(*kernel.shape, *places)``."""
+        for draw in draws:
+            taps = torch.tensordot(taps, draw.from_taps.to(taps), dims=([len(kernel.shape)], [1]))
+        true = kernel.sampled([draw.places for draw in draws])
+        return (true.permute(*range(kernel.d, true.ndim), *range(kernel.d)) - taps).to(torch.float64)
 
     def _together(self, kernel: Kernel) -> int:
         """How many channels of the result go through the modes at once: on CPUs no more than stay in the cache."""
