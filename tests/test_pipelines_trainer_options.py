@@ -138,4 +138,4 @@ def test_averaged_weights_are_those_of_the_checkpoint(config: str) -> None:
     averaged, plain = (torch.load(f"{run}/last.ckpt", weights_only=True) for run in ("averaged", "plain"))
     name = "network.body.0.weight"
     assert not torch.equal(averaged["state_dict"][name], plain["state_dict"][name])
-    torch.testing.assert_close(averaged["current_model_state"][f"module.{name}"], plain["state_dict"][name])
+    torch.testing.assert_close(averaged["current_model_state"][name], plain["state_dict"][name])
