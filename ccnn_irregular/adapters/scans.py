@@ -232,6 +232,12 @@ def _read_dicom(path: Path) -> xr.DataArray:
     return _array(path, values, _TO_RAS @ affine)
 
 
+_OF_A_SLICE = (
+    "PixelData", "ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing", "SeriesInstanceUID",
+    "Rows", "Columns", "SamplesPerPixel",
+)  # fmt: skip
+
+
 def _slices(path: Path) -> list[Any]:
     """The images of the one series that is there."""
     pydicom = import_optional("pydicom", "DICOM series", "formats")
@@ -241,9 +247,7 @@ def _slices(path: Path) -> list[Any]:
         with parsing(file, "DICOM file"):
             one = pydicom.dcmread(file)
             list(one)  # elements are converted when they are first asked for
-        needed = ("PixelData", "ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing", "SeriesInstanceUID")
-        needed += ("Rows", "Columns", "SamplesPerPixel")
-        lacking = [name for name in needed if name not in one]
+        lacking = [name for name in _OF_A_SLICE if name not in one]
         if "NumberOfFrames" in one and int(one.NumberOfFrames) > 1:
             reject(str(file), "hold one slice (dcm2niix converts files of many frames to NIfTI)", "many frames")
         require(not lacking, str(file), "be a slice of a series", f"one without {', '.join(lacking)}")

@@ -71,11 +71,11 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             content = None if damage is not None else torch.load(path, map_location="cpu", weights_only=True)
     except DamagedFileError as error:
         damage = str(error.__cause__)
-    if damage is None and not isinstance(content, dict):
-        damage = f"it holds a {type(content).__name__}"
-    if damage is not None:
-        raise DamagedFileError(f"ckpt_path must {rule}, got {path}: {damage}", path)
-    return content
+    else:
+        if isinstance(content, dict):
+            return content
+        damage = damage or f"it holds a {type(content).__name__}"
+    raise DamagedFileError(f"ckpt_path must {rule}, got {path}: {damage}", path)
 
 
 def _damage(path: Path) -> str | None:

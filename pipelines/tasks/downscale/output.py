@@ -88,15 +88,14 @@ class PartialOutput:
             self.done.unlink(missing_ok=True)
             return None
         content = read_json(self.journal)
-        told = content.get("identity"), content.get("blocks")
-        if not all(isinstance(one, dict) for one in told) or told[1].keys() != {one.name for one in fields(Blocks)}:
+        told, cut = content.get("identity"), content.get("blocks")
+        names = {field.name for field in fields(Blocks)}
+        if not isinstance(told, dict) or not isinstance(cut, dict) or cut.keys() != names:
             refuse_file(self.journal, "tell of a partial output; remove it and the output to begin anew", list(content))
-        differing = [name for name, value in identity.items() if content["identity"].get(name) != value]
+        differing = [name for name, value in identity.items() if told.get(name) != value]
         rule = "hold a partial output of the same input, checkpoint and options; remove it, or name another output"
         require(not differing, str(self.path), rule, f"another {', '.join(differing)}")
-        given = content["blocks"].items()
-        blocks: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in given}
-        return Blocks(**blocks)
+        return Blocks(**{name: tuple(value) if isinstance(value, list) else value for name, value in cut.items()})
 
     def begin(self, identity: Mapping[str, Any], blocks: Blocks) -> None:
         """Written when the template is complete."""

@@ -387,7 +387,7 @@ class SeriesTables(TaskData[SeriesBatch, None]):
         return columns, self.samples.statics[chosen], self.samples.targets[rows]
 
     def part_sizes(self) -> dict[str, int]:
-        return {part: len(self.indices(part)) for part in ("train", "validation", "test")}  # type: ignore[arg-type]
+        return {part: len(self.indices(part)) for part in ("train", "validation", "test")}
 
     def summary(self) -> str:
         """What was found in the tables."""
