@@ -95,7 +95,8 @@ class PartialOutput:
         differing = [name for name, value in identity.items() if told.get(name) != value]
         rule = "hold a partial output of the same input, checkpoint and options; remove it, or name another output"
         require(not differing, str(self.path), rule, f"another {', '.join(differing)}")
-        return Blocks(**{name: tuple(value) if isinstance(value, list) else value for name, value in cut.items()})
+        blocks: dict[str, Any] = {name: tuple(one) if isinstance(one, list) else one for name, one in cut.items()}
+        return Blocks(**blocks)
 
     def begin(self, identity: Mapping[str, Any], blocks: Blocks) -> None:
         """Written when the template is complete."""
