@@ -163,7 +163,8 @@ class _Convolved(torch.autograd.Function):
         wanted = [one for one, asked in zip((rows, taps), needed, strict=True) if asked]
         if torch.is_grad_enabled():  # a gradient of gradients is wanted
             found = iter(torch.autograd.grad(_composed(rows, taps, ways), wanted, gradient, create_graph=True))
-            return *(next(found) if asked else None for asked in needed), None, None
+            along = [next(found) if asked else None for asked in needed]
+            return along[0], along[1], None, None
         spectra, parts = saved[: len(saved) // 2], saved[len(saved) // 2 :]
         along_rows, along_taps = (torch.zeros_like(one) if asked else None
                                   for one, asked in zip((rows, taps), needed, strict=True))  # fmt: skip
@@ -255,7 +256,8 @@ def _along_modes(gradient: Tensor, transfer: Tensor, spectrum: Tensor, ways: Seq
 
 def _summed(modes: Tensor, sizes: Sequence[int]) -> Tensor:
     """The adjoint of ``repeated``."""
-    result = torch.zeros_like(modes[(..., *(slice(size) for size in sizes))])
+    first: Any = (..., *(slice(size) for size in sizes))
+    result = torch.zeros_like(modes[first])
     for ours, theirs in stretches(sizes, modes.shape[-len(sizes) :]):
         result[ours] += modes[theirs]
     return result
