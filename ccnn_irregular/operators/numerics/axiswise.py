@@ -163,8 +163,8 @@ class _Convolved(torch.autograd.Function):
         wanted = [one for one, asked in zip((rows, taps), needed, strict=True) if asked]
         if torch.is_grad_enabled():  # a gradient of gradients is wanted
             found = iter(torch.autograd.grad(_composed(rows, taps, ways), wanted, gradient, create_graph=True))
-            of_rows, of_taps = (next(found) if asked else None for asked in needed)
-            return of_rows, of_taps, None, None
+            by_rows, by_taps = (next(found) if asked else None for asked in needed)
+            return by_rows, by_taps, None, None
         spectra, parts = saved[: len(saved) // 2], saved[len(saved) // 2 :]
         along_rows, along_taps = (torch.zeros_like(one) if asked else None
                                   for one, asked in zip((rows, taps), needed, strict=True))  # fmt: skip

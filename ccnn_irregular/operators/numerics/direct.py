@@ -67,6 +67,6 @@ def direct_convolution(
         if values.ndim == 4
         else (torch.nn.functional.conv3d, torch.channels_last_3d)
     )
-    values, weight = (tensor.contiguous(memory_format=layout) for tensor in (values, weight))
+    values, weight = (one.contiguous(memory_format=layout) for one in (values, weight))
     result = convolution(values, weight, stride=strides, padding=padding, groups=len(weight)).contiguous()
     return result[:, :, 0] if len(axes) == 1 else result
