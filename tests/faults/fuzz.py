@@ -39,9 +39,9 @@ from ccnn_irregular.datasets import character_trajectories
 
 __all__ = ["LONGEST", "MEMORY", "Report", "fuzz"]
 
-LONGEST = 10  # seconds that an input may take
+LONGEST = 10  # seconds of the processor that an input may take
 MEMORY = 3 * 2**30  # bytes that a process may take beside what it began with
-_PATIENCE = LONGEST + 5  # where the code of a library does not hear the alarm
+_PATIENCE = 6 * LONGEST  # seconds, where the code of a library does not hear the alarm or waits for something
 _HEAD = 512  # bytes in which headers lie
 _VALUES = (0x00, 0x7F, 0x80, 0xFF)
 
@@ -139,7 +139,7 @@ def _work(reader: Reader, name: str, path: Path, numbers: range, seed: int, tell
     silent = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):
         os.dup2(silent, stream)
-    signal.signal(signal.SIGALRM, _too_long)
+    signal.signal(signal.SIGPROF, _too_long)
     character_trajectories.read_apart = _read_apart  # type: ignore[attr-defined]  # a module's name
     _limit_memory()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -171,18 +171,18 @@ def _one(reader: Reader, path: Path, rng: np.random.Generator) -> dict[str, Any]
         file.write_bytes(change(file.read_bytes()))
     names = {spoiled.name, *(one.name for one in files if len(one.name) > 3)}
     started = time.monotonic()
-    signal.alarm(LONGEST)
+    signal.setitimer(signal.ITIMER_PROF, LONGEST)
     try:
         reader.read(spoiled / path.relative_to(whole))
     except TooLongError as error:
         return {"outcome": "too slow", "fault": f"took longer than it may {_places(error)}"}
     except BaseException as error:
-        signal.alarm(0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
         if (wrong := _undocumented(error, names)) is not None:
             return {"outcome": "undocumented", "fault": f"{wrong} {_places(error)}"}
         return {"outcome": type(error).__name__, "seconds": time.monotonic() - started}
     finally:
-        signal.alarm(0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
     return {"outcome": "read", "seconds": time.monotonic() - started}
 
 

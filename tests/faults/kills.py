@@ -38,6 +38,7 @@ from ccnn_irregular.pipelines import cli
 from ccnn_irregular.pipelines.tasks.downscale import files as predict_files
 from ccnn_irregular.pipelines.train import mid_epoch
 from ccnn_irregular.pipelines.train.checkpoint import first_whole, read_checkpoint
+from ccnn_irregular.pipelines.train.run_folder import RunFolder
 
 __all__ = ["Tally", "caches", "predictions", "trainings"]
 
@@ -126,7 +127,8 @@ def trainings(folder: Path, kills: int, rng: np.random.Generator, tally: Tally) 
         rounds += 1
         run = f"parts{rounds}"
         steps = 0
-        while True:
+        # A kill may come after the end was written, too.
+        while not ((end := RunFolder(folder / run).end()) and end["finished"]):
             kind = rng.integers(3) if tally.kills < kills else 3
             work = command(run)
             if kind == 0:
