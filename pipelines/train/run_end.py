@@ -73,6 +73,11 @@ class RunEnd:
     why: str
 
     @property
+    def status(self) -> int | None:
+        """Exit status of a process that a signal ended; None for others."""
+        return {"interrupt": 130, "termination": 143}.get(self.by)
+
+    @property
     def finished(self) -> bool:
         """Whether training has come to the end it was asked for."""
         return self.by in _FINISHED

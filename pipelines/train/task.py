@@ -43,8 +43,6 @@ from ccnn_irregular.pipelines.train.usage import explained, help_asked
 
 __all__ = ["Task"]
 
-# Exit statuses of a process that a signal ended.
-_STATUS = {"interrupt": 130, "termination": 143}
 _SUMMARIES = {
     "fit": "train; the same command resumes an interrupted run",
     "validate": "loss and metrics on the validation part",
@@ -280,15 +278,18 @@ class Task(LightningCLI):
                     self.trainer.fit(model, datamodule=datamodule, **kwargs)
             except BaseException as error:
                 end = RunEnd.broken(error)
-                self._summarise(end, time.monotonic() - started)
-                if end.by in _STATUS:
-                    raise SystemExit(_STATUS[end.by]) from error
                 if end.by != "time_limit":
+                    self._summarise(end, time.monotonic() - started)
+                    if end.status is not None:
+                        raise SystemExit(end.status) from error
                     raise
             else:
-                self._summarise(RunEnd.reached(self.trainer), time.monotonic() - started)
-            if self.run_folder.best.is_file():  # none before the first epoch is done
+                end = RunEnd.reached(self.trainer)
+            trained = self.run_folder.best.is_file()  # not before the first epoch is done
+            if trained:
                 self.finish(model, datamodule)
+            self._summarise(end, time.monotonic() - started)  # last: it says that nothing is left to do
+            if trained:
                 say(f"next: ccnn test --run_dir {self.run_folder.path}")
 
     def _summarise(self, end: RunEnd, seconds: float) -> None:
