@@ -141,3 +141,19 @@ def test_another_outcome_of_one_row_is_noticed(name: str, tmp_path: Path) -> Non
     model.trained_on = before
     with pytest.raises(ValueError, match=r"must be what the run began with \(--restart true"):
         model.note_rows(data)
+
+
+def test_runs_inside_the_folder_of_the_data_are_none_of_the_data(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("x\n1\n")
+    runs = [tmp_path / "runs" / name for name in ("first", "second")]
+    for run in runs:
+        run.mkdir(parents=True)
+        (run / "config.yaml").write_text("{}")
+        write_fingerprint(run / "data.json", {"root": str(tmp_path)})
+    for run in runs:
+        (run / "history.csv").write_text("epoch\n0\n")
+        (run / "config.yaml").write_text("{a: 1}")
+    for run in runs:
+        assert changed_files(run / "data.json", {"root": str(tmp_path)}) == []
+    (tmp_path / "a.csv").write_text("x\n2\n")
+    assert changed_files(runs[0] / "data.json", {"root": str(tmp_path)}) == ["a.csv has other contents"]

@@ -17,7 +17,7 @@ from ccnn_irregular.pipelines.train.evaluation import say
 from ccnn_irregular.pipelines.train.reports import write_json
 from ccnn_irregular.pipelines.train.texts import read_json
 
-__all__ = ["changed_files", "require_same_files", "tell_changed_files", "write_fingerprint"]
+__all__ = ["NAME", "changed_files", "require_same_files", "tell_changed_files", "write_fingerprint"]
 
 # Options of data modules that name files, each a path or a list of them.
 _OPTIONS = ("root", "table", "labels", "statics", "path", "groups")
@@ -25,13 +25,14 @@ _WHOLE, _BLOCK = 16 * 2**20, 2**16  # bytes of a file that is hashed as a whole,
 _BLOCKS, _BLOCKS_IN_FOLDER = 17, 3
 _MOST_FILES = 500  # of a folder that are looked into; of all others their sizes tell
 _SHOWN = 3
+NAME = "data.json"  # in a run folder
 
 Print = dict[str, dict[str, list[Any]]]
 
 
 def write_fingerprint(file: Path, data: Mapping[str, Any]) -> None:
     """Keep the files that the options of a data module name."""
-    write_json(file, {"files": _of(data)})
+    write_json(file, {"files": _of(data, file.parent)})
 
 
 def changed_files(file: Path, data: Mapping[str, Any]) -> list[str]:
@@ -43,7 +44,7 @@ def changed_files(file: Path, data: Mapping[str, Any]) -> list[str]:
     """
     if not file.is_file():
         return []
-    before, now = read_json(file).get("files", {}), _of(data)
+    before, now = read_json(file).get("files", {}), _of(data, file.parent)
     changed = []
     for source, files in before.items():
         for name, (size, digest) in files.items() if source in now else ():
@@ -79,8 +80,8 @@ def _told(changed: list[str]) -> str:
     return ", ".join(changed[:_SHOWN]) + more
 
 
-def _of(data: Mapping[str, Any]) -> Print:
-    return {str(path): _files(path) for path in _paths(data)}
+def _of(data: Mapping[str, Any], run: Path) -> Print:
+    return {str(path): _files(path, run) for path in _paths(data)}
 
 
 def _paths(data: Mapping[str, Any]) -> Iterator[Path]:
@@ -91,11 +92,14 @@ def _paths(data: Mapping[str, Any]) -> Iterator[Path]:
                 yield from (path for path in map(Path, one.split(",")) if path.exists())
 
 
-def _files(path: Path) -> dict[str, list[Any]]:
-    """Name -> size and digest of a file, or of those in a folder but hidden ones."""
+def _files(path: Path, run: Path) -> dict[str, list[Any]]:
+    """Name -> size and digest of a file, or of those in a folder; hidden files, and runs that lie there, are left out."""
     if path.is_file():
         return {path.name: [path.stat().st_size, _digest(path, _WHOLE, _BLOCKS)]}
     inside = sorted(one for one in path.rglob("*") if one.is_file() and not one.name.startswith("."))
+    runs = {run.resolve(), *(one.parent.resolve() for one in inside if _is_of_run(one))}
+    runs = {folder for folder in runs if path.resolve() in folder.parents}
+    inside = [one for one in inside if runs.isdisjoint(one.resolve().parents)]
     every = -(-len(inside) // _MOST_FILES)
     looked = inside[:: max(every, 1)]
     found = {one.relative_to(path).as_posix(): [one.stat().st_size, ""] for one in inside}
@@ -103,6 +107,10 @@ def _files(path: Path) -> dict[str, list[Any]]:
     for one in looked:
         found[one.relative_to(path).as_posix()][1] = _digest(one, small, _BLOCKS_IN_FOLDER)
     return found
+
+
+def _is_of_run(path: Path) -> bool:
+    return path.name == NAME and path.with_name("config.yaml").is_file()
 
 
 def _digest(path: Path, small: int, blocks: int) -> str:

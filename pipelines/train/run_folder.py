@@ -35,7 +35,7 @@ from ccnn_irregular.pipelines.train.alone import alone
 from ccnn_irregular.pipelines.train.checkpoint import first_whole, read_checkpoint
 from ccnn_irregular.pipelines.train.draws import hashed
 from ccnn_irregular.pipelines.train.earlier import read_config
-from ccnn_irregular.pipelines.train.fingerprint import write_fingerprint
+from ccnn_irregular.pipelines.train.fingerprint import NAME, write_fingerprint
 from ccnn_irregular.pipelines.train.reports import write_text
 from ccnn_irregular.pipelines.train.texts import read_json
 
@@ -90,7 +90,7 @@ class RunFolder:
     @property
     def fingerprint(self) -> Path:
         """What the files were that it was trained on."""
-        return self.path / "data.json"
+        return self.path / NAME
 
     @property
     def history(self) -> Path:
