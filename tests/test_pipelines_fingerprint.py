@@ -111,7 +111,9 @@ def _spoil_outcomes(data: Any) -> bool:
         data._keys.clear()
     elif hasattr(data, "samples") and hasattr(data.samples, "targets"):
         row = data.indices("train")[0]
-        data.samples.targets[row] = 1 - data.samples.targets[row]
+        targets = data.samples.targets.copy()
+        targets[row] = 1 - targets[row]
+        object.__setattr__(data.samples, "targets", targets)  # a frozen one
     elif isinstance(getattr(data, "parts", None), dict) and isinstance(data.parts["train"], list):
         data.parts["train"][0].labels[0] += 1
     elif isinstance(getattr(data, "parts", None), dict):

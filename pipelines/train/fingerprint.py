@@ -93,7 +93,7 @@ def _paths(data: Mapping[str, Any]) -> Iterator[Path]:
 
 
 def _files(path: Path, run: Path) -> dict[str, list[Any]]:
-    """Name -> size and digest of a file, or of those in a folder; hidden files, and runs that lie there, are left out."""
+    """Name -> size and digest of a file, or of those in a folder; hidden files and runs that lie there are left out."""
     if path.is_file():
         return {path.name: [path.stat().st_size, _digest(path, _WHOLE, _BLOCKS)]}
     inside = sorted(one for one in path.rglob("*") if one.is_file() and not one.name.startswith("."))
