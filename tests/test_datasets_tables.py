@@ -350,6 +350,14 @@ def test_meds_events_are_values_statics_and_times(tmp_path: Path) -> None:
     assert found.label_instants is not None
 
 
+def test_events_without_codes_are_refused(tmp_path: Path) -> None:
+    root = write_meds(tmp_path / "meds")
+    (path,) = (root / "data").rglob("*.parquet")
+    pd.read_parquet(path).drop(columns="code").to_parquet(path)
+    with pytest.raises(ValueError, match=r"numeric_value of MEDS, got none named code"):
+        tables.read(root, root / "labels.parquet", source="meds", unit="h")
+
+
 def test_stays_of_the_challenge_of_2019(tmp_path: Path) -> None:
     head = "HR|O2Sat|Age|Gender|Unit1|Unit2|HospAdmTime|ICULOS|SepsisLabel\n"
     (tmp_path / "p000001.psv").write_text(head + "80|NaN|60.5|1|NaN|NaN|-3.2|1|0\nNaN|97|60.5|1|NaN|NaN|-3.2|2|1\n")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ccnn_irregular._checks import require
-from ccnn_irregular._files import naming, parsing
+from ccnn_irregular._files import naming, parsing, refuse_file
 from ccnn_irregular._optional import import_optional
 from ccnn_irregular.datasets import physionet2012, ts_files
 from ccnn_irregular.datasets.reading.csv_text import in_utf8
@@ -28,6 +28,7 @@ Paths = str | Path | Sequence[str | Path]
 # Columns of the challenge of 2019 that do not change in a stay, its time, and its label of each hour.
 _STATICS_2019, _HOUR_2019, _LABEL_2019 = ("Age", "Gender", "Unit1", "Unit2", "HospAdmTime"), "ICULOS", "SepsisLabel"
 _FILES_AT_ONCE = 1000
+_OF_EVENTS = ("subject_id", "time", "code", "numeric_value")
 
 
 def read(
@@ -105,7 +106,10 @@ def _meds(collector: Collector, table: Paths) -> Found:
     collector.columns = _named(collector.columns, id="subject_id", time="time", variable="code", value="numeric_value")
     fixed, born = [], 0
     for path in table_files(paths, (".parquet",)):
-        for frame in chunks(path, lambda _: (), lambda _: ("subject_id", "time", "code", "numeric_value")):
+        for frame in chunks(path, lambda _: (), lambda _: _OF_EVENTS):
+            if lacking := [name for name in _OF_EVENTS if name not in frame]:
+                rule = f"have the columns {', '.join(_OF_EVENTS)} of MEDS"
+                refuse_file(path, rule, f"none named {', '.join(lacking)}")
             birth = (frame["code"] == "MEDS_BIRTH").to_numpy()
             born += int(birth.sum())
             events = frame[~birth]

@@ -254,8 +254,7 @@ def _stays_2012(folder: Path) -> Path:
 
 
 def _monthly(folder: Path) -> Path:
-    write_ghcn(folder, [line(1990, [100] * 12), line(1991, [200] * 12)], [inventory_line()])
-    return folder
+    return write_ghcn(folder, [line(year, [100] * 12) for year in range(1990, 2002)], [inventory_line()])
 
 
 def _station_table(folder: Path) -> Path:
