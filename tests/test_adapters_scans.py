@@ -94,6 +94,8 @@ STACK = [(0, 0, 2.5 * k) for k in range(6)]
         (STACK[:2], {"NumberOfFrames": 2}, "dcm2niix"),
         (STACK[:2], {"ModalityLUTSequence": []}, "not by a table"),
         (STACK[:2], {"SamplesPerPixel": 3}, "colour"),
+        (STACK[:2], {"PixelSpacing": []}, r"\d{3}\.dcm must be a complete DICOM file"),
+        (STACK[:2], {"ImageOrientationPatient": [1, 0, 0]}, r"\d{3}\.dcm must be a complete DICOM file"),
     ],
 )
 def test_slices_that_are_no_stack_are_refused_by_name(

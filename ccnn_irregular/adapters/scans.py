@@ -237,6 +237,8 @@ _OF_A_SLICE = (
     "Rows", "Columns", "SamplesPerPixel",
 )  # fmt: skip
 
+_NUMBERS = {"Rows": 1, "Columns": 1, "PixelSpacing": 2, "ImageOrientationPatient": 6, "ImagePositionPatient": 3}
+
 
 def _slices(path: Path) -> list[Any]:
     """The images of the one series that is there."""
@@ -254,6 +256,9 @@ def _slices(path: Path) -> list[Any]:
         require(
             one.SamplesPerPixel == 1, str(file), "hold one number a pixel", f"{one.SamplesPerPixel}, a colour image"
         )
+        with parsing(file, "DICOM file"):
+            for name, count in _NUMBERS.items():
+                np.array(np.ravel(getattr(one, name)), np.float64).reshape(count)
         found.append(one)
     series = {str(one.SeriesInstanceUID) for one in found}
     require(len(series) == 1, str(path), "hold one series (give each a folder of its own)", f"{len(series)} series")
