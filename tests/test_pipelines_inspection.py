@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from pipelines_tasks import write_volumes
 from scipy.io import wavfile
 
 import ccnn_irregular
-from ccnn_irregular.datasets import simulated_icu
+from ccnn_irregular.datasets import simulated_icu, tables
 from ccnn_irregular.pipelines import cli
 from ccnn_irregular.pipelines.inspection import inspected
 
@@ -261,3 +262,58 @@ def test_a_nifti_cut_off_behind_its_header_is_noticed(tmp_path: Path, name: str)
     assert (found.what, found.next) == ("a NIfTI volume that is cut off", None)
     assert "bytes of the" in found.doubts[0]
     assert found.facts["voxels"] == "9 x 8 x 7"
+
+
+def write_long(path: Path, variable: str = "Was", value: str = "Messwert") -> Path:
+    """A table of a ward: pulse and temperature of four patients at five times each, in the form of a spreadsheet."""
+    rows = [
+        f"P{patient};{2024013100 + hour};{what};{number},5"
+        for patient in range(4)
+        for hour in range(5)
+        for what, number in (("Puls", 80 + hour), ("Körpertemperatur", 37))
+    ]
+    text = "\n".join([f"Patientennummer;Messzeitpunkt;{variable};{value}", *rows])
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("value", "way"),
+    [("Messwert", "--data.columns.variable Was"),
+     ("Zahl", "--data.columns.variable Was --data.columns.value Zahl")],
+)  # fmt: skip
+def test_a_long_table_of_other_names_is_not_averaged_over_its_variables(tmp_path: Path, value: str, way: str) -> None:
+    """Neither ``inspect`` nor ``fit`` advises the mean of a pulse and a temperature; what they advise reads both."""
+    path = write_long(tmp_path / "ward.csv", value=value)
+    found = inspected(path)
+    assert (
+        f"20 rows repeat another one's Patientennummer, Messzeitpunkt: looks like a long table: {way}" in found.doubts
+    )
+    assert found.next is not None
+    assert way in found.next
+    assert "mean" not in f"{found.doubts} {found.next}"
+    frame = pd.read_csv(path, sep=";", decimal=",")
+    columns = tables.Columns(time_format="%Y%m%d%H")
+    with pytest.raises(ValueError, match=rf"looks like a long table: {way}\)") as told:
+        tables.from_frames(frame, columns=columns)
+    assert "mean" not in str(told.value)
+    chosen = replace(columns, variable="Was", value=value)
+    assert tables.from_frames(frame, columns=chosen).series.variables == ("Puls", "Körpertemperatur")
+    if value == "Zahl":
+        with pytest.raises(ValueError, match=r"data.columns.value must name a column of the table"):
+            tables.from_frames(frame, columns=replace(columns, variable="Was"))
+
+
+def test_words_that_do_not_part_the_repeats_are_no_variables() -> None:
+    frame = pd.DataFrame(
+        {"id": ["a"] * 8, "time": [0, 0, 1, 1, 2, 2, 3, 3], "ward": ["x", "x", "y", "y"] * 2, "v": 1.0}
+    )
+    with pytest.raises(ValueError, match="mean, first or last chooses"):
+        tables.from_frames(frame)
+
+
+def test_a_quantity_is_a_usual_name_of_the_variables(tmp_path: Path) -> None:
+    for name in ("Größe", "Parameter", "Kenngröße", "Messgröße"):
+        found = inspected(write_long(tmp_path / "ward.csv", name))
+        assert "series in long form" in found.what
+        assert not any("repeat" in doubt for doubt in found.doubts)

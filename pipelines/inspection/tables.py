@@ -13,6 +13,7 @@ from ccnn_irregular._optional import import_optional
 from ccnn_irregular.datasets.reading.csv_text import csv_layout, in_utf8
 from ccnn_irregular.datasets.reading.usual_names import plain, usual
 from ccnn_irregular.datasets.tables.columns import find
+from ccnn_irregular.datasets.tables.frames import long_way
 from ccnn_irregular.pipelines.inspection.found import CLASS_NAMES, LISTED, Found, suffix_of
 
 __all__ = ["table"]
@@ -118,7 +119,8 @@ def _meant(columns: list[str]) -> dict[str, str]:
 def _options(command: str, meant: Mapping[str, str], names: list[str]) -> str:
     """Options that name the columns which training would not find by itself."""
     if "--config series --data.table" in command:
-        found = {role: _found(role, names) for role in ("id", "time")}
+        roles = ["id", "time", *(["variable", "value"] if {"variable", "value"} <= set(meant) else [])]
+        found = {role: _found(role, names) for role in roles}
     elif "--config stations" in command:
         found = {"time": next(iter(usual("date", names)), None)}
     else:
@@ -163,10 +165,14 @@ def _name_table(path: Path, pandas: Any, frame: Any, meant: Mapping[str, str], f
         found.facts["series"] = f"{frame[meant['id']].nunique():,}, by the column {meant['id']}"
         found.facts["variables"] = str(frame[meant["variable"]].nunique()) if long else f"{len(rest)} columns"
         found.facts["gaps"] = _gaps(pandas, frame, meant)
-        twice = int(frame.duplicated(keys).sum())
-        found.doubts += [f"{twice:,} rows repeat another one's {', '.join(keys)}: --data.repeats mean"] if twice else []
         found.next = f"ccnn fit --config series --data.table {path} --data.labels LABELS.csv --run_dir runs/mine"
-        found.next += " --data.repeats mean" if twice else ""
+        if twice := int(frame.duplicated(keys).sum()):
+            others = frame.columns.difference(keys, sort=False)
+            numbers = [name for name in others if pandas.api.types.is_numeric_dtype(frame[name])]
+            way = "" if long else long_way(frame, keys, [name for name in others if name not in numbers], numbers)
+            told = f"looks like a long table: {way}" if way else "--data.repeats mean"
+            found.doubts.append(f"{twice:,} rows repeat another one's {', '.join(keys)}: {told}")
+            found.next += f" {way or '--data.repeats mean'}"
     elif "id" in meant and "class" in meant and not {"x", "y"} & set(meant):
         found.what += f", labels of series in the column {meant['class']}"
         found.next = f"ccnn fit --config series --data.table VALUES.csv --data.labels {path} --run_dir runs/mine"
