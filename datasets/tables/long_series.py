@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ccnn_irregular._checks import reject, require
+from ccnn_irregular.datasets.tables.times import written
 
 __all__ = ["Events", "LongSeries", "Repeats", "merge_repeats"]
 
@@ -145,7 +146,8 @@ def merge_repeats(events: Events, repeats: Repeats, way: str = "") -> Events:
 def _refuse(events: Events, order: Integers, same: NDArray[np.bool_], way: str) -> None:
     rows = order[np.flatnonzero(same)]
     shown = [
-        f"{events.ids[events.series[row]]} at {events.times[row]:.15g}, {events.variables[events.variable[row]]}"
+        f"{events.ids[events.series[row]]} at {written(events.times[row], events.kind)}, "
+        f"{events.variables[events.variable[row]]}"
         for row in rows[:_SHOWN]
     ]
     rule = f"hold one value of a variable of a series at a time ({way})"
