@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import subprocess
 from dataclasses import replace
 from importlib import metadata
@@ -317,3 +318,36 @@ def test_a_quantity_is_a_usual_name_of_the_variables(tmp_path: Path) -> None:
         found = inspected(write_long(tmp_path / "ward.csv", name))
         assert "series in long form" in found.what
         assert not any("repeat" in doubt for doubt in found.doubts)
+
+
+def test_the_command_to_type_next_reads_dates_of_numbers_and_decimal_commas(tmp_path: Path) -> None:
+    """As training words it; the command then runs up to the table of labels."""
+    path = write_long(tmp_path / "ward.csv", "Größe")
+    found = inspected(path)
+    assert "decimal commas in Messwert: --data.columns.decimal ," in found.doubts
+    assert "dates written as numbers, such as 2024013100: --data.columns.time_format '%Y%m%d%H'" in found.doubts
+    assert "2024-01-31 00:00:00+00:00 to 2024-01-31 04:00:00+00:00" in found.facts["Messzeitpunkt"]
+    assert "01:00:00 the median one" in found.facts["gaps"]
+    assert found.next == (
+        f"ccnn fit --config series --data.table {path} --data.labels LABELS.csv --run_dir runs/mine "
+        "--data.columns.decimal , --data.columns.time_format '%Y%m%d%H'"
+    )
+    typed = shlex.split(found.next.split("runs/mine ")[1])
+    chosen = {name.removeprefix("--data.columns."): word for name, word in zip(typed[::2], typed[1::2], strict=True)}
+    read = tables.read(path, columns=tables.Columns(**chosen))
+    assert read.series.variables == ("Puls", "Körpertemperatur")
+    words = path.read_text(encoding="utf-8").replace("20240131", "31.01.2024 ").replace(" 0", " 10:0")
+    path.write_text(words, encoding="utf-8")
+    assert str(inspected(path).next).endswith("--data.columns.decimal , --data.columns.time_format '%d.%m.%Y %H:%M'")
+
+
+def test_a_table_of_labels_is_given_as_one(tmp_path: Path) -> None:
+    path = tmp_path / "stay.csv"
+    path.write_text("Patientennummer;Verweildauer\nP000;3,5\nP001;12\n", encoding="utf-8")
+    found = inspected(path)
+    assert "a table of labels? give it to --data.labels" in found.what
+    assert found.next == (
+        f"ccnn fit --config series --data.table VALUES.csv --data.labels {path} --run_dir runs/mine "
+        "--data.columns.decimal ,"
+    )
+    assert not any("usual names" in doubt for doubt in found.doubts)
