@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 import SimpleITK
 import xarray as xr
+from PIL import Image
 from pipelines_tasks import write_volumes
 from scipy.io import wavfile
 
@@ -351,3 +352,59 @@ def test_a_table_of_labels_is_given_as_one(tmp_path: Path) -> None:
         "--data.columns.decimal ,"
     )
     assert not any("usual names" in doubt for doubt in found.doubts)
+
+
+def write_pictures(root: Path) -> Path:
+    """Two folders of photographs, two of the files broken."""
+    draw = np.random.default_rng(0)
+    for label, count in (("beech", 4), ("oak", 3)):
+        (root / label).mkdir(parents=True)
+        for number in range(count):
+            pixels = draw.integers(0, 255, (20 + number, 30, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / label / f"{number}.{'jpg' if number else 'png'}")
+    return root
+
+
+def test_a_folder_of_photographs(tmp_path: Path) -> None:
+    """Classes, counts, sizes and the command; broken ones are named from their beginning and their end alone."""
+    root = write_pictures(tmp_path / "photos")
+    (root / "notes.csv").write_text("a\n1\n", encoding="utf-8")
+    found = inspected(root)
+    assert found.what == "pictures in a folder for each class"
+    assert found.facts["classes"] == "beech (4), oak (3)"
+    assert found.facts["sizes"] == "20 x 30 to 23 x 30 pixels along y and x"
+    assert found.doubts == []
+    assert found.next == f"ccnn fit --config shiftwise_images --data.root {root}"
+    (root / "oak" / "1.jpg").write_bytes((root / "oak" / "2.jpg").read_bytes()[:-100])
+    (root / "oak" / "0.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(9))
+    (root / "loose.png").write_bytes((root / "beech" / "0.png").read_bytes()[:-12])
+    found = inspected(root)
+    assert found.doubts == [
+        "pictures outside of a folder of their class: loose.png",
+        "no whole pictures: loose.png, oak/0.png, oak/1.jpg",
+    ]
+    (root / "oak").rename(root / "beech" / "oak")
+    assert "beech/oak/2.jpg" in inspected(root).doubts[0]
+
+
+def test_broken_scans_in_folders_of_classes_are_named(tmp_path: Path) -> None:
+    voxels = np.random.default_rng(0).random((9, 8, 7))
+    for name in ("ill/a.nii.gz", "ill/b.nii", "sound/c.nii.gz", "sound/d.nii", "sound/e.nii.gz"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        nibabel.save(nibabel.Nifti1Image(voxels, np.eye(4)), tmp_path / name)
+    assert not any("bytes" in doubt for doubt in inspected(tmp_path).doubts)
+    for name in ("ill/b.nii", "sound/c.nii.gz"):
+        (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:-200])
+    (tmp_path / "sound/e.nii.gz").write_bytes(b"no scan")
+    found = inspected(tmp_path)
+    assert found.what == "scans in a folder for each class"
+    assert found.facts["classes"] == "ill (2), sound (3)"
+    told = "; ".join(found.doubts)
+    for name in ("ill/b.nii: ", "sound/c.nii.gz: ", "sound/e.nii.gz: "):
+        assert name in told
+    assert "ill/a.nii.gz" not in told
+    assert "labels.csv" in told
+    (tmp_path / "labels.csv").write_text("file,label\nill/a.nii.gz,ill\n", encoding="utf-8")
+    found = inspected(tmp_path)
+    assert found.next == f"ccnn fit --config scan_classes --data.root {tmp_path} --run_dir runs/mine"
+    assert any("sound/c.nii.gz: " in doubt for doubt in found.doubts)
