@@ -111,10 +111,10 @@ def test_a_sweep_measures_widths(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_tuned_places_make_a_smaller_run_better_and_leave_its_weights() -> None:
-    config = ["--config", "simulated_shapes", "--data.count", "300", *QUIET, "--trainer.max_epochs", "4"]
+    config = ["--config", "simulated_shapes", "--data.count", "200", *QUIET, "--trainer.max_epochs", "3"]
     cli.main(["fit", *config, "--run_dir", "runs/a"])
     losses = []
-    for name, options in (("fixed", []), ("tuned", ["--tune", "60"])):
+    for name, options in (("fixed", []), ("tuned", ["--tune", "40"])):
         cli.main(["resize", "--run_dir", "runs/a", "--ratio", "0.5", "--output", f"runs/{name}", *options])
         model, data = opened(RunFolder(Path("runs", name)))
         data.setup("fit")
