@@ -68,6 +68,7 @@ def run(arguments: list[str]) -> None:
         "classes": list(checkpoint.get(CLASSES) or given.classes) or int(model.network.classes),
         "channels": int(model.network.in_channels),
         "inputs": {name: ["batch", *shape] for name, shape in network.shapes.items()},
+        "values": data.values_told(),
         "output": "logits: their softmax over axis 1 are the probabilities of the classes",
         "size": list(given.grid.sizes),
         "spacing": list(given.grid.steps),
