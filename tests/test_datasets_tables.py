@@ -124,7 +124,7 @@ def test_repeated_values_are_refused_or_merged_as_asked() -> None:
             LONG.assign(patient_id=["a", None, "b", "c"]),
             "column 'patient_id' must name a series in every row, got 1 rows",
         ),
-        (LONG.assign(value=[1.0, np.inf, 2.0, 3.0]), "values must be finite .* 1 infinite ones of hr"),
+        (LONG.assign(value=[1.0, np.inf, 2.0, 3.0]), "values of the table must be finite .* 1 infinite ones of hr"),
         (LONG.assign(time=["1", "2", "noon", "4"]), "column 'time' must hold numbers, or dates after ISO 8601"),
     ],
 )

@@ -18,7 +18,7 @@ from ccnn_irregular.datasets.tables import from_frames
 from ccnn_irregular.pipelines import cli
 from ccnn_irregular.pipelines.tasks.series.data import SeriesTables
 from ccnn_irregular.pipelines.tasks.series.evaluation import evaluate
-from ccnn_irregular.pipelines.tasks.series.figures import mistakes
+from ccnn_irregular.pipelines.tasks.series.figures import mistakes, predicted_numbers
 from ccnn_irregular.pipelines.tasks.series.module import SeriesModel
 from ccnn_irregular.pipelines.tasks.series.network import SeriesNetwork
 from ccnn_irregular.pipelines.tasks.series.samples import Samples, Schema, beyond, timing_of
@@ -158,6 +158,21 @@ def test_the_standard_deviation_is_that_of_the_errors_at_validation_series() -> 
     fresh = SeriesNetwork(**{**data.inferred(), "schema": data.schema, "width": 1.0}, hidden_channels=4, blocks=1)
     fresh.load_state_dict(earlier)  # of a version that did not know it
     assert float(fresh.deviation) == 0
+
+
+def test_numbers_are_drawn_under_their_name_over_their_range() -> None:
+    frame = pd.DataFrame({"id": ["a", "b"], "time": [0.0, 0.0], "x": [1.0, 2.0]})
+    read = from_frames(frame, pd.DataFrame({"id": ["a", "b"], "CRP (mg/l)": [1.4, 8.6]}))
+    assert read.label_name == "CRP (mg/l)"
+    truth = np.linspace(1.4, 8.6, 30)
+    figure = predicted_numbers(truth + 0.5, truth, 1.0, "mine", read.label_name)
+    figure.canvas.draw()
+    (axes,) = figure.axes
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("CRP (mg/l), true", "CRP (mg/l), predicted")
+    for low, high in (axes.get_xlim(), axes.get_ylim()):
+        assert 1 < low < 1.4
+        assert 9.1 < high < 9.5
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["predicted = true", "90 % interval"]
 
 
 def test_the_worst_mistakes_of_series_and_numbers_come_first() -> None:

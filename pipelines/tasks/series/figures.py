@@ -67,7 +67,8 @@ def save_test_figures(
     if schema.kind == "binary":
         made |= _of_risks(answers[:, 0], targets.astype(np.int64), network, data, series)
     elif schema.kind == "number":
-        made["predictions.png"] = predicted_numbers(answers[:, 0], targets, float(network.deviation), data.title)
+        deviation, name = float(network.deviation), data.read().label_name
+        made["predictions.png"] = predicted_numbers(answers[:, 0], targets, deviation, data.title, name)
     files = [save(figure, folder / name) for name, figure in made.items()]
     return files + kernels(network, schema.unit, folder)
 
@@ -139,20 +140,22 @@ def _standardised(data: SeriesTables, rows: NDArray[np.int64], test: NDArray[np.
 
 
 def predicted_numbers(
-    answers: NDArray[np.float64], targets: NDArray[np.float64], deviation: float, title: str
+    answers: NDArray[np.float64], targets: NDArray[np.float64], deviation: float, title: str, name: str
 ) -> Figure:
-    """Predictions against the truth, with the band that should hold 90 % of them."""
+    """Predictions of what is called ``name`` against the truth, with the band that should hold 90 % of them."""
     figure = new_figure(4.2, 4.0)
-    axes = figure.add_subplot(aspect="equal", adjustable="datalim")
-    ends = np.array([min(answers.min(), targets.min()), max(answers.max(), targets.max())])
-    axes.plot(ends, ends, label="predicted as it is", **_CHANCE)
+    low, high = min(answers.min(), targets.min()), max(answers.max(), targets.max())
+    beyond = 0.04 * ((high - low) or 1.0)
+    ends = np.array([low - beyond, high + beyond])
+    axes = figure.add_subplot(aspect="equal", xlim=ends, ylim=ends)
+    axes.plot(ends, ends, label="predicted = true", **_CHANCE)
     if deviation > 0:
         half = WITHIN_90 * deviation
         axes.fill_between(
             ends, ends - half, ends + half, color=COLOURS[5], alpha=0.3, linewidth=0, label="90 % interval"
         )
     axes.plot(targets, answers, ".", color=COLOURS[0], markersize=4)
-    axes.set(xlabel="true", ylabel="predicted")
+    axes.set(xlabel=f"{name}, true", ylabel=f"{name}, predicted")
     axes.set_title(f"{title}: {len(targets)} samples", fontsize="small")
     figure.legend(loc="outside upper center", frameon=False, fontsize="small", ncols=2)
     return figure
