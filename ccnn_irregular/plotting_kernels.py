@@ -54,8 +54,9 @@ def plot_strongest_kernels(
     """Plot the kernels of largest norm of all channels of a network, layer by layer, each over its own reach.
 
     Within a layer the strongest come first. The norm is the integral of the absolute value, which has no unit: kernels
-    of coarse and of fine levels compare. Of one axis they are curves with their mask; of two and three, values in the plane of the first two axes through the
-    origin, in colours from minus to plus the largest value of each, which its title tells.
+    of coarse and of fine levels compare. Of one axis they are curves with their mask; of two and three, values in the
+    plane of the first two axes through the origin, in colours from minus to plus the largest value of each, which its
+    title tells.
 
     Args:
         kernels: by name, all of one number of axes and with a mask; for titles see ``layer_titles``.
