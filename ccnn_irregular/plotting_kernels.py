@@ -29,6 +29,7 @@ _COLUMNS = 4
 _DRAWN = {1: 401, 2: 81, 3: 81}
 _SUMMED = {1: 401, 2: 41, 3: 15}
 _QUIET = "#666666"
+_MASK = "mask, as high as the largest value"
 # Names of layers in the networks of this package -> what a reader calls them; numbers count from 0 and from 1.
 _LAYERS = {
     r"stem": "first convolution",
@@ -50,18 +51,19 @@ def plot_strongest_kernels(
     names: tuple[str, ...] | None = None,
     title: str | None = None,
 ) -> Figure:
-    """Plot the kernels of largest norm of all channels of a network, the strongest first, each over its own reach.
+    """Plot the kernels of largest norm of all channels of a network, layer by layer, each over its own reach.
 
-    The norm is the integral of the absolute value, which has no unit: kernels of coarse and of fine levels compare. Of
-    one axis they are curves with their mask; of two and three, values in the plane of the first two axes through the
-    origin, in colours from minus to plus the largest value of each, which its title tells.
+    Within a layer the strongest come first. The norm is the integral of the absolute value, which has no unit: kernels
+    of coarse and of fine levels compare. Of one axis they are curves with their mask; of two and three, values in the
+    plane of the first two axes through the origin, in colours from minus to plus the largest value of each, which its
+    title tells.
 
     Args:
         kernels: by name, all of one number of axes and with a mask; for titles see ``layer_titles``.
         most: at most so many panels.
         unit: of the kernels' coordinates.
         names: of the axes, for labels; None = "offset" of one axis, else "axis 0" and "axis 1".
-        title: above the panels.
+        title: above the panels; None = how many kernels of how many these are.
 
     Raises:
         ValueError: no kernel, kernels of more than three axes or of different numbers of them, one without an end.
@@ -73,7 +75,7 @@ def plot_strongest_kernels(
     for name, kernel in kernels.items():
         bounded = bool(torch.isfinite(kernel.support).all())
         require(bounded, f"kernels[{name!r}]", "have a mask that ends", kernel.support.tolist())
-    chosen, layers = _strongest(kernels, most), layer_titles(kernels)
+    (chosen, total), layers = _strongest(kernels, most), layer_titles(kernels)
     columns = min(_COLUMNS, len(chosen))
     rows = math.ceil(len(chosen) / columns)
     d = axes_of.pop()
@@ -91,12 +93,14 @@ def plot_strongest_kernels(
     for axes in [panels[(len(chosen) - 1 - column) // columns, column] for column in range(columns)]:
         axes.set_xlabel(with_unit(names[0], unit), fontsize="small")
     for axes in panels[:, 0]:
-        axes.set_ylabel("value" if d == 1 else with_unit(names[1], unit), fontsize="small")
+        axes.set_ylabel("kernel value" if d == 1 else with_unit(names[1], unit), fontsize="small")
     if d > 1:
         bar = figure.colorbar(panels[0, 0].images[0], ax=panels, shrink=0.8, ticks=[-1, 0, 1])
         bar.set_label("share of the largest value", fontsize="small")
-    if title is not None:
-        figure.suptitle(title, fontsize="medium")
+    else:
+        mask = [line for line in panels[0, 0].get_lines() if line.get_label() == _MASK]
+        figure.legend(mask, [_MASK], loc="outside lower center", frameon=False, fontsize="small")
+    figure.suptitle(title or f"the {len(chosen)} strongest of {total} kernels, by layer", fontsize="medium")
     return figure
 
 
@@ -119,15 +123,16 @@ def layer_titles(names: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def _strongest(kernels: Mapping[str, Kernel], most: int) -> list[tuple[str, int]]:
-    """Names and channels of the kernels of largest norm, from the strongest on."""
+def _strongest(kernels: Mapping[str, Kernel], most: int) -> tuple[list[tuple[str, int]], int]:
+    """Names and channels of the kernels of largest norm, by layer and from the strongest on, and how many there are."""
     norms: dict[tuple[str, int], float] = {}
     for name, kernel in kernels.items():
         values = _values(kernel, [_nodes(half, _SUMMED[kernel.d]) for half in kernel.support.tolist()])
         volume = math.prod(2 * half for half in kernel.support.tolist())
         means = np.abs(values).reshape(-1, values.shape[-1]).mean(0)
         norms |= {(name, channel): float(mean) * volume for channel, mean in enumerate(means)}
-    return sorted(norms, key=norms.__getitem__, reverse=True)[:most]
+    found = sorted(norms, key=norms.__getitem__, reverse=True)[:most]
+    return sorted(found, key=lambda one: list(kernels).index(one[0])), len(norms)
 
 
 def _curve(axes: Axes, kernel: Kernel, channel: int) -> float:
@@ -138,8 +143,8 @@ def _curve(axes: Axes, kernel: Kernel, channel: int) -> float:
     assert kernel.mask is not None
     mask = largest * kernel.mask(torch.from_numpy(offsets)[:, None].to(kernel.extent)).detach().cpu().numpy()[:, 0]
     axes.axhline(0, color=_QUIET, linewidth=0.5)
-    for side in (mask, -mask):
-        axes.plot(offsets, side, color=_QUIET, linestyle=":", linewidth=0.8)
+    for side, label in ((mask, _MASK), (-mask, None)):
+        axes.plot(offsets, side, color=_QUIET, linestyle=":", linewidth=0.8, label=label)
     axes.plot(offsets, values, color=COLOURS[0], linewidth=1.4)
     axes.margins(x=0)
     return largest

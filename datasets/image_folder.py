@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -116,6 +116,18 @@ def _read(path: Path, size: tuple[int, int] | None, colour: Colour) -> Tensor:
     return values[None] if values.ndim == 2 else values.movedim(2, 0)
 
 
+def _content(*, size: Sequence[int] | None = None, colour: Colour = "rgb", **_: Any) -> dict[str, Any]:
+    """What :func:`_read` makes of an image, for a reader without it."""
+    kept = "the pixels of the file"
+    resized = kept if size is None else f"Pillow's resize to {size[1]} x {size[0]} (width x height), BILINEAR"
+    return {
+        "channels": ["red", "green", "blue"] if colour == "rgb" else ["grey"],
+        "range": [0, 1],
+        "made of an image by": f"exif_transpose, convert({_MODES[colour]!r}), {resized}, 8 bits / 255",
+        "axes": ["y from the upper row", "x from the left column"],
+    }
+
+
 register(
     DataSet(
         name="image_folder",
@@ -124,6 +136,7 @@ register(
         samples=RaggedVolumes,
         shape="1 or 3 channels in [0, 1] on a grid of its own in pixels",
         ordered=False,
+        content=_content,
         files="a folder for each class, of PNG, JPEG, BMP, TIFF or WebP",
         size="of the files",
         licence="yours",

@@ -43,6 +43,9 @@ class DataSet:
         ordered: the order of the samples is part of the data set. False = they may lie in files and rows of any order,
             so that training sorts them by what they hold before it splits.
         training: options that training sets unless it is told otherwise.
+        content: ``content(**options)`` -> what the numbers of a sample are by word ("channels", "range", how they are
+            made of the files), with the options of the loader, for whoever brings samples of his own to a trained
+            network; None = ``shape`` says all there is.
         features: what :func:`load` makes of the samples at the end, or None. Training makes it after it has brought
             samples to another rate.
         files: what ``root`` holds.
@@ -63,6 +66,7 @@ class DataSet:
     random_split: bool = False
     ordered: bool = True
     training: Mapping[str, Any] = field(default_factory=dict)
+    content: Callable[..., Mapping[str, Any]] | None = None
     features: Callable[[Any], Any] | None = None
     files: str = "the files that its loader reads"
     size: str = "not stated"
@@ -135,6 +139,11 @@ class DataSet:
         assert self.fetch is not None
         _require_known(f"options of fetching {self.name}", self.fetch, options)
         self.fetch(root, **options)
+
+    def values(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """What the numbers of a sample are, as plain values; ``options`` are those of the loader."""
+        told = {} if self.content is None else dict(self.content(**options))
+        return {"data set": self.name, "sample": self.shape, **told}
 
     def _require_downloadable(self, lacking: bool) -> None:
         if lacking:

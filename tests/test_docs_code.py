@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from PIL import Image
 
 from ccnn_irregular.pipelines import cli
 from ccnn_irregular.testing import assert_close
@@ -127,8 +128,13 @@ def write_argo_profiles() -> None:
     xr.Dataset(variables).to_netcdf("6901234_prof.nc", engine="h5netcdf")
 
 
+def write_picture() -> None:
+    """A picture of colours, higher than wide."""
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 30, 3)).astype(np.uint8)).save("picture.png")
+
+
 # Files of the reader's that a document reads, small ones.
-FILES = {"docs/volumes_and_climate.md": write_argo_profiles}
+FILES = {"docs/export.md": write_picture, "docs/volumes_and_climate.md": write_argo_profiles}
 
 
 def readme_is_true(names: dict[str, Any]) -> None:
@@ -167,8 +173,14 @@ def convolutions_are_true(names: dict[str, Any]) -> None:
     assert_close(names["ours"], names["theirs"], factor=0.1)
 
 
+def export_is_true(names: dict[str, Any]) -> None:
+    assert names["probabilities"].shape == (1, 10)
+    assert 0 < float(names["values"].max()) <= 1
+
+
 # What the text says of the names that its code leaves behind.
 CHECKS = {
+    "docs/export.md": export_is_true,
     "README.md": readme_is_true,
     "docs/library.md": library_is_true,
     "docs/convolutions.md": convolutions_are_true,

@@ -157,11 +157,11 @@ def test_what_cannot_be_exported_is_refused_by_name(capsys: pytest.CaptureFixtur
     run = fitted("simulated_strokes", "--data.count", "60", *TINY)
     given = ["export", "--run_dir", str(run), "--format"]
     said = refused(capsys, *given, "torch", "--output", "net.pt2")
-    assert "series, each at times of its own with weights of its own" in said
-    assert "--data.window" in said
-    assert "ccnn predict answers" in said
-    said = refused(capsys, *given, "torch", "--output", "net.pt2", "--size", "20", "--spacing", "0.1")
-    assert "network.presence false" in said
+    assert "which no option makes of this one (ccnn predict answers for files; of series" in said
+    assert "train with --data.window LENGTH and --model.network.init_args.presence false" in said
+    assert "--size" not in said
+    again = refused(capsys, *given, "torch", "--output", "net.pt2", "--size", "20", "--spacing", "0.1")
+    assert again == said
     assert "output must end in .onnx for onnx, got net.pt2" in refused(capsys, *given, "onnx", "--output", "net.pt2")
     said = refused(capsys, *given, "onnx", "--output", "net.onnx", "--size", "20")
     assert "size and spacing must be given together" in said
@@ -172,6 +172,17 @@ def test_what_cannot_be_exported_is_refused_by_name(capsys: pytest.CaptureFixtur
     said = refused(capsys, *given, "torch", "--output", "net.pt2")
     assert "one of the task series: each series has times of its own; ccnn predict answers for files" in said
     assert not Path("net.pt2").exists()
+
+
+def test_series_of_a_network_for_grids_ask_for_the_grid(capsys: pytest.CaptureFixture[str]) -> None:
+    absent = ["--model.network.init_args.presence", "false"]
+    run = fitted("simulated_strokes", "--data.count", "60", *TINY, *absent)
+    given = ["export", "--run_dir", str(run), "--format", "torch", "--output", "net.pt2"]
+    said = refused(capsys, *given)
+    assert "series, each at times of its own with weights of its own" in said
+    assert "--data.window" in said
+    cli.main([*given, "--size", "20", "--spacing", "0.1"])
+    assert Path("net.pt2").is_file()
 
 
 @pytest.mark.parametrize("compressed", [True, False])

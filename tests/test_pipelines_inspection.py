@@ -326,7 +326,7 @@ def test_the_command_to_type_next_reads_dates_of_numbers_and_decimal_commas(tmp_
     path = write_long(tmp_path / "ward.csv", "Größe")
     found = inspected(path)
     assert "decimal commas in Messwert: --data.columns.decimal ," in found.doubts
-    assert "dates written as numbers, such as 2024013100: --data.columns.time_format '%Y%m%d%H'" in found.doubts
+    assert "dates written as numbers (2024013100): --data.columns.time_format '%Y%m%d%H'" in found.doubts
     assert "2024-01-31 00:00:00+00:00 to 2024-01-31 04:00:00+00:00" in found.facts["Messzeitpunkt"]
     assert "01:00:00 the median one" in found.facts["gaps"]
     assert found.next == (

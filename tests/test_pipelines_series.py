@@ -18,7 +18,7 @@ from ccnn_irregular.datasets.tables import from_frames
 from ccnn_irregular.pipelines import cli
 from ccnn_irregular.pipelines.tasks.series.data import SeriesTables
 from ccnn_irregular.pipelines.tasks.series.evaluation import evaluate
-from ccnn_irregular.pipelines.tasks.series.figures import mistakes
+from ccnn_irregular.pipelines.tasks.series.figures import mistakes, predicted_numbers
 from ccnn_irregular.pipelines.tasks.series.module import SeriesModel
 from ccnn_irregular.pipelines.tasks.series.network import SeriesNetwork
 from ccnn_irregular.pipelines.tasks.series.samples import Samples, Schema, beyond, timing_of
@@ -160,6 +160,21 @@ def test_the_standard_deviation_is_that_of_the_errors_at_validation_series() -> 
     assert float(fresh.deviation) == 0
 
 
+def test_numbers_are_drawn_under_their_name_over_their_range() -> None:
+    frame = pd.DataFrame({"id": ["a", "b"], "time": [0.0, 0.0], "x": [1.0, 2.0]})
+    read = from_frames(frame, pd.DataFrame({"id": ["a", "b"], "CRP (mg/l)": [1.4, 8.6]}))
+    assert read.label_name == "CRP (mg/l)"
+    truth = np.linspace(1.4, 8.6, 30)
+    figure = predicted_numbers(truth + 0.5, truth, 1.0, "mine", read.label_name)
+    figure.canvas.draw()
+    (axes,) = figure.axes
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("CRP (mg/l), true", "CRP (mg/l), predicted")
+    for low, high in (axes.get_xlim(), axes.get_ylim()):
+        assert 1 < low < 1.4
+        assert 9.1 < high < 9.5
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["predicted = true", "90 % interval"]
+
+
 def test_the_worst_mistakes_of_series_and_numbers_come_first() -> None:
     frame = pd.DataFrame(
         {"id": np.repeat(np.arange(20), 3), "time": np.tile([0.0, 1.0, 2.0], 20), "x": np.arange(60.0)}
@@ -178,7 +193,8 @@ def test_the_worst_mistakes_of_series_and_numbers_come_first() -> None:
     assert times.tolist() == [0.0, 1.0, 2.0]
     x = np.arange(60.0)
     row = int(data.ids("test")[7])
-    np.testing.assert_allclose(values, (x[3 * row : 3 * row + 3] - x.mean()) / x.std(), rtol=1e-5)
+    assert values.tolist() == x[3 * row : 3 * row + 3].tolist()  # as measured
+    assert figure.axes[0].get_ylabel() == "x"
     assert mistakes(data.targets("test")[:, None], network, data) == {}
 
 

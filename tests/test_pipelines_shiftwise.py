@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import shlex
 from pathlib import Path
 
@@ -75,6 +76,17 @@ def test_a_folder_of_images_from_fit_to_an_exported_file(tmp_path: Path) -> None
     session = onnxruntime.InferenceSession("net.onnx", providers=["CPUExecutionProvider"])
     found = torch.from_numpy(session.run(None, {"values": batch.values.numpy()})[0])
     assert (found - expected).norm() <= 1e-4 * expected.norm()
+
+    # What the file tells is enough to answer as predict did.
+    told = json.loads(session.get_modelmeta().custom_metadata_map["values"])
+    assert (told["channels"], told["range"]) == (["red", "green", "blue"], [0, 1])
+    assert told["made of an image by"] == (
+        "exif_transpose, convert('RGB'), Pillow's resize to 16 x 16 (width x height), BILINEAR, 8 bits / 255"
+    )
+    upright = Image.open(other / "b.png").convert("RGB").resize((16, 16), Image.Resampling.BILINEAR)
+    values = np.asarray(upright, np.float32).transpose(2, 0, 1)[None] / 255
+    chances = torch.from_numpy(session.run(None, {"values": values})[0]).softmax(1)[0]
+    assert float(chances[0]) == pytest.approx(float(rows[1]["probability_across"]), abs=1e-3)
 
 
 def test_the_recipe_of_the_documents_runs() -> None:

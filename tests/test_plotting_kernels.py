@@ -31,12 +31,16 @@ def titles(figure: object) -> list[str]:
     return [axes.get_title().partition(", largest")[0].replace("\n", ", ") for axes in figure.axes if axes.get_title()]  # type: ignore[attr-defined]
 
 
-def test_the_eight_of_largest_norm_are_shown_the_strongest_first() -> None:
+def test_the_eight_of_largest_norm_are_shown_layer_by_layer() -> None:
     kernels = {"a": scaled(1, [1.0, -9.0, 2.0, 0.1, 5.0]), "b": scaled(1, [3.0, 8.0, 0.2, -7.0, 6.0])}
-    found = titles(plot_strongest_kernels(kernels))
-    sizes = {("a", 1): 9, ("b", 1): 8, ("b", 3): 7, ("b", 4): 6, ("a", 4): 5, ("b", 0): 3, ("a", 2): 2, ("a", 0): 1}
+    figure = plot_strongest_kernels(kernels)
+    found = titles(figure)
+    sizes = {("a", 1): 9, ("a", 4): 5, ("a", 2): 2, ("a", 0): 1, ("b", 1): 8, ("b", 3): 7, ("b", 4): 6, ("b", 0): 3}
     assert found == [f"{name}, channel {channel}" for name, channel in sizes]
-    assert titles(plot_strongest_kernels(kernels, most=2)) == found[:2]
+    assert titles(plot_strongest_kernels(kernels, most=2)) == ["a, channel 1", "b, channel 1"]
+    assert figure.get_suptitle() == "the 8 strongest of 10 kernels, by layer"
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["mask, as high as the largest value"]
+    assert figure.axes[0].get_ylabel() == "kernel value"
 
 
 def test_the_norm_does_not_depend_on_how_finely_a_kernel_weighs() -> None:

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 __all__ = ["assemble", "from_frames", "label_frame"]
 
 
-def label_frame(frame: pd.DataFrame, columns: Columns) -> tuple[pd.DataFrame, str]:
-    """Labels with columns "id", "label", "time", as far as they are there, and what was taken for what.
+def label_frame(frame: pd.DataFrame, columns: Columns) -> tuple[pd.DataFrame, str, str]:
+    """Labels with columns "id", "label", "time", as far as they are there; what was taken for what; the label's name.
 
     Raises:
         ValueError: no column of ids; neither labels nor times.
@@ -49,7 +49,7 @@ def label_frame(frame: pd.DataFrame, columns: Columns) -> tuple[pd.DataFrame, st
     found = {"id": np.array(texts, dtype=object)[codes]}
     found |= {role: frame[name].array for role, name in (("label", label), ("time", time)) if name is not None}
     told = ", ".join(f"{role} = {name}" for role, name in (("id", key), ("label", label), ("time", time)) if name)
-    return pd.DataFrame(found), f"labels: {told}"
+    return pd.DataFrame(found), f"labels: {told}", str(label or "label")
 
 
 def statics_frame(frame: pd.DataFrame, columns: Columns) -> pd.DataFrame:
@@ -106,7 +106,8 @@ def assemble(
         series = series_of(events, ids=further, unit=unit or collector.unit, since=since, repeats=repeats, way=way)
     if found is not None:
         notes.append(found[1])
-    return Tables(series, fixed, None if found is None else found[0], tuple(notes), instants_of_labels)
+    frame, name = (None, "label") if found is None else (found[0], found[2])
+    return Tables(series, fixed, frame, tuple(notes), instants_of_labels, name)
 
 
 def _without_values(where: str, ids: Iterable[str], measured: Iterable[str]) -> list[str]:

@@ -38,6 +38,7 @@ class Tables:
         labels: columns "id", "label" and "time" (in the source's own form), as far as they are there; None = no labels.
         notes: what was found, merged and left out, for the reader.
         label_instants: time of each row of ``labels`` as numbers or seconds since 1970, or None.
+        label_name: what their source calls the labels.
     """
 
     series: LongSeries
@@ -45,6 +46,7 @@ class Tables:
     labels: pd.DataFrame | None = None
     notes: tuple[str, ...] = ()
     label_instants: np.ndarray | None = None
+    label_name: str = "label"
 
 
 def listed(names: Sequence[str]) -> str:

@@ -17,7 +17,7 @@ from ccnn_irregular.datasets.samples import GriddedSamples, RaggedVolumes
 from ccnn_irregular.domains import Grid
 from ccnn_irregular.pipelines.export.costs import flops, seconds, stored
 from ccnn_irregular.pipelines.export.files import SUFFIXES, read_onnx, require_packages, write
-from ccnn_irregular.pipelines.export.networks import Exporter, Trained, trained
+from ccnn_irregular.pipelines.export.networks import Exporter, Trained, require_on_grid, trained
 from ccnn_irregular.pipelines.train.arguments import join_lists
 from ccnn_irregular.pipelines.train.checkpoint import read_checkpoint
 from ccnn_irregular.pipelines.train.evaluation import ResultTable, say
@@ -60,6 +60,7 @@ def run(arguments: list[str]) -> None:
     _require_sound(folder, output, options)
     checkpoint = read_checkpoint(folder.best)
     model, data = opened(folder)
+    require_on_grid(model.network)
     given = _grid_of(data, options)
     exporter = Exporter(options.tolerance, options.width) if options.format == "shiftwise" else Exporter()
     network = trained(model, given.grid, exporter, padded=given.padded)
@@ -68,6 +69,7 @@ def run(arguments: list[str]) -> None:
         "classes": list(checkpoint.get(CLASSES) or given.classes) or int(model.network.classes),
         "channels": int(model.network.in_channels),
         "inputs": {name: ["batch", *shape] for name, shape in network.shapes.items()},
+        "values": data.values_told(),
         "output": "logits: their softmax over axis 1 are the probabilities of the classes",
         "size": list(given.grid.sizes),
         "spacing": list(given.grid.steps),

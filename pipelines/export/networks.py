@@ -19,7 +19,7 @@ from ccnn_irregular.pipelines.tasks.segmentation.batch import PERCENTILES, Volum
 from ccnn_irregular.pipelines.tasks.segmentation.network import ContinuousSegmenter
 from ccnn_irregular.shiftwise import GridConv, LayerReport, compress, export, plain, settle
 
-__all__ = ["Exporter", "Trained", "trained"]
+__all__ = ["Exporter", "Trained", "require_on_grid", "trained"]
 
 
 @dataclass
@@ -81,7 +81,7 @@ def trained(model: Any, grid: Grid, exporter: Exporter, *, padded: bool = False)
         padded: whether samples may end before the grid does: their lengths are a second input.
 
     Raises:
-        ValueError: a network that is none of those that can be exported, or that reads no grid.
+        ValueError: a network that is none of those that can be exported.
     """
     network = model.network
     for kind, build in _KINDS.items():
@@ -89,6 +89,17 @@ def trained(model: Any, grid: Grid, exporter: Exporter, *, padded: bool = False)
             return build(model, grid, exporter, padded)
     names = ", ".join(kind.__name__ for kind in _KINDS)
     reject("run_dir", f"hold a network of one of the kinds {names}", type(network).__name__)
+
+
+def require_on_grid(network: Any) -> None:
+    """Refuse a network that no grid helps, before data are read or a grid is asked for."""
+    rule = (
+        "hold a network that reads samples on a grid to be exported, which no option makes of this one (ccnn predict "
+        "answers for files; of series that are sampled uniformly, train with --data.window LENGTH and "
+        "--model.network.init_args.presence false, and export that run)"
+    )
+    got = "presence true: a channel of series at times of their own"
+    require(not getattr(network, "presence", False), "run_dir", rule, got)
 
 
 class _Classifier(nn.Module):
@@ -113,8 +124,6 @@ class _Classifier(nn.Module):
 
 def _classifier(model: Any, grid: Grid, exporter: Exporter, padded: bool) -> Trained:
     network: ContinuousClassifier = model.network
-    rule = "read samples on a grid (network.presence false): presence is a channel of series at times of their own"
-    require(not network.presence, "the run", rule, "presence true")
     _require_axes(grid, next(iter(network.kernels().values())).d)
     parts: list[nn.Module] = []
     read = grid

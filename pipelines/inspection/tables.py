@@ -65,8 +65,7 @@ def _read_dates(pandas: Any, words: Any) -> tuple[Any, str | None, list[str]]:
             return words, None, []
         known = words.dropna().astype("int64").astype(str)
         dates = pandas.to_datetime(known, errors="coerce", utc=True, format=pattern).reindex(words.index)
-        told = f"dates written as numbers, such as {known.iloc[0]}: --data.columns.time_format '{pattern}'"
-        return dates, pattern, [told]
+        return dates, pattern, [f"dates written as numbers ({known.iloc[0]}): --data.columns.time_format '{pattern}'"]
     for pattern in ("%d.%m.%Y %H:%M", "%d.%m.%Y", "%d.%m.%Y %H:%M:%S"):
         dates = pandas.to_datetime(words, errors="coerce", utc=True, format=pattern)
         if dates.notna().any() and dates.notna().sum() == words.notna().sum():

@@ -143,6 +143,10 @@ class TaskData(LightningDataModule, Generic[Batch, Variant]):
         """
         return None
 
+    def values_told(self) -> dict[str, Any]:
+        """What the numbers of a sample are and how they are made of files, told without reading any."""
+        return {}
+
     def part_sizes(self) -> dict[str, int]:
         """Number of rows by the name of their part."""
         raise self._missing()

@@ -31,13 +31,11 @@ class Drawn:
         values: ``(n, C)`` on points, nan where missing, or ``(C, *sizes)`` on a grid.
         places: ``(n, d)``, coordinates of the points.
         grid: where no points are given.
-        channels: numbers of the channels to draw; None = the first ones.
     """
 
     values: NDArray[Any]
     places: NDArray[Any] | None = None
     grid: Grid | None = None
-    channels: Sequence[int] | None = None
 
     @property
     def axes(self) -> int:
@@ -48,15 +46,7 @@ class Drawn:
         return self.grid.d
 
 
-def draw_samples(
-    samples: Sequence[Drawn],
-    titles: Sequence[str],
-    heading: str,
-    unit: str,
-    names: Sequence[str] = (),
-    value: str = "value",
-    along: str | None = None,
-) -> Figure:
+def draw_samples(samples: Sequence[Drawn], titles: Sequence[str], heading: str, unit: str) -> Figure:
     """A panel for each sample.
 
     Args:
@@ -64,18 +54,14 @@ def draw_samples(
         titles: of the panels.
         heading: above all.
         unit: of the coordinates.
-        names: of the channels, for the legend; () = "channel 0", ...
-        value: what the values of series are, for their axis.
-        along: what the coordinate of series is; None = by its unit.
     """
-    along = along or ("time" if unit in _TIMES else "position")
     columns = min(_COLUMNS, len(samples))
     rows = -(-len(samples) // columns)
     figure = new_figure(2.6 * columns, 2.4 * rows + 0.4)
     solid = {"projection": "3d"} if samples[0].axes == 3 and samples[0].places is not None else {}
     panels = figure.subplots(rows, columns, squeeze=False, subplot_kw=solid).ravel()
     for axes, sample, title in zip(panels, samples, titles, strict=False):
-        _draw(axes, sample, unit, names, (along, value))
+        _draw(axes, sample, unit)
         axes.set_title(title, fontsize="small")
         axes.tick_params(labelsize="x-small")
     for axes in panels[len(samples) :]:
@@ -83,18 +69,18 @@ def draw_samples(
     figure.suptitle(heading, fontsize="medium")
     handles = [axes.get_legend_handles_labels() for axes in panels[: len(samples)]]
     lines = {name: line for found in handles for line, name in zip(*found, strict=True)}
-    if len(lines) > 1 or names:
+    if len(lines) > 1:
         figure.legend(
             lines.values(), lines.keys(), loc="outside lower center", ncols=4, frameon=False, fontsize="small"
         )
     return figure
 
 
-def _draw(axes: Axes, sample: Drawn, unit: str, names: Sequence[str], words: tuple[str, str]) -> None:
+def _draw(axes: Axes, sample: Drawn, unit: str) -> None:
     if sample.axes == 1:
-        _lines(axes, sample, names)
-        _name_axes(axes, words[:1], unit)
-        axes.set_ylabel(words[1], fontsize="x-small")
+        _lines(axes, sample)
+        _name_axes(axes, ("time" if unit in _TIMES else "position",), unit)
+        axes.set_ylabel("value", fontsize="x-small")
     elif sample.places is not None:
         marks: dict[str, Any] = {"s": 5, "c": sample.places[:, -1], "cmap": "viridis", "linewidths": 0}
         axes.scatter(*sample.places.T, **marks)
@@ -106,17 +92,16 @@ def _draw(axes: Axes, sample: Drawn, unit: str, names: Sequence[str], words: tup
         _name_axes(axes, ("axis 1", "axis 0") if sample.axes == 3 else ("column", "row"), unit)
 
 
-def _lines(axes: Axes, sample: Drawn, names: Sequence[str]) -> None:
+def _lines(axes: Axes, sample: Drawn) -> None:
     if sample.places is not None:
         where, values = sample.places[:, 0], sample.values
     else:
         assert sample.grid is not None
         where, values = sample.grid.nodes().numpy()[:, 0], sample.values.T
-    chosen = range(min(values.shape[1], _CHANNELS)) if sample.channels is None else sample.channels
-    for colour, channel in zip(COLOURS, chosen, strict=False):
-        known, label = ~np.isnan(values[:, channel]), names[channel] if names else f"channel {channel}"
+    for colour, channel in zip(COLOURS, range(min(values.shape[1], _CHANNELS)), strict=False):
+        known = ~np.isnan(values[:, channel])
         style: dict[str, Any] = {"linewidth": 0.8, "markersize": 2, "color": colour}
-        axes.plot(where[known], values[known, channel], ".-", label=label, **style)
+        axes.plot(where[known], values[known, channel], ".-", label=f"channel {channel}", **style)
 
 
 def _image(axes: Axes, sample: Drawn) -> None:

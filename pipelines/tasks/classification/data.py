@@ -320,6 +320,11 @@ class SampleDataModule(TaskData[SampleBatch, Sampling]):
         source = self._held if part == "test" and self._held is not None else self._read
         return source.labels[getattr(self._parts, part)]
 
+    def values_told(self) -> dict[str, Any]:
+        asked = {"reading": self.reading, "window": self.window}
+        changed = {name: value for name, value in asked.items() if value not in ("as_is", None)}
+        return self._known.values(self._known.in_training(self.options)) | changed
+
     def part_sizes(self) -> dict[str, int]:
         assert self._parts is not None
         return {field.name: len(getattr(self._parts, field.name)) for field in dataclasses.fields(Parts)}

@@ -171,6 +171,12 @@ class VolumeDataModule(TaskData[VolumeBatch, Thinning]):
     def inferred(self) -> dict[str, Any]:
         return {**self.sizes(), "steps": [round(step, 3) for step in self.training_steps()]}
 
+    def values_told(self) -> dict[str, Any]:
+        return {
+            "scale": "as the scans have it: the network standardises each scan itself",
+            "axes": ["left to right", "posterior to anterior", "inferior to superior"],
+        }
+
     def part_sizes(self) -> dict[str, int]:
         return {part: len(numbers) for part, numbers in self._parts.items()}
 

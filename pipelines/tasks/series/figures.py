@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 
 from ccnn_irregular._checks import require
 from ccnn_irregular.pipelines.tasks.series.evaluation import WITHIN_90, decided
-from ccnn_irregular.pipelines.tasks.series.samples import values_by_variable
 from ccnn_irregular.pipelines.train.figures import kernels, save
-from ccnn_irregular.pipelines.train.sample_figures import MOST_SHOWN, Drawn, draw_samples
+from ccnn_irregular.pipelines.train.sample_figures import MOST_SHOWN
 from ccnn_irregular.plotting import COLOURS, new_figure, plot_receptive_field, plot_samples
 from ccnn_irregular.plotting_kernels import layer_titles
 
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from ccnn_irregular.kernels import Kernel
     from ccnn_irregular.pipelines.tasks.series.data import SeriesTables
     from ccnn_irregular.pipelines.tasks.series.network import SeriesNetwork
-    from ccnn_irregular.pipelines.tasks.series.samples import Samples
+    from ccnn_irregular.pipelines.tasks.series.samples import Samples, Schema
 
 __all__ = [
     "calibration",
@@ -42,6 +41,7 @@ __all__ = [
 CALIBRATION_GROUPS = 10
 SERIES_SHOWN = 6
 VARIABLES_SHOWN = 4
+MISTAKES_ABREAST = 4
 _CHANCE: dict[str, Any] = {"color": "#666666", "linestyle": "--", "linewidth": 1}
 
 
@@ -67,7 +67,8 @@ def save_test_figures(
     if schema.kind == "binary":
         made |= _of_risks(answers[:, 0], targets.astype(np.int64), network, data, series)
     elif schema.kind == "number":
-        made["predictions.png"] = predicted_numbers(answers[:, 0], targets, float(network.deviation), data.title)
+        deviation, name = float(network.deviation), data.read().label_name
+        made["predictions.png"] = predicted_numbers(answers[:, 0], targets, deviation, data.title, name)
     files = [save(figure, folder / name) for name, figure in made.items()]
     return files + kernels(network, schema.unit, folder)
 
@@ -98,8 +99,7 @@ def _of_risks(
 def mistakes(answers: NDArray[np.float64], network: SeriesNetwork, data: SeriesTables) -> dict[str, Figure]:
     """``mistakes.png``: samples that were taken for another class most surely, or the numbers missed by most.
 
-    Each variable is shown less its mean and over its standard deviation in the test series; without a mistake there is
-    no picture.
+    Without a mistake there is no picture.
     """
     schema, rows, targets = network.schema, data.indices("test"), data.targets("test")
     told = decided(answers, schema, float(network.threshold))
@@ -120,39 +120,55 @@ def mistakes(answers: NDArray[np.float64], network: SeriesNetwork, data: SeriesT
         return {}
     ids = data.ids("test")
     titles = [f"{ids[row]}: true {true[row]},\npredicted {taken[row]}" for row in chosen]
-    drawn, words = _standardised(data, rows[chosen], rows), ("standard deviations", "time")
-    return {"mistakes.png": draw_samples(drawn, titles, heading, schema.unit, schema.variables, *words)}
+    return {"mistakes.png": _as_measured(data, rows[chosen], titles, heading, schema)}
 
 
-def _standardised(data: SeriesTables, rows: NDArray[np.int64], test: NDArray[np.int64]) -> list[Drawn]:
-    """Samples with the variables that they hold most values of."""
-    samples = data.samples
-    columns = values_by_variable(samples.series, np.unique(samples.index[test]))
-    scales = np.array(
-        [(column.mean(), column.std() or 1.0) if len(column) else (0.0, 1.0) for column in columns]
-    ).reshape(-1, 2)
-    batch = samples.batch(torch.from_numpy(rows))
-    values, times = (batch.values.numpy() - scales[:, 0]) / scales[:, 1], batch.times.numpy()
+def _as_measured(
+    data: SeriesTables, rows: NDArray[np.int64], titles: Sequence[str], heading: str, schema: Schema
+) -> Figure:
+    """Samples side by side, each with the variables that they hold most values of, as they were measured."""
+    batch = data.samples.batch(torch.from_numpy(rows))
+    values, times, ends = batch.values.numpy(), batch.times.numpy(), batch.splits.tolist()
     shown = np.sort(np.argsort(-(~np.isnan(values)).sum(0), kind="stable")[:VARIABLES_SHOWN]).tolist()
-    ends = batch.splits.tolist()
-    return [Drawn(values[start:end], times[start:end, None], channels=shown) for start, end in itertools.pairwise(ends)]
+    columns, height = min(MISTAKES_ABREAST, len(rows)), max(len(shown), 1)
+    groups = -(-len(rows) // columns)
+    figure = new_figure(2.6 * columns + 0.6, groups * (0.9 + 0.9 * height))
+    panels = figure.subplots(groups * height, columns, sharey="row", squeeze=False)
+    for number, (start, end) in enumerate(itertools.pairwise(ends)):
+        group, column = divmod(number, columns)
+        own = panels[group * height : (group + 1) * height, column]
+        own[0].set_title(titles[number], fontsize="small")
+        if shown:
+            names = [schema.variables[one] if column == 0 else "" for one in shown]
+            plot_samples(
+                times[start:end], values[start:end, shown], names=names, time_unit=schema.unit, panels=list(own)
+            )
+        for panel in own[:-1]:
+            panel.sharex(own[-1])
+            panel.tick_params(labelbottom=False)
+    for panel in panels[-height:, len(rows) - (groups - 1) * columns :].flat:
+        panel.set_axis_off()
+    figure.suptitle(heading, fontsize="medium")
+    return figure
 
 
 def predicted_numbers(
-    answers: NDArray[np.float64], targets: NDArray[np.float64], deviation: float, title: str
+    answers: NDArray[np.float64], targets: NDArray[np.float64], deviation: float, title: str, name: str
 ) -> Figure:
-    """Predictions against the truth, with the band that should hold 90 % of them."""
+    """Predictions of what is called ``name`` against the truth, with the band that should hold 90 % of them."""
     figure = new_figure(4.2, 4.0)
-    axes = figure.add_subplot(aspect="equal", adjustable="datalim")
-    ends = np.array([min(answers.min(), targets.min()), max(answers.max(), targets.max())])
-    axes.plot(ends, ends, label="predicted as it is", **_CHANCE)
+    low, high = min(answers.min(), targets.min()), max(answers.max(), targets.max())
+    beyond = 0.04 * ((high - low) or 1.0)
+    ends = np.array([low - beyond, high + beyond])
+    axes = figure.add_subplot(aspect="equal", xlim=ends, ylim=ends)
+    axes.plot(ends, ends, label="predicted = true", **_CHANCE)
     if deviation > 0:
         half = WITHIN_90 * deviation
         axes.fill_between(
             ends, ends - half, ends + half, color=COLOURS[5], alpha=0.3, linewidth=0, label="90 % interval"
         )
     axes.plot(targets, answers, ".", color=COLOURS[0], markersize=4)
-    axes.set(xlabel="true", ylabel="predicted")
+    axes.set(xlabel=f"{name}, true", ylabel=f"{name}, predicted")
     axes.set_title(f"{title}: {len(targets)} samples", fontsize="small")
     figure.legend(loc="outside upper center", frameon=False, fontsize="small", ncols=2)
     return figure
