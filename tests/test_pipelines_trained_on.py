@@ -440,6 +440,9 @@ def test_a_run_does_not_go_on_with_other_rows(
     cli.main(["fit", "--config", config, *data])
     shutil.rmtree(tmp_path / "moving")
     simulated_icu.write(tmp_path / "moving", stays=STAYS, seed=9)
+    message = refused(capsys, "fit", "--config", config, *data, "--trainer.max_epochs", "2")
+    assert "must hold a run whose files are what it began with" in message
+    Path("runs/tiny/data.json").unlink()  # as of a version that kept none
     with pytest.warns(UserWarning, match="max_epochs was 1 and is 2"):
         message = refused(capsys, "fit", "--config", config, *data, "--trainer.max_epochs", "2")
     assert "the rows to train and to validate on must be what the run began with" in message

@@ -265,7 +265,9 @@ def _voxels(path: Path, image: Any) -> tuple[NDArray[Any], dict[str, Any]]:
     slope, intercept = image.dataobj.slope, image.dataobj.inter
     scaled = (slope, intercept) != (1, 0)
     told = math.prod(image.shape) * stored.itemsize
-    require_unfolds(path, Path(image.file_map["image"].filename).stat().st_size, told, "NIfTI file")
+    holds = Path(image.file_map["image"].filename)
+    require(holds.is_file(), str(path), f"be a NIfTI file, with {holds.name} beside it", "it alone")
+    require_unfolds(path, holds.stat().st_size, told, "NIfTI file")
     with parsing(path, "NIfTI file"):
         if not scaled:
             values = np.asarray(image.dataobj.get_unscaled())
