@@ -110,7 +110,7 @@ def read_each(items: Iterable[Item], read: Callable[[Item], Content]) -> list[Co
     Raises:
         DamagedFileError: with what to do. Any other error of ``read`` is raised as it comes.
     """
-    found, damaged = [], list[DamagedFileError]()
+    found, damaged = list[Content](), list[DamagedFileError]()
     for item in items:
         try:
             one = read(item)
