@@ -16,7 +16,7 @@ from lightning.pytorch import Trainer
 from torch import nn
 
 from ccnn_irregular import integral
-from ccnn_irregular._checks import reject, require
+from ccnn_irregular._checks import require
 from ccnn_irregular._reprs import parameter_count
 from ccnn_irregular.pipelines.train import figures
 from ccnn_irregular.pipelines.train.checkpoint import read_checkpoint, save_checkpoint
@@ -53,7 +53,11 @@ def run(arguments: list[str]) -> None:
     parser.add_argument("--output", type=str | None, help="folder of the smaller run (default: RUN_DIR_RATIO)")
     options = parser.parse_args(arguments)
     source = RunFolder(Path(options.run_dir))
-    require(options.sweep == (options.ratio is None), "ratio", "be given, or --sweep true", options.ratio)
+    options_given = (("--ratio", options.ratio is not None), ("--sweep", options.sweep))
+    asked = [name for name, is_given in options_given if is_given]
+    require(
+        len(asked) == 1, "ccnn resize", "be given one of --ratio 0.5 and --sweep true", " and ".join(asked) or "none"
+    )
     require(options.sweep or 0 < options.ratio <= 1, "ratio", "lie above 0, and at 1 at most", options.ratio)
     require(options.tune >= 0, "tune", "be a number of batches, 0 for none", options.tune)
     require(source.best.is_file(), "run_dir", "be a folder of ccnn fit with best.ckpt", options.run_dir)
@@ -70,39 +74,59 @@ def _resize(source: RunFolder, target: RunFolder, ratio: float, steps: int) -> N
     module, data, batches = _read(source)
     converted = _converted(module, batches[0])
     try:
-        _write(source, target, module, ratio)
+        _write(source, target, module, ratio, steps)
         empty, _ = opened(target, weights=False)
         integral.resize(converted, sizes=_sizes(integral.channel_groups(converted), empty))
         smaller = _plain(converted, data, batches, steps)
-        _write(source, target, smaller, ratio)
+        _write(source, target, smaller, ratio, steps)
         found, _ = opened(target)  # as test and predict load it
     except ValueError as error:
         shutil.rmtree(target.path, ignore_errors=True)
-        reject("run_dir", "hold a network whose options give all of its layers' widths", f"{error}")
+        rule = "hold a network whose options give all of its layers' widths (in Python, integral.resize takes any)"
+        kind = type(module.network).__name__
+        raise ValueError(f"run_dir must {rule}, got {source.path} with a {kind} that has others") from error
+    task = task_class(task_of(source))
+    scores = [_validated(one, data)[task.monitor] for one in (module, found)]
     before, after = parameter_count(module.network), parameter_count(found.network)
     say(f"{integral.channel_groups(converted)}\n{before:,} parameters are now {after:,}: {target.path}")
+    say(f"validation {task.monitor_label} {scores[0]:.4f} as trained, {scores[1]:.4f} now")
+    say(f"next: ccnn test --run_dir {target.path}")
 
 
 def _sweep(source: RunFolder, steps: int) -> None:
-    """Validate the network at several widths, on the CPU: a table, ``sweep.csv`` and ``sweep.png``."""
+    """Validate the network as trained and at several widths, on the CPU: a table, ``sweep.csv`` and ``sweep.png``."""
     module, data, batches = _read(source)
     task = task_class(task_of(source))
     converted = _converted(module, batches[0])
-    rows = []
+    rows = [_measured("as trained", module, data, batches[0])]
     for ratio in _RATIOS:
-        smaller: Any = _plain(integral.resize(copy.deepcopy(converted), ratio), data, batches, steps)
-        with quiet():
-            trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False)
-            (found,) = trainer.validate(smaller, datamodule=data, verbose=False)
-        rows.append([ratio, parameter_count(smaller.network), _seconds(smaller, batches[0]), *found.values()])
-    head = ["ratio", "parameters", "seconds_a_batch", *found]
-    title = f"{source.path}: validation {task.monitor_label} at other widths, weights stay"
-    shown = [[f"{row[0]:g}", f"{row[1]:,}", f"{row[2]:.4f}", *(f"{value:.4f}" for value in row[3:])] for row in rows]
-    ResultTable(title, [name.replace("_", " ") for name in head], shown, words=0).print()
-    write_csv(source.path / "sweep.csv", head, rows)
-    scores = [row[head.index(task.monitor)] for row in rows]
-    picture = figures.width_sweep(scores, f"validation {task.monitor_label}", rows, source.path / "sweep.png")
-    say(f"{source.path / 'sweep.csv'}\n{picture}\nnext: ccnn resize --run_dir {source.path} --ratio 0.5")
+        smaller = _plain(integral.resize(copy.deepcopy(converted), ratio), data, batches, steps)
+        rows.append(_measured(f"{ratio:.0%}", smaller, data, batches[0]))
+    done = f"places tuned by {steps} batches, " if steps else ""
+    title = f"{source.path} at other widths: weights stay, {done}statistics of norms are measured anew"
+    head, numbers = list(rows[0]), [list(row.values()) for row in rows]
+    shown = [[row[0], f"{row[1]:,}", f"{row[2]:.4f}", *(f"{value:.4f}" for value in row[3:])] for row in numbers]
+    ResultTable(title, [name.replace("_", " ") for name in head], shown).print()
+    path = source.path / (f"sweep_tuned_{steps}" if steps else "sweep")
+    write_csv(path.with_suffix(".csv"), head, numbers)
+    label = f"validation {task.monitor_label}"
+    scores = [row[task.monitor] for row in rows]
+    picture = figures.width_sweep(scores, label, numbers, title.replace(": ", "\n"), path.with_suffix(".png"))
+    say(f"{path.with_suffix('.csv')}\n{picture}\nnext: ccnn resize --run_dir {source.path} --ratio 0.5")
+
+
+def _measured(channels: str, model: Any, data: Any, batch: Any) -> dict[str, Any]:
+    """A row of the sweep: channels kept, size, time and the metrics of the validation part."""
+    size = {"channels": channels, "parameters": parameter_count(model.network)}
+    return size | {"seconds_a_batch": _seconds(model, batch)} | _validated(model, data)
+
+
+def _validated(model: Any, data: Any) -> dict[str, float]:
+    """Metrics of the validation part."""
+    with quiet():
+        trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False)
+        (found,) = trainer.validate(model, datamodule=data, verbose=False)
+    return dict(found)
 
 
 def _plain(resized: nn.Module, data: Any, batches: list[Any], steps: int) -> nn.Module:
@@ -110,7 +134,7 @@ def _plain(resized: nn.Module, data: Any, batches: list[Any], steps: int) -> nn.
     if steps:
         _tune_places(resized, data, steps)
     smaller = integral.discretise(resized)
-    integral.recalibrate(smaller, batches)
+    integral.recalibrate(smaller, [(batch,) for batch in batches])  # a batch may be a tuple itself
     return smaller
 
 
@@ -143,7 +167,7 @@ def _read(source: RunFolder) -> tuple[Any, Any, list[Any]]:
 
 def _converted(module: Any, batch: Any) -> nn.Module:
     """The module with weights that are functions; channels of one that was trained for all widths are in order."""
-    return integral.convert(module, batch, order=None if _of_all_widths(module) else integral.shortest_path)
+    return integral.convert(module, (batch,), order=None if _of_all_widths(module) else integral.shortest_path)
 
 
 def _of_all_widths(module: Any) -> bool:
@@ -164,7 +188,7 @@ def _sizes(groups: integral.ChannelGroups, wanted: nn.Module) -> dict[str, int]:
     return sizes
 
 
-def _write(source: RunFolder, target: RunFolder, module: nn.Module, ratio: float) -> None:
+def _write(source: RunFolder, target: RunFolder, module: nn.Module, ratio: float, steps: int) -> None:
     """The checkpoint, the configuration and the summary of the smaller run."""
     content = {name: value for name, value in read_checkpoint(source.best).items() if name not in _OF_TRAINING}
     state = module.state_dict()
@@ -177,10 +201,9 @@ def _write(source: RunFolder, target: RunFolder, module: nn.Module, ratio: float
     config |= {"model": _narrowed(config["model"], ratio), "run_dir": str(target.path)}
     write_text(target.config, yaml.safe_dump(config, sort_keys=False))
     summary = read_json(source.summary) if source.summary.is_file() else {}
-    write_json(
-        target.summary,
-        summary | {"checkpoint": str(target.best), "resized": {"from": str(source.path), "ratio": ratio}},
-    )
+    summary.pop("best", None)  # of the full network
+    made = {"from": str(source.path), "ratio": ratio, "tuned_by_batches": steps}
+    write_json(target.summary, summary | {"checkpoint": str(target.best), "resized": made})
 
 
 def _narrowed(options: Any, ratio: float) -> Any:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 
 from ccnn_irregular import Grid
@@ -243,6 +246,27 @@ def test_wrong_shares_are_refused(options: dict[str, Any], message: str) -> None
 def test_a_class_too_rare_for_parts_is_refused() -> None:
     with pytest.raises(ValueError, match="labels must have enough samples of every class for three parts"):
         samples.split_stratified(torch.tensor([0] * 50 + [1]))
+
+
+@given(st.lists(st.integers(1, 12), min_size=2, max_size=4), st.sampled_from([(0.15, 0.2), (0.1, 0.0), (0.3, 0.3)]))
+def test_classes_too_rare_are_counted_and_what_is_enough_is_told(
+    counts: list[int], shares: tuple[float, float]
+) -> None:
+    """As many of each as the message asks for can be split; the message tells how many there are."""
+    labels = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
+    names = ["sound", "ill", "odd", "none"][: len(counts)]
+    options: dict[str, Any] = {"validation": shares[0], "test": shares[1], "classes": names}
+    try:
+        samples.split_stratified(labels, **options)
+    except ValueError as error:
+        told = str(error)
+        assert ", ".join(f"{name} {count}" for name, count in zip(names, counts, strict=True)) in told
+        assert f"--data.validation and --data.test, here {shares[0]:g} and {shares[1]:g}, decide" in told
+        enough = int(re.search(r"(\d+) of each are enough", told)[1])  # type: ignore[index]
+        assert min(counts) < enough
+        more = torch.tensor(counts).clamp(min=enough)
+        parts = samples.split_stratified(torch.repeat_interleave(torch.arange(len(counts)), more), **options)
+        assert len(parts.train) + len(parts.validation) + len(parts.test) == int(more.sum())
 
 
 # ------------------------------------------------------------------------------------------------------------ images

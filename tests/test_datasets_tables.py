@@ -112,6 +112,15 @@ def test_repeated_values_are_refused_or_merged_as_asked() -> None:
         assert len(merged.series.values) == 4
 
 
+def test_repeated_values_at_dates_are_told_by_their_dates() -> None:
+    """Not by the seconds since 1970 as which they are held."""
+    dates = pd.Series(["2024-02-01T05:00:00", "2024-02-01T05:00:00"])
+    for zone, told in (("", "2024-02-01T05:00:00"), ("+01:00", "2024-02-01T04:00:00Z")):
+        frame = pd.DataFrame({"id": "P0", "time": dates + zone, "variable": "hr", "value": [80.0, 81.0]})
+        with pytest.raises(ValueError, match=rf"1 repeated ones: P0 at {told}, hr"):
+            tables.from_frames(frame)
+
+
 @pytest.mark.parametrize(
     ("frame", "message"),
     [
@@ -124,7 +133,7 @@ def test_repeated_values_are_refused_or_merged_as_asked() -> None:
             LONG.assign(patient_id=["a", None, "b", "c"]),
             "column 'patient_id' must name a series in every row, got 1 rows",
         ),
-        (LONG.assign(value=[1.0, np.inf, 2.0, 3.0]), "values of the table must be finite .* 1 infinite ones of hr"),
+        (LONG.assign(value=[1.0, np.inf, 2.0, 3.0]), r"values of the table must be finite .* 1 infinite ones of hr"),
         (LONG.assign(time=["1", "2", "noon", "4"]), "column 'time' must hold numbers, or dates after ISO 8601"),
     ],
 )

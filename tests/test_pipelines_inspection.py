@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import subprocess
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
@@ -14,11 +16,12 @@ import pandas as pd
 import pytest
 import SimpleITK
 import xarray as xr
+from PIL import Image
 from pipelines_tasks import write_volumes
 from scipy.io import wavfile
 
 import ccnn_irregular
-from ccnn_irregular.datasets import simulated_icu
+from ccnn_irregular.datasets import simulated_icu, tables
 from ccnn_irregular.pipelines import cli
 from ccnn_irregular.pipelines.inspection import inspected
 
@@ -261,3 +264,147 @@ def test_a_nifti_cut_off_behind_its_header_is_noticed(tmp_path: Path, name: str)
     assert (found.what, found.next) == ("a NIfTI volume that is cut off", None)
     assert "bytes of the" in found.doubts[0]
     assert found.facts["voxels"] == "9 x 8 x 7"
+
+
+def write_long(path: Path, variable: str = "Was", value: str = "Messwert") -> Path:
+    """A table of a ward: pulse and temperature of four patients at five times each, in the form of a spreadsheet."""
+    rows = [
+        f"P{patient};{2024013100 + hour};{what};{number},5"
+        for patient in range(4)
+        for hour in range(5)
+        for what, number in (("Puls", 80 + hour), ("Körpertemperatur", 37))
+    ]
+    text = "\n".join([f"Patientennummer;Messzeitpunkt;{variable};{value}", *rows])
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("value", "way"),
+    [("Messwert", "--data.columns.variable Was"),
+     ("Zahl", "--data.columns.variable Was --data.columns.value Zahl")],
+)  # fmt: skip
+def test_a_long_table_of_other_names_is_not_averaged_over_its_variables(tmp_path: Path, value: str, way: str) -> None:
+    """Neither ``inspect`` nor ``fit`` advises the mean of a pulse and a temperature; what they advise reads both."""
+    path = write_long(tmp_path / "ward.csv", value=value)
+    found = inspected(path)
+    assert (
+        f"20 rows repeat another one's Patientennummer, Messzeitpunkt: looks like a long table: {way}" in found.doubts
+    )
+    assert found.next is not None
+    assert way in found.next
+    assert "mean" not in f"{found.doubts} {found.next}"
+    frame = pd.read_csv(path, sep=";", decimal=",")
+    columns = tables.Columns(time_format="%Y%m%d%H")
+    with pytest.raises(ValueError, match=rf"looks like a long table: {way}\)") as told:
+        tables.from_frames(frame, columns=columns)
+    assert "mean" not in str(told.value)
+    chosen = replace(columns, variable="Was", value=value)
+    assert tables.from_frames(frame, columns=chosen).series.variables == ("Puls", "Körpertemperatur")
+    if value == "Zahl":
+        with pytest.raises(ValueError, match=r"data.columns.value must name a column of the table"):
+            tables.from_frames(frame, columns=replace(columns, variable="Was"))
+
+
+def test_words_that_do_not_part_the_repeats_are_no_variables() -> None:
+    frame = pd.DataFrame(
+        {"id": ["a"] * 8, "time": [0, 0, 1, 1, 2, 2, 3, 3], "ward": ["x", "x", "y", "y"] * 2, "v": 1.0}
+    )
+    with pytest.raises(ValueError, match="mean, first or last chooses"):
+        tables.from_frames(frame)
+
+
+def test_a_quantity_is_a_usual_name_of_the_variables(tmp_path: Path) -> None:
+    for name in ("Größe", "Parameter", "Kenngröße", "Messgröße"):
+        found = inspected(write_long(tmp_path / "ward.csv", name))
+        assert "series in long form" in found.what
+        assert not any("repeat" in doubt for doubt in found.doubts)
+
+
+def test_the_command_to_type_next_reads_dates_of_numbers_and_decimal_commas(tmp_path: Path) -> None:
+    """As training words it; the command then runs up to the table of labels."""
+    path = write_long(tmp_path / "ward.csv", "Größe")
+    found = inspected(path)
+    assert "decimal commas in Messwert: --data.columns.decimal ," in found.doubts
+    assert "dates written as numbers (2024013100): --data.columns.time_format '%Y%m%d%H'" in found.doubts
+    assert "2024-01-31 00:00:00+00:00 to 2024-01-31 04:00:00+00:00" in found.facts["Messzeitpunkt"]
+    assert "01:00:00 the median one" in found.facts["gaps"]
+    assert found.next == (
+        f"ccnn fit --config series --data.table {path} --data.labels LABELS.csv --run_dir runs/mine "
+        "--data.columns.decimal , --data.columns.time_format '%Y%m%d%H'"
+    )
+    typed = shlex.split(found.next.split("runs/mine ")[1])
+    chosen = {name.removeprefix("--data.columns."): word for name, word in zip(typed[::2], typed[1::2], strict=True)}
+    read = tables.read(path, columns=tables.Columns(**chosen))
+    assert read.series.variables == ("Puls", "Körpertemperatur")
+    words = path.read_text(encoding="utf-8").replace("20240131", "31.01.2024 ").replace(" 0", " 10:0")
+    path.write_text(words, encoding="utf-8")
+    assert str(inspected(path).next).endswith("--data.columns.decimal , --data.columns.time_format '%d.%m.%Y %H:%M'")
+
+
+def test_a_table_of_labels_is_given_as_one(tmp_path: Path) -> None:
+    path = tmp_path / "stay.csv"
+    path.write_text("Patientennummer;Verweildauer\nP000;3,5\nP001;12\n", encoding="utf-8")
+    found = inspected(path)
+    assert "a table of labels? give it to --data.labels" in found.what
+    assert found.next == (
+        f"ccnn fit --config series --data.table VALUES.csv --data.labels {path} --run_dir runs/mine "
+        "--data.columns.decimal ,"
+    )
+    assert not any("usual names" in doubt for doubt in found.doubts)
+
+
+def write_pictures(root: Path) -> Path:
+    """Two folders of photographs, two of the files broken."""
+    draw = np.random.default_rng(0)
+    for label, count in (("beech", 4), ("oak", 3)):
+        (root / label).mkdir(parents=True)
+        for number in range(count):
+            pixels = draw.integers(0, 255, (20 + number, 30, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / label / f"{number}.{'jpg' if number else 'png'}")
+    return root
+
+
+def test_a_folder_of_photographs(tmp_path: Path) -> None:
+    """Classes, counts, sizes and the command; broken ones are named from their beginning and their end alone."""
+    root = write_pictures(tmp_path / "photos")
+    (root / "notes.csv").write_text("a\n1\n", encoding="utf-8")
+    found = inspected(root)
+    assert found.what == "pictures in a folder for each class"
+    assert found.facts["classes"] == "beech (4), oak (3)"
+    assert found.facts["sizes"] == "20 x 30 to 23 x 30 pixels along y and x"
+    assert found.doubts == []
+    assert found.next == f"ccnn fit --config shiftwise_images --data.root {root}"
+    (root / "oak" / "1.jpg").write_bytes((root / "oak" / "2.jpg").read_bytes()[:-100])
+    (root / "oak" / "0.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(9))
+    (root / "loose.png").write_bytes((root / "beech" / "0.png").read_bytes()[:-12])
+    found = inspected(root)
+    assert found.doubts == [
+        "pictures outside of a folder of their class: loose.png",
+        "no whole pictures: loose.png, oak/0.png, oak/1.jpg",
+    ]
+    (root / "oak").rename(root / "beech" / "oak")
+    assert "beech/oak/2.jpg" in inspected(root).doubts[0]
+
+
+def test_broken_scans_in_folders_of_classes_are_named(tmp_path: Path) -> None:
+    voxels = np.random.default_rng(0).random((9, 8, 7))
+    for name in ("ill/a.nii.gz", "ill/b.nii", "sound/c.nii.gz", "sound/d.nii", "sound/e.nii.gz"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        nibabel.save(nibabel.Nifti1Image(voxels, np.eye(4)), tmp_path / name)
+    assert not any("bytes" in doubt for doubt in inspected(tmp_path).doubts)
+    for name in ("ill/b.nii", "sound/c.nii.gz"):
+        (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:-200])
+    (tmp_path / "sound/e.nii.gz").write_bytes(b"no scan")
+    found = inspected(tmp_path)
+    assert found.what == "scans in a folder for each class"
+    assert found.facts["classes"] == "ill (2), sound (3)"
+    told = "; ".join(found.doubts)
+    for name in ("ill/b.nii: ", "sound/c.nii.gz: ", "sound/e.nii.gz: "):
+        assert name in told
+    assert "ill/a.nii.gz" not in told
+    assert "labels.csv" in told
+    (tmp_path / "labels.csv").write_text("file,label\nill/a.nii.gz,ill\n", encoding="utf-8")
+    found = inspected(tmp_path)
+    assert found.next == f"ccnn fit --config scan_classes --data.root {tmp_path} --run_dir runs/mine"
+    assert any("sound/c.nii.gz: " in doubt for doubt in found.doubts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -87,6 +88,19 @@ def test_a_folder_of_images_from_fit_to_an_exported_file(tmp_path: Path) -> None
     values = np.asarray(upright, np.float32).transpose(2, 0, 1)[None] / 255
     chances = torch.from_numpy(session.run(None, {"values": values})[0]).softmax(1)[0]
     assert float(chances[0]) == pytest.approx(float(rows[1]["probability_across"]), abs=1e-3)
+
+
+def test_the_recipe_of_the_documents_runs() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "own_files.md").read_text(encoding="utf-8")
+    section = page.partition("## A folder of photographs")[2].partition("\n## ")[0]
+    assert len(section.strip().splitlines()) <= 10
+    pictures(Path("FOLDER"), 10)
+    picture(Path("NEW/a.png"), 1, 8)
+    for line in section.partition("```sh\n")[2].partition("```")[0].splitlines():
+        words = shlex.split(line)
+        cli.main([*words[1:], *QUIET, *([*SMALL, "--trainer.max_epochs", "1"] if words[1] == "fit" else [])])
+    with Path("answers.csv").open() as file:
+        assert [row["id"] for row in csv.DictReader(file)] == ["a.png"]
 
 
 def test_images_keep_their_sizes_names_and_colours(tmp_path: Path) -> None:

@@ -89,27 +89,32 @@ def test_a_sweep_measures_widths(capsys: pytest.CaptureFixture[str]) -> None:
     cli.main(["fit", *CONFIG, *WIDE, "--trainer.max_epochs", "1", "--run_dir", "runs/a"])
     told = refused(capsys, "resize", "--run_dir", "runs/a", "--ratio", "0.5", "--tune", "-1")
     assert "tune must be a number of batches, 0 for none, got -1" in told
-    assert "ratio must be given, or --sweep true, got None" in refused(capsys, "resize", "--run_dir", "runs/a")
+    rule = "ccnn resize must be given one of --ratio 0.5 and --sweep true, got"
+    assert f"{rule} none" in refused(capsys, "resize", "--run_dir", "runs/a")
+    both = ("--ratio", "0.5", "--sweep", "true")
+    assert f"{rule} --ratio and --sweep" in refused(capsys, "resize", "--run_dir", "runs/a", *both)
     cli.main(["resize", "--run_dir", "runs/a", "--sweep", "true"])
     with Path("runs/a/sweep.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [float(row["ratio"]) for row in rows] == [1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.25]
+    widths = ["100%", "90%", "80%", "70%", "60%", "50%", "40%", "30%", "25%"]
+    assert [row["channels"] for row in rows] == ["as trained", *widths]
     assert Path("runs/a/sweep.png").is_file()
     sizes = [int(row["parameters"]) for row in rows]
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[-1] < sizes[0]
-    # The row at half is what the resized run is validated with.
+    # The first row is the run itself, that at half what the resized run is validated with.
     cli.main(["resize", "--run_dir", "runs/a", "--ratio", "0.5"])
-    capsys.readouterr()
-    cli.main(["validate", "--run_dir", "runs/a_0.5"])
-    assert f"{float(rows[5]['val_loss']):.4f}"[:5] in capsys.readouterr().out
+    assert "next: ccnn test --run_dir runs/a_0.5" in capsys.readouterr().out
+    for run, row in (("runs/a", rows[0]), ("runs/a_0.5", rows[6])):
+        cli.main(["validate", "--run_dir", run])
+        assert f"{float(row['val_loss']):.4f}"[:5] in capsys.readouterr().out
 
 
 def test_tuned_places_make_a_smaller_run_better_and_leave_its_weights() -> None:
-    config = ["--config", "simulated_shapes", "--data.count", "300", *QUIET, "--trainer.max_epochs", "4"]
+    config = ["--config", "simulated_shapes", "--data.count", "200", *QUIET, "--trainer.max_epochs", "3"]
     cli.main(["fit", *config, "--run_dir", "runs/a"])
     losses = []
-    for name, options in (("fixed", []), ("tuned", ["--tune", "60"])):
+    for name, options in (("fixed", []), ("tuned", ["--tune", "40"])):
         cli.main(["resize", "--run_dir", "runs/a", "--ratio", "0.5", "--output", f"runs/{name}", *options])
         model, data = opened(RunFolder(Path("runs", name)))
         data.setup("fit")

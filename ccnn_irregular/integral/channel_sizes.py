@@ -30,6 +30,9 @@ GROUPS = "channel_groups"
 """Attribute of a converted network that holds its groups."""
 
 
+_SHOWN = 4  # layers of a group, printed
+
+
 @final
 class ChannelGroups:
     """The groups of channels of an integral network, printable: sizes, layers, why some are fixed.
@@ -84,13 +87,19 @@ class ChannelGroups:
             before, after = self.variations.get(number, (math.nan, math.nan))
             change = f"{before:.3g} -> {after:.3g}"
             size = str(sizes[number])
-            row = (group.name, size, str(group.channels), str(group.blocks), change, ", ".join(group.layers))
+            row = (group.name, size, str(group.channels), str(group.blocks), change, _few(group.layers))
             rows.append(row)
         widths = [max(len(row[column]) for row in rows) for column in range(5)]
         lines = [
             "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[5]]) for row in rows
         ]
         return "\n".join(lines)
+
+
+def _few(layers: Sequence[str]) -> str:
+    """The first ones of a long list."""
+    more = f" and {len(layers) - _SHOWN} more" if len(layers) > _SHOWN else ""
+    return ", ".join(layers[:_SHOWN]) + more
 
 
 def channel_groups(model: nn.Module) -> ChannelGroups:

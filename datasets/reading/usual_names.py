@@ -23,7 +23,8 @@ _USUAL = {
     "patientennummer fallnummer fallid identifiant idpatient numpatient",
     "time": f"{_DATES} charttime hour hours minutes seconds days t iculos observationoffset",
     "variable": "variable parameter code itemid item feature channel signal sensor measurementname test testname "
-    "variabele grootheid messgrosse messgroesse parametre",
+    "variablename parametername variabele grootheid messgrosse messgroesse grosse groesse kenngrosse kenngroesse "
+    "messparameter parametre grandeur",
     "value": "value values numericvalue valuenum val measurement reading result amount waarde meetwaarde resultaat "
     "wert messwert ergebnis valeur resultat",
     "label": "label labels target outcome class y booleanvalue sepsislabel integervalue floatvalue categoricalvalue "

@@ -102,7 +102,8 @@ def assemble(
     notes += [note for where, ids in others.items() for note in _without_values(where, ids, collector.ids.index)]
     further = [name for ids in others.values() for name in ids]
     with naming(collector.where):
-        series = series_of(events, ids=further, unit=unit or collector.unit, since=since, repeats=repeats)
+        way = collector.long_way() if repeats == "refuse" else ""
+        series = series_of(events, ids=further, unit=unit or collector.unit, since=since, repeats=repeats, way=way)
     if found is not None:
         notes.append(found[1])
     frame, name = (None, "label") if found is None else (found[0], found[2])

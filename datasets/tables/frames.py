@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from ccnn_irregular._checks import reject, require
 from ccnn_irregular._files import naming
 from ccnn_irregular.datasets.reading.codes import maybe_codes, require_declared
 from ccnn_irregular.datasets.reading.numbers import parsed_numbers, way_out
+from ccnn_irregular.datasets.reading.usual_names import usual
 from ccnn_irregular.datasets.tables.columns import Columns, find
 from ccnn_irregular.datasets.tables.long_series import Events, LongSeries, merge_repeats
 from ccnn_irregular.datasets.tables.times import SECONDS, instants, require_same_kind, typical_unit
@@ -19,9 +21,11 @@ from ccnn_irregular.datasets.tables.times import SECONDS, instants, require_same
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Collector", "Tables", "id_texts", "known_entries", "listed", "series_of"]
+__all__ = ["Collector", "Tables", "id_texts", "known_entries", "listed", "long_way", "series_of"]
 
 _NAMES = 8
+_LOOKED_AT = 100_000  # rows of a wide table whose values repeat
+_FEW_NUMBERS, _FEW_WORDS = 3, 100  # columns of values, names of variables of what looks like a long table
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,34 @@ def id_texts(column: pd.Series, name: str) -> tuple[np.ndarray, list[str]]:
     return codes, [str(value) for value in unique]
 
 
+def long_way(frame: pd.DataFrame, keys: Sequence[str], words: Sequence[str], numbers: Sequence[str]) -> str:
+    """Options that read a table as a long one, where that ends its repeats; "" where nothing says so.
+
+    Args:
+        frame: its rows, or the first of them.
+        keys: the columns of ids and times, which repeat.
+        words: columns of words alone.
+        numbers: columns of numbers, none of them a key.
+    """
+    if not 1 <= len(numbers) <= _FEW_NUMBERS:
+        return ""
+    repeats = int(frame.duplicated(list(keys)).sum())
+    kinds = {name: frame[name].nunique() for name in words}
+    few = [name for name in words if 2 <= kinds[name] <= min(_FEW_WORDS, len(frame) / 2)]
+    met = [name for name in few if frame.duplicated([*keys, name]).sum() <= repeats / 10]  # some repeat all the same
+    if not met:
+        return ""
+    variable = (usual("variable", met) or sorted(met, key=kinds.__getitem__))[0]
+    value = "" if len(usual("value", numbers)) == 1 else f" --data.columns.value {_typed(numbers)}"
+    return f"--data.columns.variable {_typed([variable])}{value}"
+
+
+def _typed(names: Sequence[str]) -> str:
+    """A name as it is typed; NAME where it may be one of several."""
+    name = names[0] if len(names) == 1 else "NAME"
+    return name if name.isidentifier() else shlex.quote(name)
+
+
 @dataclass
 class _Names:
     """Names by the order in which they were met."""
@@ -101,6 +133,7 @@ class Collector:
         self.notes: list[str] = []
         self.unit: str | None = None  # of times that are numbers, where the format says it
         self.words: dict[str, list[Any]] = {}  # of a wide table: count of numbers and the first word in each column
+        self.first: tuple[pd.DataFrame, list[str]] | None = None  # rows of a wide table, its columns of ids and times
 
     def roles(self, names: Sequence[str], where: str) -> dict[str, str | None]:
         """The column of each role; variable and value are None in a wide table.
@@ -118,7 +151,10 @@ class Collector:
             both = {role: find(role, getattr(asked, role), names, where) for role in ("variable", "value")}
             if None not in both.values():
                 found |= both
-            elif self.layout == "long":
+            elif self.layout == "long" or asked.variable is not None:
+                lacking = next(role for role, name in both.items() if name is None)
+                rule = f"name a column of {where} (none has a usual name): {', '.join(names)}"
+                require(asked.variable is None, f"data.columns.{lacking}", rule, None)
                 reject("layout", f"be wide where {where} has no column of variables and of values", listed(names))
         if asked.origin in names:
             found["origin"] = asked.origin
@@ -175,6 +211,7 @@ class Collector:
         self, frame: pd.DataFrame, roles: Mapping[str, str | None], series: np.ndarray, times: np.ndarray
     ) -> None:
         taken = {name for name in roles.values() if name is not None}
+        self.first = self.first or (frame.head(_LOOKED_AT), [str(roles["id"]), str(roles["time"])])
         for name in map(str, frame.columns):
             if name in taken or (self.wanted is not None and name not in self.wanted):
                 continue
@@ -194,6 +231,14 @@ class Collector:
             got = f"{int(unknown.sum())} values without one, of series {listed(shown)}"
             reject("each value", "have a time (statics go into a table of their own, data.statics)", got)
         self.parts.append((series.astype(np.int32), times, variable.astype(np.int32), values.astype(np.float32)))
+
+    def long_way(self) -> str:
+        """What to advise where values repeat since the table is a long one; "" where nothing says so."""
+        if self.first is None or self.layout == "wide":
+            return ""
+        words = [name for name, (_, word) in self.words.items() if word is not None]
+        way = long_way(*self.first, words, [name for name in self.words if name not in words])
+        return way and f"looks like a long table: {way}"
 
     def events(self) -> Events:
         """All values that were taken.
@@ -289,6 +334,7 @@ def series_of(
     unit: str | None = None,
     since: str | None = None,
     repeats: str = "refuse",
+    way: str = "",
 ) -> LongSeries:
     """Sorted series of what tables list.
 
@@ -300,6 +346,7 @@ def series_of(
         since: "given" = numbers stay as they are, "first" = times count from the first row of each series; None =
             given for numbers, first for dates. Where an origin is known for a series it is taken.
         repeats: see ``merge_repeats``.
+        way: see ``merge_repeats``.
 
     Raises:
         ValueError: repeated values, an unknown unit of dates, dates that shall stay as they are.
@@ -313,7 +360,9 @@ def series_of(
     rank = np.empty(len(names), np.int64)
     rank[order] = np.arange(len(names))
     merged = merge_repeats(
-        Events(**{**vars(events), "series": rank[events.series], "ids": tuple(names[one] for one in order)}), repeats
+        Events(**{**vars(events), "series": rank[events.series], "ids": tuple(names[one] for one in order)}),
+        repeats,
+        way,
     )
     splits = np.searchsorted(merged.series, np.arange(len(names) + 1))
     filled = np.flatnonzero(np.diff(splits))

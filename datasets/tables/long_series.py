@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ccnn_irregular._checks import reject, require
+from ccnn_irregular.datasets.tables.times import written
 
 __all__ = ["Events", "LongSeries", "Repeats", "merge_repeats"]
 
@@ -113,13 +114,14 @@ class LongSeries:
         )
 
 
-def merge_repeats(events: Events, repeats: Repeats) -> Events:
+def merge_repeats(events: Events, repeats: Repeats, way: str = "") -> Events:
     """The values sorted by series, time and variable, one of each.
 
     Args:
         events: in the order of the files.
         repeats: what counts of several values of one variable of one series at one time: "mean", "first" or "last" in
             the order of the files; "refuse" = an error that names the first ones.
+        way: what such an error advises; "" = to choose one of the others.
 
     Raises:
         ValueError: repeated values that are refused.
@@ -131,7 +133,7 @@ def merge_repeats(events: Events, repeats: Repeats) -> Events:
     values: NDArray[Any] = events.values[order]
     if same.any():
         if repeats == "refuse":
-            _refuse(events, order, same)
+            _refuse(events, order, same, way or "--data.repeats mean, first or last chooses")
         firsts = np.flatnonzero(np.concatenate([[True], ~same]))
         counts = np.diff(np.append(firsts, len(order)))
         means = np.add.reduceat(values, firsts, dtype=np.float64) / counts
@@ -141,12 +143,13 @@ def merge_repeats(events: Events, repeats: Repeats) -> Events:
     return replace(events, series=series, times=times, variable=variable, values=values.astype(np.float32))
 
 
-def _refuse(events: Events, order: Integers, same: NDArray[np.bool_]) -> None:
+def _refuse(events: Events, order: Integers, same: NDArray[np.bool_], way: str) -> None:
     rows = order[np.flatnonzero(same)]
     shown = [
-        f"{events.ids[events.series[row]]} at {events.times[row]:.15g}, {events.variables[events.variable[row]]}"
+        f"{events.ids[events.series[row]]} at {written(events.times[row], events.kind)}, "
+        f"{events.variables[events.variable[row]]}"
         for row in rows[:_SHOWN]
     ]
-    rule = "hold one value of a variable of a series at a time (--data.repeats mean, first or last chooses)"
+    rule = f"hold one value of a variable of a series at a time ({way})"
     more = ", ..." if len(rows) > _SHOWN else ""
     reject("the table", rule, f"{len(rows)} repeated ones: {'; '.join(shown)}{more}")

@@ -13,7 +13,7 @@ from ccnn_irregular.datasets.reading.dates import format_of_numbers, parsed_date
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["SECONDS", "instants", "require_same_kind", "typical_unit"]
+__all__ = ["SECONDS", "instants", "require_same_kind", "typical_unit", "written"]
 
 # Units of dates, in seconds.
 SECONDS = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
@@ -57,6 +57,16 @@ def _seconds(dates: pd.Series) -> NDArray[np.float64]:
     # Whole seconds and the rest apart: nanoseconds since 1970 have more digits than a float.
     seconds = counts // 10**9 + (counts % 10**9) * 1e-9
     return np.where(np.isnat(nanoseconds), np.nan, seconds)
+
+
+def written(time: float, kind: str) -> str:
+    """A time as ``instants`` gives it for the reader: a date after ISO 8601, with its zone, or the number."""
+    import pandas as pd
+
+    if kind == "numbers":
+        return f"{time:.15g}"
+    date = pd.Timestamp(time, unit="s").round("us").isoformat()
+    return f"{date}Z" if kind == "dates with a zone" else date
 
 
 def typical_unit(spans: NDArray[np.float64]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import math
 import zlib
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,12 @@ from numpy.typing import NDArray
 from ccnn_irregular._optional import import_optional
 from ccnn_irregular.pipelines.inspection.found import CLASS_NAMES, LISTED, Found, suffix_of
 
-__all__ = ["arrays", "cube", "dicom", "las", "nifti", "nrrd", "pcd", "ply", "recording", "series"]
+__all__ = ["arrays", "broken_scans", "class_counts", "cube", "dicom", "las", "nifti", "nrrd", "pcd", "pictures", "ply",
+           "recording", "series"]  # fmt: skip
 
 _BLOCK = 1 << 22  # bytes
+_TAIL = 1 << 16  # bytes at the end of a picture
+_ENDS = {"PNG": b"IEND", "JPEG": b"\xff\xd9"}  # marks that a whole picture ends in, maybe before a note of a camera
 _MOST_VALUES = 10**8  # of a variable whose missing ones are counted
 
 
@@ -150,7 +154,9 @@ def _lacking_bytes(image: Any) -> str:
 
 
 def _unpacked_size(path: Path, most: int) -> int:
-    """Bytes of a gzip file that can be unpacked, counted block by block up to so many."""
+    """Bytes of a gzip file that can be unpacked, as its end says or counted block by block up to so many."""
+    if int.from_bytes(_end_of(path, 4), "little") == most:
+        return most
     count = 0
     with gzip.open(path) as stream:
         try:
@@ -159,6 +165,62 @@ def _unpacked_size(path: Path, most: int) -> int:
         except (EOFError, zlib.error, gzip.BadGzipFile):
             pass  # cut off or damaged: what came before it counts
     return count
+
+
+def _end_of(path: Path, size: int) -> bytes:
+    """The last bytes of a file."""
+    with path.open("rb") as stream:
+        stream.seek(max(0, path.stat().st_size - size))
+        return stream.read(size)
+
+
+def broken_scans(root: Path, scans: Sequence[Path]) -> list[str]:
+    """Which NIfTI scans cannot be read or are cut off, by their headers and sizes."""
+    nibabel = import_optional("nibabel", "reading NIfTI", "files")
+    told = []
+    for path in scans:
+        try:
+            lacking = _lacking_bytes(nibabel.load(path))
+        except Exception as error:  # of any type, as libraries raise over damaged bytes
+            lacking = " ".join(str(error).replace(str(path), "").split())
+        told += [f"{path.relative_to(root).as_posix()}: {lacking}"] if lacking else []
+    return [*told[:LISTED], *([f"{len(told) - LISTED} more broken scans"] if len(told) > LISTED else [])]
+
+
+def class_counts(root: Path, held: Sequence[Path]) -> str:
+    """How many files the folder of each class holds."""
+    counts = Counter(file.relative_to(root).parts[0] for file in held if file.parent != root)
+    names = sorted(counts)
+    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return ", ".join(f"{name} ({counts[name]})" for name in names[:LISTED]) + more
+
+
+def pictures(root: Path, held: Sequence[Path]) -> Found:
+    """Pictures in a folder for each class: counts, sizes and what is broken, by the beginning and the end of each."""
+    image = import_optional("PIL.Image", "reading images", "files")
+    sizes, modes, broken = set(), Counter[str](), []
+    for path in held:
+        try:
+            with image.open(path) as picture:
+                size, mode, end = picture.size[::-1], picture.mode, _ENDS.get(picture.format, b"")
+        except Exception:  # of any type, as libraries raise over damaged bytes
+            broken.append(path)
+            continue
+        sizes.add(size)
+        modes[mode] += 1
+        broken += [path] if end not in _end_of(path, _TAIL) else []
+    found = Found("pictures in a folder for each class", {"classes": class_counts(root, held)})
+    if sizes:
+        ends = [" x ".join(map(str, size)) for size in (min(sizes), max(sizes))]
+        found.facts["sizes"] = f"{' to '.join(dict.fromkeys(ends))} pixels along y and x"
+        found.facts["modes"] = ", ".join(f"{count} {mode}" for mode, count in modes.most_common(LISTED))
+    stray = [path for path in held if len(path.relative_to(root).parts) != 2]
+    for what, files in (("pictures outside of a folder of their class", stray), ("no whole pictures", broken)):
+        names = [path.relative_to(root).as_posix() for path in files]
+        more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+        found.doubts += [f"{what}: {', '.join(names[:LISTED])}{more}"] if names else []
+    found.next = f"ccnn fit --config shiftwise_images --data.root {root}"
+    return found
 
 
 def nrrd(path: Path) -> Found:

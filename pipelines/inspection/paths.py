@@ -5,11 +5,12 @@ from __future__ import annotations
 import warnings
 from argparse import ArgumentParser
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from ccnn_irregular._checks import reject
 from ccnn_irregular.adapters.scan_files import ITK, NIFTI
+from ccnn_irregular.datasets.image_folder import SUFFIXES
 from ccnn_irregular.pipelines.inspection import files, tables
 from ccnn_irregular.pipelines.inspection.found import LISTED, Found, suffix_of
 
@@ -132,7 +133,15 @@ def _folder(path: Path) -> Found:
         if counts[suffix] and (what != "a MEDS data set" or (path / "data").is_dir()):
             return Found(what, found.facts, next=command)
     source = f"--data.root {path} --run_dir runs/mine"
-    if "labels.csv" in names and any(counts[suffix] for suffix in _SCANS):
+    images = sorted(file for file in held if suffix_of(file) in SUFFIXES)
+    if any(file.parent != path for file in images) and not any(counts[suffix] for suffix in (*_SCANS, *_CLOUDS)):
+        return files.pictures(path, images)
+    scans = sorted(file for file in held if suffix_of(file) in (*NIFTI, *ITK))
+    folders = {file.parent for file in scans}
+    in_classes = 1 < len(folders) <= len(scans) / 2 and {folder.parent for folder in folders} == {path}
+    if scans and ("labels.csv" in names or in_classes):
+        return _scans_of_classes(path, scans, f"ccnn fit --config scan_classes {source}")
+    if "labels.csv" in names and counts[".dcm"]:
         return Found("scans with a class each", found.facts, next=f"ccnn fit --config scan_classes {source}")
     classes = {file.relative_to(path).parts[0] for file in held if len(file.relative_to(path).parts) > 1}
     if any(counts[suffix] for suffix in _CLOUDS) and ("labels.csv" in names or len(classes) > 1):
@@ -150,6 +159,17 @@ def _folder(path: Path) -> Found:
                                       **first.facts}, first.doubts, command)  # fmt: skip
     if not held:
         reject("path", "hold files", f"the empty folder {path}")
+    return found
+
+
+def _scans_of_classes(path: Path, scans: Sequence[Path], command: str) -> Found:
+    """Scans beside a table of their classes, or in a folder for each."""
+    found = Found("scans with a class each", {"scans": str(len(scans))}, next=command)
+    if not (path / "labels.csv").is_file():
+        found.what, found.facts["classes"] = "scans in a folder for each class", files.class_counts(path, scans)
+        row = f"{scans[-1].relative_to(path).as_posix()},{scans[-1].parent.name}"
+        found.doubts.append(f"no labels.csv beside the folders: a line file,label and a line a scan, such as {row}")
+    found.doubts += files.broken_scans(path, [scan for scan in scans if suffix_of(scan) in NIFTI])
     return found
 
 

@@ -11,13 +11,16 @@ import numpy as np
 from ccnn_irregular._checks import require
 from ccnn_irregular._optional import import_optional
 from ccnn_irregular.datasets.reading.csv_text import csv_layout, in_utf8
+from ccnn_irregular.datasets.reading.dates import format_of_numbers
 from ccnn_irregular.datasets.reading.usual_names import plain, usual
 from ccnn_irregular.datasets.tables.columns import find
+from ccnn_irregular.datasets.tables.frames import long_way
 from ccnn_irregular.pipelines.inspection.found import CLASS_NAMES, LISTED, Found, suffix_of
 
 __all__ = ["table"]
 
 _ROWS = 200_000  # of a table that are looked at
+_OWN_COLUMNS = ("--config series --data.table", "--config stations")  # of commands that take --data.columns
 _NAMES = {"z": ("z", "height", "elevation"), "class": CLASS_NAMES}
 
 
@@ -33,11 +36,13 @@ def table(path: Path) -> Found:
         f"a table of {len(frame):,}{' or more' if len(frame) == _ROWS else ''} rows, {frame.shape[1]} columns"
     )
     meant = _meant(list(map(str, frame.columns)))
-    found.doubts += _read_numbers(pandas, frame, [meant[role] for role in ("id", "time", "variable") if role in meant])
+    commas, doubts = _read_numbers(pandas, frame, [meant[one] for one in ("id", "time", "variable") if one in meant])
+    found.doubts += doubts
     if "time" not in meant and (dates := _dates(frame)) is not None:
         meant["time"] = dates
-    if "time" in meant and not pandas.api.types.is_numeric_dtype(frame[meant["time"]]):
-        frame[meant["time"]], doubts = _read_dates(pandas, frame[meant["time"]])
+    pattern = None
+    if "time" in meant:
+        frame[meant["time"]], pattern, doubts = _read_dates(pandas, frame[meant["time"]])
         found.doubts += doubts
     for name in list(frame.columns)[:LISTED]:
         found.facts[str(name)] = _column(pandas, frame[name])
@@ -45,20 +50,30 @@ def table(path: Path) -> Found:
         found.facts["..."] = f"{frame.shape[1] - LISTED} more columns"
     _name_table(path, pandas, frame, meant, found)
     if found.next is not None and meant:
+        if any(config in found.next for config in _OWN_COLUMNS):
+            found.next += " --data.columns.decimal ," if commas else ""
+            found.next += f" --data.columns.time_format '{pattern}'" if pattern else ""
         found.next += _options(found.next, meant, list(map(str, frame.columns)))
     return found
 
 
-def _read_dates(pandas: Any, words: Any) -> tuple[Any, list[str]]:
-    """Texts as dates, and what to say where they are not those of ISO 8601."""
+def _read_dates(pandas: Any, words: Any) -> tuple[Any, str | None, list[str]]:
+    """Texts or numbers as dates, how they are written and what to say where they are not those of ISO 8601."""
+    if pandas.api.types.is_numeric_dtype(words):
+        pattern = format_of_numbers(words.to_numpy(np.float64, na_value=np.nan))
+        if pattern is None:
+            return words, None, []
+        known = words.dropna().astype("int64").astype(str)
+        dates = pandas.to_datetime(known, errors="coerce", utc=True, format=pattern).reindex(words.index)
+        return dates, pattern, [f"dates written as numbers ({known.iloc[0]}): --data.columns.time_format '{pattern}'"]
     for pattern in ("%d.%m.%Y %H:%M", "%d.%m.%Y", "%d.%m.%Y %H:%M:%S"):
         dates = pandas.to_datetime(words, errors="coerce", utc=True, format=pattern)
         if dates.notna().any() and dates.notna().sum() == words.notna().sum():
-            return dates, [f"dates such as {words.dropna().iloc[0]}: --data.columns.time_format '{pattern}'"]
+            return dates, pattern, [f"dates such as {words.dropna().iloc[0]}: --data.columns.time_format '{pattern}'"]
     dates = pandas.to_datetime(words, errors="coerce", utc=True, format="ISO8601")
     bad = words[dates.isna() & words.notna()]
     told = [f"{len(bad):,} times that are no dates of ISO 8601, such as {bad.iloc[0]}"] if len(bad) else []
-    return (dates if dates.notna().any() else words), told
+    return (dates if dates.notna().any() else words), None, told
 
 
 def _dates(frame: Any) -> str | None:
@@ -80,8 +95,8 @@ def _read_csv(pandas: Any, path: Path) -> Any:
         return pandas.read_csv(path, nrows=_ROWS, dtype=kinds, **layout)
 
 
-def _read_numbers(pandas: Any, frame: Any, but: list[str]) -> list[str]:
-    """Make numbers of columns of texts that hold mostly such, in place; what to say of decimal commas and the rest."""
+def _read_numbers(pandas: Any, frame: Any, but: list[str]) -> tuple[list[str], list[str]]:
+    """Make numbers of columns of texts that hold mostly such, in place; those with decimal commas, and what to say."""
     commas: list[str] = []
     words: dict[str, None] = {}  # in their order
     for name in frame.columns.difference(but, sort=False):
@@ -98,7 +113,8 @@ def _read_numbers(pandas: Any, frame: Any, but: list[str]) -> list[str]:
         frame[name] = numbers.reindex(frame.index)
     doubts = [f"decimal commas in {', '.join(commas)}: --data.columns.decimal ,"] if commas else []
     typed = " ".join(f"'{word}'" for word in words)
-    return doubts + ([f"texts among numbers: --data.columns.missing {typed} where they mean missing"] if words else [])
+    doubts += [f"texts among numbers: --data.columns.missing {typed} where they mean missing"] if words else []
+    return commas, doubts
 
 
 def _meant(columns: list[str]) -> dict[str, str]:
@@ -117,9 +133,10 @@ def _meant(columns: list[str]) -> dict[str, str]:
 
 def _options(command: str, meant: Mapping[str, str], names: list[str]) -> str:
     """Options that name the columns which training would not find by itself."""
-    if "--config series --data.table" in command:
-        found = {role: _found(role, names) for role in ("id", "time")}
-    elif "--config stations" in command:
+    if _OWN_COLUMNS[0] in command:
+        roles = ["id", "time", *(["variable", "value"] if {"variable", "value"} <= set(meant) else [])]
+        found = {role: _found(role, names) for role in roles}
+    elif _OWN_COLUMNS[1] in command:
         found = {"time": next(iter(usual("date", names)), None)}
     else:
         return ""
@@ -163,10 +180,14 @@ def _name_table(path: Path, pandas: Any, frame: Any, meant: Mapping[str, str], f
         found.facts["series"] = f"{frame[meant['id']].nunique():,}, by the column {meant['id']}"
         found.facts["variables"] = str(frame[meant["variable"]].nunique()) if long else f"{len(rest)} columns"
         found.facts["gaps"] = _gaps(pandas, frame, meant)
-        twice = int(frame.duplicated(keys).sum())
-        found.doubts += [f"{twice:,} rows repeat another one's {', '.join(keys)}: --data.repeats mean"] if twice else []
         found.next = f"ccnn fit --config series --data.table {path} --data.labels LABELS.csv --run_dir runs/mine"
-        found.next += " --data.repeats mean" if twice else ""
+        if twice := int(frame.duplicated(keys).sum()):
+            others = frame.columns.difference(keys, sort=False)
+            numbers = [name for name in others if pandas.api.types.is_numeric_dtype(frame[name])]
+            way = "" if long else long_way(frame, keys, [name for name in others if name not in numbers], numbers)
+            told = f"looks like a long table: {way}" if way else "--data.repeats mean"
+            found.doubts.append(f"{twice:,} rows repeat another one's {', '.join(keys)}: {told}")
+            found.next += f" {way or '--data.repeats mean'}"
     elif "id" in meant and "class" in meant and not {"x", "y"} & set(meant):
         found.what += f", labels of series in the column {meant['class']}"
         found.next = f"ccnn fit --config series --data.table VALUES.csv --data.labels {path} --run_dir runs/mine"
@@ -176,6 +197,10 @@ def _name_table(path: Path, pandas: Any, frame: Any, meant: Mapping[str, str], f
     elif suffix_of(path) == ".psv":
         found.what += ", a stay of the PhysioNet challenge of 2019"
         found.next = f"ccnn fit --config series --data.source psv --data.table {path.parent} --run_dir runs/mine"
+    elif "id" in meant and "time" not in meant and len(rest) and frame[meant["id"]].is_unique:
+        found.what += ", a row a series: a table of labels? give it to --data.labels"
+        found.next = f"ccnn fit --config series --data.table VALUES.csv --data.labels {path} --run_dir runs/mine"
+        found.next += " --data.columns.label NAME" if len(rest) > 1 else ""
     else:
         found.doubts.append(
             "no columns have the usual names of id and time, latitude and longitude, or x, y and z: name them by "

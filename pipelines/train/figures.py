@@ -72,26 +72,29 @@ def training_curves(rows: Sequence[Mapping[str, float]], path: Path, curves: Cur
     return save(figure, path)
 
 
-def width_sweep(scores: Sequence[float], label: str, rows: Sequence[Sequence[float]], path: Path) -> Path:
+def width_sweep(scores: Sequence[float], label: str, rows: Sequence[Sequence[Any]], title: str, path: Path) -> Path:
     """Scores of a network at other widths against its size and its time.
 
     Args:
         scores: one for each row.
         label: what they are.
-        rows: each begins with the share of channels kept, the number of parameters and the seconds of a batch.
+        rows: each begins with the channels kept, the number of parameters and the seconds of a batch; the first one is
+            the network as trained.
+        title: of the picture.
         path: of the picture.
     """
-    figure = new_figure(8.0, 3.4)
+    figure = new_figure(8.0, 3.6)
     for axes, column, name in zip(figure.subplots(1, 2, sharey=True), (1, 2), _COSTS, strict=True):
-        axes.plot([row[column] for row in rows], scores, "o-", color=COLOURS[0], markersize=4)
-        for row, score in zip(rows, scores, strict=True):
-            axes.annotate(
-                f"{row[0]:.0%}", (row[column], score), (-4, 4), textcoords="offset points", fontsize=7, ha="right"
-            )
-        axes.margins(y=0.12)
+        places = [row[column] for row in rows]
+        axes.plot(places[1:], scores[1:], "o", color=COLOURS[0], markersize=4, label="resized")
+        axes.plot(places[0], scores[0], "D", color=COLOURS[1], markersize=6, fillstyle="none", label="as trained")
+        for row, place, score in zip(rows[1::2], places[1::2], scores[1::2], strict=True):
+            axes.annotate(row[0], (place, score), (-4, 4), textcoords="offset points", fontsize=7, ha="right")
+        axes.margins(0.15)
         axes.locator_params(axis="x", nbins=5)
-        axes.set(xlabel=name, ylabel=label if column == 1 else "", xlim=(0, 1.05 * max(row[column] for row in rows)))
-    figure.suptitle("share of the channels kept; weights are those of the full width", fontsize=10)
+        axes.set(xlabel=name, ylabel=label if column == 1 else "")
+    axes.legend(frameon=False, loc="best")
+    figure.suptitle(title, fontsize=9)
     return save(figure, path)
 
 

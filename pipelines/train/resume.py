@@ -12,6 +12,7 @@ from ccnn_irregular.pipelines.train.alone import require_free
 from ccnn_irregular.pipelines.train.evaluation import say
 from ccnn_irregular.pipelines.train.fingerprint import require_same_files, tell_changed_files
 from ccnn_irregular.pipelines.train.run_folder import EPOCHS, RunFolder
+from ccnn_irregular.pipelines.train.texts import read_json
 
 __all__ = ["find_resumable", "find_tested"]
 
@@ -42,6 +43,9 @@ def find_resumable(run: RunFolder, config: Callable[[], dict[str, Any]], options
     require_free(run.path)
     if options.restart and (aside := run.set_aside()):
         say(f"the earlier run is now {aside}")
+    if run.summary.is_file() and "resized" in read_json(run.summary):
+        rule = f"hold a run of ccnn fit (train this one further by --start_from {run.path} --run_dir NEW)"
+        reject(f"run_dir {run.path}", rule, "one of ccnn resize")
     before = run.saved_config()
     checkpoint, damaged = run.resumable()
     if damaged and checkpoint is None:

@@ -97,7 +97,9 @@ class SeriesData(TaskData[Batch, Variant], Generic[Batch, Variant]):
             self.parts = Parts(rows[:0], rows[:0], rows)
         else:
             shares = {"validation": self.validation, "test": self.test}
-            self.parts = split_stratified(self.series.labels, **shares, seed=self.split_seed)
+            self.parts = split_stratified(
+                self.series.labels, **shares, seed=self.split_seed, classes=self.series.classes
+            )
 
     @property
     def channels(self) -> tuple[str, ...]:

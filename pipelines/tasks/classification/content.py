@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ccnn_irregular._checks import reject, require
 from ccnn_irregular.datasets.samples import GriddedSamples, RaggedSeries, RaggedVolumes, ShapePool
+from ccnn_irregular.datasets.samples.parts import counts_of
 from ccnn_irregular.domains import Points
 from ccnn_irregular.pipelines.tasks.classification.sampling import Samples
 from ccnn_irregular.pipelines.train.sample_keys import ragged_keys, row_keys
@@ -76,15 +77,16 @@ def sample_keys(samples: Samples) -> NDArray[np.uint64]:
     return ragged_keys(splits, nodes, samples.values.numpy())
 
 
-def carved(labels: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
+def carved(labels: Tensor, share: float, seed: int, names: Sequence[str] = ()) -> tuple[Tensor, Tensor]:
     """Indices of the training part and of a stratified ``share`` set aside."""
     from sklearn.model_selection import train_test_split
 
     everything, classes = np.arange(len(labels)), labels.numpy()
     try:
         kept, aside = train_test_split(everything, test_size=share, stratify=classes, random_state=seed)
-    except ValueError as error:
-        reject("validation", "leave samples of every class in both parts", f"{share} of {len(labels)} ({error})")
+    except ValueError:
+        got = f"{share} of {len(labels)} samples: {counts_of(classes, names)}"
+        reject("data.validation", "leave samples of every class in both parts", got)
     return torch.from_numpy(np.sort(kept)), torch.from_numpy(np.sort(aside))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from functools import reduce
+from functools import partial, reduce
 from typing import Any, Literal
 
 import numpy as np
@@ -184,9 +184,9 @@ class SampleDataModule(TaskData[SampleBatch, Sampling]):
             samples = joined(samples, watched)
             self._parts = Parts(torch.arange(counts[0]), torch.arange(counts[0], sum(counts)), torch.arange(len(held)))
         elif held is None:
-            self._parts = Parts(*split_together(keys, samples.labels, self._in_three))
+            self._parts = Parts(*split_together(keys, samples.labels, partial(self._in_three, samples.classes)))
         else:
-            train, aside = split_together(keys, samples.labels, self._in_two)
+            train, aside = split_together(keys, samples.labels, partial(self._in_two, samples.classes))
             self._parts = Parts(train, aside, torch.arange(len(held)))
         if self.trained_classes is not None:
             samples = labelled_as(samples, self.trained_classes)
@@ -197,12 +197,13 @@ class SampleDataModule(TaskData[SampleBatch, Sampling]):
         self._read = samples
         self._prepared = self._prepare(samples, Sampling())
 
-    def _in_three(self, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        parts = split_stratified(labels, validation=self.validation, test=self.test, seed=self.split_seed)
+    def _in_three(self, classes: Sequence[str], labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        shares = {"validation": self.validation, "test": self.test}
+        parts = split_stratified(labels, **shares, seed=self.split_seed, classes=classes)
         return parts.train, parts.validation, parts.test
 
-    def _in_two(self, labels: Tensor) -> tuple[Tensor, Tensor]:
-        return carved(labels, self.validation, self.split_seed)
+    def _in_two(self, classes: Sequence[str], labels: Tensor) -> tuple[Tensor, Tensor]:
+        return carved(labels, self.validation, self.split_seed, classes)
 
     def _load(self, everything: bool, labelled: bool) -> tuple[Samples, Samples | None, Samples | None]:
         """Samples to train on, and the official parts for validation and test where there are such.
