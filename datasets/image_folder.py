@@ -18,7 +18,7 @@ from torch import Tensor
 from ccnn_irregular._checks import require
 from ccnn_irregular._files import parsing
 from ccnn_irregular._optional import import_optional
-from ccnn_irregular.datasets.reading.files import existing_folder, one_of
+from ccnn_irregular.datasets.reading.files import existing_folder, one_of, read_each
 from ccnn_irregular.datasets.registry import DataSet, register
 from ccnn_irregular.datasets.samples import RaggedVolumes
 from ccnn_irregular.domains import Grid
@@ -64,7 +64,8 @@ def load(
     known = tuple(sorted(set(words) - {""})) if classes is None else tuple(classes)
     unknown = sorted(set(words) - {*known, ""})
     require(not unknown, f"the folders of {root}", f"be classes among {known}", unknown[:3])
-    images = [_read(path, None if size is None else (int(size[0]), int(size[1])), colour) for path in files]
+    wanted = None if size is None else (int(size[0]), int(size[1]))
+    images = read_each(files, lambda path: _read(path, wanted, colour))
     grids = [Grid(image.shape[1:], (1.0, 1.0)) for image in images]
     labels = torch.tensor([known.index(word) if word else -1 for word in words], dtype=torch.int64)
     names = tuple(path.relative_to(root).as_posix() for path in files)

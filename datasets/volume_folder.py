@@ -19,7 +19,7 @@ from torch import Tensor
 from ccnn_irregular._checks import reject, require
 from ccnn_irregular.adapters.scan_files import SCANS, is_scan
 from ccnn_irregular.datasets.processing.moments import mean_and_deviation
-from ccnn_irregular.datasets.reading.files import existing_folder
+from ccnn_irregular.datasets.reading.files import existing_folder, read_each
 from ccnn_irregular.datasets.reading.label_table import read_labels
 from ccnn_irregular.datasets.registry import DataSet, register
 from ccnn_irregular.datasets.samples import RaggedVolumes
@@ -74,13 +74,12 @@ def load(
     known = tuple(sorted(set(words) - {""})) if classes is None else tuple(classes)
     for line, word in enumerate(words, 2):
         require(word in (*known, ""), f"label on line {line} of {table}", f"be one of {known}", repr(word))
-    volumes, grids = [], []
-    for name in names:
+
+    def read(name: str) -> tuple[Tensor, Grid]:
         values, grid = _read_volume(root / name, hdf5_dataset)
-        if standardise:
-            values = _standardised(values)
-        volumes.append(values[None])
-        grids.append(grid)
+        return (_standardised(values) if standardise else values)[None], grid
+
+    volumes, grids = zip(*read_each(names, read), strict=True)
     labels = torch.tensor([known.index(word) if word else -1 for word in words], dtype=torch.int64)
     return replace(RaggedVolumes.of(volumes, grids, labels, known, "mm"), names=tuple(names))
 

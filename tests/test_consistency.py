@@ -411,6 +411,10 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     values = smooth(grid).numpy()
     np.savez("one.npz", field=values)
     np.savez("two.npz", field=values, other=values[0])
+    whole = Path("one.npz").read_bytes()
+    Path("cut.npz").write_bytes(whole[: len(whole) // 2])
+    middle = len(whole) // 2  # of the values: the list of what is inside is whole
+    Path("end.npz").write_bytes(whole[:middle] + bytes(255 - byte for byte in whole[middle:][:4]) + whole[middle + 4 :])
     np.savez("deep.npz", field=np.zeros((2,) * 5))
     np.savez("words.npz", field=np.array(["a", "b"]))
     levels = np.stack([values, 2 * values])
@@ -482,6 +486,8 @@ def test_a_netcdf_variable_is_read_onto_its_axes(files: Path) -> None:
         (("two.npz",), "array must be named, since the file holds field, other, got none"),
         (("two.npz", "--variable", "z"), "array must be one of those in the file: field, other, got 'z'"),
         (("deep.npz",), "variable must have 1 to 4 axes longer than 1"),
+        (("cut.npz", "--spacing", "1"), "cut.npz must be a complete .npz file of numbers, got a damaged one"),
+        (("end.npz",), "end.npz must be a complete .npz file of numbers, got a damaged one"),
         (("words.npz",), "array 'field' must hold numbers, got <U1"),
         (("one.npz", "--spacing", "1", "2", "3"), "spacing must be one number, or one for each of 2 axes"),
         (("one.npz", "--spacing", "0"), "step must be positive and finite, got 0.0"),

@@ -48,6 +48,18 @@ def test_a_second_training_is_refused_and_changes_nothing(
         cli.main(["fit", *CONFIG, "--trainer.max_epochs", "3"])
 
 
+@pytest.mark.parametrize(
+    "named", [["--config", "series", "--data.table", "none.csv", "--data.labels", "none.csv"], CONFIG[:4]]
+)
+def test_a_folder_that_is_taken_is_refused_before_data_are_read(
+    named: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with alone(Path("run")):
+        said = refused(capsys, "fit", *named, "--run_dir", "run", *QUIET)
+    assert "run_dir must be trained in by one process at a time" in said
+    assert "none.csv" not in said
+
+
 def test_a_file_system_without_locks_is_trained_on(monkeypatch: pytest.MonkeyPatch) -> None:
     def unknown(*arguments: object) -> None:
         raise OSError(95, os.strerror(95))

@@ -199,6 +199,7 @@ def test_fit_test_and_predict(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert list(rows[0]) == ["id", "time", "variable", "prediction"]
     assert len(rows) == 100 * 2 * 5
     assert {row["time"] for row in rows} == {"24.0", "36.5"}
+    assert max(len(row["prediction"].lstrip("-0.").partition("e")[0].replace(".", "")) for row in rows) == 7
     daily = [float(row["prediction"]) for row in rows if row["variable"] == "daily"]
     assert 8 < np.mean(daily) < 12  # units of the data
     with (tmp_path / "observed.csv").open() as lines:

@@ -79,8 +79,10 @@ def test_fit_test_and_predict_on_tables_never_seen(tmp_path: Path, capsys: pytes
     assert [line["id"] for line in found] == [f"new{one:03d}" for one in range(9)]
     assert [line["label"] for line in found] == ["0", "1"] * 4 + ["0"]
 
+    capsys.readouterr()
     with pytest.warns(UserWarning, match="left out: lactate"):
         cli.main(["predict", *run, "--data.table", str(new), "--output", str(tmp_path / "p.csv")])
+    assert "no label" not in capsys.readouterr().out  # none were named
     answered = lines(tmp_path / "p.csv")
     assert [line["id"] for line in answered] == ["extra", *(f"new{one:03d}" for one in range(9))]
     risks = {line["id"]: float(line["probability_1"]) for line in answered}
@@ -124,6 +126,7 @@ def test_classes_and_numbers(tmp_path: Path, kind: str) -> None:
         )
     else:
         assert all(abs(float(line["prediction"]) - 2.8) < 3 for line in found)
+        assert max(len(line["prediction"].lstrip("-0.").replace(".", "")) for line in found) == 7  # digits of float32
         names = {"RMSE", "mean absolute error", "R2", "RMSE of the training mean", "within the 90 % interval"}
         assert set(figures) == names
         network = kept_deviation(tmp_path / "run" / "best.ckpt")

@@ -16,6 +16,7 @@ from pipelines_commands import refused
 from test_pipelines_classification import NETWORK, QUIET
 
 from ccnn_irregular import datasets
+from ccnn_irregular._files import DamagedFileError
 from ccnn_irregular.pipelines import cli
 from ccnn_irregular.pipelines.train.opened import opened
 from ccnn_irregular.pipelines.train.run_folder import RunFolder
@@ -119,6 +120,21 @@ def test_images_keep_their_sizes_names_and_colours(tmp_path: Path) -> None:
     exif[274] = 6  # to be turned by a quarter when it is shown
     sideways.save(tmp_path / "a" / "z.png", exif=exif)
     assert datasets.load("image_folder", tmp_path).grids[1].sizes == (7, 3)
+
+
+def test_up_to_three_damaged_files_are_named_with_a_way_out(tmp_path: Path) -> None:
+    root = pictures(tmp_path / "images", 3)
+    names = sorted(root.glob("*/*.png"))
+    for count in (2, 5):
+        for path in names[1 : 1 + count]:
+            path.write_bytes(path.read_bytes()[:60])
+        with pytest.raises(DamagedFileError, match="must be a complete image") as raised:
+            datasets.load("image_folder", root)
+        said = str(raised.value)
+        assert [path in names[1:4] for path in names if str(path) in said] == [True] * min(count, 3)
+        assert ("there may be more" in said) is (count > 3)
+        assert "mend such files or move them out of the data" in said
+        assert raised.value.path == names[1]
 
 
 def test_other_folders_are_refused_by_name(tmp_path: Path) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import gzip
 import math
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from ccnn_irregular._checks import reject, require
-from ccnn_irregular._files import LARGE, SUSPECT, parsing, refuse_file, require_unfolds
+from ccnn_irregular._files import LARGE, SUSPECT, DamagedFileError, parsing, refuse_file, require_unfolds
 from ccnn_irregular.datasets.reading.archive import read_members
 
 __all__ = [
@@ -19,12 +20,16 @@ __all__ = [
     "labels_in_range",
     "missing_file",
     "one_of",
+    "read_each",
     "read_gzip",
     "read_npz",
     "read_packed_or_unpacked",
 ]
 
 _NAMES_SHOWN = 5
+_DAMAGED_SHOWN = 3
+Item = TypeVar("Item")
+Content = TypeVar("Content")
 
 
 def existing_folder(root: str | Path) -> Path:
@@ -97,6 +102,31 @@ def _require_declared(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipI
     if not dtype.hasobject and declared != held:
         got = f"{member.filename} of shape {shape} and type {dtype} in {held:,} bytes"
         refuse_file(path, "be a complete .npz file of numbers", got)
+
+
+def read_each(items: Iterable[Item], read: Callable[[Item], Content]) -> list[Content]:
+    """What ``read`` makes of each file; where some are damaged, up to three of them are named at once.
+
+    Raises:
+        DamagedFileError: with what to do. Any other error of ``read`` is raised as it comes.
+    """
+    found, damaged = list[Content](), list[DamagedFileError]()
+    for item in items:
+        try:
+            one = read(item)
+        except DamagedFileError as error:
+            found.clear()  # nothing is made of them any more
+            damaged.append(error)
+            if len(damaged) == _DAMAGED_SHOWN:
+                break
+            continue
+        if not damaged:
+            found.append(one)
+    if damaged:
+        more = " (there may be more)" if len(damaged) == _DAMAGED_SHOWN else ""
+        way = "mend such files or move them out of the data, with the labels that belong to them, and start again"
+        raise DamagedFileError(f"{'; '.join(map(str, damaged))}{more}; {way}", damaged[0].path) from damaged[0]
+    return found
 
 
 def read_packed_or_unpacked(root: Path, archive: str, folder: str, names: Sequence[str], hint: str) -> dict[str, bytes]:

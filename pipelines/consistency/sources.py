@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +14,13 @@ import xarray
 from numpy.typing import NDArray
 
 from ccnn_irregular._checks import reject, require
+from ccnn_irregular._files import parsing
 from ccnn_irregular._optional import import_optional
 from ccnn_irregular.adapters.xarray_axes import line
 from ccnn_irregular.adapters.xarray_files import Reading
 from ccnn_irregular.adapters.xarray_times import REAL_CALENDARS, days_since_first, kind_of_times
 from ccnn_irregular.adapters.xarray_units import compass
+from ccnn_irregular.datasets.reading.files import read_npz as read_arrays
 from ccnn_irregular.domains import Axis, Grid
 
 __all__ = ["GriddedVariable", "length_unit", "read_netcdf", "read_npz"]
@@ -272,11 +275,13 @@ def read_npz(
         periodic: axes that repeat.
 
     Raises:
+        DamagedFileError: no complete npz file.
         ValueError: an array that is not there or not of numbers, more than four axes, a spacing that is not positive.
     """
-    with np.load(path, allow_pickle=False) as file:
-        name = _chosen(array, list(file.files), "array")
-        values = file[name]
+    with parsing(path, ".npz file of numbers"), zipfile.ZipFile(path) as archive:
+        names = [one.removesuffix(".npy") for one in archive.namelist()]
+    name = _chosen(array, names, "array")
+    values = read_arrays(path, [name])[name]
     require(values.dtype.kind in "fiub", f"array {name!r}", "hold numbers", values.dtype)
     _require_axes(values.ndim, {f"axis {axis}": size for axis, size in enumerate(values.shape)})
     d = values.ndim

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 
 from ccnn_irregular._reprs import parameter_count
 from ccnn_irregular.pipelines.train import figures
+from ccnn_irregular.pipelines.train.alone import require_free
 from ccnn_irregular.pipelines.train.arguments import Words, join_lists
 from ccnn_irregular.pipelines.train.beginning import first_weights
 from ccnn_irregular.pipelines.train.callbacks import training_callbacks
@@ -31,11 +32,7 @@ from ccnn_irregular.pipelines.train.overlap import overlap_with, provenance, req
 from ccnn_irregular.pipelines.train.progress import OneLine
 from ccnn_irregular.pipelines.train.reports import versions, write_json
 from ccnn_irregular.pipelines.train.resume import find_resumable, find_tested
-from ccnn_irregular.pipelines.train.run_end import (
-    RunEnd,
-    require_numbers,
-    tells_no_numbers,
-)
+from ccnn_irregular.pipelines.train.run_end import RunEnd, require_numbers, tells_no_numbers
 from ccnn_irregular.pipelines.train.run_folder import RunFolder
 from ccnn_irregular.pipelines.train.trainer_options import require_callbacks, require_options
 from ccnn_irregular.pipelines.train.trusted import bounded_by
@@ -180,6 +177,7 @@ class Task(LightningCLI):
         options = self.config[self.config.subcommand]
         self.run_folder = RunFolder(Path(options.run_dir))
         if self.config.subcommand == "fit":
+            require_free(self.run_folder.path)  # before data are read
             self._ask_data(options)
             find_resumable(self.run_folder, self._plain_config, self.config["fit"])
         else:

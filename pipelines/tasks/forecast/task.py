@@ -114,5 +114,6 @@ class ForecastTask(Task):
         require(len(asked.values) > 0, "predict.times", rule, times)
         forecasts = torch.cat(self.predictions(model, datamodule.loader("test", times)))
         cells = asked.cells(model.network.scale.inverse(forecasts))
-        write_csv(path, ("id", "time", "variable", "prediction"), cells)
+        lines = ((*where, f"{value:.7g}") for *where, value in cells)  # the digits of float32
+        write_csv(path, ("id", "time", "variable", "prediction"), lines)
         return f"{len(cells)} values"

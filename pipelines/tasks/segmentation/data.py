@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 
 from ccnn_irregular._checks import require
 from ccnn_irregular.datasets.decathlon import Pair, Volume, find_pairs, label_codes, read_volume
+from ccnn_irregular.datasets.reading.files import read_each
 from ccnn_irregular.pipelines.tasks.segmentation.batch import Thinning, VolumeBatch
 from ccnn_irregular.pipelines.train.batches import EqualBatches, batch_loader
 from ccnn_irregular.pipelines.train.data import Evaluated, Part, TaskData
@@ -91,7 +92,7 @@ class VolumeDataModule(TaskData[VolumeBatch, Thinning]):
             self._name_classes(task.classes)
         self._parts = self._divided(self.takes_all(stage))
         if self.in_memory:
-            self._volumes = [read_volume(pair, self.codes) for pair in self._pairs]
+            self._volumes = read_each(self._pairs, lambda pair: read_volume(pair, self.codes))
 
     def _name_classes(self, named: tuple[str, ...]) -> None:
         """Take the classes that ``dataset.json`` names, or the labels that there are."""

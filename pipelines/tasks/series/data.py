@@ -395,6 +395,6 @@ class SeriesTables(TaskData[SeriesBatch, None]):
         lines = [*read.notes, f"{len(series)} series, {len(series.values)} values of {len(series.variables)} variables"]
         empty = series.ids[np.diff(series.splits) == 0].tolist()
         lines += [f"{len(empty)} series without values: {listed(empty)}"] if empty else []
-        unlabelled = int(np.isnan(self.samples.targets).sum())
+        unlabelled = int(np.isnan(self.samples.targets).sum()) if self._found is not None else 0
         lines += [f"{unlabelled} of {len(self.samples)} samples have no label"] if unlabelled else []
         return "\n".join(lines)

@@ -20,6 +20,7 @@ from ccnn_irregular.pipelines.train.reports import write_answers
 __all__ = ["WITHIN_90", "Resampling", "decided", "evaluate", "write_predictions"]
 
 Floats = NDArray[np.float64]
+_DIGITS = 7  # as many as a float32 has
 WITHIN_90 = 1.645
 """Standard deviations on either side of the mean of a normal distribution that hold 90 % of it."""
 
@@ -45,7 +46,7 @@ class Resampling:
 def decided(answers: Floats, schema: Schema, threshold: float) -> list[Any]:
     """The class, or the number, that each row of ``SeriesNetwork.answers`` stands for."""
     if schema.kind == "number":
-        return answers[:, 0].tolist()
+        return [float(f"{answer:.{_DIGITS}g}") for answer in answers[:, 0].tolist()]
     chosen = (answers[:, 0] >= threshold).astype(int) if schema.kind == "binary" else answers.argmax(1)
     return [schema.classes[row] for row in chosen]
 
