@@ -307,5 +307,7 @@ def _rescaled(path: Path, one: Any) -> NDArray[Any]:
     )
     with parsing(one.filename, "DICOM file whose pixels can be unpacked"):
         pixels: NDArray[Any] = one.pixel_array
+    size = (int(one.Rows), int(one.Columns))
+    require(pixels.shape == size, str(one.filename), f"hold {size[0]} x {size[1]} pixels", f"the shape {pixels.shape}")
     slope, intercept = float(one.get("RescaleSlope", 1)), float(one.get("RescaleIntercept", 0))
     return (pixels * slope + intercept).astype(np.float32 if pixels.dtype.itemsize <= 2 else np.float64)

@@ -361,7 +361,7 @@ def repacked(path: Path, change: Callable[[bytes], bytes]) -> bool:
             return False
         with zipfile.ZipFile(path) as archive:
             entries = [(one, archive.read(one)) for one in archive.infolist()]
-    except (OSError, EOFError, zlib.error, zipfile.BadZipFile, NotImplementedError, RuntimeError):
+    except (OSError, EOFError, zlib.error, zipfile.BadZipFile, NotImplementedError, RuntimeError, UnicodeDecodeError):
         return False
     with zipfile.ZipFile(path, "w") as archive:
         for place, (one, inner) in enumerate(entries):
