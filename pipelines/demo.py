@@ -6,10 +6,11 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
+from ccnn_irregular._checks import require
 from ccnn_irregular.datasets import simulated_icu
 from ccnn_irregular.pipelines.cli import config_path
 from ccnn_irregular.pipelines.train import run as training
-from ccnn_irregular.pipelines.train.run_folder import RunFolder
+from ccnn_irregular.pipelines.train.run_folder import put_aside
 
 __all__ = ["run"]
 
@@ -39,8 +40,9 @@ def run(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     folder = Path(options.folder)
     cohort = folder / "simulated_cohort"
-    if aside := RunFolder(folder).set_aside():
-        print(f"the earlier demo is now {aside}")
+    if folder.exists():
+        require(cohort.is_dir(), "folder", "be that of an earlier demo, or not be there", folder)
+        print(f"the earlier demo is now {put_aside(folder)}")
     print(f"writing {options.stays} simulated stays to {cohort}")
     simulated_icu.write(cohort, stays=options.stays, seed=options.seed)
     config = ["--config", config_path(CONFIGURATION), "--data.table", str(cohort), "--run_dir", str(folder / "run")]

@@ -371,3 +371,18 @@ def test_run_dir_of_configurations(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     Path("v.yaml").write_text("run_dir: 3\n", encoding="utf-8")
     with pytest.raises(ValueError, match=r"run_dir in v\.yaml must name a folder, got 3"):
         _ = Words.of(["fit", "--config", "v.yaml"]).tested_run
+
+
+def test_a_second_demonstration_sets_the_first_one_aside(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(training_cli, "run", lambda arguments: None)
+    monkeypatch.chdir(tmp_path)
+    for _ in range(3):
+        demo.run(["--folder", "demo", "--stays", "3"])
+    assert "the earlier demo is now demo.old-2" in capsys.readouterr().out
+    assert all(Path(name, "simulated_cohort").is_dir() for name in ("demo", "demo.old-1", "demo.old-2"))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "letter.txt").touch()
+    with pytest.raises(ValueError, match="folder must be that of an earlier demo, or not be there, got mine"):
+        demo.run(["--folder", "mine"])

@@ -39,7 +39,7 @@ from ccnn_irregular.pipelines.train.fingerprint import NAME, write_fingerprint
 from ccnn_irregular.pipelines.train.reports import write_text
 from ccnn_irregular.pipelines.train.texts import read_json
 
-__all__ = ["EPOCHS", "EpochSeed", "History", "RunFolder", "checkpoints", "flat", "is_free"]
+__all__ = ["EPOCHS", "EpochSeed", "History", "RunFolder", "checkpoints", "flat", "is_free", "put_aside"]
 
 EPOCHS = "trainer.max_epochs"
 
@@ -177,11 +177,16 @@ class RunFolder:
         rule = "be the folder of a run to be set aside by --restart true, or not be there (--run_dir names another one)"
         known = self.path.is_dir() and (self.config.is_file() or not any(self.path.iterdir()))
         require(known, f"run_dir {self.path}", rule, f"one without {self.config.name}")
-        number = 1
-        while (aside := self.path.with_name(f"{self.path.name}.old-{number}")).exists():
-            number += 1
-        self.path.rename(aside)
-        return aside
+        return put_aside(self.path)
+
+
+def put_aside(folder: Path) -> Path:
+    """Rename a folder to the first free ``<name>.old-<n>``; its new name."""
+    number = 1
+    while (aside := folder.with_name(f"{folder.name}.old-{number}")).exists():
+        number += 1
+    folder.rename(aside)
+    return aside
 
 
 def differing_options(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
