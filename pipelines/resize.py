@@ -83,8 +83,8 @@ def _resize(source: RunFolder, target: RunFolder, ratio: float, steps: int) -> N
     except ValueError as error:
         shutil.rmtree(target.path, ignore_errors=True)
         rule = "hold a network whose options give all of its layers' widths (in Python, integral.resize takes any)"
-        kind = type(module.network).__name__
-        raise ValueError(f"run_dir must {rule}, got {source.path} with a {kind} that has others") from error
+        kind, cause = type(module.network).__name__, str(error).partition("\n")[0]
+        raise ValueError(f"run_dir must {rule}, got {source.path} with a {kind}: {cause}") from error
     task = task_class(task_of(source))
     scores = [_validated(one, data)[task.monitor] for one in (module, found)]
     before, after = parameter_count(module.network), parameter_count(found.network)

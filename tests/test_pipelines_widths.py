@@ -37,6 +37,10 @@ def test_gradients_of_other_widths_are_added_and_nothing_else_changes() -> None:
     assert {name: value.shape for name, value in plain.items()} == {name: value.shape for name, value in wide.items()}
     for name in plain:  # statistics of norms are those of the full width
         torch.testing.assert_close(plain[name], wide[name], rtol=1e-5, atol=1e-5)
+    # AdamW's first moments are means of gradients: those of the other widths are in them.
+    last = [torch.load(Path("runs", run, "last.ckpt"), weights_only=True) for run in ("plain", "wide")]
+    moments = [checkpoint["optimizer_states"][0]["state"][0]["exp_avg"] for checkpoint in last]
+    assert (moments[1] - moments[0]).norm() > 0.1 * moments[0].norm()
 
 
 def test_a_run_for_all_widths_resumes_to_the_bit(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,7 +28,7 @@ class Schedule:
         mask_rate: learning rate of the masks relative to the others', see ``parameter_groups``.
         decay_generators: decay the matrices of the generators too.
         least_width: below 1, each step also trains narrower networks, down to this share of the channels, so that
-            ``ccnn resize`` needs no training; about twice the time.
+            ``ccnn resize`` needs no training; about three times the work.
 
     Raises:
         ValueError: a rate or a share out of range.

@@ -351,7 +351,7 @@ READERS: dict[str, Reader] = {
 
 
 def repacked(path: Path, change: Callable[[bytes], bytes]) -> bool:
-    """Change what a packed file holds, with checksums that are right again; False where it is not packed."""
+    """Change what a packed file holds, with right checksums; False where it is none, or is spoiled already."""
     content = path.read_bytes()
     try:
         if content[:2] == b"\x1f\x8b":
